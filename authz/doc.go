@@ -1,0 +1,8 @@
+// Package authz decides who may relay: it owns the value types that every
+// stage shares (Conn, Chunk, Login, Verdict), the policy about addresses, and
+// the evidence that explains each decision in words.
+//
+// Its sub-packages hold the dialogues (pop3, imap, sasl), the table of grants
+// (grant) and the compatibility files (relayhosts). None of them does I/O on a
+// network, reads a clock, or knows where the bytes came from.
+package authz

@@ -1,0 +1,48 @@
+// Package bpftest has what tests of kernel parts share: who may run them, and
+// namespaces that end with the test.
+package bpftest
+
+import (
+	"os"
+	"testing"
+
+	"relaygate/bpf/netns"
+)
+
+// RequireRoot skips the test without root and says what it needs. In CI a
+// skipped kernel test is a failure.
+func RequireRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	const need = "needs root (CAP_NET_ADMIN, CAP_BPF, CAP_SYS_ADMIN): run `sudo make test`"
+	if os.Getenv("CI") != "" {
+		t.Fatal("kernel test skipped in CI: " + need)
+	}
+	t.Skip(need)
+}
+
+// Namespace makes a network namespace that is closed with the test.
+func Namespace(t testing.TB) *netns.Namespace {
+	t.Helper()
+	RequireRoot(t)
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatalf("make network namespace: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := ns.Close(); err != nil {
+			t.Errorf("close network namespace: %v", err)
+		}
+	})
+	return ns
+}
+
+// Do runs fn inside ns and fails the test on an error.
+func Do(t testing.TB, ns *netns.Namespace, fn func() error) {
+	t.Helper()
+	if err := ns.Do(fn); err != nil {
+		t.Fatal(err)
+	}
+}

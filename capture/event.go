@@ -1,0 +1,111 @@
+package capture
+
+import (
+	"net/netip"
+	"time"
+
+	"relaygate/authz"
+)
+
+// Kind says what an Event is.
+type Kind uint8
+
+const (
+	// Packet: Event.Segment holds a TCP segment of a watched port.
+	Packet Kind = iota
+	// Doubt: something between Segment.Src and Segment.Dst (addresses only,
+	// ports are zero) could not be read the way a kernel would read it, for
+	// instance overlapping IP fragments. Every connection between the two is
+	// in doubt; Reason says why.
+	Doubt
+	// Opened: the kernel established a connection (live taps only). Conn is
+	// set, and ClientISN and ServerISN are the first sequence numbers of the
+	// two streams (RFC 9293 IRS+1 and ISS+1).
+	Opened
+	// Closed: the kernel reports TCP_CLOSE for Conn.Cookie.
+	Closed
+	// Lost: the tap lost a record of Conn.Cookie (Reason says how).
+	Lost
+)
+
+// Event is the one value that a source hands on.
+type Event struct {
+	Kind Kind
+	Time time.Time
+	// Index is the number of the packet in its file, from 1, or a running
+	// number on a live tap.
+	Index uint64
+
+	Segment Segment // Packet, Doubt
+
+	Conn                 authz.Conn // Opened, Closed, Lost
+	ClientISN, ServerISN uint32     // Opened
+	Trusted              bool       // Opened: the listener may be believed
+	Reason               string     // Doubt, Lost, Opened (why not trusted)
+}
+
+// Segment is one TCP segment (RFC 9293 §3.1), or a GRO or TSO super-segment.
+type Segment struct {
+	// Src and Dst are unmapped addresses.
+	Src, Dst netip.AddrPort
+	// Cookie is the socket's cookie on live taps, else 0.
+	Cookie uint64
+	// Sent is what the tap knows about the sender.
+	Sent Sender
+	// Link tells where in a file the frame was seen; zero on live taps.
+	Link Link
+
+	Seq, Ack uint32
+	Flags    Flags
+	// MPTCP is true if option 30 is present (RFC 8684), TFO if the TCP Fast
+	// Open option is (34, or the experimental 254; RFC 7413).
+	MPTCP, TFO bool
+	// Payload aliases the source's buffer and is valid until its next Next.
+	// Missing counts the payload bytes that were on the wire behind Payload
+	// but not captured (snap length), in bytes.
+	Payload []byte
+	Missing int
+}
+
+// Flags are the TCP control bits, as on the wire.
+type Flags uint8
+
+// The control bits of RFC 9293 §3.1.
+const (
+	FIN Flags = 1 << iota
+	SYN
+	RST
+	PSH
+	ACK
+	URG
+)
+
+// Sender says where a frame came from.
+type Sender uint8
+
+const (
+	// SenderUnknown: the capture does not say (Ethernet, raw IP, ...).
+	SenderUnknown Sender = iota
+	// SenderHost: this host sent it.
+	SenderHost
+	// SenderOutside: it came in.
+	SenderOutside
+)
+
+// Link is what a file's link layer shows of a frame. Two frames of one station
+// have equal Src; HasMAC is false where the link layer has no addresses.
+type Link struct {
+	HasMAC   bool
+	Src, Dst [6]byte
+	// VLAN holds the 802.1Q identifiers, outer first, 0 if untagged.
+	VLAN [2]uint16
+	// Interface is the pcapng interface number.
+	Interface uint32
+}
+
+// Source yields Events. Next returns io.EOF after the last one; the Event is
+// overwritten by the next call.
+type Source interface {
+	Next(*Event) error
+	Close() error
+}
