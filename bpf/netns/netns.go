@@ -94,13 +94,15 @@ func Join(a *Namespace, nameA string, addrA []netip.Prefix, b *Namespace, nameB 
 	if err != nil {
 		return fmt.Errorf("make veth pair %s-%s: %w", nameA, nameB, err)
 	}
-	if err := a.Do(func() error { return up(nameA, addrA) }); err != nil {
+	if err := a.Do(func() error { return AddAddresses(nameA, addrA...) }); err != nil {
 		return err
 	}
-	return b.Do(func() error { return up(nameB, addrB) })
+	return b.Do(func() error { return AddAddresses(nameB, addrB...) })
 }
 
-func up(name string, addrs []netip.Prefix) error {
+// AddAddresses gives an interface of the current namespace addresses and sets
+// it up.
+func AddAddresses(name string, addrs ...netip.Prefix) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
 		return fmt.Errorf("find interface %s: %w", name, err)

@@ -1,0 +1,46 @@
+# The two commands of the README: `make demo` and `make test`.
+# Tools are run at pinned versions, so that go.mod holds the product's needs alone.
+
+GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+
+export CGO_ENABLED = 0
+
+.PHONY: build demo test lint generate generate-check fuzz bench clean
+
+build: bin/relaygate
+
+# Always asked: the Go tool knows better than make what has changed.
+.PHONY: bin/relaygate
+bin/relaygate:
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/relaygate
+
+demo: build
+	bin/relaygate demo
+
+test:
+	go vet ./...
+	go test ./...
+
+lint:
+	go run $(GOLANGCI) run ./...
+
+# Needs clang and llvm-strip; users do not: the objects are committed.
+generate:
+	go generate ./...
+
+generate-check: generate
+	git diff --exit-code -- bpf
+
+FUZZTIME ?= 30s
+fuzz:
+	@set -e; for pkg in $$(go list ./...); do \
+	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; done
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./...
+
+clean:
+	rm -rf bin
