@@ -1,0 +1,188 @@
+package authz
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// The rules that a Decision names. They stand here in the order of precedence,
+// the built-in ones together.
+const (
+	RuleInvalid     = "invalid"
+	RuleDeny        = "deny"
+	RuleNever       = "never"
+	RuleAlways      = "always"
+	RuleOwn         = "own"
+	RuleNextHop     = "next-hop"
+	RuleContainer   = "container"
+	RuleProxy       = "proxy"
+	RuleLoopback    = "loopback"
+	RuleLinkLocal   = "link-local"
+	RuleUnspecified = "unspecified"
+	RuleMulticast   = "multicast"
+	RuleBroadcast   = "broadcast"
+	RuleReserved    = "reserved"
+	// RuleDefault: nothing stands against a grant.
+	RuleDefault = "default"
+)
+
+// Rules are what the administrator says about addresses. Precedence: Denied,
+// Never, Always, then the built-in rules (own addresses, loopback, link-local,
+// unspecified, multicast, broadcast and reserved ranges, next hops of default
+// routes, container subnets, trusted proxies), then manual grants and logins.
+type Rules struct {
+	// Denied are denials made while running; Never those of the configuration.
+	Denied, Never []netip.Prefix
+	// Always may relay without a login; it overrides the built-in rules.
+	Always []netip.Prefix
+	// Proxies may announce clients and are never granted themselves.
+	Proxies []netip.Prefix
+}
+
+// Decision says whether an address may be granted.
+type Decision struct {
+	Allow bool
+	// Rule is one of the Rule constants.
+	Rule string
+	// Reason completes the sentence "192.0.2.7 …"; "" with RuleDefault.
+	Reason string
+}
+
+// Policy decides about addresses. It is immutable, and safe for concurrent use.
+// A nil Policy allows nothing.
+type Policy struct {
+	deny, never, always prefixTable[struct{}]
+	builtin             prefixTable[verdict]
+}
+
+// verdict is a rule that stands against a grant, with its reason.
+type verdict struct{ rule, reason string }
+
+// NewPolicy makes a policy. A prefix that cannot be understood is an error, and
+// nothing is left out silently.
+func NewPolicy(h Host, r Rules) (*Policy, error) {
+	p := &Policy{}
+	for _, list := range []struct {
+		name string
+		in   []netip.Prefix
+		out  *prefixTable[struct{}]
+	}{{"deny", r.Denied, &p.deny}, {"never", r.Never, &p.never}, {"always", r.Always, &p.always}} {
+		for _, prefix := range list.in {
+			n, err := NormalPrefix(prefix)
+			if err != nil {
+				return nil, fmt.Errorf("%s rule: %w", list.name, err)
+			}
+			list.out.put(n, struct{}{})
+		}
+	}
+	var err error
+	if p.builtin, err = builtin(h, r.Proxies); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Check decides about one address. IPv4-mapped addresses are IPv4.
+func (p *Policy) Check(a netip.Addr) Decision {
+	a, err := normalAddr(a)
+	if err != nil {
+		return Decision{Rule: RuleInvalid, Reason: "is not an address"}
+	}
+	return p.check(single(a))
+}
+
+// CheckPrefix decides about a grant for every address of a prefix: it is
+// allowed only if no address in it is refused.
+func (p *Policy) CheckPrefix(prefix netip.Prefix) Decision {
+	n, err := NormalPrefix(prefix)
+	if err != nil {
+		return Decision{Rule: RuleInvalid, Reason: "is not a prefix"}
+	}
+	return p.check(netip.PrefixFrom(n.Addr().WithZone(""), n.Bits()))
+}
+
+func (p *Policy) check(n netip.Prefix) Decision {
+	if p == nil {
+		return Decision{Rule: RuleInvalid, Reason: "is not granted: this host's own addresses are not known yet"}
+	}
+	if key, _, ok := p.deny.overlapping(n); ok {
+		return Decision{Rule: RuleDeny, Reason: relation(n, key) + " denied" + named(n, key)}
+	}
+	if key, _, ok := p.never.overlapping(n); ok {
+		return Decision{Rule: RuleNever, Reason: relation(n, key) + " never granted, says the configuration" + named(n, key)}
+	}
+	if key, _, ok := p.always.covering(n); ok {
+		return Decision{Allow: true, Rule: RuleAlways, Reason: "is always allowed, says the configuration" + named(n, key)}
+	}
+	if key, v, ok := p.builtin.overlapping(n); ok {
+		reason := v.reason
+		if key.Bits() > n.Bits() {
+			reason = "contains " + PrefixString(key) + ", which " + reason
+		}
+		return Decision{Rule: v.rule, Reason: reason}
+	}
+	return Decision{Allow: true, Rule: RuleDefault}
+}
+
+// Always lists the addresses that may relay without a login: the always rules
+// without what is denied or never granted, sorted, none inside another.
+func (p *Policy) Always() []netip.Prefix {
+	if p == nil {
+		return nil
+	}
+	var out []netip.Prefix
+	for prefix := range p.always.values {
+		if wider, _, ok := p.always.covering(parent(prefix)); ok && wider != prefix {
+			continue
+		}
+		out = p.punch(out, prefix)
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return out
+}
+
+// punch appends the parts of prefix that no deny or never rule touches.
+func (p *Policy) punch(out []netip.Prefix, prefix netip.Prefix) []netip.Prefix {
+	if _, _, ok := p.deny.covering(prefix); ok {
+		return out
+	}
+	if _, _, ok := p.never.covering(prefix); ok {
+		return out
+	}
+	_, _, denied := p.deny.overlapping(prefix)
+	_, _, never := p.never.overlapping(prefix)
+	if !denied && !never {
+		return append(out, prefix)
+	}
+	low, high := halves(prefix)
+	return p.punch(p.punch(out, low), high)
+}
+
+// parent is prefix with one bit less.
+func parent(p netip.Prefix) netip.Prefix {
+	return netip.PrefixFrom(p.Addr(), max(p.Bits()-1, 0)).Masked()
+}
+
+// halves splits a prefix that is not a single address.
+func halves(p netip.Prefix) (low, high netip.Prefix) {
+	b := p.Addr().AsSlice()
+	b[p.Bits()/8] |= 0x80 >> (p.Bits() % 8)
+	upper, _ := netip.AddrFromSlice(b)
+	return netip.PrefixFrom(p.Addr(), p.Bits()+1), netip.PrefixFrom(upper, p.Bits()+1)
+}
+
+func relation(n, key netip.Prefix) string {
+	if key.Bits() > n.Bits() {
+		return "contains " + PrefixString(key) + ", which is"
+	}
+	return "is"
+}
+
+// named tells the rule's prefix where it is wider than what was asked for.
+func named(n, key netip.Prefix) string {
+	if key.Bits() >= n.Bits() {
+		return ""
+	}
+	return " (" + key.String() + ")"
+}

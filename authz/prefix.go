@@ -1,0 +1,99 @@
+package authz
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// NormalPrefix masks p, turns an IPv4-mapped prefix into the IPv4 one and drops
+// zones. A prefix that is neither is an error: read wrongly, it would block or
+// open something else.
+func NormalPrefix(p netip.Prefix) (netip.Prefix, error) {
+	if !p.IsValid() {
+		return netip.Prefix{}, fmt.Errorf("invalid prefix %v", p)
+	}
+	a, bits := p.Addr(), p.Bits()
+	if a.Is4In6() {
+		if bits < 96 {
+			return netip.Prefix{}, fmt.Errorf("prefix %v is wider than the IPv4-mapped range ::ffff:0:0/96", p)
+		}
+		a, bits = a.Unmap(), bits-96
+	}
+	return netip.PrefixFrom(a, bits).Masked(), nil
+}
+
+// PrefixString is p without its length where it is a single address.
+func PrefixString(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+// normalAddr unmaps a and drops its zone: a zoned address is in no prefix.
+func normalAddr(a netip.Addr) (netip.Addr, error) {
+	if !a.IsValid() {
+		return a, fmt.Errorf("invalid address %v", a)
+	}
+	return a.Unmap().WithZone(""), nil
+}
+
+func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+// prefixTable maps prefixes to values. A look-up costs one map access per
+// length in use, whatever the number of prefixes.
+type prefixTable[V any] struct {
+	values  map[netip.Prefix]V
+	lengths [2][]int // IPv4, IPv6; longest first
+}
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
+}
+
+// put sets the value of p, which must be normal.
+func (t *prefixTable[V]) put(p netip.Prefix, v V) {
+	if t.values == nil {
+		t.values = make(map[netip.Prefix]V)
+	}
+	t.values[p] = v
+	lengths := &t.lengths[family(p.Addr())]
+	if !slices.Contains(*lengths, p.Bits()) {
+		*lengths = append(*lengths, p.Bits())
+		slices.SortFunc(*lengths, func(a, b int) int { return b - a })
+	}
+}
+
+// covering finds the longest prefix that holds all of p.
+func (t *prefixTable[V]) covering(p netip.Prefix) (netip.Prefix, V, bool) {
+	for _, bits := range t.lengths[family(p.Addr())] {
+		if bits > p.Bits() {
+			continue
+		}
+		key := netip.PrefixFrom(p.Addr(), bits).Masked()
+		if v, ok := t.values[key]; ok {
+			return key, v, true
+		}
+	}
+	var none V
+	return netip.Prefix{}, none, false
+}
+
+// overlapping finds a prefix that shares an address with p: the longest one
+// that covers p, else the first one inside p.
+func (t *prefixTable[V]) overlapping(p netip.Prefix) (netip.Prefix, V, bool) {
+	key, v, ok := t.covering(p)
+	if ok || p.IsSingleIP() {
+		return key, v, ok
+	}
+	for k, w := range t.values {
+		if p.Overlaps(k) && (!ok || k.Compare(key) < 0) {
+			key, v, ok = k, w, true
+		}
+	}
+	return key, v, ok
+}
