@@ -1,0 +1,232 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"relaygate/authz"
+)
+
+// MinLifetime and MaxLifetime bound grant.lifetime.
+const (
+	MinLifetime = time.Second
+	MaxLifetime = 30 * 24 * time.Hour
+)
+
+// checker collects the mistakes of one file.
+type checker struct {
+	file  string
+	lines map[string]int
+	errs  []error
+}
+
+func (c *checker) fail(key string, err error) {
+	c.errs = append(c.errs, &Error{File: c.file, Line: c.lines[key], Key: key, Err: err})
+}
+
+func (c *checker) failf(key, format string, args ...any) { c.fail(key, fmt.Errorf(format, args...)) }
+
+// later refuses what is documented and not built yet: a key that is silently
+// ignored would be believed to work.
+func (c *checker) later(key string, set bool) {
+	if set {
+		c.fail(key, errors.New("this value is not available yet"))
+	}
+}
+
+func (c *checker) check(r *raw) *Config {
+	cfg := &Config{Services: make(map[uint16]authz.Service)}
+	c.watch(r, cfg)
+	c.grant(r, cfg)
+	c.gate(r, cfg)
+	cfg.Relayhosts = c.path("files.relayhosts", r.Files.Relayhosts, true)
+	cfg.UsersFile = c.path("files.users", r.Files.Users, true)
+	if cfg.Relayhosts != "" && cfg.Relayhosts == cfg.UsersFile {
+		c.failf("files.users", "is the same file as files.relayhosts")
+	}
+	cfg.Plain = c.oneOf("files.dialect", r.Files.Dialect, "iplsearch", "plain") == 1
+	c.path("state.path", r.State.Path, false)
+	c.duration("state.retain", r.State.Retain, time.Hour, 10*365*24*time.Hour)
+	cfg.Socket = c.path("control.socket", r.Control.Socket, false)
+	if len(cfg.Socket) > maxSocketPath {
+		c.failf("control.socket", "is longer than the %d bytes of a socket's address", maxSocketPath)
+	}
+	c.later("metrics.listen", r.Metrics.Listen != "")
+	return cfg
+}
+
+// maxSocketPath is sun_path without its final NUL (unix(7)).
+const maxSocketPath = 107
+
+func (c *checker) watch(r *raw, cfg *Config) {
+	c.services("watch.pop3", r.Watch.POP3, authz.POP3, cfg.Services)
+	c.services("watch.imap", r.Watch.IMAP, authz.IMAP, cfg.Services)
+	if len(cfg.Services) == 0 && len(c.errs) == 0 {
+		c.failf("watch.pop3", "nothing is watched: both pop3 and imap are empty")
+	}
+	tap := c.oneOf("watch.tap", r.Watch.Tap, "auto", "cgroup", "tcx", "afpacket")
+	c.later("watch.tap", tap >= 2)
+	c.oneOf("watch.tls", r.Watch.TLS, "auto", "off")
+	c.later("watch.trusted_netns", len(r.Watch.TrustedNetns) > 0)
+	c.later("watch.interfaces", len(r.Watch.Interfaces) > 0)
+	cfg.TrustedProxies = c.prefixes("watch.trusted_proxies", r.Watch.TrustedProxies)
+	cfg.Owners = c.owners("watch.owners", r.Watch.Owners)
+}
+
+func (c *checker) grant(r *raw, cfg *Config) {
+	cfg.Lifetime = c.duration("grant.lifetime", r.Grant.Lifetime, MinLifetime, MaxLifetime)
+	c.later("grant.follow_sessions", r.Grant.FollowSessions)
+	c.duration("grant.max_session", r.Grant.MaxSession, MinLifetime, MaxLifetime)
+	cfg.IPv6Prefix = r.Grant.IPv6Prefix
+	if cfg.IPv6Prefix != 128 && cfg.IPv6Prefix != 64 {
+		c.failf("grant.ipv6_prefix", "%d is neither 128 nor 64", cfg.IPv6Prefix)
+	}
+	cfg.MaxUsers = c.between("grant.max_users", r.Grant.MaxUsers, 1, 1000)
+	cfg.MaxAddresses = c.between("grant.max_addresses", r.Grant.MaxAddresses, 1, 100_000)
+	cfg.Never = c.prefixes("grant.never", r.Grant.Never)
+	cfg.Always = c.prefixes("grant.always", r.Grant.Always)
+}
+
+func (c *checker) gate(r *raw, cfg *Config) {
+	mode := c.oneOf("gate.mode", r.Gate.Mode, "observe", "filter", "redirect", "mark", "sets", "gateway")
+	c.later("gate.mode", mode >= 2)
+	cfg.Filter = mode == 1
+	if len(r.Gate.Ports) == 0 {
+		c.failf("gate.ports", "names no port")
+	}
+	for _, n := range r.Gate.Ports {
+		if port, ok := c.port("gate.ports", n); ok {
+			if _, watched := cfg.Services[port]; watched {
+				c.failf("gate.ports", "port %d is watched for logins: it cannot be closed too", port)
+			}
+			cfg.GatePorts = append(cfg.GatePorts, port)
+		}
+	}
+	c.port("gate.relay_port", r.Gate.RelayPort)
+	c.later("gate.on_exit", c.oneOf("gate.on_exit", r.Gate.OnExit, "expire", "close", "keep") > 0)
+	c.later("gate.cut_on_expiry", r.Gate.CutOnExpiry)
+	c.later("gate.own", r.Gate.Own)
+}
+
+func (c *checker) services(key string, ports []int, p authz.Protocol, into map[uint16]authz.Service) {
+	for _, n := range ports {
+		port, ok := c.port(key, n)
+		if !ok {
+			continue
+		}
+		if _, twice := into[port]; twice {
+			c.failf(key, "port %d is named twice", port)
+		}
+		into[port] = Service(port, p)
+	}
+}
+
+// Service is what a port speaks that is watched for p: the two ports of RFC
+// 8314 §3 start with TLS.
+func Service(port uint16, p authz.Protocol) authz.Service {
+	return authz.Service{Protocol: p, ImplicitTLS: port == 995 || port == 993}
+}
+
+func (c *checker) port(key string, n int) (uint16, bool) {
+	if n < 1 || n > 65535 {
+		c.failf(key, "%d is no port (1 to 65535)", n)
+		return 0, false
+	}
+	return uint16(n), true
+}
+
+// oneOf is the index of value, 0 where it is none of them.
+func (c *checker) oneOf(key, value string, allowed ...string) int {
+	for i, a := range allowed {
+		if value == a {
+			return i
+		}
+	}
+	c.failf(key, "%q is none of %q", value, allowed)
+	return 0
+}
+
+func (c *checker) between(key string, n, low, high int) int {
+	if n < low || n > high {
+		c.failf(key, "%d is not between %d and %d", n, low, high)
+	}
+	return n
+}
+
+func (c *checker) duration(key, s string, low, high time.Duration) time.Duration {
+	d, err := parseDuration(s)
+	if err != nil {
+		c.fail(key, err)
+	} else if d < low || d > high {
+		c.failf(key, "%q is not between %v and %v", s, low, high)
+	}
+	return d
+}
+
+func (c *checker) path(key, s string, mayBeEmpty bool) string {
+	if s == "" && mayBeEmpty {
+		return ""
+	}
+	if !filepath.IsAbs(s) {
+		c.failf(key, "%q is no absolute path", s)
+	}
+	return filepath.Clean(s)
+}
+
+func (c *checker) prefixes(key string, texts []string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range texts {
+		p, err := parsePrefix(s)
+		if err != nil {
+			c.fail(key, err)
+			continue
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// parsePrefix reads an address or a prefix. Set host bits are an error: who
+// wrote 192.0.2.7/24 may have meant either.
+func parsePrefix(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		if a.Zone() != "" {
+			return netip.Prefix{}, fmt.Errorf("%q has a zone", s)
+		}
+		a = a.Unmap()
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil || p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("%q is no address or prefix", s)
+	}
+	if p != p.Masked() {
+		return netip.Prefix{}, fmt.Errorf("%q has host bits set: %s, or %s?", s, p.Masked(), p.Addr())
+	}
+	return p, nil
+}
+
+func (c *checker) owners(key string, names []string) []uint32 {
+	var uids []uint32
+	for _, name := range names {
+		text := name
+		if u, err := user.Lookup(name); err == nil {
+			text = u.Uid
+		}
+		uid, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			c.failf(key, "there is no user %q", name)
+			continue
+		}
+		uids = append(uids, uint32(uid))
+	}
+	if len(names) == 0 {
+		c.failf(key, "names nobody: no listener would be believed")
+	}
+	return uids
+}

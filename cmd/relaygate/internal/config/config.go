@@ -1,0 +1,162 @@
+// Package config reads relaygate's configuration: strict TOML, checked in one
+// place, with file, line and key in every error. The embedded default file is
+// the documentation of the defaults.
+package config
+
+import (
+	"bytes"
+	_ "embed"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
+
+	"relaygate/authz"
+)
+
+// DefaultFile is the commented file that holds every key with its default.
+//
+//go:embed default.toml
+var DefaultFile []byte
+
+// Config is a checked configuration.
+type Config struct {
+	// Services says what each watched port speaks.
+	Services map[uint16]authz.Service
+	// Owners are the user IDs whose listeners are believed.
+	Owners []uint32
+	// TrustedProxies are never granted.
+	TrustedProxies []netip.Prefix
+
+	// Lifetime is how long a login opens the gate.
+	Lifetime time.Duration
+	// IPv6Prefix is 128 or 64.
+	IPv6Prefix int
+	// MaxUsers bounds the users of one address, MaxAddresses the addresses of
+	// one user.
+	MaxUsers, MaxAddresses int
+	// Never and Always are the administrator's own rules.
+	Never, Always []netip.Prefix
+
+	// Filter is true in gate mode "filter", false in "observe".
+	Filter bool
+	// GatePorts are the guarded ports.
+	GatePorts []uint16
+
+	// Relayhosts and UsersFile are paths, empty to write none.
+	Relayhosts, UsersFile string
+	// Plain selects the dialect "plain" instead of "iplsearch".
+	Plain bool
+
+	// Socket is the path of the control socket.
+	Socket string
+}
+
+// Error is one mistake in a configuration file.
+type Error struct {
+	File string
+	Line int // from 1; 0 where no line is to blame
+	Key  string
+	Err  error
+}
+
+func (e *Error) Error() string {
+	s := e.File
+	if e.Line > 0 {
+		s += fmt.Sprintf(":%d", e.Line)
+	}
+	if e.Key != "" {
+		s += ": " + e.Key
+	}
+	return s + ": " + e.Err.Error()
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Default is the configuration without any file.
+func Default() (*Config, error) { return Parse("defaults", nil) }
+
+// Load reads the file at path.
+func Load(path string) (*Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	}
+	return Parse(path, data)
+}
+
+// Parse checks data, the contents of the file called name, over the defaults.
+func Parse(name string, data []byte) (*Config, error) {
+	var r raw
+	if err := decode("default.toml", DefaultFile, &r); err != nil {
+		return nil, err
+	}
+	if err := decode(name, data, &r); err != nil {
+		return nil, err
+	}
+	c := &checker{file: name, lines: keyLines(data)}
+	cfg := c.check(&r)
+	if len(c.errs) > 0 {
+		return nil, errors.Join(c.errs...)
+	}
+	return cfg, nil
+}
+
+// decode turns the library's errors into ours, one per mistake.
+func decode(name string, data []byte, r *raw) error {
+	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(r)
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) {
+		var errs []error
+		for i := range strict.Errors {
+			errs = append(errs, decodeError(name, &strict.Errors[i], errors.New("unknown key")))
+		}
+		return errors.Join(errs...)
+	}
+	var d *toml.DecodeError
+	if errors.As(err, &d) {
+		return decodeError(name, d, errors.New(strings.TrimPrefix(d.Error(), "toml: ")))
+	}
+	if err != nil {
+		return &Error{File: name, Err: err}
+	}
+	return nil
+}
+
+func decodeError(name string, d *toml.DecodeError, err error) *Error {
+	line, _ := d.Position()
+	return &Error{File: name, Line: line, Key: strings.Join(d.Key(), "."), Err: err}
+}
+
+// keyLines finds the line of each key of a file that has already been decoded
+// without an error.
+func keyLines(data []byte) map[string]int {
+	lines := make(map[string]int)
+	var p unstable.Parser
+	p.Reset(data)
+	table := ""
+	for p.NextExpression() {
+		e := p.Expression()
+		if e.Kind != unstable.Table && e.Kind != unstable.KeyValue {
+			continue
+		}
+		var parts []string
+		line := 0
+		for it := e.Key(); it.Next(); {
+			parts = append(parts, string(it.Node().Data))
+			line = p.Shape(it.Node().Raw).Start.Line
+		}
+		key := strings.Join(parts, ".")
+		if e.Kind == unstable.Table {
+			table = key + "."
+			continue
+		}
+		lines[table+key] = line
+	}
+	return lines
+}

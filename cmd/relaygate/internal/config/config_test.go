@@ -1,0 +1,123 @@
+package config
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"relaygate/authz"
+)
+
+func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
+	got, err := Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Config{
+		Services: map[uint16]authz.Service{
+			110: {Protocol: authz.POP3}, 995: {Protocol: authz.POP3, ImplicitTLS: true},
+			143: {Protocol: authz.IMAP}, 993: {Protocol: authz.IMAP, ImplicitTLS: true},
+		},
+		Owners:     []uint32{0},
+		Lifetime:   30 * time.Minute,
+		IPv6Prefix: 128, MaxUsers: 5, MaxAddresses: 20,
+		GatePorts: []uint16{25},
+		Socket:    "/run/relaygate/control.sock",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("defaults differ (-want +got):\n%s", d)
+	}
+}
+
+func TestParseValues(t *testing.T) {
+	got, err := Parse("x.toml", []byte(`
+[watch]
+pop3 = [1110]
+imap = []
+owners = ["0", "4242"]
+trusted_proxies = ["2001:db8::/32"]
+[grant]
+lifetime = "6s"
+ipv6_prefix = 64
+never = ["192.0.2.7", "::ffff:192.0.2.8"]
+[gate]
+mode = "filter"
+ports = [25, 587]
+[files]
+relayhosts = "/etc/relayhosts"
+dialect = "plain"
+[state]
+retain = "7d"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Config{
+		Services:       map[uint16]authz.Service{1110: {Protocol: authz.POP3}},
+		Owners:         []uint32{0, 4242},
+		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")},
+		Lifetime:       6 * time.Second, IPv6Prefix: 64, MaxUsers: 5, MaxAddresses: 20,
+		Never:  []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("192.0.2.8/32")},
+		Filter: true, GatePorts: []uint16{25, 587},
+		Relayhosts: "/etc/relayhosts", Plain: true,
+		Socket: "/run/relaygate/control.sock",
+	}
+	if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); d != "" {
+		t.Errorf("config differs (-want +got):\n%s", d)
+	}
+}
+
+func TestMistakesNameFileLineAndKey(t *testing.T) {
+	for _, tt := range []struct{ name, file, want string }{
+		{"no TOML", "[watch\n", "x.toml:1: "},
+		{"unknown key", "[watch]\n\npop4 = [110]\n", "x.toml:3: watch.pop4: unknown key"},
+		{"unknown table", "[wacth]\npop3 = [110]\n", "unknown key"},
+		{"wrong type", "[watch]\npop3 = \"110\"\n", "x.toml:2: watch.pop3: "},
+		{"port 0", "[watch]\npop3 = [0]\n", "x.toml:2: watch.pop3: 0 is no port"},
+		{"port twice", "[watch]\npop3 = [110]\nimap = [110]\n", "x.toml:3: watch.imap: port 110 is named twice"},
+		{"nothing watched", "[watch]\npop3 = []\nimap = []\n", "nothing is watched"},
+		{"tap", "[watch]\ntap = \"pcap\"\n", `watch.tap: "pcap" is none of`},
+		{"tap later", "[watch]\ntap = \"tcx\"\n", "x.toml:2: watch.tap: this value is not available yet"},
+		{"netns later", "[watch]\ntrusted_netns = [\"a\"]\n", "watch.trusted_netns: this value is not available yet"},
+		{"owner", "[watch]\nowners = [\"no-such-user-here\"]\n", "there is no user"},
+		{"owner negative", "[watch]\nowners = [\"-1\"]\n", "there is no user"},
+		{"no owner", "[watch]\nowners = []\n", "names nobody"},
+		{"proxy", "[watch]\ntrusted_proxies = [\"proxy.example\"]\n", "is no address or prefix"},
+		{"lifetime 0", "[grant]\nlifetime = \"0s\"\n", "is not between"},
+		{"lifetime negative", "[grant]\nlifetime = \"-5m\"\n", "is not between"},
+		{"lifetime endless", "[grant]\nlifetime = \"400d\"\n", "is not between"},
+		{"lifetime words", "[grant]\nlifetime = \"half an hour\"\n", "x.toml:2: grant.lifetime: \"half an hour\" is no duration"},
+		{"lifetime days", "[grant]\nlifetime = \"-1d\"\n", "is no duration"},
+		{"prefix", "[grant]\nipv6_prefix = 48\n", "48 is neither 128 nor 64"},
+		{"users", "[grant]\nmax_users = 0\n", "0 is not between 1 and 1000"},
+		{"host bits", "[grant]\nnever = [\"192.0.2.7/24\"]\n", "has host bits set: 192.0.2.0/24, or 192.0.2.7?"},
+		{"zone", "[grant]\nalways = [\"fe80::1%eth0\"]\n", "has a zone"},
+		{"mode", "[gate]\nmode = \"on\"\n", "is none of"},
+		{"mode later", "[gate]\nmode = \"redirect\"\n", "x.toml:2: gate.mode: this value is not available yet"},
+		{"watched port closed", "[gate]\nports = [110]\n", "is watched for logins"},
+		{"no gate port", "[gate]\nports = []\n", "names no port"},
+		{"cut later", "[gate]\ncut_on_expiry = true\n", "not available yet"},
+		{"exit later", "[gate]\non_exit = \"keep\"\n", "not available yet"},
+		{"relative path", "[files]\nrelayhosts = \"relayhosts\"\n", "is no absolute path"},
+		{"same file", "[files]\nrelayhosts = \"/x\"\nusers = \"/x\"\n", "x.toml:3: files.users: is the same file"},
+		{"dialect", "[files]\ndialect = \"cidr\"\n", "is none of"},
+		{"no socket", "[control]\nsocket = \"\"\n", "is no absolute path"},
+		{"long socket", "[control]\nsocket = \"/" + strings.Repeat("s", 200) + "\"\n", "socket's address"},
+		{"metrics later", "[metrics]\nlisten = \"127.0.0.1:9125\"\n", "not available yet"},
+		{"dotted key", "\ngate.mode = \"on\"\n", "x.toml:2: gate.mode: "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Parse("x.toml", []byte(tt.file))
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if !strings.Contains(err.Error(), tt.want) || !strings.HasPrefix(err.Error(), "x.toml") {
+				t.Errorf("error %q, want it to hold %q", err, tt.want)
+			}
+		})
+	}
+}

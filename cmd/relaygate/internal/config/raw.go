@@ -1,0 +1,71 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// raw is the file as it is written: one field per key, nothing interpreted.
+type raw struct {
+	Watch struct {
+		POP3           []int    `toml:"pop3"`
+		IMAP           []int    `toml:"imap"`
+		Tap            string   `toml:"tap"`
+		TLS            string   `toml:"tls"`
+		Owners         []string `toml:"owners"`
+		TrustedNetns   []string `toml:"trusted_netns"`
+		TrustedProxies []string `toml:"trusted_proxies"`
+		Interfaces     []string `toml:"interfaces"`
+	} `toml:"watch"`
+	Grant struct {
+		Lifetime       string   `toml:"lifetime"`
+		FollowSessions bool     `toml:"follow_sessions"`
+		MaxSession     string   `toml:"max_session"`
+		IPv6Prefix     int      `toml:"ipv6_prefix"`
+		MaxUsers       int      `toml:"max_users"`
+		MaxAddresses   int      `toml:"max_addresses"`
+		Never          []string `toml:"never"`
+		Always         []string `toml:"always"`
+	} `toml:"grant"`
+	Gate struct {
+		Mode        string `toml:"mode"`
+		Ports       []int  `toml:"ports"`
+		RelayPort   int    `toml:"relay_port"`
+		OnExit      string `toml:"on_exit"`
+		CutOnExpiry bool   `toml:"cut_on_expiry"`
+		Own         bool   `toml:"own"`
+	} `toml:"gate"`
+	Files struct {
+		Relayhosts string `toml:"relayhosts"`
+		Dialect    string `toml:"dialect"`
+		Users      string `toml:"users"`
+	} `toml:"files"`
+	State struct {
+		Path   string `toml:"path"`
+		Retain string `toml:"retain"`
+	} `toml:"state"`
+	Control struct {
+		Socket string `toml:"socket"`
+	} `toml:"control"`
+	Metrics struct {
+		Listen string `toml:"listen"`
+	} `toml:"metrics"`
+}
+
+// parseDuration reads what time.ParseDuration reads, and whole days ("30d").
+func parseDuration(s string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		if err != nil {
+			return 0, fmt.Errorf("%q is no duration (like \"90s\", \"30m\", \"30d\")", s)
+		}
+		return time.Duration(n) * 24 * time.Hour, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("%q is no duration (like \"90s\", \"30m\", \"30d\")", s)
+	}
+	return d, nil
+}
