@@ -1,0 +1,147 @@
+package capture
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Decoder turns frames and IP packets into Events. It reads as little as it
+// can: a packet whose ports are not watched leaves as soon as its ports are
+// known, and nothing is allocated unless IP fragments must wait.
+//
+// It judges nothing. What a kernel would surely drop (a wrong checksum, a hop
+// limit of 0, flags that make no sense) is handed on as well: the flow stage
+// treats every copy of a byte as a candidate and doubts the connection when two
+// of them differ, so that a decoy which only the capture sees cannot be taken
+// for what the server read.
+//
+// A Decoder belongs to one goroutine.
+type Decoder struct {
+	ports *PortSet
+	frags fragments
+	// queue holds the Events of one frame behind the first; queue[next:] are
+	// still to be fetched. It is bounded by the number of waiting datagrams.
+	queue []Event
+	next  int
+	stats DecodeStats
+}
+
+// DecodeStats counts what a Decoder could not turn into a segment.
+type DecodeStats struct {
+	// Malformed counts packets with a header that no kernel accepts.
+	Malformed uint64
+	// Short counts frames captured too short to show both addresses.
+	Short uint64
+	// Doubts counts the Doubt events.
+	Doubts uint64
+	// Fragments counts IP fragments, Reassembled the datagrams made of them,
+	// FragmentsRefused the fragments for which there was no room.
+	Fragments, Reassembled, FragmentsRefused uint64
+}
+
+// NewDecoder makes a Decoder for packets from or to the ports.
+func NewDecoder(ports *PortSet) *Decoder {
+	return &Decoder{ports: ports, frags: newFragments()}
+}
+
+// Stats returns the counters.
+func (d *Decoder) Stats() DecodeStats { return d.stats }
+
+// Frame decodes one link-layer frame, of which wireLen bytes were on the wire.
+// It returns false if the frame has nothing to say. Further Events of the same
+// frame are fetched with More before the frame's memory is reused.
+func (d *Decoder) Frame(link LinkType, frame []byte, wireLen int, t time.Time, ev *Event) bool {
+	return d.frame(&packet{time: t}, link, frame, wireLen, ev)
+}
+
+// IP decodes a packet that starts at its IP header, of which wireLen bytes were
+// on the wire. Sender and cookie of the segment are the caller's to set.
+func (d *Decoder) IP(data []byte, wireLen int, t time.Time, ev *Event) bool {
+	return d.ip(&packet{time: t}, data, wireLen, ev)
+}
+
+// More fetches the next Event of the frame decoded last.
+func (d *Decoder) More(ev *Event) bool {
+	if d.next == len(d.queue) {
+		d.queue, d.next = d.queue[:0], 0
+		return false
+	}
+	*ev = d.queue[d.next]
+	d.next++
+	return true
+}
+
+// packet is what is known about a packet besides its bytes.
+type packet struct {
+	time     time.Time
+	sent     Sender
+	link     Link
+	src, dst netip.Addr
+}
+
+func (d *Decoder) frame(p *packet, link LinkType, frame []byte, wireLen int, ev *Event) bool {
+	net, ok := network(link, frame)
+	if !ok {
+		return false
+	}
+	if net.sent != SenderUnknown {
+		p.sent = net.sent
+	}
+	p.link.VLAN = net.vlan
+	if net.ethernet {
+		p.link.HasMAC = true
+		p.link.Dst, p.link.Src = [6]byte(frame[0:6]), [6]byte(frame[6:12])
+	}
+	return d.ip(p, frame[net.offset:], wireLen-net.offset, ev)
+}
+
+// ip decodes an IP packet. Doubts about fragments come before the packet that
+// brought them up, so that nothing is believed in between.
+func (d *Decoder) ip(p *packet, data []byte, wireLen int, ev *Event) bool {
+	d.queue, d.next = d.queue[:0], 0
+	wireLen = max(wireLen, len(data))
+	if d.frags.pending.Len() != 0 {
+		d.expireFragments(p.time)
+	}
+	var found bool
+	switch {
+	case len(data) == 0:
+		d.stats.Short++
+	case data[0]>>4 == 4:
+		found = d.ipv4(p, data, wireLen, ev)
+	case data[0]>>4 == 6:
+		found = d.ipv6(p, data, wireLen, ev)
+	default:
+		d.stats.Malformed++
+	}
+	if len(d.queue) == 0 {
+		return found
+	}
+	if found {
+		d.queue = append(d.queue, *ev)
+	}
+	return d.More(ev)
+}
+
+// doubtPair queues a Doubt about everything between two addresses.
+func (d *Decoder) doubtPair(p *packet, src, dst netip.Addr, reason string) {
+	d.stats.Doubts++
+	d.queue = append(d.queue, Event{
+		Kind:   Doubt,
+		Time:   p.time,
+		Reason: reason,
+		Segment: Segment{
+			Src:  netip.AddrPortFrom(src, 0),
+			Dst:  netip.AddrPortFrom(dst, 0),
+			Sent: p.sent,
+			Link: p.link,
+		},
+	})
+}
+
+// doubt queues a Doubt about the packet's own addresses, and returns false for
+// the caller to return.
+func (d *Decoder) doubt(p *packet, reason string) bool {
+	d.doubtPair(p, p.src, p.dst, reason)
+	return false
+}

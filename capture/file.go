@@ -1,0 +1,178 @@
+package capture
+
+import (
+	"bufio"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// FileError says where reading a capture file ended before its end. Everything
+// before Offset was handed on.
+type FileError struct {
+	Name string
+	// Offset is where the record begins that could not be read, in bytes; of
+	// the decompressed file if it is compressed.
+	Offset int64
+	Err    error
+}
+
+func (e *FileError) Error() string {
+	return fmt.Sprintf("%s: offset %d: %v", e.Name, e.Offset, e.Err)
+}
+
+func (e *FileError) Unwrap() error { return e.Err }
+
+var (
+	errForeign = errors.New("not a pcap or pcapng file")
+	errEmpty   = errors.New("the file is empty")
+)
+
+// record is one packet of a file. Its bytes are valid until the next record.
+type record struct {
+	time      time.Time
+	link      LinkType
+	data      []byte
+	wireLen   int
+	iface     uint32
+	direction Sender
+}
+
+// format reads the records of one file format. next returns io.EOF behind the
+// last record.
+type format interface {
+	next(*record) error
+}
+
+// File is the Source of a capture file: pcap or pcapng, possibly compressed
+// with gzip.
+type File struct {
+	name    string
+	decoder *Decoder
+	format  format
+	window  *window
+	raw     *countingReader
+	total   int64
+	closer  io.Closer
+	packets uint64
+	err     error
+}
+
+// OpenFile opens the capture file at path; "-" is standard input. Errors of the
+// file's contents are *FileError.
+func OpenFile(path string, d *Decoder) (*File, error) {
+	if path == "-" {
+		return NewFile("standard input", os.Stdin, d)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open capture: %w", err)
+	}
+	file, err := NewFile(path, f, d)
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	file.closer = f
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		file.total = info.Size()
+	}
+	return file, nil
+}
+
+// NewFile reads a capture from r. The name is for errors.
+func NewFile(name string, r io.Reader, d *Decoder) (*File, error) {
+	f := &File{name: name, decoder: d, raw: &countingReader{r: r}}
+	var data io.Reader = f.raw
+	head := bufio.NewReader(f.raw)
+	if magic, err := head.Peek(2); err == nil && magic[0] == 0x1f && magic[1] == 0x8b { // RFC 1952 §2.3.1
+		z, err := gzip.NewReader(head)
+		if err != nil {
+			return nil, &FileError{Name: name, Err: fmt.Errorf("gzip: %w", err)}
+		}
+		data = z
+	} else {
+		data = head
+	}
+	f.window = newWindow(data)
+	magic, err := f.window.peek(4, "file header")
+	switch {
+	case err == io.EOF:
+		return nil, f.at(errEmpty)
+	case err != nil && !errors.Is(err, errShort):
+		return nil, f.at(err)
+	case err != nil:
+		return nil, f.at(errForeign)
+	}
+	if be32(magic) == blockSection {
+		f.format = newPcapng(f.window)
+	} else if f.format, err = newPcap(f.window); err != nil {
+		return nil, f.at(err)
+	}
+	return f, nil
+}
+
+// Next hands on the next Event. After a *FileError, as after io.EOF, it keeps
+// returning the same error.
+func (f *File) Next(ev *Event) error {
+	if f.decoder.More(ev) {
+		ev.Index = f.packets
+		return nil
+	}
+	var r record
+	for f.err == nil {
+		if err := f.format.next(&r); err == io.EOF {
+			f.err = err
+			break
+		} else if err != nil {
+			f.err = f.at(err)
+			break
+		}
+		f.packets++
+		p := packet{time: r.time, sent: r.direction, link: Link{Interface: r.iface}}
+		if f.decoder.frame(&p, r.link, r.data, r.wireLen, ev) {
+			ev.Index = f.packets
+			return nil
+		}
+	}
+	return f.err
+}
+
+// at puts an error where the current record begins.
+func (f *File) at(err error) error {
+	return &FileError{Name: f.name, Offset: f.window.offset, Err: err}
+}
+
+// Packets counts all packets of the file so far, also those of other ports.
+func (f *File) Packets() uint64 { return f.packets }
+
+// Progress returns how many bytes of the file were read, as they are on disk,
+// and its size, 0 where that is unknown. It may be called at any time from any
+// goroutine.
+func (f *File) Progress() (read, total int64) { return f.raw.n.Load(), f.total }
+
+// Close closes the file that OpenFile opened.
+func (f *File) Close() error {
+	if f.closer == nil {
+		return nil
+	}
+	if err := f.closer.Close(); err != nil {
+		return fmt.Errorf("close capture: %w", err)
+	}
+	return nil
+}
+
+type countingReader struct {
+	r io.Reader
+	n atomic.Int64
+}
+
+func (c *countingReader) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.n.Add(int64(n))
+	return n, err
+}

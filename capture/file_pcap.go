@@ -1,0 +1,100 @@
+package capture
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+)
+
+// Magic numbers of pcap files, as a writer stores them in its byte order
+// (draft-ietf-opsawg-pcap).
+const (
+	magicMicro    = 0xa1b2c3d4
+	magicNano     = 0xa1b23c4d
+	magicModified = 0xa1b2cd34 // Kuznetzov's, with longer record headers
+)
+
+const (
+	pcapHeaderLen   = 24
+	pcapRecordLen   = 16
+	pcapModifiedLen = 24
+)
+
+// pcap reads classic pcap files.
+type pcap struct {
+	w         *window
+	bigEndian bool
+	unit      time.Duration // of the fraction in record headers
+	header    int           // length of a record header in bytes
+	link      LinkType
+}
+
+func newPcap(w *window) (*pcap, error) {
+	magic, err := w.peek(4, "file header")
+	if err != nil {
+		return nil, err
+	}
+	p := &pcap{w: w, header: pcapRecordLen}
+	var order binary.ByteOrder = binary.LittleEndian
+	switch be32(magic) {
+	case magicMicro, magicNano, magicModified:
+		order, p.bigEndian = binary.BigEndian, true
+	}
+	switch order.Uint32(magic) {
+	case magicMicro:
+		p.unit = time.Microsecond
+	case magicNano:
+		p.unit = time.Nanosecond
+	case magicModified:
+		p.unit, p.header = time.Microsecond, pcapModifiedLen
+	default:
+		return nil, errForeign
+	}
+	head, err := w.peek(pcapHeaderLen, "file header")
+	if err != nil {
+		return nil, err
+	}
+	if major := order.Uint16(head[4:]); major != 2 {
+		return nil, fmt.Errorf("pcap version %d is not supported", major)
+	}
+	// The upper half of the field tells of a frame check sequence, which the
+	// length of the IP packet cuts off.
+	p.link = LinkType(order.Uint32(head[20:]))
+	if !p.link.supported() {
+		return nil, fmt.Errorf("link type %s is not supported", p.link)
+	}
+	w.skip(pcapHeaderLen)
+	return p, nil
+}
+
+func (p *pcap) next(r *record) error {
+	head, err := p.w.peek(p.header, "record header")
+	if err != nil {
+		return err
+	}
+	sec, frac := p.uint32(head), p.uint32(head[4:])
+	length, wire := p.uint32(head[8:]), p.uint32(head[12:])
+	if length > maxRecord {
+		return fmt.Errorf("record of %d bytes is longer than any packet", length)
+	}
+	size := p.header + int(length)
+	data, err := p.w.peek(size, "record")
+	if err != nil {
+		return err
+	}
+	p.w.skip(size)
+	*r = record{
+		time:    time.Unix(int64(sec), int64(frac)*int64(p.unit)).UTC(),
+		link:    p.link,
+		data:    data[p.header:],
+		wireLen: int(wire),
+	}
+	return nil
+}
+
+func (p *pcap) uint32(b []byte) uint32 {
+	if p.bigEndian {
+		return binary.BigEndian.Uint32(b)
+	}
+	return binary.LittleEndian.Uint32(b)
+}

@@ -1,0 +1,289 @@
+package capture
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+	"time"
+)
+
+// Block types of pcapng files (draft-ietf-opsawg-pcapng §4). Blocks of other
+// types are stepped over, as the draft demands.
+const (
+	blockSection   = 0x0a0d0d0a // reads the same in both byte orders
+	blockInterface = 1
+	blockPacket    = 2 // obsolete
+	blockSimple    = 3
+	blockEnhanced  = 6
+)
+
+const (
+	byteOrderMagic = 0x1a2b3c4d
+	// maxInterfaces bounds the interfaces of one file.
+	maxInterfaces = 4096
+	// maxBlockExtra bounds what a block holds besides packet data, in bytes.
+	maxBlockExtra = 64 << 10
+)
+
+// Options of pcapng blocks.
+const (
+	optionsEnd         = 0
+	interfaceTimeUnit  = 9  // if_tsresol
+	interfaceTimeShift = 14 // if_tsoffset
+	packetFlags        = 2  // epb_flags
+)
+
+// pcapng reads pcapng files of several sections and interfaces.
+type pcapng struct {
+	w          *window
+	order      binary.ByteOrder
+	interfaces []pcapngInterface
+	// base is the number of interfaces in earlier sections.
+	base int
+	last time.Time
+}
+
+type pcapngInterface struct {
+	link    LinkType
+	snapLen uint32
+	unit    uint64 // timestamps per second
+	shift   int64  // seconds to add to them
+}
+
+func newPcapng(w *window) *pcapng {
+	return &pcapng{w: w, order: binary.LittleEndian}
+}
+
+func (p *pcapng) next(r *record) error {
+	for {
+		kind, body, err := p.block()
+		if err != nil {
+			return err
+		}
+		found := false
+		switch kind {
+		case blockSection:
+			err = p.section(body)
+		case blockInterface:
+			err = p.addInterface(body)
+		case blockEnhanced, blockPacket, blockSimple:
+			found = true
+			err = p.packet(kind, body, r)
+		}
+		if err != nil {
+			return err
+		}
+		if size := len(body) + 12; body != nil {
+			p.w.skip(size)
+		}
+		if found {
+			return nil
+		}
+	}
+}
+
+// block returns the next block's type and body, which is not consumed yet; or
+// nil for the body of a block without meaning here, which is.
+func (p *pcapng) block() (kind uint32, body []byte, err error) {
+	head, err := p.w.peek(8, "block header")
+	if err != nil {
+		return 0, nil, err
+	}
+	if be32(head) == blockSection {
+		if err := p.byteOrder(); err != nil {
+			return 0, nil, err
+		}
+		head, _ = p.w.peek(8, "block header")
+	}
+	kind = p.order.Uint32(head)
+	size := p.order.Uint32(head[4:])
+	if size < 12 || size%4 != 0 {
+		return 0, nil, fmt.Errorf("block of impossible length %d", size)
+	}
+	switch kind {
+	case blockSection, blockInterface, blockPacket, blockSimple, blockEnhanced:
+	default:
+		return kind, nil, p.w.discard(int(size), "block")
+	}
+	if size > maxRecord+maxBlockExtra {
+		return 0, nil, fmt.Errorf("block of %d bytes is longer than any packet", size)
+	}
+	data, err := p.w.peek(int(size), "block")
+	if err != nil {
+		return 0, nil, err
+	}
+	if trailer := p.order.Uint32(data[size-4:]); trailer != size {
+		return 0, nil, fmt.Errorf("block of length %d ends with length %d", size, trailer)
+	}
+	return kind, data[8 : size-4], nil
+}
+
+// byteOrder learns a section's byte order before its length is read.
+func (p *pcapng) byteOrder() error {
+	head, err := p.w.peek(12, "section header")
+	if err != nil {
+		return err
+	}
+	switch uint32(byteOrderMagic) {
+	case be32(head[8:]):
+		p.order = binary.BigEndian
+	case binary.LittleEndian.Uint32(head[8:]):
+		p.order = binary.LittleEndian
+	default:
+		return errForeign
+	}
+	return nil
+}
+
+func (p *pcapng) section(body []byte) error {
+	if len(body) < 16 {
+		return fmt.Errorf("section header %w", errShort)
+	}
+	if major := p.order.Uint16(body[4:]); major != 1 {
+		return fmt.Errorf("pcapng version %d is not supported", major)
+	}
+	p.base += len(p.interfaces)
+	p.interfaces = nil
+	return nil
+}
+
+func (p *pcapng) addInterface(body []byte) error {
+	if len(body) < 8 {
+		return fmt.Errorf("interface block %w", errShort)
+	}
+	if p.base+len(p.interfaces) >= maxInterfaces {
+		return errors.New("too many interfaces")
+	}
+	i := pcapngInterface{
+		link:    LinkType(p.order.Uint16(body)),
+		snapLen: p.order.Uint32(body[4:]),
+		unit:    1e6,
+	}
+	err := p.options(body[8:], func(code uint16, value []byte) error {
+		switch {
+		case code == interfaceTimeUnit && len(value) >= 1:
+			unit, err := timeUnit(value[0])
+			i.unit = unit
+			return err
+		case code == interfaceTimeShift && len(value) >= 8:
+			i.shift = int64(p.order.Uint64(value))
+		}
+		return nil
+	})
+	p.interfaces = append(p.interfaces, i)
+	return err
+}
+
+// timeUnit reads if_tsresol: a negative power of 10, or of 2 if the top bit is
+// set (draft-ietf-opsawg-pcapng §4.2).
+func timeUnit(v byte) (uint64, error) {
+	exponent := int(v & 0x7f)
+	base, limit := uint64(10), 19
+	if v&0x80 != 0 {
+		base, limit = 2, 63
+	}
+	if exponent > limit {
+		return 1, fmt.Errorf("time resolution %#x is not supported", v)
+	}
+	unit := uint64(1)
+	for range exponent {
+		unit *= base
+	}
+	return unit, nil
+}
+
+// options walks a list of options (§3.5). A list that runs out ends it.
+func (p *pcapng) options(list []byte, each func(code uint16, value []byte) error) error {
+	for len(list) >= 4 {
+		code, length := p.order.Uint16(list), int(p.order.Uint16(list[2:]))
+		if code == optionsEnd {
+			return nil
+		}
+		padded := (length + 3) &^ 3
+		if padded > len(list)-4 {
+			return errors.New("option longer than its block")
+		}
+		if err := each(code, list[4:4+length]); err != nil {
+			return err
+		}
+		list = list[4+padded:]
+	}
+	return nil
+}
+
+// packet reads a block that holds one packet.
+func (p *pcapng) packet(kind uint32, body []byte, r *record) error {
+	header := 20
+	if kind == blockSimple {
+		header = 4
+	}
+	if len(body) < header {
+		return fmt.Errorf("packet block %w", errShort)
+	}
+	var number, length, wire uint32
+	switch kind {
+	case blockEnhanced:
+		number = p.order.Uint32(body)
+		length, wire = p.order.Uint32(body[12:]), p.order.Uint32(body[16:])
+	case blockPacket:
+		number = uint32(p.order.Uint16(body))
+		length, wire = p.order.Uint32(body[12:]), p.order.Uint32(body[16:])
+	case blockSimple:
+		wire = p.order.Uint32(body)
+		length = min(wire, uint32(len(body)-header))
+	}
+	if int64(number) >= int64(len(p.interfaces)) {
+		return fmt.Errorf("packet of interface %d, which is not described", number)
+	}
+	i := p.interfaces[number]
+	if kind == blockSimple && i.snapLen != 0 {
+		length = min(length, i.snapLen)
+	}
+	if !i.link.supported() {
+		return fmt.Errorf("link type %s is not supported", i.link)
+	}
+	if int64(length) > int64(len(body)-header) {
+		return errors.New("packet longer than its block")
+	}
+	*r = record{
+		time:    p.last,
+		link:    i.link,
+		data:    body[header : header+int(length)],
+		wireLen: int(wire),
+		iface:   uint32(p.base) + number,
+	}
+	if kind == blockSimple {
+		return nil // it has no time: that of the packet before must do
+	}
+	stamp := uint64(p.order.Uint32(body[4:]))<<32 | uint64(p.order.Uint32(body[8:]))
+	r.time = i.time(stamp)
+	p.last = r.time
+	if kind == blockPacket {
+		return nil
+	}
+	return p.direction(body[header+(int(length)+3)&^3:], r)
+}
+
+// direction reads the direction of an enhanced packet block (§4.3.1).
+func (p *pcapng) direction(list []byte, r *record) error {
+	return p.options(list, func(code uint16, value []byte) error {
+		if code != packetFlags || len(value) != 4 {
+			return nil
+		}
+		const inbound, outbound = 1, 2
+		switch p.order.Uint32(value) & 3 {
+		case inbound:
+			r.direction = SenderOutside
+		case outbound:
+			r.direction = SenderHost
+		}
+		return nil
+	})
+}
+
+func (i *pcapngInterface) time(stamp uint64) time.Time {
+	hi, lo := bits.Mul64(stamp%i.unit, uint64(time.Second))
+	nanos, _ := bits.Div64(hi, lo, i.unit) // the remainder is below the unit
+	return time.Unix(int64(stamp/i.unit)+i.shift, int64(nanos)).UTC()
+}

@@ -1,0 +1,184 @@
+package capture
+
+import (
+	"encoding/binary"
+	"strconv"
+)
+
+// LinkType is the format of a file's frames, by its number in pcap and pcapng
+// files (the IANA link types of draft-ietf-opsawg-pcaplinktype). Numbers above
+// 255 exist, therefore it is wider than gopacket's.
+type LinkType uint16
+
+// The link types that are read.
+const (
+	LinkNull       LinkType = 0   // BSD loopback, family in host byte order
+	LinkEthernet   LinkType = 1   // IEEE 802.3
+	LinkPPP        LinkType = 9   // RFC 1661, with or without HDLC framing
+	LinkRawBSD     LinkType = 12  // raw IP
+	LinkRawOpenBSD LinkType = 14  // raw IP
+	LinkPPPHDLC    LinkType = 50  // RFC 1662
+	LinkPPPoE      LinkType = 51  // RFC 2516 session
+	LinkRaw        LinkType = 101 // raw IP
+	LinkLoop       LinkType = 108 // OpenBSD loopback, family in network order
+	LinkCooked     LinkType = 113 // Linux "any" device
+	LinkIPv4       LinkType = 228 // raw IPv4
+	LinkIPv6       LinkType = 229 // raw IPv6
+	LinkCooked2    LinkType = 276 // Linux "any" device, second version
+)
+
+func (l LinkType) String() string { return strconv.Itoa(int(l)) }
+
+// supported tells whether network can read frames of type l.
+func (l LinkType) supported() bool {
+	switch l {
+	case LinkNull, LinkEthernet, LinkPPP, LinkRawBSD, LinkRawOpenBSD, LinkPPPHDLC, LinkPPPoE,
+		LinkRaw, LinkLoop, LinkCooked, LinkIPv4, LinkIPv6, LinkCooked2:
+		return true
+	}
+	return false
+}
+
+// EtherTypes (IEEE, IANA).
+const (
+	etherIPv4   = 0x0800
+	etherVLAN   = 0x8100 // 802.1Q
+	etherIPv6   = 0x86dd
+	etherPPPoE  = 0x8864 // session (RFC 2516 §4)
+	etherQinQ   = 0x88a8 // 802.1ad
+	etherOldTag = 0x9100 // QinQ before 802.1ad
+)
+
+// PPP protocol numbers (IANA).
+const (
+	pppIPv4 = 0x0021
+	pppIPv6 = 0x0057
+)
+
+const (
+	ethernetLen = 14
+	cookedLen   = 16
+	cooked2Len  = 20
+	// maxTags bounds the VLAN tags of a frame. The identifiers of the first
+	// two are kept.
+	maxTags = 4
+)
+
+// networkStart says where in a frame the IP header is.
+type networkStart struct {
+	offset   int
+	sent     Sender
+	vlan     [2]uint16
+	ethernet bool // the frame starts with two MAC addresses
+}
+
+// network finds the IP header of a frame; false if the frame holds none.
+func network(link LinkType, frame []byte) (networkStart, bool) {
+	switch link {
+	case LinkEthernet:
+		if len(frame) < ethernetLen {
+			return networkStart{}, false
+		}
+		start := networkStart{offset: ethernetLen, ethernet: true}
+		ok := start.etherType(be16(frame[12:]), frame)
+		return start, ok
+	case LinkRaw, LinkRawBSD, LinkRawOpenBSD, LinkIPv4, LinkIPv6:
+		return networkStart{}, len(frame) > 0
+	case LinkCooked:
+		if len(frame) < cookedLen {
+			return networkStart{}, false
+		}
+		start := networkStart{offset: cookedLen, sent: sender(be16(frame))}
+		ok := start.etherType(be16(frame[14:]), frame)
+		return start, ok
+	case LinkCooked2:
+		if len(frame) < cooked2Len {
+			return networkStart{}, false
+		}
+		start := networkStart{offset: cooked2Len, sent: sender(uint16(frame[10]))}
+		ok := start.etherType(be16(frame), frame)
+		return start, ok
+	case LinkNull, LinkLoop:
+		return networkStart{offset: 4}, len(frame) > 4 && loopbackFamily(link, frame)
+	case LinkPPP, LinkPPPHDLC:
+		var start networkStart
+		if len(frame) >= 2 && frame[0] == 0xff && frame[1] == 0x03 {
+			start.offset = 2 // HDLC address and control (RFC 1662 §3.1)
+		}
+		ok := start.ppp(frame)
+		return start, ok
+	case LinkPPPoE:
+		var start networkStart
+		ok := start.etherType(etherPPPoE, frame)
+		return start, ok
+	}
+	return networkStart{}, false
+}
+
+// etherType walks VLAN tags and a PPPoE session header to the IP header.
+func (s *networkStart) etherType(kind uint16, frame []byte) bool {
+	for tag := range maxTags + 1 {
+		switch kind {
+		case etherIPv4, etherIPv6:
+			return true
+		case etherVLAN, etherQinQ, etherOldTag:
+			if len(frame) < s.offset+4 {
+				return false
+			}
+			if tag < len(s.vlan) {
+				s.vlan[tag] = be16(frame[s.offset:]) & 0x0fff
+			}
+			kind = be16(frame[s.offset+2:])
+			s.offset += 4
+		case etherPPPoE:
+			const session = 0x1100 // version 1, type 1, code 0 (RFC 2516 §4)
+			if len(frame) < s.offset+6 || be16(frame[s.offset:]) != session {
+				return false
+			}
+			s.offset += 6
+			return s.ppp(frame)
+		default:
+			return false
+		}
+	}
+	return false
+}
+
+// ppp steps over a PPP protocol field, which may be compressed to one byte
+// (RFC 1661 §6.5).
+func (s *networkStart) ppp(frame []byte) bool {
+	if len(frame) < s.offset+2 {
+		return false
+	}
+	if first := frame[s.offset]; first == pppIPv4 || first == pppIPv6 {
+		s.offset++
+		return true
+	}
+	protocol := be16(frame[s.offset:])
+	s.offset += 2
+	return protocol == pppIPv4 || protocol == pppIPv6
+}
+
+// sender reads the packet type of a cooked header or of AF_PACKET (packet(7)).
+func sender(packetType uint16) Sender {
+	const outgoing = 4
+	if packetType == outgoing {
+		return SenderHost
+	}
+	return SenderOutside
+}
+
+// loopbackFamily checks the address family before a BSD loopback packet: that
+// of IPv4, or of IPv6 on one of the systems that write it. LinkNull is in the
+// byte order of the capturing host, which the file's need not be.
+func loopbackFamily(link LinkType, frame []byte) bool {
+	family := be32(frame)
+	if link == LinkNull && family > 0xffff {
+		family = binary.LittleEndian.Uint32(frame)
+	}
+	switch family {
+	case 2, 10, 24, 28, 30:
+		return true
+	}
+	return false
+}
