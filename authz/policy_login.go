@@ -13,6 +13,8 @@ func CheckLogin(v Verdict) Decision {
 		return refuse("nothing shows that this host sent the server's answer")
 	case v.Anonymous || strings.EqualFold(v.Mechanism, "ANONYMOUS"):
 		return refuse("an anonymous login proves nobody (RFC 4505)")
+	case strings.EqualFold(v.Mechanism, "PREAUTH"):
+		return refuse("a PREAUTH greeting proves nobody (RFC 9051 §7.1.4)")
 	case strings.EqualFold(v.User, "anonymous"):
 		// UW IMAP and its heirs take LOGIN with this name for ANONYMOUS.
 		return refuse("the user name anonymous proves nobody")

@@ -1,0 +1,100 @@
+package authz
+
+import (
+	"net/netip"
+	"time"
+)
+
+// EventKind says what the journal notes about an address.
+type EventKind uint8
+
+const (
+	// EventLogin: a login was proved.
+	EventLogin EventKind = iota + 1
+	// EventFailure: the server refused a login.
+	EventFailure
+	// EventTainted: a connection was in doubt and not believed.
+	EventTainted
+	// EventEncrypted: a connection went on in TLS, where packets show nothing.
+	EventEncrypted
+	// EventUntrusted: the connection was to a listener that is not believed.
+	EventUntrusted
+	// EventRefused: a proved login granted nothing.
+	EventRefused
+	// EventGranted, EventRenewed, EventExpired, EventRevoked: the address's
+	// grant opened, was extended, ran out, or was closed before its time.
+	EventGranted
+	EventRenewed
+	EventExpired
+	EventRevoked
+)
+
+func (k EventKind) String() string {
+	switch k {
+	case EventLogin:
+		return "login"
+	case EventFailure:
+		return "failure"
+	case EventTainted:
+		return "tainted"
+	case EventEncrypted:
+		return "encrypted"
+	case EventUntrusted:
+		return "untrusted"
+	case EventRefused:
+		return "refused"
+	case EventGranted:
+		return "granted"
+	case EventRenewed:
+		return "renewed"
+	case EventExpired:
+		return "expired"
+	case EventRevoked:
+		return "revoked"
+	}
+	return "unknown"
+}
+
+// doubt reports whether the event can be caused by somebody who has no account.
+func (k EventKind) doubt() bool {
+	switch k {
+	case EventFailure, EventTainted, EventEncrypted, EventUntrusted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Event is one entry of the journal. Equal events are counted in one.
+type Event struct {
+	Kind EventKind
+	// Time is when it happened first, Last when last, Count how often.
+	Time, Last time.Time
+	Count      int
+	// Prefix is what it concerns: an address, or what a grant covers.
+	Prefix netip.Prefix
+	// Conn is the last connection concerned; zero where there is none.
+	Conn      Conn
+	Mechanism string
+	// User and Answer are safe to keep (no secret can be in them), and raw
+	// text all the same: print them through Quote.
+	User, Answer string
+	TLS          bool
+	// Until is when the grant closes; Open means that it has no deadline.
+	Until  time.Time
+	Open   bool
+	Reason string
+}
+
+// same reports whether two events differ in nothing but when and where from.
+func (e *Event) same(o *Event) bool {
+	return e.Kind == o.Kind && e.User == o.User && e.Mechanism == o.Mechanism &&
+		e.TLS == o.TLS && e.Reason == o.Reason &&
+		e.Conn.Service == o.Conn.Service && e.Conn.Server == o.Conn.Server
+}
+
+// repeat counts o into e.
+func (e *Event) repeat(o *Event) {
+	e.Count += o.Count
+	e.Last, e.Conn, e.Answer, e.Until, e.Open = o.Last, o.Conn, o.Answer, o.Until, o.Open
+}

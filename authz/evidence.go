@@ -1,0 +1,234 @@
+package authz
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// EvidenceConfig bounds an Evidence. A zero field takes its default.
+type EvidenceConfig struct {
+	// Retain is how long an address is explained after its last event, or
+	// after its grant ran out (24 h).
+	Retain time.Duration
+	// Earned bounds the addresses from which somebody logged in (32,768),
+	// Strangers all others (4,096), Users the names that are known (65,536).
+	Earned, Strangers, Users int
+}
+
+// The events kept per address, by who can cause them: neither kind can push out
+// the other.
+const (
+	decisionsKept = 16
+	doubtsKept    = 8
+)
+
+// reasonLimit bounds Event.Reason, userLimit Event.User, in bytes.
+const (
+	reasonLimit = 300
+	userLimit   = 320
+)
+
+// Masked stands for the user name of a login that failed, unless that name once
+// succeeded: people type passwords as user names.
+const Masked = "(masked)"
+
+// Evidence is the journal that explains each address: bounded, in memory, and
+// without secrets. Addresses from which somebody logged in have a pool of their
+// own, so that no flood of failures pushes out what concerns a grant.
+//
+// It is not safe for concurrent use.
+type Evidence struct {
+	cfg               EvidenceConfig
+	earned, strangers pool
+	users             map[string]string // folded to as first proved
+	usersDropped      uint64
+}
+
+// EvidenceCounts says how full an Evidence is and what its bounds cost.
+type EvidenceCounts struct {
+	Earned, Strangers, Users int
+	// EarnedDropped counts addresses forgotten, or not noted, before their
+	// time; so does StrangersDropped. UsersDropped counts names not kept.
+	EarnedDropped, StrangersDropped, UsersDropped uint64
+}
+
+// NewEvidence makes an empty journal.
+func NewEvidence(cfg EvidenceConfig) *Evidence {
+	cfg.Retain = cmp.Or(cfg.Retain, 24*time.Hour)
+	cfg.Earned = cmp.Or(cfg.Earned, 32768)
+	cfg.Strangers = cmp.Or(cfg.Strangers, 4096)
+	cfg.Users = cmp.Or(cfg.Users, 65536)
+	return &Evidence{
+		cfg:       cfg,
+		earned:    newPool(cfg.Earned),
+		strangers: newPool(cfg.Strangers),
+		users:     make(map[string]string),
+	}
+}
+
+// Mask returns v without what could be a secret: the names of logins that did
+// not succeed, mechanisms that nobody registered, and the free text of answers.
+// Everything that is stored, logged or sent on goes through it.
+func (e *Evidence) Mask(v Verdict) Verdict {
+	v.Answer = SafeAnswer(v)
+	v.Mechanism = registered(strings.ToUpper(v.Mechanism), mechanisms)
+	if v.Result == Success {
+		v.User, v.AuthzID = cut(v.User, userLimit), cut(v.AuthzID, userLimit)
+	} else {
+		v.User, v.AuthzID = e.known(v.User), e.known(v.AuthzID)
+	}
+	return v
+}
+
+// known returns a name as it was once proved, else Masked.
+func (e *Evidence) known(name string) string {
+	if name == "" {
+		return ""
+	}
+	if proved, ok := e.users[strings.ToLower(cut(name, userLimit))]; ok {
+		return proved
+	}
+	return Masked
+}
+
+// Record notes a verdict about its client's address.
+func (e *Evidence) Record(v Verdict) {
+	client, err := normalAddr(v.Conn.Client.Addr())
+	if err != nil {
+		return
+	}
+	proved := CheckLogin(v).Allow
+	v = e.Mask(v)
+	if proved {
+		e.learn(v.User)
+	}
+	e.add(Event{
+		Kind:      resultKind(v.Result),
+		Time:      v.Time,
+		Prefix:    single(client),
+		Conn:      v.Conn,
+		Mechanism: v.Mechanism,
+		User:      v.User,
+		Answer:    v.Answer,
+		TLS:       v.TLS,
+		Reason:    v.Reason,
+	}, proved)
+}
+
+// Add notes an event about its prefix, for instance what the table of grants
+// did. User and Answer must come out of Mask or of the table.
+func (e *Evidence) Add(ev Event) {
+	prefix, err := NormalPrefix(ev.Prefix)
+	if err != nil {
+		return
+	}
+	ev.Prefix = prefix
+	e.add(ev, !ev.Kind.doubt() && ev.Kind != EventRefused)
+}
+
+func (e *Evidence) add(ev Event, earned bool) {
+	if ev.Count == 0 {
+		ev.Count = 1
+	}
+	if ev.Last.IsZero() {
+		ev.Last = ev.Time
+	}
+	ev.Reason = cut(ev.Reason, reasonLimit)
+	e.Prune(ev.Time)
+	r := e.earned.records[ev.Prefix]
+	switch {
+	case r != nil:
+		e.earned.touch(r)
+	case earned:
+		if r = e.earned.insert(ev.Prefix, ev.Time); r == nil {
+			return
+		}
+		if before := e.strangers.records[ev.Prefix]; before != nil {
+			r.decisions, r.doubts = before.decisions, before.doubts
+			e.strangers.remove(before)
+		}
+	default:
+		if r = e.strangers.records[ev.Prefix]; r != nil {
+			e.strangers.touch(r)
+		} else if r = e.strangers.insert(ev.Prefix, ev.Time); r == nil {
+			return
+		}
+	}
+	r.note(ev)
+}
+
+// learn keeps a proved name, so that later failures of it need no mask.
+func (e *Evidence) learn(name string) {
+	folded := strings.ToLower(name)
+	if _, ok := e.users[folded]; ok || name == "" {
+		return
+	}
+	if len(e.users) >= e.cfg.Users {
+		e.usersDropped++
+		return
+	}
+	e.users[strings.Clone(folded)] = strings.Clone(name)
+}
+
+// Prune forgets what is older than it has to be.
+func (e *Evidence) Prune(now time.Time) {
+	e.earned.prune(now, e.cfg.Retain)
+	e.strangers.prune(now, e.cfg.Retain)
+}
+
+// Story is all that is known about an address, in the order of time: its own
+// events, and those of each prefix that holds it. It is empty if the address was
+// never seen, or too long ago.
+func (e *Evidence) Story(a netip.Addr, now time.Time) []Event {
+	a, err := normalAddr(a)
+	if err != nil {
+		return nil
+	}
+	var story []Event
+	for _, p := range []*pool{&e.earned, &e.strangers} {
+		for bits := range p.lengths[family(a)] {
+			if p.lengths[family(a)][bits] == 0 {
+				continue
+			}
+			r := p.records[netip.PrefixFrom(a, bits).Masked()]
+			if r == nil || r.stale(now, e.cfg.Retain) {
+				continue
+			}
+			story = append(append(story, r.decisions...), r.doubts...)
+		}
+	}
+	slices.SortStableFunc(story, func(a, b Event) int { return a.Time.Compare(b.Time) })
+	return story
+}
+
+// Counts says how full the journal is.
+func (e *Evidence) Counts() EvidenceCounts {
+	return EvidenceCounts{
+		Earned: len(e.earned.records), Strangers: len(e.strangers.records), Users: len(e.users),
+		EarnedDropped: e.earned.dropped, StrangersDropped: e.strangers.dropped, UsersDropped: e.usersDropped,
+	}
+}
+
+func resultKind(r Result) EventKind {
+	switch r {
+	case Success:
+		return EventLogin
+	case Failure:
+		return EventFailure
+	case Encrypted:
+		return EventEncrypted
+	default:
+		return EventTainted
+	}
+}
+
+// cut bounds s and lets go of what it was cut from.
+func cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return strings.Clone(s[:limit])
+}

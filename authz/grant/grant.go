@@ -1,0 +1,157 @@
+// Package grant holds the table of who may relay now: addresses that earned it
+// by a login, and those that the administrator named.
+//
+// The table is the truth; kernel sets and files are its projections. It is
+// fail-closed by construction: nothing enters but through the policy, a grant
+// without a deadline exists only for an always rule, and a renewal is never
+// shorter than what it renews.
+//
+// Time is an argument everywhere. Pass what time.Now returns, with its
+// monotonic reading: then a step of the wall clock neither lengthens nor
+// shortens a grant, and is only seen in the times that are shown. Times without
+// a monotonic reading (from a file) work too, by their wall clock.
+//
+// A Table is not safe for concurrent use; what it returns is a copy that stays
+// as it is.
+package grant
+
+import (
+	"net/netip"
+	"time"
+
+	"relaygate/authz"
+)
+
+// Source says what a grant rests on.
+type Source uint8
+
+const (
+	// Login: somebody logged in from the address.
+	Login Source = iota + 1
+	// Always: the configuration says so; there is no deadline.
+	Always
+	// Manual: the administrator granted it while the program ran.
+	Manual
+	// Import: it was found in the kernel at the start, without a user.
+	Import
+)
+
+func (s Source) String() string {
+	switch s {
+	case Login:
+		return "login"
+	case Always:
+		return "always"
+	case Manual:
+		return "manual"
+	case Import:
+		return "import"
+	}
+	return "unknown"
+}
+
+// Grant is one prefix that may relay.
+type Grant struct {
+	// Prefix is a single address, but for always rules, manual grants and
+	// where IPv6Prefix is 64.
+	Prefix netip.Prefix
+	// Since is when it was opened, Expires when it closes: the zero Time means
+	// never, with Source Always only.
+	Since, Expires time.Time
+	Source         Source
+	// Users logged in from here within one lifetime, newest first.
+	Users []User
+	// Logins counts the logins since Since.
+	Logins int
+	// Conn, Protocol, Mechanism, TLS and Answer are the evidence: those of the
+	// last login. They are zero where there was none.
+	Conn      authz.Conn
+	Protocol  authz.Protocol
+	Mechanism string
+	TLS       bool
+	// Answer is the server's positive answer without its tag (raw text).
+	Answer string
+}
+
+// User is somebody who logged in from a granted address.
+type User struct {
+	// Name is raw text, cut to UserLimit bytes; "" where the mechanism shows
+	// no name.
+	Name      string
+	Seen      time.Time
+	Protocol  authz.Protocol
+	Mechanism string
+}
+
+// UserLimit bounds User.Name in bytes: longer than any address (RFC 5321
+// §4.5.3.1 allows 64 + 1 + 255, of which 254 can be used).
+const UserLimit = 320
+
+// Kind says what happened to a grant.
+type Kind uint8
+
+const (
+	// Granted: the prefix was closed and is open now.
+	Granted Kind = iota + 1
+	// Renewed: it was open and stays open until Grant.Expires.
+	Renewed
+	// Expired: its time ran out.
+	Expired
+	// Revoked: it was closed before its time.
+	Revoked
+	// Refused: a proved login did not open or renew it. Grant is what still
+	// stands, or has only its Prefix, and a zero Source, where nothing does.
+	Refused
+)
+
+func (k Kind) String() string {
+	switch k {
+	case Granted:
+		return "granted"
+	case Renewed:
+		return "renewed"
+	case Expired:
+		return "expired"
+	case Revoked:
+		return "revoked"
+	case Refused:
+		return "refused"
+	}
+	return "unknown"
+}
+
+// Change is one thing that happened to the table.
+type Change struct {
+	Kind  Kind
+	Time  time.Time
+	Grant Grant
+	// Reason says why, in words; it completes "192.0.2.7: …".
+	Reason string
+}
+
+// Event is the change as the journal keeps it.
+func (c Change) Event() authz.Event {
+	e := authz.Event{
+		Kind:   eventKinds[c.Kind],
+		Time:   c.Time,
+		Prefix: c.Grant.Prefix,
+		Until:  c.Grant.Expires,
+		Open:   c.Grant.Source == Always && (c.Kind == Granted || c.Kind == Renewed),
+		Reason: c.Reason,
+	}
+	if c.Grant.Logins > 0 {
+		e.Conn, e.Mechanism, e.TLS, e.Answer = c.Grant.Conn, c.Grant.Mechanism, c.Grant.TLS, c.Grant.Answer
+		if len(c.Grant.Users) > 0 {
+			e.User = c.Grant.Users[0].Name
+		}
+	}
+	return e
+}
+
+var eventKinds = map[Kind]authz.EventKind{
+	Granted: authz.EventGranted,
+	Renewed: authz.EventRenewed,
+	Expired: authz.EventExpired,
+	Revoked: authz.EventRevoked,
+	Refused: authz.EventRefused,
+}

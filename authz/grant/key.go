@@ -1,0 +1,61 @@
+package grant
+
+import "net/netip"
+
+// key is a prefix without pointers, so that the collector need not look into a
+// large table. IPv4 is kept as ::ffff:0:0/96.
+type key struct {
+	addr [16]byte
+	bits uint8
+}
+
+func keyOf(p netip.Prefix) key {
+	bits := p.Bits()
+	if p.Addr().Is4() {
+		bits += 96
+	}
+	return key{addr: p.Addr().As16(), bits: uint8(bits)}
+}
+
+// narrow reduces k to its first bits bits.
+func (k key) narrow(bits int) key {
+	if rest := bits % 8; rest != 0 {
+		k.addr[bits/8] &= 0xff << (8 - rest)
+	}
+	for i := (bits + 7) / 8; i < len(k.addr); i++ {
+		k.addr[i] = 0
+	}
+	k.bits = uint8(bits)
+	return k
+}
+
+func (k key) prefix() netip.Prefix {
+	a := netip.AddrFrom16(k.addr)
+	if a.Is4In6() && k.bits >= 96 {
+		return netip.PrefixFrom(a.Unmap(), int(k.bits)-96)
+	}
+	return netip.PrefixFrom(a, int(k.bits))
+}
+
+// shared are IPv6 ranges in which neighbouring addresses belong to different
+// people although they share a /64: a translator or relay stands for many.
+var shared = []netip.Prefix{
+	netip.MustParsePrefix("64:ff9b::/96"),   // NAT64, RFC 6052
+	netip.MustParsePrefix("64:ff9b:1::/48"), // local NAT64, RFC 8215
+	netip.MustParsePrefix("2001::/32"),      // Teredo, RFC 4380
+}
+
+// Key is the prefix that a login from a opens: the address alone, or its /64
+// where the configuration widens IPv6 and the range does not forbid it.
+func (t *Table) Key(a netip.Addr) netip.Prefix {
+	a = a.Unmap().WithZone("")
+	if !a.Is6() || t.cfg.IPv6Prefix >= 128 {
+		return netip.PrefixFrom(a, a.BitLen())
+	}
+	for _, p := range shared {
+		if p.Contains(a) {
+			return netip.PrefixFrom(a, 128)
+		}
+	}
+	return netip.PrefixFrom(a, t.cfg.IPv6Prefix).Masked()
+}
