@@ -1,0 +1,161 @@
+//go:build linux
+
+// Package hostinfo follows what the policy has to know about this host: its own
+// addresses, the subnets behind its bridges, and the next hops of its default
+// routes. It reads them by netlink and listens for changes; after any error it
+// reads everything again.
+package hostinfo
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"relaygate/authz"
+)
+
+// Read returns the facts of the current network namespace.
+func Read() (authz.Host, error) {
+	var h authz.Host
+	links, err := readLinks()
+	if err != nil {
+		return h, err
+	}
+	if err := readAddresses(&h, links); err != nil {
+		return h, err
+	}
+	if err := readNextHops(&h, links); err != nil {
+		return h, err
+	}
+	return h, nil
+}
+
+// linkFacts is what matters of an interface.
+type linkFacts struct {
+	name string
+	// inner is true for a bridge with virtual ports alone: containers or
+	// guests are behind it. A bridge with a real port is an ordinary network.
+	inner bool
+}
+
+func readLinks() (map[int]linkFacts, error) {
+	list, err := dump(netlink.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	real := make(map[int]bool) // bridges with a real port, by index
+	for _, l := range list {
+		if isRealPort(l) {
+			real[l.Attrs().MasterIndex] = true
+		}
+	}
+	facts := make(map[int]linkFacts, len(list))
+	for _, l := range list {
+		a := l.Attrs()
+		facts[a.Index] = linkFacts{name: a.Name, inner: l.Type() == "bridge" && !real[a.Index]}
+	}
+	return facts, nil
+}
+
+// isRealPort tells whether a bridge port leads out of this host.
+func isRealPort(l netlink.Link) bool {
+	if l.Attrs().MasterIndex == 0 {
+		return false
+	}
+	switch l.Type() {
+	case "device", "vlan", "bond", "team":
+		return true
+	}
+	return false
+}
+
+func readAddresses(h *authz.Host, links map[int]linkFacts) error {
+	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addrs {
+		prefix, ok := prefixOf(a.IPNet)
+		if !ok {
+			return fmt.Errorf("address %v of interface %d cannot be read", a.IPNet, a.LinkIndex)
+		}
+		link := links[a.LinkIndex]
+		own := authz.LinkPrefix{Prefix: prefix, Link: link.name}
+		h.Addresses = append(h.Addresses, own)
+		if link.inner {
+			h.Containers = append(h.Containers, authz.LinkPrefix{Prefix: prefix.Masked(), Link: link.name})
+		}
+	}
+	return nil
+}
+
+func readNextHops(h *authz.Host, links map[int]linkFacts) error {
+	// All tables: policy routing puts default routes elsewhere than in main.
+	routes, err := dump(func() ([]netlink.Route, error) {
+		all := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, all, netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range routes {
+		if !isDefault(&r) {
+			continue
+		}
+		hops := []*netlink.NexthopInfo{{LinkIndex: r.LinkIndex, Gw: r.Gw, Via: r.Via}}
+		for _, hop := range append(hops, r.MultiPath...) {
+			if addr, ok := gateway(hop); ok {
+				h.NextHops = append(h.NextHops, authz.LinkAddr{Addr: addr, Link: links[hop.LinkIndex].name})
+			}
+		}
+	}
+	return nil
+}
+
+// isDefault tells whether a route is for every destination.
+func isDefault(r *netlink.Route) bool {
+	if r.Dst == nil {
+		return true
+	}
+	ones, _ := r.Dst.Mask.Size()
+	return ones == 0
+}
+
+// gateway is the next hop's address; an IPv4 route can have an IPv6 one.
+func gateway(hop *netlink.NexthopInfo) (netip.Addr, bool) {
+	ip := hop.Gw
+	if via, ok := hop.Via.(*netlink.Via); ok && ip == nil {
+		ip = via.Addr
+	}
+	addr, ok := netip.AddrFromSlice(ip)
+	return addr.Unmap(), ok
+}
+
+func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	addr, ok := netip.AddrFromSlice(n.IP)
+	ones, bits := n.Mask.Size()
+	if !ok || bits == 0 {
+		return netip.Prefix{}, false
+	}
+	return netip.PrefixFrom(addr.Unmap(), ones), true
+}
+
+// dumpTries bounds how often a dump is repeated that changed while it was read.
+const dumpTries = 10
+
+// dump repeats a netlink dump until it is consistent.
+func dump[T any](list func() ([]T, error)) (out []T, err error) {
+	for range dumpTries {
+		if out, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return out, err
+		}
+	}
+	return nil, err
+}

@@ -1,0 +1,105 @@
+//go:build linux
+
+package hostinfo
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"relaygate/authz"
+	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+)
+
+// follow runs Follow inside ns and returns what it publishes.
+func follow(t *testing.T, ns *netns.Namespace) <-chan authz.Host {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	hosts := make(chan authz.Host, 100)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- ns.Do(func() error {
+			return Follow(ctx, func(h authz.Host) { hosts <- h }, func(err error) { t.Logf("follow: %v", err) })
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Follow ended with %v", err)
+		}
+	})
+	return hosts
+}
+
+// until reads snapshots until one decides about addr as wanted.
+func until(t *testing.T, hosts <-chan authz.Host, addr, rule string) {
+	t.Helper()
+	timeout := time.After(5 * time.Second)
+	last := "nothing published"
+	for {
+		select {
+		case h := <-hosts:
+			p, err := authz.NewPolicy(h, authz.Rules{})
+			if err != nil {
+				t.Fatalf("NewPolicy: %v", err)
+			}
+			d := p.Check(netip.MustParseAddr(addr))
+			if d.Rule == rule {
+				return
+			}
+			last = d.Rule + ": " + d.Reason
+		case <-timeout:
+			t.Fatalf("%s: want rule %q, last said %q", addr, rule, last)
+		}
+	}
+}
+
+func TestFollowSeesEachChange(t *testing.T) {
+	ns, peer := bpftest.Namespace(t), bpftest.Namespace(t)
+	err := netns.Join(
+		ns, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")},
+		peer, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24")},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts := follow(t, ns)
+	until(t, hosts, "192.0.2.1", authz.RuleOwn)
+
+	bpftest.Do(t, ns, func() error {
+		return netns.AddAddresses("eth0", netip.MustParsePrefix("2001:db8::1/64"))
+	})
+	until(t, hosts, "2001:db8::1", authz.RuleOwn)
+
+	if err := ns.DefaultRoute(netip.MustParseAddr("192.0.2.254")); err != nil {
+		t.Fatal(err)
+	}
+	until(t, hosts, "192.0.2.254", authz.RuleNextHop)
+
+	bpftest.Do(t, ns, func() error {
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "docker0"}}); err != nil {
+			return err
+		}
+		return netns.AddAddresses("docker0", netip.MustParsePrefix("172.17.0.1/16"))
+	})
+	until(t, hosts, "172.17.0.9", authz.RuleContainer)
+
+	bpftest.Do(t, ns, func() error {
+		link, err := netlink.LinkByName("docker0")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkDel(link)
+	})
+	until(t, hosts, "172.17.0.9", authz.RuleDefault)
+}
+
+func TestFollowEndsWithItsContext(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	hosts := follow(t, ns)
+	until(t, hosts, "127.0.0.1", authz.RuleOwn)
+}
