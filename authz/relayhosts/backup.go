@@ -1,0 +1,94 @@
+package relayhosts
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+// BackupSuffix names the copy of what a file held before the first start.
+const BackupSuffix = ".before-relaygate"
+
+// Bounds on what is read of a file that somebody else wrote.
+const (
+	sizeLimit    = 64 << 20 // bytes
+	foreignLimit = 100      // lines kept in Foreign.Lines
+)
+
+// Foreign is what a file held that is not ours.
+type Foreign struct {
+	Path, Backup string
+	// Lines are the first of Count lines that the new content has not (raw
+	// text).
+	Lines []string
+	Count int
+}
+
+// backup keeps a copy of the file as it was before the first start. The copy is
+// made once, also of a missing or empty file: its presence tells later starts
+// that what they find was written by an earlier run.
+func backup(path string, ours []byte) (*Foreign, error) {
+	target, err := resolve(path)
+	if err != nil {
+		return nil, fmt.Errorf("back up %s: %w", path, err)
+	}
+	copied := target + BackupSuffix
+	if _, err := os.Lstat(copied); err == nil {
+		return nil, nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("back up %s: %w", path, err)
+	}
+	old, err := readExisting(target)
+	if err != nil {
+		return nil, fmt.Errorf("back up %s: %w", path, err)
+	}
+	if err := Replace(copied, old); err != nil {
+		return nil, fmt.Errorf("back up %s: %w", path, err)
+	}
+	f := &Foreign{Path: target, Backup: copied}
+	f.compare(old, ours)
+	if f.Count == 0 {
+		return nil, nil
+	}
+	return f, nil
+}
+
+// compare notes the lines of old that ours has not.
+func (f *Foreign) compare(old, ours []byte) {
+	known := make(map[string]bool)
+	for line := range bytes.Lines(ours) {
+		known[string(bytes.TrimSpace(line))] = true
+	}
+	lines := bufio.NewScanner(bytes.NewReader(old))
+	lines.Buffer(nil, sizeLimit+1)
+	for lines.Scan() {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || known[line] {
+			continue
+		}
+		if f.Count++; len(f.Lines) < foreignLimit {
+			f.Lines = append(f.Lines, line)
+		}
+	}
+}
+
+// readExisting is a file's content, not nil if the file exists.
+func readExisting(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, sizeLimit+1)) // never nil
+	if err == nil && len(data) > sizeLimit {
+		err = fmt.Errorf("it has more than %d MiB: no list of addresses", sizeLimit>>20)
+	}
+	return data, errors.Join(err, f.Close())
+}

@@ -1,0 +1,139 @@
+// Package relayhosts writes the files that mail servers and control panels of
+// POP-before-SMTP read: relayhosts, one address per line, and the users file,
+// which names who logged in from each. The formats are those of cPanel's
+// antirelayd.
+//
+// A reader that finds no file, or half of one, refuses mail or opens too much.
+// So a file is never absent and never half: it is written aside, made durable
+// and renamed over the old one. Where it is itself a mount point and cannot be
+// renamed over, it is written in place.
+package relayhosts
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"relaygate/authz"
+	"relaygate/authz/grant"
+)
+
+// Dialect is how the reader of relayhosts wants IPv6 addresses.
+type Dialect uint8
+
+const (
+	// IPLSearch quotes what has a colon: Exim's net-iplsearch lookup, and
+	// cPanel's own format.
+	IPLSearch Dialect = iota
+	// Plain quotes nothing: a file named in an Exim host list, OpenSMTPD's
+	// table. A quoted line there would hide every later one.
+	Plain
+)
+
+func (d Dialect) String() string {
+	if d == Plain {
+		return "plain"
+	}
+	return "iplsearch"
+}
+
+// ParseDialect reads the name of a dialect.
+func ParseDialect(s string) (Dialect, error) {
+	switch s {
+	case "iplsearch":
+		return IPLSearch, nil
+	case "plain":
+		return Plain, nil
+	}
+	return 0, fmt.Errorf("dialect %q is neither iplsearch nor plain", s)
+}
+
+// Static names the user of an entry that nobody logged in for.
+const Static = "-alwaysrelay-"
+
+// userLimit bounds a user name in the users file, in bytes.
+const userLimit = 320
+
+// RenderHosts is the relayhosts file of grants: one prefix per line, IPv4 first
+// and IPv6 last, so that a reader of the other dialect loses IPv6 alone.
+func RenderHosts(d Dialect, grants []grant.Grant) []byte {
+	b := make([]byte, 0, 20*len(grants))
+	for _, g := range sorted(grants) {
+		b = appendHost(b, d, g.Prefix)
+		b = append(b, '\n')
+	}
+	return b
+}
+
+// RenderUsers is the users file of grants: "address: user, user", the newest
+// first. What was granted without a login names Static; an address whose users
+// are not known is left out.
+func RenderUsers(grants []grant.Grant) []byte {
+	b := make([]byte, 0, 50*len(grants))
+	for _, g := range sorted(grants) {
+		users := userNames(g)
+		if len(users) == 0 {
+			continue
+		}
+		b = appendHost(b, IPLSearch, g.Prefix)
+		b = append(b, ": "...)
+		b = append(b, strings.Join(users, ", ")...)
+		b = append(b, '\n')
+	}
+	return b
+}
+
+// sorted drops what is no prefix, and puts IPv4 before IPv6.
+func sorted(grants []grant.Grant) []grant.Grant {
+	byPrefix := func(a, b grant.Grant) int { return a.Prefix.Compare(b.Prefix) }
+	list := slices.DeleteFunc(slices.Clone(grants), func(g grant.Grant) bool { return !g.Prefix.IsValid() })
+	slices.SortStableFunc(list, byPrefix)
+	return slices.CompactFunc(list, func(a, b grant.Grant) bool { return a.Prefix == b.Prefix })
+}
+
+func appendHost(b []byte, d Dialect, p netip.Prefix) []byte {
+	host := authz.PrefixString(p)
+	if d == IPLSearch && p.Addr().Is6() {
+		b = append(b, '"')
+		b = append(b, host...)
+		return append(b, '"')
+	}
+	return append(b, host...)
+}
+
+func userNames(g grant.Grant) []string {
+	var names []string
+	for _, u := range g.Users {
+		if name := Sanitise(u.Name); name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 && (g.Source == grant.Always || g.Source == grant.Manual) {
+		names = append(names, Static)
+	}
+	return names
+}
+
+// Sanitise makes a user name fit for the users file: nothing in it can end the
+// name or the line, look like Static, or act on a page that shows the file.
+// Readers take a colon between user and domain for an at sign, so does this;
+// everything else that does not belong in a name becomes an underscore.
+func Sanitise(user string) string {
+	var b strings.Builder
+	for i, r := range strings.ToValidUTF8(user, "_") {
+		switch {
+		case r == ':':
+			r = '@'
+		case strings.ContainsRune(` ,;"'<>&\`, r), !unicode.IsPrint(r), i == 0 && strings.ContainsRune("-#=+@", r):
+			r = '_'
+		}
+		if b.Len()+utf8.RuneLen(r) > userLimit {
+			break
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}

@@ -1,0 +1,197 @@
+package relayhosts
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// suffix names the file that is written aside. It is always the same, so that
+// what a killed process leaves is taken up by the next one.
+const suffix = ".relaygate-new"
+
+// DefaultMode is the mode of a file that did not exist: every mail server's
+// user must be able to read it.
+const DefaultMode fs.FileMode = 0o644
+
+// Replace makes data the content of the file at path, as a whole or not at all.
+// A symbolic link is followed to the file that it names, which need not exist;
+// the file's owner and mode are kept. A file that cannot be replaced because it
+// is a mount point, or because only the file is writable, is written in place:
+// then a reader in that moment, or a crash, can see a part of it.
+func Replace(path string, data []byte) error {
+	return replace(path, data, func(step) error { return nil })
+}
+
+// step names what replace does next, for tests that stop it there.
+type step string
+
+const (
+	stepCreate   step = "create"
+	stepWrite    step = "write"
+	stepSync     step = "sync"
+	stepRename   step = "rename"
+	stepSyncDir  step = "sync directory"
+	stepInPlace  step = "write in place"
+	stepTruncate step = "truncate"
+)
+
+// replace asks before each step, and leaves everything as it is then if the
+// answer is an error.
+func replace(path string, data []byte, before func(step) error) error {
+	target, err := resolve(path)
+	if err != nil {
+		return fmt.Errorf("replace %s: %w", path, err)
+	}
+	old, err := os.Stat(target)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		old = nil
+		if _, err := os.Stat(filepath.Dir(target)); err != nil {
+			return fmt.Errorf("replace %s: its directory must exist: %w", path, err)
+		}
+	case err != nil:
+		return fmt.Errorf("replace %s: %w", path, err)
+	case !old.Mode().IsRegular():
+		return fmt.Errorf("replace %s: %s is not a regular file", path, target)
+	}
+	err = swap(target, old, data, before)
+	if old != nil && (errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EROFS)) {
+		err = overwrite(target, data, before)
+	}
+	if err != nil {
+		return fmt.Errorf("replace %s: %w", path, err)
+	}
+	return nil
+}
+
+// swap writes a new file beside target and renames it.
+func swap(target string, old fs.FileInfo, data []byte, before func(step) error) error {
+	if err := before(stepCreate); err != nil {
+		return err
+	}
+	aside := filepath.Join(filepath.Dir(target), "."+filepath.Base(target)+suffix)
+	if err := os.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	// O_EXCL: never write through a link that somebody put there.
+	f, err := os.OpenFile(aside, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	err = fill(f, old, data, before)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = before(stepRename)
+	}
+	if err == nil {
+		err = os.Rename(aside, target)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(aside))
+	}
+	if err := before(stepSyncDir); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(target))
+}
+
+// fill gives f the content, and the owner and mode of old, and makes it durable.
+func fill(f *os.File, old fs.FileInfo, data []byte, before func(step) error) error {
+	if err := before(stepWrite); err != nil {
+		return err
+	}
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	mode := DefaultMode
+	if old != nil {
+		mode = old.Mode().Perm()
+		if st, ok := old.Sys().(*syscall.Stat_t); ok {
+			if err := f.Chown(int(st.Uid), int(st.Gid)); err != nil {
+				return fmt.Errorf("keep the owner: %w", err)
+			}
+		}
+	}
+	if err := f.Chmod(mode); err != nil {
+		return fmt.Errorf("keep the mode: %w", err)
+	}
+	if err := before(stepSync); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// overwrite writes into the file itself, under the lock that careful readers
+// take. It is emptied first: a part of the list only keeps somebody out, a
+// mixture of old and new lines could let somebody in.
+func overwrite(target string, data []byte, before func(step) error) (err error) {
+	if err := before(stepTruncate); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(target, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	// Anybody who may read the file can hold a lock for ever: do not wait.
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
+		return fmt.Errorf("lock: %w", err)
+	}
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	if err := before(stepInPlace); err != nil {
+		return err
+	}
+	if _, err := f.Write(data); err != nil {
+		// Half a line can be somebody else's address.
+		return errors.Join(err, f.Truncate(0))
+	}
+	return f.Sync()
+}
+
+// resolve follows path to the file that it names. filepath.EvalSymlinks would
+// fail on a link to a file that does not exist yet.
+func resolve(path string) (string, error) {
+	for range 40 { // as many as the kernel follows (path_resolution(7))
+		link, err := os.Readlink(path)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, fs.ErrNotExist) {
+			return path, nil
+		}
+		if err != nil {
+			return "", err
+		}
+		if !filepath.IsAbs(link) {
+			link = filepath.Join(filepath.Dir(path), link)
+		}
+		path = link
+	}
+	return "", unix.ELOOP
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// touch sets the file's modification time: one reader ignores a file that is
+// older than two hours.
+func touch(path string, now time.Time) error {
+	target, err := resolve(path)
+	if err != nil {
+		return fmt.Errorf("touch %s: %w", path, err)
+	}
+	return os.Chtimes(target, time.Time{}, now)
+}

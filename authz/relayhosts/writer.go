@@ -1,0 +1,153 @@
+package relayhosts
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"time"
+
+	"relaygate/authz/grant"
+)
+
+// Config says which files a Writer keeps.
+type Config struct {
+	// Hosts is the path of relayhosts, Users that of the users file; an empty
+	// path writes none.
+	Hosts, Users string
+	Dialect      Dialect
+}
+
+// How often files are written.
+const (
+	// MinInterval lies between two writes, and after a failed one.
+	MinInterval = time.Second
+	// MaxInterval passes at most without one: a reader ignores a users file
+	// that is older than two hours.
+	MaxInterval = time.Hour
+	// maxRetry is the longest pause after failures.
+	maxRetry = time.Minute
+)
+
+// Writer keeps the files equal to a list of grants. It has no clock and no
+// goroutine: call Changed when grants change, and Write when Due says so.
+//
+// It is not safe for concurrent use.
+type Writer struct {
+	files   []*file
+	started bool
+	dirty   bool
+	// next is the earliest, latest the last moment for the next write.
+	next, latest time.Time
+	retry        time.Duration
+}
+
+// file is one of the two files.
+type file struct {
+	path     string
+	render   func([]grant.Grant) []byte
+	written  []byte // what we wrote last; nil before the first time
+	backedUp bool
+}
+
+// Report says what a Write did.
+type Report struct {
+	// Written are the paths whose content was replaced, Touched those whose
+	// content was right and whose time was renewed.
+	Written, Touched []string
+	// Repaired are the paths that somebody else had changed since our last
+	// write.
+	Repaired []string
+	// Foreign is what was there before the first start, with its backup.
+	Foreign []Foreign
+}
+
+// NewWriter makes a Writer. It writes nothing before the first Write, which is
+// due at once, so that what an earlier run left does not stay.
+func NewWriter(cfg Config) *Writer {
+	w := &Writer{}
+	if cfg.Hosts != "" {
+		w.files = append(w.files, &file{path: cfg.Hosts, render: func(g []grant.Grant) []byte {
+			return RenderHosts(cfg.Dialect, g)
+		}})
+	}
+	if cfg.Users != "" {
+		w.files = append(w.files, &file{path: cfg.Users, render: RenderUsers})
+	}
+	return w
+}
+
+// Changed says that the grants are not what was written.
+func (w *Writer) Changed() { w.dirty = true }
+
+// Due is when the next Write should come; it may lie in the past. It reports
+// false if there is nothing to write ever.
+func (w *Writer) Due() (time.Time, bool) {
+	if len(w.files) == 0 {
+		return time.Time{}, false
+	}
+	if !w.started || w.dirty || w.retry > 0 {
+		return w.next, true
+	}
+	return w.latest, true
+}
+
+// Write makes the files equal to grants. One file's error does not stop the
+// other; after an error the next Write is due after a pause that grows.
+func (w *Writer) Write(now time.Time, grants []grant.Grant) (Report, error) {
+	var report Report
+	var errs []error
+	for _, f := range w.files {
+		if err := f.write(now, f.render(grants), &report); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	w.started = true
+	w.latest = now.Add(MaxInterval)
+	if err := errors.Join(errs...); err != nil {
+		w.retry = min(max(2*w.retry, MinInterval), maxRetry)
+		w.next = now.Add(w.retry)
+		return report, err
+	}
+	w.dirty, w.retry = false, 0
+	w.next = now.Add(MinInterval)
+	return report, nil
+}
+
+// write brings one file up to date.
+func (f *file) write(now time.Time, data []byte, report *Report) error {
+	if !f.backedUp {
+		foreign, err := backup(f.path, data)
+		if err != nil {
+			return err
+		}
+		f.backedUp = true
+		if foreign != nil {
+			report.Foreign = append(report.Foreign, *foreign)
+		}
+	}
+	target, err := resolve(f.path)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", f.path, err)
+	}
+	held, err := readExisting(target)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", f.path, err)
+	}
+	if f.written != nil && (held == nil || !bytes.Equal(held, f.written)) {
+		report.Repaired = append(report.Repaired, f.path)
+	}
+	if held != nil && bytes.Equal(held, data) {
+		if err := touch(f.path, now); err != nil {
+			return fmt.Errorf("touch %s: %w", f.path, err)
+		}
+		f.written = data
+		report.Touched = append(report.Touched, f.path)
+		return nil
+	}
+	if err := Replace(f.path, data); err != nil {
+		return err
+	}
+	f.written = data
+	report.Written = append(report.Written, f.path)
+	return nil
+}
