@@ -13,8 +13,9 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"time"
+
+	"relaygate/cmd/relaygate/internal/lab"
 )
 
 // Options say how to run.
@@ -32,9 +33,9 @@ const lifetime = 6 * time.Second
 // demo holds what the steps share.
 type demo struct {
 	Options
-	net    *network
-	mail   *mailServer
-	daemon *daemon
+	net    *lab.Network
+	mail   *lab.MailServer
+	daemon *lab.Daemon
 	dir    string
 	step   int
 }
@@ -83,11 +84,11 @@ func (d *demo) steps() []step {
 }
 
 func (d *demo) makeNetwork(context.Context) (err error) {
-	if d.net, err = newNetwork(); err != nil {
+	if d.net, err = lab.NewNetwork(); err != nil {
 		return err
 	}
 	d.say("server %s and %s; clients %s and %s; stranger %s and %s",
-		server4, server6, client4, client6, stranger4, stranger6)
+		lab.Server4, lab.Server6, lab.Client4, lab.Client6, lab.Stranger4, lab.Stranger6)
 	return nil
 }
 
@@ -95,66 +96,82 @@ func (d *demo) startServers(ctx context.Context) (err error) {
 	if d.dir, err = os.MkdirTemp("", "relaygate-demo-"); err != nil {
 		return fmt.Errorf("make a directory: %w", err)
 	}
-	if d.mail, err = startMailServer(d.net.server); err != nil {
+	if d.mail, err = lab.StartMailServer(d.net.Server); err != nil {
 		return err
 	}
-	if d.daemon, err = startDaemon(ctx, d.Exe, d.dir, d.net.server); err != nil {
+	if d.daemon, err = lab.StartDaemon(ctx, d.Exe, nil, d.dir, d.net.Server, lifetime); err != nil {
 		return err
 	}
 	d.say("relaygate is ready; its configuration:")
-	d.quote(d.daemon.config)
+	d.quote(d.daemon.Config)
 	return nil
 }
 
 func (d *demo) everybodyRefused(ctx context.Context) error {
-	return d.expectClosed(ctx, d.net.everybody()...)
+	return d.expectClosed(ctx, d.net.Everybody()...)
 }
 
 func (d *demo) wrongPasswords(ctx context.Context) error {
-	if err := d.net.client4.login(ctx, d, pop3Login(server4, "wrong"), false); err != nil {
+	if err := d.login(ctx, d.net.Client4, lab.POP3Login(lab.Server4, "wrong"), false); err != nil {
 		return err
 	}
-	if err := d.net.client6.login(ctx, d, imapLogin(server6, "wrong"), false); err != nil {
+	if err := d.login(ctx, d.net.Client6, lab.IMAPLogin(lab.Server6, "wrong"), false); err != nil {
 		return err
 	}
-	return d.expectClosed(ctx, d.net.client4.at(server4), d.net.client6.at(server6))
+	return d.expectClosed(ctx, d.net.Client4.At(lab.Server4), d.net.Client6.At(lab.Server6))
 }
 
 func (d *demo) loginPOP3(ctx context.Context) error {
-	return d.loginOpens(ctx, d.net.client4, pop3Login(server4, password), server4)
+	return d.loginOpens(ctx, d.net.Client4.At(lab.Server4), lab.POP3Login(lab.Server4, lab.Password))
 }
 
 func (d *demo) loginIMAP(ctx context.Context) error {
-	return d.loginOpens(ctx, d.net.client6, imapLogin(server6, password), server6)
+	return d.loginOpens(ctx, d.net.Client6.At(lab.Server6), lab.IMAPLogin(lab.Server6, lab.Password))
 }
 
-// loginOpens logs in and measures from the positive answer to the first
-// connection to port 25 that is accepted.
-func (d *demo) loginOpens(ctx context.Context, c *host, s script, server netip.Addr) error {
-	if err := c.login(ctx, d, s, true); err != nil {
-		return err
-	}
-	start := time.Now()
-	greeting, tries, err := c.dialSMTPUntilOpen(ctx, server, 2*time.Second)
+// login plays a script and checks that the mail server answered as it should.
+func (d *demo) login(ctx context.Context, h *lab.Host, s lab.Script, want bool) error {
+	answer, ok, err := h.Login(ctx, s)
 	if err != nil {
 		return err
 	}
-	d.say("%s → [%s]:25 is open %.1f ms after the positive answer (try %d): %q",
-		c.name, server, float64(time.Since(start).Microseconds())/1000, tries, greeting)
+	d.say("%s, %s: %s → %s", h.Name, s.Protocol, s.Shown, answer)
+	if ok != want {
+		return fmt.Errorf("the mail server answered %q", answer)
+	}
+	return nil
+}
+
+// loginOpens logs in and measures from the positive answer to the first
+// connection to port 25 that is let in.
+func (d *demo) loginOpens(ctx context.Context, t lab.Target, s lab.Script) error {
+	if err := d.login(ctx, t.Host, s, true); err != nil {
+		return err
+	}
+	start, tries, greeting := time.Now(), 0, ""
+	err := lab.Poll(ctx, 2*time.Second, 500*time.Microsecond, func() (err error) {
+		tries++
+		greeting, err = t.Open(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	d.say("%s is open %.1f ms after the positive answer (try %d): %s",
+		t, float64(time.Since(start).Microseconds())/1000, tries, greeting)
 	return nil
 }
 
 func (d *demo) strangerRefused(ctx context.Context) error {
-	return d.expectClosed(ctx, d.net.stranger.at(server4), d.net.stranger.at(server6))
+	return d.expectClosed(ctx, d.net.Stranger.At(lab.Server4), d.net.Stranger.At(lab.Server6))
 }
 
 func (d *demo) relayhosts(ctx context.Context) error {
-	path := filepath.Join(d.dir, "relayhosts")
-	want := fmt.Sprintf("%s\n%q\n", client4, client6.String())
-	if err := waitFile(ctx, path, want, 5*time.Second); err != nil {
+	want := fmt.Sprintf("%s\n%q\n", lab.Client4, lab.Client6.String())
+	if err := waitFile(ctx, d.daemon.Relayhosts, want, 5*time.Second); err != nil {
 		return err
 	}
-	d.say("%s:", path)
+	d.say("%s:", d.daemon.Relayhosts)
 	d.quote(want)
 	return nil
 }
@@ -163,7 +180,7 @@ func (d *demo) explain(ctx context.Context) error {
 	if err := d.verb(ctx, "list"); err != nil {
 		return err
 	}
-	for _, addr := range []netip.Addr{client4, stranger4} {
+	for _, addr := range []netip.Addr{lab.Client4, lab.Stranger4} {
 		if err := d.verb(ctx, "why", addr.String()); err != nil {
 			return err
 		}
@@ -172,21 +189,22 @@ func (d *demo) explain(ctx context.Context) error {
 }
 
 func (d *demo) runOut(ctx context.Context) error {
-	for _, t := range []target{d.net.client4.at(server4), d.net.client6.at(server6)} {
-		if err := t.waitRefused(ctx, lifetime+3*time.Second); err != nil {
+	for _, t := range []lab.Target{d.net.Client4.At(lab.Server4), d.net.Client6.At(lab.Server6)} {
+		err := lab.Poll(ctx, lifetime+3*time.Second, 100*time.Millisecond, func() error { return t.Refused(ctx) })
+		if err != nil {
 			return err
 		}
-		d.say("%s", t.refusedLine())
+		d.say("%s is refused", t)
 	}
-	if err := waitFile(ctx, filepath.Join(d.dir, "relayhosts"), "", 5*time.Second); err != nil {
+	if err := waitFile(ctx, d.daemon.Relayhosts, "", 5*time.Second); err != nil {
 		return err
 	}
 	d.say("the relayhosts file is empty again")
-	return d.verb(ctx, "why", client4.String())
+	return d.verb(ctx, "why", lab.Client4.String())
 }
 
 func (d *demo) stop(context.Context) error {
-	if err := d.daemon.stop(); err != nil {
+	if err := d.daemon.Stop(); err != nil {
 		return err
 	}
 	d.say("it ended by itself, and its programs left the kernel with it")
@@ -194,12 +212,12 @@ func (d *demo) stop(context.Context) error {
 }
 
 // expectClosed checks that each target refuses the connection.
-func (d *demo) expectClosed(ctx context.Context, targets ...target) error {
+func (d *demo) expectClosed(ctx context.Context, targets ...lab.Target) error {
 	for _, t := range targets {
-		if err := t.refused(ctx); err != nil {
+		if err := t.Refused(ctx); err != nil {
 			return err
 		}
-		d.say("%s", t.refusedLine())
+		d.say("%s is refused", t)
 	}
 	return nil
 }
@@ -208,7 +226,7 @@ func (d *demo) expectClosed(ctx context.Context, targets ...target) error {
 func (d *demo) cleanUp() error {
 	var errs []error
 	if d.daemon != nil {
-		errs = append(errs, d.daemon.stop())
+		errs = append(errs, d.daemon.Stop())
 	}
 	if d.mail != nil {
 		errs = append(errs, d.mail.Close())

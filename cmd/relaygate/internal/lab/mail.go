@@ -1,6 +1,6 @@
 //go:build linux
 
-package demo
+package lab
 
 import (
 	"bufio"
@@ -17,24 +17,23 @@ import (
 	"relaygate/bpf/netns"
 )
 
+// User and Password are the one account of the built-in mail server.
 const (
-	user     = "alice"
-	password = "correct-horse"
-	smtpPort = 25
-	pop3Port = 110
-	imapPort = 143
+	User     = "alice"
+	Password = "correct-horse"
 )
 
-// mailServer is a small POP3, IMAP and SMTP server that knows one user.
-type mailServer struct {
+// MailServer is a small POP3, IMAP and SMTP server that knows one user.
+type MailServer struct {
 	listeners []net.Listener
 	serving   sync.WaitGroup
 }
 
-func startMailServer(ns *netns.Namespace) (*mailServer, error) {
-	m := &mailServer{}
+// StartMailServer listens on all addresses of a namespace.
+func StartMailServer(ns *netns.Namespace) (*MailServer, error) {
+	m := &MailServer{}
 	for port, serve := range map[int]func(*bufio.ReadWriter){
-		smtpPort: serveSMTP, pop3Port: servePOP3, imapPort: serveIMAP,
+		SMTPPort: serveSMTP, POP3Port: servePOP3, IMAPPort: serveIMAP,
 	} {
 		err := ns.Do(func() error {
 			// Plain TCP: a subflow of Multipath TCP (Go's default for
@@ -57,7 +56,7 @@ func startMailServer(ns *netns.Namespace) (*mailServer, error) {
 }
 
 // Close stops listening and waits for the accept loops.
-func (m *mailServer) Close() error {
+func (m *MailServer) Close() error {
 	var errs []error
 	for _, ln := range m.listeners {
 		errs = append(errs, ln.Close())
@@ -104,7 +103,7 @@ func servePOP3(rw *bufio.ReadWriter) {
 			name = arg
 			ok = reply(rw, "+OK send your password")
 		case "PASS":
-			if name == user && arg == password {
+			if name == User && arg == Password {
 				ok = reply(rw, "+OK maildrop has no messages")
 			} else {
 				ok = reply(rw, "-ERR [AUTH] wrong user or password")
@@ -129,7 +128,7 @@ func serveIMAP(rw *bufio.ReadWriter) {
 		tag := words[0]
 		switch strings.ToUpper(words[1]) {
 		case "LOGIN":
-			if words[2] == user && words[3] == password {
+			if words[2] == User && words[3] == Password {
 				ok = reply(rw, tag+" OK logged in")
 			} else {
 				ok = reply(rw, tag+" NO [AUTHENTICATIONFAILED] wrong user or password")
@@ -143,72 +142,52 @@ func serveIMAP(rw *bufio.ReadWriter) {
 	}
 }
 
-// script is a login as a client types it. The reply to the last command
+// Script is a login as a client types it. The reply to the last command
 // decides.
-type script struct {
-	server    netip.AddrPort
-	commands  []string
-	positive  string // what a positive last reply begins with
-	protocol  string
-	shownLast string // the last command as the demo may print it
+type Script struct {
+	Server   netip.AddrPort
+	Protocol string
+	// Shown is the last command without the password.
+	Shown    string
+	commands []string
+	positive string // what a positive last reply begins with
 }
 
-func pop3Login(server netip.Addr, pass string) script {
-	return script{
-		server:   netip.AddrPortFrom(server, pop3Port),
-		commands: []string{"USER " + user, "PASS " + pass},
-		positive: "+OK", protocol: "POP3", shownLast: "PASS ******",
+// POP3Login is USER and PASS (RFC 1939 §7).
+func POP3Login(server netip.Addr, password string) Script {
+	return Script{
+		Server: netip.AddrPortFrom(server, POP3Port), Protocol: "POP3", Shown: "PASS ******",
+		commands: []string{"USER " + User, "PASS " + password}, positive: "+OK",
 	}
 }
 
-func imapLogin(server netip.Addr, pass string) script {
-	return script{
-		server:   netip.AddrPortFrom(server, imapPort),
-		commands: []string{fmt.Sprintf("a1 LOGIN %s %s", user, pass)},
-		positive: "a1 OK", protocol: "IMAP", shownLast: "a1 LOGIN " + user + " ******",
+// IMAPLogin is the LOGIN command (RFC 9051 §6.2.3).
+func IMAPLogin(server netip.Addr, password string) Script {
+	return Script{
+		Server: netip.AddrPortFrom(server, IMAPPort), Protocol: "IMAP", Shown: "a1 LOGIN " + User + " ******",
+		commands: []string{fmt.Sprintf("a1 LOGIN %s %s", User, password)}, positive: "a1 OK",
 	}
 }
 
-// login plays a script from the host and checks whether it ended as it should.
-func (h *host) login(ctx context.Context, d *demo, s script, wantSuccess bool) error {
-	conn, err := h.dial(ctx, s.server)
+// Login plays a script from the host, one command at a time, and returns the
+// last answer and whether it was positive.
+func (h *Host) Login(ctx context.Context, s Script) (answer string, ok bool, err error) {
+	conn, err := h.Dial(ctx, s.Server)
 	if err != nil {
-		return fmt.Errorf("connect to %s: %w", s.server, err)
+		return "", false, fmt.Errorf("connect to %s: %w", s.Server, err)
 	}
 	defer conn.Close()
 	r := bufio.NewReader(conn)
 	if _, err := r.ReadString('\n'); err != nil {
-		return fmt.Errorf("read greeting of %s: %w", s.server, err)
+		return "", false, fmt.Errorf("read the greeting of %s: %w", s.Server, err)
 	}
-	answer := ""
 	for _, command := range s.commands {
 		if _, err := io.WriteString(conn, command+"\r\n"); err != nil {
-			return fmt.Errorf("send a command to %s: %w", s.server, err)
+			return "", false, fmt.Errorf("send a command to %s: %w", s.Server, err)
 		}
 		if answer, err = r.ReadString('\n'); err != nil {
-			return fmt.Errorf("read an answer of %s: %w", s.server, err)
+			return "", false, fmt.Errorf("read an answer of %s: %w", s.Server, err)
 		}
 	}
-	d.say("%s, %s: %s → %s", h.name, s.protocol, s.shownLast, strings.TrimSpace(answer))
-	if strings.HasPrefix(answer, s.positive) != wantSuccess {
-		return fmt.Errorf("the mail server answered %q", strings.TrimSpace(answer))
-	}
-	return nil
-}
-
-// dialSMTPUntilOpen connects to port 25 until it is let in, and returns the
-// server's greeting and how many tries it took.
-func (h *host) dialSMTPUntilOpen(ctx context.Context, server netip.Addr, limit time.Duration) (greeting string, tries int, err error) {
-	err = poll(ctx, limit, 500*time.Microsecond, func() error {
-		tries++
-		conn, err := h.dial(ctx, netip.AddrPortFrom(server, smtpPort))
-		if err != nil {
-			return fmt.Errorf("%s → [%s]:25 should be open: %w", h.name, server, err)
-		}
-		defer conn.Close()
-		greeting, err = bufio.NewReader(conn).ReadString('\n')
-		greeting = strings.TrimSpace(greeting)
-		return err
-	})
-	return greeting, tries, err
+	return strings.TrimSpace(answer), strings.HasPrefix(answer, s.positive), nil
 }
