@@ -1,0 +1,169 @@
+package nft
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// ErrChanged says that the table is there and something in it is not as Rebuild
+// made it.
+var ErrChanged = errors.New("table inet " + Table + " was changed")
+
+// object is a thing in the table, by what tells it from any other. The kernel
+// never uses a handle again while the table lives, nor that of a table, and a
+// rule that is replaced gets a new one. So equal handles mean that what was
+// built is still there, and rules need not be read.
+type object struct {
+	kind   string
+	name   string // of its chain, for a rule
+	handle uint64
+	// state is what can be changed in place: a table's flags (dormant), a
+	// chain's hook and policy.
+	state string
+}
+
+// inventory lists the objects of the table, sorted, but the rules of each chain
+// in the order of their evaluation.
+type inventory []object
+
+// Check compares the table in the kernel, but not its members, with what the
+// last Rebuild made. It returns an error that wraps ErrTableGone or ErrChanged,
+// or another one if the kernel could not be asked. It costs about a tenth of a
+// millisecond.
+func (g *Gate) Check() error {
+	if g.built == nil {
+		return fmt.Errorf("%w: it was not built yet", ErrTableGone)
+	}
+	var err error
+	for range 10 {
+		var now inventory
+		now, err = g.conn.inventory()
+		if err == nil {
+			return compare(g.built, now)
+		}
+		if !errors.Is(err, errInterrupted) {
+			break
+		}
+	}
+	return fmt.Errorf("check table inet %s: %w", Table, err)
+}
+
+// compare names the first difference.
+func compare(built, now inventory) error {
+	for i := 0; i < len(built) || i < len(now); i++ {
+		switch {
+		case i >= len(now):
+			return fmt.Errorf("%w: %s %s is missing", ErrChanged, built[i].kind, built[i].name)
+		case i >= len(built):
+			return fmt.Errorf("%w: %s %s was added", ErrChanged, now[i].kind, now[i].name)
+		case built[i] != now[i]:
+			return fmt.Errorf("%w: %s %s is not as it was built", ErrChanged, built[i].kind, built[i].name)
+		}
+	}
+	return nil
+}
+
+// inventory reads the table. Errors wrap ErrTableGone if there is none.
+func (c conn) inventory() (inventory, error) {
+	name := inet()
+	name.string(unix.NFTA_TABLE_NAME, Table)
+	table, err := c.get(message(unix.NFT_MSG_GETTABLE, 0, name))
+	if errors.Is(err, unix.ENOENT) {
+		return nil, ErrTableGone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get table: %w", err)
+	}
+	objects := []netlink.Message{table}
+	for _, kind := range []uint16{unix.NFT_MSG_GETSET, unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_GETRULE} {
+		// In each of the three, attribute 1 is the table's name.
+		err := c.list(message(kind, 0, name), func(m netlink.Message) error {
+			objects = append(objects, m)
+			return nil
+		})
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return nil, err
+		}
+	}
+	return inventoryOf(objects)
+}
+
+// inventoryOf makes the inventory from the kernel's descriptions, as it lists or
+// echoes them. Those of other tables are left out.
+func inventoryOf(messages []netlink.Message) (inventory, error) {
+	list := inventory{}
+	for _, m := range messages {
+		o, table, err := parseObject(m)
+		if err != nil {
+			return nil, err
+		}
+		if table == Table {
+			list = append(list, o)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b object) int {
+		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.name, b.name))
+	})
+	return list, nil
+}
+
+// layout says in which attributes the kernel describes a kind of object.
+type layout struct {
+	kind                string
+	table, name, handle uint16
+	state               []uint16
+}
+
+var layouts = map[netlink.HeaderType]layout{
+	unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWTABLE: {
+		"table", unix.NFTA_TABLE_NAME, unix.NFTA_TABLE_NAME, tableHandle,
+		[]uint16{unix.NFTA_TABLE_FLAGS},
+	},
+	unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWSET: {
+		"set", unix.NFTA_SET_TABLE, unix.NFTA_SET_NAME, setHandle,
+		[]uint16{unix.NFTA_SET_FLAGS},
+	},
+	unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWCHAIN: {
+		"chain", unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME, unix.NFTA_CHAIN_HANDLE,
+		[]uint16{unix.NFTA_CHAIN_HOOK, unix.NFTA_CHAIN_POLICY, unix.NFTA_CHAIN_TYPE},
+	},
+	unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE: {
+		"rule of chain", unix.NFTA_RULE_TABLE, unix.NFTA_RULE_CHAIN, unix.NFTA_RULE_HANDLE, nil,
+	},
+}
+
+// parseObject reads the description of a table, set, chain or rule, and the name
+// of the table that it is in.
+func parseObject(m netlink.Message) (o object, table string, err error) {
+	layout, ok := layouts[m.Header.Type]
+	if !ok {
+		return o, "", fmt.Errorf("unexpected nf_tables message of type %#x", uint16(m.Header.Type))
+	}
+	ad, err := decoder(m)
+	if err != nil {
+		return o, "", err
+	}
+	o.kind = layout.kind
+	for ad.Next() {
+		if ad.Type() == layout.table {
+			table = ad.String()
+		}
+		switch {
+		case ad.Type() == layout.name:
+			o.name = ad.String()
+		case ad.Type() == layout.handle:
+			o.handle = ad.Uint64()
+		case slices.Contains(layout.state, ad.Type()):
+			o.state += string(ad.Bytes())
+		}
+	}
+	if err := ad.Err(); err != nil {
+		return o, "", fmt.Errorf("decode %s: %w", o.kind, err)
+	}
+	return o, table, nil
+}

@@ -1,0 +1,169 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// conn is a netfilter socket for requests. Each method reads all answers to
+// what it sent, so that the next one finds none of them.
+type conn struct{ *netlink.Conn }
+
+func dial(netns int) (conn, error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netns})
+	if err != nil {
+		return conn{}, fmt.Errorf("open netfilter socket: %w", err)
+	}
+	// Else the kernel sends each refused message back as a whole.
+	if err := c.SetOption(netlink.CapAcknowledge, true); err != nil {
+		return conn{}, errors.Join(fmt.Errorf("set netlink option: %w", err), c.Close())
+	}
+	return conn{c}, nil
+}
+
+// commit sends batch as one transaction and returns the objects that the
+// kernel echoed. On an error nothing has changed, except for one that has lost
+// the kernel's answer (ENOBUFS): then the outcome is not known.
+func (c conn) commit(batch []netlink.Message) ([]netlink.Message, error) {
+	if len(batch) == 0 {
+		return nil, nil
+	}
+	batch[len(batch)-1].Header.Flags |= netlink.Acknowledge
+	batch = slices.Concat(
+		[]netlink.Message{batchEdge(unix.NFNL_MSG_BATCH_BEGIN)}, batch,
+		[]netlink.Message{batchEdge(unix.NFNL_MSG_BATCH_END)})
+	if err := c.room(batch); err != nil {
+		return nil, err
+	}
+	sent, err := c.SendMessages(batch)
+	if err != nil {
+		return nil, fmt.Errorf("send transaction: %w", err)
+	}
+	return c.outcome(sent[0].Header.Sequence, sent[len(sent)-2].Header.Sequence)
+}
+
+// outcome reads the answers to a transaction, from its begin to its last
+// message, the only one that asked for an acknowledgement. A message that fails
+// is answered too; so is the begin if the transaction as a whole was refused,
+// and then it is not said whether more answers follow.
+func (c conn) outcome(begin, last uint32) (echo []netlink.Message, failed error) {
+	for {
+		replies, err := c.Receive()
+		if err != nil {
+			if failed == nil {
+				failed = fmt.Errorf("transaction: %w", err)
+			}
+			sequence := answered(err)
+			if sequence == 0 || sequence == begin {
+				return nil, errors.Join(failed, c.settle())
+			}
+			if sequence == last {
+				return nil, failed
+			}
+			continue
+		}
+		for _, m := range replies {
+			if m.Header.Type != netlink.Error {
+				echo = append(echo, m)
+			} else if m.Header.Sequence == last {
+				return echo, failed
+			}
+		}
+	}
+}
+
+// settle reads what is left of the answers to earlier requests.
+func (c conn) settle() error {
+	_, err := c.get(message(unix.NFT_MSG_GETGEN, 0, inet()))
+	if err != nil {
+		return fmt.Errorf("settle netfilter socket: %w", err)
+	}
+	return nil
+}
+
+// answered returns the number of the request that the kernel answered with
+// err, 0 if err is one of the socket.
+func answered(err error) uint32 {
+	var op *netlink.OpError
+	if errors.As(err, &op) {
+		return op.Sequence
+	}
+	return 0
+}
+
+// room makes the socket's send buffer large enough: a transaction is one
+// datagram.
+func (c conn) room(batch []netlink.Message) error {
+	size := 0
+	for _, m := range batch {
+		size += unix.SizeofNlMsghdr + len(m.Data) + unix.NLMSG_ALIGNTO
+	}
+	const always = 64 << 10 // less than any default
+	if size < always {
+		return nil
+	}
+	// The kernel doubles the number, to pay for its own overhead.
+	if err := c.SetWriteBuffer(size); err != nil {
+		return fmt.Errorf("make room for a transaction of %d bytes: %w", size, err)
+	}
+	return nil
+}
+
+// errInterrupted says that the ruleset changed while it was being listed.
+var errInterrupted = errors.New("ruleset changed while it was listed")
+
+// list calls each with every object that answers a request to dump. After its
+// first error it is not called again.
+func (c conn) list(request netlink.Message, each func(netlink.Message) error) error {
+	request.Header.Flags |= netlink.Dump
+	if _, err := c.Send(request); err != nil {
+		return fmt.Errorf("send request to list: %w", err)
+	}
+	interrupted := false
+	var failed error
+	for m, err := range c.ReceiveIter() {
+		if err != nil {
+			return fmt.Errorf("list: %w", err)
+		}
+		interrupted = interrupted || m.Header.Flags&netlink.DumpInterrupted != 0
+		if failed == nil {
+			failed = each(m)
+		}
+	}
+	if failed == nil && interrupted {
+		return errInterrupted
+	}
+	return failed
+}
+
+// get returns the answer to a request for one object.
+func (c conn) get(request netlink.Message) (netlink.Message, error) {
+	request, err := c.Send(request)
+	if err != nil {
+		return netlink.Message{}, fmt.Errorf("send request: %w", err)
+	}
+	return c.answer(request.Header.Sequence)
+}
+
+// answer reads the one answer to request number sequence, and whatever is
+// left before it.
+func (c conn) answer(sequence uint32) (netlink.Message, error) {
+	for {
+		replies, err := c.Receive()
+		if err != nil {
+			if s := answered(err); s != 0 && s != sequence {
+				continue
+			}
+			return netlink.Message{}, err
+		}
+		for _, m := range replies {
+			if m.Header.Sequence == sequence {
+				return m, nil
+			}
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// MaxTimeout bounds the life of an element.
+const MaxTimeout = 366 * 24 * time.Hour
+
+// tick is the kernel's coarsest clock (HZ=100). An element that lives shorter
+// would round to a timeout of zero, which means for ever.
+const tick = 10 * time.Millisecond
+
+// ErrElement says that an element may not stand in the gate.
+var ErrElement = errors.New("element refused")
+
+// Element is a member: an address that may relay for a while.
+type Element struct {
+	Addr netip.Addr
+	// Timeout is the whole life that a listing shows, Remaining what is left
+	// of it: 0 < Remaining ≤ Timeout ≤ MaxTimeout. The kernel counts in
+	// milliseconds at best; both are rounded up to 10 ms at least.
+	Timeout, Remaining time.Duration
+}
+
+// member is an Element by the set and the key that stand for it.
+type member struct {
+	set                string
+	key                netip.Addr
+	timeout, remaining time.Duration
+}
+
+// member checks e and finds its place. Errors wrap ErrElement.
+func (c Config) member(e Element) (member, error) {
+	set, key, err := c.place(e.Addr)
+	if err != nil {
+		return member{}, err
+	}
+	if e.Remaining <= 0 || e.Remaining > e.Timeout || e.Timeout > MaxTimeout {
+		return member{}, fmt.Errorf("%w: %s with %v left of %v: want 0 < left ≤ life ≤ %v",
+			ErrElement, e.Addr, e.Remaining, e.Timeout, MaxTimeout)
+	}
+	return member{set, key, max(e.Timeout, tick), max(e.Remaining, tick)}, nil
+}
+
+// members checks and places elements. Of several for one key the longest
+// counts. What is refused is left out, and the error, which wraps ErrElement,
+// tells all of them.
+func (c Config) members(elements []Element) ([]member, error) {
+	var refused []error
+	list := make([]member, 0, len(elements))
+	for _, e := range elements {
+		m, err := c.member(e)
+		if err != nil {
+			refused = append(refused, err)
+			continue
+		}
+		list = append(list, m)
+	}
+	if len(list) > 1 {
+		slices.SortFunc(list, longestFirst)
+		list = slices.CompactFunc(list, sameKey)
+	}
+	return list, errors.Join(refused...)
+}
+
+func longestFirst(a, b member) int {
+	if a.set != b.set {
+		if a.set < b.set {
+			return -1
+		}
+		return 1
+	}
+	if c := a.key.Compare(b.key); c != 0 {
+		return c
+	}
+	return int(b.remaining - a.remaining)
+}
+
+func sameKey(a, b member) bool { return a.set == b.set && a.key == b.key }
+
+// shared are networks in which one /64 holds many strangers, behind address
+// translators: they are never widened.
+var shared = []netip.Prefix{
+	netip.MustParsePrefix("64:ff9b::/96"),   // RFC 6052 §2.1
+	netip.MustParsePrefix("64:ff9b:1::/48"), // RFC 8215
+	netip.MustParsePrefix("2001::/32"),      // Teredo, RFC 4380 §2.6
+}
+
+// place returns the set and the key for an address. IPv4-mapped addresses are
+// IPv4 (packets from them are).
+func (c Config) place(addr netip.Addr) (set string, key netip.Addr, err error) {
+	addr = addr.Unmap()
+	switch {
+	case !addr.IsValid():
+		return "", addr, fmt.Errorf("%w: no address", ErrElement)
+	case addr.Zone() != "":
+		return "", addr, fmt.Errorf("%w: %s is an address of one link", ErrElement, addr)
+	case addr.Is4():
+		return allow4, addr, nil
+	case c.IPv6Prefix == 64 && !isShared(addr):
+		net, err := addr.Prefix(64)
+		if err != nil {
+			return "", addr, fmt.Errorf("%w: %s: %w", ErrElement, addr, err)
+		}
+		return net6, net.Addr(), nil
+	}
+	return allow6, addr, nil
+}
+
+func isShared(addr netip.Addr) bool {
+	return slices.ContainsFunc(shared, func(p netip.Prefix) bool { return p.Contains(addr) })
+}

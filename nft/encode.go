@@ -1,0 +1,91 @@
+package nft
+
+import (
+	"encoding/binary"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Attributes of linux/netfilter/nf_tables.h that x/sys/unix lacks.
+const (
+	tableHandle   = 4  // NFTA_TABLE_HANDLE
+	tableUserdata = 6  // NFTA_TABLE_USERDATA
+	chainUserdata = 12 // NFTA_CHAIN_USERDATA
+	setHandle     = 16 // NFTA_SET_HANDLE
+)
+
+// attributes is the body of an nf_tables message: struct nfgenmsg and netlink
+// attributes behind it. Numbers are in network byte order.
+type attributes []byte
+
+// inet starts a body for the family that sees IPv4 and IPv6.
+func inet() attributes { return attributes{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0} }
+
+// header appends a struct nlattr for a value of size bytes.
+func (a *attributes) header(typ uint16, size int) {
+	*a = binary.NativeEndian.AppendUint16(*a, uint16(unix.SizeofNlAttr+size))
+	*a = binary.NativeEndian.AppendUint16(*a, typ)
+}
+
+func (a *attributes) pad() {
+	for len(*a)%unix.NLA_ALIGNTO != 0 {
+		*a = append(*a, 0)
+	}
+}
+
+func (a *attributes) bytes(typ uint16, value []byte) {
+	a.header(typ, len(value))
+	*a = append(*a, value...)
+	a.pad()
+}
+
+func (a *attributes) string(typ uint16, value string) {
+	a.header(typ, len(value)+1)
+	*a = append(*a, value...)
+	*a = append(*a, 0)
+	a.pad()
+}
+
+func (a *attributes) uint32(typ uint16, value uint32) {
+	a.header(typ, 4)
+	*a = binary.BigEndian.AppendUint32(*a, value)
+}
+
+func (a *attributes) uint64(typ uint16, value uint64) {
+	a.header(typ, 8)
+	*a = binary.BigEndian.AppendUint64(*a, value)
+}
+
+// open starts a nested attribute; close, given what open returned, ends it.
+func (a *attributes) open(typ uint16) int {
+	at := len(*a)
+	a.header(typ|unix.NLA_F_NESTED, 0)
+	return at
+}
+
+func (a *attributes) close(at int) {
+	binary.NativeEndian.PutUint16((*a)[at:], uint16(len(*a)-at))
+}
+
+// message is an nf_tables request.
+func message(kind uint16, flags netlink.HeaderFlags, body attributes) netlink.Message {
+	return netlink.Message{
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
+			Flags: netlink.Request | flags,
+		},
+		Data: body,
+	}
+}
+
+// batchEdge is NFNL_MSG_BATCH_BEGIN or NFNL_MSG_BATCH_END: what lies between
+// is one transaction of the nf_tables subsystem.
+func batchEdge(kind netlink.HeaderType) netlink.Message {
+	body := binary.BigEndian.AppendUint16(
+		[]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0}, unix.NFNL_SUBSYS_NFTABLES)
+	return netlink.Message{
+		Header: netlink.Header{Type: kind, Flags: netlink.Request},
+		Data:   body,
+	}
+}

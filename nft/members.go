@@ -1,0 +1,149 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Add lets elements in, or extends their stay. What is held for longer, or for
+// ever, stays as it is. Either all are added or, on an error, none; errors wrap
+// ErrElement, ErrTableGone or ErrFull where these are the reason.
+func (g *Gate) Add(elements ...Element) error {
+	members, err := g.cfg.members(elements)
+	if err != nil {
+		return err
+	}
+	members, held, err := g.shorter(members)
+	if err != nil {
+		return fmt.Errorf("look up elements: %w", err)
+	}
+	batch := memberMessages(nil, unix.NFT_MSG_NEWSETELEM, Table, members)
+	if held && !g.updates {
+		// The add in front makes the removal succeed if one runs out meanwhile.
+		batch = memberMessages(batch, unix.NFT_MSG_DELSETELEM, Table, members)
+		batch = memberMessages(batch, unix.NFT_MSG_NEWSETELEM, Table, members)
+	}
+	_, err = g.conn.commit(batch)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENOENT):
+		err = fmt.Errorf("%w: %w", ErrTableGone, err)
+	case errors.Is(err, unix.ENFILE):
+		err = fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return fmt.Errorf("add %d elements: %w", len(members), err)
+}
+
+// Remove shuts addresses out. One that is not there, or no table, is no error.
+// Each is a transaction of its own, as one that ran out would undo the others.
+func (g *Gate) Remove(addrs ...netip.Addr) error {
+	var failed []error
+	for _, addr := range addrs {
+		set, key, err := g.cfg.place(addr)
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		batch := memberMessages(nil, unix.NFT_MSG_DELSETELEM, Table, []member{{set: set, key: key}})
+		if _, err := g.conn.commit(batch); err != nil && !errors.Is(err, unix.ENOENT) {
+			failed = append(failed, fmt.Errorf("remove %s: %w", addr, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// Read returns the members in the kernel's table that have a timeout; none if
+// there is no table. It is for the start: listing a full set takes minutes.
+//
+// An element for a /64 comes as its first address, and only if this Gate makes
+// such elements.
+func (g *Gate) Read() ([]Element, error) {
+	sets := []string{allow4, allow6}
+	if g.cfg.IPv6Prefix == 64 {
+		sets = append(sets, net6)
+	}
+	var elements []Element
+	for _, set := range sets {
+		err := g.conn.list(listElements(Table, set), func(m netlink.Message) error {
+			members, err := parseElements(m)
+			for _, m := range members {
+				if m.remaining > 0 && m.remaining < forever {
+					elements = append(elements, Element{m.key, m.timeout, m.remaining})
+				}
+			}
+			return err
+		})
+		// A change meanwhile repeats elements or leaves some out: neither lets
+		// anybody in who was not.
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, errInterrupted) {
+			return nil, fmt.Errorf("read set %s: %w", set, err)
+		}
+	}
+	return elements, nil
+}
+
+// shorter returns those of members that the kernel does not already hold for as
+// long, and whether it holds any of these at all.
+func (g *Gate) shorter(members []member) (list []member, held bool, err error) {
+	const window = 64 // answers that surely fit in the socket's receive buffer
+	list = make([]member, 0, len(members))
+	for len(members) > 0 {
+		n := min(len(members), window)
+		left, err := g.conn.remaining(Table, members[:n])
+		if err != nil {
+			return nil, false, err
+		}
+		for i, m := range members[:n] {
+			if left[i] >= m.remaining {
+				continue
+			}
+			held = held || left[i] != absent
+			list = append(list, m)
+		}
+		members = members[n:]
+	}
+	return list, held, nil
+}
+
+const (
+	absent  time.Duration = -1
+	forever time.Duration = 1<<63 - 1
+)
+
+// remaining asks how long each member may stay: absent if it is not held,
+// forever if it is held without a timeout.
+func (c conn) remaining(table string, members []member) ([]time.Duration, error) {
+	requests := make([]netlink.Message, len(members))
+	for i, m := range members {
+		requests[i] = getElement(table, m)
+	}
+	requests, err := c.SendMessages(requests)
+	if err != nil {
+		return nil, fmt.Errorf("send requests: %w", err)
+	}
+	left := make([]time.Duration, len(members))
+	for i, request := range requests {
+		left[i] = absent
+		answer, err := c.answer(request.Header.Sequence)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		var held []member
+		if err == nil {
+			held, err = parseElements(answer)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("get element %s: %w", members[i].key, err), c.settle())
+		}
+		if len(held) == 1 {
+			left[i] = held[0].remaining
+		}
+	}
+	return left, nil
+}

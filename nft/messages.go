@@ -1,0 +1,198 @@
+package nft
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Types of comments in an object's user data (libnftnl/udata.h). They are kept
+// by the kernel for whoever lists the ruleset.
+const (
+	udataComment    = 0 // NFTNL_UDATA_{TABLE,CHAIN,RULE}_COMMENT
+	udataSetComment = 7 // NFTNL_UDATA_SET_COMMENT
+)
+
+// comment encodes "relaygate: text" as user data: type, length, string.
+func comment(typ byte, text string) []byte {
+	text = "relaygate: " + text
+	return append(append([]byte{typ, byte(len(text) + 1)}, text...), 0)
+}
+
+// chunk is how many elements one message carries. The list of elements is one
+// attribute with a 16-bit length; an IPv6 element takes 52 bytes.
+const chunk = 1000
+
+// setElement is one element as the kernel takes it.
+type setElement struct {
+	key                []byte
+	flags              uint32        // NFT_SET_ELEM_*
+	timeout, remaining time.Duration // 0 in sets without timeouts
+}
+
+func (m member) element() setElement {
+	return setElement{key: m.key.AsSlice(), timeout: m.timeout, remaining: m.remaining}
+}
+
+// elementMessages appends what adds (NFT_MSG_NEWSETELEM) or deletes
+// (NFT_MSG_DELSETELEM) elements of one set.
+func elementMessages(batch []netlink.Message, kind uint16, table, set string, elements []setElement) []netlink.Message {
+	for len(elements) > 0 {
+		n := min(len(elements), chunk)
+		body := make(attributes, 0, 64+n*60)
+		body = append(body, inet()...)
+		body.string(unix.NFTA_SET_ELEM_LIST_TABLE, table)
+		body.string(unix.NFTA_SET_ELEM_LIST_SET, set)
+		list := body.open(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		for _, e := range elements[:n] {
+			body.element(e)
+		}
+		body.close(list)
+		flags := netlink.Create
+		if kind != unix.NFT_MSG_NEWSETELEM {
+			flags = 0
+		}
+		batch = append(batch, message(kind, flags, body))
+		elements = elements[n:]
+	}
+	return batch
+}
+
+func (a *attributes) element(e setElement) {
+	element := a.open(unix.NFTA_LIST_ELEM)
+	if e.flags != 0 {
+		a.uint32(unix.NFTA_SET_ELEM_FLAGS, e.flags)
+	}
+	key := a.open(unix.NFTA_SET_ELEM_KEY)
+	a.bytes(unix.NFTA_DATA_VALUE, e.key)
+	a.close(key)
+	if e.timeout > 0 {
+		a.uint64(unix.NFTA_SET_ELEM_TIMEOUT, milliseconds(e.timeout))
+		a.uint64(unix.NFTA_SET_ELEM_EXPIRATION, milliseconds(e.remaining))
+	}
+	a.close(element)
+}
+
+// milliseconds rounds up, so that remaining never exceeds timeout and neither
+// becomes zero.
+func milliseconds(d time.Duration) uint64 {
+	return uint64((d + time.Millisecond - 1) / time.Millisecond)
+}
+
+// memberMessages is elementMessages for members of all sets, which must be
+// sorted by set.
+func memberMessages(batch []netlink.Message, kind uint16, table string, members []member) []netlink.Message {
+	for len(members) > 0 {
+		set := members[0].set
+		var elements []setElement
+		for len(members) > 0 && members[0].set == set {
+			elements = append(elements, members[0].element())
+			members = members[1:]
+		}
+		batch = elementMessages(batch, kind, table, set, elements)
+	}
+	return batch
+}
+
+// listElements asks for all elements of a set, getElement for one.
+func listElements(table, set string) netlink.Message {
+	body := inet()
+	body.string(unix.NFTA_SET_ELEM_LIST_TABLE, table)
+	body.string(unix.NFTA_SET_ELEM_LIST_SET, set)
+	return message(unix.NFT_MSG_GETSETELEM, 0, body)
+}
+
+func getElement(table string, m member) netlink.Message {
+	key := []setElement{{key: m.key.AsSlice()}}
+	return elementMessages(nil, unix.NFT_MSG_GETSETELEM, table, m.set, key)[0]
+}
+
+// tableMessages appends what makes sure that a table is new and empty. The
+// first message is for the second, which must not fail where there is none.
+func tableMessages(batch []netlink.Message, table string) []netlink.Message {
+	name := inet()
+	name.string(unix.NFTA_TABLE_NAME, table)
+	body := inet()
+	body.string(unix.NFTA_TABLE_NAME, table)
+	body.bytes(tableUserdata, comment(udataComment, "who may relay; rebuilt when changed"))
+	return append(batch,
+		message(unix.NFT_MSG_NEWTABLE, netlink.Create, name),
+		message(unix.NFT_MSG_DELTABLE, 0, name),
+		message(unix.NFT_MSG_NEWTABLE, netlink.Create|netlink.Echo, body))
+}
+
+// messages appends the ruleset to a batch, for an empty table. The kernel
+// echoes each object but the elements, with its handle.
+func (r ruleset) messages(batch []netlink.Message, table string) ([]netlink.Message, error) {
+	for i, s := range r.sets {
+		batch = append(batch, message(unix.NFT_MSG_NEWSET, netlink.Create|netlink.Echo, s.body(table, uint32(i+1))))
+		batch = elementMessages(batch, unix.NFT_MSG_NEWSETELEM, table, s.name, s.elements)
+	}
+	for _, c := range r.chains {
+		batch = append(batch, message(unix.NFT_MSG_NEWCHAIN, netlink.Create|netlink.Echo, c.body(table)))
+	}
+	for _, c := range r.chains {
+		for i, rule := range c.rules {
+			body, err := rule.body(table, c.name)
+			if err != nil {
+				return nil, fmt.Errorf("encode rule %d of chain %s: %w", i+1, c.name, err)
+			}
+			batch = append(batch, message(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append|netlink.Echo, body))
+		}
+	}
+	return batch, nil
+}
+
+// body encodes the set. The id names it within its transaction.
+func (s set) body(table string, id uint32) attributes {
+	a := inet()
+	a.string(unix.NFTA_SET_TABLE, table)
+	a.string(unix.NFTA_SET_NAME, s.name)
+	a.uint32(unix.NFTA_SET_FLAGS, s.flags)
+	a.uint32(unix.NFTA_SET_KEY_TYPE, s.key.id)
+	a.uint32(unix.NFTA_SET_KEY_LEN, s.key.size)
+	a.uint32(unix.NFTA_SET_ID, id)
+	if s.size > 0 {
+		desc := a.open(unix.NFTA_SET_DESC)
+		a.uint32(unix.NFTA_SET_DESC_SIZE, s.size)
+		a.close(desc)
+	}
+	a.bytes(unix.NFTA_SET_USERDATA, comment(udataSetComment, s.comment))
+	return a
+}
+
+func (c chain) body(table string) attributes {
+	a := inet()
+	a.string(unix.NFTA_CHAIN_TABLE, table)
+	a.string(unix.NFTA_CHAIN_NAME, c.name)
+	if c.hook != nil {
+		hook := a.open(unix.NFTA_CHAIN_HOOK)
+		a.uint32(unix.NFTA_HOOK_HOOKNUM, c.hook.number)
+		a.uint32(unix.NFTA_HOOK_PRIORITY, uint32(c.hook.priority))
+		a.close(hook)
+		a.uint32(unix.NFTA_CHAIN_POLICY, uint32(expr.VerdictAccept))
+		a.string(unix.NFTA_CHAIN_TYPE, "filter")
+	}
+	a.bytes(chainUserdata, comment(udataComment, c.comment))
+	return a
+}
+
+func (r rule) body(table, chain string) (attributes, error) {
+	a := inet()
+	a.string(unix.NFTA_RULE_TABLE, table)
+	a.string(unix.NFTA_RULE_CHAIN, chain)
+	list := a.open(unix.NFTA_RULE_EXPRESSIONS)
+	for _, e := range r.expressions {
+		b, err := expr.Marshal(unix.NFPROTO_INET, e)
+		if err != nil {
+			return nil, fmt.Errorf("%T: %w", e, err)
+		}
+		a.bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, b)
+	}
+	a.close(list)
+	a.bytes(unix.NFTA_RULE_USERDATA, comment(udataComment, r.comment))
+	return a, nil
+}
