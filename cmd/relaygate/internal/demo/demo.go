@@ -99,7 +99,7 @@ func (d *demo) startServers(ctx context.Context) (err error) {
 	if d.mail, err = lab.StartMailServer(d.net.Server); err != nil {
 		return err
 	}
-	if d.daemon, err = lab.StartDaemon(ctx, d.Exe, nil, d.dir, d.net.Server, lifetime); err != nil {
+	if d.daemon, err = lab.StartDaemon(ctx, d.net.Server, lab.Options{Exe: d.Exe, Dir: d.dir, Lifetime: lifetime}); err != nil {
 		return err
 	}
 	d.say("relaygate is ready; its configuration:")

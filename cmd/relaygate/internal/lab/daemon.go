@@ -29,15 +29,61 @@ type Daemon struct {
 	err   error         // how it ended; valid when ended is closed
 }
 
-// StartDaemon writes a configuration below dir, starts the daemon (exe with
-// extra environment env), and waits until it answers.
-func StartDaemon(ctx context.Context, exe string, env []string, dir string, ns *netns.Namespace, lifetime time.Duration) (*Daemon, error) {
+// Options say how a daemon is started.
+type Options struct {
+	Exe      string
+	Env      []string // in addition to the own environment
+	Dir      string   // for its configuration, socket and files
+	Lifetime time.Duration
+}
+
+// readyLimit bounds the time from the start to READY=1.
+const readyLimit = 10 * time.Second
+
+// StartDaemon writes a configuration, starts the daemon in a namespace, and
+// waits until it says that it is ready, as systemd would (sd_notify(3)).
+func StartDaemon(ctx context.Context, ns *netns.Namespace, o Options) (*Daemon, error) {
 	d := &Daemon{
-		Socket:     filepath.Join(dir, "control.sock"),
-		Relayhosts: filepath.Join(dir, "relayhosts"),
+		Socket:     filepath.Join(o.Dir, "control.sock"),
+		Relayhosts: filepath.Join(o.Dir, "relayhosts"),
 		ended:      make(chan struct{}),
 	}
-	d.Config = fmt.Sprintf(`[grant]
+	d.Config = fmt.Sprintf(configFormat, o.Lifetime, d.Relayhosts, filepath.Join(o.Dir, "state.db"), d.Socket)
+	config := filepath.Join(o.Dir, "relaygate.toml")
+	if err := os.WriteFile(config, []byte(d.Config), 0o600); err != nil {
+		return nil, fmt.Errorf("write the configuration: %w", err)
+	}
+	notify := filepath.Join(o.Dir, "notify.sock")
+	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
+	if err != nil {
+		return nil, fmt.Errorf("listen for the daemon's readiness: %w", err)
+	}
+	defer func() { err = errors.Join(err, ready.Close(), os.Remove(notify)) }()
+
+	d.cmd = exec.Command(o.Exe, "run", "--config", config)
+	d.cmd.Env = append(append(os.Environ(), o.Env...), "NOTIFY_SOCKET="+notify)
+	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
+	// A process group of its own: Ctrl-C reaches the demo alone, which then
+	// stops the daemon in order.
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := ns.Do(d.cmd.Start); err != nil {
+		return nil, fmt.Errorf("start %s: %w", o.Exe, err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		d.err = d.cmd.Wait()
+		close(d.ended)
+		cancel() // nothing more to wait for
+	}()
+	if err := d.waitReady(ctx, ready); err != nil {
+		stopped := d.Stop()
+		return nil, errors.Join(err, stopped, fmt.Errorf("its log:\n%s", d.Log()))
+	}
+	return d, nil
+}
+
+const configFormat = `[grant]
 lifetime = %q
 [gate]
 mode = "filter"
@@ -47,41 +93,24 @@ relayhosts = %q
 path = %q
 [control]
 socket = %q
-`, lifetime, d.Relayhosts, filepath.Join(dir, "state.db"), d.Socket)
-	path := filepath.Join(dir, "relaygate.toml")
-	if err := os.WriteFile(path, []byte(d.Config), 0o600); err != nil {
-		return nil, fmt.Errorf("write the configuration: %w", err)
-	}
-	d.cmd = exec.Command(exe, "run", "--config", path)
-	d.cmd.Env = append(os.Environ(), env...)
-	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
-	// A process group of its own: Ctrl-C reaches the demo alone, which then
-	// stops the daemon in order.
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := ns.Do(d.cmd.Start); err != nil {
-		return nil, fmt.Errorf("start %s: %w", exe, err)
-	}
-	go func() {
-		d.err = d.cmd.Wait()
-		close(d.ended)
-	}()
-	err := poll(ctx, 10*time.Second, 20*time.Millisecond, func() error {
-		select {
-		case <-d.ended:
-			return errors.New("it ended")
-		default:
-		}
-		conn, err := net.Dial("unix", d.Socket)
-		if err != nil {
+`
+
+// waitReady reads notifications until READY=1.
+func (d *Daemon) waitReady(ctx context.Context, conn *net.UnixConn) error {
+	return Poll(ctx, readyLimit, 10*time.Millisecond, func() error {
+		if err := conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
 			return err
 		}
-		return conn.Close()
+		buf := make([]byte, 4096)
+		n, err := conn.Read(buf)
+		if err != nil {
+			return fmt.Errorf("relaygate run did not say that it is ready: %w", err)
+		}
+		if !bytes.Contains(buf[:n], []byte("READY=1")) {
+			return fmt.Errorf("relaygate run said %q, and not that it is ready", buf[:n])
+		}
+		return nil
 	})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("relaygate run did not get ready: %w", err), d.Stop(),
-			fmt.Errorf("its log:\n%s", d.log.String()))
-	}
-	return d, nil
 }
 
 // Stop sends SIGTERM and waits; a daemon that does not end is killed, which is
