@@ -36,7 +36,8 @@ type Conn struct {
 	Client, Server netip.AddrPort
 	Service        Service
 	// Cookie is the kernel's socket cookie, 0 where the connection was read
-	// from a file. Netns is the cookie of the network namespace, 0 likewise.
+	// from a file. Netns is the inode number of the network namespace, 0
+	// likewise.
 	Cookie, Netns uint64
 }
 

@@ -1,0 +1,17 @@
+// Package bpf is the kernel's half of the live tap: the programs (C in src,
+// their object is committed), the loader with a probe for each kernel feature,
+// and the reader of their two ring buffers.
+//
+// A sockops program on the root cgroup makes an entry for each connection that
+// a believed listener accepts on a watched port, keyed by socket cookie, and
+// removes it when the kernel closes the connection. Programs on cgroup_skb
+// ingress and egress copy the packets of these connections, from the IP header
+// on, until user space says SetDone. Believed are listeners of a trusted
+// network namespace whose socket belongs to a trusted user; of all others
+// nothing is copied. What egress shows was sent by that very socket: nobody
+// else can forge it. What ingress shows has not yet passed TCP: only bytes that
+// the server acknowledged are real.
+//
+// The programs are attached by links that nothing pins: they are gone with the
+// process.
+package bpf

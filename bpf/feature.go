@@ -1,0 +1,99 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
+)
+
+// FeatureError says that this kernel (or this process, if Err is
+// os.ErrPermission) cannot have a feature that the tap needs.
+type FeatureError struct {
+	// Feature is what is missing, in words.
+	Feature string
+	// Since is the first Linux release that has it.
+	Since string
+	Err   error
+}
+
+func (e *FeatureError) Error() string {
+	if errors.Is(e.Err, ebpf.ErrNotSupported) {
+		return fmt.Sprintf("this kernel has no %s (Linux %s or newer has)", e.Feature, e.Since)
+	}
+	return fmt.Sprintf("probe for %s (Linux %s or newer): %v", e.Feature, e.Since, e.Err)
+}
+
+func (e *FeatureError) Unwrap() error { return e.Err }
+
+func needs(feature, since string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &FeatureError{Feature: feature, Since: since, Err: err}
+}
+
+// HaveCgroupSKB probes for the programs that see the packets.
+func HaveCgroupSKB() error {
+	return needs("cgroup_skb programs", "4.10", features.HaveProgramType(ebpf.CGroupSKB))
+}
+
+// HaveSockOps probes for the program that sees connections open and close.
+func HaveSockOps() error {
+	return needs("sockops programs", "4.13", features.HaveProgramType(ebpf.SockOps))
+}
+
+// HaveRingBuffer probes for the way records come to user space.
+func HaveRingBuffer() error {
+	return needs("BPF ring buffers", "5.8", features.HaveMapType(ebpf.RingBuf))
+}
+
+// HaveBTF probes for the kernel's description of its own types.
+func HaveBTF() error {
+	return needs("BTF type information (CONFIG_DEBUG_INFO_BTF)", "5.4", loadBTF())
+}
+
+// loadBTF remembers the answer, as package features does for the other probes.
+var loadBTF = sync.OnceValue(func() error {
+	_, err := btf.LoadKernelSpec()
+	return err
+})
+
+// HaveSocketFields probes for the cast through which a sockops program reads
+// the owner and the network namespace of a socket.
+func HaveSocketFields() error {
+	return needs("bpf_skc_to_tcp_sock in sockops programs", "5.10",
+		features.HaveProgramHelper(ebpf.SockOps, asm.FnSkcToTcpSock))
+}
+
+// Feature is one thing that the tap needs of the kernel.
+type Feature struct {
+	Name string
+	// Probe returns nil or a *FeatureError. It asks the kernel once and
+	// remembers the answer.
+	Probe func() error
+}
+
+// Features lists all that the tap needs.
+func Features() []Feature {
+	return []Feature{
+		{"cgroup_skb", HaveCgroupSKB},
+		{"sockops", HaveSockOps},
+		{"ring buffer", HaveRingBuffer},
+		{"BTF", HaveBTF},
+		{"socket fields", HaveSocketFields},
+	}
+}
+
+// Supported returns what is missing for the tap, nil if nothing is.
+func Supported() error {
+	var errs []error
+	for _, f := range Features() {
+		errs = append(errs, f.Probe())
+	}
+	return errors.Join(errs...)
+}

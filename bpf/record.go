@@ -1,0 +1,151 @@
+package bpf
+
+import (
+	"fmt"
+	"net/netip"
+	"unsafe"
+)
+
+// Kind says what a Record is.
+type Kind uint8
+
+const (
+	// Packet: a packet of a followed connection.
+	Packet Kind = iota + 1
+	// Opened: a connection to a watched port was established.
+	Opened
+	// Closed: the kernel closed a followed connection (TCP_CLOSE).
+	Closed
+	// Lost: a packet of a followed connection could not be recorded. Only
+	// its Closed comes after that.
+	Lost
+)
+
+// Reason says why an Opened connection is not followed, or how a Lost one lost.
+type Reason uint8
+
+// The reasons.
+const (
+	None = Reason(tapReasonNONE)
+
+	ForeignNetns = Reason(tapReasonFOREIGN_NETNS)
+	ForeignOwner = Reason(tapReasonFOREIGN_OWNER)
+	FastOpen     = Reason(tapReasonFAST_OPEN)
+	Multipath    = Reason(tapReasonMULTIPATH)
+
+	RingFull   = Reason(tapReasonRING_FULL)
+	Unanswered = Reason(tapReasonUNANSWERED)
+	FlowFull   = Reason(tapReasonFLOW_FULL)
+)
+
+func (r Reason) String() string {
+	switch r {
+	case None:
+		return ""
+	case ForeignNetns:
+		return "the listener is in a network namespace that is not trusted"
+	case ForeignOwner:
+		return "the listener belongs to a user who is not trusted"
+	case FastOpen:
+		return "the client used TCP Fast Open"
+	case Multipath:
+		return "the connection is a part of a Multipath TCP connection"
+	case RingFull:
+		return "the tap's ring buffer was full"
+	case Unanswered:
+		return "the client sent too much without an answer"
+	case FlowFull:
+		return "too much was sent before a verdict"
+	}
+	return fmt.Sprintf("unknown reason %d", uint8(r))
+}
+
+// Record is one thing that the tap saw.
+type Record struct {
+	Kind Kind
+	// Cookie is the connection's socket cookie.
+	Cookie uint64
+	// Time is CLOCK_MONOTONIC, in nanoseconds.
+	Time uint64
+
+	// Packet: Data starts at the IP header and is valid until the next Next.
+	// WireLen is the packet's length from there, in bytes; Data can be shorter.
+	// Egress packets were sent by the server's socket itself.
+	Data    []byte
+	WireLen int
+	Egress  bool
+
+	// Opened: the addresses as the server's socket sees them, unmapped; the
+	// first sequence numbers of the streams (RFC 9293 IRS+1 and ISS+1); the
+	// inode number of the network namespace; the owner of the listener.
+	Client, Server       netip.AddrPort
+	ClientISN, ServerISN uint32
+	Netns                uint64
+	UID                  uint32
+
+	// Opened: None if the connection is followed; else nothing more of it
+	// comes, not even a Closed, and the owner and namespace are for
+	// information only. Lost: how.
+	Reason Reason
+}
+
+const (
+	eventSize  = int(unsafe.Sizeof(tapEvent{}))
+	packetSize = int(unsafe.Sizeof(tapPacket{}))
+)
+
+// afINET is AF_INET, the family of IPv4 sockets.
+const afINET = 2
+
+// decodeEvent reads a record of the events ring. The programs wrote it, so it
+// has the right shape, or program and reader do not belong together.
+func decodeEvent(raw []byte, rec *Record) (position uint64, err error) {
+	if len(raw) < eventSize {
+		return 0, fmt.Errorf("event of %d bytes, want %d", len(raw), eventSize)
+	}
+	ev := *(*tapEvent)(unsafe.Pointer(unsafe.SliceData(raw)))
+	*rec = Record{Cookie: ev.Cookie, Time: ev.Time, Reason: Reason(ev.Reason)}
+	switch ev.Kind {
+	case tapEventKindOPENED:
+		rec.Kind = Opened
+		rec.Client = addrPort(ev.Family, ev.Client, ev.ClientPort)
+		rec.Server = addrPort(ev.Family, ev.Server, ev.ServerPort)
+		rec.ClientISN, rec.ServerISN = ev.ClientIsn, ev.ServerIsn
+		rec.Netns, rec.UID = uint64(ev.Netns), ev.Uid
+	case tapEventKindCLOSED:
+		rec.Kind = Closed
+	case tapEventKindRECORD_LOST:
+		rec.Kind = Lost
+	default:
+		return 0, fmt.Errorf("event of unknown kind %d", ev.Kind)
+	}
+	return ev.Position, nil
+}
+
+func addrPort(family uint32, addr [16]byte, port uint16) netip.AddrPort {
+	if family == afINET {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(addr[:4])), port)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom16(addr).Unmap(), port)
+}
+
+// decodePacket reads a record of the packets ring; rec.Data aliases raw.
+func decodePacket(raw []byte, rec *Record) error {
+	if len(raw) < packetSize {
+		return fmt.Errorf("packet record of %d bytes, want at least %d", len(raw), packetSize)
+	}
+	head := *(*tapPacket)(unsafe.Pointer(unsafe.SliceData(raw)))
+	data := raw[packetSize:]
+	if int64(head.Captured) > int64(len(data)) {
+		return fmt.Errorf("packet record holds %d bytes and claims %d", len(data), head.Captured)
+	}
+	*rec = Record{
+		Kind:    Packet,
+		Cookie:  head.Cookie,
+		Time:    head.Time,
+		Data:    data[:head.Captured],
+		WireLen: int(head.WireLen),
+		Egress:  head.Egress != 0,
+	}
+	return nil
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0) */
+/*
+ * The few kernel types that the programs read through BTF. CO-RE matches them
+ * by name and moves each access to where the running kernel has the field, so
+ * only the fields that are read need to be here.
+ */
+#ifndef RELAYGATE_KERNEL_H
+#define RELAYGATE_KERNEL_H
+
+#include <linux/types.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+typedef struct {
+	__u32 val;
+} kuid_t;
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct net {
+	struct ns_common ns;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct sock_common {
+	possible_net_t skc_net;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	kuid_t sk_uid;
+};
+
+struct inet_sock {
+	struct sock sk;
+};
+
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+};
+
+struct request_sock;
+
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+	struct request_sock *fastopen_rsk;
+	_Bool is_mptcp; /* absent where MPTCP is not configured */
+};
+
+#pragma clang attribute pop
+
+#endif

@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: (MIT OR GPL-2.0)
+/*
+ * The tap: sockops tells which connections there are, cgroup_skb copies their
+ * packets until user space has its verdict. Everything is keyed by socket
+ * cookie, because behind a REDIRECT rule the ports of the two directions
+ * differ. Traffic is never changed or dropped: all programs return 1.
+ */
+#include "tap.h"
+#include "kernel.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+
+#define AF_INET 2
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86DD
+#define IPPROTO_TCP 6
+#define TCP_FIN 0x01
+
+char __license[] SEC("license") = "Dual MIT/GPL";
+
+/* lose marks the connection: one missing record and nothing can be proved. */
+static __always_inline void lose(struct flow *flow, __u64 cookie, enum reason reason)
+{
+	__u64 position = bpf_ringbuf_query(&packets, BPF_RB_PROD_POS);
+	struct event *ev;
+
+	flow->state = LOST;
+	ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
+	if (!ev) {
+		/* No matter: without its packets the flow proves nothing. */
+		COUNT(events_full, 1);
+		return;
+	}
+	__builtin_memset(ev, 0, sizeof(*ev));
+	ev->cookie = cookie;
+	ev->time = bpf_ktime_get_ns();
+	ev->position = position;
+	ev->kind = RECORD_LOST;
+	ev->reason = reason;
+	bpf_ringbuf_submit(ev, BPF_RB_FORCE_WAKEUP);
+}
+
+/*
+ * COPY puts the first len <= size bytes of the packet into a record of a fixed
+ * size: bpf_ringbuf_reserve wants a constant. bpf_skb_load_bytes also reads
+ * what is not linear. A record is always submitted, so that the reader can
+ * count its position; one that could not be filled has captured = 0.
+ */
+#define COPY(size)                                                                   \
+	static __always_inline int copy_##size(struct __sk_buff *skb,                \
+					       const struct packet *head, __u32 len, \
+					       __u64 flags)                          \
+	{                                                                            \
+		struct {                                                             \
+			struct packet head;                                          \
+			__u8 data[size - sizeof(struct packet)];                     \
+		} *rec;                                                              \
+		__u32 captured = 0;                                                  \
+                                                                                     \
+		rec = bpf_ringbuf_reserve(&packets, sizeof(*rec), 0);                \
+		if (!rec)                                                            \
+			return -1;                                                   \
+		rec->head = *head;                                                   \
+		rec->head.captured = 0;                                              \
+		barrier_var(len);                                                    \
+		if (len > 0 && len <= sizeof(rec->data) &&                           \
+		    bpf_skb_load_bytes(skb, 0, rec->data, len) == 0)                 \
+			rec->head.captured = captured = len;                         \
+		bpf_ringbuf_submit(rec, flags);                                      \
+		return captured ? 0 : -1;                                            \
+	}
+
+COPY(128)
+COPY(512)
+COPY(2048)
+COPY(16384)
+
+#define CAPTURE_MAX (16384 - sizeof(struct packet))
+
+static __always_inline int copy(struct __sk_buff *skb, const struct packet *head,
+				__u32 len, __u64 flags)
+{
+	if (len <= 128 - sizeof(*head))
+		return copy_128(skb, head, len, flags);
+	if (len <= 512 - sizeof(*head))
+		return copy_512(skb, head, len, flags);
+	if (len <= 2048 - sizeof(*head))
+		return copy_2048(skb, head, len, flags);
+	return copy_16384(skb, head, len, flags);
+}
+
+/* What the headers say about a packet. */
+struct shape {
+	__u32 payload; /* bytes behind the TCP header */
+	__u32 fin;
+};
+
+/*
+ * measure reads the headers; it returns 0 if the packet is not TCP. Behind an
+ * IPv6 extension header all counts as payload: user space reads it properly.
+ */
+static __always_inline int measure(struct __sk_buff *skb, struct shape *shape)
+{
+	__u32 offset;
+	__u8 b[10];
+
+	if (bpf_skb_load_bytes(skb, 0, b, sizeof(b)))
+		return 0;
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (b[9] != IPPROTO_TCP)
+			return 0;
+		offset = (b[0] & 0xf) * 4;
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		switch (b[6]) {
+		case IPPROTO_TCP:
+			offset = 40;
+			break;
+		case 0:	  /* hop-by-hop options, RFC 8200 section 4.3 */
+		case 43:  /* routing */
+		case 44:  /* fragment */
+		case 51:  /* authentication header, RFC 4302 */
+		case 60:  /* destination options */
+		case 135: /* mobility, RFC 6275 */
+			shape->payload = skb->len > 40 ? skb->len - 40 : 0;
+			shape->fin = 0;
+			return 1;
+		default:
+			return 0;
+		}
+	} else {
+		return 0;
+	}
+
+	/* Data offset and control bits, RFC 9293 section 3.1. */
+	if (bpf_skb_load_bytes(skb, offset + 12, b, 2))
+		return 0;
+	offset += (b[0] >> 4) * 4;
+	shape->payload = skb->len > offset ? skb->len - offset : 0;
+	shape->fin = b[1] & TCP_FIN;
+	return 1;
+}
+
+static __always_inline void tap(struct __sk_buff *skb, __u32 egress)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct packet head = {};
+	struct shape shape = {};
+	struct flow *flow;
+	__u64 cookie, flags = BPF_RB_NO_WAKEUP;
+	__u32 len;
+
+	/* The socket's own port: a packet's can be rewritten on its way. */
+	if (!sk || !watched(sk->src_port))
+		return;
+	cookie = bpf_get_socket_cookie(skb);
+	flow = bpf_map_lookup_elem(&flows, &cookie);
+	if (!flow || flow->state != READING)
+		return;
+	if (!measure(skb, &shape))
+		return;
+
+	if (egress) {
+		if (shape.payload > 0) {
+			flow->unanswered = 0;
+			flags = BPF_RB_FORCE_WAKEUP;
+		}
+	} else {
+		/*
+		 * Acknowledgements of strangers mean nothing. The server's
+		 * do: they say which client bytes are real.
+		 */
+		if (shape.payload == 0 && !shape.fin)
+			return;
+		if (flow->unanswered + shape.payload > UNANSWERED_MAX) {
+			lose(flow, cookie, UNANSWERED);
+			COUNT(unanswered, 1);
+			return;
+		}
+		flow->unanswered += shape.payload;
+	}
+
+	len = skb->len;
+	if (len > CAPTURE_MAX) {
+		len = CAPTURE_MAX;
+		COUNT(truncated, 1);
+	}
+	if (flow->total + len + sizeof(head) > FLOW_MAX) {
+		lose(flow, cookie, FLOW_FULL);
+		COUNT(flow_full, 1);
+		return;
+	}
+	flow->total += len + sizeof(head);
+
+	if (bpf_ringbuf_query(&packets, BPF_RB_AVAIL_DATA) > wakeup_bytes)
+		flags = BPF_RB_FORCE_WAKEUP;
+	head.cookie = cookie;
+	head.time = bpf_ktime_get_ns();
+	head.wire_len = skb->len;
+	head.egress = egress;
+	if (copy(skb, &head, len, flags)) {
+		lose(flow, cookie, RING_FULL);
+		COUNT(ring_full, 1);
+		return;
+	}
+	COUNT(packets, 1);
+	COUNT(bytes, len);
+	if (flags == BPF_RB_FORCE_WAKEUP)
+		COUNT(wakeups, 1);
+}
+
+SEC("cgroup_skb/ingress")
+int relaygate_in(struct __sk_buff *skb)
+{
+	tap(skb, 0);
+	return 1;
+}
+
+SEC("cgroup_skb/egress")
+int relaygate_out(struct __sk_buff *skb)
+{
+	tap(skb, 1);
+	return 1;
+}
+
+/* doubt says why the connection's listener is not believed, or NONE. */
+static __always_inline enum reason doubt(struct tcp_sock *tp, __u32 netns, __u32 uid)
+{
+	if (!bpf_map_lookup_elem(&trusted_netns, &netns)) {
+		COUNT(foreign_netns, 1);
+		return FOREIGN_NETNS;
+	}
+	if (!bpf_map_lookup_elem(&trusted_owners, &uid)) {
+		COUNT(foreign_owner, 1);
+		return FOREIGN_OWNER;
+	}
+	/* The SYN's data went to the server unseen: RFC 7413. */
+	if (tp->fastopen_rsk) {
+		COUNT(fast_open, 1);
+		return FAST_OPEN;
+	}
+	/* A subflow's bytes may be acknowledged and never reach the server. */
+	if (bpf_core_field_exists(tp->is_mptcp) && tp->is_mptcp) {
+		COUNT(multipath, 1);
+		return MULTIPATH;
+	}
+	return NONE;
+}
+
+/* fill sets all of an Opened event but its position. */
+static __always_inline void fill(struct event *ev, struct bpf_sock_ops *ops, __u64 cookie,
+				 enum reason reason, __u32 netns, __u32 uid)
+{
+	__builtin_memset(ev, 0, sizeof(*ev));
+	ev->cookie = cookie;
+	ev->time = bpf_ktime_get_ns();
+	ev->kind = OPENED;
+	ev->reason = reason;
+	ev->netns = netns;
+	ev->uid = uid;
+	ev->client_isn = ops->rcv_nxt;
+	ev->server_isn = ops->snd_nxt;
+	ev->client_port = bpf_ntohl(ops->remote_port);
+	ev->server_port = ops->local_port;
+	ev->family = ops->family;
+	if (ev->family == AF_INET) {
+		*(__u32 *)&ev->client[0] = ops->remote_ip4;
+		*(__u32 *)&ev->server[0] = ops->local_ip4;
+		return;
+	}
+	*(__u32 *)&ev->client[0] = ops->remote_ip6[0];
+	*(__u32 *)&ev->client[4] = ops->remote_ip6[1];
+	*(__u32 *)&ev->client[8] = ops->remote_ip6[2];
+	*(__u32 *)&ev->client[12] = ops->remote_ip6[3];
+	*(__u32 *)&ev->server[0] = ops->local_ip6[0];
+	*(__u32 *)&ev->server[4] = ops->local_ip6[1];
+	*(__u32 *)&ev->server[8] = ops->local_ip6[2];
+	*(__u32 *)&ev->server[12] = ops->local_ip6[3];
+}
+
+/* report tells of a listener that is not believed, a few times a second. */
+static __always_inline void report(struct bpf_sock_ops *ops, __u64 cookie, __u32 reason,
+				   __u32 netns, __u32 uid)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct event *ev;
+
+	if (reason > MULTIPATH || now - untrusted_at[reason] < UNTRUSTED_INTERVAL_NS)
+		return;
+	untrusted_at[reason] = now;
+	ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
+	if (!ev) {
+		COUNT(events_full, 1);
+		return;
+	}
+	fill(ev, ops, cookie, reason, netns, uid);
+	bpf_ringbuf_submit(ev, BPF_RB_FORCE_WAKEUP);
+}
+
+static __always_inline void opened(struct bpf_sock_ops *ops)
+{
+	struct flow fresh = {.state = OPENING}, *flow;
+	struct bpf_sock *sk = ops->sk;
+	__u64 cookie, position;
+	struct tcp_sock *tp;
+	enum reason reason;
+	struct event *ev;
+	__u32 netns, uid;
+
+	if (!sk || !watched(ops->local_port))
+		return;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return;
+	/* The listener's owner; accept will make it the acceptor's. */
+	uid = tp->inet_conn.icsk_inet.sk.sk_uid.val;
+	netns = tp->inet_conn.icsk_inet.sk.__sk_common.skc_net.net->ns.inum;
+	cookie = bpf_get_socket_cookie(ops);
+	reason = doubt(tp, netns, uid);
+	if (reason != NONE) {
+		report(ops, cookie, reason, netns, uid);
+		return;
+	}
+	/* Without a report of its end, a connection would stay for ever. */
+	if (bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags |
+						   BPF_SOCK_OPS_STATE_CB_FLAG))
+		return;
+
+	/*
+	 * Nothing is recorded before Opened is in its ring (state OPENING), and
+	 * the position is read before the record is reserved: so each event's
+	 * position is at or below that of any packet of a later event.
+	 */
+	position = bpf_ringbuf_query(&packets, BPF_RB_PROD_POS);
+	ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
+	if (!ev) {
+		COUNT(events_full, 1);
+		return;
+	}
+	/* No other is pushed out for it: a full table follows nobody new. */
+	if (bpf_map_update_elem(&flows, &cookie, &fresh, BPF_NOEXIST)) {
+		bpf_ringbuf_discard(ev, BPF_RB_NO_WAKEUP);
+		COUNT(flows_full, 1);
+		return;
+	}
+	fill(ev, ops, cookie, NONE, netns, uid);
+	ev->position = position;
+	/* The greeting follows and wakes the reader. */
+	bpf_ringbuf_submit(ev, BPF_RB_NO_WAKEUP);
+	COUNT(opened, 1);
+	flow = bpf_map_lookup_elem(&flows, &cookie);
+	if (flow)
+		flow->state = READING;
+}
+
+static __always_inline void closed(struct bpf_sock_ops *ops)
+{
+	__u64 cookie = bpf_get_socket_cookie(ops), position;
+	struct event *ev;
+
+	/* Connections from before the start have the callback, and no entry. */
+	if (bpf_map_delete_elem(&flows, &cookie))
+		return;
+	COUNT(closed, 1);
+	position = bpf_ringbuf_query(&packets, BPF_RB_PROD_POS);
+	ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
+	if (!ev) {
+		COUNT(closes_lost, 1);
+		return;
+	}
+	__builtin_memset(ev, 0, sizeof(*ev));
+	ev->cookie = cookie;
+	ev->time = bpf_ktime_get_ns();
+	ev->position = position;
+	ev->kind = CLOSED;
+	bpf_ringbuf_submit(ev, BPF_RB_FORCE_WAKEUP);
+}
+
+SEC("sockops")
+int relaygate_conn(struct bpf_sock_ops *ops)
+{
+	switch (ops->op) {
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		opened(ops);
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		if (ops->args[1] == BPF_TCP_CLOSE)
+			closed(ops);
+		break;
+	}
+	return 1;
+}

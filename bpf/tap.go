@@ -1,0 +1,205 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+)
+
+// Options say what a Tap follows.
+type Options struct {
+	// Ports are the watched local TCP ports.
+	Ports []uint16
+	// Netns are the trusted network namespaces. They must stay open as long
+	// as they are trusted.
+	Netns []*Netns
+	// Owners are the users, in the initial user namespace, whose listeners
+	// are believed.
+	Owners []uint32
+	// Cgroup is the root of the cgroup v2 tree; empty finds it.
+	Cgroup string
+	// RingBytes is the size of the packets ring, a power of two and at least
+	// a page; 0 means 8 MiB.
+	RingBytes uint32
+}
+
+// Tap is the attached programs.
+type Tap struct {
+	objs   tapObjects
+	links  []link.Link
+	reader *Reader
+}
+
+// Load attaches the tap. If the kernel lacks something the error holds a
+// *FeatureError; without a usable cgroup tree ErrNoCgroup or ErrPartOfCgroups.
+func Load(o Options) (*Tap, error) {
+	if err := Supported(); err != nil {
+		return nil, err
+	}
+	if o.Cgroup == "" {
+		root, err := RootCgroup()
+		if err != nil {
+			return nil, err
+		}
+		o.Cgroup = root
+	}
+	// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("lift the memory limit for BPF maps: %w", err)
+	}
+	t := &Tap{}
+	if err := t.load(o); err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
+}
+
+func (t *Tap) load(o Options) error {
+	spec, err := loadTap()
+	if err != nil {
+		return fmt.Errorf("read the tap's programs: %w", err)
+	}
+	if o.RingBytes != 0 {
+		spec.Maps[tapMapPackets].MaxEntries = o.RingBytes
+	}
+	quarter := uint64(spec.Maps[tapMapPackets].MaxEntries) / 4
+	if err := spec.Variables[tapVarWakeupBytes].Set(quarter); err != nil {
+		return fmt.Errorf("set the tap's wake-up: %w", err)
+	}
+	if err := spec.LoadAndAssign(&t.objs, nil); err != nil {
+		return fmt.Errorf("load the tap's programs: %w", err)
+	}
+	if t.reader, err = newReader(t.objs.Packets, t.objs.Events); err != nil {
+		return err
+	}
+	if err := errors.Join(t.SetPorts(o.Ports), t.SetOwners(o.Owners), t.SetNetns(o.Netns)); err != nil {
+		return err
+	}
+	return t.attach(o.Cgroup)
+}
+
+// attach attaches sockops last: who is followed is followed from its first
+// packet on.
+func (t *Tap) attach(cgroup string) error {
+	for _, p := range []struct {
+		prog   *ebpf.Program
+		attach ebpf.AttachType
+	}{
+		{t.objs.RelaygateOut, ebpf.AttachCGroupInetEgress},
+		{t.objs.RelaygateIn, ebpf.AttachCGroupInetIngress},
+		{t.objs.RelaygateConn, ebpf.AttachCGroupSockOps},
+	} {
+		l, err := link.AttachCgroup(link.CgroupOptions{Path: cgroup, Attach: p.attach, Program: p.prog})
+		if err != nil {
+			return fmt.Errorf("attach %s to cgroup %s: %w", p.attach, cgroup, err)
+		}
+		t.links = append(t.links, l)
+	}
+	return nil
+}
+
+// Close detaches the programs and closes the reader.
+func (t *Tap) Close() error {
+	var errs []error
+	for _, l := range t.links {
+		errs = append(errs, l.Close())
+	}
+	if t.reader != nil {
+		errs = append(errs, t.reader.Close())
+	}
+	return errors.Join(append(errs, t.objs.Close())...)
+}
+
+// Reader is the tap's only reader; Close closes it.
+func (t *Tap) Reader() *Reader { return t.reader }
+
+// SetPorts replaces the watched ports. Connections that are followed stay so,
+// unless their port is watched no more: then nothing but their Closed comes.
+func (t *Tap) SetPorts(ports []uint16) error {
+	var bits [1024]uint64
+	for _, p := range ports {
+		bits[p/64] |= 1 << (p % 64)
+	}
+	if err := t.objs.WatchedPorts.Set(bits); err != nil {
+		return fmt.Errorf("set the watched ports: %w", err)
+	}
+	return nil
+}
+
+// SetOwners replaces the users whose listeners are believed.
+func (t *Tap) SetOwners(uids []uint32) error {
+	if err := replace(t.objs.TrustedOwners, uids); err != nil {
+		return fmt.Errorf("set the trusted owners: %w", err)
+	}
+	return nil
+}
+
+// SetNetns replaces the trusted network namespaces.
+func (t *Tap) SetNetns(namespaces []*Netns) error {
+	inodes := make([]uint32, len(namespaces))
+	for i, ns := range namespaces {
+		inodes[i] = ns.inode
+	}
+	if err := replace(t.objs.TrustedNetns, inodes); err != nil {
+		return fmt.Errorf("set the trusted network namespaces: %w", err)
+	}
+	return nil
+}
+
+// replace makes want the keys of a set. What is no longer wanted goes first.
+func replace(set *ebpf.Map, want []uint32) error {
+	wanted := make(map[uint32]bool, len(want))
+	for _, key := range want {
+		wanted[key] = true
+	}
+	var key uint32
+	var value uint8
+	var gone []uint32
+	all := set.Iterate()
+	for all.Next(&key, &value) {
+		if !wanted[key] {
+			gone = append(gone, key)
+		}
+	}
+	if err := all.Err(); err != nil {
+		return err
+	}
+	for _, key := range gone {
+		if err := set.Delete(key); err != nil {
+			return err
+		}
+	}
+	for key := range wanted {
+		if err := set.Put(key, uint8(1)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SetDone ends the recording of a connection; its Closed still comes. It is no
+// error if the connection is gone.
+func (t *Tap) SetDone(cookie uint64) error {
+	err := t.objs.Flows.Update(&cookie, &tapFlow{State: tapFlowStateDONE}, ebpf.UpdateExist)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("end the recording of a connection: %w", err)
+	}
+	return nil
+}
+
+// Has says whether the kernel still follows a connection. Who keeps sessions
+// asks for each when Counters.ClosesLost has grown.
+func (t *Tap) Has(cookie uint64) (bool, error) {
+	var f tapFlow
+	err := t.objs.Flows.Lookup(&cookie, &f)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look up a connection: %w", err)
+	}
+	return true, nil
+}

@@ -1,0 +1,260 @@
+package bpf_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"relaygate/bpf"
+	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+)
+
+// port is unusual, because the tap sees every namespace of the machine.
+const port = 61143
+
+// held opens a test's namespace the way the tap wants it.
+func held(t testing.TB, ns *netns.Namespace) *bpf.Netns {
+	t.Helper()
+	h, err := bpf.OpenNetns(fmt.Sprintf("/proc/self/fd/%d", ns.FD()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closing(t, h) })
+	return h
+}
+
+func closing(t testing.TB, c io.Closer) {
+	t.Helper()
+	if err := c.Close(); err != nil {
+		t.Errorf("close %T: %v", c, err)
+	}
+}
+
+// load attaches a tap that trusts ns and root's listeners on port.
+func load(t testing.TB, ns *netns.Namespace, change ...func(*bpf.Options)) *bpf.Tap {
+	t.Helper()
+	bpftest.RequireRoot(t)
+	o := bpf.Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{held(t, ns)}}
+	for _, fn := range change {
+		fn(&o)
+	}
+	tap, err := bpf.Load(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closing(t, tap) })
+	return tap
+}
+
+// listen listens in ns on an address such as "127.0.0.1:61143". Go's default
+// would be Multipath TCP.
+func listen(t testing.TB, ns *netns.Namespace, addr string) net.Listener {
+	t.Helper()
+	var l net.Listener
+	bpftest.Do(t, ns, func() (err error) {
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(false)
+		l, err = lc.Listen(context.Background(), "tcp", addr)
+		return err
+	})
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+func dial(t testing.TB, ns *netns.Namespace, addr string) net.Conn {
+	t.Helper()
+	var c net.Conn
+	bpftest.Do(t, ns, func() (err error) {
+		d := net.Dialer{Timeout: 5 * time.Second}
+		d.SetMultipathTCP(false)
+		c, err = d.Dial("tcp", addr)
+		return err
+	})
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func accept(t testing.TB, l net.Listener) net.Conn {
+	t.Helper()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// send writes s at one end and waits until it has come out at the other.
+func send(t testing.TB, from, to net.Conn, s string) {
+	t.Helper()
+	if _, err := io.WriteString(from, s); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(s))
+	if _, err := io.ReadFull(to, got); err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != s {
+		t.Fatalf("received %q, want %q", got, s)
+	}
+}
+
+// seen is a Record without its buffer.
+type seen struct {
+	bpf.Record
+	payload string
+}
+
+// collect reads until stop says so, or fails the test after some seconds.
+func collect(t testing.TB, tap *bpf.Tap, stop func(seen) bool) []seen {
+	t.Helper()
+	var all []seen
+	var rec bpf.Record
+	tap.Reader().SetDeadline(time.Now().Add(5 * time.Second))
+	for {
+		if err := tap.Reader().Next(&rec); err != nil {
+			t.Fatalf("after %d records %v: %v", len(all), all, err)
+		}
+		s := seen{Record: rec, payload: payload(t, rec)}
+		s.Data = nil
+		all = append(all, s)
+		if stop(s) {
+			return all
+		}
+	}
+}
+
+// rest reads what is there now.
+func rest(t testing.TB, tap *bpf.Tap) []seen {
+	t.Helper()
+	var all []seen
+	var rec bpf.Record
+	tap.Reader().SetDeadline(time.Now().Add(-time.Second))
+	for {
+		err := tap.Reader().Next(&rec)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := seen{Record: rec, payload: payload(t, rec)}
+		s.Data = nil
+		all = append(all, s)
+	}
+}
+
+func kind(k bpf.Kind) func(seen) bool { return func(s seen) bool { return s.Kind == k } }
+
+// payload is the text behind the TCP header of a packet without IPv6
+// extension headers.
+func payload(t testing.TB, rec bpf.Record) string {
+	t.Helper()
+	if rec.Kind != bpf.Packet {
+		return ""
+	}
+	offset := 40
+	if rec.Data[0]>>4 == 4 {
+		offset = int(rec.Data[0]&0xf) * 4
+	}
+	return string(rec.Data[offset+int(rec.Data[offset+12]>>4)*4:])
+}
+
+// dialogueOf joins the payloads of the packets, each behind its direction.
+func dialogueOf(all []seen) string {
+	var s string
+	for _, r := range all {
+		if r.payload == "" {
+			continue
+		}
+		if r.Egress {
+			s += "S:" + r.payload
+		} else {
+			s += "C:" + r.payload
+		}
+	}
+	return s
+}
+
+func TestLoginDialogue(t *testing.T) {
+	for _, test := range []struct{ name, listen, dial, client string }{
+		{"IPv4", "127.0.0.1:61143", "127.0.0.1:61143", "127.0.0.1"},
+		{"IPv6", "[::1]:61143", "[::1]:61143", "::1"},
+		{"IPv4-mapped", "[::]:61143", "127.0.0.1:61143", "127.0.0.1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			ns := bpftest.Namespace(t)
+			tap := load(t, ns)
+			l := listen(t, ns, test.listen)
+			client := dial(t, ns, test.dial)
+			server := accept(t, l)
+
+			send(t, server, client, "+OK ready\r\n")
+			send(t, client, server, "USER alice\r\n")
+			send(t, server, client, "+OK\r\n")
+			send(t, client, server, "PASS secret\r\n")
+			send(t, server, client, "+OK logged in\r\n")
+			got := collect(t, tap, func(s seen) bool { return s.payload == "+OK logged in\r\n" })
+
+			opened := got[0]
+			if opened.Kind != bpf.Opened || opened.Reason != bpf.None {
+				t.Fatalf("first record is %+v, want a trusted Opened", opened)
+			}
+			if want := netip.MustParseAddrPort(test.dial); opened.Server != want {
+				t.Errorf("server is %v, want %v", opened.Server, want)
+			}
+			if want := client.LocalAddr().(*net.TCPAddr).AddrPort(); opened.Client != want {
+				t.Errorf("client is %v, want %v", opened.Client, want)
+			}
+			if want := held(t, ns).ID(); opened.Netns != want || opened.UID != 0 {
+				t.Errorf("namespace %d and owner %d, want %d and 0", opened.Netns, opened.UID, want)
+			}
+			want := "S:+OK ready\r\nC:USER alice\r\nS:+OK\r\nC:PASS secret\r\nS:+OK logged in\r\n"
+			if dialogue := dialogueOf(got); dialogue != want {
+				t.Errorf("dialogue is %q, want %q", dialogue, want)
+			}
+			for _, r := range got[1:] {
+				if r.Kind != bpf.Packet || r.Cookie != opened.Cookie {
+					t.Errorf("record %+v between, want packets of cookie %d", r, opened.Cookie)
+				}
+			}
+
+			if err := tap.SetDone(opened.Cookie); err != nil {
+				t.Fatal(err)
+			}
+			rest(t, tap) // the last acknowledgement
+			send(t, client, server, "STAT\r\n")
+			send(t, server, client, "+OK 0 0\r\n")
+			if more := rest(t, tap); len(more) != 0 {
+				t.Errorf("after SetDone: %v, want nothing", more)
+			}
+			if ok, err := tap.Has(opened.Cookie); err != nil || !ok {
+				t.Errorf("Has is %v, %v before the close", ok, err)
+			}
+
+			closing(t, client)
+			closing(t, server)
+			end := collect(t, tap, kind(bpf.Closed))
+			if len(end) != 1 || end[0].Cookie != opened.Cookie {
+				t.Errorf("at the end: %+v, want one Closed", end)
+			}
+			if ok, err := tap.Has(opened.Cookie); err != nil || ok {
+				t.Errorf("Has is %v, %v after the close", ok, err)
+			}
+			counters, err := tap.Counters()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if counters.Opened != 1 || counters.Closed != 1 || counters.Packets == 0 {
+				t.Errorf("counters are %+v", counters)
+			}
+		})
+	}
+}
