@@ -35,6 +35,8 @@ type Options struct {
 	Env      []string // in addition to the own environment
 	Dir      string   // for its configuration, socket and files
 	Lifetime time.Duration
+	// Config is appended to the configuration.
+	Config string
 }
 
 // readyLimit bounds the time from the start to READY=1.
@@ -48,7 +50,7 @@ func StartDaemon(ctx context.Context, ns *netns.Namespace, o Options) (*Daemon, 
 		Relayhosts: filepath.Join(o.Dir, "relayhosts"),
 		ended:      make(chan struct{}),
 	}
-	d.Config = fmt.Sprintf(configFormat, o.Lifetime, d.Relayhosts, filepath.Join(o.Dir, "state.db"), d.Socket)
+	d.Config = fmt.Sprintf(configFormat, o.Lifetime, d.Relayhosts, filepath.Join(o.Dir, "state.db"), d.Socket) + o.Config
 	config := filepath.Join(o.Dir, "relaygate.toml")
 	if err := os.WriteFile(config, []byte(d.Config), 0o600); err != nil {
 		return nil, fmt.Errorf("write the configuration: %w", err)

@@ -32,27 +32,32 @@ type MailServer struct {
 // StartMailServer listens on all addresses of a namespace.
 func StartMailServer(ns *netns.Namespace) (*MailServer, error) {
 	m := &MailServer{}
-	for port, serve := range map[int]func(*bufio.ReadWriter){
+	for port, serve := range map[uint16]func(*bufio.ReadWriter){
 		SMTPPort: serveSMTP, POP3Port: servePOP3, IMAPPort: serveIMAP,
 	} {
-		err := ns.Do(func() error {
-			// Plain TCP: a subflow of Multipath TCP (Go's default for
-			// listeners) taints a connection.
-			var lc net.ListenConfig
-			lc.SetMultipathTCP(false)
-			ln, err := lc.Listen(context.Background(), "tcp", fmt.Sprintf("[::]:%d", port))
-			if err != nil {
-				return err
-			}
-			m.listeners = append(m.listeners, ln)
-			m.serving.Go(func() { accept(ln, serve) })
-			return nil
-		})
-		if err != nil {
-			return m, errors.Join(fmt.Errorf("listen on port %d: %w", port, err), m.Close())
+		if err := ns.Do(func() error { return m.listen(port, serve) }); err != nil {
+			return m, errors.Join(err, m.Close())
 		}
 	}
 	return m, nil
+}
+
+// ListenIMAP adds an IMAP listener in the current thread's namespace, with the
+// current thread's user as its owner.
+func (m *MailServer) ListenIMAP(port uint16) error { return m.listen(port, serveIMAP) }
+
+func (m *MailServer) listen(port uint16, serve func(*bufio.ReadWriter)) error {
+	// Plain TCP: a subflow of Multipath TCP (Go's default for listeners)
+	// taints a connection.
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	ln, err := lc.Listen(context.Background(), "tcp", fmt.Sprintf("[::]:%d", port))
+	if err != nil {
+		return fmt.Errorf("listen on port %d: %w", port, err)
+	}
+	m.listeners = append(m.listeners, ln)
+	m.serving.Go(func() { accept(ln, serve) })
+	return nil
 }
 
 // Close stops listening and waits for the accept loops.
