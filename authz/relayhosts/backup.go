@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // BackupSuffix names the copy of what a file held before the first start.
@@ -79,12 +81,16 @@ func (f *Foreign) compare(old, ours []byte) {
 
 // readExisting is a file's content, not nil if the file exists.
 func readExisting(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	// O_NONBLOCK: opening a pipe must not wait for its writer.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, errors.New("it is not a regular file"), f.Close())
 	}
 	data, err := io.ReadAll(io.LimitReader(f, sizeLimit+1)) // never nil
 	if err == nil && len(data) > sizeLimit {

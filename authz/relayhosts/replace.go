@@ -131,8 +131,8 @@ func fill(f *os.File, old fs.FileInfo, data []byte, before func(step) error) err
 }
 
 // overwrite writes into the file itself, under the lock that careful readers
-// take. It is emptied first: a part of the list only keeps somebody out, a
-// mixture of old and new lines could let somebody in.
+// take. It is emptied first: a part of the new list keeps somebody out for a
+// moment, a mixture of old and new lines would let in whose grant is gone.
 func overwrite(target string, data []byte, before func(step) error) (err error) {
 	if err := before(stepTruncate); err != nil {
 		return err
