@@ -91,8 +91,11 @@ func NewFile(name string, r io.Reader, d *Decoder) (*File, error) {
 	head := bufio.NewReader(f.raw)
 	if magic, err := head.Peek(2); err == nil && magic[0] == 0x1f && magic[1] == 0x8b { // RFC 1952 §2.3.1
 		z, err := gzip.NewReader(head)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			err = fmt.Errorf("gzip header %w", errShort)
+		}
 		if err != nil {
-			return nil, &FileError{Name: name, Err: fmt.Errorf("gzip: %w", err)}
+			return nil, &FileError{Name: name, Err: err}
 		}
 		data = z
 	} else {

@@ -1,0 +1,352 @@
+package capture
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+)
+
+var (
+	little binary.AppendByteOrder = binary.LittleEndian
+	big    binary.AppendByteOrder = binary.BigEndian
+)
+
+// pcapFile writes frames one second apart.
+func pcapFile(order binary.AppendByteOrder, magic uint32, link uint32, frames ...[]byte) []byte {
+	b := order.AppendUint32(nil, magic)
+	b = order.AppendUint16(b, 2)
+	b = order.AppendUint16(b, 4)
+	b = append(b, make([]byte, 8)...)
+	b = order.AppendUint32(b, 65535)
+	b = order.AppendUint32(b, link)
+	for i, frame := range frames {
+		b = order.AppendUint32(b, uint32(start.Unix())+uint32(i))
+		b = order.AppendUint32(b, 678901)
+		b = order.AppendUint32(b, uint32(len(frame)))
+		b = order.AppendUint32(b, uint32(len(frame)))
+		b = append(b, frame...)
+	}
+	return b
+}
+
+func block(order binary.AppendByteOrder, kind uint32, body ...[]byte) []byte {
+	all := cat(body...)
+	for len(all)%4 != 0 {
+		all = append(all, 0)
+	}
+	size := uint32(len(all) + 12)
+	b := order.AppendUint32(nil, kind)
+	b = order.AppendUint32(b, size)
+	b = append(b, all...)
+	return order.AppendUint32(b, size)
+}
+
+func sectionBlock(order binary.AppendByteOrder) []byte {
+	body := order.AppendUint32(nil, byteOrderMagic)
+	body = order.AppendUint16(body, 1)
+	body = order.AppendUint16(body, 0)
+	return block(order, blockSection, body, bytes.Repeat([]byte{0xff}, 8))
+}
+
+func option(order binary.AppendByteOrder, code uint16, value ...byte) []byte {
+	b := order.AppendUint16(nil, code)
+	b = order.AppendUint16(b, uint16(len(value)))
+	b = append(b, value...)
+	for len(b)%4 != 0 {
+		b = append(b, 0)
+	}
+	return b
+}
+
+func interfaceBlock(order binary.AppendByteOrder, link LinkType, options ...byte) []byte {
+	body := order.AppendUint16(nil, uint16(link))
+	return block(order, blockInterface, body, make([]byte, 6), options)
+}
+
+func packetBlock(order binary.AppendByteOrder, iface uint32, stamp uint64, frame []byte, options ...byte) []byte {
+	b := order.AppendUint32(nil, iface)
+	b = order.AppendUint32(b, uint32(stamp>>32))
+	b = order.AppendUint32(b, uint32(stamp))
+	b = order.AppendUint32(b, uint32(len(frame)))
+	b = order.AppendUint32(b, uint32(len(frame)))
+	b = append(b, frame...)
+	for len(b)%4 != 0 {
+		b = append(b, 0)
+	}
+	return block(order, blockEnhanced, b, options)
+}
+
+func zipped(members ...[]byte) []byte {
+	var out bytes.Buffer
+	for _, m := range members {
+		z := gzip.NewWriter(&out)
+		_, _ = z.Write(m)
+		_ = z.Close()
+	}
+	return out.Bytes()
+}
+
+// readAll returns a line for each Event, and the error that ended the file.
+func readAll(r io.Reader) ([]string, error) {
+	f, err := NewFile("x.pcap", r, newTestDecoder())
+	if err != nil {
+		return nil, err
+	}
+	var (
+		got []string
+		ev  Event
+	)
+	for {
+		if err := f.Next(&ev); err == io.EOF {
+			return got, nil
+		} else if err != nil {
+			return got, err
+		}
+		line := fmt.Sprintf("%d %s %s", ev.Index, ev.Time.Format("05.999999999"), ev.Segment.Payload)
+		if ev.Segment.Link.Interface != 0 || ev.Segment.Sent != 0 {
+			line += fmt.Sprintf(" on %d from %d", ev.Segment.Link.Interface, ev.Segment.Sent)
+		}
+		got = append(got, line)
+	}
+}
+
+var (
+	frameA = ethernet(etherIPv4, ipv4Packet(protoTCP, tcpSegment("a1 NOOP")))
+	frameB = ethernet(etherIPv6, ipv6Packet(protoTCP, tcpSegment("a2 NOOP")))
+	frameU = ethernet(etherIPv4, ipv4Packet(17, tcpSegment("UDP")))
+)
+
+func TestFileFormats(t *testing.T) {
+	micros := uint64(start.UnixMicro())
+	plain := pcapFile(little, magicMicro, 1, frameA, frameU, frameB)
+	want := []string{"1 05.678901 a1 NOOP", "3 07.678901 a2 NOOP"}
+	nano := []string{"1 05.000678901 a1 NOOP", "3 07.000678901 a2 NOOP"}
+	ng := func(o binary.AppendByteOrder) []byte {
+		return cat(sectionBlock(o), interfaceBlock(o, LinkEthernet), block(o, 0x0bad, make([]byte, 5)),
+			packetBlock(o, 0, micros, frameA), packetBlock(o, 0, micros, frameU), packetBlock(o, 0, micros+2e6, frameB))
+	}
+	simple := block(little, blockSimple, little.AppendUint32(nil, uint32(len(frameB))), frameB)
+	obsolete := block(little, blockPacket, make([]byte, 4), little.AppendUint32(nil, uint32(micros>>32)), little.AppendUint32(nil, uint32(micros)),
+		little.AppendUint32(nil, uint32(len(frameA))), little.AppendUint32(nil, uint32(len(frameA))), frameA)
+	modified := cat(pcapFile(little, magicModified, 1), little.AppendUint32(nil, uint32(start.Unix())), little.AppendUint32(nil, 678901),
+		little.AppendUint32(nil, uint32(len(frameA))), little.AppendUint32(nil, uint32(len(frameA))), make([]byte, 8), frameA)
+	for _, tt := range []struct {
+		name string
+		file []byte
+		want []string
+	}{
+		{"pcap", plain, want},
+		{"big endian", pcapFile(big, magicMicro, 1, frameA, frameU, frameB), want},
+		{"nanoseconds", pcapFile(little, magicNano, 1, frameA, frameU, frameB), nano},
+		{"big endian nanoseconds", pcapFile(big, magicNano, 1, frameA, frameU, frameB), nano},
+		{"frame check sequence", pcapFile(little, magicMicro, 1|0x24000000, cat(frameA, make([]byte, 4))), want[:1]},
+		{"modified pcap", modified, want[:1]},
+		{"no packets", pcapFile(little, magicMicro, 1), nil},
+		{"gzip", zipped(plain), want},
+		{"gzip members", zipped(plain[:70], plain[70:100], plain[100:]), want},
+		{"pcapng", ng(little), want},
+		{"big endian pcapng", ng(big), want},
+		{"pcapng in gzip", zipped(ng(little)), want},
+		{"sections of two byte orders", cat(ng(little), ng(big)), []string{want[0], want[1], "4 05.678901 a1 NOOP on 1 from 0", "6 07.678901 a2 NOOP on 1 from 0"}},
+		{"interfaces of two kinds", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), interfaceBlock(little, LinkRaw),
+			packetBlock(little, 1, micros, frameA[14:]), packetBlock(little, 0, micros, frameB)),
+			[]string{"1 05.678901 a1 NOOP on 1 from 0", "2 05.678901 a2 NOOP"}},
+		{"an unsupported interface that is not used", cat(sectionBlock(little), interfaceBlock(little, 147), interfaceBlock(little, LinkRaw), packetBlock(little, 1, micros, frameA[14:])),
+			[]string{"1 05.678901 a1 NOOP on 1 from 0"}},
+		{"nanoseconds and offset", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet, cat(option(little, interfaceTimeUnit, 9), option(little, interfaceTimeShift, 5, 0, 0, 0, 0, 0, 0, 0), option(little, 0))...),
+			packetBlock(little, 0, uint64(start.UnixNano()), frameA)), []string{"1 10.678901 a1 NOOP"}},
+		{"binary time", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet, option(little, interfaceTimeUnit, 0x80|10)...), packetBlock(little, 0, uint64(start.Unix())<<10|512, frameA)), []string{"1 05.5 a1 NOOP"}},
+		{"direction", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet),
+			packetBlock(little, 0, micros, frameA, option(little, packetFlags, 1, 0, 0, 0)...),
+			packetBlock(little, 0, micros, frameB, option(little, packetFlags, 2, 0, 0, 0)...)),
+			[]string{"1 05.678901 a1 NOOP on 0 from 2", "2 05.678901 a2 NOOP on 0 from 1"}},
+		{"obsolete and simple packets", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), obsolete, simple), []string{"1 05.678901 a1 NOOP", "2 05.678901 a2 NOOP"}},
+		{"a long block that is stepped over", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), block(little, 99, make([]byte, 3<<20)), packetBlock(little, 0, micros, frameA)), want[:1]},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, r := range []io.Reader{bytes.NewReader(tt.file), iotest.OneByteReader(bytes.NewReader(tt.file))} {
+				got, err := readAll(r)
+				if err != nil || fmt.Sprintf("%q", got) != fmt.Sprintf("%q", tt.want) {
+					t.Errorf("got %q, %v\nwant %q", got, err, tt.want)
+				}
+			}
+		})
+	}
+}
+
+func TestFileErrors(t *testing.T) {
+	plain := pcapFile(little, magicMicro, 1, frameA)
+	section := sectionBlock(little)
+	eth := cat(section, interfaceBlock(little, LinkEthernet))
+	longRecord := cat(plain, little.AppendUint32(nil, 0), make([]byte, 4), little.AppendUint32(nil, maxRecord+1), make([]byte, 4))
+	packet := packetBlock(little, 0, 0, frameA)
+	flip := func(b []byte, offset int, v byte) []byte { return set(b, offset, v) }
+	many := section
+	for range maxInterfaces + 1 {
+		many = append(many, interfaceBlock(little, LinkEthernet)...)
+	}
+	for _, tt := range []struct {
+		name string
+		file []byte
+		want string
+	}{
+		{"empty", nil, "x.pcap: offset 0: the file is empty"},
+		{"three bytes", []byte("abc"), "x.pcap: offset 0: not a pcap or pcapng file"},
+		{"text", []byte("From alice Thu Jan  1 00:00:00 1970"), "x.pcap: offset 0: not a pcap or pcapng file"},
+		{"text in gzip", zipped([]byte("hello world")), "x.pcap: offset 0: not a pcap or pcapng file"},
+		{"bad gzip", []byte("\x1f\x8b\x99hello world"), "x.pcap: offset 0: gzip: invalid header"},
+		{"empty gzip", zipped(nil), "x.pcap: offset 0: the file is empty"},
+		{"only a magic number", plain[:4], "x.pcap: offset 0: file header cut short"},
+		{"version 3", flip(plain, 4, 3), "x.pcap: offset 0: pcap version 3 is not supported"},
+		{"link type 147", pcapFile(little, magicMicro, 147), "x.pcap: offset 0: link type 147 is not supported"},
+		{"record header cut", cat(plain, make([]byte, 15)), fmt.Sprintf("x.pcap: offset %d: record header cut short", len(plain))},
+		{"record cut", plain[:len(plain)-1], "x.pcap: offset 24: record cut short"},
+		{"insane record length", longRecord, fmt.Sprintf("x.pcap: offset %d: record of 1048577 bytes is longer than any packet", len(plain))},
+		{"gzip header cut", zipped(plain)[:5], "x.pcap: offset 0: gzip header cut short"},
+		{"gzip cut", zipped(plain)[:40], "x.pcap: offset 24: record header cut short"},
+		{"gzip cut in its trailer", zipped(plain)[:len(zipped(plain))-3], fmt.Sprintf("x.pcap: offset %d: record header cut short", len(plain))},
+		{"gzip with a wrong checksum", set(zipped(plain), len(zipped(plain))-8, 1, 2, 3, 4), fmt.Sprintf("x.pcap: offset %d: gzip: invalid checksum", len(plain))},
+
+		{"pcapng magic only", section[:4], "x.pcap: offset 0: block header cut short"},
+		{"section header cut", section[:11], "x.pcap: offset 0: section header cut short"},
+		{"no byte order", flip(section, 8, 0), "x.pcap: offset 0: not a pcap or pcapng file"},
+		{"pcapng version 2", flip(section, 12, 2), "x.pcap: offset 0: pcapng version 2 is not supported"},
+		{"short section", block(little, blockSection, little.AppendUint32(nil, byteOrderMagic)), "x.pcap: offset 0: section header cut short"},
+		{"block length 8", cat(section, little.AppendUint32(nil, 1), little.AppendUint32(nil, 8)), "x.pcap: offset 28: block of impossible length 8"},
+		{"odd block length", cat(section, little.AppendUint32(nil, 1), little.AppendUint32(nil, 21)), "x.pcap: offset 28: block of impossible length 21"},
+		{"insane block length", cat(section, little.AppendUint32(nil, 6), little.AppendUint32(nil, 0xfffffffc)), "x.pcap: offset 28: block of 4294967292 bytes is longer than any packet"},
+		{"insane unknown block", cat(section, little.AppendUint32(nil, 99), little.AppendUint32(nil, 0xfffffffc)), "x.pcap: offset 28: block cut short"},
+		{"lengths that differ", flip(section, 24, 32), "x.pcap: offset 0: block of length 28 ends with length 32"},
+		{"short interface", cat(section, block(little, blockInterface, make([]byte, 4))), "x.pcap: offset 28: interface block cut short"},
+		{"time resolution", cat(section, interfaceBlock(little, 1, option(little, interfaceTimeUnit, 20)...)), "x.pcap: offset 28: time resolution 0x14 is not supported"},
+		{"option beyond its block", cat(section, interfaceBlock(little, 1, 9, 0, 200, 0)), "x.pcap: offset 28: option longer than its block"},
+		{"too many interfaces", many, fmt.Sprintf("x.pcap: offset %d: too many interfaces", len(many)-20)},
+		{"packet without interface", cat(section, packet), "x.pcap: offset 28: packet of interface 0, which is not described"},
+		{"packet of a section before", cat(eth, section, packet), "x.pcap: offset 76: packet of interface 0, which is not described"},
+		{"packet of link type 147", cat(section, interfaceBlock(little, 147), packet), "x.pcap: offset 48: link type 147 is not supported"},
+		{"short packet block", cat(eth, block(little, blockEnhanced, make([]byte, 8))), "x.pcap: offset 48: packet block cut short"},
+		{"packet longer than its block", cat(eth, flip(packet, 20, 255)), "x.pcap: offset 48: packet longer than its block"},
+		{"short simple packet", cat(eth, block(little, blockSimple)), "x.pcap: offset 48: packet block cut short"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := readAll(bytes.NewReader(tt.file))
+			var fileErr *FileError
+			if !errors.As(err, &fileErr) || err.Error() != tt.want {
+				t.Errorf("got  %v\nwant %s", err, tt.want)
+			}
+		})
+	}
+}
+
+// TestFileCutEverywhere: whatever a file is cut at, what came before is kept
+// and the error tells where.
+func TestFileCutEverywhere(t *testing.T) {
+	ng := cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), packetBlock(little, 0, 0, frameA), packetBlock(little, 0, 0, frameB))
+	for name, file := range map[string][]byte{
+		"pcap":   pcapFile(little, magicMicro, 1, frameA, frameB),
+		"pcapng": ng,
+	} {
+		whole := 0
+		for n := range len(file) + 1 {
+			got, err := readAll(bytes.NewReader(file[:n]))
+			if len(got) < whole {
+				t.Fatalf("%s cut at %d: got %d events, want %d or more", name, n, len(got), whole)
+			}
+			whole = len(got)
+			var fileErr *FileError
+			if err != nil && (!errors.As(err, &fileErr) || fileErr.Offset > int64(n) || strings.Contains(err.Error(), "\n")) {
+				t.Errorf("%s cut at %d: got %v", name, n, err)
+			}
+		}
+		if whole != 2 {
+			t.Errorf("%s: got %d events, want 2", name, whole)
+		}
+	}
+	zip := zipped(pcapFile(little, magicMicro, 1, frameA, frameB))
+	for n := range zip {
+		if _, err := readAll(bytes.NewReader(zip[:n])); err == nil {
+			t.Errorf("gzip cut at %d: got no error", n)
+		}
+	}
+}
+
+// TestFileErrorStays: a reader's own error has its place too, and is repeated.
+func TestFileErrorStays(t *testing.T) {
+	broken := errors.New("disk on fire")
+	file := pcapFile(little, magicMicro, 1, frameA)
+	f, err := NewFile("x.pcap", io.MultiReader(bytes.NewReader(file), iotest.ErrReader(broken)), newTestDecoder())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ev Event
+	if err := f.Next(&ev); err != nil {
+		t.Fatalf("first packet: %v", err)
+	}
+	for range 2 {
+		if err := f.Next(&ev); !errors.Is(err, broken) {
+			t.Errorf("got %v, want %v", err, broken)
+		}
+	}
+}
+
+func TestOpenFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "login.pcap")
+	frames := [][]byte{frameA}
+	// A packet of the largest size, and more than the window holds.
+	for range 3 {
+		frames = append(frames, ethernet(etherIPv4, set(ipv4Packet(protoTCP, tcpSegment(strings.Repeat("x", maxRecord-54))), 2, 0, 0)))
+	}
+	if err := os.WriteFile(path, pcapFile(little, magicMicro, 1, frames...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := OpenFile(path, newTestDecoder())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var (
+		ev   Event
+		size int
+	)
+	for err = f.Next(&ev); err == nil; err = f.Next(&ev) {
+		size = len(ev.Segment.Payload)
+	}
+	if err != io.EOF || f.Packets() != 4 || size != maxRecord-54 {
+		t.Errorf("got %d packets, last of %d bytes, %v", f.Packets(), size, err)
+	}
+	if read, total := f.Progress(); read != total || total == 0 {
+		t.Errorf("got progress %d of %d", read, total)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := OpenFile(path+".none", newTestDecoder()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v, want %v", err, os.ErrNotExist)
+	}
+}
+
+// TestFileDoubtBeforePacket: two events of one frame have its number.
+func TestFileDoubtBeforePacket(t *testing.T) {
+	fragment := fragments4(7, tcpSegment(loginLine), 24)[0]
+	file := pcapFile(little, magicMicro, 101, fragment, ipv4Reply(reply("+OK")), ipv4Reply(reply("+OK")))
+	f, err := NewFile("x.pcap", bytes.NewReader(file), newTestDecoder())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	var ev Event
+	for f.Next(&ev) == nil {
+		got = append(got, fmt.Sprint(ev.Kind, ev.Index, ev.Time.Sub(start).Round(time.Second)))
+	}
+	if want := "[1 2 1s 0 2 1s 0 3 2s]"; fmt.Sprint(got) != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
