@@ -1,0 +1,162 @@
+package capture
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"relaygate/authz"
+	"relaygate/bpf"
+)
+
+// Ring is the live tap as a Source. Its Events name connections by cookie: a
+// connection's Opened comes before its segments, its Closed after them. Behind
+// a REDIRECT rule the ports of its segments differ from those of Conn, so who
+// joins them goes by Cookie and Sent.
+//
+// Only one goroutine may use a Ring, but for Wake.
+type Ring struct {
+	tap     records
+	decoder *Decoder
+	rec     bpf.Record
+	clock   ktimeClock
+	index   uint64
+}
+
+// records is the part of *bpf.Reader that a Ring needs.
+type records interface {
+	Next(*bpf.Record) error
+	SetDeadline(time.Time)
+	Wake()
+}
+
+// NewRing makes a Source of the tap's records. The tap stays the caller's to
+// close.
+func NewRing(tap *bpf.Tap) *Ring { return newRing(tap.Reader(), sampleKtime) }
+
+func newRing(tap records, sample func() (ktime uint64, wall time.Time)) *Ring {
+	// The kernel picked the sockets; a port in a packet may be another one.
+	var all PortSet
+	for i := range all.bits {
+		all.bits[i] = ^uint64(0)
+	}
+	return &Ring{tap: tap, decoder: NewDecoder(&all), clock: ktimeClock{sample: sample}}
+}
+
+// SetDeadline bounds how long Next waits when there is nothing; the zero time
+// removes the bound. It does not hold back records that are there.
+func (r *Ring) SetDeadline(t time.Time) { r.tap.SetDeadline(t) }
+
+// Wake makes the waiting Next, or the next one, return os.ErrDeadlineExceeded
+// at once. Any goroutine may call it while the tap is open.
+func (r *Ring) Wake() { r.tap.Wake() }
+
+// Next waits for an Event. It returns os.ErrDeadlineExceeded if there is none
+// at the deadline, or after Wake.
+func (r *Ring) Next(ev *Event) error {
+	for {
+		if r.decoder.More(ev) {
+			r.mark(ev)
+			return nil
+		}
+		if err := r.tap.Next(&r.rec); err != nil {
+			return fmt.Errorf("read the tap: %w", err)
+		}
+		if r.event(ev) {
+			return nil
+		}
+	}
+}
+
+// Close does nothing: the tap is not the Ring's.
+func (r *Ring) Close() error { return nil }
+
+// Stats says what could not be decoded.
+func (r *Ring) Stats() DecodeStats { return r.decoder.Stats() }
+
+// event makes an Event of the record, or returns false if it says nothing.
+func (r *Ring) event(ev *Event) bool {
+	r.index++
+	t := r.clock.wall(r.rec.Time)
+	if r.rec.Kind == bpf.Packet {
+		if !r.decoder.IP(r.rec.Data, r.rec.WireLen, t, ev) {
+			return false
+		}
+		r.mark(ev)
+		return true
+	}
+	*ev = Event{
+		Time:  t,
+		Index: r.index,
+		Conn: authz.Conn{
+			Client: r.rec.Client,
+			Server: r.rec.Server,
+			Cookie: r.rec.Cookie,
+			Netns:  r.rec.Netns,
+		},
+	}
+	switch r.rec.Kind {
+	case bpf.Opened:
+		ev.Kind = Opened
+		ev.ClientISN, ev.ServerISN = r.rec.ClientISN, r.rec.ServerISN
+		ev.Trusted = r.rec.Reason == bpf.None
+		ev.Reason = r.openedReason()
+	case bpf.Closed:
+		ev.Kind = Closed
+	case bpf.Lost:
+		ev.Kind = Lost
+		ev.Reason = r.rec.Reason.String()
+	default:
+		return false
+	}
+	return true
+}
+
+// openedReason names the owner where it is the owner who is not trusted.
+func (r *Ring) openedReason() string {
+	if r.rec.Reason == bpf.ForeignOwner {
+		return fmt.Sprintf("%v (uid %d)", r.rec.Reason, r.rec.UID)
+	}
+	return r.rec.Reason.String()
+}
+
+// mark says of a decoded packet what only the tap knows.
+func (r *Ring) mark(ev *Event) {
+	ev.Index = r.index
+	ev.Segment.Cookie = r.rec.Cookie
+	ev.Segment.Sent = SenderOutside
+	if r.rec.Egress {
+		ev.Segment.Sent = SenderHost
+	}
+}
+
+// resample is how old the relation of the two clocks may get: the wall clock
+// is set and slewed, and only CLOCK_MONOTONIC stops in suspend, in ns.
+const resample = uint64(time.Second)
+
+// ktimeClock turns the programs' bpf_ktime_get_ns, which is CLOCK_MONOTONIC
+// (not CLOCK_BOOTTIME), into wall-clock time.
+type ktimeClock struct {
+	sample func() (ktime uint64, wall time.Time)
+	ktime  uint64
+	at     time.Time
+}
+
+func (c *ktimeClock) wall(ktime uint64) time.Time {
+	if c.at.IsZero() || ktime > c.ktime+resample {
+		c.ktime, c.at = c.sample()
+	}
+	// Records are older than the sample, or less than resample younger.
+	return c.at.Add(time.Duration(int64(ktime - c.ktime)))
+}
+
+// sampleKtime reads both clocks. Without CLOCK_MONOTONIC, which every Linux
+// has, all times are those of the sample.
+func sampleKtime() (uint64, time.Time) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0, time.Now().Round(0)
+	}
+	return uint64(ts.Nano()), time.Now().Round(0)
+}
