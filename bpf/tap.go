@@ -51,13 +51,18 @@ func Load(o Options) (*Tap, error) {
 		return nil, fmt.Errorf("lift the memory limit for BPF maps: %w", err)
 	}
 	t := &Tap{}
-	if err := t.load(o); err != nil {
+	err := t.prepare(o)
+	if err == nil {
+		err = t.attach(o.Cgroup)
+	}
+	if err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil
 }
 
-func (t *Tap) load(o Options) error {
+// prepare loads the programs and sets what they follow.
+func (t *Tap) prepare(o Options) error {
 	spec, err := loadTap()
 	if err != nil {
 		return fmt.Errorf("read the tap's programs: %w", err)
@@ -75,10 +80,7 @@ func (t *Tap) load(o Options) error {
 	if t.reader, err = newReader(t.objs.Packets, t.objs.Events); err != nil {
 		return err
 	}
-	if err := errors.Join(t.SetPorts(o.Ports), t.SetOwners(o.Owners), t.SetNetns(o.Netns)); err != nil {
-		return err
-	}
-	return t.attach(o.Cgroup)
+	return errors.Join(t.SetPorts(o.Ports), t.SetOwners(o.Owners), t.SetNetns(o.Netns))
 }
 
 // attach attaches sockops last: who is followed is followed from its first

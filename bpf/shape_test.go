@@ -1,0 +1,361 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
+)
+
+// The programs run here on crafted packets without a network. The kernel gives
+// each such run a socket of its own, with local port 0 and a fresh cookie.
+
+// tcpFlags are the control bits of RFC 9293 §3.1.
+const (
+	fin = 1 << iota
+	syn
+	rst
+	psh
+	ack
+)
+
+// ethernet is the header that a test run wants before the IP header.
+func ethernet(etherType uint16) []byte {
+	return binary.BigEndian.AppendUint16(make([]byte, 12), etherType)
+}
+
+func tcp(flags byte, options, payload int) []byte {
+	b := make([]byte, 20+options+payload)
+	b[12], b[13] = byte(20+options)/4<<4, flags
+	for i := range payload {
+		b[20+options+i] = 'x'
+	}
+	return b
+}
+
+func ip4(proto byte, options int, body []byte) []byte {
+	b := make([]byte, 20+options)
+	b[0], b[8], b[9] = 0x40|byte(20+options)/4, 64, proto
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)+len(body)))
+	return append(append(ethernet(0x0800), b...), body...)
+}
+
+func ip6(next byte, body []byte) []byte {
+	b := make([]byte, 40)
+	b[0], b[6], b[7] = 0x60, next, 64
+	binary.BigEndian.PutUint16(b[4:], uint16(len(body)))
+	return append(append(ethernet(0x86dd), b...), body...)
+}
+
+// destinationOptions is an empty options header before TCP (RFC 8200 §4.6).
+func destinationOptions(body []byte) []byte {
+	return append([]byte{6, 0, 1, 4, 0, 0, 0, 0}, body...)
+}
+
+// bench is a loaded tap that is not attached to anything.
+type bench struct {
+	*Tap
+	first uint64 // cookies of the next test runs start about here
+}
+
+// newBench loads the programs and stays on one CPU, whose next cookies it can
+// therefore tell.
+func newBench(t testing.TB, ringBytes uint32) *bench {
+	t.Helper()
+	bpftest.RequireRoot(t)
+	runtime.LockOSThread()
+	t.Cleanup(runtime.UnlockOSThread)
+	var old, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &old); err != nil {
+		t.Fatal(err)
+	}
+	cpu := 0
+	for !old.IsSet(cpu) {
+		cpu++
+	}
+	one.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.SchedSetaffinity(0, &old) })
+
+	b := &bench{Tap: &Tap{}}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := b.prepare(Options{Ports: []uint16{0}, RingBytes: ringBytes}); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// expect makes entries in state for the cookies of the next runs.
+func (b *bench) expect(t testing.TB, flow tapFlow) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Close(fd); err != nil {
+		t.Fatal(err)
+	}
+	b.first = cookie
+	// Other programs of this CPU take some of them.
+	for i := range uint64(256) {
+		if err := b.objs.Flows.Put(cookie+i, &flow); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// run runs a program on a packet and returns what came out.
+func (b *bench) run(t testing.TB, prog *ebpf.Program, packet []byte) []Record {
+	t.Helper()
+	verdict, err := prog.Run(&ebpf.RunOptions{Data: packet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if verdict != 1 {
+		t.Errorf("verdict is %d: the packet would be dropped", verdict)
+	}
+	return b.drain(t)
+}
+
+func (b *bench) drain(t testing.TB) []Record {
+	t.Helper()
+	b.reader.SetDeadline(time.Unix(1, 0))
+	var all []Record
+	for {
+		var rec Record
+		err := b.reader.Next(&rec)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec.Data = append([]byte(nil), rec.Data...)
+		all = append(all, rec)
+	}
+}
+
+func TestPacketShapes(t *testing.T) {
+	b := newBench(t, 0)
+	in, out := b.objs.RelaygateIn, b.objs.RelaygateOut
+	reading := tapFlow{State: tapFlowStateREADING}
+	for _, test := range []struct {
+		name   string
+		prog   *ebpf.Program
+		flow   tapFlow
+		packet []byte
+		want   bool
+	}{
+		{"client: acknowledgement", in, reading, ip4(6, 0, tcp(ack, 12, 0)), false},
+		{"client: SYN", in, reading, ip4(6, 0, tcp(syn, 20, 0)), false},
+		{"client: RST", in, reading, ip4(6, 0, tcp(rst, 0, 0)), false},
+		{"client: UDP", in, reading, ip4(17, 0, tcp(ack, 0, 9)), false},
+		{"client: IPv6, acknowledgement", in, reading, ip6(6, tcp(ack, 12, 0)), false},
+		{"client: IPv6, UDP", in, reading, ip6(17, tcp(ack, 0, 9)), false},
+		{"client: IPv6, no next header", in, reading, ip6(59, tcp(ack, 0, 9)), false},
+		{"client: too short for TCP", in, reading, ip4(6, 0, tcp(ack, 0, 0)[:12]), false},
+		{"client: ARP", in, reading, append(ethernet(0x0806), make([]byte, 28)...), false},
+		{"client: connection is opening", in, tapFlow{State: tapFlowStateOPENING}, ip4(6, 0, tcp(ack, 0, 9)), false},
+		{"client: verdict is there", in, tapFlow{State: tapFlowStateDONE}, ip4(6, 0, tcp(ack, 0, 9)), false},
+		{"client: lost", in, tapFlow{State: tapFlowStateLOST}, ip4(6, 0, tcp(ack, 0, 9)), false},
+		{"client: payload", in, reading, ip4(6, 0, tcp(ack, 0, 1)), true},
+		{"client: payload behind options", in, reading, ip4(6, 8, tcp(ack, 40, 1)), true},
+		{"client: FIN", in, reading, ip4(6, 0, tcp(fin|ack, 0, 0)), true},
+		{"client: data offset beyond the packet, FIN", in, reading, ip4(6, 0, append(tcp(0, 0, 0)[:12], 0xf0, fin, 0, 0, 0, 0, 0, 0)), true},
+		{"client: IPv6, payload", in, reading, ip6(6, tcp(ack, 0, 1)), true},
+		{"client: IPv6, FIN", in, reading, ip6(6, tcp(fin|ack, 0, 0)), true},
+		{"client: IPv6, extension header", in, reading, ip6(60, destinationOptions(tcp(ack, 0, 1))), true},
+		{"server: acknowledgement", out, reading, ip4(6, 0, tcp(ack, 12, 0)), true},
+		{"server: payload", out, reading, ip4(6, 0, tcp(psh|ack, 12, 9)), true},
+		{"server: RST", out, reading, ip4(6, 0, tcp(rst, 0, 0)), true},
+		{"server: IPv6, payload", out, reading, ip6(6, tcp(psh|ack, 12, 9)), true},
+		{"server: UDP", out, reading, ip4(17, 0, tcp(ack, 0, 9)), false},
+		{"server: verdict is there", out, tapFlow{State: tapFlowStateDONE}, ip4(6, 0, tcp(ack, 0, 9)), false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b.expect(t, test.flow)
+			got := b.run(t, test.prog, test.packet)
+			if !test.want {
+				if len(got) != 0 {
+					t.Errorf("records are %+v, want none", got)
+				}
+				return
+			}
+			if len(got) != 1 || got[0].Kind != Packet {
+				t.Fatalf("records are %+v, want one packet", got)
+			}
+			packet := test.packet[14:]
+			if string(got[0].Data) != string(packet) || got[0].WireLen != len(packet) {
+				t.Errorf("packet is %x of %d bytes, want %x", got[0].Data, got[0].WireLen, packet)
+			}
+			if egress := test.prog == out; got[0].Egress != egress {
+				t.Errorf("egress is %v, want %v", got[0].Egress, egress)
+			}
+			if got[0].Cookie < b.first || got[0].Cookie >= b.first+256 {
+				t.Errorf("cookie is %d, want one from %d", got[0].Cookie, b.first)
+			}
+		})
+	}
+}
+
+func TestPortNotWatched(t *testing.T) {
+	b := newBench(t, 0)
+	if err := b.SetPorts([]uint16{143}); err != nil {
+		t.Fatal(err)
+	}
+	b.expect(t, tapFlow{State: tapFlowStateREADING})
+	if got := b.run(t, b.objs.RelaygateIn, ip4(6, 0, tcp(ack, 0, 9))); len(got) != 0 {
+		t.Errorf("records are %+v, want none", got)
+	}
+}
+
+// TestSizeClasses takes packets around the sizes of the records.
+func TestSizeClasses(t *testing.T) {
+	b := newBench(t, 0)
+	for _, size := range []int{41, 95, 96, 97, 479, 480, 481, 2015, 2016, 2017, 3500} {
+		b.expect(t, tapFlow{State: tapFlowStateREADING})
+		packet := ip4(6, 0, tcp(ack, 0, size-40))
+		got := b.run(t, b.objs.RelaygateOut, packet)
+		if len(got) != 1 || string(got[0].Data) != string(packet[14:]) || got[0].WireLen != size {
+			t.Errorf("%d bytes: records are %+v", size, got)
+		}
+	}
+}
+
+func TestBudgets(t *testing.T) {
+	const unansweredMax, flowMax = 8192, 256 * 1024
+	payload := ip4(6, 0, tcp(ack, 0, 100))
+	for _, test := range []struct {
+		name    string
+		egress  bool
+		ring    uint32
+		flow    tapFlow
+		want    Kind
+		reason  Reason
+		counted func(Counters) uint64
+	}{
+		{
+			"client: just within", false, 0,
+			tapFlow{State: tapFlowStateREADING, Unanswered: unansweredMax - 100}, Packet, None, nil,
+		},
+		{
+			"client: too much unanswered", false, 0,
+			tapFlow{State: tapFlowStateREADING, Unanswered: unansweredMax - 99}, Lost, Unanswered,
+			func(c Counters) uint64 { return c.Unanswered },
+		},
+		{
+			"client: counter beyond its bound", false, 0,
+			tapFlow{State: tapFlowStateREADING, Unanswered: unansweredMax + 1000}, Lost, Unanswered,
+			func(c Counters) uint64 { return c.Unanswered },
+		},
+		{
+			"server: answers", true, 0,
+			tapFlow{State: tapFlowStateREADING, Unanswered: unansweredMax}, Packet, None, nil,
+		},
+		{
+			"both: just within", true, 0,
+			tapFlow{State: tapFlowStateREADING, Total: flowMax - 172}, Packet, None, nil,
+		},
+		{
+			"both: too much", true, 0,
+			tapFlow{State: tapFlowStateREADING, Total: flowMax - 171}, Lost, FlowFull,
+			func(c Counters) uint64 { return c.FlowFull },
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t, test.ring)
+			b.expect(t, test.flow)
+			prog := b.objs.RelaygateIn
+			if test.egress {
+				prog = b.objs.RelaygateOut
+			}
+			got := b.run(t, prog, payload)
+			if len(got) != 1 || got[0].Kind != test.want || got[0].Reason != test.reason {
+				t.Fatalf("records are %+v, want one of kind %d, reason %q", got, test.want, test.reason)
+			}
+			var flow tapFlow
+			if err := b.objs.Flows.Lookup(got[0].Cookie, &flow); err != nil {
+				t.Fatal(err)
+			}
+			if lost := flow.State == tapFlowStateLOST; lost != (test.want == Lost) {
+				t.Errorf("entry is %+v after a record of kind %d", flow, test.want)
+			}
+			if test.egress && test.want == Packet && flow.Unanswered != 0 {
+				t.Errorf("%d bytes unanswered after an answer", flow.Unanswered)
+			}
+			counters, err := b.Counters()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.counted != nil && test.counted(counters) != 1 {
+				t.Errorf("not counted: %+v", counters)
+			}
+		})
+	}
+}
+
+// TestRingFull fills a small ring with nobody reading.
+func TestRingFull(t *testing.T) {
+	b := newBench(t, uint32(os.Getpagesize()))
+	packet := ip4(6, 0, tcp(ack, 0, 1400))
+	for range 2 {
+		b.expect(t, tapFlow{State: tapFlowStateREADING})
+		if _, err := b.objs.RelaygateOut.Run(&ebpf.RunOptions{Data: packet}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := b.drain(t)
+	if len(got) != 2 || got[0].Kind != Packet || got[1].Kind != Lost || got[1].Reason != RingFull {
+		t.Errorf("records are %+v, want a packet and a Lost", got)
+	}
+	if counters, err := b.Counters(); err != nil || counters.RingFull != 1 {
+		t.Errorf("counters are %+v, %v", counters, err)
+	}
+}
+
+func BenchmarkPrograms(b *testing.B) {
+	t := newBench(b, 0)
+	packet := ip4(6, 0, tcp(ack, 12, 60))
+	run := func(b *testing.B) {
+		b.Helper()
+		const repeat = 1_000_000
+		_, took, err := t.objs.RelaygateIn.Benchmark(packet, repeat, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(took.Nanoseconds()), "ns/packet")
+	}
+	b.Run("other port", func(b *testing.B) {
+		if err := t.SetPorts(nil); err != nil {
+			b.Fatal(err)
+		}
+		run(b)
+	})
+	b.Run("watched port, no entry", func(b *testing.B) {
+		if err := t.SetPorts([]uint16{0}); err != nil {
+			b.Fatal(err)
+		}
+		run(b)
+	})
+	b.Run("after the verdict", func(b *testing.B) {
+		t.expect(b, tapFlow{State: tapFlowStateDONE})
+		run(b)
+	})
+}
