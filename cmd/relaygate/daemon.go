@@ -1,0 +1,68 @@
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon"
+)
+
+func runCommand(e *env) *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "run [--config FILE]",
+		Short: "Watch, grant and guard the gate, until SIGTERM",
+		Args:  cobra.NoArgs,
+		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(path)
+			if err != nil {
+				return err
+			}
+			return daemon.Run(cmd.Context(), daemon.Options{Config: cfg, Version: version, Log: e.Stderr})
+		}),
+	}
+	cmd.Flags().StringVar(&path, "config", "", "the configuration `FILE` (default "+defaultConfig+", if it is there)")
+	return cmd
+}
+
+const defaultConfig = "/etc/relaygate/relaygate.toml"
+
+// loadConfig reads the file that was named, else the usual one, else takes the
+// defaults, which open and close nothing.
+func loadConfig(path string) (*config.Config, error) {
+	if path == "" {
+		if _, err := os.Stat(defaultConfig); os.IsNotExist(err) {
+			return config.Default()
+		}
+		path = defaultConfig
+	}
+	return config.Load(path)
+}
+
+// clientFlags are those of the verbs that ask the daemon.
+type clientFlags struct {
+	socket string
+	json   bool
+}
+
+func (f *clientFlags) add(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().StringVar(&f.socket, "socket", "", "the daemon's control socket at this `PATH` (default $RELAYGATE_SOCKET, else "+defaultSocket+")")
+	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON")
+	return cmd
+}
+
+const defaultSocket = "/run/relaygate/control.sock"
+
+func (f *clientFlags) client(e *env) *control.Client {
+	path := f.socket
+	if path == "" {
+		path = e.Getenv("RELAYGATE_SOCKET")
+	}
+	if path == "" {
+		path = defaultSocket
+	}
+	return control.NewClient(path)
+}

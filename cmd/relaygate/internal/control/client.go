@@ -1,0 +1,106 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Client asks a daemon through its socket.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+// NewClient makes a client; it connects when it is asked something.
+func NewClient(socket string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", socket)
+	}
+	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{DialContext: dial}}}
+}
+
+// Status asks for the status.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	return s, c.get(ctx, "/v1/status", &s)
+}
+
+// Grants asks for the list of grants.
+func (c *Client) Grants(ctx context.Context) (g []Grant, err error) {
+	return g, c.get(ctx, "/v1/grants", &g)
+}
+
+// Why asks for the story of an address.
+func (c *Client) Why(ctx context.Context, a netip.Addr) (s Story, err error) {
+	return s, c.get(ctx, "/v1/why?address="+url.QueryEscape(a.String()), &s)
+}
+
+// Watch calls each with one line of JSON per event until ctx is done or the
+// daemon ends.
+func (c *Client) Watch(ctx context.Context, each func(line []byte) error) error {
+	body, err := c.open(ctx, "/v1/watch")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	lines := bufio.NewScanner(body)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		if err := each(lines.Bytes()); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return nil // the person who watches has seen enough
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("watch: %w", err)
+	}
+	return errors.New("relaygate has ended")
+}
+
+func (c *Client) get(ctx context.Context, path string, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	body, err := c.open(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	if err := json.NewDecoder(body).Decode(into); err != nil {
+		return fmt.Errorf("read relaygate's answer: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) open(ctx context.Context, path string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://relaygate"+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask relaygate: %w", err)
+	}
+	res, err := c.http.Do(req)
+	var op *net.OpError
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("the control socket %s is for root and its group", c.socket)
+	case errors.As(err, &op) && op.Op == "dial":
+		return nil, fmt.Errorf("is relaygate running? cannot connect to %s: %w", c.socket, op.Err)
+	case err != nil:
+		return nil, fmt.Errorf("ask relaygate: %w", err)
+	}
+	if res.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
+		return nil, errors.Join(fmt.Errorf("relaygate answers: %s", strings.TrimSpace(string(text))), res.Body.Close())
+	}
+	return res.Body, nil
+}

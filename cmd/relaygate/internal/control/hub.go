@@ -1,0 +1,108 @@
+package control
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Hub hands events to watchers. Publishing never blocks: a watcher that is too
+// slow loses events and is told how many.
+type Hub struct {
+	mu       sync.Mutex
+	watchers map[*watcher]struct{}
+}
+
+type watcher struct {
+	lines   chan []byte
+	dropped uint64
+}
+
+// watchQueue bounds what one watcher may be behind, in events.
+const watchQueue = 1024
+
+// NewHub makes a hub without watchers.
+func NewHub() *Hub { return &Hub{watchers: make(map[*watcher]struct{})} }
+
+// Publish hands v, in JSON, to everybody who watches.
+func (h *Hub) Publish(now time.Time, v any) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.watchers) == 0 {
+		return
+	}
+	line, err := json.Marshal(v)
+	if err != nil {
+		line, _ = json.Marshal(Event{Event: "drop", Time: Time{now}, Reason: "an event could not be encoded"})
+	}
+	for w := range h.watchers {
+		w.send(now, append(line, '\n'))
+	}
+}
+
+// send queues a line; the first that finds room again is preceded by the count
+// of those that did not.
+func (w *watcher) send(now time.Time, line []byte) {
+	if w.dropped > 0 && len(w.lines) < cap(w.lines)-1 {
+		note, err := json.Marshal(Event{Event: "drop", Time: Time{now},
+			Reason: fmt.Sprintf("this watcher was too slow for %d events", w.dropped)})
+		if err == nil {
+			w.lines <- append(note, '\n')
+			w.dropped = 0
+		}
+	}
+	if w.dropped > 0 {
+		w.dropped++
+		return
+	}
+	select {
+	case w.lines <- line:
+	default:
+		w.dropped++
+	}
+}
+
+func (h *Hub) add() (*watcher, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.watchers) >= maxWatchers {
+		return nil, false
+	}
+	w := &watcher{lines: make(chan []byte, watchQueue)}
+	h.watchers[w] = struct{}{}
+	return w, true
+}
+
+func (h *Hub) remove(w *watcher) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.watchers, w)
+}
+
+// serve streams lines until the client leaves.
+func (h *Hub) serve(rw http.ResponseWriter, r *http.Request) {
+	w, ok := h.add()
+	if !ok {
+		http.Error(rw, "too many watchers", http.StatusServiceUnavailable)
+		return
+	}
+	defer h.remove(w)
+	rc := http.NewResponseController(rw)
+	rw.Header().Set("Content-Type", "application/x-ndjson")
+	rw.WriteHeader(http.StatusOK)
+	for {
+		if rc.SetWriteDeadline(time.Now().Add(writeTimeout)) != nil || rc.Flush() != nil {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case line := <-w.lines:
+			if _, err := rw.Write(line); err != nil {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,146 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Daemon answers what the socket is asked. Its methods may be called from many
+// goroutines.
+type Daemon interface {
+	Status(context.Context) (Status, error)
+	Grants(context.Context) ([]Grant, error)
+	Why(context.Context, netip.Addr) (Story, error)
+}
+
+// ErrRunning: another daemon holds the socket.
+var ErrRunning = errors.New("another relaygate is running")
+
+// Listen makes the socket at path, mode 0660. A socket that a dead daemon left
+// is replaced; a file of another kind never. The lock beside it decides between
+// two daemons that start at once.
+func Listen(path string) (*Listener, error) {
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the control socket: %w", err)
+	}
+	l, err := listen(path, lock)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return &Listener{UnixListener: l, lock: lock}, nil
+}
+
+func listen(path string, lock *os.File) (*net.UnixListener, error) {
+	err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("%w (it holds %s)", ErrRunning, path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock the control socket: %w", err)
+	}
+	switch info, err := os.Lstat(path); {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("look at the control socket: %w", err)
+	case info.Mode()&os.ModeSocket == 0:
+		return nil, fmt.Errorf("%s is there and is no socket", path)
+	default:
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("remove the stale control socket: %w", err)
+		}
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("listen on the control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		return nil, errors.Join(fmt.Errorf("set the mode of the control socket: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// Listener is the control socket and the lock that keeps others away.
+type Listener struct {
+	*net.UnixListener
+	lock *os.File
+}
+
+// Close removes the socket.
+func (l *Listener) Close() error {
+	return errors.Join(l.UnixListener.Close(), l.lock.Close())
+}
+
+// The bounds of the socket.
+const (
+	maxHeader    = 8 << 10
+	readTimeout  = 5 * time.Second
+	writeTimeout = 10 * time.Second
+	maxWatchers  = 32
+)
+
+// Serve answers on l until ctx is done.
+func Serve(ctx context.Context, l net.Listener, d Daemon, hub *Hub) error {
+	srv := &http.Server{
+		Handler:           handler(d, hub),
+		ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: readTimeout,
+		MaxHeaderBytes: maxHeader,
+		BaseContext:    func(net.Listener) context.Context { return ctx },
+		ConnContext:    withPeer,
+	}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the control socket: %w", err)
+	}
+	return nil
+}
+
+func handler(d Daemon, hub *Hub) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
+		s, err := d.Status(r.Context())
+		reply(w, s, err)
+	})
+	mux.HandleFunc("GET /v1/grants", func(w http.ResponseWriter, r *http.Request) {
+		g, err := d.Grants(r.Context())
+		reply(w, g, err)
+	})
+	mux.HandleFunc("GET /v1/why", func(w http.ResponseWriter, r *http.Request) {
+		addr, err := netip.ParseAddr(r.URL.Query().Get("address"))
+		if err != nil || addr.Zone() != "" {
+			http.Error(w, "that is no address", http.StatusBadRequest)
+			return
+		}
+		s, err := d.Why(r.Context(), addr.Unmap())
+		reply(w, s, err)
+	})
+	mux.HandleFunc("GET /v1/watch", func(w http.ResponseWriter, r *http.Request) { hub.serve(w, r) })
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !mayRead(r.Context()) {
+			http.Error(w, "only root and its group may ask", http.StatusForbidden)
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, 1<<16)
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func reply(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	// An error here is the client's leaving.
+	_ = json.NewEncoder(w).Encode(v)
+}

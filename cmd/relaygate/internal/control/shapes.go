@@ -1,0 +1,185 @@
+package control
+
+import (
+	"net/netip"
+
+	"relaygate/authz"
+	"relaygate/authz/grant"
+)
+
+// Grant is one line of list --json.
+type Grant struct {
+	Address  *netip.Addr   `json:"address,omitempty"`
+	Prefix   *netip.Prefix `json:"prefix,omitempty"`
+	Since    Time          `json:"since"`
+	Expires  Time          `json:"expires"` // null: never
+	Users    []Text        `json:"users"`
+	Logins   int           `json:"logins"`
+	Sessions int           `json:"sessions"`
+	Source   string        `json:"source"`
+	Protocol string        `json:"protocol"`
+	TLS      bool          `json:"tls"`
+}
+
+// NewGrant is g's shape.
+func NewGrant(g *grant.Grant) Grant {
+	out := Grant{
+		Since: Time{g.Since}, Expires: Time{g.Expires}, Users: []Text{}, Logins: g.Logins,
+		Source: g.Source.String(), TLS: g.TLS,
+	}
+	if g.Protocol != 0 {
+		out.Protocol = g.Protocol.String()
+	}
+	if g.Prefix.IsSingleIP() {
+		a := g.Prefix.Addr()
+		out.Address = &a
+	} else {
+		p := g.Prefix
+		out.Prefix = &p
+	}
+	for _, u := range g.Users {
+		if u.Name != "" {
+			out.Users = append(out.Users, Text(u.Name))
+		}
+	}
+	return out
+}
+
+// Name is the address or prefix as text.
+func (g *Grant) Name() string {
+	if g.Address != nil {
+		return g.Address.String()
+	}
+	if g.Prefix != nil {
+		return g.Prefix.String()
+	}
+	return ""
+}
+
+// Event is one thing that happened, as why and watch print it.
+type Event struct {
+	Event     string `json:"event"`
+	Time      Time   `json:"time"`
+	Client    string `json:"client,omitempty"`
+	Port      uint16 `json:"client_port,omitempty"`
+	Server    string `json:"server,omitempty"`
+	Protocol  string `json:"protocol,omitempty"`
+	Mechanism Text   `json:"mechanism,omitempty"`
+	User      Text   `json:"user,omitempty"`
+	Answer    Text   `json:"answer,omitempty"`
+	TLS       bool   `json:"tls,omitempty"`
+	Until     *Time  `json:"until,omitempty"`
+	// Count, First: a repeated event is kept once; Time is its last time.
+	Count  int    `json:"count,omitempty"`
+	First  *Time  `json:"first,omitempty"`
+	Reason string `json:"reason"`
+}
+
+// Story is what why tells.
+type Story struct {
+	Address netip.Addr `json:"address"`
+	Granted bool       `json:"granted"`
+	// Reason says in words why the address may relay, or why not.
+	Reason string  `json:"reason"`
+	Grant  *Grant  `json:"grant,omitempty"`
+	Events []Event `json:"events"`
+}
+
+// Status is what status tells.
+type Status struct {
+	Version string `json:"version"`
+	Now     Time   `json:"now"`
+	Since   Time   `json:"since"`
+	// Problems are what a person should look at, in words.
+	Problems []string `json:"problems"`
+	Tap      Tap      `json:"tap"`
+	Logins   uint64   `json:"logins"`
+	Refused  uint64   `json:"refused"`
+	Tainted  uint64   `json:"tainted"`
+	// Encrypted connections show nothing.
+	Encrypted uint64 `json:"encrypted"`
+	Grants    int    `json:"grants"`
+	Gate      Gate   `json:"gate"`
+	Files     []File `json:"files"`
+	// Drops counts what was left out for a bound, by the bound's name.
+	Drops map[string]uint64 `json:"drops"`
+}
+
+// Tap is the live tap.
+type Tap struct {
+	Kind  string   `json:"kind"`
+	Where string   `json:"where"`
+	POP3  []uint16 `json:"pop3"`
+	IMAP  []uint16 `json:"imap"`
+	// Flows are open now; Opened since the start; Untrusted were not believed.
+	Flows     uint64 `json:"flows"`
+	Opened    uint64 `json:"opened"`
+	Untrusted uint64 `json:"untrusted"`
+	Packets   uint64 `json:"packets"`
+}
+
+// Gate is the nftables table.
+type Gate struct {
+	Mode  string   `json:"mode"`
+	Ports []uint16 `json:"ports"`
+	// Up is false while the table is known to be missing.
+	Up       bool   `json:"up"`
+	Adds     uint64 `json:"adds"`
+	Errors   uint64 `json:"errors"`
+	Losses   uint64 `json:"losses"`
+	Rebuilds uint64 `json:"rebuilds"`
+	// LastLoss says in words what happened to the table last.
+	LastLoss   string `json:"last_loss"`
+	LastLossAt Time   `json:"last_loss_at"`
+	// LastError is the last failure to write to it.
+	LastError string `json:"last_error"`
+	// Login to element acknowledged: the last and the longest.
+	LastDelay Duration `json:"last_delay"`
+	MaxDelay  Duration `json:"max_delay"`
+}
+
+// File is one compatibility file.
+type File struct {
+	Path    string `json:"path"`
+	Written Time   `json:"written"`
+	Error   string `json:"error"`
+}
+
+// NewEvent is the shape of an event of the journal.
+func NewEvent(e *authz.Event) Event {
+	out := Event{
+		Event: e.Kind.String(), Time: Time{e.Last}, Client: authz.PrefixString(e.Prefix),
+		Mechanism: Text(e.Mechanism), User: Text(e.User), Answer: Text(e.Answer), TLS: e.TLS, Reason: e.Reason,
+	}
+	if e.Conn.Client.IsValid() {
+		out.Client, out.Port = e.Conn.Client.Addr().String(), e.Conn.Client.Port()
+		out.Server, out.Protocol = e.Conn.Server.String(), e.Conn.Service.Protocol.String()
+	}
+	if !e.Until.IsZero() {
+		out.Until = &Time{e.Until}
+	}
+	if e.Count > 1 {
+		out.Count, out.First = e.Count, &Time{e.Time}
+	}
+	return out
+}
+
+// NewChange is the shape of a change of the grants, named as watch names it.
+func NewChange(c *grant.Change) Event {
+	e := c.Event()
+	e.Last = e.Time
+	out := NewEvent(&e)
+	switch c.Kind {
+	case grant.Granted:
+		out.Event = "grant"
+	case grant.Renewed:
+		out.Event = "renew"
+	case grant.Expired:
+		out.Event = "expire"
+	case grant.Revoked:
+		out.Event = "revoke"
+	case grant.Refused:
+		out.Event = "deny"
+	}
+	return out
+}

@@ -1,0 +1,111 @@
+//go:build linux
+
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/authz/grant"
+	"relaygate/authz/relayhosts"
+	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/control"
+)
+
+// files keeps the compatibility files equal to the grants.
+type files struct {
+	writer   *relayhosts.Writer
+	log      *slog.Logger
+	snapshot func(context.Context) ([]grant.Grant, error)
+	dirty    chan struct{}
+
+	mu    sync.Mutex
+	stats []control.File
+}
+
+func newFiles(cfg *config.Config, log *slog.Logger) *files {
+	dialect := relayhosts.IPLSearch
+	if cfg.Plain {
+		dialect = relayhosts.Plain
+	}
+	f := &files{
+		writer: relayhosts.NewWriter(relayhosts.Config{Hosts: cfg.Relayhosts, Users: cfg.UsersFile, Dialect: dialect}),
+		log:    log, dirty: make(chan struct{}, 1),
+	}
+	for _, path := range []string{cfg.Relayhosts, cfg.UsersFile} {
+		if path != "" {
+			f.stats = append(f.stats, control.File{Path: path})
+		}
+	}
+	return f
+}
+
+// changed says that the grants changed. It never waits.
+func (f *files) changed() {
+	select {
+	case f.dirty <- struct{}{}:
+	default:
+	}
+}
+
+func (f *files) run(ctx context.Context, ready func()) error {
+	ready()
+	for {
+		var due <-chan time.Time
+		if at, ok := f.writer.Due(); ok {
+			due = time.After(time.Until(at))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.dirty:
+			f.writer.Changed()
+		case <-due:
+			f.write(ctx)
+		}
+	}
+}
+
+func (f *files) write(ctx context.Context) {
+	grants, err := f.snapshot(ctx)
+	if err != nil {
+		return // the daemon ends
+	}
+	now := time.Now()
+	report, err := f.writer.Write(now, grants)
+	if err != nil {
+		f.log.Error("the files could not be written", "error", err)
+	}
+	for _, path := range report.Repaired {
+		f.log.Warn("somebody else changed the file: it is written again", "path", path)
+	}
+	for _, foreign := range report.Foreign {
+		f.log.Warn("the file held lines that are not relaygate's: see the copy", "path", foreign.Path,
+			"copy", foreign.Backup, "lines", foreign.Count, "first", authz.Quote(first(foreign.Lines)))
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.stats {
+		if err != nil {
+			f.stats[i].Error = err.Error()
+			continue
+		}
+		f.stats[i].Written, f.stats[i].Error = control.Time{Time: now}, ""
+	}
+}
+
+func first(lines []string) string {
+	if len(lines) == 0 {
+		return ""
+	}
+	return lines[0]
+}
+
+func (f *files) status() []control.File {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]control.File{}, f.stats...)
+}

@@ -1,0 +1,186 @@
+//go:build linux
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/authz/grant"
+	"relaygate/capture"
+	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/engine"
+)
+
+// tap is a live source of events.
+type tap interface {
+	Next(*capture.Event) error
+	// SetDeadline bounds Next, which then returns os.ErrDeadlineExceeded, as it
+	// does after Wake.
+	SetDeadline(time.Time)
+	Wake()
+	// Done ends the recording of a connection.
+	Done(cookie uint64) error
+	// Counts are the tap's own counters by name, of what it could not see.
+	Counts() (packets uint64, drops map[string]uint64, err error)
+	Close() error
+}
+
+// owner is the one goroutine that reads, decides and holds the grants.
+type owner struct {
+	engine *engine.Engine
+	tap    tap
+	gate   *gate
+	files  *files
+	log    *slog.Logger
+	hub    *control.Hub
+	asked  chan question
+	errs   uint64 // Done that failed
+}
+
+// question is a message to the owner: do runs in its goroutine.
+type question struct {
+	do   func(now time.Time)
+	done chan struct{}
+}
+
+func newOwner(e *engine.Engine, t tap, g *gate, f *files, log *slog.Logger, hub *control.Hub) *owner {
+	return &owner{engine: e, tap: t, gate: g, files: f, log: log, hub: hub, asked: make(chan question, 16)}
+}
+
+// ask runs do in the owner's goroutine and waits for it.
+func (o *owner) ask(ctx context.Context, do func(now time.Time)) error {
+	q := question{do: do, done: make(chan struct{})}
+	select {
+	case o.asked <- q:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	o.tap.Wake()
+	select {
+	case <-q.done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// The owner looks at its clock and its messages at least that often.
+const (
+	maxWait       = time.Second
+	eventsPerLook = 64
+)
+
+func (o *owner) run(ctx context.Context, ready func()) error {
+	ready()
+	stop := context.AfterFunc(ctx, o.tap.Wake)
+	defer stop()
+	var ev capture.Event
+	for n := 0; ; n++ {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if n%eventsPerLook == 0 {
+			o.look(time.Now())
+		}
+		err := o.tap.Next(&ev)
+		switch {
+		case err == nil:
+			o.event(&ev)
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			n = -1
+		default:
+			return fmt.Errorf("read the tap: %w", err)
+		}
+	}
+}
+
+// look serves what is due and what was asked, and sets the next deadline.
+func (o *owner) look(now time.Time) {
+	for _, c := range o.engine.Expire(now) {
+		o.change(now, c, now)
+	}
+	for {
+		select {
+		case q := <-o.asked:
+			q.do(now)
+			close(q.done)
+			continue
+		default:
+		}
+		break
+	}
+	deadline := now.Add(maxWait)
+	if next, ok := o.engine.Next(); ok && next.Before(deadline) {
+		deadline = next
+	}
+	o.tap.SetDeadline(deadline)
+}
+
+// event feeds one event: the gate first, everything else after.
+func (o *owner) event(ev *capture.Event) {
+	verdicts := o.engine.Feed(ev)
+	for i := range verdicts {
+		v := &verdicts[i]
+		now := time.Now()
+		if c, ok := o.engine.Decide(now, v); ok {
+			o.change(now, c, v.Time)
+		}
+	}
+	for i := range verdicts {
+		v := &verdicts[i]
+		if v.Final && v.Conn.Cookie != 0 {
+			if err := o.tap.Done(v.Conn.Cookie); err != nil {
+				o.errs++
+			}
+		}
+		out := control.NewVerdict(v)
+		out.Event = "login"
+		o.hub.Publish(v.Time, out)
+	}
+}
+
+// change carries a change of the table to the gate, then to everybody else.
+// caused is when the packet came that caused it.
+func (o *owner) change(now time.Time, c grant.Change, caused time.Time) {
+	if c.Grant.Source != grant.Always {
+		switch c.Kind {
+		case grant.Granted, grant.Renewed:
+			o.gate.add(c.Grant, now, caused)
+		case grant.Revoked, grant.Expired:
+			o.gate.remove(c.Grant)
+		}
+	}
+	o.files.changed()
+	o.log.Info(c.Kind.String(), "address", grantName(&c.Grant), "user", lastUser(&c.Grant),
+		"until", c.Grant.Expires.Format(time.RFC3339), "reason", c.Reason)
+	o.hub.Publish(now, control.NewChange(&c))
+}
+
+func lastUser(g *grant.Grant) string {
+	if len(g.Users) == 0 {
+		return ""
+	}
+	return authz.Quote(g.Users[0].Name)
+}
+
+func grantName(g *grant.Grant) string { return authz.PrefixString(g.Prefix) }
+
+// setHost puts a new view of the host's network in force.
+func (o *owner) setHost(ctx context.Context, h authz.Host) {
+	_ = o.ask(ctx, func(now time.Time) {
+		changes, err := o.engine.SetHost(now, h)
+		if err != nil {
+			o.log.Error("the host's network cannot be understood: the former policy stays", "error", err)
+			return
+		}
+		for _, c := range changes {
+			o.change(now, c, now)
+		}
+	})
+}

@@ -1,0 +1,122 @@
+//go:build linux
+
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/control"
+)
+
+// Status answers the control socket.
+func (d *daemon) Status(ctx context.Context) (control.Status, error) {
+	s := control.Status{
+		Version: d.opts.Version, Since: control.Time{Time: d.started},
+		Problems: []string{}, Gate: d.gate.status(), Files: d.files.status(), Drops: map[string]uint64{},
+		Tap: control.Tap{Kind: "cgroup", Where: "root cgroup, this network namespace", POP3: []uint16{}, IMAP: []uint16{}},
+	}
+	for port, service := range d.opts.Config.Services {
+		if service.Protocol == authz.POP3 {
+			s.Tap.POP3 = append(s.Tap.POP3, port)
+		} else {
+			s.Tap.IMAP = append(s.Tap.IMAP, port)
+		}
+	}
+	slices.Sort(s.Tap.POP3)
+	slices.Sort(s.Tap.IMAP)
+	err := d.owner.ask(ctx, func(now time.Time) { d.owner.status(now, &s) })
+	if err != nil {
+		return s, fmt.Errorf("relaygate is ending: %w", err)
+	}
+	for name, n := range s.Drops {
+		if n == 0 {
+			delete(s.Drops, name)
+		}
+	}
+	d.problems(&s)
+	return s, nil
+}
+
+// status fills in what the owner knows; it runs in the owner's goroutine.
+func (o *owner) status(now time.Time, s *control.Status) {
+	counts, flows := o.engine.Counts(), o.engine.Flows()
+	s.Now = control.Time{Time: now}
+	s.Logins, s.Refused, s.Tainted, s.Encrypted = counts.Logins, counts.Failures, counts.Tainted, counts.Encrypted
+	s.Grants = o.engine.Len()
+	s.Tap.Flows, s.Tap.Opened, s.Tap.Untrusted = uint64(flows.Open), flows.Opened, counts.Untrusted
+	packets, drops, err := o.tap.Counts()
+	if err != nil {
+		s.Problems = append(s.Problems, err.Error())
+	}
+	s.Tap.Packets = packets
+	for name, n := range drops {
+		s.Drops[name] = n
+	}
+	b := flows.Bounds
+	for name, n := range map[string]uint64{
+		"flows: connections beyond the table": b.Flows, "flows: connections beyond one client's share": b.FlowsPerClient,
+		"flows: handshakes beyond the table": b.Handshakes, "flows: in doubt, too many client bytes waiting": b.ClientBytes,
+		"flows: in doubt, too many server bytes waiting": b.ServerBytes, "flows: in doubt, too many holes": b.Pieces,
+		"flows: in doubt, no buffer left": b.Buffered, "flows: forged segments": flows.Forged,
+	} {
+		s.Drops[name] = n
+	}
+	evidence := o.engine.EvidenceCounts()
+	s.Drops["evidence: addresses with a login forgotten"] = evidence.EarnedDropped
+	s.Drops["evidence: other addresses forgotten"] = evidence.StrangersDropped
+	s.Drops["evidence: user names not kept"] = evidence.UsersDropped
+	s.Drops["tap: connections that could not be marked as done"] = o.errs
+}
+
+// problems says in words what a person should look at.
+func (d *daemon) problems(s *control.Status) {
+	if !s.Gate.Up {
+		s.Problems = append(s.Problems, "the gate is missing in the kernel: "+s.Gate.LastError)
+	}
+	for _, f := range s.Files {
+		if f.Error != "" {
+			s.Problems = append(s.Problems, fmt.Sprintf("%s cannot be written: %s", f.Path, f.Error))
+		}
+	}
+}
+
+// Grants answers the control socket.
+func (d *daemon) Grants(ctx context.Context) ([]control.Grant, error) {
+	var list []grant.Grant
+	if err := d.owner.ask(ctx, func(time.Time) { list = d.owner.engine.Grants() }); err != nil {
+		return nil, fmt.Errorf("relaygate is ending: %w", err)
+	}
+	out := make([]control.Grant, len(list))
+	for i := range list {
+		out[i] = control.NewGrant(&list[i])
+	}
+	return out, nil
+}
+
+// Why answers the control socket.
+func (d *daemon) Why(ctx context.Context, a netip.Addr) (control.Story, error) {
+	story := control.Story{Address: a, Events: []control.Event{}}
+	err := d.owner.ask(ctx, func(now time.Time) {
+		e := d.owner.engine
+		events := e.Story(a, now)
+		for i := range events {
+			story.Events = append(story.Events, control.NewEvent(&events[i]))
+		}
+		g, ok := e.Get(a)
+		if ok {
+			shape := control.NewGrant(&g)
+			story.Granted, story.Grant = true, &shape
+		}
+		story.Reason = reason(g, ok, e.Check(a), events, now)
+	})
+	if err != nil {
+		return story, fmt.Errorf("relaygate is ending: %w", err)
+	}
+	return story, nil
+}

@@ -1,0 +1,72 @@
+//go:build linux
+
+package daemon
+
+import (
+	"fmt"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/authz/grant"
+)
+
+// reason says why an address may relay, or why not: it completes the sentence
+// "192.0.2.7 …".
+func reason(g grant.Grant, granted bool, d authz.Decision, events []authz.Event, now time.Time) string {
+	switch {
+	case granted && g.Source == grant.Always:
+		return "may relay: " + d.Reason
+	case granted:
+		return "may relay: " + grantedReason(&g, now)
+	case !d.Allow:
+		return "may not relay: it " + d.Reason + ", and such an address is never granted"
+	case len(events) == 0:
+		return "may not relay: nothing has been seen from it, or it is more than a day ago"
+	}
+	return "may not relay: " + lastDecision(events, now)
+}
+
+func grantedReason(g *grant.Grant, now time.Time) string {
+	left := g.Expires.Sub(now).Round(time.Second)
+	switch {
+	case g.Source == grant.Import:
+		return fmt.Sprintf("the gate held it when relaygate started; its time runs out in %v", left)
+	case len(g.Users) == 0 || g.Users[0].Name == "":
+		return fmt.Sprintf("somebody logged in from it; its time runs out in %v", left)
+	}
+	return fmt.Sprintf("%s logged in from it by %s; its time runs out in %v",
+		authz.Quote(g.Users[0].Name), g.Users[0].Protocol, left)
+}
+
+// lastDecision tells the latest event that decided something, else what was
+// seen at all.
+func lastDecision(events []authz.Event, now time.Time) string {
+	for i := len(events) - 1; i >= 0; i-- {
+		ev := &events[i]
+		ago := now.Sub(ev.Last).Round(time.Second)
+		switch ev.Kind {
+		case authz.EventExpired:
+			return fmt.Sprintf("its grant ran out %v ago", ago)
+		case authz.EventRevoked:
+			return fmt.Sprintf("its grant was closed %v ago: %s", ago, ev.Reason)
+		case authz.EventRefused:
+			return fmt.Sprintf("a login was seen %v ago and granted nothing: %s", ago, ev.Reason)
+		}
+	}
+	counts := make(map[authz.EventKind]int)
+	for i := range events {
+		counts[events[i].Kind] += events[i].Count
+	}
+	last := &events[len(events)-1]
+	switch {
+	case counts[authz.EventFailure] > 0:
+		return fmt.Sprintf("no login from it succeeded (%d were refused by the server)", counts[authz.EventFailure])
+	case last.Kind == authz.EventTainted:
+		return "its connection was in doubt: " + last.Reason
+	case last.Kind == authz.EventEncrypted:
+		return "its connection went on in TLS, where packets show nothing"
+	case last.Kind == authz.EventUntrusted:
+		return "it connected to a listener that is not believed: " + last.Reason
+	}
+	return "it has no grant"
+}

@@ -1,0 +1,91 @@
+package engine
+
+import (
+	"net/netip"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/authz/grant"
+)
+
+// Config says what to watch and how to grant.
+type Config struct {
+	Services map[uint16]authz.Service
+	Grants   grant.Config
+	Rules    authz.Rules
+}
+
+// Engine decides about what a Reader reads. Until SetHost it grants nothing:
+// the host's own addresses must be known first.
+type Engine struct {
+	*Reader
+	rules    authz.Rules
+	policy   *authz.Policy
+	evidence *authz.Evidence
+	grants   *grant.Table
+}
+
+// New makes an Engine.
+func New(cfg Config) *Engine {
+	evidence := authz.NewEvidence(authz.EvidenceConfig{})
+	return &Engine{
+		Reader:   NewReader(cfg.Services, evidence),
+		rules:    cfg.Rules,
+		evidence: evidence,
+		grants:   grant.New(cfg.Grants),
+	}
+}
+
+// Decide judges a verdict of Feed. It reports false if nothing changed and
+// there is nothing to say. now carries a monotonic reading in a daemon.
+func (e *Engine) Decide(now time.Time, v *Verdict) (grant.Change, bool) {
+	if v.Result != authz.Success {
+		return grant.Change{}, false
+	}
+	c, ok := e.grants.Login(now, v.Verdict)
+	if ok {
+		e.evidence.Add(c.Event())
+	}
+	return c, ok
+}
+
+// Expire closes what ran out.
+func (e *Engine) Expire(now time.Time) []grant.Change { return e.note(e.grants.Expire(now)) }
+
+// SetHost puts the host's present network in force, and says what that closes
+// and opens. On an error the old policy stays in force.
+func (e *Engine) SetHost(now time.Time, h authz.Host) ([]grant.Change, error) {
+	p, err := authz.NewPolicy(h, e.rules)
+	if err != nil {
+		return nil, err
+	}
+	e.policy = p
+	return e.note(e.grants.SetPolicy(now, p)), nil
+}
+
+// Import takes over what the kernel held before the start.
+func (e *Engine) Import(now time.Time, a netip.Addr, remaining time.Duration) (grant.Change, bool) {
+	c, ok := e.grants.Import(now, a, remaining)
+	if ok {
+		e.evidence.Add(c.Event())
+	}
+	return c, ok
+}
+
+func (e *Engine) note(changes []grant.Change) []grant.Change {
+	for _, c := range changes {
+		e.evidence.Add(c.Event())
+	}
+	return changes
+}
+
+// Next is when Expire has something to do; false if never.
+func (e *Engine) Next() (time.Time, bool) { return e.grants.Next() }
+
+// Grants lists what stands now; Get finds what lets an address relay.
+func (e *Engine) Grants() []grant.Grant                           { return e.grants.List() }
+func (e *Engine) Get(a netip.Addr) (grant.Grant, bool)            { return e.grants.Get(a) }
+func (e *Engine) Len() int                                        { return e.grants.Len() }
+func (e *Engine) Check(a netip.Addr) authz.Decision               { return e.policy.Check(a) }
+func (e *Engine) EvidenceCounts() authz.EvidenceCounts            { return e.evidence.Counts() }
+func (e *Engine) Story(a netip.Addr, now time.Time) []authz.Event { return e.evidence.Story(a, now) }

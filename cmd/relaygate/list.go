@@ -1,0 +1,60 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"relaygate/authz"
+)
+
+func listCommand(e *env) *cobra.Command {
+	var flags clientFlags
+	return flags.add(&cobra.Command{
+		Use:   "list",
+		Short: "List who may relay now",
+		Args:  cobra.NoArgs,
+		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+			grants, err := flags.client(e).Grants(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if flags.json {
+				enc := json.NewEncoder(e.Stdout)
+				for i := range grants {
+					if err := enc.Encode(&grants[i]); err != nil {
+						return fmt.Errorf("write the list: %w", err)
+					}
+				}
+				return nil
+			}
+			if len(grants) == 0 {
+				fmt.Fprintln(e.Stdout, "Nobody may relay: there is no grant.")
+				return nil
+			}
+			now := e.Now()
+			w := tabwriter.NewWriter(e.Stdout, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "ADDRESS\tSINCE\tRUNS OUT\tBY\tPROTOCOL\tUSERS")
+			for i := range grants {
+				g := &grants[i]
+				var users []string
+				for _, u := range g.Users {
+					users = append(users, authz.Quote(string(u)))
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", g.Name(), relative(g.Since.Time, now), relative(g.Expires.Time, now),
+					g.Source, orDash(g.Protocol), orDash(strings.Join(users, ", ")))
+			}
+			return w.Flush()
+		}),
+	})
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -1,0 +1,120 @@
+// Command relaygate watches POP3 and IMAP logins on the wire and opens SMTP
+// relaying for the addresses that proved one.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// version is set when the program is linked.
+var version = "devel"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := run(ctx, systemEnv(), os.Args[1:])
+	stop()
+	os.Exit(exitCode(err))
+}
+
+// env is what the program has from outside. Tests bring their own.
+type env struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// OutTerminal and ErrTerminal say whether a person looks at them.
+	OutTerminal, ErrTerminal bool
+	Now                      func() time.Time
+	Getenv                   func(string) string
+}
+
+func systemEnv() *env {
+	return &env{
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		OutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
+		ErrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+		Now:         time.Now,
+		Getenv:      os.Getenv,
+	}
+}
+
+// The exit codes besides 0.
+const (
+	exitFailed   = 1
+	exitWrongUse = 2
+)
+
+// failure is an error of a verb that was used rightly. Its text has been
+// printed already if silent.
+type failure struct {
+	err    error
+	code   int
+	silent bool
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+func exitCode(err error) int {
+	var f *failure
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &f):
+		return f.code
+	}
+	return exitWrongUse
+}
+
+// run is the whole program.
+func run(ctx context.Context, e *env, args []string) error {
+	root := &cobra.Command{
+		Use:           "relaygate",
+		Short:         "Open SMTP relaying for addresses that proved a POP3 or IMAP login",
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_ = cmd.Usage()
+			return errors.New("name a verb")
+		},
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetOut(e.Stdout)
+	root.SetErr(e.Stderr)
+	root.SetIn(e.Stdin)
+	root.SetArgs(args)
+	root.AddCommand(replayCommand(e), runCommand(e), listCommand(e), whyCommand(e),
+		statusCommand(e), watchCommand(e), demoCommand(e))
+	err := root.ExecuteContext(ctx)
+	var f *failure
+	if err != nil && !(errors.As(err, &f) && f.silent) {
+		fmt.Fprintf(e.Stderr, "relaygate: %v\n", err)
+	}
+	return err
+}
+
+// verb marks the errors of f as failures, apart from wrong use.
+func verb(f func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		err := f(cmd, args)
+		var already *failure
+		var use *usageError
+		if err == nil || errors.As(err, &already) || errors.As(err, &use) {
+			return err
+		}
+		return &failure{err: err, code: exitFailed}
+	}
+}
+
+// usageError is wrong use that a verb found itself.
+type usageError struct{ error }

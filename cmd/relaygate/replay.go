@@ -1,0 +1,173 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"relaygate/authz"
+	"relaygate/capture"
+	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/engine"
+)
+
+func replayCommand(e *env) *cobra.Command {
+	var opts replayOptions
+	cmd := &cobra.Command{
+		Use:   "replay [--json] FILE…",
+		Short: "Tell what logins capture files show (pcap, pcapng, gzip, - for standard input)",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: verb(func(_ *cobra.Command, args []string) error {
+			services, err := opts.services()
+			if err != nil {
+				return err
+			}
+			return replay(e, services, opts.json, args)
+		}),
+	}
+	f := cmd.Flags()
+	f.BoolVar(&opts.json, "json", false, "print one JSON object per verdict")
+	f.StringVar(&opts.config, "config", "", "take the watched ports from this configuration `FILE`")
+	f.StringVar(&opts.pop3, "pop3", "", "watch these `PORTS` for POP3, separated by commas")
+	f.StringVar(&opts.imap, "imap", "", "watch these `PORTS` for IMAP, separated by commas")
+	return cmd
+}
+
+type replayOptions struct {
+	json               bool
+	config, pop3, imap string
+}
+
+// services are the watched ports: those of the flags, else of the configuration.
+func (o *replayOptions) services() (map[uint16]authz.Service, error) {
+	cfg, err := config.Default()
+	if o.config != "" {
+		cfg, err = config.Load(o.config)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, flag := range []struct {
+		name, ports string
+		protocol    authz.Protocol
+	}{{"pop3", o.pop3, authz.POP3}, {"imap", o.imap, authz.IMAP}} {
+		if flag.ports == "" {
+			continue
+		}
+		for port, s := range cfg.Services {
+			if s.Protocol == flag.protocol {
+				delete(cfg.Services, port)
+			}
+		}
+		for text := range strings.SplitSeq(flag.ports, ",") {
+			port, err := strconv.ParseUint(strings.TrimSpace(text), 10, 16)
+			if err != nil || port == 0 {
+				return nil, &usageError{fmt.Errorf("--%s: %q is no port", flag.name, text)}
+			}
+			cfg.Services[uint16(port)] = config.Service(uint16(port), flag.protocol)
+		}
+	}
+	return cfg.Services, nil
+}
+
+// replay reads one file after the other. A file that cannot be read to its end
+// is told in one line; what came before its end is kept.
+func replay(e *env, services map[uint16]authz.Service, asJSON bool, files []string) error {
+	buffered := bufio.NewWriterSize(e.Stdout, 1<<16)
+	var out printer = &table{w: buffered}
+	if asJSON {
+		out = jsonLines{json.NewEncoder(buffered)}
+	}
+	sum := newSummary()
+	failed := false
+	for _, name := range files {
+		err := replayFile(e, services, name, out, sum)
+		if errors.Is(err, errOutput) {
+			return err
+		}
+		if err != nil {
+			failed = true
+			if err := buffered.Flush(); err != nil {
+				return fmt.Errorf("%w: %w", errOutput, err)
+			}
+			fmt.Fprintf(e.Stderr, "relaygate: %v\n", err)
+		}
+	}
+	if !asJSON {
+		sum.print(buffered)
+	}
+	if err := buffered.Flush(); err != nil {
+		return fmt.Errorf("%w: %w", errOutput, err)
+	}
+	if failed {
+		return &failure{err: errors.New("not every file could be read to its end"), code: exitFailed, silent: true}
+	}
+	return nil
+}
+
+var errOutput = errors.New("write the output")
+
+// printer takes verdicts in order.
+type printer interface{ print(*engine.Verdict) error }
+
+func replayFile(e *env, services map[uint16]authz.Service, name string, out printer, sum *summary) (err error) {
+	ports := make([]uint16, 0, len(services))
+	for p := range services {
+		ports = append(ports, p)
+	}
+	file, err := openCapture(e, name, capture.NewDecoder(capture.NewPortSet(ports...)))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	bar := newProgress(e, name, file)
+	defer bar.clear()
+	reader := engine.NewReader(services, authz.NewEvidence(authz.EvidenceConfig{}))
+	defer func() { sum.file(file.Packets(), reader) }()
+	emit := func(verdicts []engine.Verdict) error {
+		for i := range verdicts {
+			sum.verdict(&verdicts[i])
+			if err := out.print(&verdicts[i]); err != nil {
+				return fmt.Errorf("%w: %w", errOutput, err)
+			}
+		}
+		return nil
+	}
+	var ev capture.Event
+	var readErr error
+	for {
+		if readErr = file.Next(&ev); readErr != nil {
+			break
+		}
+		if err := emit(reader.Feed(&ev)); err != nil {
+			return err
+		}
+		bar.tick()
+	}
+	if err := emit(reader.Flush(ev.Time)); err != nil {
+		return err
+	}
+	if errors.Is(readErr, io.EOF) {
+		return nil
+	}
+	return readErr
+}
+
+func openCapture(e *env, name string, d *capture.Decoder) (*capture.File, error) {
+	if name == "-" {
+		return capture.NewFile("standard input", e.Stdin, d)
+	}
+	return capture.OpenFile(name, d)
+}
+
+// jsonLines prints one object per line.
+type jsonLines struct{ enc *json.Encoder }
+
+func (j jsonLines) print(v *engine.Verdict) error { return j.enc.Encode(control.NewVerdict(v)) }

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"relaygate/authz"
+	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/engine"
+)
+
+// table prints verdicts for people, one per line.
+type table struct {
+	w     io.Writer
+	begun bool
+}
+
+const tableRow = "%-26s  %-22s  %-22s  %-5s %-14s %-24s %-9s  %s\n"
+
+func (t *table) print(v *engine.Verdict) error {
+	if !t.begun {
+		t.begun = true
+		if _, err := fmt.Fprintf(t.w, tableRow, "TIME (UTC)", "CLIENT", "SERVER", "PROTO", "MECHANISM", "USER", "RESULT", "REASON"); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(t.w, tableRow, v.Time.UTC().Format("2006-01-02 15:04:05.000000"),
+		v.Conn.Client, v.Conn.Server, v.Conn.Service.Protocol, cmp.Or(authz.Quote(v.Mechanism), "-"),
+		control.UserText(v), v.Result, control.ReasonText(v))
+	return err
+}
+
+// summary counts over all files.
+type summary struct {
+	packets, flows uint64
+	results        map[authz.Result]uint64
+	reasons        map[string]uint64
+}
+
+func newSummary() *summary {
+	return &summary{results: make(map[authz.Result]uint64), reasons: make(map[string]uint64)}
+}
+
+func (s *summary) verdict(v *engine.Verdict) {
+	s.results[v.Result]++
+	if v.Result == authz.Tainted {
+		s.reasons[v.Reason]++
+	}
+}
+
+func (s *summary) file(packets uint64, r *engine.Reader) {
+	s.packets += packets
+	s.flows += r.Flows().Opened
+}
+
+func (s *summary) print(w io.Writer) {
+	fmt.Fprintf(w, "\n%d packets, %d flows: %d logins, %d refused, %d tainted, %d encrypted\n", s.packets, s.flows,
+		s.results[authz.Success], s.results[authz.Failure], s.results[authz.Tainted], s.results[authz.Encrypted])
+	reasons := slices.SortedFunc(maps.Keys(s.reasons), func(a, b string) int {
+		return cmp.Or(cmp.Compare(s.reasons[b], s.reasons[a]), cmp.Compare(a, b))
+	})
+	for _, reason := range reasons {
+		fmt.Fprintf(w, "  %6d tainted: %s\n", s.reasons[reason], reason)
+	}
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"relaygate/cmd/relaygate/internal/control"
+)
+
+func statusCommand(e *env) *cobra.Command {
+	var flags clientFlags
+	var check bool
+	cmd := flags.add(&cobra.Command{
+		Use:   "status",
+		Short: "Tell what relaygate does and how it is",
+		Args:  cobra.NoArgs,
+		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+			s, err := flags.client(e).Status(cmd.Context())
+			switch {
+			case check:
+				return checkStatus(e, &s, err)
+			case err != nil:
+				return err
+			case flags.json:
+				return json.NewEncoder(e.Stdout).Encode(&s)
+			}
+			printStatus(e, &s)
+			return nil
+		}),
+	})
+	cmd.Flags().BoolVar(&check, "check", false, "one line and a monitoring exit code: 0 good, 1 warning, 2 critical")
+	return cmd
+}
+
+// The exit codes that monitoring plugins agree on.
+const (
+	checkWarning  = 1
+	checkCritical = 2
+)
+
+func checkStatus(e *env, s *control.Status, err error) error {
+	word, code := "OK", 0
+	text := fmt.Sprintf("%d grants, %d logins", s.Grants, s.Logins)
+	switch {
+	case err != nil:
+		word, code, text = "CRITICAL", checkCritical, err.Error()
+	case !s.Gate.Up:
+		word, code, text = "CRITICAL", checkCritical, strings.Join(s.Problems, "; ")
+	case len(s.Problems) > 0:
+		word, code, text = "WARNING", checkWarning, strings.Join(s.Problems, "; ")
+	}
+	fmt.Fprintf(e.Stdout, "RELAYGATE %s: %s\n", word, text)
+	if code == 0 {
+		return nil
+	}
+	return &failure{err: errors.New(text), code: code, silent: true}
+}
+
+func printStatus(e *env, s *control.Status) {
+	now := e.Now()
+	say := func(format string, args ...any) { fmt.Fprintf(e.Stdout, format+"\n", args...) }
+	say("relaygate %s, started %s.", s.Version, relative(s.Since.Time, now))
+	for _, p := range s.Problems {
+		say("%s: %s.", colour(e, red, "Problem"), p)
+	}
+	say("Tap:     %s (%s): POP3 on %s; IMAP on %s.", s.Tap.Kind, s.Tap.Where, ports(s.Tap.POP3), ports(s.Tap.IMAP))
+	say("Flows:   %d now, %d since the start; %d more to listeners that are not believed; %d packets read.",
+		s.Tap.Flows, s.Tap.Opened, s.Tap.Untrusted, s.Tap.Packets)
+	say("Logins:  %d proved, %d refused by the server; %d connections in doubt, %d in TLS.",
+		s.Logins, s.Refused, s.Tainted, s.Encrypted)
+	say("Grants:  %d now.", s.Grants)
+	say("Gate:    %s", gateText(e, &s.Gate))
+	if s.Gate.Losses > 0 {
+		say("         lost %d times, rebuilt %d times; last %s: %s.", s.Gate.Losses, s.Gate.Rebuilds,
+			relative(s.Gate.LastLossAt.Time, now), s.Gate.LastLoss)
+	}
+	if s.Gate.Errors > 0 {
+		say("         %d errors; the last: %s.", s.Gate.Errors, s.Gate.LastError)
+	}
+	if s.Gate.Adds > 0 {
+		say("         from the server's answer to the open gate: last %.2f ms, longest %.2f ms.",
+			s.Gate.LastDelay.Seconds()*1e3, s.Gate.MaxDelay.Seconds()*1e3)
+	}
+	for _, f := range s.Files {
+		say("File:    %s, written %s.", f.Path, relative(f.Written.Time, now))
+	}
+	if len(s.Drops) == 0 {
+		say("Drops:   none: no bound was hit.")
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Drops)) {
+		say("Drops:   %d %s.", s.Drops[name], name)
+	}
+}
+
+func gateText(e *env, g *control.Gate) string {
+	what := "is observed: everybody may connect to port " + ports(g.Ports) + ", and the sets show who would be let in."
+	if g.Mode == "filter" {
+		what = "filters port " + ports(g.Ports) + ": only granted addresses may connect."
+	}
+	if !g.Up {
+		return colour(e, red, "MISSING in the kernel") + "; it " + what
+	}
+	return what
+}
+
+func ports(list []uint16) string {
+	if len(list) == 0 {
+		return "no port"
+	}
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(list), " ", ", "), "[]")
+}

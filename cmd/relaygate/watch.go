@@ -1,0 +1,58 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"relaygate/authz"
+)
+
+func watchCommand(e *env) *cobra.Command {
+	var flags clientFlags
+	return flags.add(&cobra.Command{
+		Use:   "watch",
+		Short: "Show what happens, as it happens",
+		Args:  cobra.NoArgs,
+		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+			return flags.client(e).Watch(cmd.Context(), func(line []byte) error {
+				if flags.json {
+					_, err := fmt.Fprintf(e.Stdout, "%s\n", line)
+					return err
+				}
+				return printEvent(e, line)
+			})
+		}),
+	})
+}
+
+// watched is what both shapes of the stream have in common.
+type watched struct {
+	Event, Client, Protocol, Mechanism, User, Result, Reason string
+
+	Time string
+	Port uint16 `json:"client_port"`
+}
+
+func printEvent(e *env, line []byte) error {
+	var ev watched
+	if err := json.Unmarshal(line, &ev); err != nil {
+		return fmt.Errorf("read relaygate's event: %w", err)
+	}
+	what, paint := ev.Event, plain
+	if ev.Result != "" {
+		what = ev.Result
+	}
+	switch what {
+	case "success", "grant", "renew":
+		paint = green
+	case "expire", "encrypted":
+		paint = yellow
+	case "failure", "tainted", "deny", "revoke", "gate", "drop":
+		paint = red
+	}
+	_, err := fmt.Fprintf(e.Stdout, "%s  %s  %-39s  %-5s %-12s %-24s %s\n", ev.Time, colour(e, paint, fmt.Sprintf("%-9s", what)),
+		orDash(ev.Client), orDash(ev.Protocol), orDash(authz.Quote(ev.Mechanism)), orDash(authz.Quote(ev.User)), ev.Reason)
+	return err
+}
