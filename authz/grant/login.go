@@ -71,13 +71,14 @@ func (t *Table) admit(off int64, p netip.Prefix, v authz.Verdict) (slot int32, r
 	}
 	a := t.accounts[folded]
 	if !ok || !t.entries[i].names(a) {
-		if folded != "" && a != nil && a.addresses >= t.cfg.MaxAddresses {
+		if t.everywhere(off, a) {
 			reason = fmt.Sprintf("%s already holds %d addresses, which is the limit for one user", display(user), a.addresses)
 			if ok {
 				t.entries[i].held = reason
 			}
 			return 0, reason
 		}
+		a = t.accounts[folded] // it may have gone with its last old login
 	}
 	if !ok {
 		if len(t.index) >= t.cfg.MaxGrants {
@@ -90,7 +91,7 @@ func (t *Table) admit(off int64, p netip.Prefix, v authz.Verdict) (slot int32, r
 		t.accounts[a.folded] = a
 	}
 	e := &t.entries[i]
-	t.note(e, off, a, v)
+	t.note(i, off, a, v)
 	if len(e.users) > t.cfg.MaxUsers {
 		e.held = fmt.Sprintf("more than %d users logged in from it within %v: it counts as shared", t.cfg.MaxUsers, t.cfg.Lifetime)
 		return 0, e.held
@@ -102,13 +103,29 @@ func (e *entry) names(a *account) bool {
 	return a != nil && slices.ContainsFunc(e.users, func(h holder) bool { return h.account == a })
 }
 
-// note puts a in front of the entry's users. One more than MaxUsers are kept:
+// everywhere reports whether a holds as many addresses as one user may, logins
+// older than a lifetime not counted. A name that is not shown is nobody's.
+func (t *Table) everywhere(off int64, a *account) bool {
+	if a == nil || a.folded == "" || a.addresses < t.cfg.MaxAddresses {
+		return false
+	}
+	for _, i := range slices.Clone(a.slots) {
+		t.prune(&t.entries[i], off)
+	}
+	return a.addresses >= t.cfg.MaxAddresses
+}
+
+// note puts a in front of the users of slot i. One more than MaxUsers are kept:
 // the oldest of them tells whether the address is shared still.
-func (t *Table) note(e *entry, off int64, a *account, v authz.Verdict) {
+func (t *Table) note(i int32, off int64, a *account, v authz.Verdict) {
+	e := &t.entries[i]
 	h := holder{a, off, v.Conn.Service.Protocol, v.Mechanism}
 	at := slices.IndexFunc(e.users, func(h holder) bool { return h.account == a })
 	if at < 0 {
 		a.addresses++
+		if a.folded != "" {
+			a.slots = append(a.slots, i)
+		}
 		if len(e.users) > t.cfg.MaxUsers {
 			t.drop(e, len(e.users)-1)
 		}
@@ -131,6 +148,9 @@ func (t *Table) prune(e *entry, off int64) {
 // drop takes one user off an entry.
 func (t *Table) drop(e *entry, at int) {
 	a := e.users[at].account
+	if at := slices.Index(a.slots, t.index[e.key]); at >= 0 {
+		a.slots = slices.Delete(a.slots, at, at+1)
+	}
 	if a.addresses--; a.addresses == 0 {
 		delete(t.accounts, a.folded)
 	}

@@ -76,10 +76,12 @@ type holder struct {
 	mechanism string
 }
 
-// account counts the entries that name one user.
+// account knows the entries that name one user; there are never more than
+// MaxAddresses, but for the account without a name, which has no slots.
 type account struct {
 	name, folded string
 	addresses    int
+	slots        []int32
 }
 
 // New makes an empty table. Until SetPolicy it grants nothing.

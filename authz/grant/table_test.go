@@ -1,0 +1,293 @@
+package grant
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"relaygate/authz"
+)
+
+var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func at(d time.Duration) time.Time { return start.Add(d) }
+
+func policy(t testing.TB, h authz.Host, r authz.Rules) *authz.Policy {
+	t.Helper()
+	p, err := authz.NewPolicy(h, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func open(t testing.TB, cfg Config) *Table {
+	t.Helper()
+	table := New(cfg)
+	table.SetPolicy(start, policy(t, authz.Host{}, authz.Rules{}))
+	return table
+}
+
+func login(client, user string) authz.Verdict {
+	return authz.Verdict{
+		Conn: authz.Conn{
+			Client:  netip.AddrPortFrom(netip.MustParseAddr(client), 51234),
+			Server:  netip.MustParseAddrPort("198.51.100.2:110"),
+			Service: authz.Service{Protocol: authz.POP3},
+		},
+		Login:  authz.Login{Result: authz.Success, Mechanism: "USER", User: user, Answer: "+OK Logged in."},
+		Origin: authz.FromHost,
+	}
+}
+
+// must logs in and checks the kind of change.
+func must(t *testing.T, table *Table, now time.Time, client, user string, want Kind) Change {
+	t.Helper()
+	c, ok := table.Login(now, login(client, user))
+	if !ok || c.Kind != want {
+		t.Fatalf("%v: Login(%s, %s) = %v %q %v, want %v", now.Sub(start), client, user, c.Kind, c.Reason, ok, want)
+	}
+	return c
+}
+
+func TestLoginRefused(t *testing.T) {
+	p := policy(t, authz.Host{Addresses: []authz.LinkPrefix{{Prefix: netip.MustParsePrefix("2001:db8::1/64"), Link: "eth0"}}},
+		authz.Rules{Never: []netip.Prefix{netip.MustParsePrefix("203.0.113.9/32")}})
+	for _, tt := range []struct {
+		name, reason string
+		change       func(*authz.Verdict)
+	}{
+		{"never", "never granted", func(v *authz.Verdict) { v.Conn.Client = netip.MustParseAddrPort("203.0.113.9:1") }},
+		{"never, mapped", "never granted", func(v *authz.Verdict) { v.Conn.Client = netip.MustParseAddrPort("[::ffff:203.0.113.9]:1") }},
+		{"own", "own addresses (eth0)", func(v *authz.Verdict) { v.Conn.Client = netip.MustParseAddrPort("[2001:db8::1]:1") }},
+		{"loopback", "loopback", func(v *authz.Verdict) { v.Conn.Client = netip.MustParseAddrPort("127.0.0.1:1") }},
+		{"own /64 as a whole", "contains 2001:db8::1", func(v *authz.Verdict) { v.Conn.Client = netip.MustParseAddrPort("[2001:db8::77]:1") }},
+		{"anonymous", "anonymous", func(v *authz.Verdict) { v.Anonymous = true }},
+		{"unauthenticated", "nothing shows", func(v *authz.Verdict) { v.Origin = authz.Unauthenticated }},
+		{"no client", "not known", func(v *authz.Verdict) { v.Conn.Client = netip.AddrPort{} }},
+	} {
+		table := New(Config{IPv6Prefix: 64})
+		table.SetPolicy(start, p)
+		v := login("203.0.113.7", "alice")
+		tt.change(&v)
+		c, ok := table.Login(start, v)
+		if !ok || c.Kind != Refused || !strings.Contains(c.Reason, tt.reason) {
+			t.Errorf("%s: Login = %v %q %v, want refused because %q", tt.name, c.Kind, c.Reason, ok, tt.reason)
+		}
+		if table.Len() != 0 || len(table.entries) != 0 {
+			t.Errorf("%s: the table holds %d grants", tt.name, table.Len())
+		}
+	}
+}
+
+func TestNothingIsGrantedWithoutPolicyOrSuccess(t *testing.T) {
+	table := New(Config{})
+	must(t, table, start, "203.0.113.7", "alice", Refused)
+	if _, ok := table.Import(start, netip.MustParseAddr("203.0.113.7"), time.Minute); !ok || table.Len() != 0 {
+		t.Errorf("Import without a policy: %d grants", table.Len())
+	}
+	table = open(t, Config{})
+	for _, r := range []authz.Result{0, authz.Failure, authz.Tainted, authz.Encrypted} {
+		v := login("203.0.113.7", "alice")
+		v.Result = r
+		if c, ok := table.Login(start, v); ok || table.Len() != 0 {
+			t.Errorf("Login(%v) = %v", r, c)
+		}
+	}
+}
+
+func TestRenewalAndExpiry(t *testing.T) {
+	table := open(t, Config{Lifetime: 30 * time.Minute})
+	c := must(t, table, start, "203.0.113.7", "alice", Granted)
+	if got := c.Grant.Expires; !got.Equal(at(30 * time.Minute)) {
+		t.Errorf("expires %v", got)
+	}
+	c = must(t, table, at(10*time.Minute), "::ffff:203.0.113.7", "bob", Renewed)
+	if g := c.Grant; !g.Since.Equal(start) || !g.Expires.Equal(at(40*time.Minute)) || g.Logins != 2 ||
+		len(g.Users) != 2 || g.Users[0].Name != "bob" || g.Users[1].Name != "alice" {
+		t.Errorf("renewed: %+v", g)
+	}
+	// A verdict that comes late must not shorten.
+	c = must(t, table, at(5*time.Minute), "203.0.113.7", "alice", Renewed)
+	if got := c.Grant.Expires; !got.Equal(at(40 * time.Minute)) {
+		t.Errorf("a late verdict moved the deadline to %v", got)
+	}
+	if next, ok := table.Next(); !ok || !next.Equal(at(40*time.Minute)) {
+		t.Errorf("Next = %v %v", next, ok)
+	}
+	if got := table.Expire(at(40*time.Minute - 1)); len(got) != 0 {
+		t.Errorf("expired early: %v", got)
+	}
+	got := table.Expire(at(40 * time.Minute))
+	if len(got) != 1 || got[0].Kind != Expired || got[0].Reason != "no login for 30m0s" {
+		t.Errorf("Expire = %+v", got)
+	}
+	if _, ok := table.Next(); ok || table.Len() != 0 || len(table.index) != 0 || len(table.accounts) != 0 {
+		t.Errorf("something is left: %d grants, %d entries, %d accounts", table.Len(), len(table.index), len(table.accounts))
+	}
+	c = must(t, table, at(time.Hour), "203.0.113.7", "alice", Granted)
+	if g := c.Grant; g.Logins != 1 || len(g.Users) != 1 || !g.Since.Equal(at(time.Hour)) {
+		t.Errorf("granted anew: %+v", g)
+	}
+}
+
+func TestGrantIsNotFoundAfterItsDeadline(t *testing.T) {
+	table := open(t, Config{Lifetime: time.Minute})
+	must(t, table, start, "203.0.113.7", "alice", Granted)
+	must(t, table, at(time.Minute), "203.0.113.8", "bob", Granted) // Expire was not called
+	if g, ok := table.Get(netip.MustParseAddr("203.0.113.7")); ok {
+		t.Errorf("Get finds %+v", g)
+	}
+	if list := table.List(); len(list) != 1 {
+		t.Errorf("List = %v", list)
+	}
+	must(t, table, at(time.Minute), "203.0.113.7", "alice", Granted)
+}
+
+func TestExpiryOrder(t *testing.T) {
+	table := open(t, Config{Lifetime: time.Minute})
+	for i, c := range []string{"203.0.113.3", "203.0.113.1", "2001:db8::1", "203.0.113.2"} {
+		must(t, table, at(time.Duration(i)*time.Second), c, "alice", Granted)
+	}
+	must(t, table, at(10*time.Second), "203.0.113.3", "alice", Renewed)
+	var order []string
+	for _, c := range table.Expire(at(time.Hour)) {
+		order = append(order, authz.PrefixString(c.Grant.Prefix))
+	}
+	if got, want := fmt.Sprint(order), "[203.0.113.1 2001:db8::1 203.0.113.2 203.0.113.3]"; got != want {
+		t.Errorf("expired in the order %s, want %s", got, want)
+	}
+}
+
+func TestSharedAddress(t *testing.T) {
+	table := open(t, Config{Lifetime: 30 * time.Minute, MaxUsers: 2})
+	must(t, table, start, "203.0.113.7", "alice", Granted)
+	must(t, table, at(time.Minute), "203.0.113.7", "bob", Renewed)
+	must(t, table, at(2*time.Minute), "203.0.113.7", "Alice", Renewed) // one user, two spellings
+	c := must(t, table, at(3*time.Minute), "203.0.113.7", "carol", Refused)
+	if !strings.Contains(c.Reason, "shared") || !c.Grant.Expires.Equal(at(32*time.Minute)) {
+		t.Errorf("refused with %q, the grant stands until %v", c.Reason, c.Grant.Expires)
+	}
+	must(t, table, at(10*time.Minute), "203.0.113.7", "alice", Refused)
+	must(t, table, at(20*time.Minute), "203.0.113.7", "bob", Refused)
+	must(t, table, at(25*time.Minute), "203.0.113.7", "carol", Refused)
+	got := table.Expire(at(32 * time.Minute))
+	if len(got) != 1 || !strings.Contains(got[0].Reason, "shared") || table.Len() != 0 {
+		t.Errorf("Expire = %+v", got)
+	}
+	// It stays shared after its grant ran out, as long as all three come …
+	must(t, table, at(33*time.Minute), "203.0.113.7", "alice", Refused)
+	// … and is an ordinary address again when they do not.
+	must(t, table, at(50*time.Minute+1), "203.0.113.7", "alice", Granted)
+	table.Expire(at(3 * time.Hour))
+	if len(table.index) != 0 || len(table.accounts) != 0 {
+		t.Errorf("%d entries and %d accounts are left", len(table.index), len(table.accounts))
+	}
+}
+
+func TestUserWithManyAddresses(t *testing.T) {
+	table := open(t, Config{Lifetime: 30 * time.Minute, MaxAddresses: 2})
+	must(t, table, start, "203.0.113.1", "alice", Granted)
+	must(t, table, at(time.Minute), "203.0.113.2", "ALICE", Granted)
+	c := must(t, table, at(2*time.Minute), "203.0.113.3", "alice", Refused)
+	if !strings.Contains(c.Reason, "alice already holds 2 addresses") {
+		t.Errorf("refused with %q", c.Reason)
+	}
+	must(t, table, at(3*time.Minute), "203.0.113.1", "alice", Renewed)
+	must(t, table, at(4*time.Minute), "203.0.113.3", "bob", Granted)
+	c = must(t, table, at(5*time.Minute), "203.0.113.3", "alice", Refused) // does not renew bob's
+	if !c.Grant.Expires.Equal(at(34 * time.Minute)) {
+		t.Errorf("bob's grant stands until %v", c.Grant.Expires)
+	}
+	table.Expire(at(31 * time.Minute))
+	must(t, table, at(31*time.Minute), "203.0.113.4", "alice", Granted)
+	// Names that no mechanism shows are not one user.
+	for i := range 5 {
+		must(t, table, at(31*time.Minute), fmt.Sprintf("203.0.113.%d", 100+i), "", Granted)
+	}
+}
+
+func TestFullTable(t *testing.T) {
+	table := open(t, Config{MaxGrants: 1})
+	must(t, table, start, "203.0.113.1", "alice", Granted)
+	c := must(t, table, start, "203.0.113.2", "bob", Refused)
+	if !strings.Contains(c.Reason, "full") {
+		t.Errorf("refused with %q", c.Reason)
+	}
+	if c, ok := table.Manual(start, netip.MustParsePrefix("203.0.113.2/32"), time.Hour); !ok || c.Kind != Refused {
+		t.Errorf("Manual = %v %v", c.Kind, ok)
+	}
+	must(t, table, start, "203.0.113.1", "alice", Renewed)
+}
+
+func TestKey(t *testing.T) {
+	table := New(Config{IPv6Prefix: 64})
+	for addr, want := range map[string]string{
+		"203.0.113.7":          "203.0.113.7/32",
+		"::ffff:203.0.113.7":   "203.0.113.7/32",
+		"2001:db8:1:2:3::4":    "2001:db8:1:2::/64",
+		"fe80::1%eth0":         "fe80::/64",
+		"64:ff9b::203.0.113.7": "64:ff9b::cb00:7107/128",
+		"64:ff9b:1::1":         "64:ff9b:1::1/128",
+		"2001:0:1::1":          "2001:0:1::1/128",
+		"2001:1::1":            "2001:1::/64",
+	} {
+		if got := table.Key(netip.MustParseAddr(addr)); got.String() != want {
+			t.Errorf("Key(%s) = %v, want %s", addr, got, want)
+		}
+	}
+	if got := New(Config{}).Key(netip.MustParseAddr("2001:db8::1")); got.String() != "2001:db8::1/128" {
+		t.Errorf("not widened: Key = %v", got)
+	}
+}
+
+func TestMonotonicTime(t *testing.T) {
+	// Inside a bubble, time.Now has a monotonic reading as it has outside.
+	synctest.Test(t, func(t *testing.T) {
+		table := open(t, Config{Lifetime: 30 * time.Minute})
+		now := time.Now()
+		table.SetPolicy(now, policy(t, authz.Host{}, authz.Rules{}))
+		if _, ok := table.Login(now, login("203.0.113.7", "alice")); !ok {
+			t.Fatal("not granted")
+		}
+		time.Sleep(10 * time.Minute)
+		next, _ := table.Next()
+		if left := time.Until(next); left != 20*time.Minute {
+			t.Errorf("%v left, want 20m", left)
+		}
+	})
+}
+
+func TestRenewalAllocations(t *testing.T) {
+	table := open(t, Config{})
+	v := login("203.0.113.7", "alice")
+	table.Login(start, v)
+	i := 0
+	// The one is the copy of the users in Change.Grant, the other the reason,
+	// the third the answer.
+	if n := testing.AllocsPerRun(1000, func() {
+		i++
+		table.Login(at(time.Duration(i)*time.Second), v)
+	}); n > 3 {
+		t.Errorf("a renewal allocates %v times, want at most 3", n)
+	}
+}
+
+func BenchmarkRenew(b *testing.B) {
+	table := open(b, Config{MaxAddresses: 1 << 20})
+	var clients []authz.Verdict
+	for i := range 100_000 {
+		v := login(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}).String(), fmt.Sprint("user", i))
+		table.Login(start, v)
+		clients = append(clients, v)
+	}
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		i++
+		table.Login(at(time.Duration(i)), clients[i%len(clients)])
+	}
+}
