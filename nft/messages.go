@@ -174,7 +174,7 @@ func (c chain) body(table string) attributes {
 		a.uint32(unix.NFTA_HOOK_PRIORITY, uint32(c.hook.priority))
 		a.close(hook)
 		a.uint32(unix.NFTA_CHAIN_POLICY, uint32(expr.VerdictAccept))
-		a.string(unix.NFTA_CHAIN_TYPE, "filter")
+		a.string(unix.NFTA_CHAIN_TYPE, c.hook.kind)
 	}
 	a.bytes(chainUserdata, comment(udataComment, c.comment))
 	return a

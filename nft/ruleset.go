@@ -56,8 +56,9 @@ type chain struct {
 	comment string
 }
 
-// hook makes a chain see packets. Its type is filter and its policy accept.
+// hook makes a chain see packets, with the policy accept.
 type hook struct {
+	kind     string // the chain's type
 	number   uint32 // NF_INET_*
 	priority int32
 }
@@ -105,10 +106,10 @@ func filterChains() []chain {
 			{all(sourceNetIn6(net6), counter(), accept()), "members"},
 			{all(counter(), reset()), "strangers"},
 		}},
-		{name: "pre", comment: "before any DNAT", hook: &hook{unix.NF_INET_PRE_ROUTING, beforeDstnat}, rules: []rule{
+		{name: "pre", comment: "before any DNAT", hook: &hook{"filter", unix.NF_INET_PRE_ROUTING, beforeDstnat}, rules: []rule{
 			{all(notLoopback(), toThisHost(), knock), "new connections"},
 		}},
-		{name: "in", comment: "after reassembly", hook: &hook{unix.NF_INET_LOCAL_IN, beforeFilter}, rules: []rule{
+		{name: "in", comment: "after reassembly", hook: &hook{"filter", unix.NF_INET_LOCAL_IN, beforeFilter}, rules: []rule{
 			{all(notLoopback(), knock), "new connections"},
 		}},
 	}

@@ -1,0 +1,200 @@
+package nft
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/packet"
+	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
+)
+
+// A first fragment of 8 bytes carries the ports and not the flags: a rule for
+// opening segments cannot see it for what it is. One that shows the flags is
+// dropped without a reset where it comes alone. IPv6 hosts discard a first
+// fragment without the whole TCP header (RFC 8200 §4.5).
+func TestFragmentedOpeningIsRefused(t *testing.T) {
+	const silence, reset, open = "silence", "RST", "SYN-ACK"
+	type answers struct{ v4By8, v4By16, v6By8, v6By24 string }
+	tests := []struct {
+		name            string
+		gate, conntrack bool // connection tracking reassembles before the gate
+		want            answers
+	}{
+		{"no gate", false, false, answers{open, open, silence, open}},
+		{"no gate, conntrack", false, true, answers{open, open, silence, open}},
+		{"gate", true, false, answers{reset, silence, silence, silence}},
+		{"gate, conntrack", true, true, answers{reset, reset, silence, reset}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			serve(t, w.server, 25)
+			if tt.conntrack {
+				addTable(t, another(t, w.server), "stateful", ruleset{chains: []chain{{
+					name: "pre", hook: &hook{"filter", unix.NF_INET_PRE_ROUTING, 0},
+					rules: []rule{{expressions: match{&expr.Ct{Key: expr.CtKeySTATE, Register: register}}}},
+				}}})
+			}
+			if tt.gate {
+				rebuild(t, openGate(t, filter(w.server)))
+			}
+			// The stranger's neighbours must know it: resets are not repeated.
+			w.expect(t, "stranger", strange4, server4, 1, false)
+			w.expect(t, "stranger", strange6, server6, 1, false)
+			wire := w.wire(t)
+			got := answers{
+				wire.knock(t, strange4, server4, 8), wire.knock(t, strange4, server4, 16),
+				wire.knock(t, strange6, server6, 8), wire.knock(t, strange6, server6, 24),
+			}
+			if got != tt.want {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+// wire is the clients' end with nothing but frames.
+type wire struct {
+	*packet.Conn
+	own, server net.HardwareAddr
+}
+
+func (w world) wire(t *testing.T) wire {
+	t.Helper()
+	var x wire
+	bpftest.Do(t, w.server, func() error {
+		ifi, err := net.InterfaceByName("wan")
+		if err == nil {
+			x.server = ifi.HardwareAddr
+		}
+		return err
+	})
+	bpftest.Do(t, w.clients, func() error {
+		ifi, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		x.own = ifi.HardwareAddr
+		x.Conn, err = packet.Listen(ifi, packet.Raw, unix.ETH_P_ALL, nil)
+		return err
+	})
+	t.Cleanup(func() { _ = x.Close() })
+	return x
+}
+
+// send sends a SYN to port 25 in fragments of size bytes.
+func (x wire) send(t *testing.T, from, to netip.Addr, port layers.TCPPort, size int) {
+	t.Helper()
+	for _, frame := range x.fragments(t, from, to, port, syn(t, from, to, port), size) {
+		if _, err := x.WriteTo(frame, &packet.Addr{HardwareAddr: x.server}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// knock sends a SYN in fragments of size bytes, then one as a whole from another
+// port, and returns what the server answered to the first until it answered the
+// second.
+func (x wire) knock(t *testing.T, from, to netip.Addr, size int) string {
+	t.Helper()
+	const whole = 64
+	port := layers.TCPPort(40000 + size)
+	x.send(t, from, to, port, size)
+	x.send(t, from, to, port+whole, whole)
+	if err := x.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	answer := "silence"
+	buf := make([]byte, 1<<16)
+	for {
+		n, _, err := x.ReadFrom(buf)
+		if err != nil {
+			t.Fatalf("no answer to the whole segment: %v", err)
+		}
+		p := gopacket.NewPacket(buf[:n], layers.LayerTypeEthernet, gopacket.NoCopy)
+		tcp, ok := p.TransportLayer().(*layers.TCP)
+		if !ok || tcp.SrcPort != 25 || p.NetworkLayer().NetworkFlow().Src().String() != to.String() {
+			continue
+		}
+		switch {
+		case tcp.DstPort == port+whole:
+			return answer
+		case tcp.DstPort == port && tcp.RST:
+			answer = "RST"
+		case tcp.DstPort == port && tcp.SYN:
+			answer = "SYN-ACK"
+		}
+	}
+}
+
+// syn encodes the TCP header of an opening segment, with an option so that it
+// fills four fragments.
+func syn(t *testing.T, from, to netip.Addr, port layers.TCPPort) []byte {
+	t.Helper()
+	tcp := &layers.TCP{SrcPort: port, DstPort: 25, Seq: 1, SYN: true, Window: 65535, Options: []layers.TCPOption{
+		{OptionType: layers.TCPOptionKindMSS, OptionLength: 4, OptionData: []byte{5, 180}},
+		{OptionType: layers.TCPOptionKindSACKPermitted, OptionLength: 2},
+	}}
+	network := gopacket.NetworkLayer(&layers.IPv4{SrcIP: from.AsSlice(), DstIP: to.AsSlice(), Protocol: layers.IPProtocolTCP})
+	if from.Is6() {
+		network = &layers.IPv6{SrcIP: from.AsSlice(), DstIP: to.AsSlice(), NextHeader: layers.IPProtocolTCP}
+	}
+	if err := tcp.SetNetworkLayerForChecksum(network); err != nil {
+		t.Fatal(err)
+	}
+	return serialize(t, tcp)
+}
+
+func serialize(t *testing.T, l ...gopacket.SerializableLayer) []byte {
+	t.Helper()
+	buf := gopacket.NewSerializeBuffer()
+	opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
+	if err := gopacket.SerializeLayers(buf, opts, l...); err != nil {
+		t.Fatal(err)
+	}
+	return slices.Clone(buf.Bytes())
+}
+
+func (x wire) fragments(t *testing.T, from, to netip.Addr, id layers.TCPPort, segment []byte, size int) (frames [][]byte) {
+	t.Helper()
+	eth := &layers.Ethernet{SrcMAC: x.own, DstMAC: x.server, EthernetType: layers.EthernetTypeIPv4}
+	for at := 0; at < len(segment); at += size {
+		end := min(at+size, len(segment))
+		more := end < len(segment)
+		piece := gopacket.Payload(segment[at:end])
+		if from.Is4() {
+			ip := &layers.IPv4{
+				Version: 4, TTL: 64, Id: uint16(id), Protocol: layers.IPProtocolTCP, FragOffset: uint16(at / 8),
+				SrcIP: from.AsSlice(), DstIP: to.AsSlice(),
+			}
+			if more {
+				ip.Flags = layers.IPv4MoreFragments
+			}
+			frames = append(frames, serialize(t, eth, ip, piece))
+			continue
+		}
+		// RFC 8200 §4.5
+		header := []byte{byte(layers.IPProtocolTCP), 0, 0, 0, 0, 0, byte(id >> 8), byte(id)}
+		offset := uint16(at)
+		if more {
+			offset |= 1
+		}
+		binary.BigEndian.PutUint16(header[2:], offset)
+		eth.EthernetType = layers.EthernetTypeIPv6
+		ip := &layers.IPv6{
+			Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolIPv6Fragment,
+			SrcIP: from.AsSlice(), DstIP: to.AsSlice(),
+		}
+		frames = append(frames, serialize(t, eth, ip, gopacket.Payload(slices.Concat(header, piece))))
+	}
+	return frames
+}
