@@ -75,9 +75,15 @@ type Listener struct {
 	lock *os.File
 }
 
-// Close removes the socket.
+// Close removes the socket. It may be called again.
 func (l *Listener) Close() error {
-	return errors.Join(l.UnixListener.Close(), l.lock.Close())
+	var errs []error
+	for _, err := range []error{l.UnixListener.Close(), l.lock.Close()} {
+		if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // The bounds of the socket.

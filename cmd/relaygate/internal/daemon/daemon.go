@@ -54,7 +54,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeSocket(socket)) }()
+	defer func() { err = errors.Join(err, socket.Close()) }()
 	if err := d.start(); err != nil {
 		return errors.Join(err, d.close())
 	}
@@ -73,12 +73,6 @@ func Run(ctx context.Context, opts Options) (err error) {
 	})
 	log.Info("stopped: what the gate holds runs out by itself", "grants", d.owner.engine.Len())
 	return err
-}
-
-func closeSocket(l *control.Listener) error {
-	// Serve closes the socket itself.
-	_ = l.UnixListener.Close()
-	return l.Close()
 }
 
 // daemon is what the tasks share. Each field but opts, log, hub and started

@@ -1,0 +1,244 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// fakeDaemon answers with what it holds.
+type fakeDaemon struct {
+	grants []Grant
+	err    error
+}
+
+func (f *fakeDaemon) Status(context.Context) (Status, error) {
+	return Status{Version: "test", Drops: map[string]uint64{"a bound": 3}}, f.err
+}
+func (f *fakeDaemon) Grants(context.Context) ([]Grant, error) { return f.grants, f.err }
+func (f *fakeDaemon) Why(_ context.Context, a netip.Addr) (Story, error) {
+	return Story{Address: a, Reason: "may not relay: it is a test"}, f.err
+}
+
+// serve runs a server on a socket of its own and returns a client of it.
+func serve(t *testing.T, d Daemon, hub *Hub) *Client {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- Serve(ctx, l, d, hub) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+		if err := l.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return NewClient(path)
+}
+
+func TestAnswers(t *testing.T) {
+	addr := netip.MustParseAddr("192.0.2.7")
+	at := Time{time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC)}
+	c := serve(t, &fakeDaemon{grants: []Grant{{Address: &addr, Since: at, Users: []Text{"alice"}}}}, NewHub())
+	if s, err := c.Status(t.Context()); err != nil || s.Drops["a bound"] != 3 {
+		t.Errorf("status = %+v, %v", s, err)
+	}
+	g, err := c.Grants(t.Context())
+	if err != nil || len(g) != 1 || g[0].Name() != "192.0.2.7" || !g[0].Since.Equal(at.Time) || !g[0].Expires.IsZero() {
+		t.Errorf("grants = %+v, %v", g, err)
+	}
+	if s, err := c.Why(t.Context(), netip.MustParseAddr("2001:db8::1")); err != nil || s.Address.String() != "2001:db8::1" {
+		t.Errorf("why = %+v, %v", s, err)
+	}
+}
+
+func TestErrorsReachTheClient(t *testing.T) {
+	c := serve(t, &fakeDaemon{err: errors.New("the owner is away")}, NewHub())
+	for name, ask := range map[string]func() error{
+		"status": func() error { _, err := c.Status(t.Context()); return err },
+		"grants": func() error { _, err := c.Grants(t.Context()); return err },
+		"why":    func() error { _, err := c.Why(t.Context(), netip.MustParseAddr("::1")); return err },
+	} {
+		if err := ask(); err == nil || !strings.Contains(err.Error(), "the owner is away") {
+			t.Errorf("%s: error %v, want the daemon's", name, err)
+		}
+	}
+}
+
+func TestNoDaemon(t *testing.T) {
+	_, err := NewClient(filepath.Join(t.TempDir(), "none")).Status(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "is relaygate running?") {
+		t.Errorf("error %v, want the question whether it runs", err)
+	}
+}
+
+func TestWrongRequests(t *testing.T) {
+	h := handler(&fakeDaemon{}, NewHub())
+	asRoot := context.WithValue(context.Background(), peerKey{}, peer{})
+	for _, tt := range []struct {
+		name, method, path string
+		ctx                context.Context
+		want               int
+	}{
+		{"no peer", "GET", "/v1/status", context.Background(), http.StatusForbidden},
+		{"stranger", "GET", "/v1/status", context.WithValue(context.Background(), peerKey{}, peer{uid: 4242, groups: []uint32{4242}}), http.StatusForbidden},
+		{"root's group", "GET", "/v1/status", context.WithValue(context.Background(), peerKey{}, peer{uid: 4242, groups: []uint32{0}}), http.StatusOK},
+		{"root", "GET", "/v1/status", asRoot, http.StatusOK},
+		{"no address", "GET", "/v1/why", asRoot, http.StatusBadRequest},
+		{"bad address", "GET", "/v1/why?address=1.2.3", asRoot, http.StatusBadRequest},
+		{"zone", "GET", "/v1/why?address=fe80::1%25eth0", asRoot, http.StatusBadRequest},
+		{"wrong method", "POST", "/v1/status", asRoot, http.StatusMethodNotAllowed},
+		{"unknown path", "GET", "/v1/passwords", asRoot, http.StatusNotFound},
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(tt.ctx, tt.method, tt.path, nil))
+		if w.Code != tt.want {
+			t.Errorf("%s: code %d, want %d", tt.name, w.Code, tt.want)
+		}
+	}
+}
+
+func TestListen(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "s")
+	// A socket that nobody listens on any more.
+	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.SetUnlinkOnClose(false)
+	if err := stale.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatalf("stale socket: %v", err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("mode %v, %v, want 0660", info.Mode(), err)
+	}
+	if _, err := Listen(path); !errors.Is(err, ErrRunning) {
+		t.Errorf("second daemon: error %v, want ErrRunning", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(file); err == nil {
+		t.Error("a file was replaced by a socket")
+	}
+	if got, err := os.ReadFile(file); err != nil || string(got) != "precious" {
+		t.Errorf("the file holds %q, %v", got, err)
+	}
+}
+
+func TestWatchStreams(t *testing.T) {
+	hub := NewHub()
+	c := serve(t, &fakeDaemon{}, hub)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		for ctx.Err() == nil { // until the watcher is there
+			hub.Publish(time.Time{}, Event{Event: "grant", Client: "192.0.2.7"})
+			runtime.Gosched()
+		}
+	}()
+	got := ""
+	err := c.Watch(ctx, func(line []byte) error {
+		got = string(line)
+		cancel()
+		return nil
+	})
+	if err != nil || !strings.Contains(got, `"client":"192.0.2.7"`) {
+		t.Errorf("watched %q, %v", got, err)
+	}
+}
+
+func TestSlowWatcherIsToldWhatItLost(t *testing.T) {
+	hub := NewHub()
+	w, ok := hub.add()
+	if !ok {
+		t.Fatal("no room for the first watcher")
+	}
+	for range watchQueue + 10 {
+		hub.Publish(time.Time{}, Event{Event: "grant"})
+	}
+	for range watchQueue {
+		<-w.lines
+	}
+	hub.Publish(time.Time{}, Event{Event: "renew"})
+	var note Event
+	if err := json.Unmarshal(<-w.lines, &note); err != nil || note.Event != "drop" || !strings.Contains(note.Reason, "10 events") {
+		t.Errorf("note = %+v, %v, want a drop of 10", note, err)
+	}
+	if line := string(<-w.lines); !strings.Contains(line, "renew") {
+		t.Errorf("after the note came %s", line)
+	}
+}
+
+func TestWatchersAreBounded(t *testing.T) {
+	hub := NewHub()
+	for range maxWatchers {
+		if _, ok := hub.add(); !ok {
+			t.Fatal("too few watchers")
+		}
+	}
+	if _, ok := hub.add(); ok {
+		t.Error("one watcher too many")
+	}
+}
+
+func TestTextIsExactAndHarmless(t *testing.T) {
+	for _, s := range []string{
+		"", "alice@example.org", "Ünï", "a\x1b[31mb", "\u202egnp.exe", "<script>", "=cmd|' /C calc'!A0", "+1", "-1", "@x",
+		"a\r\nb", `quo"te\`, "\U000e0041tag", "\u200b", "\u0301a", "😀",
+	} {
+		b, err := json.Marshal(Text(s))
+		if err != nil {
+			t.Errorf("%q: %v", s, err)
+			continue
+		}
+		var back string
+		if err := json.Unmarshal(b, &back); err != nil || back != s {
+			t.Errorf("%q came back as %q, %v", s, back, err)
+		}
+		for _, bad := range []string{"<", ">", "&", "'", "\x1b", "\u202e", "\u200b", "\U000e0041", `"=`, `"+`, `"@`} {
+			if strings.Contains(string(b), bad) {
+				t.Errorf("%q is printed as %s, which holds %q", s, b, bad)
+			}
+		}
+	}
+}
+
+func TestTimeShape(t *testing.T) {
+	at := Time{time.Date(2026, 1, 2, 4, 4, 5, 678901234, time.FixedZone("", 3600))}
+	if b, err := json.Marshal(at); err != nil || string(b) != `"2026-01-02T03:04:05.678901Z"` {
+		t.Errorf("time = %s, %v", b, err)
+	}
+	if b, err := json.Marshal(Time{}); err != nil || string(b) != "null" {
+		t.Errorf("zero time = %s, %v", b, err)
+	}
+}
