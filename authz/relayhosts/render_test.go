@@ -1,0 +1,138 @@
+package relayhosts
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+
+	"relaygate/authz/grant"
+)
+
+func entry(prefix string, source grant.Source, users ...string) grant.Grant {
+	g := grant.Grant{Prefix: netip.MustParsePrefix(prefix), Source: source}
+	for _, u := range users {
+		g.Users = append(g.Users, grant.User{Name: u})
+	}
+	return g
+}
+
+func sample() []grant.Grant {
+	return []grant.Grant{
+		entry("2001:db8:64::/64", grant.Login, "dave@example.org"),
+		entry("2001:db8::1/128", grant.Login, "alice@example.org", "bob"),
+		entry("203.0.113.7/32", grant.Login, "bob", "alice@example.org", "bob"),
+		entry("192.0.2.0/24", grant.Always),
+		entry("203.0.113.8/32", grant.Import),
+		entry("203.0.113.9/32", grant.Manual),
+		entry("203.0.113.10/32", grant.Login, ""),
+		entry("203.0.113.66/32", grant.Login, "eve\n198.51.100.66: eve", "eve, root", "eve:example.org", "-alwaysrelay-",
+			"\xff\xfe", "x\u202ey", `a"b<c>'&\`, "=cmd", "müller", "e+v/e%x", ""),
+		{}, // no prefix
+	}
+}
+
+func TestGolden(t *testing.T) {
+	for name, got := range map[string][]byte{
+		"relayhosts.iplsearch": RenderHosts(IPLSearch, sample()),
+		"relayhosts.plain":     RenderHosts(Plain, sample()),
+		"relayhostsusers":      RenderUsers(sample()),
+	} {
+		want, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(string(want), string(got)); d != "" {
+			t.Errorf("%s (-want +got):\n%s", name, d)
+		}
+	}
+}
+
+func TestRenderNothing(t *testing.T) {
+	for _, got := range [][]byte{RenderHosts(IPLSearch, nil), RenderHosts(Plain, nil), RenderUsers(nil)} {
+		if got == nil || len(got) != 0 {
+			t.Errorf("nobody's file is %q, want it to be empty", got)
+		}
+	}
+}
+
+func TestRenderLeavesItsArgumentAlone(t *testing.T) {
+	list := sample()
+	RenderHosts(Plain, list)
+	RenderUsers(list)
+	if d := cmp.Diff(sample(), list, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
+		t.Errorf("Render changed what it was given:\n%s", d)
+	}
+}
+
+func TestSanitise(t *testing.T) {
+	for in, want := range map[string]string{
+		"alice@example.org":      "alice@example.org",
+		"alice+tag@example.org":  "alice+tag@example.org",
+		"alice:example.org":      "alice@example.org",
+		"a,b":                    "a_b",
+		"a b":                    "a_b",
+		"a\r\nb\x00\t":           "a__b__",
+		Static:                   "_alwaysrelay-",
+		"#comment":               "_comment",
+		":":                      "@",
+		"a\u2028b\u202e":         "a_b_",
+		"\xc3\x28":               "_(",
+		strings.Repeat("ü", 300): strings.Repeat("ü", userLimit/2),
+		"":                       "",
+	} {
+		if got := Sanitise(in); got != want {
+			t.Errorf("Sanitise(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestParseDialect(t *testing.T) {
+	for _, d := range []Dialect{IPLSearch, Plain} {
+		if got, err := ParseDialect(d.String()); got != d || err != nil {
+			t.Errorf("ParseDialect(%v) = %v, %v", d, got, err)
+		}
+	}
+	for _, s := range []string{"", "Plain", "exim"} {
+		if _, err := ParseDialect(s); err == nil {
+			t.Errorf("ParseDialect(%q) succeeds", s)
+		}
+	}
+}
+
+// FuzzRender proves that no name forges a line: reading the users file back
+// gives exactly the prefixes that went in.
+func FuzzRender(f *testing.F) {
+	for _, s := range []string{"alice", "a\nb", "a\r192.0.2.1: x", "a,b", `"`, "-alwaysrelay-", "\x85", "\u2028", "::1: root", "\v\f"} {
+		f.Add(s, "bob")
+	}
+	f.Fuzz(func(t *testing.T, a, b string) {
+		list := []grant.Grant{entry("203.0.113.7/32", grant.Login, a, b), entry("2001:db8::1/128", grant.Login, b, a)}
+		text := string(RenderUsers(list))
+		if !utf8.ValidString(text) {
+			t.Errorf("%q is not UTF-8", text)
+		}
+		lines := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune("\n\r\v\f\u0085\u2028\u2029", r) })
+		if len(lines) != strings.Count(text, "\n") || len(lines) > 2 {
+			t.Errorf("%q has lines of its own", text)
+		}
+		for i, line := range lines {
+			host, users, _ := strings.Cut(line, ": ")
+			if want := []string{"203.0.113.7", `"2001:db8::1"`}[i]; host != want {
+				t.Errorf("line %d of %q is for %q, want %q", i, text, host, want)
+			}
+			names := strings.Split(users, ", ")
+			if len(names) > 2 || strings.Contains(users, Static) && strings.Contains(", "+users, ", "+Static) {
+				t.Errorf("line %q has names of its own", line)
+			}
+			if len(strings.Fields(line)) != 1+len(names) {
+				t.Errorf("line %q has spaces of its own", line)
+			}
+		}
+	})
+}

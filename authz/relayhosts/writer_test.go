@@ -1,0 +1,159 @@
+package relayhosts
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"relaygate/authz/grant"
+)
+
+var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func one(i int) []grant.Grant {
+	return []grant.Grant{entry(fmt.Sprintf("203.0.113.%d/32", i), grant.Login, "alice")}
+}
+
+func write(t *testing.T, w *Writer, now time.Time, g []grant.Grant) Report {
+	t.Helper()
+	r, err := w.Write(now, g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func due(t *testing.T, w *Writer, want time.Time) {
+	t.Helper()
+	if got, ok := w.Due(); !ok || !got.Equal(want) {
+		t.Errorf("due at %v (%v), want %v", got, ok, want)
+	}
+}
+
+func TestWriterPace(t *testing.T) {
+	dir := t.TempDir()
+	hosts, users := filepath.Join(dir, "relayhosts"), filepath.Join(dir, "users")
+	w := NewWriter(Config{Hosts: hosts, Users: users})
+	if at, ok := w.Due(); !ok || at.After(start) {
+		t.Errorf("the first write is due at %v (%v), want at once", at, ok)
+	}
+	if r := write(t, w, start, nil); len(r.Written) != 2 || len(r.Foreign) != 0 || len(r.Repaired) != 0 {
+		t.Errorf("first: %+v", r)
+	}
+	holds(t, hosts, "")
+	due(t, w, start.Add(MaxInterval))
+	w.Changed()
+	due(t, w, start.Add(MinInterval))
+	now := start.Add(MinInterval)
+	write(t, w, now, one(1))
+	holds(t, hosts, "203.0.113.1\n")
+	holds(t, users, "203.0.113.1: alice\n")
+	due(t, w, now.Add(MaxInterval))
+
+	now = now.Add(MaxInterval)
+	if r := write(t, w, now, one(1)); len(r.Written) != 0 || len(r.Touched) != 2 {
+		t.Errorf("nothing changed: %+v", r)
+	}
+	if info, err := os.Stat(users); err != nil || !info.ModTime().Equal(now) {
+		t.Errorf("modified at %v, %v; want %v", info.ModTime(), err, now)
+	}
+}
+
+func TestWriterWithoutFiles(t *testing.T) {
+	w := NewWriter(Config{})
+	w.Changed()
+	if at, ok := w.Due(); ok {
+		t.Errorf("due at %v", at)
+	}
+}
+
+func TestWriterRepairs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "relayhosts")
+	w := NewWriter(Config{Hosts: path})
+	write(t, w, start, one(1))
+	for i, spoil := range []func() error{
+		func() error { return os.WriteFile(path, []byte("198.51.100.66\n"), 0o644) },
+		func() error { return os.Remove(path) },
+		func() error { return os.WriteFile(path, nil, 0o644) },
+	} {
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		r := write(t, w, start.Add(time.Duration(i)*time.Minute), one(1))
+		if d := cmp.Diff(Report{Written: []string{path}, Repaired: []string{path}}, r); d != "" {
+			t.Errorf("%d (-want +got):\n%s", i, d)
+		}
+		holds(t, path, "203.0.113.1\n")
+	}
+}
+
+func TestWriterKeepsForeignLines(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "relayhosts")
+	foreign := "203.0.113.1\n198.51.100.66\n# note\n\n"
+	put(t, path, foreign)
+	r := write(t, NewWriter(Config{Hosts: path}), start, one(1))
+	want := []Foreign{{Path: path, Backup: path + BackupSuffix, Lines: []string{"198.51.100.66", "# note"}, Count: 2}}
+	if d := cmp.Diff(want, r.Foreign); d != "" {
+		t.Errorf("foreign lines (-want +got):\n%s", d)
+	}
+	holds(t, path, "203.0.113.1\n")
+	holds(t, path+BackupSuffix, foreign)
+
+	// What a later run finds is ours: the backup stays as it was.
+	if r := write(t, NewWriter(Config{Hosts: path}), start, nil); len(r.Foreign) != 0 {
+		t.Errorf("second run: %+v", r.Foreign)
+	}
+	holds(t, path+BackupSuffix, foreign)
+}
+
+func TestWriterMarksItsFirstStart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "relayhosts")
+	write(t, NewWriter(Config{Hosts: path}), start, one(1)) // there was no file
+	if r := write(t, NewWriter(Config{Hosts: path}), start, nil); len(r.Foreign) != 0 {
+		t.Errorf("our own line counts as foreign: %+v", r.Foreign)
+	}
+	holds(t, path+BackupSuffix, "")
+}
+
+func TestWriterBoundsForeignLines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "relayhosts")
+	put(t, path, strings.Repeat("x\n", 5000)+strings.Repeat("y", 100_000))
+	r := write(t, NewWriter(Config{Hosts: path}), start, nil)
+	if len(r.Foreign) != 1 || r.Foreign[0].Count != 5001 || len(r.Foreign[0].Lines) != foreignLimit {
+		t.Errorf("%d reports", len(r.Foreign))
+	}
+}
+
+func TestWriterRetries(t *testing.T) {
+	dir := t.TempDir()
+	hosts, users := filepath.Join(dir, "missing", "relayhosts"), filepath.Join(dir, "users")
+	w := NewWriter(Config{Hosts: hosts, Users: users})
+	now := start
+	for _, pause := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
+		if _, err := w.Write(now, one(1)); err == nil || !strings.Contains(err.Error(), hosts) {
+			t.Fatalf("error %v, want one about %s", err, hosts)
+		}
+		due(t, w, now.Add(pause*time.Second))
+		now = now.Add(pause * time.Second)
+	}
+	holds(t, users, "203.0.113.1: alice\n") // the other file is written all the same
+	if err := os.Mkdir(filepath.Dir(hosts), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, w, now, one(2))
+	holds(t, hosts, "203.0.113.2\n")
+	due(t, w, now.Add(MaxInterval))
+}
+
+func TestWriterRefusesWhatIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := NewWriter(Config{Hosts: dir}).Write(start, nil); err == nil {
+		t.Error("a directory was replaced")
+	}
+}
