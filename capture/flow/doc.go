@@ -1,3 +1,96 @@
-// Package flow puts the segments of each connection in order, the way the
-// server's kernel did, and says where that is in doubt.
+// Package flow puts the segments of each connection in the order in which the
+// server's kernel gave and took them, and says where that is in doubt.
+//
+// Whoever watches packets sees what arrives; what counts is what the kernel
+// kept. The two differ wherever a stranger wants them to: a segment with a bad
+// checksum, an old timestamp, a foreign hardware address or a wrong ACK is
+// shown to the watcher and dropped by the kernel. Guessing the kernel's checks
+// is a race that the watcher loses. This package asks the kernel instead: the
+// acknowledgements that it sends are its own account of what it took.
+//
+// # Who is the server
+//
+// The watched port is the server's. On a live tap the kernel itself announced
+// the connection (capture.Opened) and each segment carries its socket's cookie;
+// what the host sent is the server's. In a file a connection begins with a SYN,
+// an authentic SYN-ACK that acknowledges exactly that SYN, and one more segment
+// of an established connection. Authentic means, in this order of preference:
+//
+//   - the capture knows the direction: this host sent it (FromHost). If the SYN
+//     went out and the SYN-ACK came in, the capture was made at the client, and
+//     nothing shows who sent the server's segments (Unauthenticated);
+//   - the hardware addresses: the station that the SYN was sent to answered, to
+//     another station, on the same VLAN and interface (FromHandshake). Later
+//     segments must come from it and not go to it: a stranger who borrows the
+//     server's hardware address has to send the frame to that same address;
+//   - neither exists (raw IP) or all are zero (loopback): Unauthenticated.
+//
+// Server segments that fail this are dropped and counted: neither payload nor
+// acknowledgement nor flags are used. A host that forwards packets also "sent"
+// them, so who grants on AF_PACKET must still find the connection in a socket
+// table.
+//
+// # When client bytes are believed
+//
+// Client bytes are candidates until an authentic server segment acknowledges
+// them; they are released before that segment's own payload. The argument:
+//
+//   - An acknowledgement A means that the kernel has each byte below A (RFC 9293
+//     §3.4), and has it from a segment that passed the tap before A did. So if
+//     all copies of that byte that passed the tap before A are equal, the
+//     kernel's copy is that one, whichever copies it dropped. If two differ, or a
+//     copy was cut by the snap length, the flow is tainted. Therefore nothing is
+//     rejected for its checksum, flags, options, TTL, hardware address or VLAN: a
+//     segment that the kernel dropped can only add a conflict.
+//   - Copies of bytes that were acknowledged before are ignored: the kernel has
+//     those bytes already and trims them off (RFC 9293 §3.10.7.4).
+//   - Candidates too far ahead to be kept are not just forgotten: the kernel may
+//     have queued them and later prefer them over a copy that we do keep. The
+//     lowest such position is remembered, and an acknowledgement past it taints.
+//   - An acknowledged byte that was never seen taints.
+//   - A FIN occupies a sequence number (RFC 9293 §3.4) and is a candidate of its
+//     own: a byte at or after it, or a second FIN elsewhere, is a conflict.
+//   - The ACK field of an RST is not used: a kernel without a connection
+//     "acknowledges" whatever it refuses (RFC 9293 §3.10.7.1).
+//
+// What the kernel acknowledges and yet does not hand to the server as it came
+// taints as well: urgent data (the byte at the urgent pointer is taken out of
+// the stream; the pointer may come in a segment without payload and point
+// ahead), MPTCP (a subflow's bytes may never reach the server) and data in the
+// handshake (TCP Fast Open; and a live tap does not see that of the last ACK).
+//
+// # Order between the two directions
+//
+// A server segment with acknowledgement A was sent when the server could have
+// read at most the bytes below A. So client bytes that are released after a
+// server byte cannot have influenced it: to the dialogue above, a command that
+// comes after an answer is one that the answer cannot belong to. Where the
+// capture is imprecise the error is to the other side: the acknowledgement of a
+// segment that arrives ahead of a hole, or of a retransmission, releases client
+// bytes earlier than the kernel read them. The client then looks more pipelined
+// than it was, which the dialogues have to allow for anyway, as any client may
+// send without waiting.
+//
+// Server bytes come in sequence, first copy. A hole waits for a retransmission
+// within bounds; at a bound, or at the end of the flow, it taints.
+//
+// # When a flow ends
+//
+// A live flow ends when the kernel says so, never by a packet. A file flow ends
+// at an authentic server RST, or with the server's FIN in order: after either no
+// answer can come, so there is nothing left to believe. A FIN or RST of the
+// client proves nothing, since the kernel may have dropped it. What follows it
+// is read on: if the RST was valid, the server acknowledges no more. A SYN
+// changes nothing unless an authentic SYN-ACK acknowledges it; then a new
+// connection took the old one's place.
+//
+// # What strangers can fill
+//
+// Limits names every bound, Stats.Bounds counts each time one is hit. A flow
+// that hits one is tainted. A handshake takes an entry in a small ring, where
+// only other handshakes push it out; a slot in the table of flows is taken when
+// it is complete, so spoofed SYNs get none. A full table refuses the new and
+// never evicts the old. Buffers are taken only while bytes wait, and the
+// smallest buffer, enough for a login, does not count toward the common budget:
+// a flood of bytes that wait cannot take it away.
 package flow

@@ -1,0 +1,38 @@
+package flow
+
+import (
+	"hash/maphash"
+	"net/netip"
+)
+
+// doubtSlots is the size of the table that remembers when two addresses were
+// last in doubt, for handshakes that are not complete. Two pairs that share a
+// slot taint one another: that costs a login now and then, never a wrong one.
+const doubtSlots = 1 << 12
+
+// doubt taints all flows between two addresses. It costs a walk over the flows
+// of these two clients, at most Limits.FlowsPerClient each.
+func (t *Table) doubt(a, b netip.Addr, reason string) {
+	reason = orElse(reason, reasonDoubt)
+	for _, pair := range [2][2]netip.Addr{{a, b}, {b, a}} {
+		client, server := pair[0], pair[1]
+		t.doubts[t.doubtSlot(client.As16(), server.As16())] = t.tick
+		for next := t.slots.clients[clientKeyOf(client)].head; next != 0; {
+			id := next - 1
+			f := t.slots.at(id)
+			next = f.next
+			if f.conn.Client.Addr() == client && f.conn.Server.Addr() == server {
+				t.taint(id, reason)
+			}
+		}
+	}
+}
+
+// doubted reports whether the two were in doubt at or after a tick.
+func (t *Table) doubted(client, server [16]byte, since int64) bool {
+	return t.doubts[t.doubtSlot(client, server)] >= since
+}
+
+func (t *Table) doubtSlot(client, server [16]byte) int {
+	return int(maphash.Comparable(t.seed, [2][16]byte{client, server}) % doubtSlots)
+}

@@ -1,0 +1,118 @@
+package flow
+
+import (
+	"relaygate/authz"
+	"relaygate/capture"
+)
+
+// file takes a segment that is known by its addresses only.
+func (t *Table) file(seg *capture.Segment) {
+	key, conn, dir, r, known := t.orient(seg)
+	switch {
+	case conn.Service.Protocol == 0:
+		t.stats.Ignored++
+	case known && r&ringBit == 0:
+		t.followed(ID(r), dir, seg)
+	case known:
+		t.shake(r, dir, conn, seg)
+	case dir == authz.FromClient && isSYN(seg):
+		r, h := t.ringEntry(key)
+		t.byTuple[key] = r
+		t.syn(h, seg)
+	case carries(seg):
+		t.midstream(key, conn, reasonMidstream)
+	}
+}
+
+// orient says which side of a segment is the server, and what its tuple leads
+// to. Where both ports are watched, a known connection decides, and candidates
+// of client bytes go before; else the SYN.
+func (t *Table) orient(seg *capture.Segment) (key tuple, conn authz.Conn, dir authz.Dir, r ref, known bool) {
+	toService, to := t.serviceOf(seg.Dst)
+	fromService, from := t.serviceOf(seg.Src)
+	if to {
+		key = tupleOf(seg.Src, seg.Dst)
+		r, known = t.byTuple[key]
+		if known || !from || isSYN(seg) {
+			return key, connOf(seg.Src, seg.Dst, toService), authz.FromClient, r, known
+		}
+	}
+	if from {
+		key = tupleOf(seg.Dst, seg.Src)
+		r, known = t.byTuple[key]
+		return key, connOf(seg.Dst, seg.Src, fromService), authz.FromServer, r, known
+	}
+	return key, conn, dir, 0, false
+}
+
+// followed takes a segment of a flow.
+func (t *Table) followed(id ID, dir authz.Dir, seg *capture.Segment) {
+	f := t.slots.at(id)
+	f.last = t.time.UnixNano()
+	if dir == authz.FromClient {
+		if isSYN(seg) {
+			t.synInside(f, seg)
+		}
+		if f.phase == following {
+			t.fromClient(id, f, seg)
+		}
+		return
+	}
+	if isSYNACK(seg) && t.replaced(id, f, seg) {
+		return
+	}
+	switch {
+	case !f.guard.authentic(seg):
+		t.stats.Forged++
+	case f.phase == following:
+		t.fromServer(id, f, seg)
+	case seg.Flags&(capture.FIN|capture.RST) != 0:
+		t.close(id)
+	}
+}
+
+// synInside notes a SYN on the tuple of a flow. It is a new connection if the
+// server answers it with a SYN-ACK; a challenge ACK (RFC 5961 §4) changes
+// nothing.
+func (t *Table) synInside(f *flow, seg *capture.Segment) {
+	h := t.reuseOf(f)
+	if h == nil {
+		var r ref
+		r, h = t.ringEntry(f.key)
+		f.reuse = uint32(r&^ringBit) + 1
+	}
+	t.syn(h, seg)
+}
+
+// reuseOf returns the SYN inside a flow, nil if there is none (any more).
+func (t *Table) reuseOf(f *flow) *handshake {
+	if f.reuse == 0 {
+		return nil
+	}
+	h := &t.ring[f.reuse-1]
+	if !h.used || h.key != f.key || h.stage != asked {
+		return nil
+	}
+	return h
+}
+
+// replaced reports whether a SYN-ACK on the tuple of a flow belongs to another
+// connection, which then takes its place.
+func (t *Table) replaced(id ID, f *flow, seg *capture.Segment) bool {
+	if seg.Seq+1 == f.serverISN && seg.Ack == f.clientISN {
+		return false // the flow's own, once more
+	}
+	h := t.reuseOf(f)
+	switch {
+	case h != nil && t.synAck(h, seg):
+		key, begun := f.key, *h
+		*h = handshake{}
+		t.close(id)
+		t.ring[t.byTuple[key]&^ringBit] = begun // in the place of the buried
+	case f.guard.authentic(seg):
+		t.taint(id, reasonReplaced)
+	case h == nil:
+		t.stats.Forged++
+	}
+	return true
+}

@@ -1,0 +1,162 @@
+package flow
+
+import (
+	"time"
+
+	"relaygate/authz"
+)
+
+// ID is the slot of a flow. It is reused after Closed.
+type ID uint32
+
+// Kind says what an Event is.
+type Kind uint8
+
+const (
+	// Opened begins a flow: Conn and Origin are set.
+	Opened Kind = iota + 1
+	// Data holds the next bytes of one direction in Chunk.
+	Data
+	// Tainted: the flow is in doubt, Reason says why. No Data follows.
+	Tainted
+	// Closed ends a flow: the slot ID is free.
+	Closed
+)
+
+func (k Kind) String() string {
+	switch k {
+	case Opened:
+		return "opened"
+	case Data:
+		return "data"
+	case Tainted:
+		return "tainted"
+	case Closed:
+		return "closed"
+	}
+	return "unknown"
+}
+
+// Event is what became of a flow. Each flow gives Opened, then any number of
+// Data, at most one Tainted, and Closed. A session whose beginning was not seen
+// gives Opened, Tainted and Closed at once.
+type Event struct {
+	Kind Kind
+	ID   ID
+	Conn authz.Conn
+	// Chunk is valid until the next call to Feed.
+	Chunk authz.Chunk
+	// Reason says in words why the flow is Tainted.
+	Reason string
+	Origin authz.Origin
+	// Time and Index are those of the capture event that led to this one.
+	Time  time.Time
+	Index uint64
+}
+
+// Config is what New needs.
+type Config struct {
+	// Services are the watched server ports.
+	Services map[uint16]authz.Service
+	Limits   Limits
+}
+
+// Limits bounds what strangers can fill. A field that is not positive takes its
+// default.
+type Limits struct {
+	// Flows that are open at one time (65536).
+	Flows int
+	// FlowsPerClient are the flows that are open at one time from one IPv4
+	// address or one IPv6 /64 (1024). An address with more is a gateway of
+	// many users, far beyond what the policy grants.
+	FlowsPerClient int
+	// Handshakes in progress and endings remembered, of files (16384).
+	Handshakes int
+	// ClientBytes of one flow that may wait for their acknowledgement (16 KiB).
+	// A login line with a long token is a few KiB. 128 KiB at most.
+	ClientBytes int
+	// ServerBytes of one flow that may wait behind a hole (64 KiB; 128 KiB at
+	// most).
+	ServerBytes int
+	// Pieces that either direction of one flow may consist of while bytes
+	// wait, that is the number of holes (64).
+	Pieces int
+	// Buffered is the sum of all buffers of more than 512 bytes (32 MiB). The
+	// smaller ones are bounded by Flows.
+	Buffered int
+	// Idle is the packet time after which a silent flow of a file is given up
+	// (35 min; an IMAP server waits 30, RFC 9051 §5.4).
+	Idle time.Duration
+}
+
+func (l Limits) withDefaults() Limits {
+	def := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	def(&l.Flows, 1<<16)
+	def(&l.FlowsPerClient, 1<<10)
+	def(&l.Handshakes, 1<<14)
+	def(&l.ClientBytes, 16<<10)
+	def(&l.ServerBytes, 64<<10)
+	l.ClientBytes = min(l.ClientBytes, maxWindow)
+	l.ServerBytes = min(l.ServerBytes, maxWindow)
+	def(&l.Pieces, 64)
+	def(&l.Buffered, 32<<20)
+	if l.Idle <= 0 {
+		l.Idle = 35 * time.Minute
+	}
+	return l
+}
+
+// Stats counts since New, except where a field says otherwise.
+type Stats struct {
+	// Packets are segments fed, Ignored those of no watched port.
+	Packets, Ignored uint64
+	// Unknown are live segments whose connection was never announced: it was
+	// open before the start, is not trusted, or was refused for a bound.
+	Unknown uint64
+	// Untrusted are connections to listeners that may not be believed.
+	Untrusted uint64
+	// Forged are segments that bear a server's address and that no server sent.
+	Forged uint64
+	// Opened are flows begun, Tainted those of them in doubt, Midstream those
+	// of them whose beginning was not seen.
+	Opened, Tainted, Midstream uint64
+	// Open is the number of flows open now.
+	Open int
+	// Idle are flows given up after silence.
+	Idle   uint64
+	Bounds Bounds
+}
+
+// Bounds counts how often each of Limits was hit.
+type Bounds struct {
+	Flows, FlowsPerClient, Handshakes, ClientBytes, ServerBytes, Pieces, Buffered uint64
+}
+
+// The reasons of Tainted.
+const (
+	reasonMidstream     = "the capture starts inside the session"
+	reasonForgedAnswer  = "the handshake was not answered by the station it was sent to"
+	reasonHandshakeData = "data sent with the handshake"
+	reasonFastOpen      = "TCP Fast Open"
+	reasonReplaced      = "another connection took its place unseen"
+	reasonConflict      = "conflicting copies of the same client bytes"
+	reasonFIN           = "client data where another segment ended the stream"
+	reasonMissing       = "acknowledged client bytes are missing from the capture"
+	reasonClientSnap    = "client bytes were cut by the snap length"
+	reasonServerSnap    = "server bytes were cut by the snap length"
+	reasonServerGap     = "server bytes are missing from the capture"
+	reasonServerCopies  = "conflicting copies of the same server bytes"
+	reasonUrgent        = "urgent data from the client"
+	reasonMPTCP         = "Multipath TCP"
+	reasonNoDirection   = "a live segment without a direction"
+	reasonClientBound   = "more unacknowledged client bytes than are kept"
+	reasonServerBound   = "more server bytes behind a hole than are kept"
+	reasonPieces        = "more holes in the stream than are kept"
+	reasonBuffered      = "no buffer left"
+	reasonDoubt         = "something between the two addresses could not be read as a kernel would"
+	reasonLost          = "the tap lost a record of the connection"
+)

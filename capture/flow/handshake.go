@@ -1,0 +1,234 @@
+package flow
+
+import (
+	"net/netip"
+
+	"relaygate/authz"
+	"relaygate/capture"
+)
+
+// ref is what a tuple leads to: a slot, or an entry of the ring of handshakes.
+type ref uint32
+
+const ringBit ref = 1 << 31
+
+// stage is how far a handshake got.
+type stage uint8
+
+const (
+	// buried: the tuple's flow has ended or is not believed. What comes late
+	// is no news.
+	buried stage = iota
+	// asked: a SYN was seen.
+	asked
+	// answered: an authentic SYN-ACK acknowledged it.
+	answered
+)
+
+// handshake is an entry of the ring. Entries are overwritten oldest first, so a
+// flood of SYNs costs only other handshakes in progress.
+type handshake struct {
+	key   tuple
+	used  bool
+	stage stage
+	born  int64 // the tick of its first SYN
+
+	clientISN, serverISN uint32 // the first sequence numbers of the streams
+	link                 capture.Link
+	host, outside        bool // the SYN was seen going out, coming in
+	guard                guard
+	reason               string // of the taint that the flow will begin with
+	forged               bool   // an answer came that was not authentic
+}
+
+// isSYN is true for the first segment of a handshake.
+func isSYN(seg *capture.Segment) bool {
+	return seg.Flags&(capture.SYN|capture.ACK|capture.RST) == capture.SYN
+}
+
+// isSYNACK is true for its answer.
+func isSYNACK(seg *capture.Segment) bool {
+	return seg.Flags&(capture.SYN|capture.ACK|capture.RST) == capture.SYN|capture.ACK
+}
+
+// carries is true for a segment with payload, seen or not.
+func carries(seg *capture.Segment) bool {
+	return len(seg.Payload)+seg.Missing > 0
+}
+
+// ringEntry returns a free entry of the ring for a tuple.
+func (t *Table) ringEntry(key tuple) (ref, *handshake) {
+	i := t.oldest
+	if int(i) == len(t.ring) && len(t.ring) < t.limits.Handshakes {
+		t.ring = append(t.ring, handshake{})
+	}
+	if t.oldest++; int(t.oldest) == t.limits.Handshakes {
+		t.oldest = 0
+	}
+	h := &t.ring[i]
+	r := ringBit | ref(i)
+	if h.used {
+		if h.stage != buried {
+			t.stats.Bounds.Handshakes++
+		}
+		if t.byTuple[h.key] == r {
+			delete(t.byTuple, h.key)
+		}
+	}
+	*h = handshake{key: key, used: true}
+	return r, h
+}
+
+// bury remembers that what comes late on a tuple is no news.
+func (t *Table) bury(key tuple) {
+	r, _ := t.ringEntry(key)
+	t.byTuple[key] = r
+}
+
+// syn notes a SYN in h. Of several SYNs the latest sequence number counts: the
+// SYN-ACK says whether it was the one that the kernel took.
+func (t *Table) syn(h *handshake, seg *capture.Segment) {
+	first := seg.Seq + 1
+	if h.stage != asked || h.clientISN != first {
+		if h.stage == buried {
+			h.born = t.tick
+		}
+		h.stage, h.clientISN = asked, first
+		h.link, h.host, h.outside, h.forged = seg.Link, false, false, false
+	}
+	h.host = h.host || seg.Sent == capture.SenderHost
+	h.outside = h.outside || seg.Sent == capture.SenderOutside
+	if carries(seg) {
+		// No honest client sends data in a SYN but for Fast Open
+		// (RFC 7413), and which server takes it is not to be seen.
+		h.reason = reasonHandshakeData
+		if seg.TFO {
+			h.reason = reasonFastOpen
+		}
+	}
+}
+
+// synAck notes a SYN-ACK, and reports whether it is an authentic answer to the
+// SYN of h.
+func (t *Table) synAck(h *handshake, seg *capture.Segment) bool {
+	g, ok := guardOf(&h.link, h.host, h.outside, seg)
+	if !ok {
+		t.stats.Forged++
+		h.forged = true
+		return false
+	}
+	if seg.Ack != h.clientISN {
+		// An answer to another SYN; or it acknowledges data of this one,
+		// whose bytes the kernel then has (RFC 7413 §4.2). Neither is
+		// followed.
+		return false
+	}
+	switch {
+	case seg.MPTCP:
+		h.reason = reasonMPTCP
+	case carries(seg):
+		h.reason = reasonHandshakeData
+		if seg.TFO {
+			h.reason = reasonFastOpen
+		}
+	}
+	h.stage, h.serverISN, h.guard = answered, seg.Seq+1, g
+	return true
+}
+
+// shake takes a segment of a tuple that has no flow yet.
+func (t *Table) shake(r ref, dir authz.Dir, conn authz.Conn, seg *capture.Segment) {
+	h := &t.ring[r&^ringBit]
+	switch {
+	case dir == authz.FromClient && isSYN(seg):
+		if h.stage == buried { // a new connection: as young as any other
+			h.used = false
+			r, h = t.ringEntry(h.key)
+			t.byTuple[h.key] = r
+		}
+		if h.stage != answered || h.clientISN != seg.Seq+1 || carries(seg) {
+			t.syn(h, seg)
+		}
+	case h.stage == buried:
+	case dir == authz.FromServer && isSYNACK(seg):
+		t.synAck(h, seg)
+	case h.stage == asked:
+		if carries(seg) {
+			key, reason := h.key, orElse(h.reason, reasonMidstream)
+			if h.forged {
+				reason = reasonForgedAnswer
+			}
+			*h = handshake{}
+			t.midstream(key, conn, reason)
+		}
+	default:
+		t.complete(h, dir, conn, seg)
+	}
+}
+
+// complete begins the flow of an answered handshake when a segment shows that
+// the connection is established.
+func (t *Table) complete(h *handshake, dir authz.Dir, conn authz.Conn, seg *capture.Segment) {
+	payload := carries(seg)
+	control := seg.Flags & (capture.SYN | capture.RST | capture.ACK)
+	if dir == authz.FromServer {
+		if !h.guard.authentic(seg) {
+			t.stats.Forged++
+			return
+		}
+		if seg.Flags&capture.RST != 0 {
+			h.stage = buried
+			return
+		}
+		// A pure ACK of the server proves nothing: the kernel sends such
+		// before the connection is established, too.
+		if control != capture.ACK || !payload && seg.Flags&capture.FIN == 0 {
+			return
+		}
+	} else {
+		// The bytes of this segment, or of an odd one before it, are in a
+		// place where a live tap has no eyes (see the package comment).
+		if payload {
+			h.reason = orElse(h.reason, reasonHandshakeData)
+		}
+		if control != capture.ACK || seg.Ack != h.serverISN {
+			return
+		}
+	}
+	t.established(h, dir, conn, seg)
+}
+
+func (t *Table) established(h *handshake, dir authz.Dir, conn authz.Conn, seg *capture.Segment) {
+	id, f, ok := t.open(conn, h.guard.origin())
+	if !ok {
+		h.stage = buried
+		return
+	}
+	f.key, f.guard, f.last = h.key, h.guard, t.time.UnixNano()
+	f.start(h.clientISN, h.serverISN)
+	reason := h.reason
+	if t.doubted(h.key.client, h.key.server, h.born) {
+		reason = orElse(reason, reasonDoubt)
+	}
+	*h = handshake{}
+	t.byTuple[f.key] = ref(id)
+	if reason != "" {
+		t.taint(id, reason)
+	}
+	t.followed(id, dir, seg)
+}
+
+// midstream says once that a session is there which cannot be read. It takes no
+// slot for longer than that: anybody can send such a segment.
+func (t *Table) midstream(key tuple, conn authz.Conn, reason string) {
+	t.stats.Midstream++
+	id, f := t.begun(conn, authz.Unauthenticated)
+	f.key = key
+	t.taint(id, reason)
+	t.close(id)
+}
+
+// connOf names the connection of a segment.
+func connOf(client, server netip.AddrPort, service authz.Service) authz.Conn {
+	return authz.Conn{Client: client, Server: server, Service: service}
+}

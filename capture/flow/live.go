@@ -1,0 +1,62 @@
+package flow
+
+import (
+	"relaygate/authz"
+	"relaygate/capture"
+)
+
+// liveOpened begins a flow that the kernel announced. It alone can: a connection
+// that was open before the tap started is never believed.
+func (t *Table) liveOpened(ev *capture.Event) {
+	conn := ev.Conn
+	service, watched := t.serviceOf(conn.Server)
+	switch {
+	case !watched || conn.Cookie == 0:
+		t.stats.Ignored++
+		return
+	case !ev.Trusted:
+		t.stats.Untrusted++
+		return
+	}
+	if id, ok := t.byCookie[conn.Cookie]; ok {
+		t.close(id) // the kernel never reuses a cookie: its end was lost
+	}
+	conn.Service = service
+	id, f, ok := t.open(conn, authz.FromHost)
+	if !ok {
+		return
+	}
+	t.byCookie[conn.Cookie] = id
+	f.guard = guard{proof: byHost}
+	f.start(ev.ClientISN, ev.ServerISN)
+}
+
+// start sets the first sequence numbers of the two streams.
+func (f *flow) start(clientISN, serverISN uint32) {
+	f.clientISN, f.clientNext = clientISN, clientISN
+	f.serverISN, f.serverNext, f.serverEnd = serverISN, serverISN, serverISN
+}
+
+// live takes a segment of a socket. The tap's direction tells who sent it, not
+// the ports: behind a REDIRECT the two directions show different ones.
+func (t *Table) live(seg *capture.Segment) {
+	id, ok := t.byCookie[seg.Cookie]
+	if !ok {
+		t.stats.Unknown++
+		return
+	}
+	f := t.slots.at(id)
+	if f.phase != following {
+		return
+	}
+	switch {
+	case seg.Sent == capture.SenderHost:
+		t.fromServer(id, f, seg)
+	case seg.Sent != capture.SenderOutside:
+		t.taint(id, reasonNoDirection)
+	case seg.Src == f.conn.Server:
+		t.stats.Forged++
+	default:
+		t.fromClient(id, f, seg)
+	}
+}

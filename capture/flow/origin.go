@@ -1,0 +1,92 @@
+package flow
+
+import (
+	"relaygate/authz"
+	"relaygate/capture"
+)
+
+// guard tells the segments that the server sent from those that only bear its
+// address (see the package comment, "Who is the server").
+type guard struct {
+	proof proof
+	// link is where the server's segments are seen: VLAN and interface, and
+	// with byStation in Src the server's hardware address.
+	link capture.Link
+}
+
+type proof uint8
+
+const (
+	byHost    proof = iota // this host sent them
+	byOutside              // they came in; the capture was made at the client
+	byStation              // the station that the SYN was sent to
+	byNothing              // raw IP or loopback: nothing to go by
+)
+
+// origin is what a flow under this guard may claim.
+func (g *guard) origin() authz.Origin {
+	switch g.proof {
+	case byHost:
+		return authz.FromHost
+	case byStation:
+		return authz.FromHandshake
+	}
+	return authz.Unauthenticated
+}
+
+// authentic reports whether a segment that bears the server's address is the
+// server's.
+func (g *guard) authentic(seg *capture.Segment) bool {
+	switch g.proof {
+	case byHost:
+		return seg.Sent == capture.SenderHost
+	case byOutside:
+		return seg.Sent == capture.SenderOutside
+	case byStation:
+		// A frame sent to the server's own address was not sent by it,
+		// whatever its source says. The destination may change: routers do.
+		return seg.Sent == capture.SenderUnknown && seg.Link.HasMAC && sameLane(&g.link, &seg.Link) &&
+			seg.Link.Src == g.link.Src && seg.Link.Dst != g.link.Src
+	case byNothing:
+		return seg.Sent == capture.SenderUnknown && noStations(&seg.Link) && sameLane(&g.link, &seg.Link)
+	}
+	return false
+}
+
+// guardOf decides whether answer, a SYN-ACK, comes from where the SYN went, and
+// how the later segments of that server are told. The SYN was seen at synLink;
+// host and outside say whether it was seen going out and coming in.
+func guardOf(synLink *capture.Link, host, outside bool, answer *capture.Segment) (guard, bool) {
+	switch answer.Sent {
+	case capture.SenderHost:
+		return guard{proof: byHost}, true
+	case capture.SenderOutside:
+		// A SYN that came in is answered by this host, so a SYN-ACK that
+		// came in too is forged. On loopback the SYN is seen both ways.
+		return guard{proof: byOutside}, host && !outside
+	}
+	link := &answer.Link
+	if host || outside || !sameLane(synLink, link) {
+		return guard{}, false
+	}
+	if noStations(synLink) && noStations(link) {
+		return guard{proof: byNothing, link: *link}, true
+	}
+	ok := synLink.HasMAC && link.HasMAC &&
+		link.Src == synLink.Dst && link.Dst != synLink.Dst && !groupOrZero(link.Src)
+	return guard{proof: byStation, link: *link}, ok
+}
+
+func sameLane(a, b *capture.Link) bool {
+	return a.HasMAC == b.HasMAC && a.VLAN == b.VLAN && a.Interface == b.Interface
+}
+
+func noStations(l *capture.Link) bool {
+	return !l.HasMAC || l.Src == [6]byte{} && l.Dst == [6]byte{}
+}
+
+// groupOrZero is true for addresses that no station sends from: group addresses
+// (IEEE 802 clause 8.2) and zero.
+func groupOrZero(mac [6]byte) bool {
+	return mac[0]&1 != 0 || mac == [6]byte{}
+}

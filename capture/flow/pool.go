@@ -1,0 +1,125 @@
+package flow
+
+// bufferSizes are the sizes of the buffers of a window, in bytes. The first is
+// not charged to Limits.Buffered.
+var bufferSizes = [...]int{512, 2 << 10, 8 << 10, 32 << 10, 128 << 10}
+
+// maxWindow is the most that a window can hold, in bytes.
+const maxWindow = 128 << 10
+
+// pool hands out windows and their buffers and takes them back. What was
+// released or dropped stays readable until recycle, as chunks alias it.
+type pool struct {
+	limit   int // for held, in bytes
+	held    int // bytes of charged buffers, in use or free
+	free    [len(bufferSizes)][][]byte
+	windows []*window
+	dirty   []*window
+}
+
+// window returns an empty one without a buffer.
+func (p *pool) window() *window {
+	if n := len(p.windows); n > 0 {
+		w := p.windows[n-1]
+		p.windows = p.windows[:n-1]
+		return w
+	}
+	return new(window)
+}
+
+// reserve makes room for n bytes in w, and reports whether there is any.
+func (p *pool) reserve(w *window, n int) bool {
+	n += w.head
+	if n <= len(w.buf) {
+		return true
+	}
+	class := 0
+	for class < len(bufferSizes) && bufferSizes[class] < n {
+		class++
+	}
+	if class == len(bufferSizes) {
+		return false
+	}
+	buf := p.buffer(class)
+	if buf == nil {
+		return false
+	}
+	copy(buf, w.buf[:w.used])
+	p.put(w.buf, w.used)
+	w.buf = buf
+	return true
+}
+
+// buffer returns a zeroed buffer of a class, nil if there is none left.
+func (p *pool) buffer(class int) []byte {
+	if n := len(p.free[class]); n > 0 {
+		buf := p.free[class][n-1]
+		p.free[class] = p.free[class][:n-1]
+		return buf
+	}
+	size := bufferSizes[class]
+	if class > 0 {
+		if p.held+size > p.limit {
+			p.trim()
+		}
+		if p.held+size > p.limit {
+			return nil
+		}
+		p.held += size
+	}
+	return make([]byte, size)
+}
+
+// trim gives the free buffers back to the Go heap.
+func (p *pool) trim() {
+	for class := range p.free {
+		if class > 0 {
+			p.held -= len(p.free[class]) * bufferSizes[class]
+		}
+		p.free[class] = nil
+	}
+}
+
+// put takes a buffer back of which the first used bytes were written.
+func (p *pool) put(buf []byte, used int) {
+	if buf == nil {
+		return
+	}
+	clear(buf[:used])
+	for class, size := range bufferSizes {
+		if size == len(buf) {
+			p.free[class] = append(p.free[class], buf)
+		}
+	}
+}
+
+// released notes that w was advanced; drop that it is not needed any more.
+func (p *pool) released(w *window) {
+	if !w.dirty {
+		w.dirty = true
+		p.dirty = append(p.dirty, w)
+	}
+}
+
+func (p *pool) drop(w *window) {
+	if w != nil {
+		w.dropped = true
+		p.released(w)
+	}
+}
+
+// recycle cleans up after the chunks of the last Feed were read.
+func (p *pool) recycle() {
+	for i, w := range p.dirty {
+		p.dirty[i] = nil
+		if w.dropped {
+			p.put(w.buf, w.used)
+			*w = window{spans: w.spans[:0]}
+			p.windows = append(p.windows, w)
+			continue
+		}
+		w.compact()
+		w.dirty = false
+	}
+	p.dirty = p.dirty[:0]
+}

@@ -1,0 +1,149 @@
+package flow
+
+import (
+	"net/netip"
+
+	"relaygate/authz"
+)
+
+// tuple is a connection's key in a file: compact and without pointers, so that
+// hashing and comparing it is one pass.
+type tuple struct {
+	client, server         [16]byte
+	clientPort, serverPort uint16
+}
+
+func tupleOf(client, server netip.AddrPort) tuple {
+	return tuple{client.Addr().As16(), server.Addr().As16(), client.Port(), server.Port()}
+}
+
+// phase is the state of a slot.
+type phase uint8
+
+const (
+	free phase = iota
+	// following: the streams are read.
+	following
+	// finished: a verdict was reached or the flow is tainted; only its end
+	// is waited for.
+	finished
+)
+
+// flow is a slot: one connection.
+type flow struct {
+	phase  phase
+	conn   authz.Conn
+	origin authz.Origin
+
+	// The client's stream: the next byte to release, and where it began.
+	clientNext, clientISN uint32
+	// The client's FIN, if a candidate of it was seen; clientDone is true once
+	// it was acknowledged.
+	clientFIN     uint32
+	hasClientFIN  bool
+	clientDone    bool
+	clientPast    uint32 // the lowest candidate that was too far ahead to keep
+	hasClientPast bool
+
+	// The server's stream: the next byte to release, where it began, where its
+	// FIN is, and the highest sequence number that any segment showed.
+	serverNext, serverISN uint32
+	serverFIN             uint32
+	hasServerFIN          bool
+	serverEnd             uint32
+
+	client, server *window // nil while nothing waits
+
+	// Files only.
+	key   tuple
+	guard guard
+	last  int64  // time of the last segment, in Unix nanoseconds
+	reuse uint32 // the ring entry of a SYN inside this flow, plus one
+
+	prev, next ID // the client's other flows, plus one; 0 ends the list
+}
+
+// clientKey groups flows by client: an IPv4 address or an IPv6 /64, which one
+// host can own whole.
+type clientKey [16]byte
+
+func clientKeyOf(addr netip.Addr) clientKey {
+	key := clientKey(addr.As16())
+	if addr.Is6() {
+		clear(key[8:])
+	}
+	return key
+}
+
+// clientFlows is the list of a client's open flows.
+type clientFlows struct {
+	head ID // plus one
+	n    int
+}
+
+// pageSize is how many slots are allocated at one time.
+const pageSize = 256
+
+// slots holds the flows. A slot never moves.
+type slots struct {
+	pages   []*[pageSize]flow
+	free    []ID
+	clients map[clientKey]clientFlows
+	open    int
+}
+
+func (s *slots) at(id ID) *flow {
+	return &s.pages[id/pageSize][id%pageSize]
+}
+
+// size is the number of slots, used or free.
+func (s *slots) size() ID { return ID(len(s.pages) * pageSize) }
+
+// take returns a free slot, linked to its client's others.
+func (s *slots) take(conn authz.Conn) (ID, *flow) {
+	if len(s.free) == 0 {
+		first := s.size()
+		s.pages = append(s.pages, new([pageSize]flow))
+		for i := ID(pageSize); i > 0; i-- {
+			s.free = append(s.free, first+i-1)
+		}
+	}
+	id := s.free[len(s.free)-1]
+	s.free = s.free[:len(s.free)-1]
+	f := s.at(id)
+	f.phase, f.conn = following, conn
+
+	key := clientKeyOf(conn.Client.Addr())
+	list := s.clients[key]
+	if f.next = list.head; f.next != 0 {
+		s.at(f.next - 1).prev = id + 1
+	}
+	list.head = id + 1
+	list.n++
+	s.clients[key] = list
+	s.open++
+	return id, f
+}
+
+// release frees a slot.
+func (s *slots) release(id ID) {
+	f := s.at(id)
+	key := clientKeyOf(f.conn.Client.Addr())
+	list := s.clients[key]
+	if f.prev != 0 {
+		s.at(f.prev - 1).next = f.next
+	} else {
+		list.head = f.next
+	}
+	if f.next != 0 {
+		s.at(f.next - 1).prev = f.prev
+	}
+	if list.n--; list.n == 0 {
+		delete(s.clients, key)
+	} else {
+		s.clients[key] = list
+	}
+	*f = flow{}
+	s.free = append(s.free, id)
+	s.open--
+}

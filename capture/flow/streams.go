@@ -1,0 +1,222 @@
+package flow
+
+import (
+	"relaygate/authz"
+	"relaygate/capture"
+)
+
+// fromClient keeps what a client segment carries as a candidate, whatever its
+// flags, until the server's acknowledgement says that the kernel has it.
+func (t *Table) fromClient(id ID, f *flow, seg *capture.Segment) {
+	start := seg.Seq
+	if seg.Flags&capture.SYN != 0 {
+		start++ // RFC 9293 §3.4: SYN comes before the first byte
+	}
+	// Offsets from the next byte to release. The kernel takes segments near
+	// that byte only, so a difference that wrapped around is one it drops.
+	from := int(int32(start - f.clientNext))
+	to := from + len(seg.Payload) + seg.Missing
+	if seg.Flags&capture.URG != 0 && to >= 0 {
+		t.taint(id, reasonUrgent)
+		return
+	}
+	fin := seg.Flags&capture.FIN != 0
+	if to < 0 || to == from && !fin || f.clientDone {
+		return
+	}
+	payload, cut := seg.Payload, seg.Missing > 0 && to > 0
+	if from < 0 {
+		payload = payload[min(-from, len(payload)):]
+		from = 0
+	}
+	if limit := t.limits.ClientBytes; to > limit {
+		t.past(f, max(from, limit))
+		if from >= limit {
+			return
+		}
+		payload = payload[:min(limit-from, len(payload))]
+		fin = false
+		cut = cut && from+len(payload) < limit
+	}
+	if cut {
+		t.taint(id, reasonClientSnap)
+		return
+	}
+	if reason := t.candidate(f, from, payload, fin, to); reason != "" {
+		t.taint(id, reason)
+	}
+}
+
+// past remembers the lowest candidate that is too far ahead to be kept.
+func (t *Table) past(f *flow, off int) {
+	t.stats.Bounds.ClientBytes++
+	seq := f.clientNext + uint32(off)
+	if !f.hasClientPast || int32(seq-f.clientPast) < 0 {
+		f.clientPast, f.hasClientPast = seq, true
+	}
+}
+
+// candidate adds bytes at an offset, and a FIN at another; it returns why the
+// flow is in doubt, "" if it is not.
+func (t *Table) candidate(f *flow, from int, payload []byte, fin bool, finAt int) string {
+	if fin {
+		at := f.clientNext + uint32(finAt)
+		if f.hasClientFIN && f.clientFIN != at {
+			return reasonFIN
+		}
+		f.clientFIN, f.hasClientFIN = at, true
+	}
+	end := max(f.client.end(), from+len(payload))
+	if f.hasClientFIN && end > int(int32(f.clientFIN-f.clientNext)) {
+		return reasonFIN
+	}
+	if len(payload) == 0 {
+		return ""
+	}
+	if f.client == nil {
+		f.client = t.pool.window()
+	}
+	if !f.client.agrees(from, payload) {
+		return reasonConflict
+	}
+	return t.keep(f.client, from, payload)
+}
+
+// keep stores bytes that agree in a window; it returns which bound is hit, ""
+// if none is.
+func (t *Table) keep(w *window, off int, p []byte) string {
+	if !t.pool.reserve(w, off+len(p)) {
+		t.stats.Bounds.Buffered++
+		return reasonBuffered
+	}
+	w.put(off, p)
+	if len(w.spans) > t.limits.Pieces {
+		t.stats.Bounds.Pieces++
+		return reasonPieces
+	}
+	return ""
+}
+
+// fromServer takes a segment that the server sent.
+func (t *Table) fromServer(id ID, f *flow, seg *capture.Segment) {
+	switch {
+	case seg.MPTCP:
+		t.taint(id, reasonMPTCP)
+		return
+	case seg.Flags&capture.RST != 0:
+		if f.conn.Cookie == 0 {
+			t.close(id)
+		}
+		return
+	case seg.Flags&(capture.SYN|capture.ACK) != capture.ACK:
+		return // a repeated SYN-ACK; every other segment has ACK
+	}
+	if reason := t.acknowledged(id, f, seg.Ack); reason != "" {
+		t.taint(id, reason)
+		return
+	}
+	if reason := t.answer(id, f, seg); reason != "" {
+		t.taint(id, reason)
+		return
+	}
+	if f.hasServerFIN && f.serverFIN == f.serverNext && f.conn.Cookie == 0 {
+		t.close(id)
+	}
+}
+
+// acknowledged releases the client bytes below ack. It returns why the flow is
+// in doubt, "" if it is not.
+func (t *Table) acknowledged(id ID, f *flow, ack uint32) string {
+	n := int(int32(ack - f.clientNext))
+	if n <= 0 {
+		return ""
+	}
+	if f.hasClientPast && int32(ack-f.clientPast) > 0 {
+		return reasonClientBound
+	}
+	ready := f.client.ready()
+	if len(ready) > n {
+		ready = ready[:n]
+	}
+	fin := f.hasClientFIN && f.clientFIN == f.clientNext+uint32(len(ready))
+	switch rest := n - len(ready); {
+	case f.clientDone:
+		return reasonMissing // nothing follows a FIN
+	case rest == 0:
+	case rest == 1 && fin:
+		f.clientDone = true
+	case f.clientNext == f.clientISN && len(ready) == 0:
+		return reasonHandshakeData
+	default:
+		return reasonMissing
+	}
+	t.data(id, f, authz.FromClient, ready)
+	f.clientNext += uint32(n)
+	t.advance(&f.client, n)
+	return ""
+}
+
+// advance moves a window on, and drops it if nothing waits in it any more.
+func (t *Table) advance(w **window, n int) {
+	if *w == nil {
+		return
+	}
+	(*w).advance(n)
+	if len((*w).spans) == 0 {
+		t.pool.drop(*w)
+		*w = nil
+	} else {
+		t.pool.released(*w)
+	}
+}
+
+// answer releases the server's bytes in order. It returns why the flow is in
+// doubt, "" if it is not.
+func (t *Table) answer(id ID, f *flow, seg *capture.Segment) string {
+	from := int(int32(seg.Seq - f.serverNext))
+	to := from + len(seg.Payload) + seg.Missing
+	end := f.serverNext + uint32(to)
+	if seg.Flags&capture.FIN != 0 {
+		f.serverFIN, f.hasServerFIN = end, true
+	}
+	if int32(end-f.serverEnd) > 0 {
+		f.serverEnd = end
+	}
+	if to <= 0 || to == from {
+		return ""
+	}
+	if seg.Missing > 0 {
+		return reasonServerSnap
+	}
+	payload := seg.Payload
+	if from < 0 {
+		payload, from = payload[-from:], 0
+	}
+	if f.server != nil && !f.server.agrees(from, payload) {
+		return reasonServerCopies
+	}
+	if from == 0 {
+		t.inOrder(id, f, payload)
+		return ""
+	}
+	if to > t.limits.ServerBytes {
+		t.stats.Bounds.ServerBytes++
+		return reasonServerBound
+	}
+	if f.server == nil {
+		f.server = t.pool.window()
+	}
+	return t.keep(f.server, from, payload)
+}
+
+// inOrder releases the server's next bytes, and what waited behind them.
+func (t *Table) inOrder(id ID, f *flow, payload []byte) {
+	t.data(id, f, authz.FromServer, payload)
+	f.serverNext += uint32(len(payload))
+	t.advance(&f.server, len(payload))
+	if ready := f.server.ready(); len(ready) > 0 {
+		t.data(id, f, authz.FromServer, ready)
+		f.serverNext += uint32(len(ready))
+		t.advance(&f.server, len(ready))
+	}
+}

@@ -1,0 +1,225 @@
+package flow
+
+import (
+	"hash/maphash"
+	"net/netip"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/capture"
+)
+
+// Table follows connections. It is not safe for concurrent use.
+type Table struct {
+	limits   Limits
+	services [1 << 16]authz.Service // by server port; Protocol 0: not watched
+	slots    slots
+	pool     pool
+	stats    Stats
+	events   []Event
+
+	byCookie map[uint64]ID     // live
+	byTuple  map[tuple]ref     // files
+	ring     []handshake       // files, see handshake.go
+	oldest   uint32            // the ring's next entry to be reused
+	doubts   [doubtSlots]int64 // files, see doubt.go
+	seed     maphash.Seed
+
+	// Of the event being fed.
+	time  time.Time
+	index uint64
+	tick  int64 // events fed so far
+
+	nextSweep int64 // files: when to look for idle flows, in Unix nanoseconds
+}
+
+// New returns an empty table.
+func New(c Config) *Table {
+	limits := c.Limits.withDefaults()
+	t := &Table{
+		limits:   limits,
+		slots:    slots{clients: make(map[clientKey]clientFlows)},
+		pool:     pool{limit: limits.Buffered},
+		byCookie: make(map[uint64]ID),
+		byTuple:  make(map[tuple]ref),
+		seed:     maphash.MakeSeed(),
+	}
+	for port, service := range c.Services {
+		t.services[port] = service
+	}
+	return t
+}
+
+// Stats returns the counters.
+func (t *Table) Stats() Stats {
+	s := t.stats
+	s.Open = t.slots.open
+	return s
+}
+
+// Feed takes one capture event and returns what became of the flows that it
+// concerns, in order. The slice, and the chunks in it, are valid until the next
+// call; chunks alias the segment or a buffer of the table.
+func (t *Table) Feed(ev *capture.Event) []Event {
+	t.begin(ev.Time, ev.Index)
+	switch ev.Kind {
+	case capture.Packet:
+		t.stats.Packets++
+		if ev.Segment.Cookie != 0 {
+			t.live(&ev.Segment)
+		} else {
+			t.sweep()
+			t.file(&ev.Segment)
+		}
+	case capture.Doubt:
+		t.doubt(ev.Segment.Src.Addr(), ev.Segment.Dst.Addr(), ev.Reason)
+	case capture.Opened:
+		t.liveOpened(ev)
+	case capture.Closed:
+		if id, ok := t.byCookie[ev.Conn.Cookie]; ok {
+			t.close(id)
+		}
+	case capture.Lost:
+		if id, ok := t.byCookie[ev.Conn.Cookie]; ok {
+			t.taint(id, orElse(ev.Reason, reasonLost))
+		}
+	}
+	return t.events
+}
+
+// Forget ends the reading of a flow, for instance when its verdict is reached.
+// Its buffers are dropped, later packets cost one look-up, and Closed is all
+// that it still gives. Chunks of the last Feed stay valid.
+func (t *Table) Forget(id ID) {
+	if id >= t.slots.size() {
+		return
+	}
+	if f := t.slots.at(id); f.phase == following {
+		t.finish(f)
+	}
+}
+
+// Flush closes all flows: the capture is at its end. The table is then empty.
+func (t *Table) Flush(now time.Time) []Event {
+	t.begin(now, t.index)
+	for id := range t.slots.size() {
+		if t.slots.at(id).phase != free {
+			t.close(id)
+		}
+	}
+	clear(t.byTuple)
+	clear(t.ring)
+	return t.events
+}
+
+func (t *Table) begin(now time.Time, index uint64) {
+	t.pool.recycle()
+	t.events = t.events[:0]
+	t.time, t.index = now, index
+	t.tick++
+}
+
+// sweepEvery is the packet time between two searches for idle flows. One costs
+// a walk over all slots.
+const sweepEvery = int64(time.Minute)
+
+// sweep closes the flows of files that were silent for too long. (The kernel
+// reports the end of live ones.)
+func (t *Table) sweep() {
+	now := t.time.UnixNano()
+	if wait := t.nextSweep - now; 0 < wait && wait <= sweepEvery {
+		return // a file's clock can also go back
+	}
+	t.nextSweep = now + sweepEvery
+	for id := range t.slots.size() {
+		f := t.slots.at(id)
+		if f.phase != free && f.conn.Cookie == 0 && now-f.last > int64(t.limits.Idle) {
+			t.stats.Idle++
+			t.close(id)
+		}
+	}
+}
+
+// open begins a flow, unless a bound is hit.
+func (t *Table) open(conn authz.Conn, origin authz.Origin) (ID, *flow, bool) {
+	if t.slots.open >= t.limits.Flows {
+		t.stats.Bounds.Flows++
+		return 0, nil, false
+	}
+	if t.slots.clients[clientKeyOf(conn.Client.Addr())].n >= t.limits.FlowsPerClient {
+		t.stats.Bounds.FlowsPerClient++
+		return 0, nil, false
+	}
+	id, f := t.begun(conn, origin)
+	return id, f, true
+}
+
+func (t *Table) begun(conn authz.Conn, origin authz.Origin) (ID, *flow) {
+	id, f := t.slots.take(conn)
+	f.origin = origin
+	t.stats.Opened++
+	t.emit(Opened, id, f)
+	return id, f
+}
+
+// taint says that a flow is in doubt, for good.
+func (t *Table) taint(id ID, reason string) {
+	f := t.slots.at(id)
+	if f.phase != following {
+		return
+	}
+	t.finish(f)
+	t.stats.Tainted++
+	t.emit(Tainted, id, f).Reason = reason
+}
+
+func (t *Table) finish(f *flow) {
+	f.phase = finished
+	t.pool.drop(f.client)
+	t.pool.drop(f.server)
+	f.client, f.server = nil, nil
+}
+
+// close ends a flow and frees its slot.
+func (t *Table) close(id ID) {
+	f := t.slots.at(id)
+	if f.phase == following && int32(f.serverEnd-f.serverNext) > 0 {
+		t.taint(id, reasonServerGap)
+	}
+	if f.phase == following {
+		t.finish(f)
+	}
+	t.emit(Closed, id, f)
+	if f.conn.Cookie != 0 {
+		delete(t.byCookie, f.conn.Cookie)
+	} else {
+		t.bury(f.key)
+	}
+	t.slots.release(id)
+}
+
+func (t *Table) emit(kind Kind, id ID, f *flow) *Event {
+	t.events = append(t.events, Event{
+		Kind: kind, ID: id, Conn: f.conn, Origin: f.origin, Time: t.time, Index: t.index,
+	})
+	return &t.events[len(t.events)-1]
+}
+
+func (t *Table) data(id ID, f *flow, dir authz.Dir, b []byte) {
+	if len(b) > 0 {
+		t.emit(Data, id, f).Chunk = authz.Chunk{Dir: dir, Time: t.time, Bytes: b}
+	}
+}
+
+func orElse(s, otherwise string) string {
+	if s != "" {
+		return s
+	}
+	return otherwise
+}
+
+// serviceOf returns what a watched port speaks, false if it is not watched.
+func (t *Table) serviceOf(server netip.AddrPort) (authz.Service, bool) {
+	s := t.services[server.Port()]
+	return s, s.Protocol != 0
+}
