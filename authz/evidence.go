@@ -189,7 +189,8 @@ func (e *Evidence) Story(a netip.Addr, now time.Time) []Event {
 	}
 	var story []Event
 	for _, p := range []*pool{&e.earned, &e.strangers} {
-		for bits := range p.lengths[family(a)] {
+		// The narrowest first: a login comes before the grant of its /64.
+		for bits := a.BitLen(); bits >= 0; bits-- {
 			if p.lengths[family(a)][bits] == 0 {
 				continue
 			}

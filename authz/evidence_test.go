@@ -1,0 +1,264 @@
+package authz
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func seen(client, user string, r Result, when time.Duration) Verdict {
+	v := goodVerdict()
+	v.Conn.Client = netip.AddrPortFrom(netip.MustParseAddr(client), 51234)
+	v.User, v.Result, v.Time = user, r, start.Add(when)
+	switch r {
+	case Failure:
+		v.Answer, v.Reason = "-ERR [AUTH] "+user+" is unknown", "the server refused the login"
+	case Tainted, Encrypted:
+		v.Answer, v.Reason = "", r.String()
+	}
+	return v
+}
+
+// tell is a story in short: "login×2 alice, failure (masked)".
+func tell(story []Event) string {
+	var parts []string
+	for _, e := range story {
+		s := e.Kind.String()
+		if e.Count > 1 {
+			s += fmt.Sprint("×", e.Count)
+		}
+		if e.User != "" {
+			s += " " + e.User
+		}
+		parts = append(parts, s)
+	}
+	return strings.Join(parts, ", ")
+}
+
+func story(t *testing.T, e *Evidence, client string, when time.Duration, want string) {
+	t.Helper()
+	if got := tell(e.Story(netip.MustParseAddr(client), start.Add(when))); got != want {
+		t.Errorf("the story of %s after %v is %q, want %q", client, when, got, want)
+	}
+}
+
+func change(kind EventKind, prefix string, when, until time.Duration) Event {
+	return Event{
+		Kind: kind, Prefix: netip.MustParsePrefix(prefix), Time: start.Add(when),
+		Until: start.Add(until), User: "alice", Reason: kind.String(),
+	}
+}
+
+func TestStory(t *testing.T) {
+	e := NewEvidence(EvidenceConfig{})
+	story(t, e, "203.0.113.7", 0, "")
+	if got := e.Story(netip.Addr{}, start); got != nil {
+		t.Errorf("the story of no address: %v", got)
+	}
+	const m = time.Minute
+	e.Record(seen("203.0.113.7", "hunter2", Failure, 0))
+	e.Record(seen("203.0.113.7", "hunter3", Failure, 1*m))
+	e.Record(seen("203.0.113.7", "alice", Success, 2*m))
+	e.Add(change(EventGranted, "203.0.113.7/32", 2*m, 32*m))
+	e.Record(seen("203.0.113.7", "ALICE", Failure, 3*m))
+	for i := range 5 {
+		e.Record(seen("::ffff:203.0.113.7", "alice", Success, time.Duration(4+i)*m))
+		e.Add(change(EventRenewed, "203.0.113.7/32", time.Duration(4+i)*m, time.Duration(34+i)*m))
+	}
+	e.Record(seen("203.0.113.7", "", Tainted, 9*m))
+	e.Add(change(EventExpired, "203.0.113.7/32", 38*m, 38*m))
+	e.Record(seen("203.0.113.7", "alice", Success, 60*m))
+	want := "failure×2 (masked), login alice, granted alice, failure alice, login×5 alice, renewed×5 alice, tainted, expired alice, login alice"
+	story(t, e, "203.0.113.7", 61*m, want)
+	story(t, e, "203.0.113.8", 61*m, "")
+	got := e.Story(netip.MustParseAddr("203.0.113.7"), start.Add(61*m))
+	if r := got[5]; !r.Time.Equal(start.Add(4*m)) || !r.Last.Equal(start.Add(8*m)) || !r.Until.Equal(start.Add(38*m)) {
+		t.Errorf("renewed: %+v", r)
+	}
+	if f := got[0]; f.Answer != "-ERR [AUTH]" || f.Conn.Client.Port() != 51234 || f.Mechanism != "USER" {
+		t.Errorf("failure: %+v", f)
+	}
+}
+
+func TestStoryOfAPrefix(t *testing.T) {
+	e := NewEvidence(EvidenceConfig{})
+	e.Record(seen("2001:db8::7", "alice", Success, 0))
+	e.Add(change(EventGranted, "2001:db8::/64", 0, time.Hour))
+	e.Add(change(EventGranted, "203.0.113.0/24", 0, time.Hour))
+	story(t, e, "2001:db8::7", time.Minute, "login alice, granted alice")
+	story(t, e, "2001:db8::8", time.Minute, "granted alice")
+	story(t, e, "2001:db8:0:1::7", time.Minute, "")
+	story(t, e, "::ffff:203.0.113.9", time.Minute, "granted alice")
+	e.Add(Event{Kind: EventGranted}) // no prefix: nothing to note
+	if c := e.Counts(); c.Earned != 3 || c.Strangers != 0 {
+		t.Errorf("counts: %+v", c)
+	}
+}
+
+func TestRetention(t *testing.T) {
+	const h = time.Hour
+	e := NewEvidence(EvidenceConfig{})
+	e.Record(seen("203.0.113.1", "x", Failure, 0))
+	e.Record(seen("203.0.113.2", "alice", Success, 0))
+	e.Add(change(EventGranted, "203.0.113.2/32", 0, 10*h))
+	open := change(EventGranted, "192.0.2.0/24", 0, 0)
+	open.Until, open.Open = time.Time{}, true
+	e.Add(open)
+	e.Record(seen("203.0.113.3", "alice", Success, 0))
+	e.Add(change(EventGranted, "203.0.113.3/32", 0, 30*h))
+	e.Add(change(EventRevoked, "203.0.113.3/32", 1*h, 30*h))
+
+	story(t, e, "203.0.113.1", 24*h, "failure (masked)")
+	story(t, e, "203.0.113.1", 24*h+1, "")
+	story(t, e, "203.0.113.3", 25*h+1, "")
+	story(t, e, "203.0.113.2", 34*h, "login alice, granted alice") // a day after it ran out
+	story(t, e, "203.0.113.2", 34*h+1, "")
+	story(t, e, "192.0.2.7", 1000*h, "granted alice")
+	e.Prune(start.Add(1000 * h))
+	if c := e.Counts(); c.Earned != 1 || c.Strangers != 0 || c.EarnedDropped != 0 || c.StrangersDropped != 0 {
+		t.Errorf("counts after pruning: %+v", c)
+	}
+}
+
+func TestStrangersCannotPushOutWhatWasEarned(t *testing.T) {
+	e := NewEvidence(EvidenceConfig{Earned: 4, Strangers: 8})
+	e.Record(seen("203.0.113.7", "alice", Success, 0))
+	e.Add(change(EventGranted, "203.0.113.7/32", 0, time.Hour))
+	for i := range 1000 {
+		when := time.Duration(i) * time.Second
+		e.Record(seen(fmt.Sprintf("198.51.100.%d", i%250), fmt.Sprint("user", i), Failure, when))
+		v := seen("198.51.101.1", "ftp", Success, when)
+		v.Anonymous = true
+		v.Conn.Client = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 1)
+		e.Record(v)
+		// Also from behind the very address.
+		f := seen("203.0.113.7", fmt.Sprint("user", i), Failure, when)
+		f.Reason = fmt.Sprint("reason ", i)
+		e.Record(f)
+	}
+	got := e.Story(netip.MustParseAddr("203.0.113.7"), start.Add(time.Hour))
+	if s := tell(got); !strings.HasPrefix(s, "login alice, granted alice, failure") || len(got) != 2+doubtsKept {
+		t.Errorf("the story is %q", s)
+	}
+	if c := e.Counts(); c.Earned != 1 || c.Strangers != 8 || c.StrangersDropped == 0 || c.EarnedDropped != 0 {
+		t.Errorf("counts: %+v", c)
+	}
+}
+
+func TestStandingGrantsAreNotForgotten(t *testing.T) {
+	e := NewEvidence(EvidenceConfig{Earned: 3})
+	e.Record(seen("203.0.113.1", "alice", Success, 0)) // ran out
+	e.Add(change(EventGranted, "203.0.113.2/32", 0, time.Hour))
+	e.Add(change(EventGranted, "203.0.113.3/32", 0, time.Hour))
+	e.Add(change(EventGranted, "203.0.113.4/32", time.Minute, time.Hour))
+	e.Add(change(EventGranted, "203.0.113.5/32", time.Minute, time.Hour)) // no room
+	for addr, want := range map[string]string{
+		"203.0.113.1": "", "203.0.113.2": "granted alice", "203.0.113.3": "granted alice",
+		"203.0.113.4": "granted alice", "203.0.113.5": "",
+	} {
+		story(t, e, addr, 2*time.Minute, want)
+	}
+	if c := e.Counts(); c.Earned != 3 || c.EarnedDropped != 2 {
+		t.Errorf("counts: %+v", c)
+	}
+}
+
+func TestManyEventsOfOneAddress(t *testing.T) {
+	e := NewEvidence(EvidenceConfig{})
+	e.Add(change(EventGranted, "203.0.113.7/32", 0, 10*time.Hour))
+	for i := range 100 {
+		e.Record(seen("203.0.113.7", fmt.Sprint("user", i), Success, time.Duration(i)*time.Second))
+	}
+	got := e.Story(netip.MustParseAddr("203.0.113.7"), start.Add(time.Hour))
+	if len(got) != decisionsKept || got[0].Kind != EventGranted || got[len(got)-1].User != "user99" {
+		t.Errorf("the story is %q", tell(got))
+	}
+}
+
+// The canary: typed anywhere by somebody who did not get in, it stays nowhere.
+func TestNoSecretIsKept(t *testing.T) {
+	const canary = "Canary-7f3a"
+	e := NewEvidence(EvidenceConfig{Users: 1})
+	e.Record(seen("203.0.113.7", "alice", Success, 0))
+	for i, r := range []Result{Failure, Tainted, Encrypted, 0, 77} {
+		for _, p := range []Protocol{POP3, IMAP, 0} {
+			for _, answer := range []string{canary + " NO [" + canary + "] " + canary, "-ERR " + canary, "a BAD " + canary, canary} {
+				v := seen(fmt.Sprintf("198.51.100.%d", i), canary, r, 0)
+				v.AuthzID, v.Mechanism, v.Answer, v.Reason = canary, canary, answer, ""
+				v.Conn.Service.Protocol = p
+				e.Record(v)
+				if m := fmt.Sprintf("%+v", e.Mask(v)); strings.Contains(strings.ToLower(m), strings.ToLower(canary)) {
+					t.Errorf("Mask lets it through: %s", m)
+				}
+			}
+		}
+	}
+	for i := range 5 {
+		s := fmt.Sprintf("%+v", e.Story(netip.MustParseAddr(fmt.Sprintf("198.51.100.%d", i)), start))
+		if strings.Contains(strings.ToLower(s), strings.ToLower(canary)) || !strings.Contains(s, Masked) {
+			t.Errorf("the story has it: %s", s)
+		}
+	}
+	// A success shows its names; its tag and its mechanism could be the canary.
+	v := seen("203.0.113.7", "bob", Success, 0)
+	v.Conn.Service.Protocol, v.Answer, v.Mechanism = IMAP, canary+" OK done", canary
+	if m := e.Mask(v); m.User != "bob" || m.Answer != "OK done" || m.Mechanism != "" {
+		t.Errorf("Mask of a success = %+v", m)
+	}
+	e.Record(v) // the set of names is full
+	if c := e.Counts(); c.Users != 1 || c.UsersDropped != 1 {
+		t.Errorf("counts: %+v", c)
+	}
+	story(t, e, "203.0.113.7", 0, "login alice, login bob")
+	e.Record(seen("198.51.100.9", "bob", Failure, 0))
+	story(t, e, "198.51.100.9", 0, "failure (masked)")
+}
+
+func TestUnbelievedSuccessTeachesNoName(t *testing.T) {
+	e := NewEvidence(EvidenceConfig{})
+	v := seen("203.0.113.7", "mallory", Success, 0)
+	v.Origin = Unauthenticated
+	e.Record(v)
+	e.Record(seen("203.0.113.8", "mallory", Failure, 0))
+	story(t, e, "203.0.113.8", 0, "failure (masked)")
+	if c := e.Counts(); c.Users != 0 || c.Earned != 0 || c.Strangers != 2 {
+		t.Errorf("counts: %+v", c)
+	}
+}
+
+func TestLongTextIsCut(t *testing.T) {
+	e := NewEvidence(EvidenceConfig{})
+	v := seen("203.0.113.7", strings.Repeat("u", 10_000), Success, 0)
+	v.Answer, v.Reason = "+OK "+strings.Repeat("a", 10_000), strings.Repeat("r", 10_000)
+	e.Record(v)
+	got := e.Story(netip.MustParseAddr("203.0.113.7"), start)[0]
+	if len(got.User) != userLimit || len(got.Answer) != AnswerLimit || len(got.Reason) != reasonLimit {
+		t.Errorf("%d, %d and %d bytes are kept", len(got.User), len(got.Answer), len(got.Reason))
+	}
+}
+
+func TestEventKindNames(t *testing.T) {
+	names := map[string]bool{}
+	for k := EventLogin; k <= EventRevoked; k++ {
+		names[k.String()] = true
+	}
+	if len(names) != int(EventRevoked) || names["unknown"] {
+		t.Errorf("names: %v", names)
+	}
+}
+
+func BenchmarkRecord(b *testing.B) {
+	e := NewEvidence(EvidenceConfig{})
+	v := seen("203.0.113.7", "alice", Failure, 0)
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		i++
+		v.Conn.Client = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 1)
+		e.Record(v)
+	}
+}
