@@ -1,10 +1,21 @@
 package bpf_test
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
 	"relaygate/bpf/bpftest"
 )
 
-func TestMain(m *testing.M) { os.Exit(bpftest.RunNoLeaks(m)) }
+// TestMain also is the process that TestLinksDieWithTheProcess ends.
+func TestMain(m *testing.M) {
+	if os.Getenv(victimEnv) != "" {
+		if err := victim(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(bpftest.RunNoLeaks(m))
+}

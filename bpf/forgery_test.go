@@ -1,0 +1,300 @@
+package bpf_test
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"relaygate/bpf"
+	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+)
+
+const (
+	addr   = "127.0.0.1:61143"
+	nobody = 65534
+)
+
+// wantUnbelieved expects that the tap told of one connection, with this reason,
+// and recorded nothing of it.
+func wantUnbelieved(t *testing.T, tap *bpf.Tap, reason bpf.Reason) bpf.Record {
+	t.Helper()
+	got := rest(t, tap)
+	if len(got) != 1 || got[0].Kind != bpf.Opened || got[0].Reason != reason {
+		t.Fatalf("records are %+v, want one Opened because %v", got, reason)
+	}
+	if ok, err := tap.Has(got[0].Cookie); err != nil || ok {
+		t.Errorf("Has is %v, %v: the connection is followed", ok, err)
+	}
+	return got[0].Record
+}
+
+// login plays a login that looks well.
+func login(t testing.TB, client, server net.Conn) {
+	t.Helper()
+	send(t, server, client, "+OK ready\r\n")
+	send(t, client, server, "USER alice\r\nPASS x\r\n")
+	send(t, server, client, "+OK\r\n+OK logged in\r\n")
+}
+
+func TestListenerInForeignNamespace(t *testing.T) {
+	ours, theirs := bpftest.Namespace(t), bpftest.Namespace(t)
+	tap := load(t, ours)
+	listen(t, ours, addr)
+	l := listen(t, theirs, addr) // the very same address and port
+	client := dial(t, theirs, addr)
+	login(t, client, accept(t, l))
+	opened := wantUnbelieved(t, tap, bpf.ForeignNetns)
+	if want := held(t, theirs).ID(); opened.Netns != want {
+		t.Errorf("namespace is %d, want %d", opened.Netns, want)
+	}
+}
+
+// as runs fn on a thread of ns with the file system uid of somebody else, who
+// then owns the sockets that fn makes.
+func as(t testing.TB, ns *netns.Namespace, uid int, fn func() error) {
+	t.Helper()
+	bpftest.Do(t, ns, func() error {
+		if err := unix.Setfsuid(uid); err != nil {
+			return err
+		}
+		return fn()
+	})
+}
+
+func TestListenerOfUnprivilegedUser(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	var l net.Listener
+	as(t, ns, nobody, func() (err error) {
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(false)
+		l, err = lc.Listen(context.Background(), "tcp", addr)
+		return err
+	})
+	defer l.Close()
+	client := dial(t, ns, addr)
+	login(t, client, accept(t, l)) // root accepts
+	if opened := wantUnbelieved(t, tap, bpf.ForeignOwner); opened.UID != nobody {
+		t.Errorf("owner is %d, want %d", opened.UID, nobody)
+	}
+
+	// Once that user is trusted, so are new connections.
+	if err := tap.SetOwners([]uint32{nobody}); err != nil {
+		t.Fatal(err)
+	}
+	client = dial(t, ns, addr)
+	login(t, client, accept(t, l))
+	if got := rest(t, tap); len(got) == 0 || got[0].Reason != bpf.None || got[0].UID != nobody {
+		t.Errorf("records are %+v, want a trusted connection of uid %d", got, nobody)
+	}
+}
+
+// TestUnprivilegedAcceptor is a server such as Dovecot: root listens, another
+// user accepts.
+func TestUnprivilegedAcceptor(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	l := listen(t, ns, addr)
+	client := dial(t, ns, addr)
+	var server net.Conn
+	as(t, ns, nobody, func() (err error) {
+		server, err = l.Accept()
+		return err
+	})
+	defer server.Close()
+	login(t, client, server)
+	got := rest(t, tap)
+	if len(got) == 0 || got[0].Reason != bpf.None || got[0].UID != 0 {
+		t.Errorf("records are %+v, want a trusted connection of uid 0", got)
+	}
+}
+
+func TestOpenBeforeTheLoad(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	l := listen(t, ns, addr)
+	client := dial(t, ns, addr)
+	server := accept(t, l)
+	tap := load(t, ns)
+	login(t, client, server)
+	closing(t, client)
+	closing(t, server)
+	if got := rest(t, tap); len(got) != 0 {
+		t.Errorf("records are %+v, want none", got)
+	}
+}
+
+func TestMultipath(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	var l net.Listener
+	var client net.Conn
+	bpftest.Do(t, ns, func() (err error) {
+		if _, err := os.Stat("/proc/sys/net/mptcp/enabled"); err != nil {
+			return nil
+		}
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(true)
+		if l, err = lc.Listen(context.Background(), "tcp", addr); err != nil {
+			return err
+		}
+		d := net.Dialer{Timeout: 5 * time.Second}
+		d.SetMultipathTCP(true)
+		client, err = d.Dial("tcp", addr)
+		return err
+	})
+	if l == nil {
+		t.Log("this kernel has no Multipath TCP: nothing to forge")
+		return
+	}
+	defer l.Close()
+	defer client.Close()
+	server := accept(t, l)
+	if multipath, err := client.(*net.TCPConn).MultipathTCP(); err != nil || !multipath {
+		t.Fatalf("the connection is not Multipath TCP: %v", err)
+	}
+	login(t, client, server)
+	wantUnbelieved(t, tap, bpf.Multipath)
+}
+
+func TestFastOpen(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	const data = "USER alice\r\n"
+	var l net.Listener
+	var client int
+	bpftest.Do(t, ns, func() (err error) {
+		// Client and server, data without a cookie (ip-sysctl: tcp_fastopen).
+		if err := os.WriteFile("/proc/sys/net/ipv4/tcp_fastopen", []byte("1543"), 0); err != nil {
+			return err
+		}
+		lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+			return control(c, func(fd int) error {
+				return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, 5)
+			})
+		}}
+		lc.SetMultipathTCP(false)
+		if l, err = lc.Listen(context.Background(), "tcp", addr); err != nil {
+			return err
+		}
+		client, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		to := &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}
+		return unix.Sendto(client, []byte(data), unix.MSG_FASTOPEN, to)
+	})
+	defer l.Close()
+	defer unix.Close(client)
+	server := accept(t, l)
+	got := make([]byte, len(data))
+	if _, err := server.Read(got); err != nil || string(got) != data {
+		t.Fatalf("server read %q, %v", got, err)
+	}
+	wantUnbelieved(t, tap, bpf.FastOpen)
+}
+
+// TestSpoofedFrames has a stranger on the wire send frames with the server's
+// address, in both directions and for the connection's very ports.
+func TestSpoofedFrames(t *testing.T) {
+	host, outside := bpftest.Namespace(t), bpftest.Namespace(t)
+	serverIP, clientIP := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.7")
+	err := netns.Join(host, "lan", []netip.Prefix{netip.PrefixFrom(serverIP, 24)},
+		outside, "wan", []netip.Prefix{netip.PrefixFrom(clientIP, 24)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tap := load(t, host)
+	l := listen(t, host, "192.0.2.1:61143")
+	client := dial(t, outside, "192.0.2.1:61143")
+	server := accept(t, l)
+	send(t, server, client, "+OK ready\r\n")
+	send(t, client, server, "USER alice\r\nPASS guess\r\n")
+
+	from := netip.AddrPortFrom(serverIP, port)
+	to := client.LocalAddr().(*net.TCPAddr).AddrPort()
+	got := rest(t, tap)
+	var next uint32 // the sequence number that the server would use now
+	for _, r := range got {
+		if r.Kind == bpf.Opened {
+			next = r.ServerISN + uint32(len("+OK ready\r\n"))
+		}
+	}
+	mac := hardwareAddr(t, host, "lan")
+	const forged = "+OK\r\n+OK forged\r\n"
+	bpftest.Do(t, outside, func() error {
+		for _, frame := range [][]byte{
+			ethernetFrame(mac, segment(from, to, next, forged)),
+			ethernetFrame(net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, segment(from, to, next, forged)),
+			ethernetFrame(mac, segment(from, from, next, forged)),
+			ethernetFrame(mac, segment(to, from, next, forged)),
+		} {
+			if err := inject("wan", frame); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	send(t, server, client, "-ERR no\r\n")
+	got = append(got, collect(t, tap, func(s seen) bool { return s.payload == "-ERR no\r\n" })...)
+	arrived := false
+	for _, r := range got {
+		if !strings.Contains(r.payload, "forged") {
+			continue
+		}
+		arrived = true
+		if r.Egress {
+			t.Errorf("the tap says that the host sent a forged packet: %+v", r)
+		}
+	}
+	if !arrived {
+		t.Error("no forged frame arrived at all: the test proves nothing")
+	}
+}
+
+// segment is an IPv4 packet with right checksums.
+func segment(from, to netip.AddrPort, seq uint32, payload string) []byte {
+	b := make([]byte, 40, 40+len(payload))
+	copy(b[12:], from.Addr().AsSlice())
+	copy(b[16:], to.Addr().AsSlice())
+	binary.BigEndian.PutUint16(b[20:], from.Port())
+	binary.BigEndian.PutUint16(b[22:], to.Port())
+	binary.BigEndian.PutUint32(b[24:], seq)
+	b[32], b[33] = 5<<4, 0x18 // PSH, ACK
+	b = append(b, payload...)
+	// The pseudo header (RFC 9293 §3.1) stands where the IP header will be.
+	b[9] = 6
+	binary.BigEndian.PutUint16(b[10:], uint16(20+len(payload)))
+	binary.BigEndian.PutUint16(b[36:], checksum(b))
+	b[0], b[8] = 0x45, 64
+	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+	binary.BigEndian.PutUint16(b[10:], 0)
+	binary.BigEndian.PutUint16(b[10:], checksum(b[:20]))
+	return b
+}
+
+// checksum is that of RFC 1071.
+func checksum(b []byte) uint16 {
+	var sum uint32
+	for i, c := range b {
+		sum += uint32(c) << (8 * (1 - i%2))
+	}
+	for sum > 0xffff {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
+}
+
+func ethernetFrame(to net.HardwareAddr, packet []byte) []byte {
+	frame := append([]byte(nil), to...)
+	frame = append(frame, 2, 0, 0, 0, 0, 9, 8, 0)
+	return append(frame, packet...)
+}

@@ -1,0 +1,227 @@
+package bpf_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"relaygate/bpf"
+	"relaygate/bpf/bpftest"
+)
+
+// victimEnv makes the test binary a process that loads a tap and waits.
+const victimEnv = "RELAYGATE_TEST_VICTIM"
+
+// victim says when it has loaded, and then waits for the end of its input.
+func victim(in io.Reader, out io.Writer) error {
+	tap, err := bpf.Load(bpf.Options{Ports: []uint16{port}})
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(out, "loaded"); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, in)
+	return errors.Join(err, tap.Close())
+}
+
+// attached lists the programs on the root cgroup.
+func attached(t *testing.T) map[ebpf.ProgramID]bool {
+	t.Helper()
+	root, err := bpf.RootCgroup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	ids := make(map[ebpf.ProgramID]bool)
+	for _, a := range []ebpf.AttachType{ebpf.AttachCGroupInetIngress, ebpf.AttachCGroupInetEgress, ebpf.AttachCGroupSockOps} {
+		got, err := link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: a})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range got.Programs {
+			ids[p.ID] = true
+		}
+	}
+	return ids
+}
+
+func TestLinksDieWithTheProcess(t *testing.T) {
+	bpftest.RequireRoot(t)
+	for _, test := range []struct {
+		name string
+		end  func(*exec.Cmd, io.Closer) error
+	}{
+		{"killed", func(cmd *exec.Cmd, _ io.Closer) error { return cmd.Process.Kill() }},
+		{"closed", func(_ *exec.Cmd, stdin io.Closer) error { return stdin.Close() }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cmd := exec.Command(os.Args[0])
+			cmd.Env = append(os.Environ(), victimEnv+"=1")
+			cmd.Stderr = os.Stderr
+			stdin, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			stdout, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			line, err := bufio.NewReader(stdout).ReadString('\n')
+			if err != nil || line != "loaded\n" {
+				t.Fatalf("victim said %q, %v", line, err)
+			}
+			programs := programsOf(t, cmd.Process.Pid)
+			present := attached(t)
+			for _, id := range programs {
+				if !present[id] {
+					t.Errorf("program %d is not attached: the test proves nothing", id)
+				}
+			}
+			if len(programs) != 3 {
+				t.Errorf("victim has programs %v, want three", programs)
+			}
+
+			if err := test.end(cmd, stdin); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait() // "signal: killed" is what was asked for
+			present = attached(t)
+			for _, id := range programs {
+				if present[id] {
+					t.Errorf("program %d is still attached", id)
+				}
+			}
+		})
+	}
+}
+
+// programsOf finds the programs that a process has open, by their fdinfo.
+func programsOf(t *testing.T, pid int) []ebpf.ProgramID {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fdinfo", pid)
+	fds, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []ebpf.ProgramID
+	for _, fd := range fds {
+		info, err := os.ReadFile(dir + "/" + fd.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, after, isProgram := strings.Cut(string(info), "prog_jited:")
+		if !isProgram {
+			continue
+		}
+		var id ebpf.ProgramID
+		_, value, _ := strings.Cut(after, "prog_id:")
+		if _, err := fmt.Sscan(value, &id); err != nil {
+			t.Fatalf("fdinfo %q: %v", info, err)
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+func TestWake(t *testing.T) {
+	tap := load(t, bpftest.Namespace(t))
+	var rec bpf.Record
+	wake := func(want int) {
+		t.Helper()
+		for i := range want {
+			if err := tap.Reader().Next(&rec); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatalf("wake %d: %v, want os.ErrDeadlineExceeded", i, err)
+			}
+		}
+	}
+	tap.Reader().Wake() // before Next
+	tap.Reader().Wake() // two are as good as one
+	wake(1)
+
+	var done sync.WaitGroup
+	done.Go(tap.Reader().Wake) // during Next
+	wake(1)
+	done.Wait()
+
+	tap.Reader().SetDeadline(time.Now().Add(time.Millisecond))
+	wake(2) // a deadline stays until it is set again
+}
+
+func TestNewPorts(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns, func(o *bpf.Options) { o.Ports = nil })
+	l := listen(t, ns, addr)
+	before := dial(t, ns, addr)
+	login(t, before, accept(t, l))
+	if got := rest(t, tap); len(got) != 0 {
+		t.Errorf("no port is watched, records are %+v", got)
+	}
+	if err := tap.SetPorts([]uint16{1, port, 65535}); err != nil {
+		t.Fatal(err)
+	}
+	after := dial(t, ns, addr)
+	login(t, after, accept(t, l))
+	if got := rest(t, tap); len(got) == 0 || got[0].Kind != bpf.Opened {
+		t.Errorf("records are %+v, want an Opened first", got)
+	}
+}
+
+func TestNewNamespaces(t *testing.T) {
+	first, second := bpftest.Namespace(t), bpftest.Namespace(t)
+	tap := load(t, first)
+	if err := tap.SetNetns([]*bpf.Netns{held(t, second)}); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		ns   int
+		want bpf.Reason
+	}{{1, bpf.ForeignNetns}, {2, bpf.None}} {
+		ns := first
+		if test.ns == 2 {
+			ns = second
+		}
+		l := listen(t, ns, addr)
+		login(t, dial(t, ns, addr), accept(t, l))
+		if got := rest(t, tap); len(got) == 0 || got[0].Reason != test.want {
+			t.Errorf("namespace %d: records are %+v, want reason %q", test.ns, got, test.want)
+		}
+	}
+}
+
+// TestSynCookies has the kernel keep nothing about a connection before the
+// last packet of the handshake.
+func TestSynCookies(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	bpftest.Do(t, ns, func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/tcp_syncookies", []byte("2"), 0)
+	})
+	l := listen(t, ns, addr)
+	login(t, dial(t, ns, addr), accept(t, l))
+	got := rest(t, tap)
+	if len(got) == 0 || got[0].Reason != bpf.None {
+		t.Fatalf("records are %+v, want a trusted connection", got)
+	}
+	want := "S:+OK ready\r\nC:USER alice\r\nPASS x\r\nS:+OK\r\n+OK logged in\r\n"
+	if dialogue := dialogueOf(got); dialogue != want {
+		t.Errorf("dialogue is %q, want %q", dialogue, want)
+	}
+}
