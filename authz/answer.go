@@ -6,18 +6,15 @@ import "strings"
 // into it: servers repeat tags, commands and refused user names, and people
 // type passwords into all of these. The tag of IMAP is left out always. The
 // text is kept only of a success; of anything else the status and a registered
-// response code stay. The result is raw text: print it through Quote.
+// response code stay. Applied to its own result it changes nothing. The result
+// is raw text: print it through Quote.
 func SafeAnswer(v Verdict) string {
 	answer := v.Answer
 	if len(answer) > AnswerLimit {
 		answer = answer[:AnswerLimit]
 	}
 	if v.Conn.Service.Protocol == IMAP {
-		_, rest, found := strings.Cut(answer, " ")
-		if !found {
-			return ""
-		}
-		answer = rest
+		answer = untagged(answer)
 	}
 	if v.Result == Success {
 		return strings.Clone(answer)
@@ -32,6 +29,30 @@ func SafeAnswer(v Verdict) string {
 		return status
 	}
 	return status + " [" + code + "]"
+}
+
+// untagged drops the tag of an IMAP response, if it has one still: a status is
+// a legal tag too, but then a second status follows.
+func untagged(answer string) string {
+	first, rest, found := strings.Cut(answer, " ")
+	second, _, _ := strings.Cut(rest, " ")
+	if registered(first, statuses) != "" && registered(second, statuses) == "" {
+		return answer
+	}
+	if !found {
+		return ""
+	}
+	return rest
+}
+
+// mechanismName returns a mechanism that is safe to show: of a success any
+// legal name, because the server took it for a mechanism; else a known one.
+func mechanismName(name string, r Result) string {
+	name = strings.ToUpper(name)
+	if r == Success && len(name) <= 20 && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == "" {
+		return name // RFC 4422 §3.1
+	}
+	return registered(name, mechanisms)
 }
 
 // statuses of RFC 1939 §3 and RFC 9051 §7.1.
@@ -51,7 +72,7 @@ var codes = []string{
 var mechanisms = []string{
 	"USER", "APOP", "LOGIN", "PLAIN", "CRAM-MD5", "DIGEST-MD5",
 	"SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS",
-	"SCRAM-SHA-512", "SCRAM-SHA-512-PLUS", "XOAUTH2", "OAUTHBEARER",
+	"SCRAM-SHA-512", "SCRAM-SHA-512-PLUS", "SCRAM-SHA3-512", "SCRAM-SHA3-512-PLUS", "XOAUTH2", "OAUTHBEARER",
 	"GSSAPI", "GSS-SPNEGO", "NTLM", "EXTERNAL", "ANONYMOUS", "OTP", "SKEY",
 }
 

@@ -70,11 +70,11 @@ func NewEvidence(cfg EvidenceConfig) *Evidence {
 }
 
 // Mask returns v without what could be a secret: the names of logins that did
-// not succeed, mechanisms that nobody registered, and the free text of answers.
+// not succeed, mechanisms that no server accepted, and the free text of answers.
 // Everything that is stored, logged or sent on goes through it.
 func (e *Evidence) Mask(v Verdict) Verdict {
 	v.Answer = SafeAnswer(v)
-	v.Mechanism = registered(strings.ToUpper(v.Mechanism), mechanisms)
+	v.Mechanism = mechanismName(v.Mechanism, v.Result)
 	if v.Result == Success {
 		v.User, v.AuthzID = cut(v.User, userLimit), cut(v.AuthzID, userLimit)
 	} else {

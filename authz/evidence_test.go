@@ -205,9 +205,13 @@ func TestNoSecretIsKept(t *testing.T) {
 	}
 	// A success shows its names; its tag and its mechanism could be the canary.
 	v := seen("203.0.113.7", "bob", Success, 0)
-	v.Conn.Service.Protocol, v.Answer, v.Mechanism = IMAP, canary+" OK done", canary
+	v.Conn.Service.Protocol, v.Answer, v.Mechanism = IMAP, canary+" OK done", canary+" x"
 	if m := e.Mask(v); m.User != "bob" || m.Answer != "OK done" || m.Mechanism != "" {
 		t.Errorf("Mask of a success = %+v", m)
+	}
+	v.Mechanism = "xfoo-1"
+	if m := e.Mask(e.Mask(v)); m.Answer != "OK done" || m.Mechanism != "XFOO-1" {
+		t.Errorf("Mask of a success, twice = %+v", m)
 	}
 	e.Record(v) // the set of names is full
 	if c := e.Counts(); c.Users != 1 || c.UsersDropped != 1 {

@@ -252,13 +252,20 @@ func TestSafeAnswer(t *testing.T) {
 		{Failure, IMAP, "a bad hunter2", "BAD"},
 		{Failure, IMAP, "* BYE [ALERT] hunter2", "BYE [ALERT]"},
 		{Failure, IMAP, "a hunter2 NO", ""},
+		{Failure, IMAP, "OK NO [LIMIT] hunter2", "NO [LIMIT]"},
 		{Tainted, IMAP, "a OK hunter2", "OK"},
+		{Success, IMAP, "OK OK done", "OK done"},
+		{Success, IMAP, "OK done", "OK done"},
 		{Failure, IMAP, "", ""},
 	} {
 		v := goodVerdict()
 		v.Result, v.Conn.Service.Protocol, v.Answer = tt.result, tt.proto, tt.answer
 		if got := SafeAnswer(v); got != tt.want {
 			t.Errorf("SafeAnswer(%v %v %q) = %q, want %q", tt.result, tt.proto, tt.answer, got, tt.want)
+		}
+		v.Answer = tt.want
+		if got := SafeAnswer(v); got != tt.want {
+			t.Errorf("SafeAnswer(%v %v %q) again = %q, want the same", tt.result, tt.proto, tt.want, got)
 		}
 	}
 }
