@@ -1,0 +1,182 @@
+package capture
+
+import (
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// ringBlock holds at least one super-frame, in bytes, ringBlocks are the
+	// blocks of an interface: a burst of 8 MiB.
+	ringBlock  = 1 << 20
+	ringBlocks = 8
+	// ringRetire bounds how long a packet waits in a block that is not full,
+	// in milliseconds.
+	ringRetire = 1
+)
+
+// packetRing is a TPACKET_V3 receive ring on one interface
+// (Documentation/networking/packet_mmap.rst).
+type packetRing struct {
+	fd   int
+	name string
+	mem  []byte
+	// block is the one that is read next, or now if open. left counts its
+	// packets to come, of which the first is at pos.
+	block, left, pos int
+	open             bool
+	// lossy counts down the blocks that may lie before a loss.
+	lossy int
+}
+
+// ringPacket is one packet, from its network header on.
+type ringPacket struct {
+	data    []byte
+	wireLen int
+	time    time.Time
+	sent    Sender
+}
+
+// openPacketRing opens the ring. The filter is in place before the socket is
+// bound, so that nothing else comes in.
+func openPacketRing(name string, filter []bpf.RawInstruction) (_ *packetRing, err error) {
+	iface, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: %w", name, err)
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open AF_PACKET socket: %w", err)
+	}
+	r := &packetRing{fd: fd, name: name}
+	defer func() {
+		if err != nil {
+			_ = r.close()
+		}
+	}()
+	code := make([]unix.SockFilter, len(filter))
+	for i, in := range filter {
+		code[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
+	}
+	program := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program); err != nil {
+		return nil, fmt.Errorf("attach AF_PACKET filter: %w", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3); err != nil {
+		return nil, fmt.Errorf("choose TPACKET_V3: %w", err)
+	}
+	request := unix.TpacketReq3{
+		Block_size: ringBlock, Block_nr: ringBlocks,
+		Frame_size: ringBlock, Frame_nr: ringBlocks, // frames of a block vary in size
+		Retire_blk_tov: ringRetire,
+	}
+	if err := unix.SetsockoptTpacketReq3(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &request); err != nil {
+		return nil, fmt.Errorf("make AF_PACKET ring: %w", err)
+	}
+	r.mem, err = unix.Mmap(fd, 0, ringBlock*ringBlocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map AF_PACKET ring: %w", err)
+	}
+	address := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: iface.Index}
+	if err := unix.Bind(fd, address); err != nil {
+		return nil, fmt.Errorf("bind AF_PACKET socket to %s: %w", name, err)
+	}
+	return r, nil
+}
+
+func networkOrder(v uint16) uint16 { return be16((*[2]byte)(unsafe.Pointer(&v))[:]) }
+
+func (r *packetRing) header() *unix.TpacketHdrV1 {
+	// The block descriptor is version, offset of private data, then the header.
+	return (*unix.TpacketHdrV1)(unsafe.Pointer(&r.mem[r.block*ringBlock+8]))
+}
+
+// ready tells whether the kernel has handed over the next block.
+func (r *packetRing) ready() bool {
+	return atomic.LoadUint32(&r.header().Block_status)&unix.TP_STATUS_USER != 0
+}
+
+// begin opens the block that is ready.
+func (r *packetRing) begin() {
+	h := r.header()
+	r.open, r.left, r.pos = true, int(h.Num_pkts), int(h.Offset_to_first_pkt)
+}
+
+// since is the time of the open block's first packet.
+func (r *packetRing) since() time.Time {
+	first := r.header().Ts_first_pkt
+	return time.Unix(int64(first.Sec), int64(first.Usec)) // in fact nanoseconds
+}
+
+// next returns the next packet of the open block, valid until end.
+func (r *packetRing) next() (ringPacket, bool) {
+	if r.left == 0 {
+		return ringPacket{}, false
+	}
+	frame := r.mem[r.block*ringBlock : (r.block+1)*ringBlock][r.pos:]
+	h := (*unix.Tpacket3Hdr)(unsafe.Pointer(&frame[0]))
+	address := (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&frame[unix.SizeofTpacket3Hdr]))
+	r.left--
+	r.pos += int(h.Next_offset)
+	return ringPacket{
+		data:    frame[h.Net:][:h.Snaplen],
+		wireLen: int(h.Len),
+		time:    time.Unix(int64(h.Sec), int64(h.Nsec)),
+		sent:    sender(uint16(address.Pkttype)),
+	}, true
+}
+
+// end gives the open block back to the kernel.
+func (r *packetRing) end() {
+	atomic.StoreUint32(&r.header().Block_status, unix.TP_STATUS_KERNEL)
+	r.open = false
+	r.block = (r.block + 1) % ringBlocks
+}
+
+// drops returns how many packets were lost since the last call.
+func (r *packetRing) drops() (uint64, error) {
+	stats, err := unix.GetsockoptTpacketStatsV3(r.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	if err != nil {
+		return 0, fmt.Errorf("read drop counter of %s: %w", r.name, err)
+	}
+	return uint64(stats.Drops), nil
+}
+
+// failure reads the socket's error: an interface that is down keeps its ring,
+// one that is gone does not.
+func (r *packetRing) failure() error {
+	code, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return fmt.Errorf("read error of %s: %w", r.name, err)
+	}
+	name, err := unix.Getsockname(r.fd)
+	if err != nil {
+		return fmt.Errorf("read binding of %s: %w", r.name, err)
+	}
+	if at, ok := name.(*unix.SockaddrLinklayer); ok && at.Ifindex <= 0 {
+		return fmt.Errorf("interface %s is gone", r.name)
+	}
+	if errno := unix.Errno(code); errno != 0 && errno != unix.ENETDOWN {
+		return fmt.Errorf("interface %s: %w", r.name, errno)
+	}
+	return nil
+}
+
+func (r *packetRing) close() error {
+	if r.mem != nil {
+		if err := unix.Munmap(r.mem); err != nil {
+			return fmt.Errorf("unmap AF_PACKET ring of %s: %w", r.name, err)
+		}
+		r.mem = nil
+	}
+	if err := unix.Close(r.fd); err != nil {
+		return fmt.Errorf("close AF_PACKET socket of %s: %w", r.name, err)
+	}
+	return nil
+}
