@@ -1,0 +1,226 @@
+package imap
+
+import (
+	"bytes"
+
+	"relaygate/authz/line"
+)
+
+const reasonControl = "control character in a client line"
+
+// readClient takes what the server's kernel acknowledged.
+func (d *Dialogue) readClient(b []byte) {
+	if d.pieces == 0 && d.client.Empty() && line.HelloTLS(b) {
+		d.encrypted("TLS from the first byte")
+		return
+	}
+	for len(b) > 0 && !d.done {
+		if reason := d.mayNotSpeak(); reason != "" {
+			d.taint(reason)
+			return
+		}
+		if d.phase == inLiteral {
+			b = d.octets(b)
+			continue
+		}
+		if d.client.Empty() && (d.phase == atCommand || d.phase == serverTurn) {
+			d.inStep = d.owesNothing()
+		}
+		l, rest, state := d.client.Next(b)
+		switch state {
+		case line.Partial:
+			return
+		case line.Control:
+			d.taint(reasonControl)
+			return
+		case line.TooLong:
+			d.taint("client line is too long")
+			return
+		}
+		b = rest
+		d.pieces++
+		d.line(l)
+		d.client.Wipe()
+	}
+}
+
+// mayNotSpeak returns a reason to taint if the client's octets come at a moment
+// when servers may take them for different things.
+func (d *Dialogue) mayNotSpeak() string {
+	if len(d.window) == 0 {
+		return ""
+	}
+	c := d.present()
+	switch {
+	case d.phase == atLiteral:
+		return "client sent a literal before the server asked for it"
+	case d.phase == serverTurn && c.alone:
+		return "client went on inside a SASL exchange"
+	case d.phase != atCommand && d.phase != serverTurn, !c.alone || d.next == len(d.window):
+		return ""
+	case c.verb == startTLS:
+		return "client went on before the answer to STARTTLS"
+	case c.odd:
+		return "client went on behind a command that servers may cut differently"
+	}
+	return "client went on behind a command that cannot be pipelined"
+}
+
+// line takes one line of the client.
+func (d *Dialogue) line(l line.Line) {
+	switch d.phase {
+	case atText:
+		d.text(l, l.Text)
+	case clientTurn:
+		d.response(l)
+	default:
+		d.command(l)
+	}
+}
+
+// command takes the first line of a command.
+func (d *Dialogue) command(l line.Line) {
+	if len(d.window) >= maxWindow {
+		d.taint("too many commands without an answer")
+		return
+	}
+	first, rest := line.Field(l.Text)
+	word, rest := line.Field(rest)
+	c := command{verb: lookup(word)}
+	if !c.tag.set(first) {
+		d.taint("a line does not begin with a tag")
+		return
+	}
+	c.alone = c.verb == unknown || c.verb == modal || c.verb == startTLS
+	if reason := d.classify(&c, l); reason != "" {
+		d.taint(reason)
+		return
+	}
+	for i := range d.window {
+		if w := &d.window[i]; bytes.Equal(w.tag.bytes(), c.tag.bytes()) {
+			w.twin, c.twin = true, true
+		}
+	}
+	d.window = append(d.window, c)
+	d.literals = 0
+	d.arguments.begin(c.verb == login)
+	if c.verb == authenticate {
+		d.authenticate(rest)
+		return
+	}
+	d.text(l, rest)
+}
+
+// classify checks the line itself: whether every server cuts it here, and if
+// not, whether the acceptance rule can bear it. It returns a reason to taint.
+func (d *Dialogue) classify(c *command, l line.Line) string {
+	long := len(l.Text)+len("\r\n") > maxLine
+	switch {
+	case l.Tab && c.verb != login:
+		return reasonControl
+	case long && c.verb != login && c.verb != authenticate:
+		return "over-long command line"
+	case l.Eight && c.verb != login:
+		return "eight-bit octets outside of a login"
+	}
+	if long || l.Eight || l.Tab {
+		c.odd, c.alone = true, true
+	}
+	if d.inStep {
+		d.bareLF = l.BareLF
+		return ""
+	}
+	switch {
+	case c.odd:
+		return "a line in a pipeline that servers may cut differently"
+	case c.alone:
+		return "a command in a pipeline that cannot be pipelined"
+	case d.bareLF && !l.BareLF:
+		return "mixed line ends in a pipeline"
+	}
+	d.bareLF = d.bareLF || l.BareLF
+	return ""
+}
+
+// text takes arguments up to the end of a line, which is the end of the
+// command unless a literal follows.
+func (d *Dialogue) text(l line.Line, arguments []byte) {
+	c := d.present()
+	if d.phase == atText {
+		switch {
+		case (l.Tab || l.Eight) && c.verb != login:
+			d.taint("text behind a literal that servers may cut differently")
+			return
+		case l.Tab || l.Eight || len(l.Text)+len("\r\n") > maxLine:
+			c.odd, c.alone = true, true
+		}
+	}
+	c.piece = d.pieces
+	lit, reason := d.arguments.line(arguments)
+	if reason != "" {
+		d.taint(reason)
+		return
+	}
+	if lit.there {
+		d.announce(c, lit)
+		return
+	}
+	d.phase = atCommand
+	if c.verb == login {
+		c.malformed = !d.arguments.proper()
+		c.user = string(d.arguments.user)
+		if c.malformed && !d.inStep {
+			d.taint("malformed LOGIN in a pipeline")
+		}
+	}
+	d.arguments.begin(false)
+}
+
+// authenticate takes the arguments of AUTHENTICATE (RFC 9051 §6.2.2).
+func (d *Dialogue) authenticate(text []byte) {
+	c := d.present()
+	c.piece = d.pieces
+	name, text := line.Field(text)
+	initial, more := line.Field(text)
+	for _, w := range d.window[d.next : len(d.window)-1] {
+		if w.verb == authenticate {
+			d.taint("two SASL exchanges in a pipeline")
+			return
+		}
+	}
+	if !d.exchange.Begin(name) || len(more) > 0 {
+		c.verb, c.alone = unknown, true
+		if !d.inStep {
+			d.taint("malformed AUTHENTICATE in a pipeline")
+		}
+		return
+	}
+	d.phase = serverTurn
+	if len(initial) > 0 {
+		if reason := d.exchange.Message(initial, true); reason != "" {
+			d.taint(reason)
+		}
+		return
+	}
+	c.alone = true
+	if !d.inStep {
+		d.taint("AUTHENTICATE without an initial response in a pipeline")
+	}
+}
+
+// response takes a line of the SASL exchange that the server invited.
+func (d *Dialogue) response(l line.Line) {
+	c := d.present()
+	if l.Eight || l.Tab {
+		d.taint("a line of the SASL exchange is not base64")
+		return
+	}
+	if reason := d.exchange.Message(l.Text, false); reason != "" {
+		d.taint(reason)
+		return
+	}
+	d.phase = serverTurn
+	c.odd = c.odd || len(l.Text)+len("\r\n") > maxLine
+	c.alone = true
+	c.piece = d.pieces
+}

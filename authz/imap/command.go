@@ -1,0 +1,147 @@
+package imap
+
+import "bytes"
+
+// verb is a command, and the greeting as the answer to the connection itself.
+type verb uint8
+
+const (
+	unknown verb = iota
+	greeting
+	login
+	authenticate
+	startTLS
+	single // a known command that may stand in a pipeline
+	modal  // a known command that changes how the connection is read
+)
+
+// names holds the commands of RFC 9051 §6 and of the usual extensions. The
+// answer to each is some untagged data and one tagged line.
+var names = [...]struct {
+	name string
+	verb verb
+}{
+	{"LOGIN", login}, {"AUTHENTICATE", authenticate}, {"STARTTLS", startTLS},
+	{"CAPABILITY", single}, {"NOOP", single}, {"LOGOUT", single},
+	{"ID", single},                               // RFC 2971
+	{"ENABLE", single},                           // RFC 5161
+	{"NAMESPACE", single},                        // RFC 2342
+	{"LANGUAGE", single}, {"COMPARATOR", single}, // RFC 5255
+	{"SELECT", single}, {"EXAMINE", single}, {"LIST", single}, {"LSUB", single}, {"STATUS", single},
+	{"SUBSCRIBE", single}, {"UNSUBSCRIBE", single}, {"CREATE", single},
+	{"CHECK", single}, {"CLOSE", single}, {"UNSELECT", single}, {"EXPUNGE", single},
+	{"SEARCH", single}, {"FETCH", single}, {"STORE", single}, {"COPY", single}, {"UID", single},
+	{"GETQUOTA", single}, {"GETQUOTAROOT", single}, // RFC 9208
+	{"IDLE", modal}, {"APPEND", modal},
+	{"COMPRESS", modal},       // RFC 4978
+	{"UNAUTHENTICATE", modal}, // RFC 8437
+}
+
+func lookup(word []byte) verb {
+	for i := range names {
+		if bytes.EqualFold(word, []byte(names[i].name)) {
+			return names[i].verb
+		}
+	}
+	return unknown
+}
+
+// tag names a command (RFC 9051 §9). It is wiped with the command: people type
+// passwords at the wrong time.
+type tag struct {
+	text   [maxTag]byte
+	length uint8
+}
+
+// set reports whether text is a tag: one or more ASTRING-CHAR but "+", that is
+// neither atom-specials (RFC 9051 §9) nor eight-bit.
+func (t *tag) set(text []byte) bool {
+	if len(text) == 0 || len(text) > maxTag {
+		return false
+	}
+	for _, c := range text {
+		if c <= ' ' || c >= 0x7f || bytes.IndexByte([]byte(`(){%*"\+`), c) >= 0 {
+			return false
+		}
+	}
+	t.length = uint8(copy(t.text[:], text))
+	return true
+}
+
+func (t *tag) bytes() []byte { return t.text[:t.length] }
+
+// command is one command of the present window.
+type command struct {
+	verb verb
+	tag  tag
+	// twin is true if another command of the window has the same tag.
+	twin bool
+	// alone is true if nothing may be released behind it before its answer.
+	alone bool
+	// odd is true if servers are known to cut such a command differently: any
+	// answer but a positive one ends the belief in what follows.
+	odd bool
+	// malformed is true if a server that checks refuses it.
+	malformed bool
+	// user is the name in LOGIN.
+	user string
+	// piece is the number of the client's last line or literal of it.
+	piece uint64
+}
+
+// status is the kind of a server line.
+type status uint8
+
+const (
+	noStatus status = iota
+	untagged
+	challenge
+	tagged
+)
+
+// response is one server line (RFC 9051 §7).
+type response struct {
+	status status
+	tag    []byte // tagged
+	word   []byte // the first word behind "*" or the tag
+	text   []byte // from that word on; for a challenge what follows "+"
+}
+
+func parseResponse(text []byte) response {
+	first, rest, _ := bytes.Cut(text, []byte{' '})
+	word, _, _ := bytes.Cut(rest, []byte{' '})
+	switch string(first) {
+	case "+":
+		return response{status: challenge, text: rest}
+	case "*":
+		return response{status: untagged, word: word, text: rest}
+	}
+	for _, w := range [...]string{"OK", "NO", "BAD"} {
+		if bytes.EqualFold(word, []byte(w)) {
+			return response{status: tagged, tag: first, word: word, text: rest}
+		}
+	}
+	return response{}
+}
+
+// is compares the status word, whose case is free (RFC 9051 §9).
+func (r *response) is(word string) bool { return bytes.EqualFold(r.word, []byte(word)) }
+
+// endsInLiteral reports whether a server line announces a literal.
+func endsInLiteral(text []byte) bool {
+	text, ok := bytes.CutSuffix(text, []byte{'}'})
+	if !ok {
+		return false
+	}
+	text = bytes.TrimSuffix(text, []byte{'+'})
+	open := bytes.LastIndexByte(text, '{')
+	if open < 0 || open == len(text)-1 {
+		return false
+	}
+	for _, c := range text[open+1:] {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
+}

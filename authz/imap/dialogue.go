@@ -1,0 +1,168 @@
+package imap
+
+import (
+	"relaygate/authz"
+	"relaygate/authz/line"
+	"relaygate/authz/sasl"
+)
+
+// The bounds. Each hit taints with its own reason.
+const (
+	// maxLine is the longest line of a command in octets that no server is
+	// known to cut (RFC 2683 §3.2.1.5 asks clients for about 1000). A login may
+	// be longer, but is then odd.
+	maxLine = 1000
+	// maxClientLine is room for AUTHENTICATE and an initial response.
+	maxClientLine = sasl.MaxLine + 128
+	// maxServerLine bounds a server line before the login.
+	maxServerLine = 8192
+	// maxTag is the longest tag.
+	maxTag = 64
+	// maxUser is the longest user name.
+	maxUser = 255
+	// maxLiteral is the longest literal before the login (RFC 7888 §5 has 4096
+	// for LITERAL-).
+	maxLiteral = 4096
+	// maxPieces is the number of literals of one command.
+	maxPieces = 32
+	// maxWindow is the number of commands between two moments in which the
+	// server owes nothing.
+	maxWindow = 64
+)
+
+// phase says what the client's next octets are, and whose move it is.
+type phase uint8
+
+const (
+	atCommand  phase = iota // a new command
+	atLiteral               // the server's "+" or refusal comes before a literal
+	inLiteral               // octets of a literal
+	atText                  // the rest of the command behind a literal
+	serverTurn              // SASL: the server's challenge or its answer
+	clientTurn              // SASL: the client's response
+)
+
+// Dialogue reads one connection. Use New.
+type Dialogue struct {
+	client, server line.Reader
+	out            []authz.Login
+	done           bool
+
+	// window holds the commands since the server last owed nothing, oldest
+	// first; those before next are answered. Its first entry is the greeting
+	// until that has come.
+	window []command
+	next   int
+	// bareLF is true if a line of the window ended with LF alone.
+	bareLF bool
+	// inStep is true if the server owed nothing when the present command began.
+	inStep bool
+	// pieces counts the client's complete lines and literals; linePiece is
+	// pieces when the present server line began.
+	pieces, linePiece uint64
+	bye               bool
+
+	phase     phase
+	arguments arguments
+	literal   literal
+	left      int // octets of the literal that have not come
+	literals  int // literals of the present command
+
+	exchange sasl.Exchange
+
+	// proved is a login that was answered positively and is believed once the
+	// window closes.
+	proved authz.Login
+}
+
+// New returns a Dialogue that stands before the greeting.
+func New() *Dialogue {
+	return &Dialogue{
+		client: line.Reader{Max: maxClientLine, Strict: true},
+		server: line.Reader{Max: maxServerLine},
+		window: []command{{verb: greeting}},
+	}
+}
+
+// Feed takes the next piece of the connection and returns what it decided. The
+// slice is valid until the next call.
+func (d *Dialogue) Feed(c authz.Chunk) []authz.Login {
+	d.out = d.out[:0]
+	if d.done {
+		return nil
+	}
+	if c.Dir == authz.FromClient {
+		d.readClient(c.Bytes)
+	} else {
+		d.readServer(c.Bytes)
+	}
+	return d.out
+}
+
+// Done reports whether a success, a taint or TLS ended the reading.
+func (d *Dialogue) Done() bool { return d.done }
+
+// Waiting says in a few words what the dialogue waits for, "" if it is done.
+func (d *Dialogue) Waiting() string {
+	switch {
+	case d.done:
+		return ""
+	case len(d.window) > 0 && d.window[0].verb == greeting && d.next == 0:
+		return "no greeting seen yet"
+	case d.proved.Result != 0:
+		return "login answered, the rest of its pipeline is not"
+	case d.phase == serverTurn, d.phase == clientTurn:
+		return "in the middle of a SASL exchange"
+	case d.phase != atCommand:
+		return "in the middle of a command with a literal"
+	case d.next < len(d.window):
+		return "a command has no answer yet"
+	}
+	return "no login command seen yet"
+}
+
+// owesNothing reports whether every command was answered completely, and no
+// further server line has begun.
+func (d *Dialogue) owesNothing() bool {
+	return d.next == len(d.window) && d.server.Empty()
+}
+
+// present is the command whose pieces the client is sending.
+func (d *Dialogue) present() *command { return &d.window[len(d.window)-1] }
+
+// report adds a verdict; the last one of a connection ends the reading and
+// drops what was kept for it.
+func (d *Dialogue) report(l authz.Login) {
+	d.out = append(d.out, l)
+	if l.Result == authz.Failure {
+		return
+	}
+	d.done = true
+	d.client.Drop()
+	d.server.Drop()
+	d.exchange.Reset()
+	d.arguments.begin(false)
+	clear(d.window)
+	d.window, d.next, d.proved = nil, 0, authz.Login{}
+}
+
+func (d *Dialogue) taint(reason string) {
+	d.report(authz.Login{Result: authz.Tainted, Reason: reason})
+}
+
+func (d *Dialogue) encrypted(reason string) {
+	d.report(authz.Login{Result: authz.Encrypted, Reason: reason})
+}
+
+// answered marks the oldest command without an answer as answered. If it was
+// the last, the window is closed.
+func (d *Dialogue) answered() {
+	if d.next++; d.next < len(d.window) {
+		return
+	}
+	clear(d.window)
+	d.window, d.next = d.window[:0], 0
+	if d.proved.Result != 0 && d.client.Empty() {
+		d.report(d.proved)
+	}
+}

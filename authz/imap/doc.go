@@ -1,0 +1,2 @@
+// Package imap reads one IMAP connection.
+package imap

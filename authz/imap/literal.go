@@ -1,0 +1,71 @@
+package imap
+
+// announce takes the literal at the end of a line of command c.
+func (d *Dialogue) announce(c *command, lit literal) {
+	d.literals++
+	switch {
+	case !d.inStep:
+		d.taint("a literal in a pipeline")
+		return
+	case d.literals > maxPieces:
+		d.taint("a command with too many literals")
+		return
+	case !lit.sync && c.verb != login:
+		d.taint("a literal that the server was not asked for")
+		return
+	}
+	// Behind the first piece nothing may be pipelined. A literal that the
+	// server did not ask for is one that it may not know (RFC 7888 §4): it
+	// would run the octets as commands.
+	c.alone = true
+	c.odd = c.odd || !lit.sync
+	d.literal, d.left = lit, lit.size
+	d.phase = atLiteral
+	if !lit.sync {
+		d.enterLiteral()
+	}
+}
+
+// enterLiteral expects the octets of the literal.
+func (d *Dialogue) enterLiteral() {
+	d.phase = inLiteral
+	if d.left == 0 {
+		d.endLiteral()
+	}
+}
+
+// octets takes what b holds of the literal and returns the rest. A control
+// character in a literal could be a line end to a server that does not know
+// literals, or that repeats it.
+func (d *Dialogue) octets(b []byte) (rest []byte) {
+	n := min(d.left, len(b))
+	c := d.present()
+	for _, o := range b[:n] {
+		if o < ' ' || o == 0x7f || o == 0xff {
+			d.taint("control character in a literal")
+			return nil
+		}
+		if o >= 0x80 {
+			if c.verb != login {
+				d.taint("eight-bit octets outside of a login")
+				return nil
+			}
+			c.odd = c.odd || !d.literal.sync
+		}
+		d.arguments.keep(o)
+	}
+	if d.left -= n; d.left == 0 {
+		d.endLiteral()
+	}
+	return b[n:]
+}
+
+// endLiteral counts the literal as one complete argument.
+func (d *Dialogue) endLiteral() {
+	d.pieces++
+	d.present().piece = d.pieces
+	d.phase = atText
+	if reason := d.arguments.end(); reason != "" {
+		d.taint(reason)
+	}
+}

@@ -1,0 +1,217 @@
+package imap
+
+import (
+	"bytes"
+
+	"relaygate/authz"
+	"relaygate/authz/line"
+)
+
+const reasonSurplus = "answer belongs to no command"
+
+// readServer takes what the server sent.
+func (d *Dialogue) readServer(b []byte) {
+	for len(b) > 0 && !d.done {
+		if d.server.Empty() {
+			d.linePiece = d.pieces
+		}
+		l, rest, state := d.server.Next(b)
+		switch state {
+		case line.Partial:
+			return
+		case line.Control:
+			d.taint("NUL in a server line")
+			return
+		case line.TooLong:
+			d.taint("server line is too long")
+			return
+		}
+		b = rest
+		d.respond(l.Text)
+		d.server.Wipe()
+	}
+}
+
+// respond takes one server line.
+func (d *Dialogue) respond(text []byte) {
+	if endsInLiteral(text) {
+		d.taint("literal from the server before a login")
+		return
+	}
+	r := parseResponse(text)
+	if d.next < len(d.window) && d.window[d.next].verb == greeting {
+		d.greet(r)
+		return
+	}
+	if r.status == untagged {
+		d.untagged(r)
+		return
+	}
+	if r.status == noStatus || d.next == len(d.window) {
+		d.taint(reasonSurplus)
+		return
+	}
+	c := &d.window[d.next]
+	last := d.next == len(d.window)-1
+	if last && d.midway() || c.piece > d.linePiece {
+		d.taint("answer began before its command ended")
+		return
+	}
+	if r.status == challenge {
+		d.challenge(c)
+		return
+	}
+	if !bytes.Equal(r.tag, c.tag.bytes()) {
+		d.taint(reasonSurplus)
+		return
+	}
+	d.tagged(c, r)
+}
+
+// midway reports whether the client has sent a part of a piece that belongs to
+// the present command.
+func (d *Dialogue) midway() bool {
+	switch d.phase {
+	case inLiteral, atText:
+		return true
+	case clientTurn:
+		return !d.client.Empty()
+	}
+	return false
+}
+
+// greet takes the greeting (RFC 9051 §7.1, §7.1.4, §7.1.5).
+func (d *Dialogue) greet(r response) {
+	switch {
+	case r.status == untagged && r.is("OK"):
+		d.answered()
+	case r.status == untagged && r.is("PREAUTH"):
+		d.taint("the server greets with PREAUTH: nobody proved an identity")
+	case r.status == untagged && r.is("BYE"):
+		d.taint("the greeting refuses service")
+	default:
+		d.taint("the connection does not begin with a greeting")
+	}
+}
+
+// untagged takes a line that answers no command by itself.
+func (d *Dialogue) untagged(r response) {
+	switch {
+	case r.is("BYE"):
+		d.bye = true
+	case r.is("PREAUTH"):
+		d.taint("PREAUTH after the greeting")
+	case r.is("BAD"):
+		// RFC 9051 §7.1.3: the server cannot say which command it means.
+		d.taint("the server could not make out a command")
+	case r.is("NO") && d.next < len(d.window) && d.window[d.next].odd:
+		d.taint("the server complains about a line that servers may cut differently")
+	}
+}
+
+// challenge takes a continuation request (RFC 9051 §7.6).
+func (d *Dialogue) challenge(c *command) {
+	switch {
+	case d.next != len(d.window)-1 || !d.client.Empty():
+		// Servers would read what is behind c as its continuation.
+		d.taint("client went on behind a command that the server continues")
+	case d.phase == atLiteral:
+		d.enterLiteral()
+	case d.phase == serverTurn && c.verb == authenticate && !d.exchange.Cancelled():
+		d.phase = clientTurn
+	default:
+		d.taint(reasonSurplus)
+	}
+}
+
+// tagged takes the answer to command c.
+func (d *Dialogue) tagged(c *command, r response) {
+	if r.is("OK") {
+		d.accepted(c, r)
+		return
+	}
+	if l, ok := d.login(c); ok {
+		l.Result, l.Reason = authz.Failure, "the server refused the login"
+		l.Answer = line.Answer(r.text, false)
+		d.report(l)
+	}
+	if c.odd {
+		d.taint("refused command that servers may cut differently")
+		return
+	}
+	d.endCommand(c)
+}
+
+// accepted takes the positive answer to command c.
+func (d *Dialogue) accepted(c *command, r response) {
+	switch {
+	case d.phase == atLiteral && d.next == len(d.window)-1:
+		d.taint("positive answer to a command that is not complete")
+	case c.verb == unknown:
+		d.taint("positive answer to an unknown command")
+	case c.verb == modal:
+		d.taint("the server changed its mode before a login")
+	case c.verb == startTLS:
+		d.encrypted("STARTTLS was accepted")
+	case c.verb == login, c.verb == authenticate:
+		d.loggedIn(c, r)
+	default:
+		d.endCommand(c)
+	}
+}
+
+// loggedIn takes the positive answer to a login command.
+func (d *Dialogue) loggedIn(c *command, r response) {
+	l, _ := d.login(c)
+	reason := ""
+	switch {
+	case d.bye:
+		reason = "a login was accepted after BYE"
+	case c.malformed:
+		reason = "positive answer to a malformed login"
+	case c.verb == authenticate:
+		reason = d.exchange.Doubt()
+	}
+	if reason == "" && d.proved.Result != 0 {
+		reason = "two logins were accepted"
+	}
+	if reason != "" {
+		d.taint(reason)
+		return
+	}
+	l.Result, l.Answer = authz.Success, line.Answer(r.text, true)
+	closed := d.next == len(d.window)-1 && d.client.Empty()
+	if closed || !c.twin {
+		d.report(l)
+		return
+	}
+	d.proved = l
+	d.endCommand(c)
+}
+
+// login describes the login command c; ok is false for other commands.
+func (d *Dialogue) login(c *command) (l authz.Login, ok bool) {
+	switch c.verb {
+	case login:
+		return authz.Login{Mechanism: "LOGIN", User: c.user}, true
+	case authenticate:
+		id := d.exchange.Identity()
+		return authz.Login{
+			Mechanism: id.Mechanism, User: id.User, AuthzID: id.AuthzID, Anonymous: id.Anonymous,
+		}, true
+	}
+	return authz.Login{}, false
+}
+
+// endCommand forgets what belonged to the answered command c.
+func (d *Dialogue) endCommand(c *command) {
+	if c.verb == authenticate {
+		d.exchange.Reset()
+		d.phase = atCommand
+	}
+	if d.phase == atLiteral && d.next == len(d.window)-1 {
+		d.arguments.begin(false)
+		d.phase = atCommand
+	}
+	d.answered()
+}

@@ -1,0 +1,161 @@
+package pop3
+
+import (
+	"bytes"
+
+	"relaygate/authz/line"
+)
+
+// readClient takes what the server's kernel acknowledged.
+func (d *Dialogue) readClient(b []byte) {
+	if d.pieces == 0 && d.client.Empty() && line.HelloTLS(b) {
+		d.encrypted("TLS from the first byte")
+		return
+	}
+	for len(b) > 0 && !d.done {
+		if n := len(d.waiting); n > 0 && d.waiting[n-1].alone && d.turn != clientTurn {
+			d.taint(wentOn(d.waiting[n-1]))
+			return
+		}
+		if d.client.Empty() {
+			d.inStep = d.owesNothing()
+		}
+		l, rest, state := d.client.Next(b)
+		switch state {
+		case line.Partial:
+			return
+		case line.Control:
+			d.taint("control character in a client line")
+			return
+		case line.TooLong:
+			d.taint("client line is too long")
+			return
+		}
+		b = rest
+		d.pieces++
+		if d.turn == clientTurn {
+			d.response(l)
+		} else {
+			d.command(l)
+		}
+		d.client.Wipe()
+	}
+}
+
+// wentOn is the reason why bytes behind c end the belief.
+func wentOn(c command) string {
+	switch {
+	case c.verb == stls:
+		return "client went on before the answer to STLS"
+	case c.verb == auth:
+		return "client went on inside a SASL exchange"
+	case c.odd:
+		return "client went on behind a line that servers may cut differently"
+	}
+	return "client went on behind a command that cannot be pipelined"
+}
+
+// command takes one command line.
+func (d *Dialogue) command(l line.Line) {
+	c, argument := parse(l.Text)
+	if reason := d.classify(&c, l); reason != "" {
+		d.taint(reason)
+		return
+	}
+	switch c.verb {
+	case unknown, stls, xclient:
+		c.alone = true
+	case user:
+		c.user = string(bytes.Trim(argument, " "))
+		if l.Eight {
+			c.alone = true
+		}
+	case apop:
+		name, ok := apopName(argument)
+		c.user, c.malformed = string(name), !ok
+	case auth:
+		if reason := d.begin(&c, argument); reason != "" {
+			d.taint(reason)
+			return
+		}
+	}
+	c.alone = c.alone || c.odd
+	c.piece, c.chunk = d.pieces, d.chunks
+	d.waiting = append(d.waiting, c)
+}
+
+// classify checks the line itself: whether every server cuts it here, and if
+// not, whether the acceptance rule can bear it. It returns a reason to taint.
+func (d *Dialogue) classify(c *command, l line.Line) string {
+	long := len(l.Text)+len("\r\n") > maxLine
+	login := c.verb == pass || c.verb == apop || c.verb == auth
+	switch {
+	case l.Tab:
+		return "control character in a client line"
+	case long && !login:
+		return "over-long command line"
+	case l.Eight && (c.verb == auth || !login && c.verb != user):
+		return "eight-bit octets outside of a login"
+	case c.verb == user && l.Eight && line.Splits(l.Text):
+		return "user name with a character that can end a line"
+	case len(d.waiting) >= maxPipeline:
+		return "too many commands without an answer"
+	}
+	c.odd = long || l.Eight && login
+	if d.inStep {
+		d.bareLF = l.BareLF
+		return ""
+	}
+	switch {
+	case c.odd || l.Eight:
+		return "a line in a pipeline that servers may cut differently"
+	case !c.pipelined:
+		return "a command in a pipeline that cannot be pipelined"
+	case d.bareLF && !l.BareLF:
+		return "mixed line ends in a pipeline"
+	}
+	d.bareLF = d.bareLF || l.BareLF
+	return ""
+}
+
+// begin starts a SASL exchange (RFC 5034 §4). It returns a reason to taint.
+func (d *Dialogue) begin(c *command, argument []byte) string {
+	if d.turn != noExchange {
+		return "two SASL exchanges in a pipeline"
+	}
+	name, initial := line.Field(bytes.TrimLeft(argument, " "))
+	initial, more := line.Field(initial)
+	if !d.exchange.Begin(name) || len(more) > 0 {
+		c.verb, c.alone, c.malformed = unknown, true, true
+		if !d.inStep {
+			return "malformed AUTH in a pipeline"
+		}
+		return ""
+	}
+	d.turn = serverTurn
+	if len(initial) > 0 {
+		return d.exchange.Message(initial, true)
+	}
+	c.alone = true
+	if !d.inStep {
+		return "AUTH without an initial response in a pipeline"
+	}
+	return ""
+}
+
+// response takes a line of the SASL exchange that the server invited.
+func (d *Dialogue) response(l line.Line) {
+	c := &d.waiting[0]
+	if l.Eight || l.Tab {
+		d.taint("a line of the SASL exchange is not base64")
+		return
+	}
+	if reason := d.exchange.Message(l.Text, false); reason != "" {
+		d.taint(reason)
+		return
+	}
+	d.turn = serverTurn
+	c.alone = true
+	c.odd = c.odd || len(l.Text)+len("\r\n") > maxLine
+	c.piece, c.chunk = d.pieces, d.chunks
+}

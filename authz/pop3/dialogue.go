@@ -1,0 +1,148 @@
+package pop3
+
+import (
+	"relaygate/authz"
+	"relaygate/authz/line"
+	"relaygate/authz/sasl"
+)
+
+// The bounds. Each hit taints with its own reason.
+const (
+	// maxLine is the longest command line in octets with its line end
+	// (RFC 2449 §4). A login may be longer, but is then odd.
+	maxLine = 255
+	// maxClientLine is room for AUTH, a mechanism and an initial response.
+	maxClientLine = sasl.MaxLine + 64
+	// maxServerLine is generous: RFC 2449 §4 allows 512 octets.
+	maxServerLine = 4096
+	// maxPipeline is the number of commands without an answer.
+	maxPipeline = 64
+	// maxListLines is the number of lines of a multi-line answer.
+	maxListLines = 1000
+)
+
+// Dialogue reads one connection. Use New.
+type Dialogue struct {
+	client, server line.Reader
+	out            []authz.Login
+	done           bool
+
+	// waiting holds the commands without a complete answer, oldest first. Its
+	// first entry is the greeting until that has come.
+	waiting []command
+	// listLines counts the lines of the multi-line answer that waiting[0] is
+	// getting, from 1; it is 0 outside of one.
+	listLines int
+	// bareLF is true if a line of the present window ended with LF alone.
+	bareLF bool
+	// inStep is true if the server owed nothing when the present client line
+	// began.
+	inStep bool
+	// pieces and chunks count the client's complete lines and the chunks of
+	// both directions; linePiece is pieces when the present server line began.
+	pieces, chunks, linePiece uint64
+
+	stamp bool   // the greeting had an APOP time stamp
+	user  string // the name of the last USER that was answered positively
+
+	exchange sasl.Exchange
+	turn     turn
+
+	// proved is a login that was answered positively and is believed once the
+	// window closes.
+	proved authz.Login
+}
+
+// turn says whose move it is in the SASL exchange.
+type turn uint8
+
+const (
+	noExchange turn = iota
+	serverTurn
+	clientTurn
+)
+
+// New returns a Dialogue that stands before the greeting.
+func New() *Dialogue {
+	return &Dialogue{
+		client:  line.Reader{Max: maxClientLine, Strict: true},
+		server:  line.Reader{Max: maxServerLine},
+		waiting: []command{{spec: spec{verb: greeting}}},
+	}
+}
+
+// Feed takes the next piece of the connection and returns what it decided. The
+// slice is valid until the next call.
+func (d *Dialogue) Feed(c authz.Chunk) []authz.Login {
+	d.out = d.out[:0]
+	if d.done {
+		return nil
+	}
+	d.chunks++
+	if c.Dir == authz.FromClient {
+		d.readClient(c.Bytes)
+	} else {
+		d.readServer(c.Bytes)
+	}
+	return d.out
+}
+
+// Done reports whether a success, a taint or TLS ended the reading.
+func (d *Dialogue) Done() bool { return d.done }
+
+// Waiting says in a few words what the dialogue waits for, "" if it is done.
+func (d *Dialogue) Waiting() string {
+	switch {
+	case d.done:
+		return ""
+	case len(d.waiting) > 0 && d.waiting[0].verb == greeting:
+		return "no greeting seen yet"
+	case d.proved.Result != 0:
+		return "login answered, the rest of its pipeline is not"
+	case d.turn != noExchange:
+		return "in the middle of a SASL exchange"
+	case len(d.waiting) > 0:
+		return "a command has no answer yet"
+	case d.user != "":
+		return "user name given, no password seen yet"
+	}
+	return "no login command seen yet"
+}
+
+// owesNothing reports whether every command was answered completely, and no
+// further answer has begun.
+func (d *Dialogue) owesNothing() bool {
+	return len(d.waiting) == 0 && d.server.Empty()
+}
+
+// report adds a verdict; the last one of a connection ends the reading and
+// drops what was kept for it.
+func (d *Dialogue) report(l authz.Login) {
+	d.out = append(d.out, l)
+	if l.Result == authz.Failure {
+		return
+	}
+	d.done = true
+	d.client.Drop()
+	d.server.Drop()
+	d.exchange.Reset()
+	d.waiting, d.user, d.proved = nil, "", authz.Login{}
+}
+
+func (d *Dialogue) taint(reason string) {
+	d.report(authz.Login{Result: authz.Tainted, Reason: reason})
+}
+
+func (d *Dialogue) encrypted(reason string) {
+	d.report(authz.Login{Result: authz.Encrypted, Reason: reason})
+}
+
+// answered takes the oldest command away: its answer is complete.
+func (d *Dialogue) answered() {
+	n := copy(d.waiting, d.waiting[1:])
+	d.waiting[n] = command{}
+	d.waiting = d.waiting[:n]
+	if d.proved.Result != 0 && n == 0 && d.client.Empty() {
+		d.report(d.proved)
+	}
+}

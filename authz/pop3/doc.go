@@ -1,0 +1,2 @@
+// Package pop3 reads one POP3 connection.
+package pop3

@@ -1,0 +1,210 @@
+package pop3
+
+import (
+	"relaygate/authz"
+	"relaygate/authz/line"
+)
+
+const reasonSurplus = "answer belongs to no command"
+
+// readServer takes what the server sent.
+func (d *Dialogue) readServer(b []byte) {
+	for len(b) > 0 && !d.done {
+		if d.server.Empty() {
+			d.linePiece = d.pieces
+		}
+		l, rest, state := d.server.Next(b)
+		switch state {
+		case line.Partial:
+			return
+		case line.Control:
+			d.taint("NUL in a server line")
+			return
+		case line.TooLong:
+			d.taint("server line is too long")
+			return
+		}
+		b = rest
+		d.line(l.Text)
+		d.server.Wipe()
+	}
+}
+
+// line takes one line of the server.
+func (d *Dialogue) line(text []byte) {
+	if len(d.waiting) == 0 {
+		d.taint(reasonSurplus)
+		return
+	}
+	c := &d.waiting[0]
+	if d.listLines > 0 {
+		d.list(text)
+		return
+	}
+	if c.piece > d.linePiece || d.turn == clientTurn && !d.client.Empty() {
+		d.taint("answer began before its command ended")
+		return
+	}
+	switch statusOf(text) {
+	case positive:
+		d.positive(c, text)
+	case negative:
+		d.negative(c, text)
+	case challenge:
+		d.challenge(c)
+	default:
+		d.taint("answer is neither +OK nor -ERR")
+	}
+}
+
+// list takes a line of a multi-line answer (RFC 1939 §3).
+func (d *Dialogue) list(text []byte) {
+	d.listLines++
+	switch {
+	case len(text) == 1 && text[0] == '.':
+		d.listLines = 0
+		d.answered()
+	case d.listLines > maxListLines:
+		d.taint("multi-line answer is too long")
+	}
+}
+
+// challenge takes the server's move in the SASL exchange (RFC 5034 §4).
+func (d *Dialogue) challenge(c *command) {
+	switch {
+	case c.verb != auth || d.turn != serverTurn:
+		d.taint(reasonSurplus)
+	case d.exchange.Cancelled():
+		d.taint("challenge after the client cancelled")
+	case len(d.waiting) > 1 || !d.client.Empty():
+		d.taint(wentOn(*c))
+	default:
+		d.turn = clientTurn
+	}
+}
+
+func (d *Dialogue) negative(c *command, text []byte) {
+	if c.verb == greeting {
+		d.taint("the greeting refuses service")
+		return
+	}
+	if l, login := d.login(c); login {
+		l.Result, l.Reason = authz.Failure, "the server refused the login"
+		l.Answer = line.Answer(text, false)
+		d.report(l)
+	}
+	if c.odd {
+		d.taint("refused line that servers may cut differently")
+		return
+	}
+	if c.verb == user || c.verb == pass {
+		d.user = ""
+	}
+	if c.verb == auth {
+		d.endExchange()
+	}
+	d.answered()
+}
+
+func (d *Dialogue) positive(c *command, text []byte) {
+	switch {
+	case c.verb == greeting:
+		d.stamp = hasStamp(text)
+	case c.verb == unknown:
+		d.taint("positive answer to an unknown command")
+		return
+	case c.verb == xclient:
+		d.taint("a proxy speaks for the client (XCLIENT was accepted)")
+		return
+	case c.verb == other && c.name == "":
+		d.taint("positive answer to an empty line")
+		return
+	case c.verb == stls:
+		d.encrypted("STLS was accepted")
+		return
+	case c.shape == dropList && !isDropList(text):
+		d.taint("answer has not the shape of its command")
+		return
+	case c.shape == multi:
+		d.listLines = 1
+		return
+	case c.verb == user:
+		d.user = c.user
+	case c.verb == pass, c.verb == apop, c.verb == auth:
+		d.loggedIn(c, text)
+		return
+	}
+	d.answered()
+}
+
+// loggedIn takes the positive answer to a login command.
+func (d *Dialogue) loggedIn(c *command, text []byte) {
+	l, _ := d.login(c)
+	if reason := d.doubt(c); reason != "" {
+		d.taint(reason)
+		return
+	}
+	if d.proved.Result != 0 {
+		d.taint("two logins were accepted")
+		return
+	}
+	l.Result, l.Answer = authz.Success, line.Answer(text, true)
+	if d.settled() {
+		d.report(l)
+		return
+	}
+	d.proved = l
+	d.endExchange()
+	d.answered()
+}
+
+// doubt says why a positive answer to c is no login, else "".
+func (d *Dialogue) doubt(c *command) string {
+	switch {
+	case c.malformed:
+		return "positive answer to a malformed login"
+	case c.verb == auth:
+		return d.exchange.Doubt()
+	case c.verb == apop && !d.stamp:
+		return "APOP was accepted although the greeting had no time stamp"
+	case c.verb == apop && c.user == "", c.verb == pass && d.user == "":
+		return "a login was accepted and no user name was"
+	}
+	return ""
+}
+
+// settled reports whether no command behind waiting[0] can be the one that the
+// server just answered: the rule of the package comment.
+func (d *Dialogue) settled() bool {
+	if !d.client.Empty() {
+		return false
+	}
+	login := d.waiting[0]
+	for _, c := range d.waiting[1:] {
+		if !c.transaction && (c.verb != quit || c.chunk != login.chunk) {
+			return false
+		}
+	}
+	return true
+}
+
+// login describes the login command c; ok is false for other commands.
+func (d *Dialogue) login(c *command) (l authz.Login, ok bool) {
+	switch c.verb {
+	case pass:
+		return authz.Login{Mechanism: "USER", User: d.user}, true
+	case apop:
+		return authz.Login{Mechanism: "APOP", User: c.user}, true
+	case auth:
+		id := d.exchange.Identity()
+		return authz.Login{
+			Mechanism: id.Mechanism, User: id.User, AuthzID: id.AuthzID, Anonymous: id.Anonymous,
+		}, true
+	}
+	return authz.Login{}, false
+}
+
+func (d *Dialogue) endExchange() {
+	d.exchange.Reset()
+	d.turn = noExchange
+}

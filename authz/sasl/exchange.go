@@ -1,0 +1,160 @@
+package sasl
+
+import (
+	"bytes"
+	"encoding/base64"
+)
+
+const (
+	// MaxLine is the longest encoded message, in octets without its line end
+	// (RFC 4954 §4 names this number for base64 lines of AUTH).
+	MaxLine = 12288
+	// maxMechanism is the longest mechanism name (RFC 4422 §3.1).
+	maxMechanism = 20
+	// maxIdentity bounds a user name. RFC 4616 §2 has 255 octets.
+	maxIdentity = 255
+	// maxMessages bounds the client's messages of one exchange.
+	maxMessages = 16
+)
+
+// Reasons to believe nothing further, and doubts about a positive answer.
+const (
+	reasonBase64     = "a line of the SASL exchange is not base64"
+	reasonControl    = "control characters in a SASL message"
+	reasonInjection  = "a SASL message holds what could be echoed as a positive answer"
+	reasonIdentity   = "user name in a SASL message is too long"
+	reasonMessages   = "SASL exchange with too many messages"
+	doubtCancelled   = "positive answer to a cancelled SASL exchange"
+	doubtMalformed   = "positive answer to a malformed SASL message"
+	doubtUnfinished  = "positive answer to a SASL exchange that is not finished"
+	doubtNoMechanism = "positive answer to an unknown SASL mechanism"
+)
+
+// Identity is who the exchange is about. Its fields mean what those of
+// authz.Login mean.
+type Identity struct {
+	Mechanism string
+	User      string
+	AuthzID   string
+	Anonymous bool
+}
+
+// Exchange is one SASL exchange. The zero value is ready for Begin.
+type Exchange struct {
+	mechanism mechanism
+	id        Identity
+	messages  int  // decoded client messages so far
+	ready     bool // enough of them for a positive answer
+	malformed bool
+	cancelled bool
+	scratch   []byte
+}
+
+// Begin starts an exchange and reports whether the name is that of a mechanism
+// (RFC 4422 §3.1). Letters may be of either case.
+func (x *Exchange) Begin(name []byte) bool {
+	*x = Exchange{scratch: x.scratch}
+	if len(name) == 0 || len(name) > maxMechanism {
+		return false
+	}
+	for _, c := range name {
+		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
+		if !letter && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	x.mechanism, x.id.Mechanism = lookup(name)
+	return true
+}
+
+// Cancelled reports whether the client gave up with "*".
+func (x *Exchange) Cancelled() bool { return x.cancelled }
+
+// Identity is what the messages so far showed.
+func (x *Exchange) Identity() Identity { return x.id }
+
+// Doubt says why a positive answer at this point proves no login, else "".
+func (x *Exchange) Doubt() string {
+	switch {
+	case x.id.Mechanism == "":
+		return doubtNoMechanism
+	case x.cancelled:
+		return doubtCancelled
+	case x.malformed:
+		return doubtMalformed
+	case !x.ready:
+		return doubtUnfinished
+	}
+	return ""
+}
+
+// Message takes one line of the client without its line end; initial is true
+// for the response that came with the command (RFC 4959, RFC 5034 §4), where
+// "=" is the empty message. It returns a reason to believe nothing further of
+// the connection, else "".
+func (x *Exchange) Message(line []byte, initial bool) (reason string) {
+	if !initial && len(line) == 1 && line[0] == '*' {
+		x.cancelled = true
+		return ""
+	}
+	if x.messages++; x.messages > maxMessages {
+		return reasonMessages
+	}
+	if initial && len(line) == 1 && line[0] == '=' {
+		line = nil
+	}
+	message, ok := x.decode(line)
+	if !ok {
+		return reasonBase64
+	}
+	defer clear(x.scratch)
+	if reason = x.mechanism.check(message); reason != "" {
+		return reason
+	}
+	x.mechanism.read(x, message)
+	if len(x.id.User) > maxIdentity || len(x.id.AuthzID) > maxIdentity {
+		return reasonIdentity
+	}
+	return ""
+}
+
+// Reset forgets the exchange.
+func (x *Exchange) Reset() { *x = Exchange{scratch: x.scratch} }
+
+// decode decodes into the scratch buffer. The result is valid until the next
+// call, and the caller wipes it.
+func (x *Exchange) decode(line []byte) ([]byte, bool) {
+	if len(line) > MaxLine {
+		return nil, false
+	}
+	// The decoder of the standard library skips line ends: there are none in
+	// a line, but the alphabet is checked here all the same.
+	if bytes.IndexByte(line, '\r') >= 0 || bytes.IndexByte(line, '\n') >= 0 {
+		return nil, false
+	}
+	if need := base64.StdEncoding.DecodedLen(len(line)); need > len(x.scratch) {
+		x.scratch = make([]byte, max(need, 128))
+	}
+	n, err := base64.StdEncoding.Decode(x.scratch, line)
+	if err != nil {
+		clear(x.scratch)
+		return nil, false
+	}
+	return x.scratch[:n], true
+}
+
+// name sets the authentication identity; the text is copied.
+func (x *Exchange) name(user []byte) {
+	if len(user) == 0 {
+		x.malformed = true
+		return
+	}
+	x.id.User = string(user[:min(len(user), maxIdentity+1)])
+}
+
+// authorize sets the authorization identity if it differs from the user.
+func (x *Exchange) authorize(id []byte) {
+	if string(id) != x.id.User {
+		x.id.AuthzID = string(id[:min(len(id), maxIdentity+1)])
+	}
+}
