@@ -22,9 +22,9 @@ const DefaultMode fs.FileMode = 0o644
 
 // Replace makes data the content of the file at path, as a whole or not at all.
 // A symbolic link is followed to the file that it names, which need not exist;
-// the file's owner and mode are kept. A file that cannot be replaced because it
-// is a mount point, or because only the file is writable, is written in place:
-// then a reader in that moment, or a crash, can see a part of it.
+// the file's owner and mode are kept. A file that can be written but not
+// replaced (a mount point, a directory without write permission) is written in
+// place: then a reader in that moment, or a crash, can see a part of it.
 func Replace(path string, data []byte) error {
 	return replace(path, data, func(step) error { return nil })
 }
@@ -62,13 +62,25 @@ func replace(path string, data []byte, before func(step) error) error {
 		return fmt.Errorf("replace %s: %s is not a regular file", path, target)
 	}
 	err = swap(target, old, data, before)
-	if old != nil && (errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EROFS)) {
+	if old != nil && inPlaceOnly(err) {
 		err = overwrite(target, data, before)
 	}
 	if err != nil {
 		return fmt.Errorf("replace %s: %w", path, err)
 	}
 	return nil
+}
+
+// inPlaceOnly reports whether err means that the file can be written but not
+// replaced: it is a mount point (EBUSY), or its directory cannot be written, or
+// its owner cannot be given to another file.
+func inPlaceOnly(err error) bool {
+	for _, e := range []error{unix.EBUSY, unix.EROFS, unix.EACCES, unix.EPERM} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // swap writes a new file beside target and renames it.

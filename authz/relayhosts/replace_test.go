@@ -200,7 +200,10 @@ func TestReplaceKilled(t *testing.T) {
 }
 
 func TestReplaceInPlace(t *testing.T) {
-	for name, cause := range map[string]error{"mount point": unix.EBUSY, "read-only directory": unix.EROFS} {
+	for name, cause := range map[string]error{
+		"mount point": unix.EBUSY, "read-only directory": unix.EROFS,
+		"no permission": unix.EACCES, "owner": unix.EPERM,
+	} {
 		for _, length := range []int{0, 1, 5000} {
 			path := filepath.Join(t.TempDir(), "relayhosts")
 			put(t, path, oldText)
