@@ -29,7 +29,7 @@ func replayCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return replay(e, services, opts.json, args)
+			return replayFiles(e, services, opts.json, args)
 		}),
 	}
 	f := cmd.Flags()
@@ -77,9 +77,9 @@ func (o *replayOptions) services() (map[uint16]authz.Service, error) {
 	return cfg.Services, nil
 }
 
-// replay reads one file after the other. A file that cannot be read to its end
+// replayFiles reads one file after the other. A file that cannot be read to its end
 // is told in one line; what came before its end is kept.
-func replay(e *env, services map[uint16]authz.Service, asJSON bool, files []string) error {
+func replayFiles(e *env, services map[uint16]authz.Service, asJSON bool, files []string) error {
 	buffered := bufio.NewWriterSize(e.Stdout, 1<<16)
 	var out printer = &table{w: buffered}
 	if asJSON {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 
 	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/control"
@@ -18,18 +19,22 @@ type table struct {
 	begun bool
 }
 
-const tableRow = "%-26s  %-22s  %-22s  %-5s %-14s %-24s %-9s  %s\n"
+const tableRow = "%-26s  %-28s  %-28s  %-5s %-14s %-24s %-9s  %s"
 
 func (t *table) print(v *engine.Verdict) error {
 	if !t.begun {
 		t.begun = true
-		if _, err := fmt.Fprintf(t.w, tableRow, "TIME (UTC)", "CLIENT", "SERVER", "PROTO", "MECHANISM", "USER", "RESULT", "REASON"); err != nil {
+		if err := t.row("TIME (UTC)", "CLIENT", "SERVER", "PROTO", "MECHANISM", "USER", "RESULT", "REASON"); err != nil {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(t.w, tableRow, v.Time.UTC().Format("2006-01-02 15:04:05.000000"),
-		v.Conn.Client, v.Conn.Server, v.Conn.Service.Protocol, cmp.Or(authz.Quote(v.Mechanism), "-"),
+	return t.row(v.Time.UTC().Format("2006-01-02 15:04:05.000000"),
+		v.Conn.Client, v.Conn.Server, v.Conn.Service.Protocol, orDash(authz.Quote(v.Mechanism)),
 		control.UserText(v), v.Result, control.ReasonText(v))
+}
+
+func (t *table) row(columns ...any) error {
+	_, err := fmt.Fprintln(t.w, strings.TrimRight(fmt.Sprintf(tableRow, columns...), " "))
 	return err
 }
 

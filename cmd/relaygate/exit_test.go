@@ -1,0 +1,67 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+)
+
+func testEnv() (e *env, out, errs *bytes.Buffer) {
+	out, errs = new(bytes.Buffer), new(bytes.Buffer)
+	return &env{
+		Stdin: strings.NewReader(""), Stdout: out, Stderr: errs,
+		Now:    func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) },
+		Getenv: func(string) string { return "" },
+	}, out, errs
+}
+
+func TestExitCodes(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"--help"}, 0},
+		{[]string{"--version"}, 0},
+		{nil, 2},
+		{[]string{"frobnicate"}, 2},
+		{[]string{"why"}, 2},
+		{[]string{"why", "here"}, 2},
+		{[]string{"replay"}, 2},
+		{[]string{"replay", "--pop3", "x", "f"}, 2},
+		{[]string{"replay", "--frobnicate", "f"}, 2},
+		{[]string{"replay", "no-such-file"}, 1},
+		{[]string{"list", "--socket", "/nonexistent/s"}, 1},
+		{[]string{"status", "--socket", "/nonexistent/s"}, 1},
+		{[]string{"status", "--check", "--socket", "/nonexistent/s"}, 2},
+		{[]string{"run", "--config", "/nonexistent/c"}, 1},
+	} {
+		e, _, errs := testEnv()
+		if got := exitCode(run(t.Context(), e, tt.args)); got != tt.want {
+			t.Errorf("relaygate %q: exit %d, want %d\n%s", tt.args, got, tt.want, errs)
+		}
+	}
+}
+
+func TestRelativeTimes(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, tt := range []struct {
+		d    time.Duration
+		want string
+	}{
+		{0, "now"},
+		{time.Second, "in 1 s"},
+		{-90 * time.Second, "90 s ago"},
+		{17 * time.Minute, "in 17 min"},
+		{-12 * time.Minute, "12 min ago"},
+		{-26 * time.Hour, "26 h ago"},
+		{72 * time.Hour, "in 3 days"},
+	} {
+		if got := relative(now.Add(tt.d), now); got != tt.want {
+			t.Errorf("%v: %q, want %q", tt.d, got, tt.want)
+		}
+	}
+	if got := relative(time.Time{}, now); got != "never" {
+		t.Errorf("zero time: %q, want never", got)
+	}
+}
