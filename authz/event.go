@@ -65,6 +65,16 @@ func (k EventKind) doubt() bool {
 	}
 }
 
+// concernsGrant reports whether only a grant can cause the event.
+func (k EventKind) concernsGrant() bool {
+	switch k {
+	case EventGranted, EventRenewed, EventExpired, EventRevoked:
+		return true
+	default:
+		return false
+	}
+}
+
 // Event is one entry of the journal. Equal events are counted in one.
 type Event struct {
 	Kind EventKind

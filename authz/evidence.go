@@ -13,8 +13,8 @@ type EvidenceConfig struct {
 	// Retain is how long an address is explained after its last event, or
 	// after its grant ran out (24 h).
 	Retain time.Duration
-	// Earned bounds the addresses from which somebody logged in (32,768),
-	// Strangers all others (4,096), Users the names that are known (65,536).
+	// Earned bounds the prefixes that were granted (32,768), Strangers all
+	// others (4,096), Users the names that are known (65,536).
 	Earned, Strangers, Users int
 }
 
@@ -36,8 +36,9 @@ const (
 const Masked = "(masked)"
 
 // Evidence is the journal that explains each address: bounded, in memory, and
-// without secrets. Addresses from which somebody logged in have a pool of their
-// own, so that no flood of failures pushes out what concerns a grant.
+// without secrets. What was granted has a pool of its own, so that no flood
+// pushes it out: neither failures, nor the logins of one user from everywhere,
+// of which the table grants only a few.
 //
 // It is not safe for concurrent use.
 type Evidence struct {
@@ -115,7 +116,7 @@ func (e *Evidence) Record(v Verdict) {
 		Answer:    v.Answer,
 		TLS:       v.TLS,
 		Reason:    v.Reason,
-	}, proved)
+	})
 }
 
 // Add notes an event about its prefix, for instance what the table of grants
@@ -126,10 +127,10 @@ func (e *Evidence) Add(ev Event) {
 		return
 	}
 	ev.Prefix = prefix
-	e.add(ev, !ev.Kind.doubt() && ev.Kind != EventRefused)
+	e.add(ev)
 }
 
-func (e *Evidence) add(ev Event, earned bool) {
+func (e *Evidence) add(ev Event) {
 	if ev.Count == 0 {
 		ev.Count = 1
 	}
@@ -142,7 +143,7 @@ func (e *Evidence) add(ev Event, earned bool) {
 	switch {
 	case r != nil:
 		e.earned.touch(r)
-	case earned:
+	case ev.Kind.concernsGrant():
 		if r = e.earned.insert(ev.Prefix, ev.Time); r == nil {
 			return
 		}
@@ -189,8 +190,7 @@ func (e *Evidence) Story(a netip.Addr, now time.Time) []Event {
 	}
 	var story []Event
 	for _, p := range []*pool{&e.earned, &e.strangers} {
-		// The narrowest first: a login comes before the grant of its /64.
-		for bits := a.BitLen(); bits >= 0; bits-- {
+		for bits := range a.BitLen() + 1 {
 			if p.lengths[family(a)][bits] == 0 {
 				continue
 			}
@@ -201,7 +201,10 @@ func (e *Evidence) Story(a netip.Addr, now time.Time) []Event {
 			story = append(append(story, r.decisions...), r.doubts...)
 		}
 	}
-	slices.SortStableFunc(story, func(a, b Event) int { return a.Time.Compare(b.Time) })
+	slices.SortStableFunc(story, func(a, b Event) int {
+		// At one moment the narrowest comes first: the login, then its /64.
+		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(b.Prefix.Bits(), a.Prefix.Bits()))
+	})
 	return story
 }
 

@@ -19,6 +19,7 @@ func seen(client, user string, r Result, when time.Duration) Verdict {
 		v.Answer, v.Reason = "-ERR [AUTH] "+user+" is unknown", "the server refused the login"
 	case Tainted, Encrypted:
 		v.Answer, v.Reason = "", r.String()
+	default:
 	}
 	return v
 }
@@ -94,7 +95,7 @@ func TestStoryOfAPrefix(t *testing.T) {
 	story(t, e, "2001:db8:0:1::7", time.Minute, "")
 	story(t, e, "::ffff:203.0.113.9", time.Minute, "granted alice")
 	e.Add(Event{Kind: EventGranted}) // no prefix: nothing to note
-	if c := e.Counts(); c.Earned != 3 || c.Strangers != 0 {
+	if c := e.Counts(); c.Earned != 2 || c.Strangers != 1 {
 		t.Errorf("counts: %+v", c)
 	}
 }
@@ -135,6 +136,11 @@ func TestStrangersCannotPushOutWhatWasEarned(t *testing.T) {
 		v.Anonymous = true
 		v.Conn.Client = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 1)
 		e.Record(v)
+		// One user from everywhere: the table refuses most of these.
+		v.Anonymous, v.Mechanism, v.User = false, "USER", "mallory"
+		v.Conn.Client = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 2, byte(i >> 8), byte(i)}), 1)
+		e.Record(v)
+		e.Add(Event{Kind: EventRefused, Time: v.Time, Prefix: single(v.Conn.Client.Addr()), Reason: "too many"})
 		// Also from behind the very address.
 		f := seen("203.0.113.7", fmt.Sprint("user", i), Failure, when)
 		f.Reason = fmt.Sprint("reason ", i)
@@ -151,7 +157,7 @@ func TestStrangersCannotPushOutWhatWasEarned(t *testing.T) {
 
 func TestStandingGrantsAreNotForgotten(t *testing.T) {
 	e := NewEvidence(EvidenceConfig{Earned: 3})
-	e.Record(seen("203.0.113.1", "alice", Success, 0)) // ran out
+	e.Add(change(EventRevoked, "203.0.113.1/32", 0, 0))
 	e.Add(change(EventGranted, "203.0.113.2/32", 0, time.Hour))
 	e.Add(change(EventGranted, "203.0.113.3/32", 0, time.Hour))
 	e.Add(change(EventGranted, "203.0.113.4/32", time.Minute, time.Hour))

@@ -41,7 +41,7 @@ func AppendQuote(dst []byte, s string) []byte {
 		switch {
 		case r == utf8.RuneError && size == 1:
 			dst = appendByte(dst, s[i])
-		case shown(r) && !(i == 0 && !mayLead(r)) && !(r == ' ' && i+1 == len(s)):
+		case shown(r) && (i > 0 || mayLead(r)) && (r != ' ' || i+1 < len(s)):
 			dst = append(dst, s[i:i+size]...)
 		case r < utf8.RuneSelf:
 			dst = appendByte(dst, s[i])

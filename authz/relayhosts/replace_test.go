@@ -234,10 +234,10 @@ func TestReplaceInPlaceStopped(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "relayhosts")
 		put(t, path, oldText)
 		err := replace(path, []byte(newText), func(s step) error {
-			switch s {
-			case stepRename:
+			if s == stepRename {
 				return unix.EBUSY
-			case at:
+			}
+			if s == at {
 				return errFault
 			}
 			return nil
