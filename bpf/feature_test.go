@@ -1,0 +1,89 @@
+package bpf_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"relaygate/bpf"
+	"relaygate/bpf/bpftest"
+)
+
+// TestFeatures fails where a feature is missing: a kernel that runs the tests
+// is new enough.
+func TestFeatures(t *testing.T) {
+	bpftest.RequireRoot(t)
+	for _, f := range bpf.Features() {
+		if err := f.Probe(); err != nil {
+			t.Errorf("%s: %v", f.Name, err)
+		}
+	}
+}
+
+func TestFeatureErrors(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{
+			fmt.Errorf("map type RingBuf: %w", ebpf.ErrNotSupported),
+			"this kernel has no BPF ring buffers (Linux 5.8 or newer has)",
+		},
+		{os.ErrPermission, "probe for BPF ring buffers (Linux 5.8 or newer): permission denied"},
+	} {
+		err := &bpf.FeatureError{Feature: "BPF ring buffers", Since: "5.8", Err: test.err}
+		if err.Error() != test.want {
+			t.Errorf("error is %q, want %q", err, test.want)
+		}
+		if !errors.Is(err, test.err) {
+			t.Errorf("%v does not wrap %v", err, test.err)
+		}
+	}
+}
+
+func TestOpenNetns(t *testing.T) {
+	for _, path := range []string{"/proc/self/ns/nothing", "/proc/self/ns/mnt", "/proc/self/status", "/proc/self/fd"} {
+		if ns, err := bpf.OpenNetns(path); err == nil {
+			closing(t, ns)
+			t.Errorf("%s opened as a network namespace", path)
+		}
+	}
+	ns, err := bpf.OpenNetns(bpf.OwnNetns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing(t, ns)
+	want, err := os.Readlink(bpf.OwnNetns)
+	if got := fmt.Sprintf("net:[%d]", ns.ID()); err != nil || got != want {
+		t.Errorf("namespace is %s, want %s (%v)", got, want, err)
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	bpftest.RequireRoot(t)
+	for _, test := range []struct {
+		name string
+		o    bpf.Options
+	}{
+		{"no such cgroup", bpf.Options{Cgroup: "/proc/self/nothing"}},
+		{"not a cgroup", bpf.Options{Cgroup: "/proc"}},
+		{"ring size", bpf.Options{RingBytes: 4097}},
+		{"too many owners", bpf.Options{Owners: make1025()}},
+	} {
+		if tap, err := bpf.Load(test.o); err == nil {
+			closing(t, tap)
+			t.Errorf("%s: loaded", test.name)
+		}
+	}
+}
+
+func make1025() []uint32 {
+	uids := make([]uint32, 1025)
+	for i := range uids {
+		uids[i] = uint32(i)
+	}
+	return uids
+}
