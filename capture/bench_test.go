@@ -2,6 +2,7 @@ package capture
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"testing"
 )
@@ -46,7 +47,7 @@ func BenchmarkFile(b *testing.B) {
 		for err == nil {
 			err = f.Next(&ev)
 		}
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			b.Fatal(err)
 		}
 	}

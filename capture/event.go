@@ -24,7 +24,8 @@ const (
 	Opened
 	// Closed: the kernel reports TCP_CLOSE for Conn.Cookie.
 	Closed
-	// Lost: the tap lost a record of Conn.Cookie (Reason says how).
+	// Lost: the tap lost a record of Conn.Cookie (Reason says how); with cookie
+	// 0 it does not know of which connection, and every one is in doubt.
 	Lost
 )
 

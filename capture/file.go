@@ -87,8 +87,8 @@ func OpenFile(path string, d *Decoder) (*File, error) {
 // NewFile reads a capture from r. The name is for errors.
 func NewFile(name string, r io.Reader, d *Decoder) (*File, error) {
 	f := &File{name: name, decoder: d, raw: &countingReader{r: r}}
-	var data io.Reader = f.raw
 	head := bufio.NewReader(f.raw)
+	var data io.Reader = head
 	if magic, err := head.Peek(2); err == nil && magic[0] == 0x1f && magic[1] == 0x8b { // RFC 1952 §2.3.1
 		z, err := gzip.NewReader(head)
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
@@ -98,13 +98,11 @@ func NewFile(name string, r io.Reader, d *Decoder) (*File, error) {
 			return nil, &FileError{Name: name, Err: err}
 		}
 		data = z
-	} else {
-		data = head
 	}
 	f.window = newWindow(data)
 	magic, err := f.window.peek(4, "file header")
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return nil, f.at(errEmpty)
 	case err != nil && !errors.Is(err, errShort):
 		return nil, f.at(err)
@@ -128,11 +126,10 @@ func (f *File) Next(ev *Event) error {
 	}
 	var r record
 	for f.err == nil {
-		if err := f.format.next(&r); err == io.EOF {
-			f.err = err
-			break
-		} else if err != nil {
-			f.err = f.at(err)
+		if err := f.format.next(&r); err != nil {
+			if f.err = err; !errors.Is(err, io.EOF) {
+				f.err = f.at(err)
+			}
 			break
 		}
 		f.packets++

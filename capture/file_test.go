@@ -2,7 +2,6 @@ package capture
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,116 +12,6 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
-)
-
-var (
-	little binary.AppendByteOrder = binary.LittleEndian
-	big    binary.AppendByteOrder = binary.BigEndian
-)
-
-// pcapFile writes frames one second apart.
-func pcapFile(order binary.AppendByteOrder, magic uint32, link uint32, frames ...[]byte) []byte {
-	b := order.AppendUint32(nil, magic)
-	b = order.AppendUint16(b, 2)
-	b = order.AppendUint16(b, 4)
-	b = append(b, make([]byte, 8)...)
-	b = order.AppendUint32(b, 65535)
-	b = order.AppendUint32(b, link)
-	for i, frame := range frames {
-		b = order.AppendUint32(b, uint32(start.Unix())+uint32(i))
-		b = order.AppendUint32(b, 678901)
-		b = order.AppendUint32(b, uint32(len(frame)))
-		b = order.AppendUint32(b, uint32(len(frame)))
-		b = append(b, frame...)
-	}
-	return b
-}
-
-func block(order binary.AppendByteOrder, kind uint32, body ...[]byte) []byte {
-	all := cat(body...)
-	for len(all)%4 != 0 {
-		all = append(all, 0)
-	}
-	size := uint32(len(all) + 12)
-	b := order.AppendUint32(nil, kind)
-	b = order.AppendUint32(b, size)
-	b = append(b, all...)
-	return order.AppendUint32(b, size)
-}
-
-func sectionBlock(order binary.AppendByteOrder) []byte {
-	body := order.AppendUint32(nil, byteOrderMagic)
-	body = order.AppendUint16(body, 1)
-	body = order.AppendUint16(body, 0)
-	return block(order, blockSection, body, bytes.Repeat([]byte{0xff}, 8))
-}
-
-func option(order binary.AppendByteOrder, code uint16, value ...byte) []byte {
-	b := order.AppendUint16(nil, code)
-	b = order.AppendUint16(b, uint16(len(value)))
-	b = append(b, value...)
-	for len(b)%4 != 0 {
-		b = append(b, 0)
-	}
-	return b
-}
-
-func interfaceBlock(order binary.AppendByteOrder, link LinkType, options ...byte) []byte {
-	body := order.AppendUint16(nil, uint16(link))
-	return block(order, blockInterface, body, make([]byte, 6), options)
-}
-
-func packetBlock(order binary.AppendByteOrder, iface uint32, stamp uint64, frame []byte, options ...byte) []byte {
-	b := order.AppendUint32(nil, iface)
-	b = order.AppendUint32(b, uint32(stamp>>32))
-	b = order.AppendUint32(b, uint32(stamp))
-	b = order.AppendUint32(b, uint32(len(frame)))
-	b = order.AppendUint32(b, uint32(len(frame)))
-	b = append(b, frame...)
-	for len(b)%4 != 0 {
-		b = append(b, 0)
-	}
-	return block(order, blockEnhanced, b, options)
-}
-
-func zipped(members ...[]byte) []byte {
-	var out bytes.Buffer
-	for _, m := range members {
-		z := gzip.NewWriter(&out)
-		_, _ = z.Write(m)
-		_ = z.Close()
-	}
-	return out.Bytes()
-}
-
-// readAll returns a line for each Event, and the error that ended the file.
-func readAll(r io.Reader) ([]string, error) {
-	f, err := NewFile("x.pcap", r, newTestDecoder())
-	if err != nil {
-		return nil, err
-	}
-	var (
-		got []string
-		ev  Event
-	)
-	for {
-		if err := f.Next(&ev); err == io.EOF {
-			return got, nil
-		} else if err != nil {
-			return got, err
-		}
-		line := fmt.Sprintf("%d %s %s", ev.Index, ev.Time.Format("05.999999999"), ev.Segment.Payload)
-		if ev.Segment.Link.Interface != 0 || ev.Segment.Sent != 0 {
-			line += fmt.Sprintf(" on %d from %d", ev.Segment.Link.Interface, ev.Segment.Sent)
-		}
-		got = append(got, line)
-	}
-}
-
-var (
-	frameA = ethernet(etherIPv4, ipv4Packet(protoTCP, tcpSegment("a1 NOOP")))
-	frameB = ethernet(etherIPv6, ipv6Packet(protoTCP, tcpSegment("a2 NOOP")))
-	frameU = ethernet(etherIPv4, ipv4Packet(17, tcpSegment("UDP")))
 )
 
 func TestFileFormats(t *testing.T) {
@@ -157,18 +46,24 @@ func TestFileFormats(t *testing.T) {
 		{"big endian pcapng", ng(big), want},
 		{"pcapng in gzip", zipped(ng(little)), want},
 		{"sections of two byte orders", cat(ng(little), ng(big)), []string{want[0], want[1], "4 05.678901 a1 NOOP on 1 from 0", "6 07.678901 a2 NOOP on 1 from 0"}},
-		{"interfaces of two kinds", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), interfaceBlock(little, LinkRaw),
-			packetBlock(little, 1, micros, frameA[14:]), packetBlock(little, 0, micros, frameB)),
-			[]string{"1 05.678901 a1 NOOP on 1 from 0", "2 05.678901 a2 NOOP"}},
-		{"an unsupported interface that is not used", cat(sectionBlock(little), interfaceBlock(little, 147), interfaceBlock(little, LinkRaw), packetBlock(little, 1, micros, frameA[14:])),
-			[]string{"1 05.678901 a1 NOOP on 1 from 0"}},
+		{
+			"interfaces of two kinds", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), interfaceBlock(little, LinkRaw),
+				packetBlock(little, 1, micros, frameA[14:]), packetBlock(little, 0, micros, frameB)),
+			[]string{"1 05.678901 a1 NOOP on 1 from 0", "2 05.678901 a2 NOOP"},
+		},
+		{
+			"an unsupported interface that is not used", cat(sectionBlock(little), interfaceBlock(little, 147), interfaceBlock(little, LinkRaw), packetBlock(little, 1, micros, frameA[14:])),
+			[]string{"1 05.678901 a1 NOOP on 1 from 0"},
+		},
 		{"nanoseconds and offset", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet, cat(option(little, interfaceTimeUnit, 9), option(little, interfaceTimeShift, 5, 0, 0, 0, 0, 0, 0, 0), option(little, 0))...),
 			packetBlock(little, 0, uint64(start.UnixNano()), frameA)), []string{"1 10.678901 a1 NOOP"}},
 		{"binary time", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet, option(little, interfaceTimeUnit, 0x80|10)...), packetBlock(little, 0, uint64(start.Unix())<<10|512, frameA)), []string{"1 05.5 a1 NOOP"}},
-		{"direction", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet),
-			packetBlock(little, 0, micros, frameA, option(little, packetFlags, 1, 0, 0, 0)...),
-			packetBlock(little, 0, micros, frameB, option(little, packetFlags, 2, 0, 0, 0)...)),
-			[]string{"1 05.678901 a1 NOOP on 0 from 2", "2 05.678901 a2 NOOP on 0 from 1"}},
+		{
+			"direction", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet),
+				packetBlock(little, 0, micros, frameA, option(little, packetFlags, 1, 0, 0, 0)...),
+				packetBlock(little, 0, micros, frameB, option(little, packetFlags, 2, 0, 0, 0)...)),
+			[]string{"1 05.678901 a1 NOOP on 0 from 2", "2 05.678901 a2 NOOP on 0 from 1"},
+		},
 		{"obsolete and simple packets", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), obsolete, simple), []string{"1 05.678901 a1 NOOP", "2 05.678901 a2 NOOP"}},
 		{"a long block that is stepped over", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), block(little, 99, make([]byte, 3<<20)), packetBlock(little, 0, micros, frameA)), want[:1]},
 	} {
@@ -319,7 +214,7 @@ func TestOpenFile(t *testing.T) {
 	for err = f.Next(&ev); err == nil; err = f.Next(&ev) {
 		size = len(ev.Segment.Payload)
 	}
-	if err != io.EOF || f.Packets() != 4 || size != maxRecord-54 {
+	if !errors.Is(err, io.EOF) || f.Packets() != 4 || size != maxRecord-54 {
 		t.Errorf("got %d packets, last of %d bytes, %v", f.Packets(), size, err)
 	}
 	if read, total := f.Progress(); read != total || total == 0 {

@@ -39,7 +39,7 @@ func newWindow(r io.Reader) *window {
 func (w *window) peek(n int, what string) ([]byte, error) {
 	if w.hi-w.lo < n {
 		if err := w.fill(n); err != nil {
-			if err == io.EOF && w.hi > w.lo || errors.Is(err, io.ErrUnexpectedEOF) {
+			if errors.Is(err, io.EOF) && w.hi > w.lo || errors.Is(err, io.ErrUnexpectedEOF) {
 				return nil, fmt.Errorf("%s %w", what, errShort)
 			}
 			return nil, err
@@ -84,7 +84,7 @@ func (w *window) discard(n int, what string) error {
 		part := min(n, windowSize)
 		if _, err := w.peek(part, what); err != nil {
 			w.offset = start
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return fmt.Errorf("%s %w", what, errShort)
 			}
 			return err
