@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -54,7 +53,7 @@ func printStory(e *env, s *control.Story) error {
 		ev := &s.Events[i]
 		fmt.Fprintf(w, "  %s\t%s\t%s\n", relative(ev.Time.Time, now), ev.Event, eventText(ev, now))
 	}
-	return errors.Join(w.Flush())
+	return w.Flush()
 }
 
 // eventText is an event in words.
@@ -74,7 +73,7 @@ func eventText(ev *control.Event, now time.Time) string {
 		say("from port %d to %s", ev.Port, ev.Server)
 	}
 	if ev.Answer != "" {
-		say("answered “%s”", authz.Quote(string(ev.Answer)))
+		say("answered %s", authz.Quote("“"+string(ev.Answer)+"”"))
 	}
 	if ev.Until != nil {
 		say("until %s (%s)", ev.Until.Local().Format("15:04:05"), relative(ev.Until.Time, now))
