@@ -87,6 +87,8 @@ type User struct {
 // §4.5.3.1 allows 64 + 1 + 255, of which 254 can be used).
 const UserLimit = 320
 
+func limit(user string) string { return user[:min(len(user), UserLimit)] }
+
 // Kind says what happened to a grant.
 type Kind uint8
 
@@ -125,8 +127,11 @@ type Change struct {
 	Kind  Kind
 	Time  time.Time
 	Grant Grant
-	// Reason says why, in words; it completes "192.0.2.7: …".
+	// Reason says why, in words, safe to print; it completes "192.0.2.7: …".
 	Reason string
+	// Cause is the login that was granted, renewed or refused; nil where no
+	// login caused the change. Its Answer is that of authz.SafeAnswer.
+	Cause *authz.Verdict
 }
 
 // Event is the change as the journal keeps it.
@@ -139,10 +144,15 @@ func (c Change) Event() authz.Event {
 		Open:   c.Grant.Source == Always && (c.Kind == Granted || c.Kind == Renewed),
 		Reason: c.Reason,
 	}
-	if c.Grant.Logins > 0 {
-		e.Conn, e.Mechanism, e.TLS, e.Answer = c.Grant.Conn, c.Grant.Mechanism, c.Grant.TLS, c.Grant.Answer
-		if len(c.Grant.Users) > 0 {
-			e.User = c.Grant.Users[0].Name
+	switch {
+	case c.Cause != nil:
+		v := c.Cause
+		e.Conn, e.Mechanism, e.TLS, e.Answer, e.User = v.Conn, v.Mechanism, v.TLS, v.Answer, limit(v.User)
+	case c.Grant.Logins > 0:
+		g := &c.Grant
+		e.Conn, e.Mechanism, e.TLS, e.Answer = g.Conn, g.Mechanism, g.TLS, g.Answer
+		if len(g.Users) > 0 {
+			e.User = g.Users[0].Name
 		}
 	}
 	return e

@@ -21,32 +21,36 @@ func (t *Table) Login(now time.Time, v authz.Verdict) (Change, bool) {
 	if v.Result != authz.Success {
 		return Change{}, false
 	}
+	v.Answer = authz.SafeAnswer(v)
 	p := t.Key(v.Conn.Client.Addr())
-	if d := authz.CheckLogin(v); !d.Allow {
-		return t.refused(now, p, d.Reason), true
+	d := authz.CheckLogin(v)
+	if d.Allow {
+		d = t.policy.Check(v.Conn.Client.Addr())
 	}
-	d := t.policy.Check(v.Conn.Client.Addr())
 	if d.Rule == authz.RuleAlways {
 		return Change{}, false
 	}
 	if d.Allow && !p.IsSingleIP() {
 		d = t.policy.CheckPrefix(p)
 	}
-	if !d.Allow {
-		return t.refused(now, p, d.Reason), true
+	c := Change{Kind: Refused, Time: now, Cause: &v}
+	slot, reason := int32(0), d.Reason
+	if d.Allow {
+		slot, reason = t.admit(off, p, v)
 	}
-	i, reason := t.admit(off, p, v)
-	if reason != "" {
-		return t.refused(now, p, reason), true
+	if reason != "" || !d.Allow {
+		c.Grant, c.Reason = t.standing(p), reason
+		return c, true
 	}
-	e := &t.entries[i]
-	kind := t.extend(e, off, t.cfg.Lifetime, Login)
-	if kind == Granted {
+	e := &t.entries[slot]
+	c.Kind = t.extend(e, off, t.cfg.Lifetime, Login)
+	if c.Kind == Granted {
 		e.logins = 0
 	}
 	e.logins++
-	e.conn, e.mechanism, e.tls, e.answer, e.held = v.Conn, v.Mechanism, v.TLS, authz.SafeAnswer(v), ""
-	return Change{kind, now, t.grant(e), "login of " + display(v.User)}, true
+	e.conn, e.mechanism, e.tls, e.answer, e.held = v.Conn, v.Mechanism, v.TLS, v.Answer, ""
+	c.Grant, c.Reason = t.grant(e), "login of "+display(v.User)
+	return c, true
 }
 
 func display(user string) string {
@@ -59,10 +63,7 @@ func display(user string) string {
 // admit counts the user towards the address and the address towards the user,
 // and says which of the two brakes stops the grant, if one does.
 func (t *Table) admit(off int64, p netip.Prefix, v authz.Verdict) (slot int32, reason string) {
-	user := v.User
-	if len(user) > UserLimit {
-		user = user[:UserLimit]
-	}
+	user := limit(v.User)
 	// Mail servers fold case; without it one user has many names.
 	folded := strings.ToLower(user)
 	i, ok := t.index[keyOf(p)]
@@ -175,14 +176,18 @@ func (t *Table) extend(e *entry, off int64, lifetime time.Duration, s Source) Ki
 	return kind
 }
 
-func (t *Table) refused(now time.Time, p netip.Prefix, reason string) Change {
-	g := Grant{Prefix: p}
+// standing is the grant of p as it is, or only p where there is none.
+func (t *Table) standing(p netip.Prefix) Grant {
 	if p.IsValid() {
 		if i, ok := t.index[keyOf(p)]; ok && t.live(&t.entries[i]) {
-			g = t.grant(&t.entries[i])
+			return t.grant(&t.entries[i])
 		}
 	}
-	return Change{Refused, now, g, reason}
+	return Grant{Prefix: p}
+}
+
+func (t *Table) refused(now time.Time, p netip.Prefix, reason string) Change {
+	return Change{Kind: Refused, Time: now, Grant: t.standing(p), Reason: reason}
 }
 
 func (t *Table) full() string {

@@ -110,7 +110,7 @@ func (t *Table) SetPolicy(now time.Time, p *authz.Policy) []Change {
 		}
 		prefix := e.key.prefix()
 		if d := p.CheckPrefix(prefix); !d.Allow {
-			gone = append(gone, Change{Revoked, now, t.grant(e), d.Reason})
+			gone = append(gone, Change{Kind: Revoked, Time: now, Grant: t.grant(e), Reason: d.Reason})
 			t.remove(int32(i))
 		}
 	}
@@ -130,14 +130,14 @@ func (t *Table) setAlways(now time.Time, want []netip.Prefix) []Change {
 		g, ok := kept[p]
 		if !ok {
 			g = Grant{Prefix: p, Since: now, Source: Always}
-			changes = append(changes, Change{Granted, now, g, "always allowed by the configuration"})
+			changes = append(changes, Change{Kind: Granted, Time: now, Grant: g, Reason: "always allowed by the configuration"})
 		}
 		delete(kept, p)
 		t.always = append(t.always, g)
 	}
 	for _, g := range old {
 		if _, ok := kept[g.Prefix]; ok {
-			changes = append(changes, Change{Revoked, now, g, "no longer always allowed by the configuration"})
+			changes = append(changes, Change{Kind: Revoked, Time: now, Grant: g, Reason: "no longer always allowed by the configuration"})
 		}
 	}
 	return changes
@@ -155,7 +155,7 @@ func (t *Table) Import(now time.Time, a netip.Addr, remaining time.Duration) (Ch
 func (t *Table) Manual(now time.Time, p netip.Prefix, lifetime time.Duration) (Change, bool) {
 	n, err := authz.NormalPrefix(p)
 	if err != nil {
-		return Change{Refused, now, Grant{Prefix: p}, "is not a prefix"}, true
+		return Change{Kind: Refused, Time: now, Grant: Grant{Prefix: p}, Reason: "is not a prefix"}, true
 	}
 	return t.put(now, n, min(lifetime, MaxLifetime), Manual, "granted by the administrator")
 }
@@ -180,7 +180,7 @@ func (t *Table) put(now time.Time, p netip.Prefix, lifetime time.Duration, s Sou
 	}
 	e := &t.entries[i]
 	kind := t.extend(e, off, lifetime, s)
-	return Change{kind, now, t.grant(e), reason}, true
+	return Change{Kind: kind, Time: now, Grant: t.grant(e), Reason: reason}, true
 }
 
 // Revoke closes what a prefix holds before its time, the prefix itself and all
@@ -198,7 +198,7 @@ func (t *Table) Revoke(now time.Time, p netip.Prefix, reason string) []Change {
 			continue
 		}
 		if e.open {
-			changes = append(changes, Change{Revoked, now, t.grant(e), reason})
+			changes = append(changes, Change{Kind: Revoked, Time: now, Grant: t.grant(e), Reason: reason})
 		}
 		t.remove(int32(i))
 	}
@@ -218,7 +218,7 @@ func (t *Table) Expire(now time.Time) []Change {
 			break
 		}
 		if e.open {
-			changes = append(changes, Change{Expired, now, t.grant(e), t.expiry(e)})
+			changes = append(changes, Change{Kind: Expired, Time: now, Grant: t.grant(e), Reason: t.expiry(e)})
 			e.open = false
 			t.granted--
 		}
