@@ -1,0 +1,161 @@
+package flow
+
+import (
+	"testing"
+
+	"relaygate/capture"
+)
+
+// How a flow of a file begins and ends, and who is believed to be the server.
+func TestFiles(t *testing.T) {
+	client, server, router := clientMAC, serverMAC, routerMAC
+	data := []step{cl(0, "AB"), sv(0, 2, "1")}
+	const read = "(C<AB>S<1>"
+	with := func(steps []step, more ...step) []step { return append(steps[:len(steps):len(steps)], more...) }
+	fin, rst := plus(capture.FIN), plus(capture.RST)
+	out, in := sent(capture.SenderHost), sent(capture.SenderOutside)
+	// The same tuple, the next connection: sequence numbers 1000 on.
+	var second uint32 = 991 // 1000 bytes behind serverISN
+	again := []step{
+		cl(999, "", flags(capture.SYN)), sv(999, 1000, "", plus(capture.SYN)),
+		cl(1000, "", ackNo(second)), cl(1000, "ab"), sv(1000, 1002, "2"),
+	}
+	tests := []struct {
+		name  string
+		mode  mode
+		steps []step
+		want  string
+	}{
+		{"handshake repeated", cooked, with([]step{syn(), syn(), synack(), syn(), synack()}, shake(data...)[2:]...), read},
+		{"greeting before the last ACK was seen", cooked, []step{syn(), synack(), sv(0, 0, "1")}, "(S<1>"},
+		{"SYN-ACK repeated later", cooked, shake(cl(0, "AB"), synack(), sv(0, 2, "1")), read},
+		{"a decoy SYN first", cooked, with([]step{cl(77, "", flags(capture.SYN))}, shake(data...)...), read},
+		{"loopback on all interfaces: each packet twice", cooked, []step{
+			syn(out), syn(in), synack(out), synack(in), cl(0, "", out), cl(0, "", in),
+			cl(0, "AB", out), cl(0, "AB", in), sv(0, 2, "1", out), sv(0, 2, "1", in),
+		}, read},
+		{"the client's route changes", ethernet, shake(cl(0, "AB", macs(router, server)), sv(0, 2, "1", macs(server, router))), read},
+
+		// Sessions that cannot be read are said once.
+		{"nothing at all in a lone SYN", cooked, []step{syn()}, ""},
+		{"only a handshake", cooked, []step{syn(), synack()}, ""},
+		{"a pure ACK of the server completes nothing", cooked, []step{syn(), synack(), sv(0, 0, "")}, ""},
+		{"a refused connection", cooked, []step{syn(), sv(0, 0, "", plus(capture.RST)), syn()}, ""},
+		{"starts inside, client first", cooked, data, "(!" + reasonMidstream + ")"},
+		{"starts inside, server first", cooked, []step{cl(0, ""), sv(0, 0, "1"), cl(0, "AB")}, "(!" + reasonMidstream + ")"},
+		{"starts inside, cut payload", cooked, []step{cl(0, "", missing(4))}, "(!" + reasonMidstream + ")"},
+		{"starts with the SYN-ACK", cooked, shake(data...)[1:], "(!" + reasonMidstream + ")"},
+		{"SYN-ACK lost", cooked, with([]step{syn(), cl(0, "")}, data...), "(!" + reasonMidstream + ")"},
+		{"a new connection after that", cooked, with(data, shake(data...)...), "(!" + reasonMidstream + ")" + read},
+
+		// Data in the handshake.
+		{"SYN with data", cooked, with([]step{syn(), cl(-1, "XX", flags(capture.SYN))}, shake(data...)[1:]...), "(!" + reasonHandshakeData},
+		{"another SYN with data", cooked, with([]step{cl(5, "XX", flags(capture.SYN))}, shake(data...)...), "(!" + reasonHandshakeData},
+		{"SYN with data and Fast Open", cooked, with([]step{syn(), cl(-1, "AB", flags(capture.SYN), fastOpen)}, shake(data...)[1:]...), "(!" + reasonFastOpen},
+		{"SYN-ACK that acknowledges data", cooked, []step{cl(-1, "AB", flags(capture.SYN), fastOpen), sv(-1, 2, "", plus(capture.SYN)), cl(2, ""), sv(0, 2, "1")}, "(!" + reasonFastOpen + ")"},
+		{"SYN-ACK with data", cooked, []step{syn(), sv(-1, 0, "1", plus(capture.SYN)), cl(0, "")}, "(!" + reasonHandshakeData},
+		{"SYN-ACK with Multipath TCP", cooked, []step{syn(), synack(mptcp), cl(0, "")}, "(!" + reasonMPTCP},
+		{"data on the last ACK", cooked, []step{syn(), synack(), cl(0, "AB"), sv(0, 2, "1")}, "(!" + reasonHandshakeData},
+		{"data before the last ACK", cooked, []step{syn(), synack(), cl(2, "X", ackNo(3)), cl(0, ""), cl(0, "AB"), sv(0, 2, "1")}, "(!" + reasonHandshakeData},
+		{"fragments in doubt before the last ACK", cooked, []step{syn(), synack(), doubt, cl(0, ""), cl(0, "AB"), sv(0, 2, "1")}, "(!" + reasonDoubt},
+		{"fragments in doubt before the SYN", cooked, with([]step{doubt}, shake(data...)...), read},
+
+		// Forged server segments: direction.
+		{"answer from outside", cooked, with([]step{syn(), synack(in)}, data...), "(!" + reasonForgedAnswer + ")"},
+		{"server segment from outside", cooked, shake(cl(0, "AB"), sv(0, 2, "X", in), sv(0, 2, "1")), read},
+		{"server RST from outside", cooked, shake(cl(0, "AB"), sv(0, 2, "", rst, in), sv(0, 2, "1")), read},
+		{"server ACK from outside", cooked, shake(cl(0, "AB"), sv(0, 2, "", in)), "("},
+		{"server segment without direction", cooked, shake(cl(0, "AB"), sv(0, 2, "X", sent(capture.SenderUnknown))), "("},
+		{"server FIN from outside", cooked, shake(sv(0, 0, "", fin, in), cl(0, "AB"), sv(0, 2, "1")), read},
+		{"SYN-ACK from outside inside a flow", cooked, shake(cl(9, "", flags(capture.SYN)), sv(50, 10, "", plus(capture.SYN), in), cl(0, "AB"), sv(0, 2, "1")), read},
+		{"at the client, a copy that this host sends", cookedClient, shake(cl(0, "AB"), sv(0, 2, "X", out), sv(0, 2, "1")), read},
+
+		// Forged server segments: hardware addresses.
+		{"answer from another station", ethernet, with([]step{syn(), synack(macs(router, client))}, data...), "(!" + reasonForgedAnswer + ")"},
+		{"whole handshake from one station", ethernet, with([]step{syn(), synack(macs(client, server))}, data...), "(!" + reasonForgedAnswer + ")"},
+		{"answer from the server's address to itself", ethernet, with([]step{syn(), synack(macs(server, server))}, data...), "(!" + reasonForgedAnswer + ")"},
+		{"SYN to a group address", ethernet, with([]step{syn(macs(client, [6]byte{1, 0, 0x5e})), synack(macs([6]byte{1, 0, 0x5e}, client))}, data...), "(!" + reasonForgedAnswer + ")"},
+		{"answer on another VLAN", ethernet, with([]step{syn(vlan(4)), synack()}, data...), "(!" + reasonForgedAnswer + ")"},
+		{"answer on another interface", ethernet, with([]step{syn(onInterface(1)), synack()}, data...), "(!" + reasonForgedAnswer + ")"},
+		{"answer in another link layer", ethernet, with([]step{syn(), synack(func(s *capture.Segment) { s.Link = capture.Link{} })}, data...), "(!" + reasonForgedAnswer + ")"},
+		{"server segment from another station", ethernet, shake(cl(0, "AB"), sv(0, 2, "X", macs(router, client)), sv(0, 2, "1")), read},
+		{"server segment from the server's address to itself", ethernet, shake(cl(0, "AB"), sv(0, 2, "X", macs(server, server)), sv(0, 2, "1")), read},
+		{"server segment on another VLAN", ethernet, shake(cl(0, "AB"), sv(0, 2, "X", vlan(7)), sv(0, 2, "1")), read},
+		{"server segment with a direction", ethernet, shake(cl(0, "AB"), sv(0, 2, "X", out), sv(0, 2, "1")), read},
+		{"decoy to another station", ethernet, shake(cl(0, "XX", macs(client, router)), cl(0, "AB"), sv(0, 2, "1")), "(!" + reasonConflict},
+		{"decoy on another VLAN", ethernet, shake(cl(0, "XX", vlan(9)), cl(0, "AB"), sv(0, 2, "1")), "(!" + reasonConflict},
+		{"server segment of a station on loopback", loopback, shake(cl(0, "AB"), sv(0, 2, "X", macs(server, client)), sv(0, 2, "1")), read},
+
+		// Ends.
+		{"server FIN", cooked, shake(cl(0, "AB"), sv(0, 2, "1", fin), cl(2, "C"), sv(2, 3, "2"), sv(2, 3, "", rst)), read + ")"},
+		{"server FIN ahead of a hole", cooked, shake(cl(0, "AB"), sv(1, 2, "", fin), sv(0, 2, "1")), read + ")"},
+		{"server RST", cooked, shake(cl(0, "AB"), sv(0, 2, "", rst), sv(0, 2, "1"), cl(2, "C")), "()"},
+		{"server RST acknowledges nothing", cooked, shake(cl(0, "AB"), sv(0, 2, "", rst)), "()"},
+		{"server RST behind a hole", cooked, shake(sv(1, 0, "2"), sv(2, 0, "", rst)), "(!" + reasonServerGap + ")"},
+		{"server sequence shows a hole", cooked, shake(sv(5, 0, ""), sv(5, 0, "", rst)), "(!" + reasonServerGap + ")"},
+		{"retransmissions after the end", cooked, shake(sv(0, 0, "1", fin), cl(0, "AB"), sv(0, 2, "1", fin)), "(S<1>)"},
+		{"FIN and RST of the client end nothing", cooked, shake(cl(0, "", fin), cl(0, "", flags(capture.RST))), "("},
+
+		// The tuple again.
+		{"port reuse after the end", cooked, with(shake(with(data, sv(1, 2, "", fin))...), again...), read + ")(C<ab>S<2>"},
+		{"port reuse after an RST of the client", cooked, with(shake(with(data, cl(2, "", rst))...), again...), read + ")(C<ab>S<2>"},
+		{"port reuse after a taint", cooked, with(shake(cl(0, "XX"), cl(0, "AB")), again...), "(!" + reasonConflict + ")(C<ab>S<2>"},
+		{"port reuse, the same client sequence", cooked, with(shake(data...),
+			syn(), sv(999, 0, "", plus(capture.SYN)), cl(0, "", ackNo(second)), cl(0, "ab"), sv(1000, 2, "2")), read + ")(C<ab>S<2>"},
+		{"port reuse, SYN with data", cooked, with(shake(data...), with([]step{cl(999, "ab", flags(capture.SYN))}, again[1:]...)...), read + ")(!" + reasonHandshakeData},
+		{"port reuse whose SYN was lost", cooked, with(shake(data...), again[1:]...), read + "!" + reasonReplaced},
+		{"port reuse answered to another SYN", cooked, with(shake(data...), with([]step{cl(555, "", flags(capture.SYN))}, again[1:]...)...), read + "!" + reasonReplaced},
+		{"many SYNs inside a flow", cooked, with(shake(cl(0, "AB")), cl(5, "", flags(capture.SYN)), cl(6, "", flags(capture.SYN)), cl(7, "", flags(capture.SYN)), sv(0, 2, "1")), read},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := tell(t, newTable(Limits{}), tt.mode, tt.steps); got != tt.want {
+				t.Errorf("got  %.300q\nwant %.300q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestLive(t *testing.T) {
+	untrusted := func(m mode, ev *capture.Event) { opened(m, ev); ev.Trusted = false }
+	unwatched := func(m mode, ev *capture.Event) {
+		opened(m, ev)
+		ev.Conn.Server = clientAddr
+	}
+	fin, rst := plus(capture.FIN), plus(capture.RST)
+	data := []step{cl(0, "AB"), sv(0, 2, "1")}
+	redirected := func(s *capture.Segment) { s.Src = clientAddr; s.Dst = serverAddr }
+	tests := []struct {
+		name  string
+		steps []step
+		want  string
+		stat  func(Stats) uint64
+	}{
+		{"open before the start", data, "", func(s Stats) uint64 { return s.Unknown }},
+		{"a handshake opens nothing", shake(data...), "", func(s Stats) uint64 { return s.Unknown }},
+		{"untrusted listener", append([]step{untrusted}, data...), "", func(s Stats) uint64 { return s.Untrusted }},
+		{"unwatched port", append([]step{unwatched}, data...), "", func(s Stats) uint64 { return s.Ignored }},
+		{"record lost", append([]step{opened, lost}, data...), "(!ring full", func(s Stats) uint64 { return s.Tainted }},
+		{"lost of nobody", []step{lost, ended}, "", nil},
+		{"closed by the kernel", append([]step{opened, cl(0, "AB"), sv(0, 2, "1"), ended}, data...), "(C<AB>S<1>)", func(s Stats) uint64 { return s.Unknown }},
+		{"closed with a hole", []step{opened, sv(1, 0, "2"), ended}, "(!" + reasonServerGap + ")", nil},
+		{"packets end nothing", []step{opened, cl(0, "", fin), cl(0, "", rst), sv(0, 0, "", rst), sv(0, 0, "1", fin), sv(2, 1, "", rst)}, "(S<1>", nil},
+		{"opened twice", append([]step{opened, opened}, data...), "()(C<AB>S<1>", nil},
+		{"from outside with the server's address", []step{opened, cl(0, "AB"), sv(0, 2, "X", sent(capture.SenderOutside)), sv(0, 2, "1")}, "(C<AB>S<1>", func(s Stats) uint64 { return s.Forged }},
+		{"no direction", []step{opened, cl(0, "AB", sent(capture.SenderUnknown)), sv(0, 2, "1")}, "(!" + reasonNoDirection, nil},
+		{"direction decides, not ports", []step{opened, cl(0, "AB"), sv(0, 2, "1", redirected)}, "(C<AB>S<1>", nil},
+		{"doubt between the two", append([]step{opened, doubt}, data...), "(!overlapping fragments", func(s Stats) uint64 { return s.Tainted }},
+		{"data that only the listener's cookie saw", []step{opened, sv(0, 2, "1")}, "(!" + reasonHandshakeData, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			table := newTable(Limits{})
+			if got := tell(t, table, liveTap, tt.steps); got != tt.want {
+				t.Errorf("got %q want %q", got, tt.want)
+			}
+			if tt.stat != nil && tt.stat(table.Stats()) == 0 {
+				t.Errorf("not counted: %+v", table.Stats())
+			}
+		})
+	}
+}

@@ -1,0 +1,260 @@
+package flow
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/capture"
+)
+
+var (
+	clientAddr = netip.MustParseAddrPort("192.0.2.7:51234")
+	serverAddr = netip.MustParseAddrPort("198.51.100.2:110")
+	clientMAC  = [6]byte{2, 0, 0, 0, 0, 7}
+	serverMAC  = [6]byte{2, 0, 0, 0, 0, 1}
+	routerMAC  = [6]byte{2, 0, 0, 0, 0, 9}
+	services   = map[uint16]authz.Service{
+		110: {Protocol: authz.POP3},
+		143: {Protocol: authz.IMAP},
+	}
+	start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+)
+
+// The sequence numbers of the first bytes wrap around within a short dialogue.
+const (
+	clientISN uint32 = 0xffff_fffb
+	serverISN uint32 = 0xffff_fff7
+)
+
+// mode is how a tap sees a connection.
+type mode int
+
+const (
+	liveTap      mode = iota
+	cooked            // the direction is known
+	cookedClient      // the same, captured at the client
+	ethernet
+	loopback // all hardware addresses are zero
+	rawIP
+)
+
+var modes = map[string]mode{
+	"live": liveTap, "cooked": cooked, "cooked client": cookedClient,
+	"ethernet": ethernet, "loopback": loopback, "raw": rawIP,
+}
+
+// seg is a segment of a test: offsets count from the first byte of a stream.
+type seg func(*capture.Segment)
+
+// step is one capture event of a test.
+type step func(mode, *capture.Event)
+
+// cl is a segment from the client, sv one from the server.
+func cl(off int, payload string, opts ...seg) step {
+	return func(m mode, ev *capture.Event) {
+		ev.Segment = capture.Segment{
+			Src: clientAddr, Dst: serverAddr, Payload: []byte(payload), Flags: capture.ACK,
+			Seq: clientISN + uint32(off), Ack: serverISN,
+		}
+		dress(m, &ev.Segment, false)
+		for _, o := range opts {
+			o(&ev.Segment)
+		}
+	}
+}
+
+func sv(off, ack int, payload string, opts ...seg) step {
+	return func(m mode, ev *capture.Event) {
+		ev.Segment = capture.Segment{
+			Src: serverAddr, Dst: clientAddr, Payload: []byte(payload), Flags: capture.ACK,
+			Seq: serverISN + uint32(off), Ack: clientISN + uint32(ack),
+		}
+		dress(m, &ev.Segment, true)
+		for _, o := range opts {
+			o(&ev.Segment)
+		}
+	}
+}
+
+// dress adds what the link layer shows.
+func dress(m mode, s *capture.Segment, server bool) {
+	sent, back := capture.SenderOutside, capture.SenderHost
+	if m == cookedClient {
+		sent, back = back, sent
+	}
+	if server {
+		sent = back
+	}
+	switch m {
+	case liveTap:
+		s.Cookie, s.Sent = 77, sent
+	case cooked, cookedClient:
+		s.Sent = sent
+	case ethernet:
+		s.Link = capture.Link{HasMAC: true, Src: clientMAC, Dst: serverMAC}
+		if server {
+			s.Link.Src, s.Link.Dst = serverMAC, clientMAC
+		}
+	case loopback:
+		s.Link.HasMAC = true
+	}
+}
+
+func flags(f capture.Flags) seg { return func(s *capture.Segment) { s.Flags = f } }
+func plus(f capture.Flags) seg  { return func(s *capture.Segment) { s.Flags |= f } }
+func missing(n int) seg         { return func(s *capture.Segment) { s.Missing = n } }
+func sent(d capture.Sender) seg { return func(s *capture.Segment) { s.Sent = d } }
+func ackNo(n uint32) seg        { return func(s *capture.Segment) { s.Ack = n } }
+func macs(src, dst [6]byte) seg {
+	return func(s *capture.Segment) { s.Link.Src, s.Link.Dst = src, dst }
+}
+func vlan(id uint16) seg          { return func(s *capture.Segment) { s.Link.VLAN[0] = id } }
+func onInterface(n uint32) seg    { return func(s *capture.Segment) { s.Link.Interface = n } }
+func mptcp(s *capture.Segment)    { s.MPTCP = true }
+func fastOpen(s *capture.Segment) { s.TFO = true }
+
+// syn and synack are the handshake, shake completes it.
+func syn(opts ...seg) step {
+	return cl(-1, "", append([]seg{flags(capture.SYN), ackNo(0)}, opts...)...)
+}
+
+func synack(opts ...seg) step {
+	return sv(-1, 0, "", append([]seg{plus(capture.SYN)}, opts...)...)
+}
+
+func shake(rest ...step) []step {
+	return append([]step{syn(), synack(), cl(0, "")}, rest...)
+}
+
+// opened is the kernel's word for it.
+func opened(_ mode, ev *capture.Event) {
+	*ev = capture.Event{
+		Kind: capture.Opened, Trusted: true, ClientISN: clientISN, ServerISN: serverISN,
+		Conn: authz.Conn{Client: clientAddr, Server: serverAddr, Cookie: 77},
+	}
+}
+
+// lost, ended and doubt are the events that are no segments.
+func lost(_ mode, ev *capture.Event) {
+	*ev = capture.Event{Kind: capture.Lost, Conn: authz.Conn{Cookie: 77}, Reason: "ring full"}
+}
+
+func ended(_ mode, ev *capture.Event) {
+	*ev = capture.Event{Kind: capture.Closed, Conn: authz.Conn{Cookie: 77}}
+}
+
+func doubt(_ mode, ev *capture.Event) {
+	*ev = capture.Event{Kind: capture.Doubt, Reason: "overlapping fragments"}
+	ev.Segment.Src = netip.AddrPortFrom(clientAddr.Addr(), 0)
+	ev.Segment.Dst = netip.AddrPortFrom(serverAddr.Addr(), 0)
+}
+
+// begin is what begins a flow in a mode.
+func begin(m mode, rest []step) []step {
+	if m == liveTap {
+		return append([]step{opened}, rest...)
+	}
+	return shake(rest...)
+}
+
+// story is what a table said, as one line: "(" opened, "C<…>" and "S<…>" data,
+// "!reason" tainted, ")" closed.
+type story struct{ strings.Builder }
+
+func (s *story) add(events []Event) {
+	for _, ev := range events {
+		switch ev.Kind {
+		case Opened:
+			s.WriteString("(")
+		case Data:
+			fmt.Fprintf(s, "%c<%s>", "CS"[ev.Chunk.Dir], ev.Chunk.Bytes)
+		case Tainted:
+			s.WriteString("!" + ev.Reason)
+		case Closed:
+			s.WriteString(")")
+		}
+	}
+}
+
+// tell feeds steps to a table and returns the story. Half a second passes
+// between two steps.
+func tell(t *testing.T, table *Table, m mode, steps []step) string {
+	t.Helper()
+	var s story
+	for i, st := range steps {
+		var ev capture.Event
+		st(m, &ev)
+		ev.Index = uint64(i + 1)
+		ev.Time = start.Add(time.Duration(i) * time.Second / 2)
+		s.add(table.Feed(&ev))
+		check(t, table)
+	}
+	return s.String()
+}
+
+func newTable(l Limits) *Table { return New(Config{Services: services, Limits: l}) }
+
+// check verifies what always holds inside a table.
+func check(t *testing.T, table *Table) {
+	t.Helper()
+	open, waiting := 0, 0
+	for id := range table.slots.size() {
+		f := table.slots.at(id)
+		if f.phase == free {
+			continue
+		}
+		open++
+		for dir, w := range []*window{f.client, f.server} {
+			if w == nil {
+				continue
+			}
+			waiting += len(w.buf)
+			limit := []int{table.limits.ClientBytes, table.limits.ServerBytes}[dir]
+			if f.phase != following || len(w.spans) == 0 || len(w.spans) > table.limits.Pieces || w.end() > limit {
+				t.Fatalf("flow %d keeps a window in phase %d: %d spans, end %d", id, f.phase, len(w.spans), w.end())
+			}
+			for i, s := range w.spans {
+				if s.from >= s.to || i > 0 && w.spans[i-1].to >= s.from {
+					t.Fatalf("spans %v", w.spans)
+				}
+			}
+		}
+		if f.conn.Cookie == 0 && table.byTuple[f.key] != ref(id) || f.conn.Cookie != 0 && table.byCookie[f.conn.Cookie] != id {
+			t.Fatalf("flow %d is not found under its key", id)
+		}
+	}
+	clients := 0
+	for _, list := range table.slots.clients {
+		n := 0
+		for next := list.head; next != 0; next = table.slots.at(next - 1).next {
+			n++
+		}
+		if n != list.n || n > table.limits.FlowsPerClient {
+			t.Fatalf("a client's list has %d flows, counted %d", n, list.n)
+		}
+		clients += n
+	}
+	st := table.Stats()
+	if open != st.Open || clients != open || open > table.limits.Flows {
+		t.Fatalf("%d flows, %d in lists, %d counted", open, clients, st.Open)
+	}
+	if len(table.byTuple) > table.limits.Handshakes+open || len(table.ring) > table.limits.Handshakes {
+		t.Fatalf("%d tuples, %d handshakes", len(table.byTuple), len(table.ring))
+	}
+	if table.pool.held > table.pool.limit {
+		t.Fatalf("buffers of %d bytes", table.pool.held)
+	}
+	for _, class := range table.pool.free {
+		for _, buf := range class {
+			for _, b := range buf {
+				if b != 0 {
+					t.Fatal("a free buffer holds bytes of a flow")
+				}
+			}
+		}
+	}
+}
