@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -14,17 +15,20 @@ import (
 // made it.
 var ErrChanged = errors.New("table inet " + Table + " was changed")
 
-// object is a thing in the table, by what tells it from any other. The kernel
-// never uses a handle again while the table lives, nor that of a table, and a
-// rule that is replaced gets a new one. So equal handles mean that what was
-// built is still there, and rules need not be read.
+// object is a thing in the table, by what tells it from any other. Handles are
+// never used again while the table lives, nor is that of a table: who deletes
+// something and makes it again is seen.
 type object struct {
 	kind   string
 	name   string // of its chain, for a rule
 	handle uint64
-	// state is what can be changed in place: a table's flags (dormant), a
-	// chain's hook and policy.
+	// state is what can be changed in place, as the kernel describes it: a
+	// table's flags (dormant), a chain's hook and policy, what a rule does.
 	state string
+}
+
+func (o object) compare(p object) int {
+	return cmp.Or(cmp.Compare(o.kind, p.kind), cmp.Compare(o.name, p.name))
 }
 
 // inventory lists the objects of the table, sorted, but the rules of each chain
@@ -39,16 +43,17 @@ func (g *Gate) Check() error {
 	if g.built == nil {
 		return fmt.Errorf("%w: it was not built yet", ErrTableGone)
 	}
-	var err error
-	for range 10 {
-		var now inventory
+	const attempts = 10 // others may be writing all the time
+	var now inventory
+	err := errInterrupted
+	for i := 0; i < attempts && errors.Is(err, errInterrupted); i++ {
 		now, err = g.conn.inventory()
-		if err == nil {
-			return compare(g.built, now)
-		}
-		if !errors.Is(err, errInterrupted) {
-			break
-		}
+	}
+	switch {
+	case err == nil:
+		return compare(g.built, now)
+	case errors.Is(err, ErrTableGone):
+		return err
 	}
 	return fmt.Errorf("check table inet %s: %w", Table, err)
 }
@@ -57,9 +62,9 @@ func (g *Gate) Check() error {
 func compare(built, now inventory) error {
 	for i := 0; i < len(built) || i < len(now); i++ {
 		switch {
-		case i >= len(now):
+		case i >= len(now) || i < len(built) && built[i].compare(now[i]) < 0:
 			return fmt.Errorf("%w: %s %s is missing", ErrChanged, built[i].kind, built[i].name)
-		case i >= len(built):
+		case i >= len(built) || built[i].compare(now[i]) > 0:
 			return fmt.Errorf("%w: %s %s was added", ErrChanged, now[i].kind, now[i].name)
 		case built[i] != now[i]:
 			return fmt.Errorf("%w: %s %s is not as it was built", ErrChanged, built[i].kind, built[i].name)
@@ -106,9 +111,7 @@ func inventoryOf(messages []netlink.Message) (inventory, error) {
 			list = append(list, o)
 		}
 	}
-	slices.SortStableFunc(list, func(a, b object) int {
-		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.name, b.name))
-	})
+	slices.SortStableFunc(list, object.compare)
 	return list, nil
 }
 
@@ -118,6 +121,8 @@ type layout struct {
 	table, name, handle uint16
 	state               []uint16
 }
+
+const newRule = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE
 
 var layouts = map[netlink.HeaderType]layout{
 	unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWTABLE: {
@@ -132,8 +137,9 @@ var layouts = map[netlink.HeaderType]layout{
 		"chain", unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME, unix.NFTA_CHAIN_HANDLE,
 		[]uint16{unix.NFTA_CHAIN_HOOK, unix.NFTA_CHAIN_POLICY, unix.NFTA_CHAIN_TYPE},
 	},
-	unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE: {
-		"rule of chain", unix.NFTA_RULE_TABLE, unix.NFTA_RULE_CHAIN, unix.NFTA_RULE_HANDLE, nil,
+	newRule: {
+		"rule of chain", unix.NFTA_RULE_TABLE, unix.NFTA_RULE_CHAIN, unix.NFTA_RULE_HANDLE,
+		[]uint16{unix.NFTA_RULE_EXPRESSIONS},
 	},
 }
 
@@ -158,6 +164,11 @@ func parseObject(m netlink.Message) (o object, table string, err error) {
 			o.name = ad.String()
 		case ad.Type() == layout.handle:
 			o.handle = ad.Uint64()
+		case m.Header.Type == newRule && slices.Contains(layout.state, ad.Type()):
+			ad.Nested(func(list *netlink.AttributeDecoder) error {
+				o.state = withoutCounters(list)
+				return nil
+			})
 		case slices.Contains(layout.state, ad.Type()):
 			o.state += string(ad.Bytes())
 		}
@@ -166,4 +177,19 @@ func parseObject(m netlink.Message) (o object, table string, err error) {
 		return o, "", fmt.Errorf("decode %s: %w", o.kind, err)
 	}
 	return o, table, nil
+}
+
+// withoutCounters joins the descriptions of a rule's expressions, but for what
+// its counters count.
+func withoutCounters(list *netlink.AttributeDecoder) (state string) {
+	counter := attributes{}
+	counter.string(unix.NFTA_EXPR_NAME, "counter")
+	for list.Next() {
+		expression := list.Bytes()
+		if bytes.HasPrefix(expression, counter) {
+			expression = counter
+		}
+		state += string(expression)
+	}
+	return state
 }

@@ -13,8 +13,12 @@ import (
 // what it sent, so that the next one finds none of them.
 type conn struct{ *netlink.Conn }
 
+// answerSize is more than any datagram that answers a request: a part of a
+// listing has 32 KiB at most.
+const answerSize = 64 << 10
+
 func dial(netns int) (conn, error) {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netns})
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netns, MessageBufferSize: answerSize})
 	if err != nil {
 		return conn{}, fmt.Errorf("open netfilter socket: %w", err)
 	}

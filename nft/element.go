@@ -84,7 +84,7 @@ func longestFirst(a, b member) int {
 func sameKey(a, b member) bool { return a.set == b.set && a.key == b.key }
 
 // shared are networks in which one /64 holds many strangers, behind address
-// translators: they are never widened.
+// translators: no network that touches them is opened as a whole.
 var shared = []netip.Prefix{
 	netip.MustParsePrefix("64:ff9b::/96"),   // RFC 6052 §2.1
 	netip.MustParsePrefix("64:ff9b:1::/48"), // RFC 8215
@@ -102,16 +102,11 @@ func (c Config) place(addr netip.Addr) (set string, key netip.Addr, err error) {
 		return "", addr, fmt.Errorf("%w: %s is an address of one link", ErrElement, addr)
 	case addr.Is4():
 		return allow4, addr, nil
-	case c.IPv6Prefix == 64 && !isShared(addr):
-		net, err := addr.Prefix(64)
-		if err != nil {
-			return "", addr, fmt.Errorf("%w: %s: %w", ErrElement, addr, err)
+	case c.IPv6Prefix == 64:
+		net := netip.PrefixFrom(addr, 64).Masked()
+		if !slices.ContainsFunc(shared, net.Overlaps) {
+			return net6, net.Addr(), nil
 		}
-		return net6, net.Addr(), nil
 	}
 	return allow6, addr, nil
-}
-
-func isShared(addr netip.Addr) bool {
-	return slices.ContainsFunc(shared, func(p netip.Prefix) bool { return p.Contains(addr) })
 }

@@ -46,6 +46,10 @@ func TestFilter(t *testing.T) {
 		}
 	}
 
+	// What the rules counted is no change to them.
+	if err := g.Check(); err != nil {
+		t.Error(err)
+	}
 	if err := g.Remove(member4, member6); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,177 @@
+package nft
+
+import (
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/mdlayher/netlink"
+	"github.com/mdlayher/netlink/nltest"
+	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// recorder answers requests as an empty kernel would, and keeps them.
+type recorder struct {
+	strings.Builder
+	held    map[netip.Addr]time.Duration // what lookups find
+	answers []netlink.Message            // that wait to be received, one at a time
+}
+
+func (r *recorder) answer(requests []netlink.Message) ([]netlink.Message, error) {
+	if requests == nil {
+		if len(r.answers) == 0 {
+			return nil, io.ErrUnexpectedEOF // one that never comes
+		}
+		next := r.answers[:1]
+		r.answers = r.answers[1:]
+		return next, nil
+	}
+	for _, m := range requests {
+		fmt.Fprintf(r, "%s flags %#x\n%s", messageName(m.Header.Type), uint16(m.Header.Flags), hex.Dump(m.Data))
+		get := m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETSETELEM
+		switch asked, _ := parseElements(m); {
+		case get && r.held[asked[0].key] > 0:
+			found := memberMessages(nil, unix.NFT_MSG_NEWSETELEM, Table,
+				[]member{{asked[0].set, asked[0].key, time.Hour, r.held[asked[0].key]}})[0]
+			found.Header.Sequence = m.Header.Sequence
+			r.answers = append(r.answers, found)
+		case get:
+			r.answers = append(r.answers, failure(m, unix.ENOENT))
+		case m.Header.Flags&netlink.Acknowledge != 0:
+			r.answers = append(r.answers, failure(m, 0))
+		}
+	}
+	return nil, nil
+}
+
+// failure is NLMSG_ERROR, an acknowledgement if errno is 0.
+func failure(request netlink.Message, errno unix.Errno) netlink.Message {
+	messages, _ := nltest.Error(int(errno), []netlink.Message{request})
+	return messages[0]
+}
+
+func messageName(t netlink.HeaderType) string {
+	if name, ok := map[netlink.HeaderType]string{
+		unix.NFNL_MSG_BATCH_BEGIN:                              "BATCH_BEGIN",
+		unix.NFNL_MSG_BATCH_END:                                "BATCH_END",
+		unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWTABLE:   "NEWTABLE",
+		unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELTABLE:   "DELTABLE",
+		unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWCHAIN:   "NEWCHAIN",
+		unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE:    "NEWRULE",
+		unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWSET:     "NEWSET",
+		unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWSETELEM: "NEWSETELEM",
+		unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM: "GETSETELEM",
+		unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELSETELEM: "DELSETELEM",
+	}[t]; ok {
+		return name
+	}
+	return fmt.Sprintf("%#x", uint16(t))
+}
+
+// The bytes that go to the kernel, but for the sequence and port numbers in
+// their headers.
+func TestMessagesAreAsRecorded(t *testing.T) {
+	cfg := Config{Mode: Filter, Ports: []uint16{25}, IPv6Prefix: 64}
+	tests := []struct {
+		golden string
+		held   map[netip.Addr]time.Duration
+		do     func(*Gate) error
+	}{
+		{"add", nil, func(g *Gate) error {
+			return g.Add(Element{member4, 30 * time.Minute, 10 * time.Minute}, Element{member6, 30 * time.Minute, time.Nanosecond})
+		}},
+		{"renew", map[netip.Addr]time.Duration{member4: time.Minute}, func(g *Gate) error {
+			g.updates = true
+			return g.Add(Element{member4, 30 * time.Minute, 10 * time.Minute})
+		}},
+		{"renew-by-replacing", map[netip.Addr]time.Duration{member4: time.Minute}, func(g *Gate) error {
+			return g.Add(Element{member4, 30 * time.Minute, 10 * time.Minute})
+		}},
+		{"held-for-longer", map[netip.Addr]time.Duration{member4: time.Hour}, func(g *Gate) error {
+			return g.Add(Element{member4, 30 * time.Minute, 10 * time.Minute})
+		}},
+		{"remove", nil, func(g *Gate) error { return g.Remove(member4) }},
+		{"rebuild", nil, func(g *Gate) error { return g.Rebuild([]Element{{member4, 30 * time.Minute, 10 * time.Minute}}) }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.golden, func(t *testing.T) {
+			r := &recorder{held: tt.held}
+			g := &Gate{cfg: cfg, conn: conn{nltest.Dial(r.answer)}, ruleset: declare(cfg, MaxElements)}
+			if err := tt.do(g); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join("testdata", tt.golden+".golden")
+			if *update {
+				if err := os.WriteFile(file, []byte(r.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), r.String()); diff != "" {
+				t.Errorf("run with -update if this is meant: %s", diff)
+			}
+		})
+	}
+}
+
+func TestAddAllocations(t *testing.T) {
+	g := openGate(t, filter(bpftest.Namespace(t)))
+	rebuild(t, g)
+	i := 0
+	n := testing.AllocsPerRun(100, func() {
+		i++
+		if err := g.Add(Element{nth4(i), time.Hour, time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Logf("%v allocations for one Add", n)
+	if n > 100 {
+		t.Errorf("%v allocations for one Add, want 100 at most", n)
+	}
+}
+
+func BenchmarkAdd(b *testing.B) {
+	for _, n := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			g := openGate(b, filter(bpftest.Namespace(b)))
+			rebuild(b, g)
+			b.ReportAllocs()
+			elements := make([]Element, n)
+			for i := 0; b.Loop(); i += n {
+				for j := range elements {
+					elements[j] = Element{nth4((i + j) % 500000), time.Hour, time.Minute}
+				}
+				if err := g.Add(elements...); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "adds/s")
+		})
+	}
+}
+
+func BenchmarkCheck(b *testing.B) {
+	g := openGate(b, filter(bpftest.Namespace(b)))
+	rebuild(b, g)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := g.Check(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

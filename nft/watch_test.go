@@ -1,0 +1,161 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
+)
+
+// watch runs a Watch that ends with the test.
+func watch(t *testing.T, g *Gate) *Watch {
+	t.Helper()
+	w, err := g.Watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- w.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("watch: %v", err)
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+func reason(t *testing.T, w *Watch) string {
+	t.Helper()
+	select {
+	case r := <-w.Reasons():
+		return r
+	case <-time.After(10 * time.Second):
+		t.Fatal("no reason within 10 s")
+		return ""
+	}
+}
+
+func TestWatchTellsOfAFlush(t *testing.T) {
+	world := newWorld(t)
+	serve(t, world.server, 25)
+	g := openGate(t, filter(world.server))
+	rebuild(t, g, minute(member4)...)
+	w := watch(t, g)
+
+	start := time.Now()
+	commit(t, another(t, world.server), flushRuleset())
+	got := reason(t, w)
+	told := time.Since(start)
+	if err := g.Check(); !errors.Is(err, ErrTableGone) {
+		t.Fatalf("got %v, want ErrTableGone", err)
+	}
+	rebuild(t, g, minute(member4)...)
+	t.Logf("%s: told after %v, rebuilt after %v", got, told, time.Since(start))
+	if told > time.Second {
+		t.Errorf("told after %v", told)
+	}
+	if !strings.Contains(got, "process") {
+		t.Errorf("got reason %q, want one that names the process", got)
+	}
+	world.expect(t, "stranger", strange4, server4, 25, false)
+	world.expect(t, "member", member4, server4, 25, true)
+}
+
+// The Gate's own transactions are many: none may wake the Watch.
+func TestWatchLeavesOutOwnTransactions(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	g := openGate(t, filter(ns))
+	w, err := g.Watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	rebuild(t, g)
+	if err := g.Add(minute(member4)...); err != nil {
+		t.Fatal(err)
+	}
+	other := another(t, ns)
+	// An element first: what follows in its datagram must not be missed.
+	commit(t, other, append(
+		memberMessages(nil, unix.NFT_MSG_NEWSETELEM, Table, []member{{allow4, strange4, time.Hour, time.Hour}}),
+		flushRuleset())...)
+	first, err := w.conn.Receive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := first[0].Header.PID, other.PID(); got != want {
+		t.Errorf("got a transaction of port %d, want %d", got, want)
+	}
+}
+
+// A Watch that could not follow says so, and follows on.
+func TestWatchOutlivesAFlood(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	g := openGate(t, filter(ns))
+	w, err := g.Watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if err := w.conn.SetReadBuffer(1); err != nil { // the least there is
+		t.Fatal(err)
+	}
+	other := another(t, ns)
+	for i := range 100 {
+		commit(t, other, tableMessages(nil, fmt.Sprint("flood", i))...)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- w.Run(ctx) }()
+	if got := reason(t, w); !strings.Contains(got, "more changes") {
+		t.Errorf("got reason %q, want that some were lost", got)
+	}
+	seen := make(chan struct{})
+	go func() {
+		defer close(seen)
+		for r := range w.Reasons() {
+			if strings.Contains(r, "process") {
+				return
+			}
+		}
+	}()
+	for open := true; open; {
+		commit(t, other, tableMessages(nil, "afterwards")...)
+		select {
+		case <-seen:
+			open = false
+		default:
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWatchEndsWhenClosed(t *testing.T) {
+	g := openGate(t, filter(bpftest.Namespace(t)))
+	w, err := g.Watch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() { done <- w.Run(context.Background()) }()
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("got %v, want nil", err)
+	}
+}
