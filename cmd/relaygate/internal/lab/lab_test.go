@@ -60,7 +60,7 @@ func newWorld(t *testing.T, lifetime time.Duration, config string) *world {
 	if w.Network, err = lab.NewNetwork(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { must(t, w.Network.Close()) })
+	t.Cleanup(func() { must(t, w.Close()) })
 	if w.mail, err = lab.StartMailServer(w.Server); err != nil {
 		t.Fatal(err)
 	}
