@@ -69,11 +69,17 @@ func (c *checker) watch(r *raw, cfg *Config) {
 	if len(cfg.Services) == 0 && len(c.errs) == 0 {
 		c.failf("watch.pop3", "nothing is watched: both pop3 and imap are empty")
 	}
-	tap := c.oneOf("watch.tap", r.Watch.Tap, "auto", "cgroup", "tcx", "afpacket")
-	c.later("watch.tap", tap >= 2)
+	tap := c.oneOf("watch.tap", r.Watch.Tap, "auto", "cgroup", "afpacket", "tcx")
+	c.later("watch.tap", tap >= 3)
+	cfg.Tap, cfg.Interfaces = Tap(tap), r.Watch.Interfaces
+	if cfg.Tap == TapAFPacket && len(cfg.Interfaces) == 0 {
+		c.failf("watch.interfaces", "tap \"afpacket\" needs the interfaces to tap")
+	}
+	if cfg.Tap == TapCgroup && len(cfg.Interfaces) > 0 {
+		c.failf("watch.interfaces", "tap \"cgroup\" sees every interface: name none")
+	}
 	c.oneOf("watch.tls", r.Watch.TLS, "auto", "off")
 	c.later("watch.trusted_netns", len(r.Watch.TrustedNetns) > 0)
-	c.later("watch.interfaces", len(r.Watch.Interfaces) > 0)
 	cfg.TrustedProxies = c.prefixes("watch.trusted_proxies", r.Watch.TrustedProxies)
 	cfg.Owners = c.owners("watch.owners", r.Watch.Owners)
 }

@@ -30,6 +30,9 @@ type Config struct {
 	Services map[uint16]authz.Service
 	// Owners are the user IDs whose listeners are believed.
 	Owners []uint32
+	// Tap is how connections are seen; Interfaces are those of TapAFPacket.
+	Tap        Tap
+	Interfaces []string
 	// TrustedProxies are never granted.
 	TrustedProxies []netip.Prefix
 
@@ -56,6 +59,19 @@ type Config struct {
 	// Socket is the path of the control socket.
 	Socket string
 }
+
+// Tap is a way to see connections.
+type Tap uint8
+
+const (
+	// TapAuto is TapCgroup, or TapAFPacket where that cannot be had and
+	// interfaces are named.
+	TapAuto Tap = iota
+	// TapCgroup: programs on the root cgroup.
+	TapCgroup
+	// TapAFPacket: packet sockets on named interfaces.
+	TapAFPacket
+)
 
 // Error is one mistake in a configuration file.
 type Error struct {

@@ -69,6 +69,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 		{"watch of the gate", d.gate.runWatch},
 		{"host's network", d.followHost},
 		{"files", d.files.run},
+		{"socket tables", d.trust.run},
 		{"control socket", serve},
 	})
 	log.Info("stopped: what the gate holds runs out by itself", "grants", d.owner.engine.Len())
@@ -86,13 +87,18 @@ type daemon struct {
 	gate    *gate
 	files   *files
 	tap     tap
+	trust   *trust
 }
 
 // start does in order what must not overlap: learn the host's own addresses,
 // take over what the gate held, build the gate, and only then watch.
-func (d *daemon) start() error {
+func (d *daemon) start() (err error) {
 	cfg := d.opts.Config
+	if d.trust, err = openTrust(cfg); err != nil {
+		return err
+	}
 	eng := engine.New(engine.Config{
+		Confirm:  d.trust.confirm,
 		Services: cfg.Services,
 		Grants: grant.Config{
 			Lifetime: cfg.Lifetime, IPv6Prefix: cfg.IPv6Prefix,
@@ -116,7 +122,7 @@ func (d *daemon) start() error {
 	if err := d.gate.build(elements(eng, cfg.Lifetime, time.Now())); err != nil {
 		return err
 	}
-	if d.tap, err = openTap(cfg); err != nil {
+	if d.tap, err = openTap(cfg, d.trust, d.log); err != nil {
 		return err
 	}
 	d.files = newFiles(cfg, d.log)
@@ -153,6 +159,9 @@ func (d *daemon) close() error {
 	var errs []error
 	if d.tap != nil {
 		errs = append(errs, d.tap.Close())
+	}
+	if d.trust != nil {
+		errs = append(errs, d.trust.close())
 	}
 	if d.gate != nil {
 		errs = append(errs, d.gate.close())

@@ -28,6 +28,8 @@ type tap interface {
 	Done(cookie uint64) error
 	// Counts are the tap's own counters by name, of what it could not see.
 	Counts() (packets uint64, drops map[string]uint64, err error)
+	// Where says in words what is tapped.
+	Where() (kind, where string)
 	Close() error
 }
 

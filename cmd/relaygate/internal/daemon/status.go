@@ -19,8 +19,9 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	s := control.Status{
 		Version: d.opts.Version, Since: control.Time{Time: d.started},
 		Problems: []string{}, Gate: d.gate.status(), Files: d.files.status(), Drops: map[string]uint64{},
-		Tap: control.Tap{Kind: "cgroup", Where: "root cgroup, this network namespace", POP3: []uint16{}, IMAP: []uint16{}},
+		Tap: control.Tap{POP3: []uint16{}, IMAP: []uint16{}},
 	}
+	s.Tap.Kind, s.Tap.Where = d.tap.Where()
 	for port, service := range d.opts.Config.Services {
 		if service.Protocol == authz.POP3 {
 			s.Tap.POP3 = append(s.Tap.POP3, port)

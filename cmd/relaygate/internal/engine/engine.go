@@ -13,6 +13,9 @@ type Config struct {
 	Services map[uint16]authz.Service
 	Grants   grant.Config
 	Rules    authz.Rules
+	// Confirm is asked about each login before it is believed; nil where the
+	// tap shows that already.
+	Confirm Confirm
 }
 
 // Engine decides about what a Reader reads. Until SetHost it grants nothing:
@@ -28,8 +31,10 @@ type Engine struct {
 // New makes an Engine.
 func New(cfg Config) *Engine {
 	evidence := authz.NewEvidence(authz.EvidenceConfig{})
+	reader := NewReader(cfg.Services, evidence)
+	reader.confirm = cfg.Confirm
 	return &Engine{
-		Reader:   NewReader(cfg.Services, evidence),
+		Reader:   reader,
 		rules:    cfg.Rules,
 		evidence: evidence,
 		grants:   grant.New(cfg.Grants),

@@ -37,9 +37,14 @@ type Reader struct {
 	flows    *flow.Table
 	sessions []session // by flow.ID
 	evidence *authz.Evidence
+	confirm  Confirm
 	counts   Counts
 	out      []Verdict
 }
+
+// Confirm says whether a connection that was only seen on the wire may be
+// believed, and if not why.
+type Confirm func(authz.Conn) (ok bool, reason string)
 
 // Counts are running totals since the start.
 type Counts struct {
@@ -162,6 +167,11 @@ func (r *Reader) untrusted(ev *capture.Event) {
 
 // add counts and notes a verdict. From here on it holds no secret.
 func (r *Reader) add(v Verdict) {
+	if v.Result == authz.Success && r.confirm != nil {
+		if ok, reason := r.confirm(v.Conn); !ok {
+			v.Login = authz.Login{Result: authz.Tainted, Mechanism: v.Mechanism, User: v.User, Reason: reason}
+		}
+	}
 	switch v.Result {
 	case authz.Success:
 		r.counts.Logins++
