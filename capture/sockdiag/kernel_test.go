@@ -1,0 +1,194 @@
+package sockdiag
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"relaygate/authz"
+	"relaygate/bpf"
+	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+)
+
+func TestMain(m *testing.M) { os.Exit(bpftest.RunNoLeaks(m)) }
+
+const (
+	port   = 61144
+	nobody = 65534
+)
+
+func held(t *testing.T, ns *netns.Namespace) *bpf.Netns {
+	t.Helper()
+	h, err := bpf.OpenNetns(fmt.Sprintf("/proc/self/fd/%d", ns.FD()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
+func listen(t *testing.T, ns *netns.Namespace, network, addr string, uid int) net.Listener {
+	t.Helper()
+	var l net.Listener
+	bpftest.Do(t, ns, func() (err error) {
+		if err := unix.Setfsuid(uid); err != nil {
+			return err
+		}
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(false)
+		l, err = lc.Listen(context.Background(), network, addr)
+		return err
+	})
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+func open(t *testing.T, o Options) *Tables {
+	t.Helper()
+	tables, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := tables.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return tables
+}
+
+func TestKernelListeners(t *testing.T) {
+	for _, test := range []struct {
+		network, listen string
+		uid             int
+		server          string
+		want            string
+	}{
+		{"tcp4", "127.0.0.1:61144", 0, "127.0.0.1:61144", ""},
+		{"tcp4", "0.0.0.0:61144", 0, "127.0.0.1:61144", ""},
+		{"tcp6", "[::1]:61144", 0, "[::1]:61144", ""},
+		{"tcp", "[::]:61144", 0, "127.0.0.1:61144", ""},
+		{"tcp4", "127.0.0.1:61144", nobody, "127.0.0.1:61144", "belongs to uid 65534"},
+		{"tcp4", "127.0.0.1:61144", 0, "127.0.0.2:61144", "nobody is known"},
+		{"tcp4", "127.0.0.1:61145", 0, "127.0.0.1:61145", "nobody is known"}, // not watched
+		{"tcp6", "[::]:61144", 0, "127.0.0.1:61144", "nobody is known"},      // IPv6 only
+	} {
+		t.Run(fmt.Sprint(test.network, " ", test.listen, " ", test.uid), func(t *testing.T) {
+			ns := bpftest.Namespace(t)
+			listen(t, ns, test.network, test.listen, test.uid)
+			h := held(t, ns)
+			tables := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{h}})
+			ok, reason := tables.Check(netip.MustParseAddrPort(test.server), h.ID())
+			if ok != (test.want == "") || !strings.Contains(reason, test.want) {
+				t.Errorf("got %v because %q, want %q", ok, reason, test.want)
+			}
+			if ok, _ := tables.Check(netip.MustParseAddrPort(test.server), h.ID()+1); ok {
+				t.Error("believed in another namespace")
+			}
+		})
+	}
+}
+
+func TestKernelForwarder(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	listen(t, ns, "tcp4", "127.0.0.1:61144", 0)
+	old, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("/proc/self/comm", []byte("docker-proxy"), 0); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := os.WriteFile("/proc/self/comm", old, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	h := held(t, ns)
+	tables := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{h}})
+	ok, reason := tables.Check(netip.MustParseAddrPort("127.0.0.1:61144"), h.ID())
+	if ok || !strings.Contains(reason, "only forwards") {
+		t.Errorf("got %v because %q", ok, reason)
+	}
+	listeners, at, err := tables.Listeners()
+	if err != nil || len(listeners) != 1 || time.Since(at) > time.Minute {
+		t.Fatalf("listeners are %+v at %v, %v", listeners, at, err)
+	}
+	if p := listeners[0].Processes; len(p) != 1 || p[0].PID != os.Getpid() || p[0].Name != "docker-proxy" {
+		t.Errorf("processes are %+v, want this one", p)
+	}
+}
+
+func TestKernelEstablished(t *testing.T) {
+	for _, test := range []struct{ name, network, listen, dial string }{
+		{"IPv4", "tcp4", "127.0.0.1:61144", "127.0.0.1:61144"},
+		{"IPv6", "tcp6", "[::1]:61144", "[::1]:61144"},
+		{"IPv4-mapped", "tcp", "[::]:61144", "127.0.0.1:61144"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			ns, other := bpftest.Namespace(t), bpftest.Namespace(t)
+			l := listen(t, ns, test.network, test.listen, 0)
+			var client net.Conn
+			bpftest.Do(t, ns, func() (err error) {
+				client, err = net.DialTimeout("tcp", test.dial, 5*time.Second)
+				return err
+			})
+			defer client.Close()
+			var server net.Conn
+			bpftest.Do(t, ns, func() (err error) {
+				if err := unix.Setfsuid(nobody); err != nil {
+					return err
+				}
+				server, err = l.Accept()
+				return err
+			})
+			defer server.Close()
+			c := authz.Conn{
+				Client: client.LocalAddr().(*net.TCPAddr).AddrPort(),
+				Server: netip.MustParseAddrPort(test.dial),
+			}
+
+			foreign, h := held(t, other), held(t, ns)
+			elsewhere := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{foreign}})
+			if ok, _ := elsewhere.CheckConnection(c); ok {
+				t.Error("believed a connection of a namespace that is not trusted")
+			}
+			tables := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{foreign, h}})
+			s, id, ok, err := tables.Established(c)
+			if err != nil || !ok || id != h.ID() || s.UID != nobody || s.Inode == 0 {
+				t.Errorf("got %+v in %d, %v, %v", s, id, ok, err)
+			}
+			if ok, reason := tables.CheckConnection(c); !ok {
+				t.Errorf("not believed because %q", reason)
+			}
+			stranger := c
+			stranger.Client = netip.AddrPortFrom(c.Client.Addr(), c.Client.Port()^1)
+			if s, _, ok, err := tables.Established(stranger); err != nil || ok {
+				t.Errorf("found %+v, %v for a connection that is not there", s, err)
+			}
+		})
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(make([]byte, inetDiagMsgLen))
+	f.Add(append(make([]byte, inetDiagMsgLen), 5, 0, inetDiagSKV6Only, 0, 1, 0, 0, 0))
+	f.Add([]byte{2, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if s, err := parse(b); err == nil && (!s.Local.IsValid() || !s.Remote.IsValid()) {
+			t.Errorf("%+v has no addresses", s)
+		}
+	})
+}

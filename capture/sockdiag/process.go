@@ -1,0 +1,145 @@
+package sockdiag
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+)
+
+// Process holds a listener.
+type Process struct {
+	PID int
+	// Name is the command name that the process gives itself (proc_pid_comm(5)).
+	Name string
+	// Program is the name of its executable, without folders; empty if it
+	// cannot be told.
+	Program string
+}
+
+func (p Process) String() string {
+	name := p.Program
+	if name == "" {
+		name = p.Name
+	}
+	return fmt.Sprintf("%s (pid %d)", name, p.PID)
+}
+
+// forwarders are programs that take connections only to hand them on, often
+// into a container, whose "mail server" may be anybody's. Mail proxies such as
+// HAProxy and nginx are not among them: who runs one vouches for what is
+// behind it.
+var forwarders = map[string]bool{
+	"docker-proxy": true, "dockerd": true, "com.docker.backend": true, "vpnkit": true,
+	"rootlesskit": true, "rootlessport": true, "slirp4netns": true,
+	"pasta": true, "pasta.avx2": true, "passt": true, "passt.avx2": true, "gvproxy": true, "gvforwarder": true,
+	"conmon": true, "containerd-shim": true, "kube-proxy": true, "kubectl": true,
+	"lxd": true, "incusd": true, "limactl": true,
+	"socat": true, "nc": true, "nc.openbsd": true, "nc.traditional": true, "ncat": true, "netcat": true,
+	"rinetd": true, "redir": true, "simpleproxy": true, "portfwd": true, "sslh": true, "systemd-socket-proxyd": true,
+	"ssh": true, "sshd": true, "sshd-session": true, "autossh": true, "frps": true, "frpc": true, "chisel": true, "wstunnel": true,
+}
+
+// nameLimit is the length to which the kernel cuts command names
+// (TASK_COMM_LEN without the final NUL).
+const nameLimit = 15
+
+// KnownForwarder says whether a program of this name only hands connections
+// on, so that its listeners are never believed. The name may be cut to what
+// the kernel keeps of a command name.
+func KnownForwarder(name string) bool {
+	if forwarders[name] {
+		return true
+	}
+	if len(name) != nameLimit {
+		return false
+	}
+	for f := range forwarders {
+		if strings.HasPrefix(f, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// forwards says whether the process is a known forwarder by either name.
+func (p Process) forwards() bool { return KnownForwarder(p.Name) || KnownForwarder(p.Program) }
+
+// fileLimit bounds how many descriptors one search looks at.
+const fileLimit = 1 << 20
+
+// errTooManyFiles says that a search ended at fileLimit.
+var errTooManyFiles = errors.New("too many open files on this host to search them all")
+
+// holders finds the processes that hold the sockets of these inodes; the result
+// has an entry for each of them. Processes come and go while it looks, so what
+// vanishes is no error.
+func holders(proc fs.FS, inodes map[uint32]bool, limit int) (map[uint32][]Process, error) {
+	found := make(map[uint32][]Process)
+	for inode := range inodes {
+		found[inode] = nil
+	}
+	if len(inodes) == 0 {
+		return found, nil
+	}
+	entries, err := fs.ReadDir(proc, ".")
+	if err != nil {
+		return nil, fmt.Errorf("list the processes: %w", err)
+	}
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		fds, err := fs.ReadDir(proc, path.Join(entry.Name(), "fd"))
+		if err != nil {
+			continue
+		}
+		if limit -= len(fds); limit < 0 {
+			return nil, errTooManyFiles
+		}
+		var process *Process
+		for _, fd := range fds {
+			inode, ok := socketInode(proc, path.Join(entry.Name(), "fd", fd.Name()))
+			if !ok || !inodes[inode] {
+				continue
+			}
+			if process == nil {
+				process = describe(proc, pid)
+			}
+			if n := len(found[inode]); n == 0 || found[inode][n-1].PID != pid {
+				found[inode] = append(found[inode], *process)
+			}
+		}
+	}
+	return found, nil
+}
+
+// socketInode reads a descriptor's link, which is "socket:[INODE]" for sockets.
+func socketInode(proc fs.FS, name string) (uint32, bool) {
+	target, err := fs.ReadLink(proc, name)
+	if err != nil {
+		return 0, false
+	}
+	number, isSocket := strings.CutPrefix(target, "socket:[")
+	if !isSocket {
+		return 0, false
+	}
+	inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32)
+	return uint32(inode), err == nil
+}
+
+// describe reads the names of a process; what cannot be read stays empty.
+func describe(proc fs.FS, pid int) *Process {
+	p := &Process{PID: pid}
+	dir := strconv.Itoa(pid)
+	if name, err := fs.ReadFile(proc, path.Join(dir, "comm")); err == nil {
+		p.Name = strings.TrimSuffix(string(name), "\n")
+	}
+	if exe, err := fs.ReadLink(proc, path.Join(dir, "exe")); err == nil && exe != "" {
+		p.Program = path.Base(strings.TrimSuffix(exe, " (deleted)"))
+	}
+	return p
+}

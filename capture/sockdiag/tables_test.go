@@ -1,0 +1,303 @@
+package sockdiag
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"testing/synctest"
+	"time"
+
+	"relaygate/authz"
+)
+
+// fakeTables is a namespace's socket tables.
+type fakeTables struct {
+	sockets []Socket
+	err     error
+	asked   int
+}
+
+func (f *fakeTables) listening(port uint16) ([]Socket, error) {
+	f.asked++
+	var all []Socket
+	for _, s := range f.sockets {
+		if s.State == tcpListen && s.Local.Port() == port {
+			all = append(all, s)
+		}
+	}
+	return all, f.err
+}
+
+func (f *fakeTables) find(local, remote netip.AddrPort) (Socket, bool, error) {
+	for _, s := range f.sockets {
+		if s.Local == local && s.Remote == remote {
+			return s, true, f.err
+		}
+	}
+	return Socket{}, false, f.err
+}
+
+func (f *fakeTables) Close() error { return nil }
+
+// process is a process in a fake /proc with sockets open.
+func process(proc fstest.MapFS, pid int, comm, exe string, inodes ...int) {
+	dir := fmt.Sprint(pid)
+	proc[dir+"/comm"] = &fstest.MapFile{Data: []byte(comm + "\n")}
+	proc[dir+"/exe"] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte(exe)}
+	proc[dir+"/fd/0"] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte("/dev/null")}
+	for i, inode := range inodes {
+		proc[fmt.Sprintf("%s/fd/%d", dir, i+3)] = &fstest.MapFile{
+			Mode: fs.ModeSymlink, Data: fmt.Appendf(nil, "socket:[%d]", inode),
+		}
+	}
+}
+
+func listener(local string, uid, inode uint32) Socket {
+	return Socket{Local: netip.MustParseAddrPort(local), State: tcpListen, UID: uid, Inode: inode}
+}
+
+// host has the processes that the tests need, with the inodes that they hold.
+func host() fstest.MapFS {
+	proc := fstest.MapFS{"self/comm": {}, "uptime": {}}
+	process(proc, 1, "systemd", "/usr/lib/systemd/systemd", 100)
+	process(proc, 10, "dovecot", "/usr/sbin/dovecot", 1, 2)
+	process(proc, 11, "imap-login", "/usr/lib/dovecot/imap-login", 1, 1)
+	process(proc, 20, "docker-proxy", "/usr/bin/docker-proxy", 3)
+	process(proc, 21, "innocent", "/usr/bin/socat (deleted)", 4)
+	process(proc, 22, "systemd-socket-", "", 5)
+	process(proc, 23, "haproxy", "/usr/sbin/haproxy", 6)
+	process(proc, 24, "dovecot", "/usr/sbin/dovecot", 7)
+	process(proc, 25, "socat", "/usr/bin/socat", 7)
+	return proc
+}
+
+const here = 4026531840
+
+func tablesOf(f *fakeTables) *Tables {
+	t := newTables(Options{Ports: []uint16{143}, Owners: []uint32{0, 8}}, host())
+	t.namespaces = []namespace{{id: here, ask: f}}
+	return t
+}
+
+func TestCheck(t *testing.T) {
+	v6only := listener("[::]:143", 0, 3)
+	v6only.V6Only = true
+	for _, test := range []struct {
+		name      string
+		listeners []Socket
+		server    string
+		netns     uint64
+		want      string // part of the reason, "" if it is believed
+	}{
+		{"nobody listens", nil, "192.0.2.1:143", here, "nobody is known to listen"},
+		{"another address", []Socket{listener("192.0.2.2:143", 0, 1)}, "192.0.2.1:143", here, "nobody is known"},
+		{"another port", []Socket{listener("0.0.0.0:110", 0, 1)}, "192.0.2.1:143", here, "nobody is known"},
+		{"another namespace", []Socket{listener("0.0.0.0:143", 0, 1)}, "192.0.2.1:143", 7, "nobody is known"},
+		{"IPv4 listener, IPv6 client", []Socket{listener("0.0.0.0:143", 0, 1)}, "[2001:db8::1]:143", here, "nobody is known"},
+		{"IPv6-only listener, IPv4 client", []Socket{v6only}, "192.0.2.1:143", here, "nobody is known"},
+		{"owner", []Socket{listener("0.0.0.0:143", 1000, 1)}, "192.0.2.1:143", here, "belongs to uid 1000"},
+		{"nobody holds it", []Socket{listener("0.0.0.0:143", 0, 99)}, "192.0.2.1:143", here, "no process is seen"},
+		{"docker-proxy", []Socket{listener("0.0.0.0:143", 0, 3)}, "192.0.2.1:143", here, "only forwards: docker-proxy (pid 20)"},
+		{"forwarder under another name", []Socket{listener("0.0.0.0:143", 0, 4)}, "192.0.2.1:143", here, "only forwards: socat (pid 21)"},
+		{"cut name", []Socket{listener("0.0.0.0:143", 0, 5)}, "192.0.2.1:143", here, "only forwards: systemd-socket- (pid 22)"},
+		{"shared with a forwarder", []Socket{listener("0.0.0.0:143", 0, 7)}, "192.0.2.1:143", here, "only forwards: socat (pid 25)"},
+		{
+			"a forwarder on the same port", []Socket{listener("192.0.2.1:143", 0, 1), listener("0.0.0.0:143", 0, 3)},
+			"192.0.2.1:143", here, "only forwards",
+		},
+		{
+			"a dual-stack forwarder on the same port", []Socket{listener("0.0.0.0:143", 0, 1), listener("[::]:143", 0, 3)},
+			"192.0.2.1:143", here, "only forwards",
+		},
+		{"Dovecot", []Socket{listener("0.0.0.0:143", 0, 1)}, "192.0.2.1:143", here, ""},
+		{"mail proxy", []Socket{listener("192.0.2.1:143", 8, 6)}, "192.0.2.1:143", here, ""},
+		{"dual stack", []Socket{listener("[::]:143", 0, 2)}, "192.0.2.1:143", here, ""},
+		{"IPv6", []Socket{listener("[::]:143", 0, 2)}, "[2001:db8::1]:143", here, ""},
+		{"an IPv6-only forwarder besides", []Socket{listener("0.0.0.0:143", 0, 1), v6only}, "192.0.2.1:143", here, ""},
+		{"a forwarder on another address", []Socket{listener("192.0.2.1:143", 0, 1), listener("192.0.2.2:143", 0, 3)}, "192.0.2.1:143", here, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tables := tablesOf(&fakeTables{sockets: test.listeners})
+				tables.look()
+				ok, reason := tables.Check(netip.MustParseAddrPort(test.server), test.netns)
+				if ok != (test.want == "") || !strings.Contains(reason, test.want) || ok != (reason == "") {
+					t.Errorf("got %v because %q, want %q", ok, reason, test.want)
+				}
+			})
+		})
+	}
+}
+
+var server = netip.MustParseAddrPort("192.0.2.1:143")
+
+func TestCheckWaitsForAnUnknownListener(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeTables{}
+		tables := tablesOf(f)
+		tables.look()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- tables.Run(ctx) }()
+		synctest.Wait()
+
+		// The server starts, and a client is there at once.
+		f.sockets = []Socket{listener("0.0.0.0:143", 0, 1)}
+		start := time.Now()
+		if ok, reason := tables.Check(server, here); !ok {
+			t.Errorf("not believed because %q", reason)
+		}
+		if waited := time.Since(start); waited != 0 {
+			t.Errorf("waited %v", waited)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestCheckDoesNotWaitLongOrOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tables := tablesOf(&fakeTables{})
+		tables.look() // and nobody looks again
+		start := time.Now()
+		for i := range 100 {
+			if ok, _ := tables.Check(server, here); ok {
+				t.Fatal("believed a listener that nobody saw")
+			}
+			if waited := time.Since(start); waited > patience {
+				t.Fatalf("waited %v in %d checks", waited, i+1)
+			}
+		}
+	})
+}
+
+func TestOldSnapshotIsNotBelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 1)}})
+		tables.look()
+		timer := time.NewTimer(staleAfter)
+		<-timer.C
+		if ok, reason := tables.Check(server, here); !ok {
+			t.Errorf("not believed after %v: %s", staleAfter, reason)
+		}
+		timer.Reset(1)
+		<-timer.C
+		ok, reason := tables.Check(server, here)
+		if ok || !strings.Contains(reason, "was not looked at") {
+			t.Errorf("got %v because %q", ok, reason)
+		}
+	})
+}
+
+func TestFailedLookIsNotBelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 1)}}
+		tables := tablesOf(f)
+		tables.look()
+		f.err = errors.New("no answer")
+		tables.look()
+		ok, reason := tables.Check(server, here)
+		if ok || !strings.Contains(reason, "no answer") {
+			t.Errorf("got %v because %q", ok, reason)
+		}
+		f.err = nil
+		tables.look()
+		if ok, reason := tables.Check(server, here); !ok {
+			t.Errorf("not believed although the tables answer again: %s", reason)
+		}
+	})
+}
+
+// TestSearchesSeldom counts on how often the tables look at all open files.
+func TestSearchesSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 1)}}
+		tables := tablesOf(f)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- tables.Run(ctx) }()
+		searches := func(d time.Duration) int {
+			n, last := 0, time.Time{}
+			for end := time.Now().Add(d); time.Now().Before(end); {
+				timer := time.NewTimer(interval)
+				<-timer.C
+				synctest.Wait()
+				tables.looking.Lock()
+				if !tables.searched.Equal(last) {
+					n, last = n+1, tables.searched
+				}
+				tables.looking.Unlock()
+			}
+			return n
+		}
+		if n := searches(10 * searchInterval); n > 11 {
+			t.Errorf("%d searches in %v", n, 10*searchInterval)
+		}
+		if f.asked < 100 {
+			t.Errorf("looked at the listeners only %d times", f.asked)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestCheckConnection(t *testing.T) {
+	client := netip.MustParseAddrPort("192.0.2.7:50000")
+	accepted := Socket{Local: server, Remote: client, State: tcpEstablished, UID: 97}
+	for _, test := range []struct {
+		name    string
+		sockets []Socket
+		err     error
+		want    string
+	}{
+		{"no such connection", []Socket{listener("0.0.0.0:143", 0, 1)}, nil, "no trusted network namespace"},
+		{"nobody listens", []Socket{accepted}, nil, "nobody is known to listen"},
+		{"listener of somebody", []Socket{accepted, listener("0.0.0.0:143", 1000, 1)}, nil, "belongs to uid 1000"},
+		{"forwarder", []Socket{accepted, listener("0.0.0.0:143", 0, 3)}, nil, "only forwards"},
+		{"no answer", []Socket{accepted, listener("0.0.0.0:143", 0, 1)}, errors.New("no answer"), "no answer"},
+		{"accepted by a login process", []Socket{accepted, listener("0.0.0.0:143", 0, 1)}, nil, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tables := tablesOf(&fakeTables{sockets: test.sockets, err: test.err})
+				tables.look()
+				ok, reason := tables.CheckConnection(authz.Conn{Client: client, Server: server})
+				if ok != (test.want == "") || !strings.Contains(reason, test.want) {
+					t.Errorf("got %v because %q, want %q", ok, reason, test.want)
+				}
+			})
+		})
+	}
+}
+
+func TestHoldersAreBounded(t *testing.T) {
+	inodes := map[uint32]bool{1: true}
+	if _, err := holders(host(), inodes, 5); !errors.Is(err, errTooManyFiles) {
+		t.Errorf("error is %v, want %v", err, errTooManyFiles)
+	}
+	found, err := holders(host(), inodes, 1000)
+	if err != nil || len(found) != 1 || len(found[1]) != 2 {
+		t.Errorf("holders are %v, %v; want the two of Dovecot", found, err)
+	}
+}
+
+func TestKnownForwarder(t *testing.T) {
+	for name, want := range map[string]bool{
+		"": false, "dovecot": false, "nginx": false, "haproxy": false, "docker": false, "socat2": false, "systemd": false,
+		"docker-prox": false, "containerd-shi": false, "imap-login-very": false,
+		"docker-proxy": true, "socat": true, "rootlesskit": true, "systemd-socket-": true, "containerd-shim": true,
+	} {
+		if got := KnownForwarder(name); got != want {
+			t.Errorf("%q: %v, want %v", name, got, want)
+		}
+	}
+}
