@@ -18,8 +18,9 @@ const (
 	// blocks of an interface: a burst of 8 MiB.
 	ringBlock  = 1 << 20
 	ringBlocks = 8
-	// ringRetire bounds how long a packet waits in a block that is not full,
-	// in milliseconds.
+	// ringRetire is after how long a block that is not full is handed over, in
+	// milliseconds. The kernel looks twice, in ticks of its timer: 7 to 25 ms
+	// were measured. That is the price of one wake-up for many packets.
 	ringRetire = 1
 )
 

@@ -66,6 +66,9 @@ func (d *Decoder) ipv4(p *packet, data []byte, wireLen int, ev *Event) bool {
 	if len(data) < header {
 		return d.doubt(p, "the snap length cuts the IP header")
 	}
+	if header > ipv4HeaderLen {
+		p.dst = sourceRouted(data[ipv4HeaderLen:header], p.dst)
+	}
 	body, missing := cut(data, header, total)
 	if fragment == 0 {
 		return d.tcp(p, body, missing, ev)
@@ -76,6 +79,28 @@ func (d *Decoder) ipv4(p *packet, data []byte, wireLen int, ev *Event) bool {
 		offset: int(fragment&0x1fff) * 8,
 		more:   fragment&0x2000 != 0,
 	}, body, missing, ev)
+}
+
+// sourceRouted returns where a source route leads in the end that is not used
+// up, else dst (RFC 791 §3.1). TCP there knows the connection by it.
+func sourceRouted(options []byte, dst netip.Addr) netip.Addr {
+	const end, noOperation, loose, strict = 0, 1, 131, 137
+	for len(options) >= 2 && options[0] != end {
+		if options[0] == noOperation {
+			options = options[1:]
+			continue
+		}
+		length := int(options[1])
+		if length < 2 || length > len(options) {
+			break
+		}
+		route := options[0] == loose || options[0] == strict
+		if route && length >= 7 && int(options[2]) <= length-3 {
+			return netip.AddrFrom4([4]byte(options[length-4 : length]))
+		}
+		options = options[length:]
+	}
+	return dst
 }
 
 // ipv6 reads an IPv6 packet (RFC 8200 §3).

@@ -107,7 +107,6 @@ func TestFrameDoubts(t *testing.T) {
 	ip6 := ipv6Packet(protoTCP, tcpSegment("a1 NOOP\r\n"))
 	options := ipv4Packet(protoTCP, tcpSegment("", 1, 1, 1, 1))
 	long := ipv6Packet(protoDestination, cat(bytes.Repeat([]byte{protoDestination, 0, 0, 0, 0, 0, 0, 0}, maxExtensions), tcpSegment("")))
-	final := netip.MustParseAddr("2001:db8::99").As16()
 	for _, tt := range []struct {
 		name   string
 		packet []byte
@@ -165,15 +164,44 @@ func TestFrameDoubts(t *testing.T) {
 			}
 		})
 	}
+}
 
-	t.Run("routing header with segments left", func(t *testing.T) {
-		header := cat([]byte{protoTCP, 2, 4, 1, 0, 0, 0, 0}, final[:])
-		packet := ipv6Packet(protoRouting, cat(header, tcpSegment("x")))
-		events := decodeAll(newTestDecoder(), LinkRaw, packet, len(packet), start)
-		if len(events) != 1 || events[0].Segment.Dst.Addr() != netip.AddrFrom16(final) {
-			t.Errorf("got %+v, want a segment to the last hop", events)
-		}
-	})
+// TestSourceRoute: TCP knows a connection by the last hop, not by the next.
+func TestSourceRoute(t *testing.T) {
+	final6 := netip.MustParseAddr("2001:db8::99")
+	final := final6.As16()
+	routing := func(kind, left byte, hops ...byte) []byte {
+		return ipv6Packet(protoRouting, cat([]byte{protoTCP, byte(len(hops) / 8), kind, left, 0, 0, 0, 0}, hops, tcpSegment("x")))
+	}
+	ipv4 := func(options ...byte) []byte {
+		packet := cat(ipv4Packet(protoTCP, nil), options, tcpSegment("x"))
+		return set(packet, 0, 0x45+byte(len(options)/4), 0, 0, byte(len(packet)))
+	}
+	for _, tt := range []struct {
+		name   string
+		packet []byte
+		want   netip.Addr
+	}{
+		{"segment routing", routing(4, 1, cat(final[:], make([]byte, 16))...), final6},
+		{"segment routing, used up", routing(4, 0, final[:]...), server6},
+		{"another routing header", routing(0, 2, cat(make([]byte, 16), final[:])...), final6},
+		{"routing header without addresses", routing(3, 1, make([]byte, 8)...), server6},
+		{"loose source route", ipv4(1, 131, 7, 4, 10, 0, 0, 1), netip.MustParseAddr("10.0.0.1")},
+		{"strict source route", ipv4(137, 11, 8, 10, 0, 0, 1, 10, 0, 0, 2, 0), netip.MustParseAddr("10.0.0.2")},
+		{"behind another option", ipv4(148, 4, 0, 0, 131, 7, 4, 10, 0, 0, 1, 0), netip.MustParseAddr("10.0.0.1")},
+		{"source route, used up", ipv4(131, 7, 8, 10, 0, 0, 1, 0), server4},
+		{"source route without addresses", ipv4(131, 3, 4, 0), server4},
+		{"source route longer than the options", ipv4(131, 11, 4, 0), server4},
+		{"option of length 0", ipv4(99, 0, 131, 7, 4, 10, 0, 1), server4},
+		{"behind the end", ipv4(0, 131, 7, 4, 10, 0, 0, 1), server4},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			events := decodeAll(newTestDecoder(), LinkRaw, tt.packet, len(tt.packet), start)
+			if len(events) != 1 || string(events[0].Segment.Payload) != "x" || events[0].Segment.Dst != netip.AddrPortFrom(tt.want, serverPort) {
+				t.Errorf("got %+v, want a segment to %v", events, tt.want)
+			}
+		})
+	}
 }
 
 func TestLinkRejects(t *testing.T) {
