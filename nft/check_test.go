@@ -60,80 +60,82 @@ func acceptAll(a *attributes) {
 	a.close(list)
 }
 
+// damages are what other programs do to the table, and what Check says then.
+var damages = []struct {
+	name   string
+	mode   Mode
+	damage func(t *testing.T, g *Gate) []netlink.Message
+	want   error
+}{
+	{"flush ruleset", Filter, func(*testing.T, *Gate) []netlink.Message {
+		return []netlink.Message{flushRuleset()}
+	}, ErrTableGone},
+	{"delete table", Filter, func(*testing.T, *Gate) []netlink.Message {
+		return []netlink.Message{named(unix.NFT_MSG_DELTABLE, 0, Table, nil)}
+	}, ErrTableGone},
+	{"delete table in observe", Observe, func(*testing.T, *Gate) []netlink.Message {
+		return []netlink.Message{named(unix.NFT_MSG_DELTABLE, 0, Table, nil)}
+	}, ErrTableGone},
+	{"delete a set", Observe, func(*testing.T, *Gate) []netlink.Message {
+		return []netlink.Message{named(unix.NFT_MSG_DELSET, 0, Table, func(a *attributes) { a.string(unix.NFTA_SET_NAME, allow6) })}
+	}, ErrChanged},
+	{"delete the first rule", Filter, func(t *testing.T, g *Gate) []netlink.Message {
+		return []netlink.Message{onChain(unix.NFT_MSG_DELRULE, 0, "gate", func(a *attributes) {
+			a.uint64(unix.NFTA_RULE_HANDLE, handleOf(t, g, "rule of chain", "gate"))
+		})}
+	}, ErrChanged},
+	{"flush a chain", Filter, func(*testing.T, *Gate) []netlink.Message {
+		return []netlink.Message{onChain(unix.NFT_MSG_DELRULE, 0, "gate", nil)}
+	}, ErrChanged},
+	{"delete a chain", Filter, func(*testing.T, *Gate) []netlink.Message {
+		return []netlink.Message{
+			onChain(unix.NFT_MSG_DELRULE, 0, "pre", nil),
+			onChain(unix.NFT_MSG_DELCHAIN, 0, "pre", nil),
+		}
+	}, ErrChanged},
+	{"insert a rule", Filter, func(*testing.T, *Gate) []netlink.Message {
+		return []netlink.Message{onChain(unix.NFT_MSG_NEWRULE, netlink.Create, "gate", acceptAll)}
+	}, ErrChanged},
+	{"add a rule", Filter, func(*testing.T, *Gate) []netlink.Message {
+		return []netlink.Message{onChain(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, "gate", acceptAll)}
+	}, ErrChanged},
+	{"replace a rule", Filter, func(t *testing.T, g *Gate) []netlink.Message {
+		return []netlink.Message{onChain(unix.NFT_MSG_NEWRULE, netlink.Replace, "gate", func(a *attributes) {
+			a.uint64(unix.NFTA_RULE_HANDLE, handleOf(t, g, "rule of chain", "gate"))
+			acceptAll(a)
+		})}
+	}, ErrChanged},
+	{"change a policy", Filter, func(*testing.T, *Gate) []netlink.Message {
+		return []netlink.Message{onChain(unix.NFT_MSG_NEWCHAIN, 0, "in", func(a *attributes) {
+			a.uint32(unix.NFTA_CHAIN_POLICY, uint32(expr.VerdictDrop))
+		})}
+	}, ErrChanged},
+	{"add a chain", Filter, func(*testing.T, *Gate) []netlink.Message {
+		return []netlink.Message{onChain(unix.NFT_MSG_NEWCHAIN, netlink.Create, "extra", nil)}
+	}, ErrChanged},
+	{"make the table dormant", Filter, func(*testing.T, *Gate) []netlink.Message {
+		return []netlink.Message{named(unix.NFT_MSG_NEWTABLE, 0, Table, func(a *attributes) {
+			a.uint32(unix.NFTA_TABLE_FLAGS, unix.NFT_TABLE_F_DORMANT)
+		})}
+	}, ErrChanged},
+	{"build the same again", Filter, func(t *testing.T, g *Gate) []netlink.Message {
+		batch, err := g.ruleset.messages(tableMessages(nil, Table), Table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return batch
+	}, ErrChanged},
+	{"add and remove members, and another table", Filter, func(*testing.T, *Gate) []netlink.Message {
+		return slices.Concat(
+			memberMessages(nil, unix.NFT_MSG_NEWSETELEM, Table, []member{{allow4, strange4, time.Hour, time.Hour}}),
+			memberMessages(nil, unix.NFT_MSG_DELSETELEM, Table, []member{{allow4, member4, 0, 0}}),
+			tableMessages(nil, "another"),
+		)
+	}, nil},
+}
+
 func TestCheckFindsDamage(t *testing.T) {
-	tests := []struct {
-		name   string
-		mode   Mode
-		damage func(g *Gate) []netlink.Message
-		want   error
-	}{
-		{"flush ruleset", Filter, func(*Gate) []netlink.Message {
-			return []netlink.Message{flushRuleset()}
-		}, ErrTableGone},
-		{"delete table", Filter, func(*Gate) []netlink.Message {
-			return []netlink.Message{named(unix.NFT_MSG_DELTABLE, 0, Table, nil)}
-		}, ErrTableGone},
-		{"delete table in observe", Observe, func(*Gate) []netlink.Message {
-			return []netlink.Message{named(unix.NFT_MSG_DELTABLE, 0, Table, nil)}
-		}, ErrTableGone},
-		{"delete a set", Observe, func(*Gate) []netlink.Message {
-			return []netlink.Message{named(unix.NFT_MSG_DELSET, 0, Table, func(a *attributes) { a.string(unix.NFTA_SET_NAME, allow6) })}
-		}, ErrChanged},
-		{"delete the first rule", Filter, func(g *Gate) []netlink.Message {
-			return []netlink.Message{onChain(unix.NFT_MSG_DELRULE, 0, "gate", func(a *attributes) {
-				a.uint64(unix.NFTA_RULE_HANDLE, handleOf(t, g, "rule of chain", "gate"))
-			})}
-		}, ErrChanged},
-		{"flush a chain", Filter, func(*Gate) []netlink.Message {
-			return []netlink.Message{onChain(unix.NFT_MSG_DELRULE, 0, "gate", nil)}
-		}, ErrChanged},
-		{"delete a chain", Filter, func(*Gate) []netlink.Message {
-			return []netlink.Message{
-				onChain(unix.NFT_MSG_DELRULE, 0, "pre", nil),
-				onChain(unix.NFT_MSG_DELCHAIN, 0, "pre", nil),
-			}
-		}, ErrChanged},
-		{"insert a rule", Filter, func(*Gate) []netlink.Message {
-			return []netlink.Message{onChain(unix.NFT_MSG_NEWRULE, netlink.Create, "gate", acceptAll)}
-		}, ErrChanged},
-		{"add a rule", Filter, func(*Gate) []netlink.Message {
-			return []netlink.Message{onChain(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, "gate", acceptAll)}
-		}, ErrChanged},
-		{"replace a rule", Filter, func(g *Gate) []netlink.Message {
-			return []netlink.Message{onChain(unix.NFT_MSG_NEWRULE, netlink.Replace, "gate", func(a *attributes) {
-				a.uint64(unix.NFTA_RULE_HANDLE, handleOf(t, g, "rule of chain", "gate"))
-				acceptAll(a)
-			})}
-		}, ErrChanged},
-		{"change a policy", Filter, func(*Gate) []netlink.Message {
-			return []netlink.Message{onChain(unix.NFT_MSG_NEWCHAIN, 0, "in", func(a *attributes) {
-				a.uint32(unix.NFTA_CHAIN_POLICY, uint32(expr.VerdictDrop))
-			})}
-		}, ErrChanged},
-		{"add a chain", Filter, func(*Gate) []netlink.Message {
-			return []netlink.Message{onChain(unix.NFT_MSG_NEWCHAIN, netlink.Create, "extra", nil)}
-		}, ErrChanged},
-		{"make the table dormant", Filter, func(*Gate) []netlink.Message {
-			return []netlink.Message{named(unix.NFT_MSG_NEWTABLE, 0, Table, func(a *attributes) {
-				a.uint32(unix.NFTA_TABLE_FLAGS, unix.NFT_TABLE_F_DORMANT)
-			})}
-		}, ErrChanged},
-		{"build the same again", Filter, func(g *Gate) []netlink.Message {
-			batch, err := g.ruleset.messages(tableMessages(nil, Table), Table)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return batch
-		}, ErrChanged},
-		{"add and remove members, and another table", Filter, func(*Gate) []netlink.Message {
-			return slices.Concat(
-				memberMessages(nil, unix.NFT_MSG_NEWSETELEM, Table, []member{{allow4, strange4, time.Hour, time.Hour}}),
-				memberMessages(nil, unix.NFT_MSG_DELSETELEM, Table, []member{{allow4, member4, 0, 0}}),
-				tableMessages(nil, "another"),
-			)
-		}, nil},
-	}
-	for _, tt := range tests {
+	for _, tt := range damages {
 		t.Run(tt.name, func(t *testing.T) {
 			ns := bpftest.Namespace(t)
 			cfg := filter(ns)
@@ -146,7 +148,7 @@ func TestCheckFindsDamage(t *testing.T) {
 			if err := g.Check(); err != nil {
 				t.Errorf("as it was built: %v", err)
 			}
-			commit(t, another(t, ns), tt.damage(g)...)
+			commit(t, another(t, ns), tt.damage(t, g)...)
 			err := g.Check()
 			if !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
 				t.Errorf("got %v, want %v", err, tt.want)

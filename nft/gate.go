@@ -64,8 +64,8 @@ func (g *Gate) RenewsInPlace() bool { return g.updates }
 // ErrElement, and the gate is built, as it matters more than one member.
 // Elements that have run out are left out without an error.
 //
-// All of want is one datagram, of 70 MB for a full set of MaxElements IPv6
-// members.
+// All of want is one datagram: 55 MB for MaxElements IPv6 members, more than
+// which no set takes (ErrFull).
 func (g *Gate) Rebuild(want []Element) error {
 	left := make([]Element, 0, len(want))
 	for _, e := range want {

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -169,4 +170,23 @@ func rebuild(t testing.TB, g *Gate, want ...Element) {
 	if err := g.Rebuild(want); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// skipBefore skips the test on kernels older than major.minor, and fails it on
+// others: there, what is missing is missing for another reason.
+func skipBefore(t *testing.T, major, minor int, what string) {
+	t.Helper()
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	var x, y int
+	release := unix.ByteSliceToString(name.Release[:])
+	if _, err := fmt.Sscanf(release, "%d.%d", &x, &y); err != nil {
+		t.Fatalf("kernel release %q: %v", release, err)
+	}
+	if x > major || x == major && y >= minor {
+		t.Fatalf("Linux %s lacks %s", release, what)
+	}
+	t.Skipf("needs Linux %d.%d for %s", major, minor, what)
 }
