@@ -47,7 +47,7 @@ func TestFeatureErrors(t *testing.T) {
 func TestOpenNetns(t *testing.T) {
 	for _, path := range []string{"/proc/self/ns/nothing", "/proc/self/ns/mnt", "/proc/self/status", "/proc/self/fd"} {
 		if ns, err := bpf.OpenNetns(path); err == nil {
-			closing(t, ns)
+			bpftest.Close(t, ns)
 			t.Errorf("%s opened as a network namespace", path)
 		}
 	}
@@ -55,7 +55,7 @@ func TestOpenNetns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closing(t, ns)
+	defer bpftest.Close(t, ns)
 	want, err := os.Readlink(bpf.OwnNetns)
 	if got := fmt.Sprintf("net:[%d]", ns.ID()); err != nil || got != want {
 		t.Errorf("namespace is %s, want %s (%v)", got, want, err)
@@ -74,7 +74,7 @@ func TestLoadRefuses(t *testing.T) {
 		{"too many owners", bpf.Options{Owners: make1025()}},
 	} {
 		if tap, err := bpf.Load(test.o); err == nil {
-			closing(t, tap)
+			bpftest.Close(t, tap)
 			t.Errorf("%s: loaded", test.name)
 		}
 	}

@@ -40,49 +40,30 @@ func wantUnbelieved(t *testing.T, tap *bpf.Tap, reason bpf.Reason) bpf.Record {
 // login plays a login that looks well.
 func login(t testing.TB, client, server net.Conn) {
 	t.Helper()
-	send(t, server, client, "+OK ready\r\n")
-	send(t, client, server, "USER alice\r\nPASS x\r\n")
-	send(t, server, client, "+OK\r\n+OK logged in\r\n")
+	bpftest.Send(t, server, client, "+OK ready\r\n")
+	bpftest.Send(t, client, server, "USER alice\r\nPASS x\r\n")
+	bpftest.Send(t, server, client, "+OK\r\n+OK logged in\r\n")
 }
 
 func TestListenerInForeignNamespace(t *testing.T) {
 	ours, theirs := bpftest.Namespace(t), bpftest.Namespace(t)
 	tap := load(t, ours)
-	listen(t, ours, addr)
-	l := listen(t, theirs, addr) // the very same address and port
-	client := dial(t, theirs, addr)
-	login(t, client, accept(t, l))
+	bpftest.Listen(t, ours, "tcp", addr)
+	l := bpftest.Listen(t, theirs, "tcp", addr) // the very same address and port
+	client := bpftest.Dial(t, theirs, addr)
+	login(t, client, bpftest.Accept(t, l))
 	opened := wantUnbelieved(t, tap, bpf.ForeignNetns)
 	if want := held(t, theirs).ID(); opened.Netns != want {
 		t.Errorf("namespace is %d, want %d", opened.Netns, want)
 	}
 }
 
-// as runs fn on a thread of ns with the file system uid of somebody else, who
-// then owns the sockets that fn makes.
-func as(t testing.TB, ns *netns.Namespace, uid int, fn func() error) {
-	t.Helper()
-	bpftest.Do(t, ns, func() error {
-		if err := unix.Setfsuid(uid); err != nil {
-			return err
-		}
-		return fn()
-	})
-}
-
 func TestListenerOfUnprivilegedUser(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	tap := load(t, ns)
-	var l net.Listener
-	as(t, ns, nobody, func() (err error) {
-		var lc net.ListenConfig
-		lc.SetMultipathTCP(false)
-		l, err = lc.Listen(context.Background(), "tcp", addr)
-		return err
-	})
-	defer l.Close()
-	client := dial(t, ns, addr)
-	login(t, client, accept(t, l)) // root accepts
+	l := bpftest.ListenAs(t, ns, nobody, "tcp", addr)
+	client := bpftest.Dial(t, ns, addr)
+	login(t, client, bpftest.Accept(t, l)) // root accepts
 	if opened := wantUnbelieved(t, tap, bpf.ForeignOwner); opened.UID != nobody {
 		t.Errorf("owner is %d, want %d", opened.UID, nobody)
 	}
@@ -91,8 +72,8 @@ func TestListenerOfUnprivilegedUser(t *testing.T) {
 	if err := tap.SetOwners([]uint32{nobody}); err != nil {
 		t.Fatal(err)
 	}
-	client = dial(t, ns, addr)
-	login(t, client, accept(t, l))
+	client = bpftest.Dial(t, ns, addr)
+	login(t, client, bpftest.Accept(t, l))
 	if got := rest(t, tap); len(got) == 0 || got[0].Reason != bpf.None || got[0].UID != nobody {
 		t.Errorf("records are %+v, want a trusted connection of uid %d", got, nobody)
 	}
@@ -103,10 +84,10 @@ func TestListenerOfUnprivilegedUser(t *testing.T) {
 func TestUnprivilegedAcceptor(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	tap := load(t, ns)
-	l := listen(t, ns, addr)
-	client := dial(t, ns, addr)
+	l := bpftest.Listen(t, ns, "tcp", addr)
+	client := bpftest.Dial(t, ns, addr)
 	var server net.Conn
-	as(t, ns, nobody, func() (err error) {
+	bpftest.As(t, ns, nobody, func() (err error) {
 		server, err = l.Accept()
 		return err
 	})
@@ -120,13 +101,13 @@ func TestUnprivilegedAcceptor(t *testing.T) {
 
 func TestOpenBeforeTheLoad(t *testing.T) {
 	ns := bpftest.Namespace(t)
-	l := listen(t, ns, addr)
-	client := dial(t, ns, addr)
-	server := accept(t, l)
+	l := bpftest.Listen(t, ns, "tcp", addr)
+	client := bpftest.Dial(t, ns, addr)
+	server := bpftest.Accept(t, l)
 	tap := load(t, ns)
 	login(t, client, server)
-	closing(t, client)
-	closing(t, server)
+	bpftest.Close(t, client)
+	bpftest.Close(t, server)
 	if got := rest(t, tap); len(got) != 0 {
 		t.Errorf("records are %+v, want none", got)
 	}
@@ -157,7 +138,7 @@ func TestMultipath(t *testing.T) {
 	}
 	defer l.Close()
 	defer client.Close()
-	server := accept(t, l)
+	server := bpftest.Accept(t, l)
 	if multipath, err := client.(*net.TCPConn).MultipathTCP(); err != nil || !multipath {
 		t.Fatalf("the connection is not Multipath TCP: %v", err)
 	}
@@ -194,7 +175,7 @@ func TestFastOpen(t *testing.T) {
 	})
 	defer l.Close()
 	defer unix.Close(client)
-	server := accept(t, l)
+	server := bpftest.Accept(t, l)
 	got := make([]byte, len(data))
 	if _, err := server.Read(got); err != nil || string(got) != data {
 		t.Fatalf("server read %q, %v", got, err)
@@ -213,11 +194,11 @@ func TestSpoofedFrames(t *testing.T) {
 		t.Fatal(err)
 	}
 	tap := load(t, host)
-	l := listen(t, host, "192.0.2.1:61143")
-	client := dial(t, outside, "192.0.2.1:61143")
-	server := accept(t, l)
-	send(t, server, client, "+OK ready\r\n")
-	send(t, client, server, "USER alice\r\nPASS guess\r\n")
+	l := bpftest.Listen(t, host, "tcp", "192.0.2.1:61143")
+	client := bpftest.Dial(t, outside, "192.0.2.1:61143")
+	server := bpftest.Accept(t, l)
+	bpftest.Send(t, server, client, "+OK ready\r\n")
+	bpftest.Send(t, client, server, "USER alice\r\nPASS guess\r\n")
 
 	from := netip.AddrPortFrom(serverIP, port)
 	to := client.LocalAddr().(*net.TCPAddr).AddrPort()
@@ -243,7 +224,7 @@ func TestSpoofedFrames(t *testing.T) {
 		}
 		return nil
 	})
-	send(t, server, client, "-ERR no\r\n")
+	bpftest.Send(t, server, client, "-ERR no\r\n")
 	got = append(got, collect(t, tap, func(s seen) bool { return s.payload == "-ERR no\r\n" })...)
 	arrived := false
 	for _, r := range got {

@@ -168,17 +168,17 @@ func TestWake(t *testing.T) {
 func TestNewPorts(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	tap := load(t, ns, func(o *bpf.Options) { o.Ports = nil })
-	l := listen(t, ns, addr)
-	before := dial(t, ns, addr)
-	login(t, before, accept(t, l))
+	l := bpftest.Listen(t, ns, "tcp", addr)
+	before := bpftest.Dial(t, ns, addr)
+	login(t, before, bpftest.Accept(t, l))
 	if got := rest(t, tap); len(got) != 0 {
 		t.Errorf("no port is watched, records are %+v", got)
 	}
 	if err := tap.SetPorts([]uint16{1, port, 65535}); err != nil {
 		t.Fatal(err)
 	}
-	after := dial(t, ns, addr)
-	login(t, after, accept(t, l))
+	after := bpftest.Dial(t, ns, addr)
+	login(t, after, bpftest.Accept(t, l))
 	if got := rest(t, tap); len(got) == 0 || got[0].Kind != bpf.Opened {
 		t.Errorf("records are %+v, want an Opened first", got)
 	}
@@ -198,8 +198,8 @@ func TestNewNamespaces(t *testing.T) {
 		if test.ns == 2 {
 			ns = second
 		}
-		l := listen(t, ns, addr)
-		login(t, dial(t, ns, addr), accept(t, l))
+		l := bpftest.Listen(t, ns, "tcp", addr)
+		login(t, bpftest.Dial(t, ns, addr), bpftest.Accept(t, l))
 		if got := rest(t, tap); len(got) == 0 || got[0].Reason != test.want {
 			t.Errorf("namespace %d: records are %+v, want reason %q", test.ns, got, test.want)
 		}
@@ -214,8 +214,8 @@ func TestSynCookies(t *testing.T) {
 	bpftest.Do(t, ns, func() error {
 		return os.WriteFile("/proc/sys/net/ipv4/tcp_syncookies", []byte("2"), 0)
 	})
-	l := listen(t, ns, addr)
-	login(t, dial(t, ns, addr), accept(t, l))
+	l := bpftest.Listen(t, ns, "tcp", addr)
+	login(t, bpftest.Dial(t, ns, addr), bpftest.Accept(t, l))
 	got := rest(t, tap)
 	if len(got) == 0 || got[0].Reason != bpf.None {
 		t.Fatalf("records are %+v, want a trusted connection", got)

@@ -19,7 +19,7 @@ func TestOrderUnderLoad(t *testing.T) {
 	const workers, each = 8, 150
 	ns := bpftest.Namespace(t)
 	tap := load(t, ns)
-	l := listen(t, ns, addr)
+	l := bpftest.Listen(t, ns, "tcp", addr)
 
 	var wg sync.WaitGroup
 	failed := make(chan error, 2*workers)
@@ -149,16 +149,16 @@ func serve(c net.Conn) {
 func TestLostEndsTheRecording(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	tap := load(t, ns)
-	l := listen(t, ns, addr)
-	client := dial(t, ns, addr)
-	server := accept(t, l)
+	l := bpftest.Listen(t, ns, "tcp", addr)
+	client := bpftest.Dial(t, ns, addr)
+	server := bpftest.Accept(t, l)
 	line := string(make([]byte, 1000))
 	for range 9 {
-		send(t, client, server, line)
+		bpftest.Send(t, client, server, line)
 	}
-	send(t, server, client, "+OK logged in\r\n")
-	closing(t, client)
-	closing(t, server)
+	bpftest.Send(t, server, client, "+OK logged in\r\n")
+	bpftest.Close(t, client)
+	bpftest.Close(t, server)
 	got := collect(t, tap, kind(bpf.Closed))
 	var lost int
 	for i, r := range got {
@@ -181,10 +181,10 @@ func TestLostEndsTheRecording(t *testing.T) {
 func TestBigAnswer(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	tap := load(t, ns)
-	l := listen(t, ns, addr)
-	client := dial(t, ns, addr)
-	server := accept(t, l)
-	send(t, server, client, string(make([]byte, 40000)))
+	l := bpftest.Listen(t, ns, "tcp", addr)
+	client := bpftest.Dial(t, ns, addr)
+	server := bpftest.Accept(t, l)
+	bpftest.Send(t, server, client, string(make([]byte, 40000)))
 	var whole, cut int
 	for _, r := range rest(t, tap) {
 		if r.Kind != bpf.Packet || !r.Egress {

@@ -341,6 +341,7 @@ func BenchmarkPrograms(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.ReportMetric(float64(took.Nanoseconds()), "ns/packet")
+		b.ReportMetric(0, "ns/op") // each run of the function is a million packets
 	}
 	b.Run("other port", func(b *testing.B) {
 		if err := t.SetPorts(nil); err != nil {

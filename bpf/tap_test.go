@@ -1,10 +1,8 @@
 package bpf_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -26,15 +24,8 @@ func held(t testing.TB, ns *netns.Namespace) *bpf.Netns {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { closing(t, h) })
+	t.Cleanup(func() { bpftest.Close(t, h) })
 	return h
-}
-
-func closing(t testing.TB, c io.Closer) {
-	t.Helper()
-	if err := c.Close(); err != nil {
-		t.Errorf("close %T: %v", c, err)
-	}
 }
 
 // load attaches a tap that trusts ns and root's listeners on port.
@@ -49,61 +40,8 @@ func load(t testing.TB, ns *netns.Namespace, change ...func(*bpf.Options)) *bpf.
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { closing(t, tap) })
+	t.Cleanup(func() { bpftest.Close(t, tap) })
 	return tap
-}
-
-// listen listens in ns on an address such as "127.0.0.1:61143". Go's default
-// would be Multipath TCP.
-func listen(t testing.TB, ns *netns.Namespace, addr string) net.Listener {
-	t.Helper()
-	var l net.Listener
-	bpftest.Do(t, ns, func() (err error) {
-		var lc net.ListenConfig
-		lc.SetMultipathTCP(false)
-		l, err = lc.Listen(context.Background(), "tcp", addr)
-		return err
-	})
-	t.Cleanup(func() { _ = l.Close() })
-	return l
-}
-
-func dial(t testing.TB, ns *netns.Namespace, addr string) net.Conn {
-	t.Helper()
-	var c net.Conn
-	bpftest.Do(t, ns, func() (err error) {
-		d := net.Dialer{Timeout: 5 * time.Second}
-		d.SetMultipathTCP(false)
-		c, err = d.Dial("tcp", addr)
-		return err
-	})
-	t.Cleanup(func() { _ = c.Close() })
-	return c
-}
-
-func accept(t testing.TB, l net.Listener) net.Conn {
-	t.Helper()
-	c, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	return c
-}
-
-// send writes s at one end and waits until it has come out at the other.
-func send(t testing.TB, from, to net.Conn, s string) {
-	t.Helper()
-	if _, err := io.WriteString(from, s); err != nil {
-		t.Fatal(err)
-	}
-	got := make([]byte, len(s))
-	if _, err := io.ReadFull(to, got); err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != s {
-		t.Fatalf("received %q, want %q", got, s)
-	}
 }
 
 // seen is a Record without its buffer.
@@ -192,15 +130,15 @@ func TestLoginDialogue(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			ns := bpftest.Namespace(t)
 			tap := load(t, ns)
-			l := listen(t, ns, test.listen)
-			client := dial(t, ns, test.dial)
-			server := accept(t, l)
+			l := bpftest.Listen(t, ns, "tcp", test.listen)
+			client := bpftest.Dial(t, ns, test.dial)
+			server := bpftest.Accept(t, l)
 
-			send(t, server, client, "+OK ready\r\n")
-			send(t, client, server, "USER alice\r\n")
-			send(t, server, client, "+OK\r\n")
-			send(t, client, server, "PASS secret\r\n")
-			send(t, server, client, "+OK logged in\r\n")
+			bpftest.Send(t, server, client, "+OK ready\r\n")
+			bpftest.Send(t, client, server, "USER alice\r\n")
+			bpftest.Send(t, server, client, "+OK\r\n")
+			bpftest.Send(t, client, server, "PASS secret\r\n")
+			bpftest.Send(t, server, client, "+OK logged in\r\n")
 			got := collect(t, tap, func(s seen) bool { return s.payload == "+OK logged in\r\n" })
 
 			opened := got[0]
@@ -230,8 +168,8 @@ func TestLoginDialogue(t *testing.T) {
 				t.Fatal(err)
 			}
 			rest(t, tap) // the last acknowledgement
-			send(t, client, server, "STAT\r\n")
-			send(t, server, client, "+OK 0 0\r\n")
+			bpftest.Send(t, client, server, "STAT\r\n")
+			bpftest.Send(t, server, client, "+OK 0 0\r\n")
 			if more := rest(t, tap); len(more) != 0 {
 				t.Errorf("after SetDone: %v, want nothing", more)
 			}
@@ -239,8 +177,8 @@ func TestLoginDialogue(t *testing.T) {
 				t.Errorf("Has is %v, %v before the close", ok, err)
 			}
 
-			closing(t, client)
-			closing(t, server)
+			bpftest.Close(t, client)
+			bpftest.Close(t, server)
 			end := collect(t, tap, kind(bpf.Closed))
 			if len(end) != 1 || end[0].Cookie != opened.Cookie {
 				t.Errorf("at the end: %+v, want one Closed", end)

@@ -348,8 +348,9 @@ static __always_inline void opened(struct bpf_sock_ops *ops)
 	/* The greeting follows and wakes the reader. */
 	bpf_ringbuf_submit(ev, BPF_RB_NO_WAKEUP);
 	COUNT(opened, 1);
+	/* User space may have seen it already, and be done with it. */
 	flow = bpf_map_lookup_elem(&flows, &cookie);
-	if (flow)
+	if (flow && flow->state == OPENING)
 		flow->state = READING;
 }
 

@@ -151,12 +151,13 @@ static __always_inline int watched(__u32 port)
 	return watched_ports[(port >> 6) & 1023] >> (port & 63) & 1;
 }
 
+/* Atomic, because a program can be interrupted by another of its CPU. */
 #define COUNT(field, n)                                                        \
 	do {                                                                   \
 		__u32 zero = 0;                                                \
 		struct counters *all = bpf_map_lookup_elem(&counters, &zero);  \
 		if (all)                                                       \
-			all->field += (n);                                     \
+			__sync_fetch_and_add(&all->field, (n));                \
 	} while (0)
 
 #endif

@@ -1,7 +1,6 @@
 package sockdiag
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"relaygate/authz"
 	"relaygate/bpf"
@@ -37,22 +34,6 @@ func held(t *testing.T, ns *netns.Namespace) *bpf.Netns {
 		}
 	})
 	return h
-}
-
-func listen(t *testing.T, ns *netns.Namespace, network, addr string, uid int) net.Listener {
-	t.Helper()
-	var l net.Listener
-	bpftest.Do(t, ns, func() (err error) {
-		if err := unix.Setfsuid(uid); err != nil {
-			return err
-		}
-		var lc net.ListenConfig
-		lc.SetMultipathTCP(false)
-		l, err = lc.Listen(context.Background(), network, addr)
-		return err
-	})
-	t.Cleanup(func() { _ = l.Close() })
-	return l
 }
 
 func open(t *testing.T, o Options) *Tables {
@@ -87,7 +68,7 @@ func TestKernelListeners(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(test.network, " ", test.listen, " ", test.uid), func(t *testing.T) {
 			ns := bpftest.Namespace(t)
-			listen(t, ns, test.network, test.listen, test.uid)
+			bpftest.ListenAs(t, ns, test.uid, test.network, test.listen)
 			h := held(t, ns)
 			tables := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{h}})
 			ok, reason := tables.Check(netip.MustParseAddrPort(test.server), h.ID())
@@ -103,7 +84,7 @@ func TestKernelListeners(t *testing.T) {
 
 func TestKernelForwarder(t *testing.T) {
 	ns := bpftest.Namespace(t)
-	listen(t, ns, "tcp4", "127.0.0.1:61144", 0)
+	bpftest.Listen(t, ns, "tcp4", "127.0.0.1:61144")
 	old, err := os.ReadFile("/proc/self/comm")
 	if err != nil {
 		t.Fatal(err)
@@ -139,18 +120,10 @@ func TestKernelEstablished(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ns, other := bpftest.Namespace(t), bpftest.Namespace(t)
-			l := listen(t, ns, test.network, test.listen, 0)
-			var client net.Conn
-			bpftest.Do(t, ns, func() (err error) {
-				client, err = net.DialTimeout("tcp", test.dial, 5*time.Second)
-				return err
-			})
-			defer client.Close()
+			l := bpftest.Listen(t, ns, test.network, test.listen)
+			client := bpftest.Dial(t, ns, test.dial)
 			var server net.Conn
-			bpftest.Do(t, ns, func() (err error) {
-				if err := unix.Setfsuid(nobody); err != nil {
-					return err
-				}
+			bpftest.As(t, ns, nobody, func() (err error) {
 				server, err = l.Accept()
 				return err
 			})
