@@ -6,7 +6,10 @@ import (
 	"relaygate/authz/line"
 )
 
-const reasonControl = "control character in a client line"
+const (
+	reasonControl  = "control character in a client line"
+	reasonEightBit = "eight-bit octets outside of a login"
+)
 
 // readClient takes what the server's kernel acknowledged.
 func (d *Dialogue) readClient(b []byte) {
@@ -120,18 +123,17 @@ func (d *Dialogue) classify(c *command, l line.Line) string {
 		return reasonControl
 	case long && c.verb != login && c.verb != authenticate:
 		return "over-long command line"
-	case l.Eight && c.verb != login:
-		return "eight-bit octets outside of a login"
+	case l.Eight && c.verb == authenticate, l.Eight && c.verb != login && line.Splits(l.Text):
+		return reasonEightBit
 	}
-	if long || l.Eight || l.Tab {
-		c.odd, c.alone = true, true
-	}
+	c.odd = long || l.Tab || l.Eight && c.verb == login
+	c.alone = c.alone || c.odd || l.Eight
 	if d.inStep {
 		d.bareLF = l.BareLF
 		return ""
 	}
 	switch {
-	case c.odd:
+	case c.odd || l.Eight:
 		return "a line in a pipeline that servers may cut differently"
 	case c.alone:
 		return "a command in a pipeline that cannot be pipelined"
@@ -148,8 +150,11 @@ func (d *Dialogue) text(l line.Line, arguments []byte) {
 	c := d.present()
 	if d.phase == atText {
 		switch {
-		case (l.Tab || l.Eight) && c.verb != login:
-			d.taint("text behind a literal that servers may cut differently")
+		case l.Tab && c.verb != login:
+			d.taint(reasonControl)
+			return
+		case l.Eight && c.verb != login:
+			d.taint(reasonEightBit)
 			return
 		case l.Tab || l.Eight || len(l.Text)+len("\r\n") > maxLine:
 			c.odd, c.alone = true, true

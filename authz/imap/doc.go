@@ -1,2 +1,75 @@
-// Package imap reads one IMAP connection.
+// Package imap reads one IMAP connection (RFC 9051, RFC 3501) and says which
+// login the server accepted.
+//
+// A tagged answer names its command by a tag that the client chose. A stranger
+// chooses tags and octets so that the server's honest answer to one command
+// reads like the answer to another: he hides a LOGIN in a literal that the
+// server takes as text, or lets the server run as a command what a reader takes
+// as a literal. Servers differ in what they take for a literal, a tag, a line.
+// So the package does not ask how the server reads the octets: it believes only
+// where all servers must read the same.
+//
+// # What is given
+//
+// Chunks come in the order of the server's kernel: client octets when they were
+// acknowledged, and before the server octets of the segment that acknowledged
+// them. An answer that is delivered before a line was, was written by a server
+// that had not seen that line.
+//
+// # In step
+//
+// The server owes nothing if every earlier command was complete and has had its
+// tagged answer, and no further server line has begun. A command that begins
+// then is in step. While nothing is released behind it, the next tagged answer
+// is the answer to it: there is nothing else to answer. It must still bear the
+// tag, which may have been used before. Hence in step
+//
+//   - a bare LF is believed to end a line once the answer came: a server that
+//     waits for CRLF does not answer;
+//   - a synchronising literal is a literal if the server sends its "+" before
+//     the first octet is released; if it refuses the command instead, the next
+//     line is a command;
+//   - LOGIN may be over-long, hold eight-bit octets or TAB, and literals that
+//     the server was not asked for ("{5+}", RFC 7888). Some server may cut such
+//     a command in several. Its first answer is then that to the first part,
+//     which begins with the tag and LOGIN: if that is OK, somebody is logged
+//     in. Anything else ends the belief, because answers to the other parts may
+//     come late. Such a command is called odd;
+//   - unknown commands are understood if refused.
+//
+// Nothing may be released behind an odd command, an unknown one, one with a
+// literal, STARTTLS, or a SASL exchange, before its answer came.
+//
+// # Pipelines
+//
+// A command that is released while another answer, or the greeting, is
+// outstanding stands in a pipeline. There only plain lines with known commands
+// are allowed: a legal tag, printable ASCII, at most 1000 octets, closed quoted
+// strings, no brace outside of them, ended by CRLF. (Or the last ones, or all,
+// by LF: a server that waits for CRLF then answers none of those, while a CRLF
+// behind them would glue them together.) Every server cuts such lines alike.
+// Answers must come in the order of the commands and bear their tags.
+//
+// LOGIN or AUTHENTICATE with an initial response is then believed at its own
+// tagged OK, if no other command since the server last owed nothing has its
+// tag: only one line begins with that tag. If the tag is used twice, order and
+// number must tell, as in POP3: it is believed when every command released so
+// far was answered. Had a line been dropped, an answer would be missing for
+// good.
+//
+// # What taints
+//
+// A tagged answer with another tag than that of the oldest open command (nginx
+// answers without a tag), an answer that began before its command ended, "* BAD"
+// (the server could not make out a command), PREAUTH, OK after BYE, OK to an
+// unknown or mode-changing command, a literal from the server, which could hold
+// lines that look like answers; lines without a legal tag, blank lines (nginx
+// answers them with the previous tag); controls in lines, quoted strings and
+// literals (servers exist that repeat a literal in their refusal, line breaks
+// included); every brace that some server takes for a literal and another does
+// not ("{+5}", "~{5}", "{05}", "{5-}", a brace in an unclosed quoted string); a
+// bound that was hit.
+//
+// STARTTLS that is accepted with nothing behind it, and TLS from the first
+// octet, end the reading as encrypted.
 package imap

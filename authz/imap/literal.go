@@ -47,7 +47,7 @@ func (d *Dialogue) octets(b []byte) (rest []byte) {
 		}
 		if o >= 0x80 {
 			if c.verb != login {
-				d.taint("eight-bit octets outside of a login")
+				d.taint(reasonEightBit)
 				return nil
 			}
 			c.odd = c.odd || !d.literal.sync

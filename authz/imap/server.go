@@ -193,7 +193,11 @@ func (d *Dialogue) loggedIn(c *command, r response) {
 func (d *Dialogue) login(c *command) (l authz.Login, ok bool) {
 	switch c.verb {
 	case login:
-		return authz.Login{Mechanism: "LOGIN", User: c.user}, true
+		user := c.user
+		if d.phase == atLiteral && d.arguments.count > 0 {
+			user = string(d.arguments.user)
+		}
+		return authz.Login{Mechanism: "LOGIN", User: user}, true
 	case authenticate:
 		id := d.exchange.Identity()
 		return authz.Login{

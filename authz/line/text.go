@@ -24,16 +24,6 @@ func Splits(text []byte) bool {
 		bytes.Contains(text, []byte("\u2028")) || bytes.Contains(text, []byte("\u2029"))
 }
 
-// HasControl reports whether the text holds a control character (C0 or DEL).
-func HasControl(text []byte) bool {
-	for _, c := range text {
-		if c < ' ' || c == 0x7f {
-			return true
-		}
-	}
-	return false
-}
-
 // Answer makes Login.Answer out of a server's status line. Of a refusal it
 // keeps the status word and the bracketed response code (RFC 2449 §8, RFC 9051
 // §7.1) only: servers exist that repeat what the client sent in the text.

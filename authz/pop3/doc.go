@@ -1,2 +1,73 @@
-// Package pop3 reads one POP3 connection.
+// Package pop3 reads one POP3 connection (RFC 1939, RFC 2449, RFC 5034) and
+// says which login the server accepted.
+//
+// POP3 answers carry no name of their command. All that ties "+OK" to PASS is
+// order and number. The client is a stranger who may send any octets, and
+// servers differ in where they cut a line. So the package does not ask how the
+// server reads a line: it believes only where all servers must read the same.
+//
+// # What is given
+//
+// Chunks come in the order of the server's kernel: client octets when they were
+// acknowledged, and before the server octets of the segment that acknowledged
+// them. An answer that is delivered before a line was, was written by a server
+// that had not seen that line.
+//
+// # In step
+//
+// The server owes nothing if every earlier line of the client was complete and
+// has had its complete answer, and no further answer has begun. A command that
+// begins then is in step. While nothing is released behind it, the next answer
+// is the answer to it: there is nothing else to answer. Hence in step
+//
+//   - a bare LF is believed to end a line once the answer came: a server that
+//     waits for CRLF does not answer;
+//   - PASS, APOP and AUTH may be longer than 255 octets and hold eight-bit
+//     octets. Some server may cut such a line in two. Its first answer is then
+//     that to the first part, which begins with the command: if that is
+//     positive, somebody is logged in. If it is negative, an answer to the
+//     second part may come late and be taken for that to a later command:
+//     belief ends. Such a line is called odd;
+//   - USER may hold eight-bit octets, but nothing that any text library takes
+//     for a line end, because its positive answer is not yet a login;
+//   - unknown commands are understood if refused.
+//
+// Nothing may be released behind an odd line, an unknown command, STLS, or a
+// SASL exchange, before its answer came.
+//
+// # Pipelines
+//
+// A command that is released while another answer, or the greeting, is
+// outstanding stands in a pipeline. There only plain lines of the table of
+// commands are allowed: printable ASCII, at most 255 octets, ended by CRLF. (Or
+// the last ones, or all, by LF: a server that waits for CRLF then answers none
+// of those, while a CRLF behind them would make it answer all of them at once.)
+// Every server cuts such lines alike and answers each once, or it drops input.
+// What it drops is a suffix of what it has received so far.
+//
+// A positive answer in the place of PASS, APOP or AUTH is therefore believed
+//
+//   - when the window closes: every command was answered in the shape of its
+//     positive or negative answer. Had any line been dropped, an answer would be
+//     missing, and as nothing but a further line makes a further answer, the
+//     number stays wrong for good;
+//   - or at once, if each command behind it needs an open maildrop (STAT, LIST,
+//     UIDL, RETR, TOP, DELE, LAST), so that its positive answer would prove a
+//     login just as well, or is QUIT in the same chunk: a server that dropped
+//     PASS dropped QUIT with it. Some servers lose what was pipelined behind a
+//     login, so that the window never closes.
+//
+// # What taints
+//
+// An answer to no command, an answer that began before its command ended, an
+// answer that is neither "+OK" nor "-ERR" nor an invited "+", a positive answer
+// of the wrong shape (STAT), to an empty or unknown command, to a cancelled or
+// unfinished SASL exchange, to PASS without an accepted USER, to APOP without a
+// time stamp in the greeting, to XCLIENT (the peer is then a proxy, and its
+// address not the client's); NUL, TAB, a bare CR and other controls in a client
+// line (Courier glues a line with NUL to the next, so that two lines get one
+// answer); over-long lines; a bound that was hit.
+//
+// STLS that is accepted with nothing behind it, and TLS from the first octet,
+// end the reading as encrypted.
 package pop3

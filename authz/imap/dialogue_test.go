@@ -1,0 +1,15 @@
+package imap
+
+import (
+	"testing"
+
+	"relaygate/authz/line/linetest"
+)
+
+func start() linetest.Dialogue { return New() }
+
+func TestScripts(t *testing.T) {
+	for _, name := range []string{"honest", "pipelines", "sasl", "hostile"} {
+		t.Run(name, func(t *testing.T) { linetest.Run(t, "testdata/"+name+".txt", start) })
+	}
+}
