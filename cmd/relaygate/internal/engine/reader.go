@@ -57,6 +57,9 @@ type session struct {
 	dialogue dialogue
 	conn     authz.Conn
 	origin   authz.Origin
+	// confirmed: Confirm said yes. doubt is why it said no.
+	confirmed bool
+	doubt     string
 }
 
 // NewReader makes a Reader for the given services by server port, which notes
@@ -121,9 +124,13 @@ func (r *Reader) data(e *flow.Event) {
 		return
 	}
 	s := &r.sessions[e.ID]
+	r.ask(s)
 	logins := s.dialogue.Feed(e.Chunk)
 	done := s.dialogue.Done()
 	for i, l := range logins {
+		if l.Result == authz.Success && !s.confirmed {
+			l = authz.Login{Result: authz.Tainted, Mechanism: l.Mechanism, User: l.User, Reason: s.doubt}
+		}
 		r.add(Verdict{
 			Verdict: authz.Verdict{Time: e.Chunk.Time, Conn: s.conn, Login: l, TLS: l.Result == authz.Encrypted, Origin: s.origin},
 			Final:   done && i == len(logins)-1,
@@ -132,6 +139,18 @@ func (r *Reader) data(e *flow.Event) {
 	if done {
 		r.flows.Forget(e.ID)
 		r.drop(e.ID)
+	}
+}
+
+// ask confirms a connection with its first bytes, and again with later ones if
+// it must: a client that is quick has left before its login has been read.
+func (r *Reader) ask(s *session) {
+	switch {
+	case s.confirmed:
+	case r.confirm == nil:
+		s.confirmed = true
+	default:
+		s.confirmed, s.doubt = r.confirm(s.conn)
 	}
 }
 
@@ -167,11 +186,6 @@ func (r *Reader) untrusted(ev *capture.Event) {
 
 // add counts and notes a verdict. From here on it holds no secret.
 func (r *Reader) add(v Verdict) {
-	if v.Result == authz.Success && r.confirm != nil {
-		if ok, reason := r.confirm(v.Conn); !ok {
-			v.Login = authz.Login{Result: authz.Tainted, Mechanism: v.Mechanism, User: v.User, Reason: reason}
-		}
-	}
 	switch v.Result {
 	case authz.Success:
 		r.counts.Logins++
