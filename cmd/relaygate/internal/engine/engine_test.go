@@ -1,0 +1,271 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/authz/grant"
+	"relaygate/capture"
+)
+
+var (
+	client = netip.MustParseAddrPort("192.0.2.7:51234")
+	server = netip.MustParseAddrPort("198.51.100.2:110")
+	start  = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+)
+
+// talk plays live connections into an engine.
+type talk struct {
+	*Engine
+	conn     authz.Conn
+	seq, ack uint32
+	verdicts []Verdict
+	changes  []grant.Change
+}
+
+func newEngine(confirm Confirm) *Engine {
+	return New(Config{
+		Services: map[uint16]authz.Service{
+			110: {Protocol: authz.POP3}, 143: {Protocol: authz.IMAP}, 995: {Protocol: authz.POP3, ImplicitTLS: true},
+		},
+		Confirm: confirm,
+	})
+}
+
+// knowHost lets an engine grant: it knows the host's own addresses.
+func knowHost(t *testing.T, e *Engine) {
+	t.Helper()
+	_, err := e.SetHost(start, authz.Host{Addresses: []authz.LinkPrefix{{Prefix: netip.MustParsePrefix("198.51.100.2/24"), Link: "eth0"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (k *talk) feed(ev capture.Event) {
+	ev.Time = start
+	for _, v := range k.Feed(&ev) {
+		k.verdicts = append(k.verdicts, v)
+		if c, ok := k.Decide(start, &v); ok {
+			k.changes = append(k.changes, c)
+		}
+	}
+}
+
+// open announces a connection; change may alter the announcement.
+func (k *talk) open(c, s netip.AddrPort, cookie uint64, change func(*capture.Event)) {
+	k.conn, k.seq, k.ack = authz.Conn{Client: c, Server: s, Cookie: cookie}, 1000, 9000
+	ev := capture.Event{Kind: capture.Opened, Conn: k.conn, ClientISN: k.seq, ServerISN: k.ack, Trusted: true}
+	if change != nil {
+		change(&ev)
+	}
+	k.feed(ev)
+}
+
+// say plays lines in lock step: "C: …" and "S: …".
+func (k *talk) say(lines ...string) {
+	for _, line := range lines {
+		text := line[3:] + "\r\n"
+		seg := capture.Segment{Cookie: k.conn.Cookie, Flags: capture.ACK | capture.PSH, Payload: []byte(text)}
+		if strings.HasPrefix(line, "C: ") {
+			seg.Src, seg.Dst, seg.Sent = k.conn.Client, k.conn.Server, capture.SenderOutside
+			seg.Seq, seg.Ack = k.seq, k.ack
+			k.seq += uint32(len(text))
+		} else {
+			seg.Src, seg.Dst, seg.Sent = k.conn.Server, k.conn.Client, capture.SenderHost
+			seg.Seq, seg.Ack = k.ack, k.seq
+			k.ack += uint32(len(text))
+		}
+		k.feed(capture.Event{Kind: capture.Packet, Segment: seg})
+	}
+}
+
+var pop3Login = []string{"S: +OK ready", "C: USER alice", "S: +OK", "C: PASS secret", "S: +OK logged in"}
+
+func (k *talk) results() string {
+	var out []string
+	for _, v := range k.verdicts {
+		out = append(out, v.Result.String())
+	}
+	for _, c := range k.changes {
+		out = append(out, c.Kind.String())
+	}
+	return strings.Join(out, " ")
+}
+
+func TestWhatGrants(t *testing.T) {
+	pop3 := func(k *talk) { k.open(client, server, 7, nil); k.say(pop3Login...) }
+	for _, tt := range []struct {
+		name    string
+		blind   bool // the host's addresses are not known yet
+		confirm Confirm
+		play    func(*talk)
+		want    string // verdicts, then changes
+	}{
+		{name: "login", play: pop3, want: "success granted"},
+		{name: "before the host is known", blind: true, play: pop3, want: "success refused"},
+		{name: "listener not believed", want: "", play: func(k *talk) {
+			k.open(client, server, 7, func(ev *capture.Event) { ev.Trusted, ev.Reason = false, "it is another's" })
+			k.say(pop3Login...)
+		}},
+		{name: "never announced", want: "", play: func(k *talk) {
+			k.conn = authz.Conn{Client: client, Server: server, Cookie: 9}
+			k.say(pop3Login...)
+		}},
+		{name: "wrong password", want: "failure", play: func(k *talk) {
+			k.open(client, server, 7, nil)
+			k.say("S: +OK ready", "C: USER alice", "S: +OK", "C: PASS secret", "S: -ERR no")
+		}},
+		{name: "record lost", want: "tainted", play: func(k *talk) {
+			k.open(client, server, 7, nil)
+			k.say(pop3Login[:3]...)
+			k.feed(capture.Event{Kind: capture.Lost, Conn: k.conn})
+			k.say(pop3Login[3:]...)
+		}},
+		{name: "own address", want: "success refused", play: func(k *talk) {
+			k.open(netip.MustParseAddrPort("198.51.100.2:5000"), server, 7, nil)
+			k.say(pop3Login...)
+		}},
+		{name: "loopback", want: "success refused", play: func(k *talk) {
+			k.open(netip.MustParseAddrPort("127.0.0.1:5000"), netip.MustParseAddrPort("127.0.0.2:110"), 7, nil)
+			k.say(pop3Login...)
+		}},
+		{name: "not in the socket tables", want: "tainted", play: pop3,
+			confirm: func(authz.Conn) (bool, string) { return false, "nobody has this connection" }},
+		{name: "in the socket tables", want: "success granted", play: pop3,
+			confirm: func(authz.Conn) (bool, string) { return true, "" }},
+		{name: "twice", want: "success success granted renewed", play: func(k *talk) {
+			pop3(k)
+			k.open(netip.MustParseAddrPort("192.0.2.7:51235"), server, 8, nil)
+			k.say(pop3Login...)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			k := &talk{Engine: newEngine(tt.confirm)}
+			if !tt.blind {
+				knowHost(t, k.Engine)
+			}
+			tt.play(k)
+			if got := k.results(); got != tt.want {
+				t.Errorf("verdicts and changes %q, want %q", got, tt.want)
+			}
+			if strings.Contains(fmt.Sprintf("%+v %+v %+v", k.verdicts, k.changes, k.Story(client.Addr(), start)), "secret") {
+				t.Error("the password came out")
+			}
+			if granted := strings.Contains(tt.want, "granted"); granted != (k.Len() == 1) {
+				t.Errorf("%d grants", k.Len())
+			}
+		})
+	}
+}
+
+// A file that does not show who sent what is read and never feeds a grant.
+func TestUnauthenticatedNeverGrants(t *testing.T) {
+	k := &talk{Engine: newEngine(nil)}
+	knowHost(t, k.Engine)
+	raw := func(src, dst netip.AddrPort, flags capture.Flags, seq, ack uint32, payload string) {
+		k.feed(capture.Event{Kind: capture.Packet, Segment: capture.Segment{
+			Src: src, Dst: dst, Flags: flags, Seq: seq, Ack: ack, Payload: []byte(payload)}})
+	}
+	raw(client, server, capture.SYN, 999, 0, "")
+	raw(server, client, capture.SYN|capture.ACK, 8999, 1000, "")
+	raw(client, server, capture.ACK, 1000, 9000, "")
+	seq, ack := uint32(1000), uint32(9000)
+	for _, line := range pop3Login {
+		text := line[3:] + "\r\n"
+		if line[0] == 'C' {
+			raw(client, server, capture.ACK, seq, ack, text)
+			seq += uint32(len(text))
+			continue
+		}
+		raw(server, client, capture.ACK, ack, seq, text)
+		ack += uint32(len(text))
+	}
+	if len(k.verdicts) != 1 || k.verdicts[0].Result != authz.Success || k.verdicts[0].Origin != authz.Unauthenticated {
+		t.Errorf("verdicts %+v, want one unauthenticated success", k.verdicts)
+	}
+	if k.Len() != 0 {
+		t.Error("it granted")
+	}
+}
+
+func TestNamesOfFailedLoginsAreMasked(t *testing.T) {
+	k := &talk{Engine: newEngine(nil)}
+	knowHost(t, k.Engine)
+	fail := func(cookie uint64, name string) string {
+		k.open(netip.AddrPortFrom(client.Addr(), uint16(cookie)), server, cookie, nil)
+		k.say("S: +OK ready", "C: USER "+name, "S: +OK", "C: PASS x", "S: -ERR no")
+		return k.verdicts[len(k.verdicts)-1].User
+	}
+	if got := fail(1, "alice"); got != authz.Masked {
+		t.Errorf("a name that never succeeded is shown: %q", got)
+	}
+	k.open(client, server, 2, nil)
+	k.say(pop3Login...)
+	if got := fail(3, "alice"); got != "alice" {
+		t.Errorf("a name that has succeeded is shown as %q", got)
+	}
+	if got := fail(4, "Tr0ub4dor"); got != authz.Masked {
+		t.Errorf("a password typed as name is shown: %q", got)
+	}
+}
+
+func TestImplicitTLS(t *testing.T) {
+	type chunk struct {
+		dir  authz.Dir
+		text string
+	}
+	for _, tt := range []struct {
+		name   string
+		chunks []chunk
+		want   authz.Result // 0: nothing yet
+	}{
+		{"client hello", []chunk{{authz.FromClient, "\x16\x03\x01\x02\x00"}}, authz.Encrypted},
+		{"byte by byte", []chunk{{authz.FromClient, "\x16"}, {authz.FromClient, "\x03"}}, authz.Encrypted},
+		{"half", []chunk{{authz.FromClient, "\x16"}}, 0},
+		{"nothing", []chunk{{authz.FromClient, ""}}, 0},
+		{"greeting in clear", []chunk{{authz.FromServer, "+OK ready\r\n"}}, authz.Tainted},
+		{"clear text", []chunk{{authz.FromClient, "USER alice\r\n"}}, authz.Tainted},
+		{"another version", []chunk{{authz.FromClient, "\x16\x02"}}, authz.Tainted},
+		{"TLS from the server first", []chunk{{authz.FromServer, "\x16\x03"}}, authz.Tainted},
+		{"split clear text", []chunk{{authz.FromClient, "\x16"}, {authz.FromClient, "\x16"}}, authz.Tainted},
+	} {
+		d := &tlsDialogue{}
+		var got authz.Result
+		for _, c := range tt.chunks {
+			for _, l := range d.Feed(authz.Chunk{Dir: c.dir, Bytes: []byte(c.text)}) {
+				got = l.Result
+			}
+		}
+		if got != tt.want || d.Done() != (tt.want != 0) {
+			t.Errorf("%s: result %v, done %v, want %v", tt.name, got, d.Done(), tt.want)
+		}
+	}
+}
+
+func TestGrantsRunOut(t *testing.T) {
+	k := &talk{Engine: newEngine(nil)}
+	knowHost(t, k.Engine)
+	k.open(client, server, 7, nil)
+	k.say(pop3Login...)
+	next, ok := k.Next()
+	if !ok || !next.Equal(start.Add(30*time.Minute)) {
+		t.Fatalf("next deadline %v, %v", next, ok)
+	}
+	if c := k.Expire(next.Add(-time.Second)); len(c) != 0 {
+		t.Errorf("expired early: %+v", c)
+	}
+	if c := k.Expire(next); len(c) != 1 || c[0].Kind != grant.Expired {
+		t.Errorf("changes %+v, want one expiry", c)
+	}
+	var last authz.Event
+	for _, ev := range k.Story(client.Addr(), next) {
+		last = ev
+	}
+	if last.Kind != authz.EventExpired {
+		t.Errorf("the story ends with %v", last.Kind)
+	}
+}
