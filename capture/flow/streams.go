@@ -140,8 +140,6 @@ func (t *Table) acknowledged(id ID, f *flow, ack uint32) string {
 	}
 	fin := f.hasClientFIN && f.clientFIN == f.clientNext+uint32(len(ready))
 	switch rest := n - len(ready); {
-	case f.clientDone:
-		return reasonMissing // nothing follows a FIN
 	case rest == 0:
 	case rest == 1 && fin:
 		f.clientDone = true

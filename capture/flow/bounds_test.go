@@ -1,0 +1,248 @@
+package flow
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"relaygate/capture"
+)
+
+// from puts another client in a step.
+func from(client netip.AddrPort, s step) step {
+	return func(m mode, ev *capture.Event) {
+		s(m, ev)
+		for _, end := range []*netip.AddrPort{&ev.Segment.Src, &ev.Segment.Dst, &ev.Conn.Client} {
+			if *end == clientAddr {
+				*end = client
+			}
+		}
+		if m == liveTap {
+			cookie := uint64(client.Port())<<32 | uint64(binary.BigEndian.Uint32(client.Addr().AsSlice()[:4]))
+			ev.Segment.Cookie, ev.Conn.Cookie = cookie, cookie
+		}
+	}
+}
+
+// nth returns clients: another address each, or another port each.
+func nthAddr(i int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}), 40000)
+}
+
+func nthPort(i int) netip.AddrPort { return netip.AddrPortFrom(clientAddr.Addr(), uint16(1024+i)) }
+
+func each(client netip.AddrPort, steps []step) []step {
+	out := make([]step, len(steps))
+	for i, s := range steps {
+		out[i] = from(client, s)
+	}
+	return out
+}
+
+var login = []step{cl(0, "AB"), sv(0, 2, "1")}
+
+const loggedIn = "C<AB>S<1>"
+
+// A full table refuses the new and keeps the old.
+func TestFlowsBound(t *testing.T) {
+	for name, m := range map[string]mode{"live": liveTap, "cooked": cooked} {
+		t.Run(name, func(t *testing.T) {
+			table := newTable(Limits{Flows: 10})
+			tell(t, table, m, begin(m, nil))
+			for i := range 50 {
+				tell(t, table, m, each(nthAddr(i), begin(m, login)))
+			}
+			if got := tell(t, table, m, login); got != loggedIn {
+				t.Errorf("the first flow gave %q", got)
+			}
+			st := table.Stats()
+			if st.Open != 10 || st.Bounds.Flows != 41 {
+				t.Errorf("open %d, refused %d", st.Open, st.Bounds.Flows)
+			}
+		})
+	}
+}
+
+func TestFlowsPerClientBound(t *testing.T) {
+	inSubnet := func(i int) netip.AddrPort {
+		a := netip.MustParseAddr("2001:db8:1:2::").As16()
+		a[15] = byte(i)
+		return netip.AddrPortFrom(netip.AddrFrom16(a), 40000)
+	}
+	for name, nth := range map[string]func(int) netip.AddrPort{"ports": nthPort, "a /64": inSubnet} {
+		t.Run(name, func(t *testing.T) {
+			table := newTable(Limits{FlowsPerClient: 8})
+			for i := range 20 {
+				tell(t, table, cooked, each(nth(i), shake()))
+			}
+			if st := table.Stats(); st.Open != 8 || st.Bounds.FlowsPerClient != 12 {
+				t.Errorf("open %d, refused %d", st.Open, st.Bounds.FlowsPerClient)
+			}
+			if got := tell(t, table, cooked, each(nthAddr(1), shake(login...))); got != "("+loggedIn {
+				t.Errorf("another client gave %q", got)
+			}
+			// One ends, another may begin.
+			tell(t, table, cooked, each(nth(3), []step{sv(0, 0, "", plus(capture.RST))}))
+			if got := tell(t, table, cooked, each(nth(30), shake(login...))); got != "("+loggedIn {
+				t.Errorf("after a close: %q", got)
+			}
+		})
+	}
+}
+
+// A flood of SYNs, answered or not, takes no slot and pushes out no flow.
+func TestHandshakeFlood(t *testing.T) {
+	table := newTable(Limits{Handshakes: 32})
+	tell(t, table, cooked, shake(cl(0, "AB")))
+	for i := range 1000 {
+		tell(t, table, cooked, each(nthAddr(i), []step{syn(), synack()}))
+	}
+	if got := tell(t, table, cooked, []step{sv(0, 2, "1")}); got != loggedIn {
+		t.Errorf("the flow gave %q", got)
+	}
+	st := table.Stats()
+	if st.Open != 1 || st.Opened != 1 || st.Bounds.Handshakes != 1000-32 {
+		t.Errorf("open %d, opened %d, pushed out %d", st.Open, st.Opened, st.Bounds.Handshakes)
+	}
+}
+
+// Payload of sessions that nobody began takes no slot either.
+func TestMidstreamFlood(t *testing.T) {
+	table := newTable(Limits{Flows: 4, Handshakes: 32})
+	for i := range 1000 {
+		tell(t, table, cooked, each(nthAddr(i), []step{cl(0, "AB"), cl(2, "CD")}))
+	}
+	if st := table.Stats(); st.Open != 0 || st.Midstream != 1000 || st.Bounds.Handshakes != 0 {
+		t.Errorf("%+v", st)
+	}
+	if got := tell(t, table, cooked, shake(login...)); got != "("+loggedIn {
+		t.Errorf("a login gave %q", got)
+	}
+}
+
+// Waiting bytes share a budget; a login line does not need it.
+func TestBufferFlood(t *testing.T) {
+	table := newTable(Limits{Buffered: 64 << 10})
+	waiting := strings.Repeat("x", 10000)
+	for i := range 40 {
+		tell(t, table, cooked, each(nthAddr(i), shake(cl(1, waiting))))
+	}
+	if st := table.Stats(); st.Bounds.Buffered != 38 || st.Tainted != 38 {
+		t.Errorf("%d hit the bound, %d tainted", st.Bounds.Buffered, st.Tainted)
+	}
+	if got := tell(t, table, cooked, shake(login...)); got != "("+loggedIn {
+		t.Errorf("a login gave %q", got)
+	}
+	// What the flood held is free again after it.
+	table.Flush(start)
+	long := []step{cl(1, waiting), cl(0, "A"), sv(0, 10001, "")}
+	if got := tell(t, table, cooked, shake(long...)); got != "(C<A"+waiting+">" {
+		t.Errorf("after the flood: %.80q", got)
+	}
+}
+
+// at feeds a step at a time of its own.
+func at(table *Table, m mode, after time.Duration, s step) string {
+	var st story
+	var ev capture.Event
+	s(m, &ev)
+	ev.Time = start.Add(after)
+	st.add(table.Feed(&ev))
+	return st.String()
+}
+
+func TestIdle(t *testing.T) {
+	const idle = 35 * time.Minute
+	other := from(nthAddr(1), syn())
+	tests := []struct {
+		name  string
+		mode  mode
+		steps []step
+		after time.Duration
+		want  string
+	}{
+		{"not yet", cooked, shake(), idle - time.Minute, ""},
+		{"silent", cooked, shake(), idle + 2*time.Minute, ")"},
+		{"silent with a hole", cooked, shake(sv(1, 0, "2")), idle + 2*time.Minute, "!" + reasonServerGap + ")"},
+		{"the kernel ends live flows", liveTap, []step{opened}, idle * 100, ""},
+		{"a clock that jumps back", cooked, shake(), -idle * 100, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			table := newTable(Limits{})
+			tell(t, table, tt.mode, tt.steps)
+			if got := at(table, cooked, tt.after, other); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+	table := newTable(Limits{})
+	at(table, cooked, idle*1000, syn()) // a clock from the future, then the right one
+	tell(t, table, cooked, shake())
+	if got := at(table, cooked, idle+2*time.Minute, other); got != ")" {
+		t.Errorf("after a clock from the future: %q", got)
+	}
+}
+
+// Doubt concerns exactly the two addresses.
+func TestDoubtPair(t *testing.T) {
+	table := newTable(Limits{})
+	elsewhere := netip.MustParseAddrPort("198.51.100.3:110")
+	moved := func(s step) step {
+		return func(m mode, ev *capture.Event) {
+			s(m, ev)
+			for _, end := range []*netip.AddrPort{&ev.Segment.Src, &ev.Segment.Dst} {
+				if *end == serverAddr {
+					*end = elsewhere
+				}
+			}
+		}
+	}
+	tell(t, table, cooked, shake())
+	tell(t, table, cooked, each(nthPort(1), shake()))
+	tell(t, table, cooked, each(nthAddr(1), shake()))
+	for _, s := range shake() {
+		tell(t, table, cooked, []step{moved(s)})
+	}
+	var s story
+	swapped := func(m mode, ev *capture.Event) {
+		doubt(m, ev)
+		ev.Segment.Src, ev.Segment.Dst = ev.Segment.Dst, ev.Segment.Src
+	}
+	s.WriteString(tell(t, table, cooked, []step{swapped, doubt}))
+	if got, want := s.String(), strings.Repeat("!overlapping fragments", 2); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := tell(t, table, cooked, []step{moved(cl(0, "AB")), moved(sv(0, 2, "1"))}); got != loggedIn {
+		t.Errorf("another server gave %q", got)
+	}
+}
+
+// Where both ports are watched, the SYN decides.
+func TestBothPortsWatched(t *testing.T) {
+	both := netip.AddrPortFrom(clientAddr.Addr(), 143)
+	table := newTable(Limits{})
+	if got := tell(t, table, cooked, each(both, shake(login...))); got != "("+loggedIn {
+		t.Errorf("with a handshake: %q", got)
+	}
+	// What the client sends stays a candidate, even dressed as an answer.
+	table = newTable(Limits{})
+	decoy := shake(cl(-1, "XX", plus(capture.SYN)), cl(0, "AB"))
+	if got := tell(t, table, cooked, each(both, decoy)); got != "(!"+reasonConflict {
+		t.Errorf("with a decoy: %q", got)
+	}
+	table = newTable(Limits{})
+	if got := tell(t, table, cooked, each(both, login)); got != "(!"+reasonMidstream+")" {
+		t.Errorf("without: %q", got)
+	}
+}
+
+func TestUnwatched(t *testing.T) {
+	table := newTable(Limits{})
+	other := func(m mode, ev *capture.Event) { cl(0, "AB")(m, ev); ev.Segment.Dst = nthAddr(1) }
+	if got := tell(t, table, cooked, []step{other}); got != "" || table.Stats().Ignored != 1 {
+		t.Errorf("%q, %+v", got, table.Stats())
+	}
+}

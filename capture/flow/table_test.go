@@ -1,0 +1,203 @@
+package flow
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"relaygate/authz"
+	"relaygate/capture"
+)
+
+// A flow that is forgotten says nothing but its end, and its tuple serves again.
+func TestForget(t *testing.T) {
+	for name, m := range modes {
+		t.Run(name, func(t *testing.T) {
+			table := newTable(Limits{})
+			tell(t, table, m, begin(m, login))
+			tell(t, table, m, []step{cl(2, "CD"), sv(5, 2, "6")}) // both wait
+			table.Forget(0)
+			table.Forget(0)
+			table.Forget(1 << 20)
+			if got := tell(t, table, m, []step{cl(2, "XX"), sv(1, 4, "2"), cl(0, "", plus(capture.FIN)), cl(9, "", plus(capture.URG))}); got != "" {
+				t.Errorf("forgotten flow gave %q", got)
+			}
+			end := sv(7, 4, "", plus(capture.FIN))
+			if m == liveTap {
+				end = ended
+			}
+			if got := tell(t, table, m, []step{end}); got != ")" {
+				t.Errorf("its end gave %q", got)
+			}
+			if got := tell(t, table, m, begin(m, login)); got != "("+loggedIn {
+				t.Errorf("the next connection gave %q", got)
+			}
+		})
+	}
+}
+
+// Chunks stay readable while the events of one Feed are handled, also if the
+// flow is forgotten in between, and no longer.
+func TestChunksLive(t *testing.T) {
+	table := newTable(Limits{})
+	tell(t, table, cooked, shake(cl(0, "secret")))
+	var ev capture.Event
+	sv(0, 6, "1")(cooked, &ev)
+	events := table.Feed(&ev)
+	table.Forget(events[0].ID)
+	kept := events[0].Chunk.Bytes
+	if string(kept) != "secret" {
+		t.Fatalf("chunk %q", kept)
+	}
+	tell(t, table, cooked, []step{cl(6, "")})
+	if strings.Trim(string(kept), "\x00") != "" {
+		t.Errorf("%q is still in a buffer", kept)
+	}
+}
+
+func TestEventFields(t *testing.T) {
+	origins := map[mode]authz.Origin{
+		liveTap: authz.FromHost, cooked: authz.FromHost, ethernet: authz.FromHandshake,
+		cookedClient: authz.Unauthenticated, loopback: authz.Unauthenticated, rawIP: authz.Unauthenticated,
+	}
+	for name, m := range modes {
+		t.Run(name, func(t *testing.T) {
+			table := newTable(Limits{})
+			tell(t, table, m, begin(m, []step{cl(0, "AB")}))
+			var ev capture.Event
+			sv(0, 2, "1")(m, &ev)
+			ev.Time, ev.Index = start, 42
+			conn := authz.Conn{Client: clientAddr, Server: serverAddr, Service: services[110], Cookie: ev.Segment.Cookie}
+			want := []Event{
+				{Kind: Data, Chunk: authz.Chunk{Dir: authz.FromClient, Bytes: []byte("AB"), Time: start}},
+				{Kind: Data, Chunk: authz.Chunk{Dir: authz.FromServer, Bytes: []byte("1"), Time: start}},
+			}
+			for i := range want {
+				want[i].Conn, want[i].Origin, want[i].Time, want[i].Index = conn, origins[m], start, 42
+			}
+			if diff := cmp.Diff(want, table.Feed(&ev), cmpopts.EquateComparable(authz.Conn{})); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestFlush(t *testing.T) {
+	table := newTable(Limits{})
+	tell(t, table, cooked, shake())
+	tell(t, table, cooked, each(nthAddr(1), shake(sv(1, 0, "2"))))
+	tell(t, table, liveTap, []step{opened})
+	var s story
+	s.add(table.Flush(start.Add(time.Hour)))
+	if got, want := s.String(), ")!"+reasonServerGap+"))"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	check(t, table)
+	if got := tell(t, table, cooked, shake(login...)); got != "("+loggedIn {
+		t.Errorf("after a flush: %q", got)
+	}
+}
+
+// dialogue is lock-step traffic on a flow that is open: one segment each way.
+func dialogue(table *Table, m mode, payload int) func() {
+	for _, s := range begin(m, nil) {
+		var ev capture.Event
+		s(m, &ev)
+		ev.Time = start
+		table.Feed(&ev)
+	}
+	var client, server capture.Event
+	cl(0, strings.Repeat("c", payload))(m, &client)
+	sv(0, 0, strings.Repeat("s", payload))(m, &server)
+	client.Time, server.Time = start, start
+	return func() {
+		server.Segment.Ack = client.Segment.Seq + uint32(payload)
+		table.Feed(&client)
+		table.Feed(&server)
+		client.Segment.Seq += uint32(payload)
+		server.Segment.Seq += uint32(payload)
+	}
+}
+
+func TestNoAllocations(t *testing.T) {
+	for name, m := range modes {
+		table := newTable(Limits{})
+		turn := dialogue(table, m, 700)
+		for range 10 {
+			turn()
+		}
+		if n := testing.AllocsPerRun(1000, turn); n != 0 {
+			t.Errorf("%s: %v allocations per turn", name, n)
+		}
+		if st := table.Stats(); st.Tainted != 0 || st.Open != 1 {
+			t.Errorf("%s: %+v", name, st)
+		}
+		table.Forget(0)
+		if n := testing.AllocsPerRun(1000, turn); n != 0 {
+			t.Errorf("%s: %v allocations per turn of a forgotten flow", name, n)
+		}
+	}
+	// Whole connections that come and go.
+	table := newTable(Limits{Handshakes: 16})
+	var events []capture.Event
+	for i, s := range shake(cl(0, "AB"), sv(0, 2, "1"), sv(3, 2, "4"), sv(1, 2, "23"), sv(4, 2, "", plus(capture.FIN))) {
+		var ev capture.Event
+		s(cooked, &ev)
+		ev.Time = start.Add(time.Duration(i))
+		events = append(events, ev)
+	}
+	session := func() {
+		for i := range events {
+			table.Feed(&events[i])
+		}
+	}
+	for range 50 {
+		session()
+	}
+	if n := testing.AllocsPerRun(1000, session); n != 0 {
+		t.Errorf("%v allocations per connection", n)
+	}
+	if st := table.Stats(); st.Opened != 1051 || st.Tainted != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func BenchmarkFeed(b *testing.B) {
+	for name, m := range map[string]mode{"live": liveTap, "cooked": cooked, "ethernet": ethernet} {
+		b.Run(name, func(b *testing.B) {
+			turn := dialogue(newTable(Limits{}), m, 40)
+			for b.Loop() {
+				turn()
+			}
+		})
+	}
+	b.Run("forgotten", func(b *testing.B) {
+		table := newTable(Limits{})
+		turn := dialogue(table, ethernet, 1400)
+		table.Forget(0)
+		for b.Loop() {
+			turn()
+		}
+	})
+	b.Run("many flows", func(b *testing.B) {
+		table := newTable(Limits{})
+		const flows = 20000
+		segs := make([]capture.Event, flows)
+		for i := range flows {
+			for _, s := range each(nthAddr(i), shake()) {
+				segs[i] = capture.Event{}
+				s(ethernet, &segs[i])
+				segs[i].Time = start
+				table.Feed(&segs[i])
+			}
+		}
+		i := 0
+		for b.Loop() {
+			table.Feed(&segs[i])
+			i = (i + 7919) % flows
+		}
+	})
+}
