@@ -97,7 +97,8 @@ func run(ctx context.Context, e *env, args []string) error {
 		statusCommand(e), watchCommand(e), demoCommand(e))
 	err := root.ExecuteContext(ctx)
 	var f *failure
-	if err != nil && !(errors.As(err, &f) && f.silent) {
+	silent := errors.As(err, &f) && f.silent
+	if err != nil && !silent {
 		fmt.Fprintf(e.Stderr, "relaygate: %v\n", err)
 	}
 	return err

@@ -46,8 +46,10 @@ func (h *Hub) Publish(now time.Time, v any) {
 // of those that did not.
 func (w *watcher) send(now time.Time, line []byte) {
 	if w.dropped > 0 && len(w.lines) < cap(w.lines)-1 {
-		note, err := json.Marshal(Event{Event: "drop", Time: Time{now},
-			Reason: fmt.Sprintf("this watcher was too slow for %d events", w.dropped)})
+		note, err := json.Marshal(Event{
+			Event: "drop", Time: Time{now},
+			Reason: fmt.Sprintf("this watcher was too slow for %d events", w.dropped),
+		})
 		if err == nil {
 			w.lines <- append(note, '\n')
 			w.dropped = 0

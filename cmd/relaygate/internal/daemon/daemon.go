@@ -59,6 +59,9 @@ func Run(ctx context.Context, opts Options) (err error) {
 		return errors.Join(err, d.close())
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
+	if err := dropCapabilities(); err != nil {
+		log.Warn("all capabilities are kept", "error", err)
+	}
 	serve := func(ctx context.Context, ready func()) error {
 		ready()
 		return control.Serve(ctx, socket, d, d.hub)

@@ -133,10 +133,14 @@ func TestWhatGrants(t *testing.T) {
 			k.open(netip.MustParseAddrPort("127.0.0.1:5000"), netip.MustParseAddrPort("127.0.0.2:110"), 7, nil)
 			k.say(pop3Login...)
 		}},
-		{name: "not in the socket tables", want: "tainted", play: pop3,
-			confirm: func(authz.Conn) (bool, string) { return false, "nobody has this connection" }},
-		{name: "in the socket tables", want: "success granted", play: pop3,
-			confirm: func(authz.Conn) (bool, string) { return true, "" }},
+		{
+			name: "not in the socket tables", want: "tainted", play: pop3,
+			confirm: func(authz.Conn) (bool, string) { return false, "nobody has this connection" },
+		},
+		{
+			name: "in the socket tables", want: "success granted", play: pop3,
+			confirm: func(authz.Conn) (bool, string) { return true, "" },
+		},
 		{name: "twice", want: "success success granted renewed", play: func(k *talk) {
 			pop3(k)
 			k.open(netip.MustParseAddrPort("192.0.2.7:51235"), server, 8, nil)
@@ -168,7 +172,8 @@ func TestUnauthenticatedNeverGrants(t *testing.T) {
 	knowHost(t, k.Engine)
 	raw := func(src, dst netip.AddrPort, flags capture.Flags, seq, ack uint32, payload string) {
 		k.feed(capture.Event{Kind: capture.Packet, Segment: capture.Segment{
-			Src: src, Dst: dst, Flags: flags, Seq: seq, Ack: ack, Payload: []byte(payload)}})
+			Src: src, Dst: dst, Flags: flags, Seq: seq, Ack: ack, Payload: []byte(payload),
+		}})
 	}
 	raw(client, server, capture.SYN, 999, 0, "")
 	raw(server, client, capture.SYN|capture.ACK, 8999, 1000, "")

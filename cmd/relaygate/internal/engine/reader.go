@@ -158,8 +158,10 @@ func (r *Reader) ask(s *session) {
 // without ever having been opened.
 func (r *Reader) taint(e *flow.Event) {
 	r.add(Verdict{
-		Verdict: authz.Verdict{Time: e.Time, Conn: e.Conn, Origin: e.Origin,
-			Login: authz.Login{Result: authz.Tainted, Reason: e.Reason}},
+		Verdict: authz.Verdict{
+			Time: e.Time, Conn: e.Conn, Origin: e.Origin,
+			Login: authz.Login{Result: authz.Tainted, Reason: e.Reason},
+		},
 		Final: true,
 	})
 	r.drop(e.ID)

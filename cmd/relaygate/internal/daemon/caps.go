@@ -1,0 +1,49 @@
+//go:build linux
+
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// keptCapabilities is what the daemon needs once it has started. All others of
+// capabilities(7) are given up.
+var keptCapabilities = []int{
+	unix.CAP_NET_ADMIN,       // the gate, sock_diag, netlink
+	unix.CAP_BPF,             // to mark connections as done
+	unix.CAP_SYS_PTRACE,      // whose descriptors a listener is (/proc/PID/fd)
+	unix.CAP_DAC_READ_SEARCH, // the same, and files in others' folders
+	unix.CAP_DAC_OVERRIDE,    // to write files in others' folders
+	unix.CAP_CHOWN,           // and to keep their owner
+	unix.CAP_FOWNER,          // and their mode
+}
+
+// dropCapabilities gives up, in every thread, what is not kept. It works in
+// programs that are linked without C, as the released ones are; in others it
+// reports errors.ErrUnsupported.
+func dropCapabilities() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var held, kept [2]unix.CapUserData
+	if err := unix.Capget(&header, &held[0]); err != nil {
+		return fmt.Errorf("read the capabilities: %w", err)
+	}
+	for _, c := range keptCapabilities {
+		bit := uint32(1) << (c % 32)
+		kept[c/32].Permitted |= bit & held[c/32].Permitted
+		kept[c/32].Effective |= bit & held[c/32].Effective
+	}
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET,
+		uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&kept[0])), 0)
+	switch errno {
+	case 0:
+		return nil
+	case syscall.ENOTSUP:
+		return errors.ErrUnsupported
+	}
+	return fmt.Errorf("give up capabilities: %w", errno)
+}
