@@ -87,7 +87,8 @@ func TestElementRunsOut(t *testing.T) {
 	serve(t, w.server, 25)
 	g := openGate(t, filter(w.server))
 	rebuild(t, g)
-	if err := g.Add(Element{member4, time.Hour, 300 * time.Millisecond}); err != nil {
+	w.expect(t, "not yet a member", member4, server4, 25, false)
+	if err := g.Add(Element{member4, time.Hour, time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	w.expect(t, "member", member4, server4, 25, true)

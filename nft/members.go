@@ -69,18 +69,20 @@ func (g *Gate) Read() ([]Element, error) {
 		sets = append(sets, net6)
 	}
 	var elements []Element
+	seen := make(map[netip.Addr]bool)
 	for _, set := range sets {
 		err := g.conn.list(listElements(Table, set), func(m netlink.Message) error {
 			members, err := parseElements(m)
 			for _, m := range members {
-				if m.remaining > 0 && m.remaining < forever {
+				if m.remaining > 0 && m.remaining < forever && !seen[m.key] {
+					seen[m.key] = true
 					elements = append(elements, Element{m.key, m.timeout, m.remaining})
 				}
 			}
 			return err
 		})
-		// A change meanwhile repeats elements or leaves some out: neither lets
-		// anybody in who was not.
+		// While the set changes or its hash table is resized, the kernel may
+		// repeat some and leave out others, which lets nobody in.
 		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, errInterrupted) {
 			return nil, fmt.Errorf("read set %s: %w", set, err)
 		}
