@@ -142,6 +142,7 @@ func (a *AFPacket) begin(ev *Event) (lost bool, err error) {
 			return false, nil
 		}
 		ring.lossy--
+		a.decoder.lost(ring.since())
 		*ev = Event{Kind: Lost, Time: ring.since(), Index: a.stats.Packets, Reason: "the AF_PACKET ring overflowed"}
 		return true, nil
 	}

@@ -71,6 +71,12 @@ func (d *Decoder) More(ev *Event) bool {
 	return true
 }
 
+// lost tells the Decoder that the tap lost packets before now: fragments among
+// them are held by the kernel and not compared here.
+func (d *Decoder) lost(now time.Time) {
+	d.frags.allSuspect = max(d.frags.allSuspect, now.Add(suspectTime).UnixNano())
+}
+
 // packet is what is known about a packet besides its bytes.
 type packet struct {
 	time     time.Time

@@ -127,12 +127,14 @@ func TestFragmentSource(t *testing.T) {
 	if ev := decodeAll(d, LinkCooked, first, len(first), start); ev != nil {
 		t.Errorf("first fragment: got %v, want nothing", ev)
 	}
-	if ev := decodeAll(d, LinkCooked, second, len(second), start); ev != nil {
-		t.Errorf("fragment from outside: got %v, want nothing", ev)
+	if ev := decodeAll(d, LinkCooked, second, len(second), start); len(ev) != 1 || ev[0].Kind != Doubt {
+		t.Errorf("fragment from outside: got %v, want a doubt", ev)
 	}
-	answer := cooked(0, ipv4Reply(reply("+OK")))
-	if ev := decodeAll(d, LinkCooked, answer, len(answer), start); len(ev) != 2 || ev[0].Kind != Doubt {
-		t.Errorf("answer: got %v, want a doubt and the segment", ev)
+	// Nor after that: what is shown then may not be what the kernel has.
+	decodeAll(d, LinkCooked, first, len(first), start)
+	second = cooked(4, f[1])
+	if ev := decodeAll(d, LinkCooked, second, len(second), start); len(ev) != 1 || ev[0].Kind != Doubt {
+		t.Errorf("another one from this host: got %v, want a doubt", ev)
 	}
 }
 
@@ -149,8 +151,8 @@ func TestFragmentTimeout(t *testing.T) {
 		{"incomplete", [][]byte{f[0], ack}, []int{0, 30}, []string{"doubt: an IP datagram whose fragments are not complete", ""}},
 		{"just in time", [][]byte{f[0], f[1]}, []int{0, 29}, []string{loginLine}},
 		{"too late", [][]byte{f[0], f[1]}, []int{0, 30}, []string{"doubt: an IP datagram whose fragments are not complete"}},
-		{"identifier used again", [][]byte{f[0], f[1], other[0], other[1]}, []int{0, 0, 30, 30}, []string{loginLine, "a2 LOGIN alice Winter-18\r\n"}},
-		{"identifier used again too soon", [][]byte{f[0], f[1], other[0], other[1]}, []int{0, 0, 9, 9}, []string{loginLine, "doubt: IP fragments contradict each other"}},
+		{"identifier used again", [][]byte{f[0], f[1], other[0], other[1]}, []int{0, 0, 120, 120}, []string{loginLine, "a2 LOGIN alice Winter-18\r\n"}},
+		{"identifier used again too soon", [][]byte{f[0], f[1], other[0], other[1]}, []int{0, 0, 119, 119}, []string{loginLine, "doubt: IP fragments contradict each other"}},
 		{"clock set back", [][]byte{f[0], f[1]}, []int{0, -9000}, []string{loginLine}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -222,11 +224,15 @@ func TestFragmentFlood(t *testing.T) {
 		checkBounds(t, &d.frags)
 	})
 	t.Run("completed datagrams make room", func(t *testing.T) {
-		d := newTestDecoder()
+		d, shown := newTestDecoder(), 0
 		for id := range uint16(3 * maxDatagrams) {
-			if got := outcome(d, fragments4(id, segment, 24), atStart); len(got) != 1 || got[0] != loginLine {
-				t.Fatalf("datagram %d: got %q", id, got)
+			if got := outcome(d, fragments4(id, segment, 24), atStart); len(got) == 1 && got[0] == loginLine {
+				shown++
 			}
+		}
+		// The identifiers that were forgotten for it cost a doubt here and there.
+		if shown < maxDatagrams*27/10 {
+			t.Errorf("got %d of %d datagrams", shown, 3*maxDatagrams)
 		}
 		checkBounds(t, &d.frags)
 	})
