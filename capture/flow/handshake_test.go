@@ -86,6 +86,8 @@ func TestFiles(t *testing.T) {
 		{"decoy on another VLAN", ethernet, shake(cl(0, "XX", vlan(9)), cl(0, "AB"), sv(0, 2, "1")), "(!" + reasonConflict},
 		{"server segment of a station on loopback", loopback, shake(cl(0, "AB"), sv(0, 2, "X", macs(server, client)), sv(0, 2, "1")), read},
 
+		{"acknowledged at the start, never seen", cooked, shake(sv(0, 2, "1")), "(!" + reasonMissing},
+
 		// Ends.
 		{"server FIN", cooked, shake(cl(0, "AB"), sv(0, 2, "1", fin), cl(2, "C"), sv(2, 3, "2"), sv(2, 3, "", rst)), read + ")"},
 		{"server FIN ahead of a hole", cooked, shake(cl(0, "AB"), sv(1, 2, "", fin), sv(0, 2, "1")), read + ")"},

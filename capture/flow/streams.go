@@ -143,8 +143,8 @@ func (t *Table) acknowledged(id ID, f *flow, ack uint32) string {
 	case rest == 0:
 	case rest == 1 && fin:
 		f.clientDone = true
-	case f.clientNext == f.clientISN && len(ready) == 0:
-		return reasonHandshakeData
+	case f.conn.Cookie != 0 && f.clientNext == f.clientISN && len(ready) == 0:
+		return reasonHandshakeData // which a live tap does not see
 	default:
 		return reasonMissing
 	}

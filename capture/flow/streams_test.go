@@ -71,7 +71,6 @@ func TestStreams(t *testing.T) {
 		}, "C<" + big[:16000] + ">!" + reasonClientBound},
 
 		// What is missing.
-		{"acknowledged at the start, never seen", []step{sv(0, 2, "1")}, "!" + reasonHandshakeData},
 		{"acknowledged, never seen", []step{cl(0, "AB"), sv(0, 2, ""), cl(4, "E"), sv(0, 5, "1")}, "C<AB>!" + reasonMissing},
 		{"acknowledged one more than seen", []step{cl(0, "AB"), sv(0, 3, "1")}, "!" + reasonMissing},
 		{"acknowledged one more than FIN", []step{cl(0, "AB", plus(capture.FIN)), sv(0, 4, "1")}, "!" + reasonMissing},
