@@ -3,7 +3,9 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -70,7 +72,7 @@ func eventText(ev *control.Event, now time.Time) string {
 		say("by %s %s", ev.Protocol, authz.Quote(string(ev.Mechanism)))
 	}
 	if ev.Port != 0 {
-		say("from port %d to %s", ev.Port, ev.Server)
+		say("from port %d to %s", ev.Port, net.JoinHostPort(ev.Server, strconv.Itoa(int(ev.ServerPort))))
 	}
 	if ev.Answer != "" {
 		say("answered %s", authz.Quote("“"+string(ev.Answer)+"”"))

@@ -58,17 +58,19 @@ func (g *Grant) Name() string {
 
 // Event is one thing that happened, as why and watch print it.
 type Event struct {
-	Event     string `json:"event"`
-	Time      Time   `json:"time"`
-	Client    string `json:"client,omitempty"`
-	Port      uint16 `json:"client_port,omitempty"`
-	Server    string `json:"server,omitempty"`
-	Protocol  string `json:"protocol,omitempty"`
-	Mechanism Text   `json:"mechanism,omitempty"`
-	User      Text   `json:"user,omitempty"`
-	Answer    Text   `json:"answer,omitempty"`
-	TLS       bool   `json:"tls,omitempty"`
-	Until     *Time  `json:"until,omitempty"`
+	Event  string `json:"event"`
+	Time   Time   `json:"time"`
+	Client string `json:"client,omitempty"`
+	Port   uint16 `json:"client_port,omitempty"`
+	Server string `json:"server,omitempty"`
+	// ServerPort belongs to Server, Port to Client.
+	ServerPort uint16 `json:"server_port,omitempty"`
+	Protocol   string `json:"protocol,omitempty"`
+	Mechanism  Text   `json:"mechanism,omitempty"`
+	User       Text   `json:"user,omitempty"`
+	Answer     Text   `json:"answer,omitempty"`
+	TLS        bool   `json:"tls,omitempty"`
+	Until      *Time  `json:"until,omitempty"`
 	// Count, First: a repeated event is kept once; Time is its last time.
 	Count  int    `json:"count,omitempty"`
 	First  *Time  `json:"first,omitempty"`
@@ -153,7 +155,8 @@ func NewEvent(e *authz.Event) Event {
 	}
 	if e.Conn.Client.IsValid() {
 		out.Client, out.Port = e.Conn.Client.Addr().String(), e.Conn.Client.Port()
-		out.Server, out.Protocol = e.Conn.Server.String(), e.Conn.Service.Protocol.String()
+		out.Server, out.ServerPort = e.Conn.Server.Addr().String(), e.Conn.Server.Port()
+		out.Protocol = e.Conn.Service.Protocol.String()
 	}
 	if !e.Until.IsZero() {
 		out.Until = &Time{e.Until}

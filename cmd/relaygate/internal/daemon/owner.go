@@ -105,7 +105,7 @@ func (o *owner) run(ctx context.Context, ready func()) error {
 // look serves what is due and what was asked, and sets the next deadline.
 func (o *owner) look(now time.Time) {
 	for _, c := range o.engine.Expire(now) {
-		o.change(now, c, now)
+		o.change(now, c)
 	}
 	for {
 		select {
@@ -130,12 +130,10 @@ func (o *owner) event(ev *capture.Event) {
 	for i := range verdicts {
 		v := &verdicts[i]
 		now := time.Now()
-		if c, ok := o.engine.Decide(now, v); ok {
-			o.change(now, c, v.Time)
+		c, changed := o.engine.Decide(now, v)
+		if changed {
+			o.write(now, &c, v.Time)
 		}
-	}
-	for i := range verdicts {
-		v := &verdicts[i]
 		if v.Final && v.Conn.Cookie != 0 {
 			if err := o.tap.Done(v.Conn.Cookie); err != nil {
 				o.errs++
@@ -144,24 +142,39 @@ func (o *owner) event(ev *capture.Event) {
 		out := control.NewVerdict(v)
 		out.Event = "login"
 		o.hub.Publish(v.Time, out)
+		if changed {
+			o.tell(now, &c)
+		}
 	}
 }
 
-// change carries a change of the table to the gate, then to everybody else.
-// caused is when the packet came that caused it.
-func (o *owner) change(now time.Time, c grant.Change, caused time.Time) {
-	if c.Grant.Source != grant.Always {
-		switch c.Kind {
-		case grant.Granted, grant.Renewed:
-			o.gate.add(c.Grant, now, caused)
-		case grant.Revoked, grant.Expired:
-			o.gate.remove(c.Grant)
-		}
+// change carries a change that no packet caused to the gate and to everybody.
+func (o *owner) change(now time.Time, c grant.Change) {
+	o.write(now, &c, now)
+	o.tell(now, &c)
+}
+
+// write hands a change to the gate. caused is when the packet came that caused
+// it. Always rules are static members of the gate.
+func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
+	if c.Grant.Source == grant.Always {
+		return
 	}
+	switch c.Kind {
+	case grant.Granted, grant.Renewed:
+		o.gate.add(c.Grant, now, caused)
+	case grant.Revoked, grant.Expired:
+		o.gate.remove(c.Grant)
+	case grant.Refused: // nothing changed
+	}
+}
+
+// tell carries a change to the files, the log and the watchers.
+func (o *owner) tell(now time.Time, c *grant.Change) {
 	o.files.changed()
 	o.log.Info(c.Kind.String(), "address", grantName(&c.Grant), "user", lastUser(&c.Grant),
 		"until", c.Grant.Expires.Format(time.RFC3339), "reason", c.Reason)
-	o.hub.Publish(now, control.NewChange(&c))
+	o.hub.Publish(now, control.NewChange(c))
 }
 
 func lastUser(g *grant.Grant) string {
@@ -182,7 +195,7 @@ func (o *owner) setHost(ctx context.Context, h authz.Host) {
 			return
 		}
 		for _, c := range changes {
-			o.change(now, c, now)
+			o.change(now, c)
 		}
 	})
 }
