@@ -37,15 +37,15 @@ func listCommand(e *env) *cobra.Command {
 			}
 			now := e.Now()
 			w := tabwriter.NewWriter(e.Stdout, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "ADDRESS\tSINCE\tRUNS OUT\tBY\tPROTOCOL\tUSERS")
+			fmt.Fprintln(w, "ADDRESS\tSINCE\tRUNS OUT\tBY\tPROTOCOL\tOPEN SESSIONS\tUSERS")
 			for i := range grants {
 				g := &grants[i]
 				var users []string
 				for _, u := range g.Users {
 					users = append(users, authz.Quote(string(u)))
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", g.Name(), relative(g.Since.Time, now), relative(g.Expires.Time, now),
-					g.Source, orDash(g.Protocol), orDash(strings.Join(users, ", ")))
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", g.Name(), relative(g.Since.Time, now), relative(g.Expires.Time, now),
+					g.Source, orDash(g.Protocol), g.Sessions, orDash(strings.Join(users, ", ")))
 			}
 			return w.Flush()
 		}),

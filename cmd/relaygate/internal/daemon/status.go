@@ -90,12 +90,20 @@ func (d *daemon) problems(s *control.Status) {
 // Grants answers the control socket.
 func (d *daemon) Grants(ctx context.Context) ([]control.Grant, error) {
 	var list []grant.Grant
-	if err := d.owner.ask(ctx, func(time.Time) { list = d.owner.engine.Grants() }); err != nil {
+	var sessions []int
+	err := d.owner.ask(ctx, func(time.Time) {
+		list = d.owner.engine.Grants()
+		for i := range list {
+			sessions = append(sessions, d.owner.engine.Sessions(list[i].Prefix))
+		}
+	})
+	if err != nil {
 		return nil, fmt.Errorf("relaygate is ending: %w", err)
 	}
 	out := make([]control.Grant, len(list))
 	for i := range list {
 		out[i] = control.NewGrant(&list[i])
+		out[i].Sessions = sessions[i]
 	}
 	return out, nil
 }
@@ -112,6 +120,7 @@ func (d *daemon) Why(ctx context.Context, a netip.Addr) (control.Story, error) {
 		g, ok := e.Get(a)
 		if ok {
 			shape := control.NewGrant(&g)
+			shape.Sessions = e.Sessions(g.Prefix)
 			story.Granted, story.Grant = true, &shape
 		}
 		story.Reason = reason(g, ok, e.Check(a), events, now)

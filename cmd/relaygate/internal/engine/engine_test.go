@@ -274,3 +274,26 @@ func TestGrantsRunOut(t *testing.T) {
 		t.Errorf("the story ends with %v", last.Kind)
 	}
 }
+
+func TestSessionsAreCountedWhileOpen(t *testing.T) {
+	k := &talk{Engine: newEngine(nil)}
+	knowHost(t, k.Engine)
+	one := netip.PrefixFrom(client.Addr(), 32)
+	k.open(client, server, 7, nil)
+	k.say(pop3Login...)
+	first := k.conn
+	k.open(netip.AddrPortFrom(client.Addr(), 5), server, 8, nil)
+	k.say(pop3Login...)
+	if got, wide := k.Sessions(one), k.Sessions(netip.MustParsePrefix("192.0.2.0/24")); got != 2 || wide != 2 {
+		t.Errorf("%d and %d sessions, want 2", got, wide)
+	}
+	k.feed(capture.Event{Kind: capture.Closed, Conn: first})
+	k.feed(capture.Event{Kind: capture.Closed, Conn: first})
+	if got := k.Sessions(one); got != 1 {
+		t.Errorf("%d sessions after a close, want 1", got)
+	}
+	k.feed(capture.Event{Kind: capture.Closed, Conn: k.conn})
+	if got := k.Sessions(one); got != 0 || len(k.held.clients)+len(k.held.counts) != 0 {
+		t.Errorf("%d sessions after all closed, want 0", got)
+	}
+}

@@ -36,6 +36,7 @@ type Verdict struct {
 type Reader struct {
 	flows    *flow.Table
 	sessions []session // by flow.ID
+	held     holds
 	evidence *authz.Evidence
 	confirm  Confirm
 	counts   Counts
@@ -65,7 +66,7 @@ type session struct {
 // NewReader makes a Reader for the given services by server port, which notes
 // in evidence what it reads.
 func NewReader(services map[uint16]authz.Service, evidence *authz.Evidence) *Reader {
-	return &Reader{flows: flow.New(flow.Config{Services: services}), evidence: evidence}
+	return &Reader{flows: flow.New(flow.Config{Services: services}), held: newHolds(), evidence: evidence}
 }
 
 // Feed takes one event and returns the verdicts that it brought, valid until
@@ -95,6 +96,7 @@ func (r *Reader) event(e *flow.Event) {
 		r.taint(e)
 	case flow.Closed:
 		r.drop(e.ID)
+		r.held.close(e.ID)
 	}
 }
 
@@ -130,6 +132,9 @@ func (r *Reader) data(e *flow.Event) {
 	for i, l := range logins {
 		if l.Result == authz.Success && !s.confirmed {
 			l = authz.Login{Result: authz.Tainted, Mechanism: l.Mechanism, User: l.User, Reason: s.doubt}
+		}
+		if l.Result == authz.Success {
+			r.held.open(e.ID, s.conn.Client.Addr())
 		}
 		r.add(Verdict{
 			Verdict: authz.Verdict{Time: e.Chunk.Time, Conn: s.conn, Login: l, TLS: l.Result == authz.Encrypted, Origin: s.origin},

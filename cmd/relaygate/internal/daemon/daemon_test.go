@@ -1,0 +1,150 @@
+//go:build linux
+
+package daemon
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/authz/grant"
+)
+
+var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func TestReasonTellsInWords(t *testing.T) {
+	prefix := netip.MustParsePrefix("192.0.2.7/32")
+	event := func(kind authz.EventKind, reason string) authz.Event {
+		return authz.Event{Kind: kind, Time: now.Add(-time.Minute), Last: now.Add(-time.Minute), Count: 1, Prefix: prefix, Reason: reason}
+	}
+	user := []grant.User{{Name: "alice", Protocol: authz.POP3}}
+	good := authz.Decision{Allow: true, Rule: authz.RuleDefault}
+	for _, tt := range []struct {
+		name    string
+		grant   grant.Grant
+		granted bool
+		rule    authz.Decision
+		events  []authz.Event
+		want    string
+	}{
+		{name: "never seen", rule: good, want: "may not relay: nothing has been seen from it"},
+		{
+			name: "own address", rule: authz.Decision{Rule: authz.RuleOwn, Reason: "is one of this host's own addresses (eth0)"},
+			want: "may not relay: it is one of this host's own addresses (eth0), and such an address is never granted",
+		},
+		{
+			name: "failures", rule: good, events: []authz.Event{event(authz.EventFailure, "refused"), event(authz.EventFailure, "refused again")},
+			want: "no login from it succeeded (2 were refused by the server)",
+		},
+		{
+			name: "tainted", rule: good, events: []authz.Event{event(authz.EventTainted, "conflicting copies")},
+			want: "its connection was in doubt: conflicting copies",
+		},
+		{name: "encrypted", rule: good, events: []authz.Event{event(authz.EventEncrypted, "")}, want: "went on in TLS"},
+		{
+			name: "listener", rule: good, events: []authz.Event{event(authz.EventUntrusted, "docker-proxy holds it")},
+			want: "a listener that is not believed: docker-proxy holds it",
+		},
+		{
+			name: "refused", rule: good, events: []authz.Event{event(authz.EventLogin, ""), event(authz.EventRefused, "too many users")},
+			want: "a login was seen 1m0s ago and granted nothing: too many users",
+		},
+		{
+			name: "ran out, then a failure", rule: good, events: []authz.Event{event(authz.EventExpired, ""), event(authz.EventFailure, "no")},
+			want: "its grant ran out 1m0s ago",
+		},
+		{
+			name: "revoked", rule: good, events: []authz.Event{event(authz.EventRevoked, "it became an own address")},
+			want: "closed 1m0s ago: it became an own address",
+		},
+		{
+			name: "granted", granted: true, rule: good, want: "may relay: alice logged in from it by pop3; its time runs out in 10m0s",
+			grant: grant.Grant{Prefix: prefix, Expires: now.Add(10 * time.Minute), Source: grant.Login, Users: user},
+		},
+		{
+			name: "nameless", granted: true, rule: good, want: "somebody logged in from it",
+			grant: grant.Grant{Prefix: prefix, Expires: now.Add(time.Minute), Source: grant.Login},
+		},
+		{
+			name: "import", granted: true, rule: good, want: "the gate held it when relaygate started",
+			grant: grant.Grant{Prefix: prefix, Expires: now.Add(time.Minute), Source: grant.Import},
+		},
+		{
+			name: "always", granted: true, rule: authz.Decision{Allow: true, Rule: authz.RuleAlways, Reason: "is always allowed"},
+			want: "may relay: is always allowed", grant: grant.Grant{Prefix: prefix, Source: grant.Always},
+		},
+	} {
+		if got := reason(tt.grant, tt.granted, tt.rule, tt.events, now); !strings.Contains(got, tt.want) {
+			t.Errorf("%s: %q, want it to hold %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestElementsAlwaysRunOut(t *testing.T) {
+	prefix := netip.MustParsePrefix("192.0.2.7/32")
+	const lifetime = 30 * time.Minute
+	for _, tt := range []struct {
+		name  string
+		grant grant.Grant
+		left  time.Duration // 0: no element
+	}{
+		{"login", grant.Grant{Prefix: prefix, Source: grant.Login, Expires: now.Add(lifetime)}, lifetime},
+		{"nearly over", grant.Grant{Prefix: prefix, Source: grant.Login, Expires: now.Add(time.Millisecond)}, time.Millisecond},
+		{"over", grant.Grant{Prefix: prefix, Source: grant.Login, Expires: now}, 0},
+		{"long over", grant.Grant{Prefix: prefix, Source: grant.Login, Expires: now.Add(-time.Hour)}, 0},
+		{"no deadline", grant.Grant{Prefix: prefix, Source: grant.Login}, 0},
+		{"static", grant.Grant{Prefix: prefix, Source: grant.Always}, 0},
+	} {
+		e, ok := element(&tt.grant, lifetime, now)
+		if ok != (tt.left > 0) || e.Remaining != tt.left || ok && (e.Timeout <= 0 || e.Timeout < e.Remaining) {
+			t.Errorf("%s: %+v, %v, want %v left", tt.name, e, ok, tt.left)
+		}
+	}
+}
+
+// stuck is a log that nobody reads.
+type stuck struct {
+	free chan struct{}
+	mu   sync.Mutex
+	got  bytes.Buffer
+}
+
+func (s *stuck) Write(b []byte) (int, error) {
+	<-s.free
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.got.Write(b)
+}
+
+func TestLogNeverWaitsForItsReader(t *testing.T) {
+	s := &stuck{free: make(chan struct{})}
+	q := newLogQueue(s)
+	for i := range logLines + 100 {
+		if n, err := fmt.Fprintf(q, "line %d\n", i); n == 0 || err != nil {
+			t.Fatalf("line %d: %d, %v", i, n, err)
+		}
+	}
+	close(s.free)
+	q.close()
+	if got := s.got.String(); !strings.Contains(got, "lines of the log were dropped") || !strings.HasPrefix(got, "line 0\n") {
+		t.Errorf("the log does not tell what was dropped:\n%.300s", got)
+	}
+}
+
+func TestGateQueueNeverWaits(t *testing.T) {
+	g := &gate{ops: make(chan gateOp, 1), lifetime: time.Minute}
+	gr := grant.Grant{Prefix: netip.MustParsePrefix("192.0.2.7/32"), Source: grant.Login, Expires: now.Add(time.Minute)}
+	g.add(gr, now, now)
+	if g.overflow.Load() {
+		t.Error("the first op found no room")
+	}
+	g.remove(gr)
+	if !g.overflow.Load() {
+		t.Error("an op was lost and no rebuild asked for")
+	}
+}
