@@ -46,10 +46,6 @@ func Load(o Options) (*Tap, error) {
 		}
 		o.Cgroup = root
 	}
-	// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK.
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("lift the memory limit for BPF maps: %w", err)
-	}
 	t := &Tap{}
 	err := t.prepare(o)
 	if err == nil {
@@ -63,6 +59,10 @@ func Load(o Options) (*Tap, error) {
 
 // prepare loads the programs and sets what they follow.
 func (t *Tap) prepare(o Options) error {
+	// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return fmt.Errorf("lift the memory limit for BPF maps: %w", err)
+	}
 	spec, err := loadTap()
 	if err != nil {
 		return fmt.Errorf("read the tap's programs: %w", err)

@@ -45,7 +45,8 @@ static __always_inline void lose(struct flow *flow, __u64 cookie, enum reason re
  * COPY puts the first len <= size bytes of the packet into a record of a fixed
  * size: bpf_ringbuf_reserve wants a constant. bpf_skb_load_bytes also reads
  * what is not linear. A record is always submitted, so that the reader can
- * count its position; one that could not be filled has captured = 0.
+ * count its position; one that could not be filled has captured = 0. The bound
+ * is on the last index because Linux 6.1 does not learn from len != 0.
  */
 #define COPY(size)                                                                   \
 	static __always_inline int copy_##size(struct __sk_buff *skb,                \
@@ -56,17 +57,17 @@ static __always_inline void lose(struct flow *flow, __u64 cookie, enum reason re
 			struct packet head;                                          \
 			__u8 data[size - sizeof(struct packet)];                     \
 		} *rec;                                                              \
-		__u32 captured = 0;                                                  \
+		__u32 last = len - 1, captured = 0;                                  \
                                                                                      \
 		rec = bpf_ringbuf_reserve(&packets, sizeof(*rec), 0);                \
 		if (!rec)                                                            \
 			return -1;                                                   \
 		rec->head = *head;                                                   \
 		rec->head.captured = 0;                                              \
-		barrier_var(len);                                                    \
-		if (len > 0 && len <= sizeof(rec->data) &&                           \
-		    bpf_skb_load_bytes(skb, 0, rec->data, len) == 0)                 \
-			rec->head.captured = captured = len;                         \
+		barrier_var(last);                                                   \
+		if (last < sizeof(rec->data) &&                                      \
+		    bpf_skb_load_bytes(skb, 0, rec->data, last + 1) == 0)            \
+			rec->head.captured = captured = last + 1;                    \
 		bpf_ringbuf_submit(rec, flags);                                      \
 		return captured ? 0 : -1;                                            \
 	}
