@@ -76,7 +76,7 @@ func TestReasonTellsInWords(t *testing.T) {
 		},
 		{
 			name: "always", granted: true, rule: authz.Decision{Allow: true, Rule: authz.RuleAlways, Reason: "is always allowed"},
-			want: "may relay: is always allowed", grant: grant.Grant{Prefix: prefix, Source: grant.Always},
+			want: "may relay: it is always allowed", grant: grant.Grant{Prefix: prefix, Source: grant.Always},
 		},
 	} {
 		if got := reason(tt.grant, tt.granted, tt.rule, tt.events, now); !strings.Contains(got, tt.want) {

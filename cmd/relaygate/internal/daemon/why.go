@@ -15,9 +15,11 @@ import (
 func reason(g grant.Grant, granted bool, d authz.Decision, events []authz.Event, now time.Time) string {
 	switch {
 	case granted && g.Source == grant.Always:
-		return "may relay: " + d.Reason
+		return "may relay: it " + d.Reason
 	case granted:
 		return "may relay: " + grantedReason(&g, now)
+	case d.Rule == authz.RuleNever, d.Rule == authz.RuleDeny, d.Rule == authz.RuleInvalid:
+		return "may not relay: it " + d.Reason
 	case !d.Allow:
 		return "may not relay: it " + d.Reason + ", and such an address is never granted"
 	case len(events) == 0:
