@@ -74,7 +74,7 @@ const fileLimit = 1 << 20
 var errTooManyFiles = errors.New("too many open files on this host to search them all")
 
 // holders finds the processes that hold the sockets of these inodes; the result
-// has an entry for each of them. Processes come and go while it looks, so what
+// has an entry for each of them, also with an error. Processes come and go while it looks, so what
 // vanishes is no error.
 func holders(proc fs.FS, inodes map[uint32]bool, limit int) (map[uint32][]Process, error) {
 	found := make(map[uint32][]Process)
@@ -86,7 +86,7 @@ func holders(proc fs.FS, inodes map[uint32]bool, limit int) (map[uint32][]Proces
 	}
 	entries, err := fs.ReadDir(proc, ".")
 	if err != nil {
-		return nil, fmt.Errorf("list the processes: %w", err)
+		return found, fmt.Errorf("list the processes: %w", err)
 	}
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
@@ -98,7 +98,7 @@ func holders(proc fs.FS, inodes map[uint32]bool, limit int) (map[uint32][]Proces
 			continue
 		}
 		if limit -= len(fds); limit < 0 {
-			return nil, errTooManyFiles
+			return found, errTooManyFiles
 		}
 		var process *Process
 		for _, fd := range fds {

@@ -279,6 +279,34 @@ func TestCheckConnection(t *testing.T) {
 	}
 }
 
+// TestFailedSearchIsNotRepeatedAtOnce has more open files than are looked at:
+// nothing is believed then, and the search is not made at every look.
+func TestFailedSearchIsNotRepeatedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 1)}})
+		tables.fileLimit = 5
+		tables.look()
+		searched := tables.searched
+		timer := time.NewTimer(interval)
+		<-timer.C
+		tables.look()
+		if !tables.searched.Equal(searched) {
+			t.Error("searched again at the next look")
+		}
+		ok, reason := tables.Check(server, here)
+		if ok || !strings.Contains(reason, errTooManyFiles.Error()) {
+			t.Errorf("got %v because %q", ok, reason)
+		}
+		timer.Reset(searchInterval)
+		<-timer.C
+		tables.fileLimit = fileLimit
+		tables.look()
+		if ok, reason := tables.Check(server, here); !ok {
+			t.Errorf("not believed after a good search: %s", reason)
+		}
+	})
+}
+
 func TestHoldersAreBounded(t *testing.T) {
 	inodes := map[uint32]bool{1: true}
 	if _, err := holders(host(), inodes, 5); !errors.Is(err, errTooManyFiles) {

@@ -1,0 +1,99 @@
+package bpf
+
+import (
+	"os"
+	"testing"
+
+	"github.com/cilium/ebpf"
+)
+
+func TestBudgets(t *testing.T) {
+	const unansweredMax, flowMax = 8192, 256 * 1024
+	payload := ip4(6, 0, tcp(ack, 0, 100))
+	for _, test := range []struct {
+		name    string
+		egress  bool
+		ring    uint32
+		flow    tapFlow
+		want    Kind
+		reason  Reason
+		counted func(Counters) uint64
+	}{
+		{
+			"client: just within", false, 0,
+			tapFlow{State: tapFlowStateREADING, Unanswered: unansweredMax - 100}, Packet, None, nil,
+		},
+		{
+			"client: too much unanswered", false, 0,
+			tapFlow{State: tapFlowStateREADING, Unanswered: unansweredMax - 99}, Lost, Unanswered,
+			func(c Counters) uint64 { return c.Unanswered },
+		},
+		{
+			"client: counter beyond its bound", false, 0,
+			tapFlow{State: tapFlowStateREADING, Unanswered: unansweredMax + 1000}, Lost, Unanswered,
+			func(c Counters) uint64 { return c.Unanswered },
+		},
+		{
+			"server: answers", true, 0,
+			tapFlow{State: tapFlowStateREADING, Unanswered: unansweredMax}, Packet, None, nil,
+		},
+		{
+			"both: just within", true, 0,
+			tapFlow{State: tapFlowStateREADING, Total: flowMax - 172}, Packet, None, nil,
+		},
+		{
+			"both: too much", true, 0,
+			tapFlow{State: tapFlowStateREADING, Total: flowMax - 171}, Lost, FlowFull,
+			func(c Counters) uint64 { return c.FlowFull },
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t, test.ring)
+			b.expect(t, test.flow)
+			prog := b.objs.RelaygateIn
+			if test.egress {
+				prog = b.objs.RelaygateOut
+			}
+			got := b.run(t, prog, payload)
+			if len(got) != 1 || got[0].Kind != test.want || got[0].Reason != test.reason {
+				t.Fatalf("records are %+v, want one of kind %d, reason %q", got, test.want, test.reason)
+			}
+			var flow tapFlow
+			if err := b.objs.Flows.Lookup(got[0].Cookie, &flow); err != nil {
+				t.Fatal(err)
+			}
+			if lost := flow.State == tapFlowStateLOST; lost != (test.want == Lost) {
+				t.Errorf("entry is %+v after a record of kind %d", flow, test.want)
+			}
+			if test.egress && test.want == Packet && flow.Unanswered != 0 {
+				t.Errorf("%d bytes unanswered after an answer", flow.Unanswered)
+			}
+			counters, err := b.Counters()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.counted != nil && test.counted(counters) != 1 {
+				t.Errorf("not counted: %+v", counters)
+			}
+		})
+	}
+}
+
+// TestRingFull fills a small ring with nobody reading.
+func TestRingFull(t *testing.T) {
+	b := newBench(t, uint32(os.Getpagesize()))
+	packet := ip4(6, 0, tcp(ack, 0, 1400))
+	for range 2 {
+		b.expect(t, tapFlow{State: tapFlowStateREADING})
+		if _, err := b.objs.RelaygateOut.Run(&ebpf.RunOptions{Data: packet}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := b.drain(t)
+	if len(got) != 2 || got[0].Kind != Packet || got[1].Kind != Lost || got[1].Reason != RingFull {
+		t.Errorf("records are %+v, want a packet and a Lost", got)
+	}
+	if counters, err := b.Counters(); err != nil || counters.RingFull != 1 {
+		t.Errorf("counters are %+v, %v", counters, err)
+	}
+}
