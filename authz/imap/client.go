@@ -185,15 +185,14 @@ func (d *Dialogue) text(l line.Line, arguments []byte) {
 func (d *Dialogue) authenticate(text []byte) {
 	c := d.present()
 	c.piece = d.pieces
-	name, text := line.Field(text)
-	initial, more := line.Field(text)
+	name, initial, _ := bytes.Cut(text, []byte{' '})
 	for _, w := range d.window[d.next : len(d.window)-1] {
 		if w.verb == authenticate {
 			d.taint("two SASL exchanges in a pipeline")
 			return
 		}
 	}
-	if !d.exchange.Begin(name) || len(more) > 0 {
+	if !d.exchange.Begin(name) || bytes.IndexByte(initial, ' ') >= 0 {
 		c.verb, c.alone = unknown, true
 		if !d.inStep {
 			d.taint("malformed AUTHENTICATE in a pipeline")

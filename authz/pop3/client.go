@@ -66,10 +66,11 @@ func (d *Dialogue) command(l line.Line) {
 	case unknown, stls, xclient:
 		c.alone = true
 	case user:
-		c.user = string(bytes.Trim(argument, " "))
-		if l.Eight {
-			c.alone = true
+		// Servers differ on blanks around the name.
+		if name := bytes.Trim(argument, " "); len(name) == len(argument) {
+			c.user = string(name)
 		}
+		c.alone = l.Eight
 	case apop:
 		name, ok := apopName(argument)
 		c.user, c.malformed = string(name), !ok
@@ -79,6 +80,10 @@ func (d *Dialogue) command(l line.Line) {
 			return
 		}
 	}
+	if d.inStep || d.windowChunk == 0 {
+		d.windowChunk, d.basic = d.chunks, true
+	}
+	d.basic = d.basic && (c.verb == user || c.verb == pass || c.verb == quit || c.transaction)
 	c.alone = c.alone || c.odd
 	c.piece, c.chunk = d.pieces, d.chunks
 	d.waiting = append(d.waiting, c)
@@ -123,9 +128,10 @@ func (d *Dialogue) begin(c *command, argument []byte) string {
 	if d.turn != noExchange {
 		return "two SASL exchanges in a pipeline"
 	}
-	name, initial := line.Field(bytes.TrimLeft(argument, " "))
-	initial, more := line.Field(initial)
-	if !d.exchange.Begin(name) || len(more) > 0 {
+	name, initial, _ := bytes.Cut(argument, []byte{' '})
+	// One blank between the words: with two, some servers see an AUTH without
+	// an argument, which they answer positively with a list.
+	if !d.exchange.Begin(name) || bytes.IndexByte(initial, ' ') >= 0 {
 		c.verb, c.alone, c.malformed = unknown, true, true
 		if !d.inStep {
 			return "malformed AUTH in a pipeline"

@@ -104,7 +104,7 @@ func parse(text []byte) (c command, argument []byte) {
 			c.shape = multi
 		}
 	}
-	if c.verb == auth && bare {
+	if c.verb == auth && len(word) == len(text) {
 		c.verb, c.shape = authList, multi
 	}
 	return c, argument

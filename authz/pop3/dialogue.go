@@ -41,6 +41,11 @@ type Dialogue struct {
 	// pieces and chunks count the client's complete lines and the chunks of
 	// both directions; linePiece is pieces when the present server line began.
 	pieces, chunks, linePiece uint64
+	// windowChunk is the chunk that completed the first line of the window, and
+	// basic is true if the window holds nothing but USER, PASS, commands that
+	// need a maildrop, and QUIT.
+	windowChunk uint64
+	basic       bool
 
 	stamp bool   // the greeting had an APOP time stamp
 	user  string // the name of the last USER that was answered positively

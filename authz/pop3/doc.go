@@ -53,9 +53,14 @@
 //     number stays wrong for good;
 //   - or at once, if each command behind it needs an open maildrop (STAT, LIST,
 //     UIDL, RETR, TOP, DELE, LAST), so that its positive answer would prove a
-//     login just as well, or is QUIT in the same chunk: a server that dropped
-//     PASS dropped QUIT with it. Some servers lose what was pipelined behind a
-//     login, so that the window never closes.
+//     login just as well, or is QUIT in a basic window: one that came in one
+//     chunk and holds nothing but USER, PASS, those commands, and QUIT. Some
+//     servers lose what was pipelined behind a login (Courier, solid-pop3d), so
+//     that the window never closes.
+//
+// The last clause, QUIT, is the one place that trusts servers further than to
+// cut plain lines alike: it takes for granted that a server which drops PASS
+// unanswered drops the QUIT of the same chunk with it.
 //
 // # What taints
 //

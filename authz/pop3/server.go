@@ -179,9 +179,9 @@ func (d *Dialogue) settled() bool {
 	if !d.client.Empty() {
 		return false
 	}
-	login := d.waiting[0]
 	for _, c := range d.waiting[1:] {
-		if !c.transaction && (c.verb != quit || c.chunk != login.chunk) {
+		lostToo := c.verb == quit && d.basic && c.chunk == d.windowChunk
+		if !c.transaction && !lostToo {
 			return false
 		}
 	}

@@ -1,0 +1,178 @@
+package linetest
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+
+	"relaygate/authz"
+)
+
+// Server is a model of how one server reads.
+type Server interface {
+	// Read takes the octets that came and were not taken yet. It returns how
+	// many it took and what it says. It is called with nothing before the
+	// client's first octet, to greet. Taking nothing and saying nothing means
+	// that it waits for more.
+	Read(in []byte) (taken int, out []byte)
+	// User is who is logged in, "" for nobody.
+	User() string
+	// Closed reports whether it closed the connection.
+	Closed() bool
+}
+
+// Segment is what a client sends at once. If Wait is true it first waits until
+// the server has nothing more to say.
+type Segment struct {
+	Bytes []byte
+	Wait  bool
+}
+
+// Options say how the connection is seen.
+type Options struct {
+	// Merge lets segments that are acknowledged together come as one chunk.
+	Merge bool
+}
+
+// Play lets a client talk to a server in a random order of events and gives
+// the dialogue what a tap would see. It returns the verdicts, and an error if
+// the dialogue believed more than happened.
+func Play(r *rand.Rand, s Server, client []Segment, d Dialogue, o Options) ([]authz.Login, error) {
+	p := player{r: r, server: s, client: client, dialogue: d, merge: o.Merge}
+	for p.err == nil && p.step() {
+	}
+	if p.err != nil {
+		return p.verdicts, fmt.Errorf("%w\n%s", p.err, p.log.String())
+	}
+	return p.verdicts, nil
+}
+
+type player struct {
+	r        *rand.Rand
+	server   Server
+	client   []Segment
+	dialogue Dialogue
+	merge    bool
+
+	in       []byte // in the server's kernel, not read
+	acked    []byte // received and not yet seen acknowledged
+	out      []byte // written by the server, not sent
+	greeted  bool
+	stuck    bool // the server waits for more than is in
+	verdicts []authz.Login
+	log      strings.Builder
+	err      error
+}
+
+// step makes one thing happen; false if nothing more can.
+func (p *player) step() bool {
+	var can []func()
+	idle := p.greeted && p.stuck && len(p.out) == 0
+	if len(p.client) > 0 && (!p.client[0].Wait || idle) {
+		can = append(can, p.send)
+	}
+	if !p.stuck && !p.server.Closed() {
+		can = append(can, p.read, p.read)
+	}
+	if len(p.out) > 0 {
+		can = append(can, p.answer)
+	}
+	if len(can) == 0 {
+		return false
+	}
+	can[p.r.IntN(len(can))]()
+	return true
+}
+
+// send sends the client's next segment.
+func (p *player) send() {
+	b := p.client[0].Bytes
+	p.client = p.client[1:]
+	p.in = append(p.in, b...)
+	p.acked = append(p.acked, b...)
+	p.stuck = false
+	if !p.merge || p.r.IntN(2) == 0 {
+		p.release()
+	}
+}
+
+// release shows what the server's kernel acknowledged.
+func (p *player) release() {
+	b := p.acked
+	p.acked = nil
+	p.feed(authz.FromClient, b)
+}
+
+// read lets the server read once.
+func (p *player) read() {
+	taken, out := p.server.Read(p.in)
+	p.greeted = true
+	p.in = p.in[taken:]
+	p.out = append(p.out, out...)
+	p.stuck = taken == 0 && len(out) == 0
+}
+
+// answer sends some of what the server wrote, which acknowledges what it has.
+func (p *player) answer() {
+	n := len(p.out)
+	if p.r.IntN(4) == 0 {
+		n = 1 + p.r.IntN(n)
+	}
+	b := p.out[:n]
+	p.out = p.out[n:]
+	p.release()
+	p.feed(authz.FromServer, b)
+}
+
+// feed gives the dialogue a chunk and checks what it says.
+func (p *player) feed(dir authz.Dir, b []byte) {
+	if len(b) == 0 || p.err != nil {
+		return
+	}
+	fmt.Fprintf(&p.log, "%c: %q\n", "CS"[dir], b)
+	done := p.dialogue.Done()
+	for _, l := range p.dialogue.Feed(authz.Chunk{Dir: dir, Bytes: bytes.Clone(b)}) {
+		fmt.Fprintf(&p.log, "> %s\n", String(l))
+		p.verdicts = append(p.verdicts, l)
+		switch {
+		case done:
+			p.err = fmt.Errorf("a verdict after the last one")
+		case l.Result == authz.Success && p.server.User() == "":
+			p.err = fmt.Errorf("success, but nobody is logged in")
+		case l.Result == authz.Success && p.server.User() != l.User:
+			p.err = fmt.Errorf("success of %q, but %q is logged in", l.User, p.server.User())
+		}
+		done = l.Result != authz.Failure
+	}
+	if p.err == nil && done != p.dialogue.Done() {
+		p.err = fmt.Errorf("Done() is %v after these verdicts", p.dialogue.Done())
+	}
+}
+
+// Dialogues is the number of random dialogues a test plays: RELAYGATE_DIALOGUES
+// if set, else few.
+func Dialogues(few int) int {
+	if n, err := strconv.Atoi(os.Getenv("RELAYGATE_DIALOGUES")); err == nil && n > 0 {
+		return n
+	}
+	return few
+}
+
+// Cut cuts octets into segments at random places. With probability wait (of a
+// hundred) a segment waits for the server.
+func Cut(r *rand.Rand, b []byte, cuts, wait int) []Segment {
+	var out []Segment
+	for len(b) > 0 {
+		n := len(b)
+		if cuts > 0 {
+			cuts--
+			n = 1 + r.IntN(n)
+		}
+		out = append(out, Segment{Bytes: b[:n], Wait: r.IntN(100) < wait})
+		b = b[n:]
+	}
+	return out
+}
