@@ -23,7 +23,12 @@
 //     another station, on the same VLAN and interface (FromHandshake). Later
 //     segments must come from it and not go to it: a stranger who borrows the
 //     server's hardware address has to send the frame to that same address;
-//   - neither exists (raw IP) or all are zero (loopback): Unauthenticated.
+//   - neither exists (raw IP) or all are zero (loopback): Unauthenticated;
+//   - SYN and SYN-ACK bear the same source and the same destination, as in files
+//     whose addresses were rewritten: Unauthenticated. It is also what a stranger
+//     does who invents a whole session, so it holds only while the station that
+//     the SYN was sent to was never heard in this capture, and a segment of the
+//     connection with other addresses, such as the real server's RST, taints.
 //
 // Server segments that fail this are dropped and counted: neither payload nor
 // acknowledgement nor flags are used. A host that forwards packets also "sent"

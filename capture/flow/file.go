@@ -7,6 +7,9 @@ import (
 
 // file takes a segment that is known by its addresses only.
 func (t *Table) file(seg *capture.Segment) {
+	if seg.Flags&(capture.SYN|capture.RST) != 0 {
+		t.stations.add(seg.Link.Src)
+	}
 	key, conn, dir, r, known := t.orient(seg)
 	switch {
 	case conn.Service.Protocol == 0:
@@ -49,6 +52,9 @@ func (t *Table) orient(seg *capture.Segment) (key tuple, conn authz.Conn, dir au
 func (t *Table) followed(id ID, dir authz.Dir, seg *capture.Segment) {
 	f := t.slots.at(id)
 	f.last = t.time.UnixNano()
+	if f.guard.contradicts(seg) {
+		t.taint(id, reasonStations)
+	}
 	if dir == authz.FromClient {
 		if isSYN(seg) {
 			t.synInside(f, seg)

@@ -140,6 +140,7 @@ type Bounds struct {
 const (
 	reasonMidstream     = "the capture starts inside the session"
 	reasonForgedAnswer  = "the handshake was not answered by the station it was sent to"
+	reasonStations      = "another hardware address where all had been the same"
 	reasonHandshakeData = "data sent with the handshake"
 	reasonFastOpen      = "TCP Fast Open"
 	reasonReplaced      = "another connection took its place unseen"

@@ -38,10 +38,7 @@ const opSize = 8
 // decodeOp makes an event of a few bytes: near the sequence numbers of a
 // connection, so that something comes of it.
 func decodeOp(op []byte, n int) capture.Event {
-	m := mode(op[0] & 7)
-	if m > rawIP {
-		m = liveTap
-	}
+	m := mode(op[0]&7) % (rewritten + 1)
 	off, ack := int(int8(op[2])), int(int8(op[3]))
 	if op[1]&0x80 != 0 {
 		off *= 1 << (op[4] & 31) // far away
@@ -90,7 +87,7 @@ func decodeOp(op []byte, n int) capture.Event {
 func FuzzFeed(f *testing.F) {
 	f.Add([]byte(""))
 	f.Add([]byte("k\x00\x00\x00\x00\x00\x00\x00" + "\x01\x10\x00\x00\x00\x00\x04\x00" + "\x29\x10\x00\x04\x00\x00\x05\x00"))
-	for m := range byte(6) {
+	for m := range byte(7) {
 		f.Add([]byte{
 			9<<3 | m, 0, 0, 0, 0, 0, 0, 0, // opened
 			13<<3 | m, 0, 0, 0, 0, 0, 0, 1, 14<<3 | m, 0, 0, 0, 0, 0, 0, 1, 15<<3 | m, 0, 0, 0, 0, 0, 0, 1,

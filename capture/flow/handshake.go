@@ -111,7 +111,7 @@ func (t *Table) syn(h *handshake, seg *capture.Segment) {
 // synAck notes a SYN-ACK, and reports whether it is an authentic answer to the
 // SYN of h.
 func (t *Table) synAck(h *handshake, seg *capture.Segment) bool {
-	g, ok := guardOf(&h.link, h.host, h.outside, seg)
+	g, ok := guardOf(&h.link, h.host, h.outside, t.stations.has(h.link.Dst), seg)
 	if !ok {
 		t.stats.Forged++
 		h.forged = true
@@ -169,6 +169,9 @@ func (t *Table) shake(r ref, dir authz.Dir, conn authz.Conn, seg *capture.Segmen
 // complete begins the flow of an answered handshake when a segment shows that
 // the connection is established.
 func (t *Table) complete(h *handshake, dir authz.Dir, conn authz.Conn, seg *capture.Segment) {
+	if h.guard.contradicts(seg) {
+		h.reason = orElse(h.reason, reasonStations)
+	}
 	payload := carries(seg)
 	control := seg.Flags & (capture.SYN | capture.RST | capture.ACK)
 	if dir == authz.FromServer {

@@ -17,10 +17,11 @@ type guard struct {
 type proof uint8
 
 const (
-	byHost    proof = iota // this host sent them
-	byOutside              // they came in; the capture was made at the client
-	byStation              // the station that the SYN was sent to
-	byNothing              // raw IP or loopback: nothing to go by
+	byHost      proof = iota // this host sent them
+	byOutside                // they came in; the capture was made at the client
+	byStation                // the station that the SYN was sent to
+	byNothing                // raw IP or loopback: nothing to go by
+	byRewritten              // both directions bear the same two hardware addresses
 )
 
 // origin is what a flow under this guard may claim.
@@ -49,14 +50,23 @@ func (g *guard) authentic(seg *capture.Segment) bool {
 			seg.Link.Src == g.link.Src && seg.Link.Dst != g.link.Src
 	case byNothing:
 		return seg.Sent == capture.SenderUnknown && noStations(&seg.Link) && sameLane(&g.link, &seg.Link)
+	case byRewritten:
+		return seg.Sent == capture.SenderUnknown && seg.Link == g.link
 	}
 	return false
 }
 
+// contradicts reports whether a segment of either side shows that the hardware
+// addresses do tell the stations apart, against what was assumed.
+func (g *guard) contradicts(seg *capture.Segment) bool {
+	return g.proof == byRewritten && seg.Link != g.link
+}
+
 // guardOf decides whether answer, a SYN-ACK, comes from where the SYN went, and
 // how the later segments of that server are told. The SYN was seen at synLink;
-// host and outside say whether it was seen going out and coming in.
-func guardOf(synLink *capture.Link, host, outside bool, answer *capture.Segment) (guard, bool) {
+// host and outside say whether it was seen going out and coming in, spoke
+// whether the station that it was sent to ever sent anything in this capture.
+func guardOf(synLink *capture.Link, host, outside, spoke bool, answer *capture.Segment) (guard, bool) {
 	switch answer.Sent {
 	case capture.SenderHost:
 		return guard{proof: byHost}, true
@@ -72,6 +82,9 @@ func guardOf(synLink *capture.Link, host, outside bool, answer *capture.Segment)
 	if noStations(synLink) && noStations(link) {
 		return guard{proof: byNothing, link: *link}, true
 	}
+	if *link == *synLink && synLink.HasMAC && !spoke {
+		return guard{proof: byRewritten, link: *link}, true
+	}
 	ok := synLink.HasMAC && link.HasMAC &&
 		link.Src == synLink.Dst && link.Dst != synLink.Dst && !groupOrZero(link.Src)
 	return guard{proof: byStation, link: *link}, ok
@@ -83,6 +96,26 @@ func sameLane(a, b *capture.Link) bool {
 
 func noStations(l *capture.Link) bool {
 	return !l.HasMAC || l.Src == [6]byte{} && l.Dst == [6]byte{}
+}
+
+// stations is the set of hardware addresses that sent something, by a hash: two
+// that share a bit make a rewritten file look forged, not the other way round.
+type stations [1 << 16 / 64]uint64
+
+func (s *stations) bit(mac [6]byte) (*uint64, uint64) {
+	hi, lo := mac[0]^mac[2]^mac[4], mac[1]^mac[3]^mac[5]
+	n := uint16(hi)<<8 | uint16(lo)
+	return &s[n/64], 1 << (n % 64)
+}
+
+func (s *stations) add(mac [6]byte) {
+	word, bit := s.bit(mac)
+	*word |= bit
+}
+
+func (s *stations) has(mac [6]byte) bool {
+	word, bit := s.bit(mac)
+	return *word&bit != 0
 }
 
 // groupOrZero is true for addresses that no station sends from: group addresses

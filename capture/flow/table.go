@@ -23,6 +23,7 @@ type Table struct {
 	ring     []handshake       // files, see handshake.go
 	oldest   uint32            // the ring's next entry to be reused
 	doubts   [doubtSlots]int64 // files, see doubt.go
+	stations stations          // files: who sent a SYN or an RST
 	seed     maphash.Seed
 
 	// Of the event being fed.

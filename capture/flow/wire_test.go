@@ -40,11 +40,13 @@ const (
 	ethernet
 	loopback // all hardware addresses are zero
 	rawIP
+	rewritten // all frames bear the same addresses
 )
 
 var modes = map[string]mode{
 	"live": liveTap, "cooked": cooked, "cooked client": cookedClient,
 	"ethernet": ethernet, "loopback": loopback, "raw": rawIP,
+	"rewritten": rewritten,
 }
 
 // seg is a segment of a test: offsets count from the first byte of a stream.
@@ -101,6 +103,8 @@ func dress(m mode, s *capture.Segment, server bool) {
 		}
 	case loopback:
 		s.Link.HasMAC = true
+	case rewritten:
+		s.Link = capture.Link{HasMAC: true, Src: clientMAC, Dst: serverMAC}
 	}
 }
 
