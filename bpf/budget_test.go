@@ -21,29 +21,35 @@ func TestBudgets(t *testing.T) {
 	}{
 		{
 			"client: just within", false, 0,
-			tapFlow{State: tapFlowStateREADING, Unanswered: unansweredMax - 100}, Packet, None, nil,
+			tapFlow{State: tapFlowStateREADING, Unanswered: unansweredMax - 100},
+			Packet, None, nil,
 		},
 		{
 			"client: too much unanswered", false, 0,
-			tapFlow{State: tapFlowStateREADING, Unanswered: unansweredMax - 99}, Lost, Unanswered,
+			tapFlow{State: tapFlowStateREADING, Unanswered: unansweredMax - 99},
+			Lost, Unanswered,
 			func(c Counters) uint64 { return c.Unanswered },
 		},
 		{
 			"client: counter beyond its bound", false, 0,
-			tapFlow{State: tapFlowStateREADING, Unanswered: unansweredMax + 1000}, Lost, Unanswered,
+			tapFlow{State: tapFlowStateREADING, Unanswered: unansweredMax + 1000},
+			Lost, Unanswered,
 			func(c Counters) uint64 { return c.Unanswered },
 		},
 		{
 			"server: answers", true, 0,
-			tapFlow{State: tapFlowStateREADING, Unanswered: unansweredMax}, Packet, None, nil,
+			tapFlow{State: tapFlowStateREADING, Unanswered: unansweredMax},
+			Packet, None, nil,
 		},
 		{
 			"both: just within", true, 0,
-			tapFlow{State: tapFlowStateREADING, Total: flowMax - 172}, Packet, None, nil,
+			tapFlow{State: tapFlowStateREADING, Total: flowMax - 172},
+			Packet, None, nil,
 		},
 		{
 			"both: too much", true, 0,
-			tapFlow{State: tapFlowStateREADING, Total: flowMax - 171}, Lost, FlowFull,
+			tapFlow{State: tapFlowStateREADING, Total: flowMax - 171},
+			Lost, FlowFull,
 			func(c Counters) uint64 { return c.FlowFull },
 		},
 	} {

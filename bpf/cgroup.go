@@ -25,9 +25,8 @@ func RootCgroup() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("find cgroup v2: %w", err)
 	}
-	defer f.Close()
 	mounts, err := cgroupMounts(f)
-	if err != nil {
+	if err := errors.Join(err, f.Close()); err != nil {
 		return "", fmt.Errorf("find cgroup v2: read mounts: %w", err)
 	}
 	return rootOf(mounts, func(path string) (uint64, error) {

@@ -107,11 +107,13 @@ func TestCheck(t *testing.T) {
 		{"cut name", []Socket{listener("0.0.0.0:143", 0, 5)}, "192.0.2.1:143", here, "only forwards: systemd-socket- (pid 22)"},
 		{"shared with a forwarder", []Socket{listener("0.0.0.0:143", 0, 7)}, "192.0.2.1:143", here, "only forwards: socat (pid 25)"},
 		{
-			"a forwarder on the same port", []Socket{listener("192.0.2.1:143", 0, 1), listener("0.0.0.0:143", 0, 3)},
+			"a forwarder on the same port",
+			[]Socket{listener("192.0.2.1:143", 0, 1), listener("0.0.0.0:143", 0, 3)},
 			"192.0.2.1:143", here, "only forwards",
 		},
 		{
-			"a dual-stack forwarder on the same port", []Socket{listener("0.0.0.0:143", 0, 1), listener("[::]:143", 0, 3)},
+			"a dual-stack forwarder on the same port",
+			[]Socket{listener("0.0.0.0:143", 0, 1), listener("[::]:143", 0, 3)},
 			"192.0.2.1:143", here, "only forwards",
 		},
 		{"Dovecot", []Socket{listener("0.0.0.0:143", 0, 1)}, "192.0.2.1:143", here, ""},
