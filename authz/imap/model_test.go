@@ -1,0 +1,389 @@
+package imap
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// How a model treats a blank line, and a line with an illegal tag.
+const (
+	badUntagged = iota // "* BAD"
+	badBare            // "BAD" without a tag (nginx)
+	badPrevious        // "BAD" with the tag of the previous command (nginx)
+	badSilent          // nothing (invented)
+	badTaken           // takes the tag as it is (mailutils, Courier)
+)
+
+// How a model treats NUL in a line.
+const (
+	nulKeep = iota
+	nulCut
+	nulGlue
+)
+
+// What a model does with an over-long line.
+const (
+	longKeep = iota
+	longSplit
+	longRefuse
+	longClose
+)
+
+// model is an IMAP server by its habits.
+type model struct {
+	name string
+
+	crlfOnly, bareCR, nel bool
+	nul                   int
+	max, long             int
+	tabs                  bool // TAB separates
+	blank, tag            int
+
+	anyLiteral  bool // literals also in unknown commands
+	plus        bool // "{5+}" (LITERAL+)
+	plusFirst   bool // "{+5}" too
+	lax         bool // "{05}", "~{5}" and a literal in an unclosed quoted string too
+	maxLiteral  int  // larger ones are refused, and the octets run as lines
+	quotes      bool // an unclosed quoted string is an error; else it is an atom
+	echo        bool // repeats what it refuses in the text
+	ir, eatsIR  bool // initial responses; an initial response is not read (invented)
+	loose       bool // skips what is not base64
+	saslNoTag   bool // refuses a line that is not base64 without a tag (nginx)
+	tlsReturns  bool // STARTTLS is accepted, fails, and returns to clear text
+	dropAtTLS   bool // what was received with STARTTLS is lost
+	dropAtLogin bool // what was received with the login is lost
+	dropAtGreet bool // what was received before the greeting is lost (invented)
+	unknownOK   bool // says OK to unknown commands (invented)
+
+	greeted, closed, tls bool
+	in                   string
+	previous             string
+	buf                  string   // the command so far, literals as \x01
+	literals             []string // their contents
+	left                 int      // octets of the present literal to come
+	glued                []byte
+	sasl, saslTag, saslU string
+	saslStep             int
+}
+
+var models = []model{
+	{name: "dovecot", anyLiteral: true, plus: true, maxLiteral: 1 << 16, quotes: true, ir: true, max: 65536, long: longClose, tag: badUntagged},
+	{name: "courier", tabs: true, tag: badTaken, maxLiteral: 1 << 13, quotes: true, tlsReturns: true, max: 16384, long: longClose, dropAtLogin: true},
+	{name: "cyrus", nul: nulCut, tag: badUntagged, plus: true, maxLiteral: 8192, quotes: true, ir: true, tlsReturns: true, dropAtTLS: true, max: 131072, long: longClose},
+	{name: "mailutils", tabs: true, tag: badTaken, anyLiteral: true, plus: true, plusFirst: true, lax: true, maxLiteral: 1 << 20, max: 65536, long: longRefuse},
+	{name: "nginx", blank: badPrevious, tag: badBare, plus: true, maxLiteral: 4096, quotes: true, ir: true, saslNoTag: true, max: 4096, long: longClose},
+	{name: "greenmail", anyLiteral: true, plus: true, maxLiteral: 1 << 16, quotes: true, echo: true, ir: true, max: 1 << 16},
+}
+
+// randomModel mixes habits that no one server has.
+func randomModel(r *rand.Rand) model {
+	b := func(n int) bool { return r.IntN(n) == 0 }
+	return model{
+		name:     "random",
+		crlfOnly: b(4), bareCR: b(6), nel: b(8), nul: r.IntN(3),
+		max: []int{1000, 1024, 4096, 65536}[r.IntN(4)], long: r.IntN(4),
+		tabs: b(3), blank: r.IntN(5), tag: r.IntN(5),
+		anyLiteral: b(2), plus: b(2), plusFirst: b(3), lax: b(3), maxLiteral: []int{16, 4096, 1 << 20}[r.IntN(3)],
+		quotes: b(2), echo: b(3), ir: b(2), eatsIR: b(8), loose: b(4), saslNoTag: b(4),
+		tlsReturns: b(2), dropAtTLS: b(3), dropAtLogin: b(4), dropAtGreet: b(8), unknownOK: b(6),
+	}
+}
+
+func (m *model) User() string { return m.in }
+func (m *model) Closed() bool { return m.closed }
+
+// Read takes a line or a piece of a literal.
+func (m *model) Read(in []byte) (int, []byte) {
+	if !m.greeted {
+		m.greeted = true
+		taken := 0
+		if m.dropAtGreet {
+			taken = len(in)
+		}
+		return taken, []byte("* OK [CAPABILITY IMAP4rev1] ready\r\n")
+	}
+	if m.left > 0 {
+		n := min(m.left, len(in))
+		m.left -= n
+		m.literals[len(m.literals)-1] += string(in[:n])
+		return n, nil
+	}
+	text, taken := m.cut(in)
+	if taken == 0 {
+		return 0, nil
+	}
+	if m.tls {
+		m.tls = false
+		return taken, nil
+	}
+	out, drop := m.line(text)
+	if drop {
+		taken = len(in)
+	}
+	return taken, []byte(out)
+}
+
+// cut finds the end of the first line as this server sees it.
+func (m *model) cut(in []byte) (text []byte, taken int) {
+	for i, c := range in {
+		crlf := c == '\n' && i > 0 && in[i-1] == '\r'
+		switch {
+		case c == '\n' && (!m.crlfOnly || crlf):
+			return bytes.TrimSuffix(in[:i], []byte{'\r'}), i + 1
+		case c == '\r' && m.bareCR && i+1 < len(in) && in[i+1] != '\n', c == 0x85 && m.nel:
+			return in[:i], i + 1
+		case i+1 >= m.max && m.long == longSplit:
+			return in[:i+1], i + 1
+		}
+	}
+	return nil, 0
+}
+
+var (
+	strictLiteral = regexp.MustCompile(`(?:^|[ (])\{(0|[1-9][0-9]*)(\+?)\}$`)
+	laxLiteral    = regexp.MustCompile(`~?\{([0-9]+)(\+?)\}$`)
+	legalTag      = regexp.MustCompile(`^[^\x00-\x20(){%*"\\+\x7f-\xff]+$`)
+	knowsLiterals = regexp.MustCompile(`^\S+\s+(?i:LOGIN|ID|AUTHENTICATE|NOOP)\b`)
+	firstLiteral  = regexp.MustCompile(`\{(\+)([0-9]+)\}$`)
+)
+
+// line takes a line; drop is true if the rest of the input is lost.
+func (m *model) line(text []byte) (out string, drop bool) {
+	if len(text) > m.max && m.long != longKeep {
+		m.closed = m.long == longClose
+		m.reset()
+		return "* BAD line too long\r\n", false
+	}
+	if i := bytes.IndexByte(text, 0); i >= 0 && m.nul != nulKeep {
+		if m.nul == nulGlue {
+			m.glued = append(m.glued, text[:i]...)
+			return "", false
+		}
+		text = text[:i]
+	}
+	if m.glued != nil {
+		text, m.glued = append(m.glued, text...), nil
+	}
+	if m.sasl != "" {
+		return m.response(string(text)), false
+	}
+	m.buf += string(text)
+	if size, sync, ok := m.literal(); ok {
+		if size > m.maxLiteral {
+			tag, _, _ := strings.Cut(m.buf, " ")
+			m.reset()
+			return tag + " NO [TOOBIG] no\r\n", false
+		}
+		m.literals = append(m.literals, "")
+		m.left = size
+		if sync {
+			return "+ OK\r\n", false
+		}
+		return "", false
+	}
+	buf, literals := m.buf, m.literals
+	m.reset()
+	return m.command(buf, literals)
+}
+
+func (m *model) reset() { m.buf, m.literals, m.left = "", nil, 0 }
+
+// literal looks for one at the end of the command so far, and replaces it.
+func (m *model) literal() (size int, sync, ok bool) {
+	if !m.anyLiteral && !knowsLiterals.MatchString(m.buf) {
+		return 0, false, false
+	}
+	if !m.lax && strings.Count(m.buf, `"`)%2 == 1 {
+		return 0, false, false
+	}
+	pattern := strictLiteral
+	if m.lax {
+		pattern = laxLiteral
+	}
+	at := pattern.FindStringSubmatchIndex(m.buf)
+	number, plus := 2, 4
+	if at == nil && m.plusFirst {
+		at = firstLiteral.FindStringSubmatchIndex(m.buf)
+		number, plus = 4, 2
+	}
+	if at == nil {
+		return 0, false, false
+	}
+	size, err := strconv.Atoi(m.buf[at[number]:at[number+1]])
+	nonsync := at[plus+1] > at[plus]
+	if err != nil || nonsync && !m.plus {
+		return 0, false, false
+	}
+	m.buf = m.buf[:strings.LastIndexByte(m.buf, '{')] + "\x01"
+	return size, !nonsync, true
+}
+
+// words splits a command: strings, atoms, literals.
+func (m *model) words(s string, literals []string) (words []string, ok bool) {
+	for s != "" {
+		switch s[0] {
+		case ' ':
+			s = s[1:]
+		case '\x01':
+			if len(literals) == 0 {
+				return nil, false
+			}
+			words, literals, s = append(words, literals[0]), literals[1:], s[1:]
+		case '"':
+			end := strings.IndexByte(s[1:], '"')
+			if end < 0 {
+				if m.quotes {
+					return nil, false
+				}
+				end = len(s) - 1
+			}
+			words = append(words, s[1:end+1])
+			s = s[min(end+2, len(s)):]
+		default:
+			end := strings.IndexAny(s, " \x01")
+			if end < 0 {
+				end = len(s)
+			}
+			words, s = append(words, s[:end]), s[end:]
+		}
+	}
+	return words, true
+}
+
+func (m *model) command(text string, literals []string) (out string, drop bool) {
+	if m.tabs {
+		text = strings.ReplaceAll(text, "\t", " ")
+	}
+	if strings.TrimSpace(text) == "" {
+		return m.bad(m.blank), false
+	}
+	if text[0] == ' ' && m.tag != badTaken {
+		return m.bad(m.tag), false
+	}
+	words, ok := m.words(text, literals)
+	tag := strings.TrimLeft(text, " ")
+	tag = tag[:strings.IndexAny(tag+" ", " \x01")]
+	if !legalTag.MatchString(tag) && m.tag != badTaken {
+		return m.bad(m.tag), false
+	}
+	m.previous = tag
+	if !ok || len(words) < 2 {
+		return tag + " BAD cannot parse\r\n", false
+	}
+	return m.execute(tag, strings.ToUpper(words[1]), words[2:])
+}
+
+func (m *model) bad(how int) string {
+	switch how {
+	case badBare:
+		return "BAD invalid command\r\n"
+	case badPrevious:
+		return m.previous + " BAD invalid command\r\n"
+	case badSilent:
+		return ""
+	}
+	return "* BAD invalid command\r\n"
+}
+
+func (m *model) execute(tag, verb string, args []string) (out string, drop bool) {
+	switch verb {
+	case "CAPABILITY":
+		return "* CAPABILITY IMAP4rev1\r\n" + tag + " OK done\r\n", false
+	case "NOOP", "ENABLE":
+		return tag + " OK done\r\n", false
+	case "ID":
+		return "* ID NIL\r\n" + tag + " OK done\r\n", false
+	case "LOGOUT":
+		m.closed = true
+		return "* BYE bye\r\n" + tag + " OK done\r\n", false
+	case "LOGIN":
+		if len(args) != 2 {
+			return tag + " BAD wrong arguments\r\n", false
+		}
+		return m.login(tag, args[0], args[1])
+	case "AUTHENTICATE":
+		return m.authenticate(tag, args), false
+	case "STARTTLS":
+		if m.tlsReturns && m.in == "" {
+			m.tls = true
+			return tag + " OK begin\r\n", m.dropAtTLS
+		}
+	case "SELECT":
+		if m.in != "" {
+			return "* 0 EXISTS\r\n" + tag + " OK done\r\n", false
+		}
+	default:
+		if m.unknownOK {
+			return tag + " OK whatever\r\n", false
+		}
+	}
+	return tag + " BAD unknown " + m.repeat(verb) + "\r\n", false
+}
+
+// repeat is what an echoing server adds to a refusal.
+func (m *model) repeat(s string) string {
+	if m.echo {
+		return s
+	}
+	return ""
+}
+
+// login checks a password: everybody's is "secret".
+func (m *model) login(tag, user, password string) (out string, drop bool) {
+	if password == "secret" && user != "" && m.in == "" {
+		m.in = user
+		return tag + " OK logged in\r\n", m.dropAtLogin
+	}
+	return fmt.Sprintf("%s NO no such user %s\r\n", tag, m.repeat(user)), false
+}
+
+func (m *model) authenticate(tag string, args []string) string {
+	if len(args) == 0 || len(args) > 2 {
+		return tag + " BAD wrong arguments\r\n"
+	}
+	name := strings.ToUpper(args[0])
+	if name != "PLAIN" && name != "LOGIN" {
+		return tag + " NO no such mechanism\r\n"
+	}
+	if len(args) == 2 && !m.ir && !m.eatsIR {
+		return tag + " BAD no initial response\r\n"
+	}
+	m.sasl, m.saslTag, m.saslStep = name, tag, 0
+	if len(args) == 2 && m.ir {
+		return m.response(args[1])
+	}
+	return "+ \r\n"
+}
+
+func (m *model) response(text string) string {
+	mechanism, tag := m.sasl, m.saslTag
+	if text == "*" {
+		m.sasl = ""
+		return tag + " BAD cancelled\r\n"
+	}
+	b, err := base64.StdEncoding.DecodeString(text)
+	if err != nil && !m.loose {
+		m.sasl = ""
+		if m.saslNoTag {
+			return "BAD invalid command\r\n"
+		}
+		return tag + " NO not base64\r\n"
+	}
+	if m.saslStep++; mechanism == "LOGIN" && m.saslStep == 1 {
+		m.saslU = string(b)
+		return "+ UGFzc3dvcmQ6\r\n"
+	}
+	m.sasl = ""
+	user, password := m.saslU, string(b)
+	if mechanism == "PLAIN" {
+		_, rest, _ := strings.Cut(string(b), "\x00")
+		user, password, _ = strings.Cut(rest, "\x00")
+	}
+	out, _ := m.login(tag, user, password)
+	return out
+}
