@@ -165,6 +165,8 @@ func TestIdle(t *testing.T) {
 	}{
 		{"not yet", cooked, shake(), idle - time.Minute, ""},
 		{"silent", cooked, shake(), idle + 2*time.Minute, ")"},
+		{"silent after an RST of the client", cooked, shake(cl(0, "", flags(capture.RST))), 7 * time.Minute, ")"},
+		{"silent after an RST that the server answered", cooked, shake(cl(9, "", flags(capture.RST)), sv(0, 0, "")), idle - time.Minute, ""},
 		{"silent with a hole", cooked, shake(sv(1, 0, "2")), idle + 2*time.Minute, "!" + reasonServerGap + ")"},
 		{"the kernel ends live flows", liveTap, []step{opened}, idle * 100, ""},
 		{"a clock that jumps back", cooked, shake(), -idle * 100, ""},

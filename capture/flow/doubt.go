@@ -1,14 +1,14 @@
 package flow
 
 import (
-	"hash/maphash"
+	"encoding/binary"
 	"net/netip"
 )
 
 // doubtSlots is the size of the table that remembers when two addresses were
 // last in doubt, for handshakes that are not complete. Two pairs that share a
 // slot taint one another: that costs a login now and then, never a wrong one.
-const doubtSlots = 1 << 12
+const doubtSlots = 1 << (64 - 52)
 
 // doubt taints all flows between two addresses. It costs a walk over the flows
 // of these two clients, at most Limits.FlowsPerClient each.
@@ -16,7 +16,7 @@ func (t *Table) doubt(a, b netip.Addr, reason string) {
 	reason = orElse(reason, reasonDoubt)
 	for _, pair := range [2][2]netip.Addr{{a, b}, {b, a}} {
 		client, server := pair[0], pair[1]
-		t.doubts[t.doubtSlot(client.As16(), server.As16())] = t.tick
+		t.doubts[doubtSlot(client.As16(), server.As16())] = t.tick
 		for next := t.slots.clients[clientKeyOf(client)].head; next != 0; {
 			id := next - 1
 			f := t.slots.at(id)
@@ -30,9 +30,16 @@ func (t *Table) doubt(a, b netip.Addr, reason string) {
 
 // doubted reports whether the two were in doubt at or after a tick.
 func (t *Table) doubted(client, server [16]byte, since int64) bool {
-	return t.doubts[t.doubtSlot(client, server)] >= since
+	return t.doubts[doubtSlot(client, server)] >= since
 }
 
-func (t *Table) doubtSlot(client, server [16]byte) int {
-	return int(maphash.Comparable(t.seed, [2][16]byte{client, server}) % doubtSlots)
+// doubtSlot is a plain hash, so that a file always gives the same verdicts. Who
+// can choose a pair that collides can as well put the pair itself in doubt.
+func doubtSlot(client, server [16]byte) int {
+	h := uint64(0)
+	for _, addr := range [2][16]byte{client, server} {
+		h = (h ^ binary.BigEndian.Uint64(addr[:8])) * 0x9e3779b97f4a7c15 // 2^64 / golden ratio
+		h = (h ^ h>>29 ^ binary.BigEndian.Uint64(addr[8:])) * 0x9e3779b97f4a7c15
+	}
+	return int(h >> 52) // the upper bits, doubtSlots of them
 }

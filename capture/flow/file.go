@@ -59,6 +59,7 @@ func (t *Table) followed(id ID, dir authz.Dir, seg *capture.Segment) {
 		if isSYN(seg) {
 			t.synInside(f, seg)
 		}
+		f.aborted = f.aborted || seg.Flags&capture.RST != 0
 		if f.phase == following {
 			t.fromClient(id, f, seg)
 		}
@@ -67,9 +68,12 @@ func (t *Table) followed(id ID, dir authz.Dir, seg *capture.Segment) {
 	if isSYNACK(seg) && t.replaced(id, f, seg) {
 		return
 	}
-	switch {
-	case !f.guard.authentic(seg):
+	if !f.guard.authentic(seg) {
 		t.stats.Forged++
+		return
+	}
+	f.aborted = false
+	switch {
 	case f.phase == following:
 		t.fromServer(id, f, seg)
 	case seg.Flags&(capture.FIN|capture.RST) != 0:

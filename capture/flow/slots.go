@@ -59,6 +59,9 @@ type flow struct {
 	guard guard
 	last  int64  // time of the last segment, in Unix nanoseconds
 	reuse uint32 // the ring entry of a SYN inside this flow, plus one
+	// aborted: an RST came from the client's address, and no segment of the
+	// server since.
+	aborted bool
 
 	prev, next ID // the client's other flows, plus one; 0 ends the list
 }

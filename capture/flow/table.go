@@ -1,7 +1,6 @@
 package flow
 
 import (
-	"hash/maphash"
 	"net/netip"
 	"time"
 
@@ -24,7 +23,6 @@ type Table struct {
 	oldest   uint32            // the ring's next entry to be reused
 	doubts   [doubtSlots]int64 // files, see doubt.go
 	stations stations          // files: who sent a SYN or an RST
-	seed     maphash.Seed
 
 	// Of the event being fed.
 	time  time.Time
@@ -43,7 +41,6 @@ func New(c Config) *Table {
 		pool:     pool{limit: limits.Buffered},
 		byCookie: make(map[uint64]ID),
 		byTuple:  make(map[tuple]ref),
-		seed:     maphash.MakeSeed(),
 	}
 	for port, service := range c.Services {
 		t.services[port] = service
@@ -124,6 +121,12 @@ func (t *Table) begin(now time.Time, index uint64) {
 // a walk over all slots.
 const sweepEvery = int64(time.Minute)
 
+// abortedIdle is the silence after which a flow of a file is given up where the
+// last word was an RST of the client. If the RST was no valid one, the kernel
+// mostly answers with a challenge ACK (RFC 5961 §3), and the server has 5
+// minutes to say anything.
+const abortedIdle = int64(5 * time.Minute)
+
 // sweep closes the flows of files that were silent for too long. (The kernel
 // reports the end of live ones.)
 func (t *Table) sweep() {
@@ -134,7 +137,11 @@ func (t *Table) sweep() {
 	t.nextSweep = now + sweepEvery
 	for id := range t.slots.size() {
 		f := t.slots.at(id)
-		if f.phase != free && f.conn.Cookie == 0 && now-f.last > int64(t.limits.Idle) {
+		limit := int64(t.limits.Idle)
+		if f.aborted {
+			limit = min(limit, abortedIdle)
+		}
+		if f.phase != free && f.conn.Cookie == 0 && now-f.last > limit {
 			t.stats.Idle++
 			t.close(id)
 		}
