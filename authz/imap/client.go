@@ -89,7 +89,7 @@ func (d *Dialogue) command(l line.Line) {
 	}
 	first, rest := line.Field(l.Text)
 	word, rest := line.Field(rest)
-	c := command{verb: lookup(word)}
+	c := command{verb: lookup(word), malformed: !separated(l.Text, first, word)}
 	if !c.tag.set(first) {
 		d.taint("a line does not begin with a tag")
 		return
@@ -112,6 +112,21 @@ func (d *Dialogue) command(l line.Line) {
 		return
 	}
 	d.text(l, rest)
+}
+
+// separated reports whether no server can see the tag and another command: one
+// blank behind the tag, one behind the command. TAB will do behind the tag,
+// where it makes a command or a tag that does not match ours.
+func separated(text, tag, word []byte) bool {
+	rest := text[len(tag):]
+	if len(rest) <= len(word) {
+		return false
+	}
+	blank, rest := rest[0], rest[1:]
+	if !bytes.HasPrefix(rest, word) {
+		return false
+	}
+	return blank == '\t' || len(rest) == len(word) || rest[len(word)] == ' '
 }
 
 // classify checks the line itself: whether every server cuts it here, and if
@@ -172,7 +187,7 @@ func (d *Dialogue) text(l line.Line, arguments []byte) {
 	}
 	d.phase = atCommand
 	if c.verb == login {
-		c.malformed = !d.arguments.proper()
+		c.malformed = c.malformed || !d.arguments.proper()
 		c.user = string(d.arguments.user)
 		if c.malformed && !d.inStep {
 			d.taint("malformed LOGIN in a pipeline")

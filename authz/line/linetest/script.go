@@ -139,7 +139,7 @@ func Run(t *testing.T, path string, start func() Dialogue) {
 				return
 			}
 			want := all(start(), c.Chunks)
-			if diff := cmp.Diff(want, all(start(), drip(c.Chunks))); diff != "" {
+			if diff := cmp.Diff(want, all(start(), Drip(c.Chunks))); diff != "" {
 				t.Errorf("octet by octet: verdicts (-whole +dripped)\n%s", diff)
 			}
 			if diff := cmp.Diff(want, all(start(), merge(c.Chunks))); diff != "" {
@@ -168,8 +168,8 @@ func all(d Dialogue, chunks []authz.Chunk) (verdicts []string) {
 	return verdicts
 }
 
-// drip cuts every chunk into single octets.
-func drip(chunks []authz.Chunk) (out []authz.Chunk) {
+// Drip cuts every chunk into single octets.
+func Drip(chunks []authz.Chunk) (out []authz.Chunk) {
 	for _, c := range chunks {
 		for i := range c.Bytes {
 			out = append(out, authz.Chunk{Dir: c.Dir, Bytes: c.Bytes[i : i+1]})
