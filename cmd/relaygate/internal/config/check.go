@@ -86,7 +86,7 @@ func (c *checker) watch(r *raw, cfg *Config) {
 
 func (c *checker) grant(r *raw, cfg *Config) {
 	cfg.Lifetime = c.duration("grant.lifetime", r.Grant.Lifetime, MinLifetime, MaxLifetime)
-	c.later("grant.follow_sessions", r.Grant.FollowSessions)
+	cfg.FollowSessions = r.Grant.FollowSessions
 	c.duration("grant.max_session", r.Grant.MaxSession, MinLifetime, MaxLifetime)
 	cfg.IPv6Prefix = r.Grant.IPv6Prefix
 	if cfg.IPv6Prefix != 128 && cfg.IPv6Prefix != 64 {

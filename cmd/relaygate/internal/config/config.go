@@ -38,6 +38,9 @@ type Config struct {
 
 	// Lifetime is how long a login opens the gate.
 	Lifetime time.Duration
+	// FollowSessions asks that an open session holds its grant. It is not
+	// built yet: grants end earlier than that, never later.
+	FollowSessions bool
 	// IPv6Prefix is 128 or 64.
 	IPv6Prefix int
 	// MaxUsers bounds the users of one address, MaxAddresses the addresses of

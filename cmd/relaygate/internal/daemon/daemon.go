@@ -109,6 +109,9 @@ func (d *daemon) start() (err error) {
 		},
 		Rules: authz.Rules{Never: cfg.Never, Always: cfg.Always, Proxies: cfg.TrustedProxies},
 	})
+	if cfg.FollowSessions {
+		d.log.Info("grants do not follow open sessions yet: their time runs from the login")
+	}
 	host, err := hostinfo.Read()
 	if err != nil {
 		return fmt.Errorf("read the host's addresses: %w", err)

@@ -4,7 +4,9 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +23,7 @@ type files struct {
 	log      *slog.Logger
 	snapshot func(context.Context) ([]grant.Grant, error)
 	dirty    chan struct{}
+	last     []grant.Grant // as last written
 
 	mu    sync.Mutex
 	stats []control.File
@@ -60,7 +63,7 @@ func (f *files) run(ctx context.Context, ready func()) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return f.leave()
 		case <-f.dirty:
 			f.writer.Changed()
 		case <-due:
@@ -74,6 +77,7 @@ func (f *files) write(ctx context.Context) {
 	if err != nil {
 		return // the daemon ends
 	}
+	f.last = grants
 	now := time.Now()
 	report, err := f.writer.Write(now, grants)
 	if err != nil {
@@ -95,6 +99,19 @@ func (f *files) write(ctx context.Context) {
 		}
 		f.stats[i].Written, f.stats[i].Error = control.Time{Time: now}, ""
 	}
+}
+
+// leave writes what may stay when the daemon ends: always rules alone. The
+// gate's elements run out by themselves; lines of a file do not.
+func (f *files) leave() error {
+	if _, any := f.writer.Due(); !any {
+		return nil
+	}
+	stay := slices.DeleteFunc(f.last, func(g grant.Grant) bool { return g.Source != grant.Always })
+	if _, err := f.writer.Write(time.Now(), stay); err != nil {
+		return fmt.Errorf("take the grants out of the files: %w", err)
+	}
+	return nil
 }
 
 func first(lines []string) string {

@@ -5,6 +5,7 @@ package lab_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -295,4 +296,31 @@ func TestRelayhostsFollows(t *testing.T) {
 	login(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
 	settles(t, 3*time.Second, holds(fmt.Sprintf("%s\n%q\n", lab.Client4, lab.Client6.String())))
 	settles(t, 6*time.Second, holds(""))
+}
+
+// TestStoppedDaemonLeavesNoLines: lines of a file do not run out.
+func TestStoppedDaemonLeavesNoLines(t *testing.T) {
+	w := newWorld(t, 30*time.Second, "")
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, 3*time.Second, func() error {
+		got, err := os.ReadFile(w.daemon.Relayhosts)
+		if err == nil && len(got) == 0 {
+			err = errors.New("relayhosts is empty")
+		}
+		return err
+	})
+	must(t, w.daemon.Stop())
+	got, err := os.ReadFile(w.daemon.Relayhosts)
+	if err != nil || len(got) != 0 {
+		t.Errorf("after the stop relayhosts holds %q (%v), want an empty file", got, err)
+	}
+	must(t, open(t.Context(), w.Client4.At(lab.Server4))()) // the element runs out by itself
+	w.start(t)
+	settles(t, 3*time.Second, func() error {
+		got, err := os.ReadFile(w.daemon.Relayhosts)
+		if err == nil && len(got) == 0 {
+			err = errors.New("relayhosts is still empty after the restart")
+		}
+		return err
+	})
 }
