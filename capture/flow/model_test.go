@@ -5,6 +5,19 @@ import (
 	"testing"
 )
 
+// run lets the world go on until all is said, or n things happened.
+func (m *model) run(t *testing.T, n int) {
+	for _, s := range begin(m.mode, nil) {
+		m.feed(t, s)
+	}
+	for range n {
+		m.step(t)
+		if !m.evil && len(m.released) == len(m.stream) && len(m.answers) == len(m.written) && m.processed == len(m.stream) {
+			return
+		}
+	}
+}
+
 // TestModelHonest: whatever an honest network does, all of the true streams is
 // released, in an order that respects cause and effect, and nothing is tainted.
 func TestModelHonest(t *testing.T) {

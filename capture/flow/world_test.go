@@ -286,16 +286,3 @@ func (m *model) feed(t *testing.T, s step) {
 		t.Fatalf("seed %d: released %q, the server wrote %q", m.seed, m.answered, m.written)
 	}
 }
-
-// run lets the world go on until all is said, or n things happened.
-func (m *model) run(t *testing.T, n int) {
-	for _, s := range begin(m.mode, nil) {
-		m.feed(t, s)
-	}
-	for range n {
-		m.step(t)
-		if !m.evil && len(m.released) == len(m.stream) && len(m.answers) == len(m.written) && m.processed == len(m.stream) {
-			return
-		}
-	}
-}
