@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"relaygate/authz"
@@ -27,18 +26,20 @@ func (t Time) MarshalJSON() ([]byte, error) {
 }
 
 // Text is text from the wire. Its JSON is exact, and everything that could act
-// on its reader is escaped: control and format characters, HTML's and CSV's.
+// on its reader is escaped: what authz.Quote escapes.
 type Text string
 
 // MarshalJSON escapes as RFC 8259 §7 allows.
 func (t Text) MarshalJSON() ([]byte, error) {
 	out := append(make([]byte, 0, len(t)+2), '"')
 	for i, r := range string(t) {
-		switch {
-		case i == 0 && (r == '=' || r == '+' || r == '-' || r == '@' || unicode.IsMark(r)),
-			r == '"', r == '\\', r == '<', r == '>', r == '&', r == '\'', !unicode.IsPrint(r):
+		alike := string(r) + "x" // what Quote does to r at such a place
+		if i > 0 {
+			alike = "x" + alike
+		}
+		if authz.Quote(alike) != alike {
 			out = appendEscaped(out, r)
-		default:
+		} else {
 			out = utf8.AppendRune(out, r)
 		}
 	}
