@@ -14,7 +14,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"relaygate/authz"
@@ -124,10 +123,14 @@ func userNames(g grant.Grant) []string {
 func Sanitise(user string) string {
 	var b strings.Builder
 	for i, r := range strings.ToValidUTF8(user, "_") {
+		alike := string(r) + "x" // what Quote does to r at such a place
+		if i > 0 {
+			alike = "x" + alike
+		}
 		switch {
-		case r == ':':
+		case r == ':' && i > 0:
 			r = '@'
-		case strings.ContainsRune(` ,;"'<>&\`, r), !unicode.IsPrint(r), i == 0 && strings.ContainsRune("-#=+@", r):
+		case strings.ContainsRune(" ,;", r), authz.Quote(alike) != alike, i == 0 && (r == '#' || r == ':'):
 			r = '_'
 		}
 		if b.Len()+utf8.RuneLen(r) > userLimit {

@@ -80,7 +80,7 @@ func TestSanitise(t *testing.T) {
 		"a\r\nb\x00\t":           "a__b__",
 		Static:                   "_alwaysrelay-",
 		"#comment":               "_comment",
-		":":                      "@",
+		":":                      "_",
 		"a\u2028b\u202e":         "a_b_",
 		"\xc3\x28":               "_(",
 		strings.Repeat("ü", 300): strings.Repeat("ü", userLimit/2),
