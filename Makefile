@@ -6,7 +6,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 
 export CGO_ENABLED = 0
 
-.PHONY: build demo test lint generate generate-check fuzz bench clean
+.PHONY: build demo test e2e lint generate generate-check fuzz bench clean
 
 build: bin/relaygate
 
@@ -21,6 +21,11 @@ demo: build
 test:
 	go vet ./...
 	go test ./...
+
+# Beside a real Dovecot; needs root and, for the first time, apt.
+e2e:
+	cmd/relaygate/internal/e2e/install.sh
+	go test -tags e2e -count=1 ./cmd/relaygate/internal/e2e/...
 
 lint:
 	go run $(GOLANGCI) run ./...

@@ -1,0 +1,250 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/lab"
+)
+
+// program is the real binary, built once.
+var program string
+
+func TestMain(m *testing.M) { os.Exit(build(m)) }
+
+func build(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "relaygate-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "relaygate")
+	out, err := exec.Command("go", "build", "-o", program, "relaygate/cmd/relaygate").CombinedOutput()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "build relaygate: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// world is the lab's network with Dovecot in the place of its mail server.
+type world struct {
+	*lab.Network
+	dovecot *dovecot
+	daemon  *lab.Daemon
+
+	mu    sync.Mutex
+	next  int // source address of the next dialogue
+	watch verdicts
+}
+
+// sources is the number of client addresses per family. There are many, so that
+// no bound on one address has a say.
+const sources = 200
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	bpftest.RequireRoot(t)
+	w := &world{}
+	var err error
+	w.Network, err = lab.NewNetwork()
+	must(t, err)
+	t.Cleanup(func() { must(t, w.Close()) })
+	for h, first := range map[*lab.Host]netip.Addr{w.Client4: lab.Client4, w.Client6: lab.Client6} {
+		must(t, h.NS.Do(func() error {
+			var more []netip.Prefix
+			for a := first; len(more) < sources-1; {
+				a = a.Next()
+				more = append(more, netip.PrefixFrom(a, a.BitLen()))
+			}
+			return netns.AddAddresses("eth0", more...)
+		}))
+	}
+	w.dovecot = startDovecot(t, w.Server)
+	w.dovecot.up(t, w.Stranger, lab.Server4)
+	w.dovecot.up(t, w.Stranger, lab.Server6)
+
+	w.daemon, err = lab.StartDaemon(t.Context(), w.Server, lab.Options{Exe: program, Dir: t.TempDir(), Lifetime: time.Minute})
+	must(t, err)
+	t.Cleanup(func() {
+		must(t, w.daemon.Stop())
+		if t.Failed() {
+			t.Logf("the daemon's log:\n%s", w.daemon.Log())
+		}
+	})
+	w.startWatch(t)
+	return w
+}
+
+// verdict is what watch says of a connection, as far as the log knows it too.
+type verdict struct {
+	Event, Protocol, User, Mechanism, Result, Reason string
+
+	Client netip.Addr
+	Port   uint16 `json:"client_port"`
+}
+
+// verdicts are gathered from the output of watch.
+type verdicts struct {
+	mu   sync.Mutex
+	of   map[key][]verdict
+	lost []string // events that say that events were lost
+}
+
+func (v *verdicts) read(r io.Reader) error {
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		// A grant's client is an address or a prefix; only logins matter.
+		var kind struct{ Event, Reason string }
+		if err := json.Unmarshal(lines.Bytes(), &kind); err != nil {
+			return err
+		}
+		switch kind.Event {
+		case "drop":
+			v.mu.Lock()
+			v.lost = append(v.lost, kind.Reason)
+			v.mu.Unlock()
+		case "login":
+			var one verdict
+			if err := json.Unmarshal(lines.Bytes(), &one); err != nil {
+				return err
+			}
+			k := key{one.Protocol, netip.AddrPortFrom(one.Client, one.Port)}
+			v.mu.Lock()
+			v.of[k] = append(v.of[k], one)
+			v.mu.Unlock()
+		}
+	}
+	return lines.Err()
+}
+
+// result says whether a connection has a verdict with this result, and the last.
+func (v *verdicts) result(k key, result string) (verdict, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, one := range slices.Backward(v.of[k]) {
+		if one.Result == result {
+			return one, true
+		}
+	}
+	return verdict{}, false
+}
+
+// startWatch runs `relaygate watch --json` and waits until it shows something.
+func (w *world) startWatch(t *testing.T) {
+	t.Helper()
+	w.watch.of = make(map[key][]verdict)
+	cmd := exec.Command(program, "watch", "--json", "--socket", w.daemon.Socket)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	read := make(chan error, 1)
+	go func() { read <- w.watch.read(out) }()
+	t.Cleanup(func() {
+		must(t, cmd.Process.Kill())
+		if err := <-read; err != nil {
+			t.Errorf("read watch: %v", err)
+		}
+		if err := cmd.Wait(); cmd.ProcessState.ExitCode() >= 0 {
+			t.Errorf("watch had ended before: %v", err)
+		}
+	})
+	must(t, lab.Poll(t.Context(), 5*time.Second, 50*time.Millisecond, func() error { return w.sentinel(t) }))
+}
+
+// sentinel is nil if an honest login just now is seen at once: what happened
+// before it has then been seen as well.
+func (w *world) sentinel(t *testing.T) error {
+	p := w.playOne(imapLogins(bob, bobPassword)[0], w.Client4)
+	if p.err != nil {
+		return p.err
+	}
+	return lab.Poll(t.Context(), 500*time.Millisecond, 10*time.Millisecond, func() error {
+		if _, ok := w.watch.result(p.key, "success"); !ok {
+			return fmt.Errorf("watch does not show the login of %v", p.key)
+		}
+		return nil
+	})
+}
+
+// figures counts what the test says at its end.
+type figures struct{ dialogues, logged, found, honest, missed, refused, false int }
+
+// judge compares what watch said with Dovecot's log.
+func (w *world) judge(t *testing.T, played []*played) {
+	t.Helper()
+	// The log is complete when a later login is in it, and so is watch.
+	must(t, lab.Poll(t.Context(), 10*time.Second, 50*time.Millisecond, func() error { return w.sentinel(t) }))
+	logins := w.dovecot.logins(t)
+	f := figures{dialogues: len(played)}
+	for _, p := range played {
+		user, logged := logins[p.key]
+		v, found := w.watch.result(p.key, "success")
+		ok := true
+		fail := func(format string, args ...any) {
+			ok = false
+			t.Errorf("%s (%v): "+format, append([]any{p.name, p.key}, args...)...)
+		}
+		if logged {
+			f.logged++
+		}
+		if logged && found {
+			f.found++
+		}
+		if found && (!logged || v.User != user) {
+			f.false++
+			fail("relaygate says that %q logged in, Dovecot says %q", v.User, user)
+		}
+		if p.want != unknown {
+			f.honest++
+			if p.err != nil {
+				fail("the dialogue was not played to its end: %v", p.err)
+			}
+			if logged != (p.want == login) {
+				fail("Dovecot says that %q logged in (%v)", user, logged)
+			}
+			if logged && !found {
+				f.missed++
+				fail("the login of %q was not found", user)
+			}
+		}
+		if p.want == refusal {
+			if _, shown := w.watch.result(p.key, "failure"); shown {
+				f.refused++
+			} else if !p.odd {
+				fail("the refusal was not shown")
+			}
+		}
+		if !ok {
+			t.Logf("%s\nverdicts: %+v", p.seen, w.watch.of[p.key])
+		}
+	}
+	for _, reason := range w.watch.lost {
+		t.Errorf("events were lost: %s", reason)
+	}
+	t.Logf("%d dialogues (%d honest): Dovecot logged %d logins, relaygate found %d of them; %d honest ones missed, %d false; %d refusals shown",
+		f.dialogues, f.honest, f.logged, f.found, f.missed, f.false, f.refused)
+}
