@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -74,6 +75,9 @@ func printStatus(e *env, s *control.Status) {
 		s.Tap.Flows, s.Tap.Opened, s.Tap.Untrusted, s.Tap.Packets)
 	say("Logins:  %d proved, %d refused by the server; %d connections in doubt, %d in TLS.",
 		s.Logins, s.Refused, s.Tainted, s.Encrypted)
+	if len(s.Doubts) > 0 {
+		say("Doubt:   %d connections: %s.", s.Tainted, doubtText(s.Doubts))
+	}
 	say("Grants:  %d now.", s.Grants)
 	say("Gate:    %s", gateText(e, &s.Gate))
 	if s.Gate.Losses > 0 {
@@ -96,6 +100,17 @@ func printStatus(e *env, s *control.Status) {
 	for _, name := range slices.Sorted(maps.Keys(s.Drops)) {
 		say("Drops:   %d %s.", s.Drops[name], name)
 	}
+}
+
+// doubtText names the reasons, the most frequent first.
+func doubtText(doubts map[string]uint64) string {
+	reasons := slices.SortedFunc(maps.Keys(doubts), func(a, b string) int {
+		return cmp.Or(cmp.Compare(doubts[b], doubts[a]), cmp.Compare(a, b))
+	})
+	for i, reason := range reasons {
+		reasons[i] = fmt.Sprintf("%d %s", doubts[reason], reason)
+	}
+	return strings.Join(reasons, ", ")
 }
 
 func gateText(e *env, g *control.Gate) string {

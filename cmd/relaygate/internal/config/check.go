@@ -56,7 +56,7 @@ func (c *checker) check(r *raw) *Config {
 	if len(cfg.Socket) > maxSocketPath {
 		c.failf("control.socket", "is longer than the %d bytes of a socket's address", maxSocketPath)
 	}
-	c.later("metrics.listen", r.Metrics.Listen != "")
+	cfg.Metrics = c.listen("metrics.listen", r.Metrics.Listen)
 	return cfg
 }
 
@@ -182,6 +182,20 @@ func (c *checker) path(key, s string, mayBeEmpty bool) string {
 		c.failf(key, "%q is no absolute path", s)
 	}
 	return filepath.Clean(s)
+}
+
+// listen checks an address and port to listen on. A name is refused: what it
+// means may change, and with it who can connect.
+func (c *checker) listen(key, s string) string {
+	if s == "" {
+		return ""
+	}
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil || ap.Port() == 0 {
+		c.failf(key, "%q is no IP address and port (like \"127.0.0.1:9125\" or \"[::1]:9125\")", s)
+		return ""
+	}
+	return ap.String()
 }
 
 func (c *checker) prefixes(key string, texts []string) []netip.Prefix {

@@ -61,6 +61,8 @@ type Config struct {
 
 	// Socket is the path of the control socket.
 	Socket string
+	// Metrics is the address and port that Prometheus reads, empty for none.
+	Metrics string
 }
 
 // Tap is a way to see connections.

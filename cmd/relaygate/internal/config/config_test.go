@@ -53,6 +53,8 @@ relayhosts = "/etc/relayhosts"
 dialect = "plain"
 [state]
 retain = "7d"
+[metrics]
+listen = "[2001:db8:0::1]:9125"
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +68,7 @@ retain = "7d"
 		Never:  []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("192.0.2.8/32")},
 		Filter: true, GatePorts: []uint16{25, 587},
 		Relayhosts: "/etc/relayhosts", Plain: true,
-		Socket: "/run/relaygate/control.sock",
+		Socket: "/run/relaygate/control.sock", Metrics: "[2001:db8::1]:9125",
 	}
 	if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); d != "" {
 		t.Errorf("config differs (-want +got):\n%s", d)
@@ -111,7 +113,10 @@ func TestMistakesNameFileLineAndKey(t *testing.T) {
 		{"dialect", "[files]\ndialect = \"cidr\"\n", "is none of"},
 		{"no socket", "[control]\nsocket = \"\"\n", "is no absolute path"},
 		{"long socket", "[control]\nsocket = \"/" + strings.Repeat("s", 200) + "\"\n", "socket's address"},
-		{"metrics later", "[metrics]\nlisten = \"127.0.0.1:9125\"\n", "not available yet"},
+		{"metrics name", "[metrics]\nlisten = \"localhost:9125\"\n", "x.toml:2: metrics.listen: \"localhost:9125\" is no IP address and port"},
+		{"metrics everywhere", "[metrics]\nlisten = \":9125\"\n", "is no IP address and port"},
+		{"metrics without a port", "[metrics]\nlisten = \"127.0.0.1\"\n", "is no IP address and port"},
+		{"metrics port 0", "[metrics]\nlisten = \"127.0.0.1:0\"\n", "is no IP address and port"},
 		{"dotted key", "\ngate.mode = \"on\"\n", "x.toml:2: gate.mode: "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

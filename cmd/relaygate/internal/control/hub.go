@@ -13,6 +13,7 @@ import (
 type Hub struct {
 	mu       sync.Mutex
 	watchers map[*watcher]struct{}
+	dropped  uint64
 }
 
 type watcher struct {
@@ -38,13 +39,22 @@ func (h *Hub) Publish(now time.Time, v any) {
 		line, _ = json.Marshal(Event{Event: "drop", Time: Time{now}, Reason: "an event could not be encoded"})
 	}
 	for w := range h.watchers {
-		w.send(now, append(line, '\n'))
+		if !w.send(now, append(line, '\n')) {
+			h.dropped++
+		}
 	}
 }
 
+// Dropped counts the events that a watcher was too slow for.
+func (h *Hub) Dropped() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.dropped
+}
+
 // send queues a line; the first that finds room again is preceded by the count
-// of those that did not.
-func (w *watcher) send(now time.Time, line []byte) {
+// of those that did not. It reports false if the line was dropped.
+func (w *watcher) send(now time.Time, line []byte) bool {
 	if w.dropped > 0 && len(w.lines) < cap(w.lines)-1 {
 		note, err := json.Marshal(Event{
 			Event: "drop", Time: Time{now},
@@ -57,12 +67,14 @@ func (w *watcher) send(now time.Time, line []byte) {
 	}
 	if w.dropped > 0 {
 		w.dropped++
-		return
+		return false
 	}
 	select {
 	case w.lines <- line:
+		return true
 	default:
 		w.dropped++
+		return false
 	}
 }
 

@@ -98,11 +98,15 @@ type Status struct {
 	Logins   uint64   `json:"logins"`
 	Refused  uint64   `json:"refused"`
 	Tainted  uint64   `json:"tainted"`
+	// Doubts counts the tainted ones by reason.
+	Doubts map[string]uint64 `json:"doubts"`
 	// Encrypted connections show nothing.
 	Encrypted uint64 `json:"encrypted"`
 	Grants    int    `json:"grants"`
-	Gate      Gate   `json:"gate"`
-	Files     []File `json:"files"`
+	// Changes counts what happened to grants, by kind.
+	Changes map[string]uint64 `json:"changes"`
+	Gate    Gate              `json:"gate"`
+	Files   []File            `json:"files"`
 	// Drops counts what was left out for a bound, by the bound's name.
 	Drops map[string]uint64 `json:"drops"`
 }
@@ -145,6 +149,9 @@ type File struct {
 	Path    string `json:"path"`
 	Written Time   `json:"written"`
 	Error   string `json:"error"`
+	// Writes and Errors count since the start.
+	Writes uint64 `json:"writes"`
+	Errors uint64 `json:"errors"`
 }
 
 // NewEvent is the shape of an event of the journal.

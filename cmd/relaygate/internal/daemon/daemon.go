@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -48,7 +49,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 	lines := newLogQueue(opts.Log)
 	defer lines.close()
 	log := slog.New(slog.NewTextHandler(lines, nil))
-	d := &daemon{opts: opts, log: log, hub: control.NewHub(), started: time.Now()}
+	d := &daemon{opts: opts, log: log, hub: control.NewHub(), lines: lines, started: time.Now()}
 	// The socket first: it keeps a second daemon from touching the gate.
 	socket, err := control.Listen(opts.Config.Socket)
 	if err != nil {
@@ -74,6 +75,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 		{"files", d.files.run},
 		{"socket tables", d.trust.run},
 		{"control socket", serve},
+		{"metrics", d.runMetrics},
 	})
 	log.Info("stopped: what the gate holds runs out by itself", "grants", d.owner.engine.Len())
 	return err
@@ -85,18 +87,23 @@ type daemon struct {
 	opts    Options
 	log     *slog.Logger
 	hub     *control.Hub
+	lines   *logQueue
 	started time.Time
 	owner   *owner
 	gate    *gate
 	files   *files
 	tap     tap
 	trust   *trust
+	scrapes net.Listener // nil without metrics
 }
 
 // start does in order what must not overlap: learn the host's own addresses,
 // take over what the gate held, build the gate, and only then watch.
 func (d *daemon) start() (err error) {
 	cfg := d.opts.Config
+	if d.scrapes, err = listenMetrics(cfg.Metrics); err != nil {
+		return err
+	}
 	if d.trust, err = openTrust(cfg); err != nil {
 		return err
 	}
@@ -163,6 +170,11 @@ func (d *daemon) importElements(eng *engine.Engine) error {
 
 func (d *daemon) close() error {
 	var errs []error
+	if d.scrapes != nil {
+		if err := d.scrapes.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
 	if d.tap != nil {
 		errs = append(errs, d.tap.Close())
 	}

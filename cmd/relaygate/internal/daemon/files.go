@@ -95,9 +95,11 @@ func (f *files) write(ctx context.Context) {
 	for i := range f.stats {
 		if err != nil {
 			f.stats[i].Error = err.Error()
+			f.stats[i].Errors++
 			continue
 		}
 		f.stats[i].Written, f.stats[i].Error = control.Time{Time: now}, ""
+		f.stats[i].Writes++
 	}
 }
 

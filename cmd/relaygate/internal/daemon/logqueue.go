@@ -13,7 +13,8 @@ import (
 // finds no room is counted, and told when there is room again.
 type logQueue struct {
 	lines   chan []byte
-	dropped atomic.Uint64
+	dropped atomic.Uint64 // not told yet
+	total   atomic.Uint64 // dropped since the start
 	ended   chan struct{}
 }
 
@@ -40,6 +41,7 @@ func (q *logQueue) Write(line []byte) (int, error) {
 	case q.lines <- bytes.Clone(line):
 	default:
 		q.dropped.Add(1)
+		q.total.Add(1)
 	}
 	return len(line), nil
 }

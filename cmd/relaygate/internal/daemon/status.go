@@ -5,6 +5,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -16,9 +17,17 @@ import (
 
 // Status answers the control socket.
 func (d *daemon) Status(ctx context.Context) (control.Status, error) {
+	s, err := d.snapshot(ctx)
+	maps.DeleteFunc(s.Drops, func(_ string, n uint64) bool { return n == 0 })
+	return s, err
+}
+
+// snapshot is the daemon's status with every bound, hit or not.
+func (d *daemon) snapshot(ctx context.Context) (control.Status, error) {
 	s := control.Status{
 		Version: d.opts.Version, Since: control.Time{Time: d.started},
-		Problems: []string{}, Gate: d.gate.status(), Files: d.files.status(), Drops: map[string]uint64{},
+		Problems: []string{}, Gate: d.gate.status(), Files: d.files.status(),
+		Drops: map[string]uint64{}, Doubts: map[string]uint64{}, Changes: map[string]uint64{},
 		Tap: control.Tap{POP3: []uint16{}, IMAP: []uint16{}},
 	}
 	s.Tap.Kind, s.Tap.Where = d.tap.Where()
@@ -35,11 +44,8 @@ func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	if err != nil {
 		return s, fmt.Errorf("relaygate is ending: %w", err)
 	}
-	for name, n := range s.Drops {
-		if n == 0 {
-			delete(s.Drops, name)
-		}
-	}
+	s.Drops["watch: events that a watcher was too slow for"] = d.hub.Dropped()
+	s.Drops["log: lines dropped"] = d.lines.total.Load()
 	d.problems(&s)
 	return s, nil
 }
@@ -49,7 +55,7 @@ func (o *owner) status(now time.Time, s *control.Status) {
 	counts, flows := o.engine.Counts(), o.engine.Flows()
 	s.Now = control.Time{Time: now}
 	s.Logins, s.Refused, s.Tainted, s.Encrypted = counts.Logins, counts.Failures, counts.Tainted, counts.Encrypted
-	s.Grants = o.engine.Len()
+	s.Doubts, s.Changes, s.Grants = o.engine.Doubts(), o.engine.Changes(), o.engine.Len()
 	s.Tap.Flows, s.Tap.Opened, s.Tap.Untrusted = uint64(flows.Open), flows.Opened, counts.Untrusted
 	packets, drops, err := o.tap.Counts()
 	if err != nil {

@@ -26,6 +26,7 @@ type Engine struct {
 	policy   *authz.Policy
 	evidence *authz.Evidence
 	grants   *grant.Table
+	changes  map[string]uint64
 }
 
 // New makes an Engine.
@@ -37,6 +38,7 @@ func New(cfg Config) *Engine {
 		Reader:   reader,
 		rules:    cfg.Rules,
 		evidence: evidence,
+		changes:  newChanges(),
 		grants:   grant.New(cfg.Grants),
 	}
 }
@@ -49,7 +51,7 @@ func (e *Engine) Decide(now time.Time, v *Verdict) (grant.Change, bool) {
 	}
 	c, ok := e.grants.Login(now, v.Verdict)
 	if ok {
-		e.evidence.Add(c.Event())
+		e.count(&c)
 	}
 	return c, ok
 }
@@ -72,14 +74,14 @@ func (e *Engine) SetHost(now time.Time, h authz.Host) ([]grant.Change, error) {
 func (e *Engine) Import(now time.Time, a netip.Addr, remaining time.Duration) (grant.Change, bool) {
 	c, ok := e.grants.Import(now, a, remaining)
 	if ok {
-		e.evidence.Add(c.Event())
+		e.count(&c)
 	}
 	return c, ok
 }
 
 func (e *Engine) note(changes []grant.Change) []grant.Change {
-	for _, c := range changes {
-		e.evidence.Add(c.Event())
+	for i := range changes {
+		e.count(&changes[i])
 	}
 	return changes
 }

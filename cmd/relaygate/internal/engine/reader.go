@@ -40,6 +40,7 @@ type Reader struct {
 	evidence *authz.Evidence
 	confirm  Confirm
 	counts   Counts
+	doubts   doubts
 	out      []Verdict
 }
 
@@ -130,7 +131,9 @@ func (r *Reader) data(e *flow.Event) {
 	logins := s.dialogue.Feed(e.Chunk)
 	done := s.dialogue.Done()
 	for i, l := range logins {
+		why := l.Reason
 		if l.Result == authz.Success && !s.confirmed {
+			why = Unconfirmed
 			l = authz.Login{Result: authz.Tainted, Mechanism: l.Mechanism, User: l.User, Reason: s.doubt}
 		}
 		if l.Result == authz.Success {
@@ -139,7 +142,7 @@ func (r *Reader) data(e *flow.Event) {
 		r.add(Verdict{
 			Verdict: authz.Verdict{Time: e.Chunk.Time, Conn: s.conn, Login: l, TLS: l.Result == authz.Encrypted, Origin: s.origin},
 			Final:   done && i == len(logins)-1,
-		})
+		}, why)
 	}
 	if done {
 		r.flows.Forget(e.ID)
@@ -168,7 +171,7 @@ func (r *Reader) taint(e *flow.Event) {
 			Login: authz.Login{Result: authz.Tainted, Reason: e.Reason},
 		},
 		Final: true,
-	})
+	}, e.Reason)
 	r.drop(e.ID)
 }
 
@@ -191,8 +194,9 @@ func (r *Reader) untrusted(ev *capture.Event) {
 	})
 }
 
-// add counts and notes a verdict. From here on it holds no secret.
-func (r *Reader) add(v Verdict) {
+// add counts and notes a verdict, a tainted one by why. From here on it holds
+// no secret.
+func (r *Reader) add(v Verdict, why string) {
 	switch v.Result {
 	case authz.Success:
 		r.counts.Logins++
@@ -202,6 +206,7 @@ func (r *Reader) add(v Verdict) {
 		r.counts.Encrypted++
 	default:
 		r.counts.Tainted++
+		r.doubts.add(why)
 	}
 	r.evidence.Record(v.Verdict)
 	v.Verdict = r.evidence.Mask(v.Verdict)
