@@ -43,7 +43,7 @@ type played struct {
 
 const (
 	playLimit = 10 * time.Second // for a whole dialogue
-	workers   = 8                // dialogues at a time
+	workers   = 24               // dialogues at a time
 )
 
 // playAll plays each dialogue over IPv4 and IPv6, several at a time.
