@@ -18,11 +18,14 @@ import (
 // Status answers the control socket.
 func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	s, err := d.snapshot(ctx)
-	maps.DeleteFunc(s.Drops, func(_ string, n uint64) bool { return n == 0 })
+	none := func(_ string, n uint64) bool { return n == 0 }
+	maps.DeleteFunc(s.Drops, none)
+	maps.DeleteFunc(s.Doubts, none)
 	return s, err
 }
 
-// snapshot is the daemon's status with every bound, hit or not.
+// snapshot is the daemon's status with every bound, whether hit or
+// not.
 func (d *daemon) snapshot(ctx context.Context) (control.Status, error) {
 	s := control.Status{
 		Version: d.opts.Version, Since: control.Time{Time: d.started},

@@ -67,7 +67,7 @@ type session struct {
 // NewReader makes a Reader for the given services by server port, which notes
 // in evidence what it reads.
 func NewReader(services map[uint16]authz.Service, evidence *authz.Evidence) *Reader {
-	return &Reader{flows: flow.New(flow.Config{Services: services}), held: newHolds(), evidence: evidence}
+	return &Reader{flows: flow.New(flow.Config{Services: services}), held: newHolds(), doubts: newDoubts(), evidence: evidence}
 }
 
 // Feed takes one event and returns the verdicts that it brought, valid until

@@ -18,21 +18,40 @@ const (
 	Unconfirmed = "the socket tables do not confirm the connection"
 )
 
-func (d *doubts) add(reason string) {
-	if *d == nil {
-		*d = make(doubts)
-	}
-	if _, known := (*d)[reason]; !known && len(*d) >= maxReasons-1 {
-		reason = OtherDoubt
-	}
-	(*d)[reason]++
+// boundReasons are the dialogues' reasons for a bound that was hit. They hold
+// their places from the start: no flood of other doubts can hide them.
+var boundReasons = []string{
+	"client line is too long",
+	"over-long command line",
+	"server line is too long",
+	"multi-line answer is too long",
+	"too many commands without an answer",
+	"a command with too many literals",
+	"literal is too long",
+	"user name is too long",
+	"user name in a SASL message is too long",
+	"SASL exchange with too many messages",
 }
 
-// Doubts counts the tainted verdicts by reason: at most 64 reasons.
+func newDoubts() doubts {
+	d := doubts{OtherDoubt: 0, Unconfirmed: 0}
+	for _, reason := range boundReasons {
+		d[reason] = 0
+	}
+	return d
+}
+
+func (d doubts) add(reason string) {
+	if _, known := d[reason]; !known && len(d) >= maxReasons {
+		reason = OtherDoubt
+	}
+	d[reason]++
+}
+
+// Doubts counts the tainted verdicts by reason: at most 64
+// reasons, and those of bounds also while they are 0.
 func (r *Reader) Doubts() map[string]uint64 {
-	out := make(map[string]uint64, len(r.doubts))
-	maps.Copy(out, r.doubts)
-	return out
+	return maps.Clone(r.doubts)
 }
 
 // newChanges holds every kind from the start, so that a counter does not
