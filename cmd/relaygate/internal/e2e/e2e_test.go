@@ -57,6 +57,7 @@ type world struct {
 
 	mu    sync.Mutex
 	next  int // source address of the next dialogue
+	used  map[key]bool
 	watch verdicts
 }
 
@@ -67,7 +68,7 @@ const sources = 200
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	bpftest.RequireRoot(t)
-	w := &world{}
+	w := &world{used: make(map[key]bool)}
 	var err error
 	w.Network, err = lab.NewNetwork()
 	must(t, err)
@@ -152,6 +153,13 @@ func (v *verdicts) result(k key, result string) (verdict, bool) {
 	return verdict{}, false
 }
 
+// all are a connection's verdicts.
+func (v *verdicts) all(k key) []verdict {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.of[k])
+}
+
 // startWatch runs `relaygate watch --json` and waits until it shows something.
 func (w *world) startWatch(t *testing.T) {
 	t.Helper()
@@ -188,63 +196,4 @@ func (w *world) sentinel(t *testing.T) error {
 		}
 		return nil
 	})
-}
-
-// figures counts what the test says at its end.
-type figures struct{ dialogues, logged, found, honest, missed, refused, false int }
-
-// judge compares what watch said with Dovecot's log.
-func (w *world) judge(t *testing.T, played []*played) {
-	t.Helper()
-	// The log is complete when a later login is in it, and so is watch.
-	must(t, lab.Poll(t.Context(), 10*time.Second, 50*time.Millisecond, func() error { return w.sentinel(t) }))
-	logins := w.dovecot.logins(t)
-	f := figures{dialogues: len(played)}
-	for _, p := range played {
-		user, logged := logins[p.key]
-		v, found := w.watch.result(p.key, "success")
-		ok := true
-		fail := func(format string, args ...any) {
-			ok = false
-			t.Errorf("%s (%v): "+format, append([]any{p.name, p.key}, args...)...)
-		}
-		if logged {
-			f.logged++
-		}
-		if logged && found {
-			f.found++
-		}
-		if found && (!logged || v.User != user) {
-			f.false++
-			fail("relaygate says that %q logged in, Dovecot says %q", v.User, user)
-		}
-		if p.want != unknown {
-			f.honest++
-			if p.err != nil {
-				fail("the dialogue was not played to its end: %v", p.err)
-			}
-			if logged != (p.want == login) {
-				fail("Dovecot says that %q logged in (%v)", user, logged)
-			}
-			if logged && !found {
-				f.missed++
-				fail("the login of %q was not found", user)
-			}
-		}
-		if p.want == refusal {
-			if _, shown := w.watch.result(p.key, "failure"); shown {
-				f.refused++
-			} else if !p.odd {
-				fail("the refusal was not shown")
-			}
-		}
-		if !ok {
-			t.Logf("%s\nverdicts: %+v", p.seen, w.watch.of[p.key])
-		}
-	}
-	for _, reason := range w.watch.lost {
-		t.Errorf("events were lost: %s", reason)
-	}
-	t.Logf("%d dialogues (%d honest): Dovecot logged %d logins, relaygate found %d of them; %d honest ones missed, %d false; %d refusals shown",
-		f.dialogues, f.honest, f.logged, f.found, f.missed, f.false, f.refused)
 }

@@ -81,20 +81,43 @@ func (w *world) playAll(dialogues []dialogue) []*played {
 // playOne plays a dialogue from the host's next address.
 func (w *world) playOne(d dialogue, h *lab.Host) *played {
 	p := &played{dialogue: d}
-	c, err := w.dial(h, d.port)
+	c, k, err := w.dialNew(h, d.port)
 	if err != nil {
 		p.err = err
 		return p
 	}
-	p.key = key{"imap", c.LocalAddr().(*net.TCPAddr).AddrPort()}
-	if d.port == lab.POP3Port {
-		p.key.protocol = "pop3"
-	}
+	p.key = k
 	p.err = errors.Join(c.play(d.steps), c.Close())
 	p.seen = c.seen.String()
 	return p
 }
 
+// dialNew connects from an address and port that no dialogue had before: the log
+// tells connections apart by nothing else.
+func (w *world) dialNew(h *lab.Host, port uint16) (*conn, key, error) {
+	for {
+		c, err := w.dial(h, port)
+		if err != nil {
+			return nil, key{}, err
+		}
+		k := key{"imap", c.LocalAddr().(*net.TCPAddr).AddrPort()}
+		if port == lab.POP3Port {
+			k.protocol = "pop3"
+		}
+		w.mu.Lock()
+		used := w.used[k]
+		w.used[k] = true
+		w.mu.Unlock()
+		if !used {
+			return c, k, nil
+		}
+		if err := c.Close(); err != nil {
+			return nil, key{}, err
+		}
+	}
+}
+
+// dial connects from the host's next address.
 func (w *world) dial(h *lab.Host, port uint16) (*conn, error) {
 	server, source := lab.Server4, lab.Client4
 	if h == w.Client6 {
