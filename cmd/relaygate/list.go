@@ -42,7 +42,8 @@ func listCommand(e *env) *cobra.Command {
 				g := &grants[i]
 				var users []string
 				for _, u := range g.Users {
-					users = append(users, authz.Quote(string(u)))
+					// A comma in a name would make two users of one.
+					users = append(users, strings.ReplaceAll(authz.Quote(string(u)), ",", `\x2c`))
 				}
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", g.Name(), relative(g.Since.Time, now), relative(g.Expires.Time, now),
 					g.Source, orDash(g.Protocol), g.Sessions, orDash(strings.Join(users, ", ")))
