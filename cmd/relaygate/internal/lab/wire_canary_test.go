@@ -109,7 +109,7 @@ func free(t *testing.T, where string, output []byte) {
 	lower := bytes.ToLower(output)
 	for name, form := range forms {
 		if at := bytes.Index(lower, []byte(form)); at >= 0 {
-			t.Errorf("%s holds a canary (%s): …%q…", where, name, output[max(0, at-120):min(len(output), at+120)])
+			t.Errorf("%s holds a canary (%s): …%q…", where, name, lower[max(0, at-120):min(len(lower), at+120)])
 		}
 	}
 }
