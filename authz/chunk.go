@@ -12,4 +12,7 @@ type Chunk struct {
 	// Bytes is valid only until the dialogue returns. It can hold passwords:
 	// copy nothing out of it but what a Login carries.
 	Bytes []byte
+	// Cut counts the bytes that the server sent right behind Bytes and that
+	// the tap did not keep (snap length). Client bytes are never cut.
+	Cut int
 }

@@ -61,6 +61,8 @@ type Dialogue struct {
 	// pieces when the present server line began.
 	pieces, linePiece uint64
 	bye               bool
+	// greetingCut is true while the rest of a greeting that was cut may come.
+	greetingCut bool
 
 	phase     phase
 	arguments arguments
@@ -92,9 +94,13 @@ func (d *Dialogue) Feed(c authz.Chunk) []authz.Login {
 		return nil
 	}
 	if c.Dir == authz.FromClient {
+		d.greetingCut = false
 		d.readClient(c.Bytes)
 	} else {
 		d.readServer(c.Bytes)
+		if c.Cut > 0 {
+			d.cut()
+		}
 	}
 	return d.out
 }

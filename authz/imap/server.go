@@ -11,6 +11,9 @@ const reasonSurplus = "answer belongs to no command"
 
 // readServer takes what the server sent.
 func (d *Dialogue) readServer(b []byte) {
+	if d.greetingCut {
+		return
+	}
 	for len(b) > 0 && !d.done {
 		if d.server.Empty() {
 			d.linePiece = d.pieces
@@ -29,6 +32,27 @@ func (d *Dialogue) readServer(b []byte) {
 		b = rest
 		d.respond(l.Text)
 		d.server.Wipe()
+	}
+}
+
+// cut takes note that server octets are missing behind those that came. What
+// the server sent before it had any octet of the client is greeting and no more.
+// And the status with the space behind it decides, whatever text follows.
+// Anything else is doubt, and so is what would come after: nobody knows where
+// the next line begins.
+func (d *Dialogue) cut() {
+	if d.done || d.greetingCut {
+		return
+	}
+	untouched := d.pieces == 0 && d.client.Empty() && d.phase == atCommand
+	if text := d.server.Begun(); bytes.Count(text, []byte(" ")) >= 2 && d.next == len(d.window)-1 {
+		greets := d.window[d.next].verb == greeting
+		d.respond(text)
+		d.greetingCut = greets && untouched
+	}
+	d.server.Wipe()
+	if !d.done && !d.greetingCut {
+		d.taint("a server line was cut by the snap length")
 	}
 }
 

@@ -116,6 +116,9 @@ func (r *Reader) scan(piece []byte) bool {
 	return true
 }
 
+// Begun is what came of a line that is not complete, valid until Next or Wipe.
+func (r *Reader) Begun() []byte { return r.buf }
+
 // Wipe overwrites the joined text of the line that Next returned, and stands
 // at the start of the next line. Call it as soon as the line was understood.
 func (r *Reader) Wipe() {

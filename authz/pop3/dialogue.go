@@ -47,6 +47,9 @@ type Dialogue struct {
 	windowChunk uint64
 	basic       bool
 
+	// greetingCut is true while the rest of a greeting that was cut may come.
+	greetingCut bool
+
 	stamp bool   // the greeting had an APOP time stamp
 	user  string // the name of the last USER that was answered positively
 
@@ -85,9 +88,13 @@ func (d *Dialogue) Feed(c authz.Chunk) []authz.Login {
 	}
 	d.chunks++
 	if c.Dir == authz.FromClient {
+		d.greetingCut = false
 		d.readClient(c.Bytes)
 	} else {
 		d.readServer(c.Bytes)
+		if c.Cut > 0 {
+			d.cut()
+		}
 	}
 	return d.out
 }

@@ -9,7 +9,7 @@ import (
 func start() linetest.Dialogue { return New() }
 
 func TestScripts(t *testing.T) {
-	for _, name := range []string{"honest", "pipelines", "sasl", "hostile"} {
+	for _, name := range []string{"honest", "pipelines", "sasl", "hostile", "cut"} {
 		t.Run(name, func(t *testing.T) { linetest.Run(t, "testdata/"+name+".txt", start) })
 	}
 }

@@ -20,6 +20,9 @@ func TestHostileDialogues(t *testing.T) {
 		r := rand.New(rand.NewPCG(1, uint64(i)))
 		m := pickModel(r)
 		client := hostileClient(r)
+		if r.IntN(2) == 0 {
+			client = attack(r)
+		}
 		verdicts, err := linetest.Play(r, &m, client, New(), linetest.Options{Merge: !m.drops()})
 		if err != nil {
 			t.Fatalf("dialogue %d with %+v: %v", i, m, err)

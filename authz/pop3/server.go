@@ -1,6 +1,8 @@
 package pop3
 
 import (
+	"bytes"
+
 	"relaygate/authz"
 	"relaygate/authz/line"
 )
@@ -9,6 +11,9 @@ const reasonSurplus = "answer belongs to no command"
 
 // readServer takes what the server sent.
 func (d *Dialogue) readServer(b []byte) {
+	if d.greetingCut {
+		return
+	}
 	for len(b) > 0 && !d.done {
 		if d.server.Empty() {
 			d.linePiece = d.pieces
@@ -54,6 +59,26 @@ func (d *Dialogue) line(text []byte) {
 		d.challenge(c)
 	default:
 		d.taint("answer is neither +OK nor -ERR")
+	}
+}
+
+// cut takes note that server octets are missing behind those that came. What
+// the server sent before it had any octet of the client is greeting and no more.
+// And "+OK " decides, whatever text follows it. Anything else is doubt, and so
+// is what would come after: nobody knows where the next line begins.
+func (d *Dialogue) cut() {
+	if d.done || d.greetingCut {
+		return
+	}
+	untouched := d.pieces == 0 && d.client.Empty()
+	if text := d.server.Begun(); bytes.HasPrefix(text, []byte("+OK ")) && len(d.waiting) == 1 && d.listLines == 0 {
+		greets := d.waiting[0].verb == greeting
+		d.line(text)
+		d.greetingCut = greets && untouched
+	}
+	d.server.Wipe()
+	if !d.done && !d.greetingCut {
+		d.taint("a server line was cut by the snap length")
 	}
 }
 

@@ -183,18 +183,19 @@ func (t *Table) answer(id ID, f *flow, seg *capture.Segment) string {
 	if to <= 0 || to == from {
 		return ""
 	}
-	if seg.Missing > 0 {
-		return reasonServerSnap
-	}
 	payload := seg.Payload
 	if from < 0 {
-		payload, from = payload[-from:], 0
+		payload, from = payload[min(-from, len(payload)):], 0
+	}
+	cut := to - from - len(payload)
+	if cut > 0 && (from > 0 || f.server != nil) {
+		return reasonServerSnap // it can be told only where it comes in order
 	}
 	if f.server != nil && !f.server.agrees(from, payload) {
 		return reasonServerCopies
 	}
 	if from == 0 {
-		t.inOrder(id, f, payload)
+		t.inOrder(id, f, payload, cut)
 		return ""
 	}
 	if to > t.limits.ServerBytes {
@@ -207,8 +208,14 @@ func (t *Table) answer(id ID, f *flow, seg *capture.Segment) string {
 	return t.keep(f.server, from, payload)
 }
 
-// inOrder releases the server's next bytes, and what waited behind them.
-func (t *Table) inOrder(id ID, f *flow, payload []byte) {
+// inOrder releases the server's next bytes, and what waited behind them. Where
+// bytes are cut off behind them, the dialogue is told and says what that means.
+func (t *Table) inOrder(id ID, f *flow, payload []byte, cut int) {
+	if cut > 0 {
+		t.emit(Data, id, f).Chunk = authz.Chunk{Dir: authz.FromServer, Time: t.time, Bytes: payload, Cut: cut}
+		f.serverNext += uint32(len(payload) + cut)
+		return
+	}
 	t.data(id, f, authz.FromServer, payload)
 	f.serverNext += uint32(len(payload))
 	t.advance(&f.server, len(payload))

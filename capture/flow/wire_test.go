@@ -176,6 +176,9 @@ func (s *story) add(events []Event) {
 			s.WriteString("(")
 		case Data:
 			fmt.Fprintf(s, "%c<%s>", "CS"[ev.Chunk.Dir], ev.Chunk.Bytes)
+			if ev.Chunk.Cut > 0 {
+				fmt.Fprintf(s, "/%d", ev.Chunk.Cut)
+			}
 		case Tainted:
 			s.WriteString("!" + ev.Reason)
 		case Closed:

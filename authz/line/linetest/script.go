@@ -3,7 +3,8 @@
 //
 // A script file holds cases. A case begins with "== name". Each line "C: text"
 // or "S: text" is one chunk, with the escapes \r \n \t \\ and \xNN; a line
-// "C*9 text" repeats the text nine times. Lines "> result mechanism user" and
+// "C*9 text" repeats the text nine times, and behind that of a line "S/9 text"
+// nine octets were not captured. Lines "> result mechanism user" and
 // "> tainted reason" are the verdicts that the chunk before them gives. Lines
 // with # are comments. A case whose name ends in "(chunks matter)" is not run
 // in other segmentations.
@@ -81,7 +82,13 @@ func add(cases *[]Case, text string) error {
 	if !ok || !known {
 		return fmt.Errorf("neither chunk nor verdict: %q", text)
 	}
-	times := 1
+	times, cut := 1, 0
+	if count, ok := strings.CutPrefix(head[1:], "/"); ok {
+		var err error
+		if cut, err = strconv.Atoi(count); err != nil {
+			return err
+		}
+	}
 	if count, ok := strings.CutPrefix(head[1:], "*"); ok {
 		var err error
 		if times, err = strconv.Atoi(count); err != nil {
@@ -92,7 +99,7 @@ func add(cases *[]Case, text string) error {
 	if err != nil {
 		return err
 	}
-	c.Chunks = append(c.Chunks, authz.Chunk{Dir: dir, Bytes: bytes.Repeat(b, times)})
+	c.Chunks = append(c.Chunks, authz.Chunk{Dir: dir, Bytes: bytes.Repeat(b, times), Cut: cut})
 	c.Want = append(c.Want, nil)
 	return nil
 }
