@@ -213,6 +213,9 @@ func (t *Table) established(h *handshake, dir authz.Dir, conn authz.Conn, seg *c
 	if t.doubted(h.key.client, h.key.server, h.born) {
 		reason = orElse(reason, reasonDoubt)
 	}
+	if h.born <= t.lostAt {
+		reason = orElse(reason, reasonLost)
+	}
 	*h = handshake{}
 	t.byTuple[f.key] = ref(id)
 	if reason != "" {

@@ -167,3 +167,24 @@ func TestLive(t *testing.T) {
 		})
 	}
 }
+
+// TestLostOfAny: AF_PACKET cannot say whose packets it lost.
+func TestLostOfAny(t *testing.T) {
+	lostAny := func(_ mode, ev *capture.Event) { *ev = capture.Event{Kind: capture.Lost, Reason: "ring full"} }
+	for _, tt := range []struct {
+		name  string
+		steps []step
+		want  string
+	}{
+		{"before the handshake", append([]step{lostAny}, shake(cl(0, "AB"), sv(0, 2, "1"))...), "(C<AB>S<1>"},
+		{"inside the handshake", []step{syn(), lostAny, synack(), cl(0, ""), cl(0, "AB"), sv(0, 2, "1")}, "(!" + reasonLost},
+		{"behind the handshake", shake(lostAny, cl(0, "AB"), sv(0, 2, "1")), "(!ring full"},
+		{"behind the first bytes", shake(cl(0, "AB"), sv(0, 2, "1"), lostAny, cl(2, "C"), sv(1, 3, "2")), "(C<AB>S<1>!ring full"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := tell(t, newTable(Limits{}), cooked, tt.steps); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}

@@ -23,6 +23,7 @@ type Table struct {
 	oldest   uint32            // the ring's next entry to be reused
 	doubts   [doubtSlots]int64 // files, see doubt.go
 	stations stations          // files: who sent a SYN or an RST
+	lostAt   int64             // files: the tick at which records were lost, of any connection
 
 	// Of the event being fed.
 	time  time.Time
@@ -78,11 +79,25 @@ func (t *Table) Feed(ev *capture.Event) []Event {
 			t.close(id)
 		}
 	case capture.Lost:
-		if id, ok := t.byCookie[ev.Conn.Cookie]; ok {
+		if ev.Conn.Cookie == 0 {
+			t.lost(orElse(ev.Reason, reasonLost))
+		} else if id, ok := t.byCookie[ev.Conn.Cookie]; ok {
 			t.taint(id, orElse(ev.Reason, reasonLost))
 		}
 	}
 	return t.events
+}
+
+// lost taints every connection without a cookie, and those whose handshake has
+// begun: the tap lost records and cannot say whose. The cost, a walk over all
+// slots, is that of one overflow of the tap's ring.
+func (t *Table) lost(reason string) {
+	t.lostAt = t.tick
+	for id := range t.slots.size() {
+		if f := t.slots.at(id); f.phase == following && f.conn.Cookie == 0 {
+			t.taint(id, reason)
+		}
+	}
 }
 
 // Forget ends the reading of a flow, for instance when its verdict is reached.
