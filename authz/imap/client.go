@@ -89,7 +89,7 @@ func (d *Dialogue) command(l line.Line) {
 	}
 	first, rest := line.Field(l.Text)
 	word, rest := line.Field(rest)
-	c := command{verb: lookup(word), malformed: !separated(l.Text, first, word)}
+	c := command{verb: lookup(word), malformed: !separated(l, first, word)}
 	if !c.tag.set(first) {
 		d.taint("a line does not begin with a tag")
 		return
@@ -115,18 +115,16 @@ func (d *Dialogue) command(l line.Line) {
 }
 
 // separated reports whether no server can see the tag and another command: one
-// blank behind the tag, one behind the command. TAB will do behind the tag,
-// where it makes a command or a tag that does not match ours.
-func separated(text, tag, word []byte) bool {
-	rest := text[len(tag):]
-	if len(rest) <= len(word) {
+// blank behind the tag, one behind the command. If there is a TAB in the line,
+// that behind the tag must be one, so that only a server to which TAB is a blank
+// answers with our tag.
+func separated(l line.Line, tag, word []byte) bool {
+	rest := l.Text[len(tag):]
+	if len(rest) <= len(word) || (rest[0] == '\t') != l.Tab {
 		return false
 	}
-	blank, rest := rest[0], rest[1:]
-	if !bytes.HasPrefix(rest, word) {
-		return false
-	}
-	return blank == '\t' || len(rest) == len(word) || rest[len(word)] == ' '
+	rest, found := bytes.CutPrefix(rest[1:], word)
+	return found && (len(rest) == 0 || rest[0] == ' ' || rest[0] == '\t')
 }
 
 // classify checks the line itself: whether every server cuts it here, and if
@@ -165,13 +163,13 @@ func (d *Dialogue) text(l line.Line, arguments []byte) {
 	c := d.present()
 	if d.phase == atText {
 		switch {
-		case l.Tab && c.verb != login:
+		case l.Tab:
 			d.taint(reasonControl)
 			return
 		case l.Eight && c.verb != login:
 			d.taint(reasonEightBit)
 			return
-		case l.Tab || l.Eight || len(l.Text)+len("\r\n") > maxLine:
+		case l.Eight || len(l.Text)+len("\r\n") > maxLine:
 			c.odd, c.alone = true, true
 		}
 	}

@@ -22,7 +22,11 @@ func TestHostileDialogues(t *testing.T) {
 		if r.IntN(2) == 0 {
 			m = randomModel(r)
 		}
-		verdicts, err := linetest.Play(r, &m, hostileClient(r), New(), linetest.Options{Merge: true})
+		client := hostileClient(r)
+		if r.IntN(2) == 0 {
+			client = attack(r)
+		}
+		verdicts, err := linetest.Play(r, &m, client, New(), linetest.Options{Merge: true})
 		if err != nil {
 			t.Fatalf("dialogue %d with %+v: %v", i, m, err)
 		}

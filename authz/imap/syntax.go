@@ -85,6 +85,8 @@ func (a *arguments) quoted(text []byte) (rest []byte, reason string) {
 				return nil, reasonQuote
 			}
 			return rest, a.end()
+		} else if c == '\t' {
+			return nil, reasonControl
 		}
 		a.keep(c)
 	}

@@ -118,8 +118,13 @@ func (p *player) read() {
 // answer sends some of what the server wrote, which acknowledges what it has.
 func (p *player) answer() {
 	n := len(p.out)
-	if p.r.IntN(4) == 0 {
+	switch p.r.IntN(4) {
+	case 0:
 		n = 1 + p.r.IntN(n)
+	case 1:
+		if end := bytes.IndexByte(p.out, '\n'); end >= 0 {
+			n = end + 1
+		}
 	}
 	b := p.out[:n]
 	p.out = p.out[n:]

@@ -1,0 +1,115 @@
+package imap
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+
+	"relaygate/authz/line/linetest"
+)
+
+// attack is a client with a plan: he lets the reader and the server disagree on
+// what LOGIN is, and then gets an OK with the tag of LOGIN.
+func attack(r *rand.Rand) []linetest.Segment {
+	login := "a1 LOGIN alice wrong"
+	noop := pick(r, "a1 NOOP", "a1 CAPABILITY", "a1 ID NIL")
+	plans := []func(*rand.Rand, string, string) []string{
+		hideInLiteral, hideInLiteral, hideInLiteral, hideInExchange, hideBehindLimit,
+		hideBehindOctet, hideInQuotes, hideInTLS, repeatTag, forgeByEcho,
+	}
+	lines := plans[r.IntN(len(plans))](r, login, noop)
+	for range r.IntN(3) {
+		lines = append(lines, pick(r, noop, noop, "b2 NOOP", login, "z LOGOUT")+"\r\n")
+	}
+	if r.IntN(4) == 0 {
+		lines = append([]string{pick(r, noop, "b2 CAPABILITY", login) + "\r\n"}, lines...)
+	}
+	wait := pickInt(r, 0, 50, 90, 100)
+	var out []linetest.Segment
+	for _, l := range lines {
+		for i, piece := range linetest.Cut(r, []byte(l), r.IntN(3)/2, 0) {
+			piece.Wait = i == 0 && r.IntN(100) < wait
+			out = append(out, piece)
+		}
+	}
+	return out
+}
+
+// hideInLiteral puts one of the two into what some take for a literal.
+func hideInLiteral(r *rand.Rand, login, noop string) []string {
+	hidden := pick(r, login, noop, login+"\r\n"+noop, "x", "")
+	end := pick(r, "\r\n", "\r\n", "")
+	form := pick(r, "{%d}", "{%d}", "{%d+}", "{%d+}", "{+%d}", "~{%d}", "~{%d+}", "{0%d+}", "{%d-}", "\"x {%d+}", "\"{%d+}\"", "x{%d}", "{%d} ", "{99999999%d}")
+	size := max(0, len(hidden)+pickInt(r, 0, 0, 0, 2, len(end), -1))
+	first := fmt.Sprintf("%s %s "+form+"\r\n", pick(r, "i0", "a1"),
+		pick(r, "ID (\"name\"", "LOGIN", "LOGIN alice", "XYZZY", "NOOP", "AUTHENTICATE PLAIN", "ID"), size)
+	rest := pick(r, ")\r\n", "\r\n", "", " x\r\n", " {1+}\r\nx\r\n", " {1}\r\n")
+	return []string{first, hidden + end, rest, pick(r, login, noop) + "\r\n"}
+}
+
+// hideInExchange sends commands where the server may expect a response.
+func hideInExchange(r *rand.Rand, login, noop string) []string {
+	initial := pick(r, "", "", " =", " "+plain("alice", "wrong"), " AAAA")
+	return []string{
+		pick(r, "a1", "b2") + " AUTHENTICATE " + pick(r, "PLAIN", "LOGIN", "XFOO", "GSSAPI") + initial + "\r\n",
+		pick(r, login, noop, "*", plain("alice", "wrong"), "") + "\r\n",
+		pick(r, login, noop, "*", plain("alice", "wrong"), "") + "\r\n",
+		noop + "\r\n",
+	}
+}
+
+// hideBehindLimit sends a line of which some servers make two.
+func hideBehindLimit(r *rand.Rand, login, noop string) []string {
+	limit := pickInt(r, 1000, 1024, 4096)
+	begin := pick(r, login+" ", login, "a1 LOGIN alice \"", "i0 NOOP ", "i0 XYZZY ", "a1 AUTHENTICATE PLAIN ")
+	fill := limit - len(begin) + pickInt(r, 0, 0, -1, 1, -2)
+	return []string{begin + strings.Repeat("A", max(fill, 0)) + noop + pick(r, "", "\"") + "\r\n", login + "\r\n"}
+}
+
+// hideBehindOctet uses what some servers take for the end of a line or text.
+func hideBehindOctet(r *rand.Rand, login, noop string) []string {
+	odd := pick(r, "\x00", "\r", "\n", "\x85", "\t", "\r\r", "\xe2\x80\xa8", "\x00\r\n")
+	return []string{
+		pick(r, login, noop, "i0 ID (\"x\"", "a1 LOGIN alice \"") + odd + pick(r, login, noop, "", "\"") + "\r\n",
+		pick(r, login, noop) + pick(r, "\r\n", "\n"),
+	}
+}
+
+// hideInQuotes leaves a string open.
+func hideInQuotes(r *rand.Rand, login, noop string) []string {
+	return []string{
+		pick(r, "a1 LOGIN \"alice", "i0 ID (\"x", "a1 LOGIN \"al\\\"ice", "a1 LOGIN \"alice\\", "i0 NOOP \"") +
+			pick(r, "\r\n", " {8+}\r\n", "\" x\r\n", "\"\r\n"),
+		pick(r, login, noop) + "\r\n", pick(r, login, noop) + "\"\r\n",
+	}
+}
+
+// hideInTLS sends commands that a server may read in clear text or not at all.
+func hideInTLS(r *rand.Rand, login, noop string) []string {
+	return []string{
+		pick(r, "a1", "b2") + " STARTTLS\r\n", pick(r, login, noop, "x") + "\r\n", pick(r, login, noop) + "\r\n",
+	}
+}
+
+// repeatTag relies on number and order only.
+func repeatTag(r *rand.Rand, login, noop string) []string {
+	lines := []string{login + "\r\n", noop + "\r\n"}
+	for range r.IntN(3) {
+		lines = append(lines, pick(r, login, noop, "a1", "a1 XYZZY", "", " "+noop, "a1 LOGIN")+"\r\n")
+	}
+	r.Shuffle(len(lines), func(i, j int) { lines[i], lines[j] = lines[j], lines[i] })
+	return lines
+}
+
+// forgeByEcho lets the server repeat an answer.
+func forgeByEcho(r *rand.Rand, login, noop string) []string {
+	answer := "x\r\na1 OK done\r\n"
+	return []string{
+		pick(r,
+			fmt.Sprintf("i0 LOGIN {%d}\r\n", len(answer)), fmt.Sprintf("i0 LOGIN {%d+}\r\n", len(answer)),
+			fmt.Sprintf("i0 XYZZY {%d}\r\n", len(answer)),
+			"i0 AUTHENTICATE PLAIN "+plain(answer, "x")+"\r\n", "i0 AUTHENTICATE PLAIN\r\n"),
+		pick(r, answer, plain(answer, "x")+"\r\n"), pick(r, " x", "") + "\r\n",
+		login + "\r\n",
+	}
+}

@@ -1,0 +1,61 @@
+package pop3
+
+import (
+	"math/rand/v2"
+	"strings"
+
+	"relaygate/authz/line/linetest"
+)
+
+// attack is a client with a plan: he makes reader and server disagree on the
+// number of commands, and then lets the server say +OK to USER and the like,
+// until one of them falls to PASS.
+func attack(r *rand.Rand) []linetest.Segment {
+	var lines []string
+	for range 1 + r.IntN(6) {
+		lines = append(lines, pick(r, "USER alice", "USER alice", "USER bob", "PASS wrong", "PASS wrong", "NOOP", "CAPA", "QUIT")+"\r\n")
+	}
+	at := r.IntN(len(lines) + 1)
+	lines = append(lines[:at:at], append(twist(r), lines[at:]...)...)
+	wait := []int{0, 50, 90, 100}[r.IntN(4)]
+	var out []linetest.Segment
+	for _, l := range lines {
+		for i, piece := range linetest.Cut(r, []byte(l), r.IntN(3)/2, 0) {
+			piece.Wait = i == 0 && r.IntN(100) < wait
+			out = append(out, piece)
+		}
+	}
+	return out
+}
+
+func pick(r *rand.Rand, words ...string) string { return words[r.IntN(len(words))] }
+
+// twist is what servers count differently.
+func twist(r *rand.Rand) []string {
+	good := pick(r, "USER alice", "NOOP", "QUIT", "CAPA")
+	any := pick(r, "USER alice", "PASS wrong", "NOOP", "XYZZY", "")
+	switch r.IntN(9) {
+	case 0: // an octet that ends a line or a text for some
+		return []string{any + pick(r, "\x00", "\r", "\n", "\x85", "\xe2\x80\xa8", "\t", "\r\r") + pick(r, "", good) + "\r\n"}
+	case 1: // a line of which some make two
+		begin := pick(r, "USER ", "PASS ", "NOOP ", "XYZZY ", "AUTH PLAIN ")
+		limit := []int{255, 512, 1024, 4096}[r.IntN(4)] + r.IntN(3) - 1
+		return []string{begin + strings.Repeat("A", limit-len(begin)) + good + "\r\n"}
+	case 2: // commands where the server may expect a response
+		return []string{
+			pick(r, "AUTH PLAIN", "AUTH LOGIN", "AUTH XFOO", "AUTH PLAIN =", "AUTH PLAIN "+plain("alice", "wrong")) + "\r\n",
+			pick(r, good, "*", plain("alice", "wrong"), "", "PASS wrong") + "\r\n",
+		}
+	case 3: // one line, or a list
+		return []string{pick(r, "AUTH", "AUTH ", "LIST", "LANG", "CAPA x", "UIDL", "AUTH  PLAIN") + "\r\n"}
+	case 4:
+		return []string{"STLS\r\n", good + "\r\n"}
+	case 5:
+		return []string{pick(r, "", " ", "  ", " "+good) + "\r\n"}
+	case 6:
+		return []string{any + "\n", good + "\r\n"}
+	case 7: // an answer repeated by the server
+		return []string{"AUTH PLAIN " + plain(pick(r, "x\r\n+OK", "x\n+OK\n+OK"), "wrong") + "\r\n"}
+	}
+	return []string{any + "\r\n"}
+}
