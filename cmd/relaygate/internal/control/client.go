@@ -2,6 +2,7 @@ package control
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -55,6 +56,7 @@ func (c *Client) Watch(ctx context.Context, each func(line []byte) error) error 
 	defer func() { _ = body.Close() }()
 	lines := bufio.NewScanner(body)
 	lines.Buffer(nil, 1<<20)
+	lines.Split(wholeLines)
 	for lines.Scan() {
 		if err := each(lines.Bytes()); err != nil {
 			return err
@@ -67,6 +69,15 @@ func (c *Client) Watch(ctx context.Context, each func(line []byte) error) error 
 		return fmt.Errorf("watch: %w", err)
 	}
 	return errors.New("relaygate has ended")
+}
+
+// wholeLines is bufio.ScanLines without what is left of a line that was cut off
+// by the end of the stream.
+func wholeLines(data []byte, atEOF bool) (advance int, line []byte, err error) {
+	if atEOF && bytes.IndexByte(data, '\n') < 0 {
+		return len(data), nil, nil
+	}
+	return bufio.ScanLines(data, atEOF)
 }
 
 func (c *Client) get(ctx context.Context, path string, into any) error {

@@ -197,6 +197,9 @@ func TestSlowWatcherIsToldWhatItLost(t *testing.T) {
 	if line := string(<-w.lines); !strings.Contains(line, "renew") {
 		t.Errorf("after the note came %s", line)
 	}
+	if got := hub.Dropped(); got != 10 {
+		t.Errorf("%d events counted as dropped, want 10", got)
+	}
 }
 
 func TestWatchersAreBounded(t *testing.T) {
