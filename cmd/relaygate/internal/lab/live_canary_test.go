@@ -190,24 +190,25 @@ func speak(conn net.Conn, script []authz.Chunk, me authz.Dir) error {
 	return nil
 }
 
-// play plays a script from a host and returns the client's port.
-func (s *stage) play(t *testing.T, h *lab.Host, to netip.AddrPort, script []authz.Chunk) (port uint16) {
+// play plays a script from a host and returns the client's end.
+func (s *stage) play(t *testing.T, h *lab.Host, to netip.AddrPort, script []authz.Chunk) (client netip.AddrPort) {
 	t.Helper()
 	conn, err := h.Dial(t.Context(), to)
 	must(t, err)
-	local, err := netip.ParseAddrPort(conn.LocalAddr().String())
+	client, err = netip.ParseAddrPort(conn.LocalAddr().String())
 	must(t, err)
 	s.script <- script
 	must(t, errors.Join(speak(conn, script, authz.FromClient), <-s.served, conn.Close()))
-	return local.Port()
+	return client
 }
 
 // watched is what watch --json tells of a connection.
-func (s *stage) watched(t *testing.T, port uint16) (verdicts []string) {
+func (s *stage) watched(t *testing.T, client netip.AddrPort) (verdicts []string) {
 	t.Helper()
 	for line := range bytes.Lines(s.watchJSON.Bytes()) {
 		var ev struct {
 			Event, User, Result string
+			Client              netip.Addr
 			Port                uint16 `json:"client_port"`
 		}
 		if !bytes.HasSuffix(line, []byte("\n")) {
@@ -216,7 +217,7 @@ func (s *stage) watched(t *testing.T, port uint16) (verdicts []string) {
 		if err := json.Unmarshal(line, &ev); err != nil {
 			t.Fatalf("watch --json printed %q: %v", line, err)
 		}
-		if ev.Event == "login" && ev.Port == port {
+		if ev.Event == "login" && netip.AddrPortFrom(ev.Client, ev.Port) == client {
 			verdicts = append(verdicts, strings.TrimSpace(ev.Result+" "+ev.User))
 		}
 	}
@@ -224,11 +225,11 @@ func (s *stage) watched(t *testing.T, port uint16) (verdicts []string) {
 }
 
 // sync plays a login that fails from another host: once it was watched, so was
-// everything before. It reports false if nobody watches.
+// everything before.
 func (s *stage) sync(t *testing.T) {
 	t.Helper()
 	said := func(d authz.Dir, text string) authz.Chunk { return authz.Chunk{Dir: d, Bytes: []byte(text)} }
-	port := s.play(t, s.Client6, netip.AddrPortFrom(lab.Server6, lab.POP3Port), []authz.Chunk{
+	client := s.play(t, s.Client6, netip.AddrPortFrom(lab.Server6, lab.POP3Port), []authz.Chunk{
 		said(authz.FromServer, "+OK\r\n"),
 		said(authz.FromClient, "USER nobody\r\n"), said(authz.FromServer, "+OK\r\n"),
 		said(authz.FromClient, "PASS nothing\r\n"), said(authz.FromServer, "-ERR\r\n"),
@@ -237,7 +238,7 @@ func (s *stage) sync(t *testing.T) {
 		return // the watchers come later
 	}
 	settles(t, 5*time.Second, func() error {
-		if len(s.watched(t, port)) == 0 {
+		if len(s.watched(t, client)) == 0 {
 			return errors.New("the login was not watched")
 		}
 		return nil
