@@ -34,7 +34,9 @@ func build(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	program = filepath.Join(dir, "relaygate")
-	out, err := exec.Command("go", "build", "-o", program, "relaygate/cmd/relaygate").CombinedOutput()
+	cmd := exec.Command("go", "build", "-o", program, "relaygate/cmd/relaygate")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as `make build` does
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "build relaygate: %v\n%s", err, out)
 		return 1
