@@ -39,6 +39,7 @@ func TestCanaryNeverComesOut(t *testing.T) {
 		})
 	}
 	s.outputs(t, check, everything...)
+	check("metrics", s.metrics(t))
 	s.files(t, true, check)
 
 	s.crashAmid(t)

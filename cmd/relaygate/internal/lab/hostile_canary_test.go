@@ -97,6 +97,9 @@ func TestHostileTextComesOutQuoted(t *testing.T) {
 			t.Errorf("list makes two users of %q:\n%s", "a, b", output)
 		}
 	}, "list")
+	if page := s.metrics(t); bytes.ContainsAny(page, "\x1b\x07\u202e") {
+		t.Errorf("metrics hold what acts on a terminal: %q", page)
+	}
 	settles(t, 10*time.Second, func() error { // the files are written some time after
 		names, err := os.ReadFile(filepath.Join(s.dir, "relayhostsusers"))
 		if err == nil && !bytes.Contains(names, []byte(hostileNames[len(hostileNames)-1])) {

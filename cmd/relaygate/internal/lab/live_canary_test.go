@@ -69,6 +69,8 @@ users = %q
 path = %q
 [control]
 socket = %q
+[metrics]
+listen = "198.51.100.25:9125"
 `
 
 func newStage(t *testing.T) *stage {
@@ -259,6 +261,21 @@ func (s *stage) outputs(t *testing.T, check func(where string, output []byte), v
 			check(verb+extra, out)
 		}
 	}
+}
+
+// metrics is what Prometheus reads.
+func (s *stage) metrics(t *testing.T) []byte {
+	t.Helper()
+	conn, err := s.Client4.Dial(t.Context(), netip.AddrPortFrom(lab.Server4, 9125))
+	must(t, err)
+	_, err = io.WriteString(conn, "GET /metrics HTTP/1.0\r\n\r\n")
+	must(t, err)
+	page, err := io.ReadAll(conn)
+	must(t, errors.Join(err, conn.Close()))
+	if !bytes.Contains(page, []byte("200 OK")) || !bytes.Contains(page, []byte("relaygate_")) {
+		t.Errorf("the page of metrics is %q", page)
+	}
+	return page
 }
 
 // files hands on every file below the daemon's directory, and with open those
