@@ -62,7 +62,7 @@ func (w *world) scrape(t *testing.T, at netip.AddrPort) string {
 	must(t, err)
 	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	must(t, err)
-	defer answer.Body.Close()
+	defer func() { _ = answer.Body.Close() }()
 	body, err := io.ReadAll(answer.Body)
 	must(t, err)
 	if answer.StatusCode != http.StatusOK {
