@@ -37,8 +37,11 @@ generate:
 generate-check: generate
 	git diff --exit-code -- bpf
 
+# Hostile clients against model servers, and then every fuzz target in turn.
+DIALOGUES ?= 500000
 FUZZTIME ?= 30s
 fuzz:
+	RELAYGATE_DIALOGUES=$(DIALOGUES) go test -count=1 -timeout 60m ./authz/imap ./authz/pop3
 	@set -e; for pkg in $$(go list ./...); do \
 	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 	    echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
