@@ -97,6 +97,9 @@ func (x *Exchange) Message(line []byte, initial bool) (reason string) {
 		x.cancelled = true
 		return ""
 	}
+	if x.mechanism.read == nil {
+		return doubtNoMechanism
+	}
 	if x.messages++; x.messages > maxMessages {
 		return reasonMessages
 	}

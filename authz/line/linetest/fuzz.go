@@ -47,9 +47,6 @@ func Fuzz(f *testing.F, scripts string, beginnings []string, start func() Dialog
 				if l.Result != authz.Success && l.Reason == "" {
 					t.Errorf("%s has no reason", l.Result)
 				}
-				if Holds(l) {
-					t.Errorf("%+v holds the password", l)
-				}
 			}
 			if finished != d.Done() || finished != (d.Waiting() == "") {
 				t.Errorf("finished %v, Done() %v, Waiting() %q", finished, d.Done(), d.Waiting())
@@ -62,7 +59,7 @@ func join(chunks []authz.Chunk) []byte {
 	var b bytes.Buffer
 	for _, c := range chunks {
 		b.WriteByte("CS"[c.Dir])
-		b.Write(bytes.ReplaceAll(c.Bytes, []byte("PASS secret"), []byte("PASS "+Canary)))
+		b.Write(c.Bytes)
 		b.WriteByte('|')
 	}
 	return b.Bytes()
