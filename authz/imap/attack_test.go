@@ -15,7 +15,7 @@ func attack(r *rand.Rand) []linetest.Segment {
 	noop := pick(r, "a1 NOOP", "a1 CAPABILITY", "a1 ID NIL")
 	plans := []func(*rand.Rand, string, string) []string{
 		hideInLiteral, hideInLiteral, hideInLiteral, hideInExchange, hideBehindLimit,
-		hideBehindOctet, hideInQuotes, hideInTLS, repeatTag, forgeByEcho,
+		hideBehindOctet, hideInQuotes, hideInTLS, repeatTag, forgeByEcho, lateAnswers,
 	}
 	lines := plans[r.IntN(len(plans))](r, login, noop)
 	for range r.IntN(3) {
@@ -112,4 +112,15 @@ func forgeByEcho(r *rand.Rand, login, noop string) []string {
 		pick(r, answer, plain(answer, "x")+"\r\n"), pick(r, " x", "") + "\r\n",
 		login + "\r\n",
 	}
+}
+
+// lateAnswers lets a server that knows no such literals owe answers with the
+// tag of later commands.
+func lateAnswers(r *rand.Rand, login, noop string) []string {
+	word := pick(r, "a1", "a1", "a1 NOOP")
+	lines := []string{fmt.Sprintf("a1 LOGIN {%d+}\r\n%[2]s {%[1]d+}\r\n%[2]s\r\n", len(word), word)}
+	for range 1 + r.IntN(3) {
+		lines = append(lines, noop+"\r\n")
+	}
+	return append(lines, login+"\r\n")
 }

@@ -21,18 +21,38 @@ var names = [...]struct {
 	name string
 	verb verb
 }{
-	{"LOGIN", login}, {"AUTHENTICATE", authenticate}, {"STARTTLS", startTLS},
-	{"CAPABILITY", single}, {"NOOP", single}, {"LOGOUT", single},
-	{"ID", single},                               // RFC 2971
-	{"ENABLE", single},                           // RFC 5161
-	{"NAMESPACE", single},                        // RFC 2342
-	{"LANGUAGE", single}, {"COMPARATOR", single}, // RFC 5255
-	{"SELECT", single}, {"EXAMINE", single}, {"LIST", single}, {"LSUB", single}, {"STATUS", single},
-	{"SUBSCRIBE", single}, {"UNSUBSCRIBE", single}, {"CREATE", single},
-	{"CHECK", single}, {"CLOSE", single}, {"UNSELECT", single}, {"EXPUNGE", single},
-	{"SEARCH", single}, {"FETCH", single}, {"STORE", single}, {"COPY", single}, {"UID", single},
-	{"GETQUOTA", single}, {"GETQUOTAROOT", single}, // RFC 9208
-	{"IDLE", modal}, {"APPEND", modal},
+	{"LOGIN", login},
+	{"AUTHENTICATE", authenticate},
+	{"STARTTLS", startTLS},
+	{"CAPABILITY", single},
+	{"NOOP", single},
+	{"LOGOUT", single},
+	{"ID", single},        // RFC 2971
+	{"ENABLE", single},    // RFC 5161
+	{"NAMESPACE", single}, // RFC 2342
+	{"LANGUAGE", single},
+	{"COMPARATOR", single}, // RFC 5255
+	{"SELECT", single},
+	{"EXAMINE", single},
+	{"LIST", single},
+	{"LSUB", single},
+	{"STATUS", single},
+	{"SUBSCRIBE", single},
+	{"UNSUBSCRIBE", single},
+	{"CREATE", single},
+	{"CHECK", single},
+	{"CLOSE", single},
+	{"UNSELECT", single},
+	{"EXPUNGE", single},
+	{"SEARCH", single},
+	{"FETCH", single},
+	{"STORE", single},
+	{"COPY", single},
+	{"UID", single},
+	{"GETQUOTA", single},
+	{"GETQUOTAROOT", single}, // RFC 9208
+	{"IDLE", modal},
+	{"APPEND", modal},
 	{"COMPRESS", modal},       // RFC 4978
 	{"UNAUTHENTICATE", modal}, // RFC 8437
 }
@@ -81,9 +101,6 @@ type command struct {
 	// odd is true if servers are known to cut such a command differently: any
 	// answer but a positive one ends the belief in what follows.
 	odd bool
-	// unasked is true if the command has a literal that the server was not
-	// asked for.
-	unasked bool
 	// malformed is true if a server that checks refuses it.
 	malformed bool
 	// user is the name in LOGIN.
@@ -129,6 +146,26 @@ func parseResponse(text []byte) response {
 
 // is compares the status word, whose case is free (RFC 9051 §9).
 func (r *response) is(word string) bool { return bytes.EqualFold(r.word, []byte(word)) }
+
+// takesLiterals reports whether a server line lists a capability with which the
+// server takes literals that it was not asked for (RFC 7888 §3; RFC 9051 §7.2.2
+// has it in IMAP4rev2). The list is untagged data or a response code.
+func takesLiterals(text []byte) bool {
+	list, ok := bytes.CutPrefix(text, []byte("CAPABILITY "))
+	if _, code, found := bytes.Cut(text, []byte(" [CAPABILITY ")); !ok && found {
+		list, _, ok = bytes.Cut(code, []byte{']'})
+	}
+	for ok && len(list) > 0 {
+		var word []byte
+		word, list, _ = bytes.Cut(list, []byte{' '})
+		for _, name := range [...]string{"LITERAL+", "LITERAL-", "IMAP4rev2"} {
+			if bytes.EqualFold(word, []byte(name)) {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 // endsInLiteral reports whether a server line announces a literal.
 func endsInLiteral(text []byte) bool {

@@ -23,6 +23,9 @@ const (
 	// maxLiteral is the longest literal before the login (RFC 7888 §5 has 4096
 	// for LITERAL-).
 	maxLiteral = 4096
+	// maxSureLiteral is the longest literal that a server which takes literals
+	// without being asked surely takes.
+	maxSureLiteral = 255
 	// maxPieces is the number of literals of one command.
 	maxPieces = 32
 	// maxWindow is the number of commands between two moments in which the
@@ -67,8 +70,11 @@ type Dialogue struct {
 	phase     phase
 	arguments arguments
 	literal   literal
-	left      int // octets of the literal that have not come
-	literals  int // literals of the present command
+	// takesLiterals is true if the server said that it takes literals without
+	// being asked.
+	takesLiterals bool
+	left          int // octets of the literal that have not come
+	literals      int // literals of the present command
 
 	exchange sasl.Exchange
 

@@ -34,10 +34,8 @@
 //     a command in several. Its first answer is then that to the first part,
 //     which begins with the tag and LOGIN: if that is OK, somebody is logged
 //     in. Anything else ends the belief, because answers to the other parts may
-//     come late. Such a command is called odd. But where the other parts are a
-//     literal without a blank each, and nothing but the next "{5+}" behind it,
-//     they are no command that any server can answer with OK, and belief goes
-//     on after a refusal: a late answer is negative or belongs to no command;
+//     come late. Such a command is called odd. A short literal
+//     is not odd if the server's capabilities say that it takes it unasked;
 //   - unknown commands are understood if refused.
 //
 // Nothing may be released behind an odd command, an unknown one, one with a

@@ -15,13 +15,10 @@ func (d *Dialogue) announce(c *command, lit literal) {
 		return
 	}
 	// Behind the first piece nothing may be pipelined. A literal that the
-	// server did not ask for is one that it may not know (RFC 7888 §4): it
-	// would run the octets as commands. What such a server gets here is a line
-	// of one word and perhaps a "{5+}" for a command, which it can only
-	// refuse, unless there is a blank in the literal or more text behind it:
-	// then the command is odd.
+	// server did not ask for is one that it may not know (RFC 7888 §4), unless
+	// it said so: it would run the octets as commands.
 	c.alone = true
-	c.unasked = c.unasked || !lit.sync
+	c.odd = c.odd || !lit.sync && (!d.takesLiterals || lit.size > maxSureLiteral)
 	d.literal, d.left = lit, lit.size
 	d.phase = atLiteral
 	if !lit.sync {
@@ -48,7 +45,6 @@ func (d *Dialogue) octets(b []byte) (rest []byte) {
 			d.taint("control character in a literal")
 			return nil
 		}
-		c.odd = c.odd || o == ' ' && c.unasked
 		if o >= 0x80 {
 			if c.verb != login {
 				d.taint(reasonEightBit)

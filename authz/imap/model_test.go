@@ -105,7 +105,7 @@ func (m *model) Read(in []byte) (int, []byte) {
 		if m.dropAtGreet {
 			taken = len(in)
 		}
-		return taken, []byte("* OK [CAPABILITY IMAP4rev1] ready\r\n")
+		return taken, []byte("* OK [CAPABILITY " + m.capabilities() + "] ready\r\n")
 	}
 	if m.left > 0 {
 		n := min(m.left, len(in))
@@ -126,6 +126,13 @@ func (m *model) Read(in []byte) (int, []byte) {
 		taken = len(in)
 	}
 	return taken, []byte(out)
+}
+
+func (m *model) capabilities() string {
+	if m.plus && m.anyLiteral && m.maxLiteral > 255 {
+		return "IMAP4rev1 LITERAL+"
+	}
+	return "IMAP4rev1"
 }
 
 // cut finds the end of the first line as this server sees it.
@@ -293,7 +300,7 @@ func (m *model) bad(how int) string {
 func (m *model) execute(tag, verb string, args []string) (out string, drop bool) {
 	switch verb {
 	case "CAPABILITY":
-		return "* CAPABILITY IMAP4rev1\r\n" + tag + " OK done\r\n", false
+		return "* CAPABILITY " + m.capabilities() + "\r\n" + tag + " OK done\r\n", false
 	case "NOOP", "ENABLE":
 		return tag + " OK done\r\n", false
 	case "ID":

@@ -74,18 +74,19 @@ func (a *arguments) line(text []byte) (lit literal, reason string) {
 func (a *arguments) quoted(text []byte) (rest []byte, reason string) {
 	for i := 1; i < len(text); i++ {
 		c := text[i]
-		if c == '\\' {
+		switch c {
+		case '\\':
 			if i++; i == len(text) || text[i] != '\\' && text[i] != '"' {
 				return nil, reasonQuote
 			}
 			c = text[i]
-		} else if c == '"' {
+		case '"':
 			rest = text[i+1:]
 			if len(rest) > 0 && bytes.IndexByte([]byte(" \t)"), rest[0]) < 0 {
 				return nil, reasonQuote
 			}
 			return rest, a.end()
-		} else if c == '\t' {
+		case '\t':
 			return nil, reasonControl
 		}
 		a.keep(c)
