@@ -46,6 +46,9 @@ type Dialogue struct {
 	// need a maildrop, and QUIT.
 	windowChunk uint64
 	basic       bool
+	// refused is true once the server refused anything: a server that then
+	// ignores the next line would answer QUIT in the place of PASS.
+	refused bool
 
 	// greetingCut is true while the rest of a greeting that was cut may come.
 	greetingCut bool

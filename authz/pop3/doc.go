@@ -60,7 +60,9 @@
 //
 // The last clause, QUIT, is the one place that trusts servers further than to
 // cut plain lines alike: it takes for granted that a server which drops PASS
-// unanswered drops the QUIT of the same chunk with it.
+// unanswered drops the QUIT of the same chunk with it. It is not made any more
+// once the server refused something, as what it then does with the next line is
+// not known of every server.
 //
 // # What taints
 //

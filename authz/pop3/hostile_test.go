@@ -150,10 +150,12 @@ func hostileClient(r *rand.Rand) []linetest.Segment {
 
 // pipelineLine is a line that may stand in a pipeline.
 func pipelineLine(r *rand.Rand, password string) string {
-	words := []string{"USER alice", "USER alice", "USER bob", "PASS " + password, "PASS " + password,
+	words := []string{
+		"USER alice", "USER alice", "USER bob", "PASS " + password, "PASS " + password,
 		"PASS " + password, "NOOP", "CAPA", "STAT", "RSET", "QUIT", "", "AUTH",
 		"APOP alice 00000000000000000000000000000000", "LIST", "LIST 1", "UTF8", "LANG",
-		"AUTH PLAIN " + plain("alice", password)}
+		"AUTH PLAIN " + plain("alice", password),
+	}
 	return words[r.IntN(len(words))]
 }
 

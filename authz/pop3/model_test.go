@@ -49,7 +49,6 @@ type model struct {
 	greeted, closed, tls bool
 	user, in             string // USER's name; who is logged in
 	glued                []byte
-	dropping             bool // the rest of an over-long line
 	sasl                 string
 	saslStep             int
 	saslUser             string

@@ -118,6 +118,7 @@ func (d *Dialogue) negative(c *command, text []byte) {
 		l.Answer = line.Answer(text, false)
 		d.report(l)
 	}
+	d.refused = true
 	if c.odd {
 		d.taint("refused line that servers may cut differently")
 		return
@@ -205,7 +206,7 @@ func (d *Dialogue) settled() bool {
 		return false
 	}
 	for _, c := range d.waiting[1:] {
-		lostToo := c.verb == quit && d.basic && c.chunk == d.windowChunk
+		lostToo := c.verb == quit && d.basic && !d.refused && c.chunk == d.windowChunk
 		if !c.transaction && !lostToo {
 			return false
 		}
