@@ -72,12 +72,20 @@ func TestFiles(t *testing.T) {
 
 		// Forged server segments: hardware addresses.
 		{"answer from another station", ethernet, with([]step{syn(), synack(macs(router, client))}, data...), "(!" + reasonForgedAnswer + ")"},
-		{"whole handshake from one station after the server spoke", ethernet,
-			with([]step{sv(0, 0, "", rst), syn(), synack(macs(client, server))}, data...), "(!" + reasonForgedAnswer + ")"},
-		{"whole session from one station, the server refuses it", ethernet,
-			[]step{syn(), synack(macs(client, server)), cl(0, ""), sv(0, 0, "", flags(capture.RST)), cl(0, "AB"), sv(0, 2, "1", macs(client, server))}, "(!" + reasonStations},
-		{"whole session from one station, refused at once", ethernet,
-			[]step{syn(), synack(macs(client, server)), sv(0, 0, "", flags(capture.RST)), cl(0, ""), cl(0, "AB")}, "(!" + reasonStations},
+		{
+			"whole handshake from one station after the server spoke", ethernet,
+			with([]step{sv(0, 0, "", rst), syn(), synack(macs(client, server))}, data...), "(!" + reasonForgedAnswer + ")",
+		},
+		{
+			"whole session from one station, the server refuses it", ethernet,
+			[]step{syn(), synack(macs(client, server)), cl(0, ""), sv(0, 0, "", flags(capture.RST)), cl(0, "AB"), sv(0, 2, "1", macs(client, server))},
+			"(!" + reasonStations,
+		},
+		{
+			"whole session from one station, refused at once", ethernet,
+			[]step{syn(), synack(macs(client, server)), sv(0, 0, "", flags(capture.RST)), cl(0, ""), cl(0, "AB")},
+			"(!" + reasonStations,
+		},
 		{"decoy from another station in a rewritten file", rewritten, shake(cl(0, "AB", macs(router, server)), sv(0, 2, "1")), "(!" + reasonStations},
 		{"answer from the server's address to itself", ethernet, with([]step{syn(), synack(macs(server, server))}, data...), "(!" + reasonForgedAnswer + ")"},
 		{"SYN to a group address", ethernet, with([]step{syn(macs(client, [6]byte{1, 0, 0x5e})), synack(macs([6]byte{1, 0, 0x5e}, client))}, data...), "(!" + reasonForgedAnswer + ")"},

@@ -177,6 +177,9 @@ func (t *Table) answer(id ID, f *flow, seg *capture.Segment) string {
 	if seg.Flags&capture.FIN != 0 {
 		f.serverFIN, f.hasServerFIN = end, true
 	}
+	if f.hasServerFIN && int32(end-f.serverFIN) > 0 {
+		end = f.serverFIN // FIN has a sequence number and is no byte
+	}
 	if int32(end-f.serverEnd) > 0 {
 		f.serverEnd = end
 	}
