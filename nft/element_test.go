@@ -70,7 +70,9 @@ func TestPlace(t *testing.T) {
 func TestMembersKeepTheLongest(t *testing.T) {
 	a, b := netip.MustParseAddr("2001:db8::a"), netip.MustParseAddr("2001:db8::b")
 	got, err := Config{IPv6Prefix: 64}.members([]Element{
-		{a, time.Hour, time.Minute}, {b, 2 * time.Hour, time.Hour}, {a, time.Hour, time.Second},
+		{a, time.Hour, time.Minute},
+		{b, 2 * time.Hour, time.Hour},
+		{a, time.Hour, time.Second},
 		{netip.MustParseAddr("192.0.2.1"), time.Hour, time.Hour},
 	})
 	if err != nil {

@@ -35,7 +35,9 @@ func build(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	program = filepath.Join(dir, "relaygate")
-	out, err := exec.Command("go", "build", "-o", program, "relaygate/cmd/relaygate").CombinedOutput()
+	build := exec.Command("go", "build", "-o", program, "relaygate/cmd/relaygate")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as the product is built
+	out, err := build.CombinedOutput()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "build relaygate: %v\n%s", err, out)
 		return 1
