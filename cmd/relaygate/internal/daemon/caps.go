@@ -23,6 +23,15 @@ var keptCapabilities = []int{
 	unix.CAP_FOWNER,          // and their mode
 }
 
+// forbidCore keeps the process's memory out of core files: packets that the tap
+// holds for a moment have passwords in them.
+func forbidCore() error {
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("forbid core files: %w", err)
+	}
+	return nil
+}
+
 // dropCapabilities gives up, in every thread, what is not kept. It works in
 // programs that are linked without C, as the released ones are; in others it
 // reports errors.ErrUnsupported.

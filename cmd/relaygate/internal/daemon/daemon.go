@@ -50,6 +50,9 @@ func Run(ctx context.Context, opts Options) (err error) {
 	defer lines.close()
 	log := slog.New(slog.NewTextHandler(lines, nil))
 	d := &daemon{opts: opts, log: log, hub: control.NewHub(), lines: lines, started: time.Now()}
+	if err := forbidCore(); err != nil {
+		return err
+	}
 	// The socket first: it keeps a second daemon from touching the gate.
 	socket, err := control.Listen(opts.Config.Socket)
 	if err != nil {
