@@ -51,8 +51,9 @@ type Login struct {
 	Anonymous bool
 	// Reason says in words why the result is not a success, else "".
 	Reason string
-	// Answer is the server's deciding line without its line end, cut to
-	// AnswerLimit bytes (raw text too).
+	// Answer is the server's deciding line without its line end and tag, cut to
+	// AnswerLimit bytes (raw text too). Of a refusal it is the status and the
+	// response code only, as servers may repeat what the client sent.
 	Answer string
 }
 

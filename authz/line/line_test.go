@@ -1,0 +1,130 @@
+package line
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// read gives r the pieces and says what came of them.
+func read(r *Reader, pieces ...string) (got []string) {
+	for _, p := range pieces {
+		for b := []byte(p); ; {
+			l, rest, state := r.Next(b)
+			switch state {
+			case Partial:
+			case Complete:
+				got = append(got, fmt.Sprintf("%q lf=%v tab=%v eight=%v", l.Text, l.BareLF, l.Tab, l.Eight))
+				r.Wipe()
+			case Control:
+				return append(got, "control")
+			case TooLong:
+				return append(got, "too long")
+			}
+			if b = rest; len(b) == 0 {
+				break
+			}
+		}
+	}
+	return got
+}
+
+func TestReader(t *testing.T) {
+	const plain = " lf=false tab=false eight=false"
+	for _, test := range []struct {
+		name   string
+		strict bool
+		pieces []string
+		want   []string
+	}{
+		{"one", true, []string{"NOOP\r\n"}, []string{`"NOOP"` + plain}},
+		{"two in one piece", true, []string{"a\r\n\r\n"}, []string{`"a"` + plain, `""` + plain}},
+		{"dripped", true, []string{"a", "b", "\r", "\n", "c\r\n"}, []string{`"ab"` + plain, `"c"` + plain}},
+		{"bare LF", true, []string{"a\n", "b\r\n"}, []string{`"a" lf=true tab=false eight=false`, `"b"` + plain}},
+		{"TAB and eight bit", true, []string{"a\tb", "\xc3\xa4\r\nc\r\n"}, []string{`"a\tbä" lf=false tab=true eight=true`, `"c"` + plain}},
+		{"no end", true, []string{"abc"}, nil},
+		{"eight octets with the line end", true, []string{"abcdef\r\n"}, []string{`"abcdef"` + plain}},
+		{"nine octets", true, []string{"abcdefg\r\n"}, []string{"too long"}},
+		{"nine octets dripped", true, []string{"abcd", "efgh", "i"}, []string{"too long"}},
+		{"bare CR", true, []string{"a\rb\r\n"}, []string{"control"}},
+		{"bare CR between pieces", true, []string{"a\r", "b"}, []string{"control"}},
+		{"two CR", true, []string{"a\r\r\n"}, []string{"control"}},
+		{"NUL", true, []string{"a\x00"}, []string{"control"}},
+		{"NUL behind a good line", true, []string{"a\r\n\x00"}, []string{`"a"` + plain, "control"}},
+		{"ESC", true, []string{"\x1b"}, []string{"control"}},
+		{"DEL", true, []string{"\x7f"}, []string{"control"}},
+		{"IAC", true, []string{"\xff"}, []string{"control"}},
+		{"server: bare CR, ESC, IAC", false, []string{"a\rb\x1b\xff\r\n"}, []string{`"a\rb\x1b\xff" lf=false tab=false eight=true`}},
+		{"server: NUL", false, []string{"a\x00\r\n"}, []string{"control"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := read(&Reader{Max: 8, Strict: test.strict}, test.pieces...)
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("lines (-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestReaderWipes: what was joined is overwritten, also in buffers that became
+// too small.
+func TestReaderWipes(t *testing.T) {
+	r := Reader{Max: 1000, Strict: true}
+	r.Next([]byte("secret"))
+	first := r.buf[:cap(r.buf)]
+	r.Next([]byte(strings.Repeat("x", 300) + "\r\n"))
+	second := r.buf[:cap(r.buf)]
+	r.Wipe()
+	for i, b := range [][]byte{first, second} {
+		if strings.Trim(string(b), "\x00") != "" {
+			t.Errorf("buffer %d holds %q", i+1, b)
+		}
+	}
+	if !r.Empty() {
+		t.Error("the reader is not at the start of a line")
+	}
+}
+
+func TestAnswer(t *testing.T) {
+	for _, test := range []struct {
+		text     string
+		positive bool
+		want     string
+	}{
+		{"+OK opened mailbox for alice", true, "+OK opened mailbox for alice"},
+		{"OK " + strings.Repeat("x", 200), true, "OK " + strings.Repeat("x", 117)},
+		{"-ERR [AUTH] no hunter2", false, "-ERR [AUTH]"},
+		{"-ERR hunter2 [AUTH]", false, "-ERR"},
+		{"NO [REFERRAL imap://x/] hunter2", false, "NO [REFERRAL imap://x/]"},
+		{"NO [hunter2", false, "NO"},
+		{"NO", false, "NO"},
+		{"", false, ""},
+	} {
+		if got := Answer([]byte(test.text), test.positive); got != test.want {
+			t.Errorf("Answer(%q, %v) = %q, want %q", test.text, test.positive, got, test.want)
+		}
+	}
+}
+
+func TestSplits(t *testing.T) {
+	for text, want := range map[string]bool{
+		"": false, "alice": false, "jürgen": false, "j\xfcrgen": false,
+		"a\x85b": true, "a\u0085b": true, "a\u2028b": true, "a\u2029b": true,
+	} {
+		if got := Splits([]byte(text)); got != want {
+			t.Errorf("Splits(%q) = %v, want %v", text, got, want)
+		}
+	}
+}
+
+func TestHelloTLS(t *testing.T) {
+	for text, want := range map[string]bool{
+		"": false, "\x16": true, "\x16\x03\x01": true, "\x16\x02": false, "USER": false, "\x80\x16\x03": false,
+	} {
+		if got := HelloTLS([]byte(text)); got != want {
+			t.Errorf("HelloTLS(%q) = %v, want %v", text, got, want)
+		}
+	}
+}
