@@ -152,7 +152,7 @@ func (r *response) is(word string) bool { return bytes.EqualFold(r.word, []byte(
 // has it in IMAP4rev2). The list is untagged data or a response code.
 func takesLiterals(text []byte) bool {
 	list, ok := bytes.CutPrefix(text, []byte("CAPABILITY "))
-	if _, code, found := bytes.Cut(text, []byte(" [CAPABILITY ")); !ok && found {
+	if code, found := bytes.CutPrefix(text, []byte("OK [CAPABILITY ")); found {
 		list, _, ok = bytes.Cut(code, []byte{']'})
 	}
 	for ok && len(list) > 0 {

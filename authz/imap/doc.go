@@ -38,8 +38,8 @@
 //     is not odd if the server's capabilities say that it takes it unasked;
 //   - unknown commands are understood if refused.
 //
-// Nothing may be released behind an odd command, an unknown one, one with a
-// literal, STARTTLS, or a SASL exchange, before its answer came.
+// Nothing may be released behind an odd command, an unknown one, the "{5}" of a
+// synchronising literal, STARTTLS, or a SASL exchange, before its answer came.
 //
 // # Pipelines
 //

@@ -14,11 +14,11 @@ func (d *Dialogue) announce(c *command, lit literal) {
 		d.taint("a literal that the server was not asked for")
 		return
 	}
-	// Behind the first piece nothing may be pipelined. A literal that the
-	// server did not ask for is one that it may not know (RFC 7888 §4), unless
-	// it said so: it would run the octets as commands.
-	c.alone = true
-	c.odd = c.odd || !lit.sync && (!d.takesLiterals || lit.size > maxSureLiteral)
+	// A literal that the server did not ask for is one that it may not know
+	// (RFC 7888 §4), unless it said so: it would run the octets as commands.
+	if !lit.sync && !(d.takesLiterals && lit.size <= maxSureLiteral) {
+		c.odd, c.alone = true, true
+	}
 	d.literal, d.left = lit, lit.size
 	d.phase = atLiteral
 	if !lit.sync {
@@ -50,7 +50,9 @@ func (d *Dialogue) octets(b []byte) (rest []byte) {
 				d.taint(reasonEightBit)
 				return nil
 			}
-			c.odd = c.odd || !d.literal.sync
+			if !d.literal.sync {
+				c.odd, c.alone = true, true
+			}
 		}
 		d.arguments.keep(o)
 	}
