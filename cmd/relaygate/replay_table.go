@@ -62,8 +62,8 @@ func (s *summary) file(packets uint64, r *engine.Reader) {
 }
 
 func (s *summary) print(w io.Writer) {
-	fmt.Fprintf(w, "\n%d packets, %d flows: %d logins, %d refused, %d tainted, %d encrypted\n", s.packets, s.flows,
-		s.results[authz.Success], s.results[authz.Failure], s.results[authz.Tainted], s.results[authz.Encrypted])
+	fmt.Fprintf(w, "\n%s, %s: %s, %d refused, %d tainted, %d encrypted\n", count(s.packets, "packet"), count(s.flows, "flow"),
+		count(s.results[authz.Success], "login"), s.results[authz.Failure], s.results[authz.Tainted], s.results[authz.Encrypted])
 	reasons := slices.SortedFunc(maps.Keys(s.reasons), func(a, b string) int {
 		return cmp.Or(cmp.Compare(s.reasons[b], s.reasons[a]), cmp.Compare(a, b))
 	})

@@ -47,7 +47,7 @@ const (
 
 func checkStatus(e *env, s *control.Status, err error) error {
 	word, code := "OK", 0
-	text := fmt.Sprintf("%d grants, %d logins", s.Grants, s.Logins)
+	text := count(s.Grants, "grant") + ", " + count(s.Logins, "login")
 	switch {
 	case err != nil:
 		word, code, text = "CRITICAL", checkCritical, err.Error()

@@ -33,6 +33,14 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%d days", int(d/day))
 }
 
+// count tells how many: "1 login", "2 logins".
+func count[N int | int64 | uint64](n N, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
 // The colours of a terminal.
 const (
 	green  = "\x1b[32m"

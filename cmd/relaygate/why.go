@@ -47,8 +47,8 @@ func printStory(e *env, s *control.Story) error {
 	}
 	fmt.Fprintf(e.Stdout, "%s %s.\n", colour(e, paint, s.Address.String()), s.Reason)
 	if s.Grant != nil {
-		fmt.Fprintf(e.Stdout, "Granted %s; runs out %s; %d logins.\n",
-			relative(s.Grant.Since.Time, now), relative(s.Grant.Expires.Time, now), s.Grant.Logins)
+		fmt.Fprintf(e.Stdout, "Granted %s; runs out %s; %s.\n",
+			relative(s.Grant.Since.Time, now), relative(s.Grant.Expires.Time, now), count(s.Grant.Logins, "login"))
 	}
 	w := tabwriter.NewWriter(e.Stdout, 0, 0, 2, ' ', 0)
 	for i := range s.Events {
