@@ -169,7 +169,8 @@ func (d *Dialogue) text(l line.Line, arguments []byte) {
 		case l.Eight && c.verb != login:
 			d.taint(reasonEightBit)
 			return
-		case l.Eight || len(l.Text)+len("\r\n") > maxLine:
+		case l.Eight || len(l.Text)+len("\r\n") > maxLine,
+			c.unasked && len(l.Text) > 0 && !bytes.HasPrefix(l.Text, []byte(" {")):
 			c.odd, c.alone = true, true
 		}
 	}

@@ -101,6 +101,9 @@ type command struct {
 	// odd is true if servers are known to cut such a command differently: any
 	// answer but a positive one ends the belief in what follows.
 	odd bool
+	// unasked is true if the command has a literal that the server was not
+	// asked for.
+	unasked bool
 	// malformed is true if a server that checks refuses it.
 	malformed bool
 	// user is the name in LOGIN.

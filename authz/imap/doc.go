@@ -35,7 +35,8 @@
 //     which begins with the tag and LOGIN: if that is OK, somebody is logged
 //     in. Anything else ends the belief, because answers to the other parts may
 //     come late. Such a command is called odd. A short literal
-//     is not odd if the server's capabilities say that it takes it unasked;
+//     is not odd if the server's capabilities say that it takes it unasked,
+//     and what a server that does not would run is a word and no command;
 //   - unknown commands are understood if refused.
 //
 // Nothing may be released behind an odd command, an unknown one, the "{5}" of a

@@ -19,6 +19,7 @@ func (d *Dialogue) announce(c *command, lit literal) {
 	if !lit.sync && !(d.takesLiterals && lit.size <= maxSureLiteral) {
 		c.odd, c.alone = true, true
 	}
+	c.unasked = c.unasked || !lit.sync
 	d.literal, d.left = lit, lit.size
 	d.phase = atLiteral
 	if !lit.sync {
@@ -50,9 +51,11 @@ func (d *Dialogue) octets(b []byte) (rest []byte) {
 				d.taint(reasonEightBit)
 				return nil
 			}
-			if !d.literal.sync {
-				c.odd, c.alone = true, true
-			}
+		}
+		// Capabilities can be wrong (a proxy repeats what it was configured
+		// with). A word of its own is no command that could be run.
+		if !d.literal.sync && (o >= 0x80 || o == ' ') {
+			c.odd, c.alone = true, true
 		}
 		d.arguments.keep(o)
 	}

@@ -129,7 +129,7 @@ func (d *Dialogue) untagged(r response) {
 	case r.is("BAD"):
 		// RFC 9051 §7.1.3: the server cannot say which command it means.
 		d.taint("the server could not make out a command")
-	case r.is("NO") && d.next < len(d.window) && d.window[d.next].odd:
+	case r.is("NO") && d.next < len(d.window) && (d.window[d.next].odd || d.window[d.next].unasked):
 		d.taint("the server complains about a line that servers may cut differently")
 	}
 }
