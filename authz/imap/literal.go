@@ -16,7 +16,7 @@ func (d *Dialogue) announce(c *command, lit literal) {
 	}
 	// A literal that the server did not ask for is one that it may not know
 	// (RFC 7888 §4), unless it said so: it would run the octets as commands.
-	if !lit.sync && !(d.takesLiterals && lit.size <= maxSureLiteral) {
+	if sure := d.takesLiterals && lit.size <= maxSureLiteral; !lit.sync && !sure {
 		c.odd, c.alone = true, true
 	}
 	c.unasked = c.unasked || !lit.sync
