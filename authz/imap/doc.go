@@ -39,8 +39,9 @@
 //     and what a server that does not would run is a word and no command;
 //   - unknown commands are understood if refused.
 //
-// Nothing may be released behind an odd command, an unknown one, the "{5}" of a
-// synchronising literal, STARTTLS, or a SASL exchange, before its answer came.
+// Nothing may be released behind an odd command, an unknown one, one with "{5+}",
+// the "{5}" of a synchronising literal, STARTTLS, or a SASL exchange, before its
+// answer came.
 //
 // # Pipelines
 //

@@ -15,9 +15,10 @@ func (d *Dialogue) announce(c *command, lit literal) {
 		return
 	}
 	// A literal that the server did not ask for is one that it may not know
-	// (RFC 7888 §4), unless it said so: it would run the octets as commands.
-	if sure := d.takesLiterals && lit.size <= maxSureLiteral; !lit.sync && !sure {
-		c.odd, c.alone = true, true
+	// (RFC 7888 §4): it would run the octets as commands. Even if it said that
+	// it knows them, nothing may be pipelined behind.
+	if sure := d.takesLiterals && lit.size <= maxSureLiteral; !lit.sync {
+		c.odd, c.alone = c.odd || !sure, true
 	}
 	c.unasked = c.unasked || !lit.sync
 	d.literal, d.left = lit, lit.size
