@@ -26,9 +26,9 @@ func TestCanaryNeverComesOut(t *testing.T) {
 	everything := []string{"list", "status", "status --check", why, "why " + lab.Client6.String()}
 	for _, d := range readDialogues(t, "testdata/canary.txt") {
 		t.Run(d.name, func(t *testing.T) {
-			client := s.play(t, s.Client4, netip.AddrPortFrom(lab.Server4, d.port), d.chunks)
+			conn := s.play(t, s.Client4, netip.AddrPortFrom(lab.Server4, d.port), d.chunks)
 			s.sync(t)
-			got := s.watched(t, client)
+			got := s.watched(t, conn)
 			if n := len(d.want); len(got) == n+1 && got[n] == "tainted" {
 				got = got[:n] // the end of the connection was in doubt
 			}

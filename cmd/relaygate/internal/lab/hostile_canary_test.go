@@ -74,9 +74,9 @@ func TestHostileTextComesOutQuoted(t *testing.T) {
 	why := "why " + lab.Client4.String()
 	shown := make(map[string]bool)
 	for i, d := range hostileLogins() {
-		client := s.play(t, s.Client4, netip.AddrPortFrom(lab.Server4, d.port), d.chunks)
+		conn := s.play(t, s.Client4, netip.AddrPortFrom(lab.Server4, d.port), d.chunks)
 		s.sync(t)
-		for _, v := range s.watched(t, client) {
+		for _, v := range s.watched(t, conn) {
 			if strings.HasPrefix(v, "success") {
 				shown[d.name] = true
 			}

@@ -192,22 +192,34 @@ func speak(conn net.Conn, script []authz.Chunk, me authz.Dir) error {
 	return nil
 }
 
-// play plays a script from a host and returns the client's end.
-func (s *stage) play(t *testing.T, h *lab.Host, to netip.AddrPort, script []authz.Chunk) (client netip.AddrPort) {
+// played is a connection: the client's end, and how many lines had been watched
+// when it began, as another one may have had the same port before.
+type played struct {
+	client netip.AddrPort
+	before int
+}
+
+// play plays a script from a host.
+func (s *stage) play(t *testing.T, h *lab.Host, to netip.AddrPort, script []authz.Chunk) played {
 	t.Helper()
+	before := bytes.Count(s.watchJSON.Bytes(), []byte("\n"))
 	conn, err := h.Dial(t.Context(), to)
 	must(t, err)
-	client, err = netip.ParseAddrPort(conn.LocalAddr().String())
+	client, err := netip.ParseAddrPort(conn.LocalAddr().String())
 	must(t, err)
 	s.script <- script
 	must(t, errors.Join(speak(conn, script, authz.FromClient), <-s.served, conn.Close()))
-	return client
+	return played{client, before}
 }
 
 // watched is what watch --json tells of a connection.
-func (s *stage) watched(t *testing.T, client netip.AddrPort) (verdicts []string) {
+func (s *stage) watched(t *testing.T, conn played) (verdicts []string) {
 	t.Helper()
+	n := 0
 	for line := range bytes.Lines(s.watchJSON.Bytes()) {
+		if n++; n <= conn.before {
+			continue
+		}
 		var ev struct {
 			Event, User, Result string
 			Client              netip.Addr
@@ -219,7 +231,7 @@ func (s *stage) watched(t *testing.T, client netip.AddrPort) (verdicts []string)
 		if err := json.Unmarshal(line, &ev); err != nil {
 			t.Fatalf("watch --json printed %q: %v", line, err)
 		}
-		if ev.Event == "login" && netip.AddrPortFrom(ev.Client, ev.Port) == client {
+		if ev.Event == "login" && netip.AddrPortFrom(ev.Client, ev.Port) == conn.client {
 			verdicts = append(verdicts, strings.TrimSpace(ev.Result+" "+ev.User))
 		}
 	}
@@ -231,7 +243,7 @@ func (s *stage) watched(t *testing.T, client netip.AddrPort) (verdicts []string)
 func (s *stage) sync(t *testing.T) {
 	t.Helper()
 	said := func(d authz.Dir, text string) authz.Chunk { return authz.Chunk{Dir: d, Bytes: []byte(text)} }
-	client := s.play(t, s.Client6, netip.AddrPortFrom(lab.Server6, lab.POP3Port), []authz.Chunk{
+	conn := s.play(t, s.Client6, netip.AddrPortFrom(lab.Server6, lab.POP3Port), []authz.Chunk{
 		said(authz.FromServer, "+OK\r\n"),
 		said(authz.FromClient, "USER nobody\r\n"), said(authz.FromServer, "+OK\r\n"),
 		said(authz.FromClient, "PASS nothing\r\n"), said(authz.FromServer, "-ERR\r\n"),
@@ -240,7 +252,7 @@ func (s *stage) sync(t *testing.T) {
 		return // the watchers come later
 	}
 	settles(t, 5*time.Second, func() error {
-		if len(s.watched(t, client)) == 0 {
+		if len(s.watched(t, conn)) == 0 {
 			return errors.New("the login was not watched")
 		}
 		return nil
