@@ -27,6 +27,11 @@ const (
 	// Lost: the tap lost a record of Conn.Cookie (Reason says how); with cookie
 	// 0 it does not know of which connection, and every one is in doubt.
 	Lost
+	// Handshake: a ServerHello (RFC 8446 §4.1.3) left for Conn.Cookie.
+	Handshake
+	// Plain: Plain holds what passed through the TLS library of one of the
+	// server's processes on connection Conn.Cookie.
+	Plain
 )
 
 // Event is the one value that a source hands on.
@@ -41,8 +46,26 @@ type Event struct {
 
 	Conn                 authz.Conn // Opened, Closed, Lost
 	ClientISN, ServerISN uint32     // Opened
-	Trusted              bool       // Opened: the listener may be believed
-	Reason               string     // Doubt, Lost, Opened (why not trusted)
+	Trusted              bool       // Opened: the listener may be believed; Plain: the process may
+	Reason               string     // Doubt, Lost, Opened and Plain (why not trusted)
+
+	Plain Plaintext // Plain
+}
+
+// Plaintext is what one call of a TLS library read or wrote.
+type Plaintext struct {
+	Dir authz.Dir
+	// Bytes is valid until the source's next Next. Missing counts the bytes of
+	// the call behind it that were not captured.
+	Bytes   []byte
+	Missing int
+	// Early: it is early data (RFC 8446 §2.3), which anybody on the path can
+	// send a second time.
+	Early bool
+	// Process called the library; Owner is the process of the mail server that
+	// it descends from (or itself). Both are process ids in the initial
+	// namespace.
+	Process, Owner uint32
 }
 
 // Segment is one TCP segment (RFC 9293 §3.1), or a GRO or TSO super-segment.
