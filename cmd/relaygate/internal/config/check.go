@@ -7,6 +7,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"relaygate/authz"
@@ -26,7 +27,21 @@ type checker struct {
 }
 
 func (c *checker) fail(key string, err error) {
-	c.errs = append(c.errs, &Error{File: c.file, Line: c.lines[key], Key: key, Err: err})
+	c.errs = append(c.errs, &Error{File: c.file, Line: c.line(key), Key: key, Err: err})
+}
+
+// line is that of key, or of the inline table that it stands in.
+func (c *checker) line(key string) int {
+	for {
+		if line, ok := c.lines[key]; ok {
+			return line
+		}
+		dot := strings.LastIndexByte(key, '.')
+		if dot < 0 {
+			return 0
+		}
+		key = key[:dot]
+	}
 }
 
 func (c *checker) failf(key, format string, args ...any) { c.fail(key, fmt.Errorf(format, args...)) }
@@ -50,8 +65,8 @@ func (c *checker) check(r *raw) *Config {
 		c.failf("files.users", "is the same file as files.relayhosts")
 	}
 	cfg.Plain = c.oneOf("files.dialect", r.Files.Dialect, "iplsearch", "plain") == 1
-	c.path("state.path", r.State.Path, false)
-	c.duration("state.retain", r.State.Retain, time.Hour, 10*365*24*time.Hour)
+	cfg.StatePath = c.path("state.path", r.State.Path, false)
+	cfg.Retain = c.duration("state.retain", r.State.Retain, time.Hour, 10*365*24*time.Hour)
 	cfg.Socket = c.path("control.socket", r.Control.Socket, false)
 	if len(cfg.Socket) > maxSocketPath {
 		c.failf("control.socket", "is longer than the %d bytes of a socket's address", maxSocketPath)
@@ -78,8 +93,8 @@ func (c *checker) watch(r *raw, cfg *Config) {
 	if cfg.Tap == TapCgroup && len(cfg.Interfaces) > 0 {
 		c.failf("watch.interfaces", "tap \"cgroup\" sees every interface: name none")
 	}
-	c.oneOf("watch.tls", r.Watch.TLS, "auto", "off")
-	c.later("watch.trusted_netns", len(r.Watch.TrustedNetns) > 0)
+	cfg.TLS = c.oneOf("watch.tls", r.Watch.TLS, "auto", "off") == 0
+	cfg.TrustedNetns = c.namespaces("watch.trusted_netns", r.Watch.TrustedNetns)
 	cfg.TrustedProxies = c.prefixes("watch.trusted_proxies", r.Watch.TrustedProxies)
 	cfg.Owners = c.owners("watch.owners", r.Watch.Owners)
 }
@@ -87,7 +102,7 @@ func (c *checker) watch(r *raw, cfg *Config) {
 func (c *checker) grant(r *raw, cfg *Config) {
 	cfg.Lifetime = c.duration("grant.lifetime", r.Grant.Lifetime, MinLifetime, MaxLifetime)
 	cfg.FollowSessions = r.Grant.FollowSessions
-	c.duration("grant.max_session", r.Grant.MaxSession, MinLifetime, MaxLifetime)
+	cfg.MaxSession = c.duration("grant.max_session", r.Grant.MaxSession, MinLifetime, MaxLifetime)
 	cfg.IPv6Prefix = r.Grant.IPv6Prefix
 	if cfg.IPv6Prefix != 128 && cfg.IPv6Prefix != 64 {
 		c.failf("grant.ipv6_prefix", "%d is neither 128 nor 64", cfg.IPv6Prefix)
@@ -96,27 +111,6 @@ func (c *checker) grant(r *raw, cfg *Config) {
 	cfg.MaxAddresses = c.between("grant.max_addresses", r.Grant.MaxAddresses, 1, 100_000)
 	cfg.Never = c.prefixes("grant.never", r.Grant.Never)
 	cfg.Always = c.prefixes("grant.always", r.Grant.Always)
-}
-
-func (c *checker) gate(r *raw, cfg *Config) {
-	mode := c.oneOf("gate.mode", r.Gate.Mode, "observe", "filter", "redirect", "mark", "sets", "gateway")
-	c.later("gate.mode", mode >= 2)
-	cfg.Filter = mode == 1
-	if len(r.Gate.Ports) == 0 {
-		c.failf("gate.ports", "names no port")
-	}
-	for _, n := range r.Gate.Ports {
-		if port, ok := c.port("gate.ports", n); ok {
-			if _, watched := cfg.Services[port]; watched {
-				c.failf("gate.ports", "port %d is watched for logins: it cannot be closed too", port)
-			}
-			cfg.GatePorts = append(cfg.GatePorts, port)
-		}
-	}
-	c.port("gate.relay_port", r.Gate.RelayPort)
-	c.later("gate.on_exit", c.oneOf("gate.on_exit", r.Gate.OnExit, "expire", "close", "keep") > 0)
-	c.later("gate.cut_on_expiry", r.Gate.CutOnExpiry)
-	c.later("gate.own", r.Gate.Own)
 }
 
 func (c *checker) services(key string, ports []int, p authz.Protocol, into map[uint16]authz.Service) {
@@ -165,7 +159,7 @@ func (c *checker) between(key string, n, low, high int) int {
 }
 
 func (c *checker) duration(key, s string, low, high time.Duration) time.Duration {
-	d, err := parseDuration(s)
+	d, err := ParseDuration(s)
 	if err != nil {
 		c.fail(key, err)
 	} else if d < low || d > high {
@@ -201,7 +195,7 @@ func (c *checker) listen(key, s string) string {
 func (c *checker) prefixes(key string, texts []string) []netip.Prefix {
 	var out []netip.Prefix
 	for _, s := range texts {
-		p, err := parsePrefix(s)
+		p, err := ParsePrefix(s)
 		if err != nil {
 			c.fail(key, err)
 			continue
@@ -211,9 +205,9 @@ func (c *checker) prefixes(key string, texts []string) []netip.Prefix {
 	return out
 }
 
-// parsePrefix reads an address or a prefix. Set host bits are an error: who
+// ParsePrefix reads an address or a prefix. Set host bits are an error: who
 // wrote 192.0.2.7/24 may have meant either.
-func parsePrefix(s string) (netip.Prefix, error) {
+func ParsePrefix(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil {
 		if a.Zone() != "" {
 			return netip.Prefix{}, fmt.Errorf("%q has a zone", s)

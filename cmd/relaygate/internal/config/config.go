@@ -33,14 +33,21 @@ type Config struct {
 	// Tap is how connections are seen; Interfaces are those of TapAFPacket.
 	Tap        Tap
 	Interfaces []string
-	// TrustedProxies are never granted.
+	// TLS says whether connections in TLS are read where their server's library
+	// can be.
+	TLS bool
+	// TrustedNetns are the paths of network namespaces whose listeners are
+	// believed, besides the daemon's own.
+	TrustedNetns []string
+	// TrustedProxies may announce clients and are never granted.
 	TrustedProxies []netip.Prefix
 
 	// Lifetime is how long a login opens the gate.
 	Lifetime time.Duration
-	// FollowSessions asks that an open session holds its grant. It is not
-	// built yet: grants end earlier than that, never later.
+	// FollowSessions: an open session holds its grant, for MaxSession at the
+	// longest.
 	FollowSessions bool
+	MaxSession     time.Duration
 	// IPv6Prefix is 128 or 64.
 	IPv6Prefix int
 	// MaxUsers bounds the users of one address, MaxAddresses the addresses of
@@ -49,21 +56,73 @@ type Config struct {
 	// Never and Always are the administrator's own rules.
 	Never, Always []netip.Prefix
 
-	// Filter is true in gate mode "filter", false in "observe".
-	Filter bool
-	// GatePorts are the guarded ports.
-	GatePorts []uint16
+	// Gate says how the grants are enforced.
+	Gate Gate
 
 	// Relayhosts and UsersFile are paths, empty to write none.
 	Relayhosts, UsersFile string
 	// Plain selects the dialect "plain" instead of "iplsearch".
 	Plain bool
 
+	// StatePath is the file that keeps grants and evidence over a restart, and
+	// Retain how long it keeps what is over.
+	StatePath string
+	Retain    time.Duration
+
 	// Socket is the path of the control socket.
 	Socket string
 	// Metrics is the address and port that Prometheus reads, empty for none.
 	Metrics string
 }
+
+// Gate is the part of the configuration about the nftables table.
+type Gate struct {
+	// Mode is one of Modes.
+	Mode string
+	// Ports are the guarded ports, RelayPort where members are led to in mode
+	// redirect, and Mark the bit that they are marked with in mode mark.
+	Ports     []uint16
+	RelayPort uint16
+	Mark      uint32
+	// Sets are the administrator's own, for mode sets.
+	Sets Sets
+	// Servers are the mail servers behind this host, for mode gateway.
+	Servers []netip.Prefix
+	// MaxNewPerMinute and MaxConcurrent bound the SMTP connections of one
+	// member; 0 is no bound.
+	MaxNewPerMinute, MaxConcurrent int
+	OnExit                         OnExit
+	// CutOnExpiry: SMTP connections in progress end with the grant.
+	CutOnExpiry bool
+	// Own: no other program may change the table, where the kernel can.
+	Own bool
+}
+
+// The modes of the gate.
+const (
+	ModeObserve  = "observe"
+	ModeFilter   = "filter"
+	ModeRedirect = "redirect"
+	ModeMark     = "mark"
+	ModeSets     = "sets"
+	ModeGateway  = "gateway"
+)
+
+// Sets names nftables sets of the administrator's. Net6, the set of masked /64
+// networks, is needed with ipv6_prefix 64 alone.
+type Sets struct{ Family, Table, Allow4, Allow6, Net6 string }
+
+// OnExit is what becomes of the gate's members when the daemon ends.
+type OnExit uint8
+
+const (
+	// ExitExpire: they run out by themselves.
+	ExitExpire OnExit = iota
+	// ExitClose: they are removed; the gate stays closed.
+	ExitClose
+	// ExitKeep: each gets a whole lifetime more.
+	ExitKeep
+)
 
 // Tap is a way to see connections.
 type Tap uint8

@@ -12,6 +12,12 @@ import (
 	"relaygate/authz"
 )
 
+var defaultGate = Gate{
+	Mode: ModeObserve, Ports: []uint16{25}, RelayPort: 925, Mark: 0x100000,
+	Sets:            Sets{Allow4: "allow4", Allow6: "allow6", Net6: "net6"},
+	MaxNewPerMinute: 60, MaxConcurrent: 20,
+}
+
 func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 	got, err := Default()
 	if err != nil {
@@ -25,9 +31,11 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 		Owners:     []uint32{0},
 		Interfaces: []string{},
 		Lifetime:   30 * time.Minute, FollowSessions: true,
-		IPv6Prefix: 128, MaxUsers: 5, MaxAddresses: 20,
-		GatePorts: []uint16{25},
-		Socket:    "/run/relaygate/control.sock",
+		MaxSession: 24 * time.Hour,
+		IPv6Prefix: 128, MaxUsers: 5, MaxAddresses: 20, TLS: true,
+		Gate:      defaultGate,
+		StatePath: "/var/lib/relaygate/state.db", Retain: 30 * 24 * time.Hour,
+		Socket: "/run/relaygate/control.sock",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("defaults differ (-want +got):\n%s", d)
@@ -41,13 +49,19 @@ pop3 = [1110]
 imap = []
 owners = ["0", "4242"]
 trusted_proxies = ["2001:db8::/32"]
+trusted_netns = ["mail", "/proc/812/ns/net"]
 [grant]
 lifetime = "6s"
 ipv6_prefix = 64
 never = ["192.0.2.7", "::ffff:192.0.2.8"]
+max_session = "1h"
 [gate]
-mode = "filter"
+mode = "sets"
 ports = [25, 587]
+mark = "0x40"
+max_concurrent = 0
+on_exit = "close"
+sets = { table = "inet filter" }
 [files]
 relayhosts = "/etc/relayhosts"
 dialect = "plain"
@@ -59,14 +73,19 @@ listen = "[2001:db8:0::1]:9125"
 	if err != nil {
 		t.Fatal(err)
 	}
+	gate := defaultGate
+	gate.Mode, gate.Ports, gate.OnExit = ModeSets, []uint16{25, 587}, ExitClose
+	gate.Sets.Family, gate.Sets.Table = "inet", "filter"
+	gate.Mark, gate.MaxConcurrent = 0x40, 0
 	want := &Config{
 		Services:       map[uint16]authz.Service{1110: {Protocol: authz.POP3}},
 		Owners:         []uint32{0, 4242},
 		Interfaces:     []string{},
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")},
 		Lifetime:       6 * time.Second, FollowSessions: true, IPv6Prefix: 64, MaxUsers: 5, MaxAddresses: 20,
-		Never:  []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("192.0.2.8/32")},
-		Filter: true, GatePorts: []uint16{25, 587},
+		Never: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("192.0.2.8/32")},
+		TLS:   true, TrustedNetns: []string{"/run/netns/mail", "/proc/812/ns/net"}, MaxSession: time.Hour,
+		Gate: gate, StatePath: "/var/lib/relaygate/state.db", Retain: 7 * 24 * time.Hour,
 		Relayhosts: "/etc/relayhosts", Plain: true,
 		Socket: "/run/relaygate/control.sock", Metrics: "[2001:db8::1]:9125",
 	}
@@ -88,7 +107,8 @@ func TestMistakesNameFileLineAndKey(t *testing.T) {
 		{"tap later", "[watch]\ntap = \"tcx\"\n", "x.toml:2: watch.tap: this value is not available yet"},
 		{"afpacket without interfaces", "[watch]\ntap = \"afpacket\"\n", "watch.interfaces: tap \"afpacket\" needs"},
 		{"cgroup with interfaces", "[watch]\ntap = \"cgroup\"\ninterfaces = [\"eth0\"]\n", "x.toml:3: watch.interfaces: "},
-		{"netns later", "[watch]\ntrusted_netns = [\"a\"]\n", "watch.trusted_netns: this value is not available yet"},
+		{"netns", "[watch]\ntrusted_netns = [\"a/b\"]\n", "x.toml:2: watch.trusted_netns: \"a/b\" is neither"},
+		{"netns above", "[watch]\ntrusted_netns = [\"..\"]\n", "is no network namespace"},
 		{"owner", "[watch]\nowners = [\"no-such-user-here\"]\n", "there is no user"},
 		{"owner negative", "[watch]\nowners = [\"-1\"]\n", "there is no user"},
 		{"no owner", "[watch]\nowners = []\n", "names nobody"},
@@ -103,11 +123,23 @@ func TestMistakesNameFileLineAndKey(t *testing.T) {
 		{"host bits", "[grant]\nnever = [\"192.0.2.7/24\"]\n", "has host bits set: 192.0.2.0/24, or 192.0.2.7?"},
 		{"zone", "[grant]\nalways = [\"fe80::1%eth0\"]\n", "has a zone"},
 		{"mode", "[gate]\nmode = \"on\"\n", "is none of"},
-		{"mode later", "[gate]\nmode = \"redirect\"\n", "x.toml:2: gate.mode: this value is not available yet"},
+		{"redirect to itself", "[gate]\nmode = \"redirect\"\nrelay_port = 25\n", "x.toml:3: gate.relay_port: port 25 is one of gate.ports"},
+		{"redirect to a mailbox", "[gate]\nmode = \"redirect\"\nrelay_port = 143\n", "is watched for logins"},
+		{"no mark", "[gate]\nmark = \"0\"\n", "is no mark"},
+		{"long mark", "[gate]\nmark = \"0x100000000\"\n", "is no mark"},
+		{"no table", "[gate]\nmode = \"sets\"\n", "gate.sets.table: \"\" is no family and table"},
+		{"no family", "[gate]\nmode = \"sets\"\nsets = { table = \"filter\" }\n", "x.toml:3: gate.sets.table: \"filter\" is no family and table"},
+		{"bridge", "[gate]\nmode = \"sets\"\nsets = { table = \"bridge filter\" }\n", "is no family and table"},
+		{"no sets", "[gate]\nmode = \"sets\"\n[gate.sets]\ntable = \"inet f\"\nallow4 = \"\"\nallow6 = \"\"\n", "x.toml:5: gate.sets.allow4: neither"},
+		{"no net6", "[grant]\nipv6_prefix = 64\n[gate]\nmode = \"sets\"\nsets = { table = \"inet f\", net6 = \"\" }\n", "gate.sets.net6: is needed"},
+		{"set's name", "[gate]\nsets = { table = \"inet f\", allow4 = \"a b\" }\n", "is no set's name"},
+		{"unknown set", "[gate]\nsets = { allow5 = \"x\" }\n", "unknown key"},
+		{"no servers", "[gate]\nmode = \"gateway\"\n", "gate.servers: mode \"gateway\" needs"},
+		{"own sets", "[gate]\nmode = \"sets\"\nown = true\nsets = { table = \"inet f\" }\n", "x.toml:3: gate.own: "},
+		{"negative brake", "[gate]\nmax_concurrent = -1\n", "-1 is not between 0 and 100000"},
 		{"watched port closed", "[gate]\nports = [110]\n", "is watched for logins"},
 		{"no gate port", "[gate]\nports = []\n", "names no port"},
-		{"cut later", "[gate]\ncut_on_expiry = true\n", "not available yet"},
-		{"exit later", "[gate]\non_exit = \"keep\"\n", "not available yet"},
+		{"exit", "[gate]\non_exit = \"open\"\n", "is none of"},
 		{"relative path", "[files]\nrelayhosts = \"relayhosts\"\n", "is no absolute path"},
 		{"same file", "[files]\nrelayhosts = \"/x\"\nusers = \"/x\"\n", "x.toml:3: files.users: is the same file"},
 		{"dialect", "[files]\ndialect = \"cidr\"\n", "is none of"},

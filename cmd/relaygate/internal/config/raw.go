@@ -30,12 +30,17 @@ type raw struct {
 		Always         []string `toml:"always"`
 	} `toml:"grant"`
 	Gate struct {
-		Mode        string `toml:"mode"`
-		Ports       []int  `toml:"ports"`
-		RelayPort   int    `toml:"relay_port"`
-		OnExit      string `toml:"on_exit"`
-		CutOnExpiry bool   `toml:"cut_on_expiry"`
-		Own         bool   `toml:"own"`
+		Mode            string   `toml:"mode"`
+		Ports           []int    `toml:"ports"`
+		RelayPort       int      `toml:"relay_port"`
+		Mark            string   `toml:"mark"`
+		Sets            rawSets  `toml:"sets"`
+		Servers         []string `toml:"servers"`
+		MaxNewPerMinute int      `toml:"max_new_per_minute"`
+		MaxConcurrent   int      `toml:"max_concurrent"`
+		OnExit          string   `toml:"on_exit"`
+		CutOnExpiry     bool     `toml:"cut_on_expiry"`
+		Own             bool     `toml:"own"`
 	} `toml:"gate"`
 	Files struct {
 		Relayhosts string `toml:"relayhosts"`
@@ -54,8 +59,15 @@ type raw struct {
 	} `toml:"metrics"`
 }
 
-// parseDuration reads what time.ParseDuration reads, and whole days ("30d").
-func parseDuration(s string) (time.Duration, error) {
+type rawSets struct {
+	Table  string `toml:"table"`
+	Allow4 string `toml:"allow4"`
+	Allow6 string `toml:"allow6"`
+	Net6   string `toml:"net6"`
+}
+
+// ParseDuration reads what time.ParseDuration reads, and whole days ("30d").
+func ParseDuration(s string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(s, "d"); ok {
 		n, err := strconv.ParseUint(days, 10, 16)
 		if err != nil {

@@ -53,8 +53,12 @@ const (
 
 func openGate(cfg *config.Config, eng *engine.Engine, log *slog.Logger, hub *control.Hub) (*gate, error) {
 	mode := nft.Observe
-	if cfg.Filter {
+	switch cfg.Gate.Mode {
+	case config.ModeObserve:
+	case config.ModeFilter:
 		mode = nft.Filter
+	default:
+		return nil, fmt.Errorf("gate mode %s is not available yet", cfg.Gate.Mode)
 	}
 	var static []netip.Prefix
 	for _, g := range eng.Grants() {
@@ -62,13 +66,13 @@ func openGate(cfg *config.Config, eng *engine.Engine, log *slog.Logger, hub *con
 			static = append(static, g.Prefix)
 		}
 	}
-	conn, err := nft.Open(nft.Config{Mode: mode, Ports: cfg.GatePorts, Static: static, IPv6Prefix: cfg.IPv6Prefix})
+	conn, err := nft.Open(nft.Config{Mode: mode, Ports: cfg.Gate.Ports, Static: static, IPv6Prefix: cfg.IPv6Prefix})
 	if err != nil {
 		return nil, fmt.Errorf("open the gate: %w", err)
 	}
 	return &gate{
 		nft: conn, mode: mode, lifetime: cfg.Lifetime, log: log, hub: hub, ops: make(chan gateOp, opsQueue),
-		stats: control.Gate{Mode: mode.String(), Ports: cfg.GatePorts},
+		stats: control.Gate{Mode: mode.String(), Ports: cfg.Gate.Ports},
 	}, nil
 }
 

@@ -1,0 +1,110 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+func (c *checker) gate(r *raw, cfg *Config) {
+	g := &cfg.Gate
+	modes := []string{ModeObserve, ModeFilter, ModeRedirect, ModeMark, ModeSets, ModeGateway}
+	g.Mode = modes[c.oneOf("gate.mode", r.Gate.Mode, modes...)]
+	c.gatePorts(r, cfg)
+	g.Mark = c.mark("gate.mark", r.Gate.Mark)
+	g.Sets = c.sets(&r.Gate.Sets, g.Mode, cfg.IPv6Prefix)
+	g.Servers = c.prefixes("gate.servers", r.Gate.Servers)
+	if g.Mode == ModeGateway && len(r.Gate.Servers) == 0 {
+		c.failf("gate.servers", "mode \"gateway\" needs the addresses of the mail servers behind this host")
+	}
+	g.MaxNewPerMinute = c.between("gate.max_new_per_minute", r.Gate.MaxNewPerMinute, 0, 100_000)
+	g.MaxConcurrent = c.between("gate.max_concurrent", r.Gate.MaxConcurrent, 0, 100_000)
+	g.OnExit = OnExit(c.oneOf("gate.on_exit", r.Gate.OnExit, "expire", "close", "keep"))
+	g.CutOnExpiry, g.Own = r.Gate.CutOnExpiry, r.Gate.Own
+	if g.Own && (g.Mode == ModeSets) {
+		c.failf("gate.own", "mode \"sets\" has no table of its own")
+	}
+}
+
+func (c *checker) gatePorts(r *raw, cfg *Config) {
+	if len(r.Gate.Ports) == 0 {
+		c.failf("gate.ports", "names no port")
+	}
+	relay, ok := c.port("gate.relay_port", r.Gate.RelayPort)
+	for _, n := range r.Gate.Ports {
+		port, good := c.port("gate.ports", n)
+		if !good {
+			continue
+		}
+		if _, watched := cfg.Services[port]; watched {
+			c.failf("gate.ports", "port %d is watched for logins: it cannot be closed too", port)
+		}
+		if port == relay && cfg.Gate.Mode == ModeRedirect {
+			c.failf("gate.relay_port", "port %d is one of gate.ports: it cannot lead to itself", port)
+		}
+		cfg.Gate.Ports = append(cfg.Gate.Ports, port)
+	}
+	if _, watched := cfg.Services[relay]; ok && watched && cfg.Gate.Mode == ModeRedirect {
+		c.failf("gate.relay_port", "port %d is watched for logins", relay)
+	}
+	cfg.Gate.RelayPort = relay
+}
+
+// mark reads a firewall mark: a number, in hexadecimal with 0x.
+func (c *checker) mark(key, s string) uint32 {
+	n, err := strconv.ParseUint(s, 0, 32)
+	if err != nil || n == 0 {
+		c.failf(key, "%q is no mark (like \"0x00100000\")", s)
+	}
+	return uint32(n)
+}
+
+// identifier is a name as nft(8) reads it.
+var identifier = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9/\\_.]{0,31}$`)
+
+// sets checks the names of the administrator's table and sets. Whether they are
+// there, and of the right type, the kernel will say.
+func (c *checker) sets(r *rawSets, mode string, ipv6Prefix int) Sets {
+	s := Sets{Allow4: r.Allow4, Allow6: r.Allow6, Net6: r.Net6}
+	var ok bool
+	s.Family, s.Table, ok = strings.Cut(r.Table, " ")
+	if mode != ModeSets && r.Table == "" {
+		return s
+	}
+	if !ok || !identifier.MatchString(s.Table) || s.Family != "inet" && s.Family != "ip" && s.Family != "ip6" {
+		c.failf("gate.sets.table", "%q is no family and table (like \"inet filter\")", r.Table)
+	}
+	for key, name := range map[string]string{"allow4": s.Allow4, "allow6": s.Allow6, "net6": s.Net6} {
+		if name != "" && !identifier.MatchString(name) {
+			c.failf("gate.sets."+key, "%q is no set's name", name)
+		}
+	}
+	switch {
+	case s.Allow4 == "" && s.Allow6 == "":
+		c.failf("gate.sets.allow4", "neither allow4 nor allow6 is named")
+	case ipv6Prefix == 64 && s.Allow6 != "" && s.Net6 == "":
+		c.failf("gate.sets.net6", "is needed with grant.ipv6_prefix = 64")
+	}
+	return s
+}
+
+// namespaces turns names into paths: one without a slash is that of
+// ip-netns(8), below /run/netns.
+func (c *checker) namespaces(key string, names []string) []string {
+	var paths []string
+	for _, name := range names {
+		switch {
+		case name == "" || name == "." || name == "..":
+			c.failf(key, "%q is no network namespace", name)
+		case !strings.Contains(name, "/"):
+			paths = append(paths, filepath.Join("/run/netns", name))
+		case filepath.IsAbs(name):
+			paths = append(paths, filepath.Clean(name))
+		default:
+			c.fail(key, fmt.Errorf("%q is neither a name nor an absolute path (like \"/proc/812/ns/net\")", name))
+		}
+	}
+	return paths
+}
