@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -13,6 +14,8 @@ import (
 // Constants of linux/sock_diag.h, linux/inet_diag.h and net/tcp_states.h.
 const (
 	sockDiagByFamily   = 20
+	inetDiagBytecode   = 1 // INET_DIAG_REQ_BYTECODE
+	inetDiagInfo       = 2
 	inetDiagSKV6Only   = 11
 	inetDiagMsgLen     = 72
 	inetDiagNoCookie   = 1<<32 - 1
@@ -39,6 +42,10 @@ type Socket struct {
 	UID uint32
 	// Inode is 0 for a connection that nobody has accepted yet.
 	Inode uint32
+
+	cookie uint64
+	silent time.Duration // valid if heard
+	heard  bool
 }
 
 // conn asks the tables of one network namespace.
@@ -53,28 +60,26 @@ func dial(netns int) (conn, error) {
 	return conn{c}, nil
 }
 
-// listening lists the listeners on a local port.
-func (c conn) listening(port uint16) ([]Socket, error) {
+// listening lists the listeners on the local ports.
+func (c conn) listening(ports []uint16) ([]Socket, error) {
 	var all []Socket
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		req := request(family, 1<<tcpListen)
-		binary.BigEndian.PutUint16(req[sockIDOffset:], port)
 		answers, err := c.Execute(netlink.Message{
 			Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | netlink.Dump},
-			Data:   req,
+			Data:   dumpRequest(family, 1<<tcpListen, 0, ports),
 		})
 		if errors.Is(err, unix.ENOENT) && family == unix.AF_INET6 {
 			continue // a kernel without IPv6
 		}
 		if err != nil {
-			return nil, fmt.Errorf("list the listeners on port %d: %w", port, err)
+			return nil, fmt.Errorf("list the listeners: %w", err)
 		}
 		for _, m := range answers {
 			s, err := parse(m.Data)
 			if err != nil {
-				return nil, fmt.Errorf("list the listeners on port %d: %w", port, err)
+				return nil, fmt.Errorf("list the listeners: %w", err)
 			}
-			if s.Local.Port() == port && s.State == tcpListen {
+			if s.State == tcpListen {
 				all = append(all, s)
 			}
 		}
@@ -137,6 +142,44 @@ func request(family uint8, states uint32) []byte {
 	return req
 }
 
+// dumpRequest asks for all sockets in these states with one of the local ports.
+func dumpRequest(family uint8, states uint32, extensions uint8, ports []uint16) []byte {
+	req := request(family, states)
+	req[2] = extensions
+	filter := portFilter(ports)
+	header := make([]byte, 4) // struct nlattr
+	binary.NativeEndian.PutUint16(header, uint16(len(header)+len(filter)))
+	binary.NativeEndian.PutUint16(header[2:], inetDiagBytecode)
+	return append(append(req, header...), filter...)
+}
+
+// portFilter is a program that accepts the local ports (struct inet_diag_bc_op
+// of linux/inet_diag.h), so that one dump serves them all and shows nothing
+// else. Each operation says how many bytes to go on if it holds, and if not;
+// to arrive right at the end accepts, to go four bytes beyond rejects. A
+// comparison takes its port from the operation behind it.
+func portFilter(ports []uint16) []byte {
+	const nop, jump, atLeast, atMost = 0, 1, 2, 3 // INET_DIAG_BC_NOP, _JMP, _S_GE, _S_LE
+	const size, block = 4, 20
+	var program []byte
+	op := func(code, yes uint8, no int) {
+		program = binary.NativeEndian.AppendUint16(append(program, code, yes), uint16(no))
+	}
+	for i, port := range ports {
+		rest := (len(ports) - 1 - i) * block
+		next := block // where a port that is not this one goes on
+		if rest == 0 {
+			next += size
+		}
+		op(atLeast, 2*size, next)
+		op(nop, size, int(port))
+		op(atMost, 2*size, next-2*size)
+		op(nop, size, int(port))
+		op(jump, size, size+rest)
+	}
+	return program
+}
+
 // parse reads a struct inet_diag_msg and the attributes behind it.
 func parse(b []byte) (Socket, error) {
 	if len(b) < inetDiagMsgLen {
@@ -149,14 +192,18 @@ func parse(b []byte) (Socket, error) {
 		Remote: addrPort(b[0], id[20:36], binary.BigEndian.Uint16(id[2:])),
 		UID:    binary.NativeEndian.Uint32(b[64:]),
 		Inode:  binary.NativeEndian.Uint32(b[68:]),
+		cookie: uint64(binary.NativeEndian.Uint32(id[40:])) | uint64(binary.NativeEndian.Uint32(id[44:]))<<32,
 	}
 	attrs, err := netlink.NewAttributeDecoder(b[inetDiagMsgLen:])
 	if err != nil {
 		return Socket{}, fmt.Errorf("sock_diag attributes: %w", err)
 	}
 	for attrs.Next() {
-		if attrs.Type() == inetDiagSKV6Only {
+		switch attrs.Type() {
+		case inetDiagSKV6Only:
 			s.V6Only = attrs.Uint8() != 0
+		case inetDiagInfo:
+			s.silent, s.heard = silence(attrs.Bytes())
 		}
 	}
 	if err := attrs.Err(); err != nil {

@@ -57,6 +57,8 @@ type Tables struct {
 
 	namespaces []namespace
 
+	dumping sync.Mutex // one Alive at a time
+
 	looking   sync.Mutex // guards what follows
 	searched  time.Time  // when holders were last looked for
 	held      map[uint32][]Process
@@ -69,13 +71,20 @@ type Tables struct {
 
 // namespace is one trusted network namespace.
 type namespace struct {
-	id  uint64
-	ask tables
+	id   uint64
+	ask  tables
+	dump sessions // a socket of its own: a long list must not delay ask
+}
+
+// sessions lists the sessions on local ports.
+type sessions interface {
+	sessions(ports []uint16, yield func(Session) error) error
+	Close() error
 }
 
 // tables is what is asked of a namespace's socket tables.
 type tables interface {
-	listening(port uint16) ([]Socket, error)
+	listening(ports []uint16) ([]Socket, error)
 	find(local, remote netip.AddrPort) (Socket, bool, error)
 	Close() error
 }
@@ -92,11 +101,15 @@ type snapshot struct {
 func New(o Options) (*Tables, error) {
 	t := newTables(o, os.DirFS("/proc"))
 	for _, ns := range o.Netns {
-		c, err := dial(ns.FD())
+		ask, err := dial(ns.FD())
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("network namespace %d: %w", ns.ID(), err), t.Close())
 		}
-		t.namespaces = append(t.namespaces, namespace{id: ns.ID(), ask: c})
+		dump, err := dial(ns.FD())
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("network namespace %d: %w", ns.ID(), err), ask.Close(), t.Close())
+		}
+		t.namespaces = append(t.namespaces, namespace{id: ns.ID(), ask: ask, dump: dump})
 	}
 	t.look()
 	return t, nil
@@ -122,7 +135,7 @@ func newTables(o Options, proc fs.FS) *Tables {
 func (t *Tables) Close() error {
 	var errs []error
 	for _, ns := range t.namespaces {
-		errs = append(errs, ns.ask.Close())
+		errs = append(errs, ns.ask.Close(), ns.dump.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -160,18 +173,16 @@ func (t *Tables) listeners(now time.Time) ([]Listener, error) {
 	inodes := make(map[uint32]bool)
 	unknown := false
 	for _, ns := range t.namespaces {
-		for _, port := range t.ports {
-			sockets, err := ns.ask.listening(port)
-			if err != nil {
-				return nil, fmt.Errorf("network namespace %d: %w", ns.id, err)
-			}
-			for _, s := range sockets {
-				all = append(all, Listener{Netns: ns.id, Socket: s})
-				if t.owners[s.UID] { // else it does not matter who holds it
-					_, known := t.held[s.Inode]
-					unknown = unknown || !known
-					inodes[s.Inode] = true
-				}
+		sockets, err := ns.ask.listening(t.ports)
+		if err != nil {
+			return nil, fmt.Errorf("network namespace %d: %w", ns.id, err)
+		}
+		for _, s := range sockets {
+			all = append(all, Listener{Netns: ns.id, Socket: s})
+			if t.owners[s.UID] { // else it does not matter who holds it
+				_, known := t.held[s.Inode]
+				unknown = unknown || !known
+				inodes[s.Inode] = true
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -22,11 +23,11 @@ type fakeTables struct {
 	asked   int
 }
 
-func (f *fakeTables) listening(port uint16) ([]Socket, error) {
+func (f *fakeTables) listening(ports []uint16) ([]Socket, error) {
 	f.asked++
 	var all []Socket
 	for _, s := range f.sockets {
-		if s.State == tcpListen && s.Local.Port() == port {
+		if s.State == tcpListen && slices.Contains(ports, s.Local.Port()) {
 			all = append(all, s)
 		}
 	}
