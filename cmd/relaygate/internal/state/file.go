@@ -1,0 +1,113 @@
+//go:build linux
+
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
+)
+
+// prepare makes the folder and refuses a file that somebody else could have
+// written: it says who may relay.
+func prepare(path string) error {
+	folder := filepath.Dir(path)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return fmt.Errorf("make the state file's folder: %w", err)
+	}
+	if err := private(folder); err != nil {
+		return fmt.Errorf("the state file's folder: %w", err)
+	}
+	err := private(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the state file: %w", err)
+	}
+	return nil
+}
+
+// private says why path can be changed by other users, nil if it cannot.
+func private(path string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return &fs.PathError{Op: "look at", Path: path, Err: err}
+	}
+	kind := st.Mode & unix.S_IFMT
+	switch {
+	case kind != unix.S_IFDIR && kind != unix.S_IFREG:
+		return fmt.Errorf("%s is neither a file nor a folder", path)
+	case st.Uid != uint32(os.Geteuid()) && st.Uid != 0:
+		return fmt.Errorf("%s belongs to user %d, who could let anybody relay: chown it to root", path, st.Uid)
+	// Of a folder with the sticky bit, others cannot replace our files.
+	case st.Mode&0o022 != 0 && (kind == unix.S_IFREG || st.Mode&unix.S_ISVTX == 0):
+		return fmt.Errorf("%s can be written by other users, who could let anybody relay: chmod go-w it", path)
+	}
+	return nil
+}
+
+// takeLock locks the file beside path, which outlives each replacement of the
+// state file. It holds the process's number, for the other one's message.
+func takeLock(path string) (*os.File, error) {
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the state file: %w", err)
+	}
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		who := make([]byte, 20)
+		n, _ := lock.Read(who)
+		err = fmt.Errorf("%w: %s, process %s", ErrLocked, path, strings.TrimSpace(string(who[:n])))
+	}
+	if err == nil {
+		if err = lock.Truncate(0); err == nil {
+			_, err = fmt.Fprintf(lock, "%d\n", os.Getpid())
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return lock, nil
+}
+
+// create makes an empty database with the mark of this program.
+func create(path string) (*bbolt.DB, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout: time.Second, FreelistType: bbolt.FreelistMapType, MaxSize: maxFile, OpenFile: openFile,
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists([]byte(markBucket))
+		if err != nil {
+			return err
+		}
+		return b.Put([]byte(markKey), mark())
+	})
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+func openFile(path string, flag int, mode os.FileMode) (*os.File, error) {
+	return os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+}
+
+// syncFolder makes a rename last (fsync(2)).
+func syncFolder(path string) error {
+	folder, err := os.Open(filepath.Dir(path))
+	if err == nil {
+		err = errors.Join(folder.Sync(), folder.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("sync the state file's folder: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,211 @@
+//go:build linux
+
+package state
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// The mark tells our files from other programs'.
+const (
+	markBucket = "relaygate state"
+	markKey    = "version"
+)
+
+func mark() []byte { return binary.BigEndian.AppendUint32(nil, Version) }
+
+var (
+	errForeign = errors.New("it is not relaygate's")
+	errDamaged = errors.New("it is damaged")
+	// errNotWritten is about the new file, not about the old one.
+	errNotWritten = errors.New("write the state file")
+)
+
+// sealed puts the checksum of a record before its value: a key in which one bit
+// turned over would be another address.
+func sealed(k id, value []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(make([]byte, 0, len(value)+4), checksum(k, value)), value...)
+}
+
+func unsealed(k id, data []byte) ([]byte, error) {
+	if len(data) < 4 || binary.BigEndian.Uint32(data) != checksum(k, data[4:]) {
+		return nil, fmt.Errorf("%w: the checksum of a record in %q is wrong", errDamaged, k.bucket)
+	}
+	return data[4:], nil
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func checksum(k id, value []byte) uint32 {
+	sum := crc32.Checksum([]byte(k.bucket+"\x00"+k.key+"\x00"), castagnoli)
+	return crc32.Update(sum, castagnoli, value)
+}
+
+// Each visits the records of a bucket as they were written last, in the order
+// of their keys. Key and value are valid during the visit.
+func (s *Store) Each(bucket string, visit func(key string, value []byte) error) error {
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte(bucket))
+		if b == nil {
+			return nil
+		}
+		return b.ForEach(func(k, v []byte) error {
+			value, err := unsealed(id{bucket, string(k)}, v)
+			if err != nil {
+				return err
+			}
+			return visit(string(k), value)
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("read the state: %w", err)
+	}
+	return nil
+}
+
+// Flush writes what is pending as one transaction. On an error it stays
+// pending.
+func (s *Store) Flush() error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.mu.Lock()
+	group := s.pending
+	s.pending = make(map[id][]byte)
+	s.mu.Unlock()
+	if len(group) == 0 {
+		return nil
+	}
+	err := guarded(func() error {
+		return s.db.Update(func(tx *bbolt.Tx) error { return apply(tx, group) })
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.stats.Writes++
+		s.stats.Records += uint64(len(group))
+		s.stats.LastError, s.stats.Written = "", time.Now()
+		return nil
+	}
+	for k, v := range group {
+		if _, newer := s.pending[k]; !newer {
+			s.pending[k] = v
+		}
+	}
+	s.stats.Errors++
+	s.stats.LastError = err.Error()
+	return fmt.Errorf("write the state: %w", err)
+}
+
+func apply(tx *bbolt.Tx, group map[id][]byte) error {
+	for k, v := range group {
+		b, err := tx.CreateBucketIfNotExists([]byte(k.bucket))
+		if err != nil {
+			return fmt.Errorf("bucket %q: %w", k.bucket, err)
+		}
+		if v == nil {
+			err = b.Delete([]byte(k.key))
+		} else {
+			err = b.Put([]byte(k.key), sealed(k, v))
+		}
+		if err != nil {
+			return fmt.Errorf("record of %q: %w", k.bucket, err)
+		}
+	}
+	return nil
+}
+
+// guarded turns the database's panics about damaged pages, and faults of pages
+// that the file no longer has, into errors.
+func guarded(do func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", errDamaged, r)
+		}
+	}()
+	return do()
+}
+
+// copyFrom copies all records of the file at path. It is opened without its
+// list of free pages, which this does not need and which may be damaged too.
+func (s *Store) copyFrom(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.Size() == 0 {
+		return fs.ErrNotExist // made by hand, or never written
+	}
+	return guarded(func() error {
+		old, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second, OpenFile: openFile})
+		if err != nil {
+			return fmt.Errorf("%w: %w", errDamaged, err)
+		}
+		defer func() { _ = old.Close() }() // it was only read
+		return old.View(func(tx *bbolt.Tx) error {
+			b := tx.Bucket([]byte(markBucket))
+			if b == nil {
+				return errForeign
+			}
+			version := b.Get([]byte(markKey))
+			if len(version) != 4 {
+				return errForeign
+			}
+			if v := binary.BigEndian.Uint32(version); v != Version {
+				return fmt.Errorf("it is of version %d, and this relaygate reads version %d", v, Version)
+			}
+			return s.copyBuckets(tx, info.Size())
+		})
+	})
+}
+
+// copyGroup is how many records are copied per transaction.
+const copyGroup = 1 << 16
+
+// copyBuckets copies every record, checked. A damaged tree may lead in circles:
+// there cannot be more records than the file has bytes for.
+func (s *Store) copyBuckets(tx *bbolt.Tx, size int64) error {
+	const smallest = 16 + 4 // a leaf element's header and a checksum
+	left := size / smallest
+	return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+		if string(name) == markBucket {
+			return nil
+		}
+		group := make(map[id][]byte)
+		write := func() error {
+			err := s.db.Update(func(to *bbolt.Tx) error { return apply(to, group) })
+			if err != nil {
+				return fmt.Errorf("%w: %w", errNotWritten, err)
+			}
+			clear(group)
+			return nil
+		}
+		err := b.ForEach(func(k, v []byte) error {
+			key := id{string(name), string(k)}
+			value, err := unsealed(key, v)
+			if left--; err == nil && left < 0 {
+				err = fmt.Errorf("%w: more records than it has room for", errDamaged)
+			}
+			if err != nil {
+				return err
+			}
+			if group[key] = value; len(group) >= copyGroup {
+				return write()
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return write()
+	})
+}

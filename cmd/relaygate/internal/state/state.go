@@ -1,0 +1,205 @@
+//go:build linux
+
+// Package state is the file that carries grants, denials and evidence over a
+// restart: records by bucket and key in a bbolt database, each with a checksum.
+//
+// Writers never wait for the disk: what they put is kept by key until Run
+// writes it, many changes in one transaction. Opening copies every record into
+// a new file, which then takes the old one's place: damage is found at the
+// start, nothing of a damaged page lives on, and the file does not grow with
+// its age. A file that cannot be read is put aside, and the store begins empty.
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// Version is that of the records' shapes. A file of another version is put
+// aside.
+const Version = 1
+
+// The bounds and the pace of a store.
+const (
+	// groupEvery and groupSize: changes are written together, at the latest
+	// after the one, or when there are as many as the other.
+	groupEvery = time.Second
+	groupSize  = 4096
+	// maxPending bounds what waits for a disk that cannot be written.
+	maxPending = 1 << 21
+	// maxFile bounds the file in bytes.
+	maxFile = 2 << 30
+)
+
+// ErrLocked says that another process has the file open.
+var ErrLocked = errors.New("another relaygate has the state file open")
+
+// Store is an open state file. Its methods may be called from many goroutines.
+type Store struct {
+	path  string
+	db    *bbolt.DB
+	lock  *os.File
+	fresh bool
+	aside string
+	more  chan struct{} // groupSize is reached
+
+	writing sync.Mutex // held during a transaction
+
+	mu      sync.Mutex
+	pending map[id][]byte // nil: to be deleted
+	stats   Stats
+}
+
+// id names a record.
+type id struct{ bucket, key string }
+
+// Stats tell how a store is.
+type Stats struct {
+	// Writes counts transactions, Records what they wrote, Errors those that
+	// failed; LastError is empty again after one that did not.
+	Writes, Records, Errors uint64
+	LastError               string
+	// Lost counts changes that found no room: the file is behind then, until a
+	// whole snapshot has been put.
+	Lost uint64
+	// Pending waits to be written.
+	Pending int
+	// Written is when the last transaction was.
+	Written time.Time
+}
+
+// Open opens the state file at path or makes one. Its folder is made if it is
+// missing. now dates the name of a file that is put aside.
+func Open(path string, now time.Time) (s *Store, err error) {
+	if err := prepare(path); err != nil {
+		return nil, err
+	}
+	lock, err := takeLock(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
+	s = &Store{path: path, lock: lock, pending: make(map[id][]byte), more: make(chan struct{}, 1)}
+	aside := path + ".new"
+	if err := os.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove the remains of an earlier start: %w", err)
+	}
+	if s.db, err = create(aside); err != nil {
+		return nil, fmt.Errorf("make the state file: %w", err)
+	}
+	if err := s.inherit(aside, now); err != nil {
+		return nil, errors.Join(err, s.db.Close())
+	}
+	return s, nil
+}
+
+// inherit copies what the old file holds into the new one and replaces it.
+func (s *Store) inherit(created string, now time.Time) error {
+	switch err := s.copyFrom(s.path); {
+	case err == nil:
+	case errors.Is(err, fs.ErrNotExist):
+		s.fresh = true
+	case errors.Is(err, errNotWritten):
+		return err
+	default:
+		damaged := s.path + ".damaged-" + now.UTC().Format("20060102T150405Z")
+		if err := os.Rename(s.path, damaged); err != nil {
+			return fmt.Errorf("put the unreadable state file aside: %w", err)
+		}
+		s.fresh = true
+		s.aside = fmt.Sprintf("the state file could not be read (%v): it is kept as %s, and relaygate begins without it", err, damaged)
+		if err := s.start(created); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(created, s.path); err != nil {
+		return fmt.Errorf("put the state file in its place: %w", err)
+	}
+	return syncFolder(s.path)
+}
+
+// start throws the half-copied file away and begins another.
+func (s *Store) start(path string) (err error) {
+	if err := s.db.Close(); err != nil {
+		return fmt.Errorf("close the state file: %w", err)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("remove a half-copied state file: %w", err)
+	}
+	if s.db, err = create(path); err != nil {
+		return fmt.Errorf("make the state file: %w", err)
+	}
+	return nil
+}
+
+// Fresh says that nothing was known from before. Aside says in words why a
+// file was put aside, "" if none was.
+func (s *Store) Fresh() bool   { return s.fresh }
+func (s *Store) Aside() string { return s.aside }
+
+// Put keeps a copy of value as the record key of a bucket; Delete takes the
+// record out. Neither waits for the disk.
+func (s *Store) Put(bucket, key string, value []byte) {
+	s.change(id{bucket, key}, append([]byte{}, value...))
+}
+
+// Delete is described with Put.
+func (s *Store) Delete(bucket, key string) { s.change(id{bucket, key}, nil) }
+
+func (s *Store) change(k id, value []byte) {
+	s.mu.Lock()
+	if _, known := s.pending[k]; !known && len(s.pending) >= maxPending {
+		s.stats.Lost++
+	} else {
+		s.pending[k] = value
+	}
+	many := len(s.pending) >= groupSize
+	s.mu.Unlock()
+	if many {
+		select {
+		case s.more <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Run writes in groups until ctx is done. A write that fails is tried again
+// with the next group and told by Stats; it ends nothing.
+func (s *Store) Run(ctx context.Context) error {
+	tick := time.NewTicker(groupEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-s.more:
+		}
+		_ = s.Flush() // told by Stats
+	}
+}
+
+// Stats tells how the store is.
+func (s *Store) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.stats
+	st.Pending = len(s.pending)
+	return st
+}
+
+// Close writes what is pending and closes the file.
+func (s *Store) Close() error {
+	return errors.Join(s.Flush(), s.db.Close(), s.lock.Close())
+}
