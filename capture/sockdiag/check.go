@@ -45,10 +45,7 @@ func (t *Tables) Check(server netip.AddrPort, netns uint64) (ok bool, reason str
 // fresh asks for a new look and waits for it, but not often: connections to
 // unknown listeners must not slow everybody down.
 func (t *Tables) fresh(old *snapshot) *snapshot {
-	select {
-	case t.ask <- struct{}{}:
-	default: // asked already
-	}
+	t.Ask()
 	now := time.Now().UnixNano()
 	waited := t.waited.Load()
 	if now-waited < int64(impatience) || !t.waited.CompareAndSwap(waited, now) {
@@ -98,6 +95,39 @@ func (t *Tables) doubt(l Listener) string {
 		}
 	}
 	return ""
+}
+
+// Owners lists the processes that hold the listener that accepted a connection
+// on the server's address: those of every listener that could have. It is
+// empty in every case of doubt that Check names. It does not wait.
+func (t *Tables) Owners(server netip.AddrPort, netns uint64) []Process {
+	s := t.current.Load()
+	if s.err != nil || time.Since(s.at) > staleAfter {
+		return nil
+	}
+	var all []Process
+	for _, l := range s.accepting(server, netns) {
+		if t.doubt(l) != "" {
+			return nil
+		}
+		all = append(all, l.Processes...)
+	}
+	return all
+}
+
+// Servers lists the listeners that Check believes, with their processes.
+func (t *Tables) Servers() []Listener {
+	s := t.current.Load()
+	if s.err != nil || time.Since(s.at) > staleAfter {
+		return nil
+	}
+	var all []Listener
+	for _, l := range s.listeners {
+		if t.doubt(l) == "" {
+			all = append(all, l)
+		}
+	}
+	return all
 }
 
 // Established looks for this very connection in the trusted namespaces.

@@ -12,6 +12,8 @@ import (
 // Process holds a listener.
 type Process struct {
 	PID int
+	// Start tells two processes with one number apart (Stat.Start).
+	Start uint64
 	// Name is the command name that the process gives itself (proc_pid_comm(5)).
 	Name string
 	// Program is the name of its executable, without folders; empty if it
@@ -107,7 +109,9 @@ func holders(proc fs.FS, inodes map[uint32]bool, limit int) (map[uint32][]Proces
 				continue
 			}
 			if process == nil {
-				process = describe(proc, pid)
+				if process, err = describe(proc, pid); err != nil {
+					break // it is gone
+				}
 			}
 			if n := len(found[inode]); n == 0 || found[inode][n-1].PID != pid {
 				found[inode] = append(found[inode], *process)
@@ -131,15 +135,23 @@ func socketInode(proc fs.FS, name string) (uint32, bool) {
 	return uint32(inode), err == nil
 }
 
-// describe reads the names of a process; what cannot be read stays empty.
-func describe(proc fs.FS, pid int) *Process {
-	p := &Process{PID: pid}
-	dir := strconv.Itoa(pid)
-	if name, err := fs.ReadFile(proc, path.Join(dir, "comm")); err == nil {
-		p.Name = strings.TrimSuffix(string(name), "\n")
+// describe reads what tells a process apart, and its names; a name that cannot
+// be read stays empty.
+func describe(proc fs.FS, pid int) (*Process, error) {
+	stat, err := ReadStat(proc, pid)
+	if err != nil {
+		return nil, err
 	}
-	if exe, err := fs.ReadLink(proc, path.Join(dir, "exe")); err == nil && exe != "" {
+	p := &Process{PID: pid, Start: stat.Start, Name: stat.Name}
+	exe, err := fs.ReadLink(proc, path.Join(strconv.Itoa(pid), "exe"))
+	if err == nil && exe != "" {
 		p.Program = path.Base(strings.TrimSuffix(exe, " (deleted)"))
 	}
-	return p
+	return p, nil
+}
+
+// alive says whether the process is still the one that was described.
+func (p Process) alive(proc fs.FS) bool {
+	stat, err := ReadStat(proc, p.PID)
+	return err == nil && stat.Start == p.Start && stat.State != 'Z'
 }

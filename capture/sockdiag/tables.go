@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,13 +18,18 @@ import (
 // How the tables are kept fresh.
 const (
 	// interval is the time between two looks at the listeners.
-	interval = 2 * time.Second
+	interval = 500 * time.Millisecond
 	// searchInterval is how long the holders of known listeners are
 	// believed to stay the same: to find them costs a look at every open
 	// file of the host.
 	searchInterval = time.Minute
+	// Where a holder has ended they are searched sooner, but no search
+	// follows another before researchInterval, nor before researchCost
+	// times what the other took.
+	researchInterval = 5 * time.Second
+	researchCost     = 100
 	// staleAfter is the age from which a snapshot is not believed.
-	staleAfter = 3 * interval
+	staleAfter = 6 * time.Second
 )
 
 // Options say what Tables look at.
@@ -61,6 +67,8 @@ type Tables struct {
 
 	looking   sync.Mutex // guards what follows
 	searched  time.Time  // when holders were last looked for
+	cost      time.Duration
+	ended     bool // a holder has, since
 	held      map[uint32][]Process
 	searchErr error
 
@@ -95,6 +103,7 @@ type snapshot struct {
 	listeners []Listener
 	err       error // why nothing in it is to be believed
 	replaced  chan struct{}
+	changed   chan struct{} // shared with those before that say the same
 }
 
 // New opens the tables and takes a first look.
@@ -127,7 +136,7 @@ func newTables(o Options, proc fs.FS) *Tables {
 	for _, uid := range o.Owners {
 		t.owners[uid] = true
 	}
-	t.current.Store(&snapshot{replaced: make(chan struct{})})
+	t.current.Store(&snapshot{replaced: make(chan struct{}), changed: make(chan struct{})})
 	return t
 }
 
@@ -161,17 +170,33 @@ func (t *Tables) Run(ctx context.Context) error {
 func (t *Tables) look() {
 	t.looking.Lock()
 	defer t.looking.Unlock()
-	next := &snapshot{at: time.Now(), replaced: make(chan struct{})}
+	old := t.current.Load()
+	next := &snapshot{at: time.Now(), replaced: make(chan struct{}), changed: old.changed}
 	next.listeners, next.err = t.listeners(next.at)
-	old := t.current.Swap(next)
+	same := next.same(old)
+	if !same {
+		next.changed = make(chan struct{})
+	}
+	t.current.Store(next)
 	close(old.replaced)
+	if !same {
+		close(old.changed)
+	}
+}
+
+// same says whether nobody needs to be told of the new snapshot.
+func (s *snapshot) same(old *snapshot) bool {
+	return s.err == nil && old.err == nil &&
+		slices.EqualFunc(s.listeners, old.listeners, func(a, b Listener) bool {
+			return a.Netns == b.Netns && a.Socket == b.Socket && slices.Equal(a.Processes, b.Processes)
+		})
 }
 
 // listeners lists the listeners of all namespaces with their holders.
 func (t *Tables) listeners(now time.Time) ([]Listener, error) {
 	var all []Listener
 	inodes := make(map[uint32]bool)
-	unknown := false
+	unknown := t.forget()
 	for _, ns := range t.namespaces {
 		sockets, err := ns.ask.listening(t.ports)
 		if err != nil {
@@ -186,9 +211,11 @@ func (t *Tables) listeners(now time.Time) ([]Listener, error) {
 			}
 		}
 	}
-	if unknown || now.Sub(t.searched) >= searchInterval {
+	since := now.Sub(t.searched)
+	if unknown || since >= searchInterval ||
+		t.ended && since >= researchInterval && since >= researchCost*t.cost {
 		t.held, t.searchErr = holders(t.proc, inodes, t.fileLimit)
-		t.searched = now
+		t.searched, t.cost, t.ended = now, time.Since(now), false
 	}
 	if t.searchErr != nil {
 		return nil, t.searchErr
@@ -199,8 +226,46 @@ func (t *Tables) listeners(now time.Time) ([]Listener, error) {
 	return all, nil
 }
 
-// Listeners lists what was seen last, and since when.
+// forget drops the holders that have ended and says whether that leaves a
+// listener without any: somebody whom no search has seen may hold it.
+func (t *Tables) forget() (orphans bool) {
+	alive := make(map[Process]bool)
+	for inode, held := range t.held {
+		left := make([]Process, 0, len(held))
+		for _, p := range held {
+			is, asked := alive[p]
+			if !asked {
+				is = p.alive(t.proc)
+				alive[p] = is
+			}
+			if is {
+				left = append(left, p)
+			}
+		}
+		if len(left) == len(held) {
+			continue
+		}
+		t.held[inode], t.ended = left, true // the old list belongs to snapshots
+		orphans = orphans || len(left) == 0
+	}
+	return orphans
+}
+
+// Listeners lists what was seen last, and since when. The list is shared:
+// callers only read it.
 func (t *Tables) Listeners() ([]Listener, time.Time, error) {
 	s := t.current.Load()
 	return s.listeners, s.at, s.err
+}
+
+// Changed returns a channel that is closed once a look finds something else
+// than what Listeners and Owners say now, or fails. Get it before those.
+func (t *Tables) Changed() <-chan struct{} { return t.current.Load().changed }
+
+// Ask makes Run look at once.
+func (t *Tables) Ask() {
+	select {
+	case t.ask <- struct{}{}:
+	default: // asked already
+	}
 }

@@ -48,7 +48,7 @@ func (f *fakeTables) Close() error { return nil }
 // process is a process in a fake /proc with sockets open.
 func process(proc fstest.MapFS, pid int, comm, exe string, inodes ...int) {
 	dir := fmt.Sprint(pid)
-	proc[dir+"/comm"] = &fstest.MapFile{Data: []byte(comm + "\n")}
+	proc[dir+"/stat"] = &fstest.MapFile{Data: statOf(pid, comm, 1, 1000+pid)}
 	proc[dir+"/exe"] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte(exe)}
 	proc[dir+"/fd/0"] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte("/dev/null")}
 	for i, inode := range inodes {
@@ -58,13 +58,18 @@ func process(proc fstest.MapFS, pid int, comm, exe string, inodes ...int) {
 	}
 }
 
+// statOf is the stat of a process.
+func statOf(pid int, comm string, parent, start int) []byte {
+	return fmt.Appendf(nil, "%d (%s) S %d 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 %d 4096000 300 0 0\n", pid, comm, parent, start)
+}
+
 func listener(local string, uid, inode uint32) Socket {
 	return Socket{Local: netip.MustParseAddrPort(local), State: tcpListen, UID: uid, Inode: inode}
 }
 
 // host has the processes that the tests need, with the inodes that they hold.
 func host() fstest.MapFS {
-	proc := fstest.MapFS{"self/comm": {}, "uptime": {}}
+	proc := fstest.MapFS{"self/stat": {}, "uptime": {}}
 	process(proc, 1, "systemd", "/usr/lib/systemd/systemd", 100)
 	process(proc, 10, "dovecot", "/usr/sbin/dovecot", 1, 2)
 	process(proc, 11, "imap-login", "/usr/lib/dovecot/imap-login", 1, 1)

@@ -1,0 +1,149 @@
+package sockdiag
+
+import (
+	"net/netip"
+	"testing"
+	"testing/fstest"
+	"testing/synctest"
+	"time"
+)
+
+// later is a look after some time.
+func later(t *Tables, d time.Duration) {
+	<-time.NewTimer(d).C
+	t.look()
+}
+
+func pids(list []Process) []int {
+	var all []int
+	for _, p := range list {
+		all = append(all, p.PID)
+	}
+	return all
+}
+
+func same(a []int, b ...int) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func remove(proc fstest.MapFS, pid string) {
+	for name := range proc {
+		if len(name) > len(pid) && name[:len(pid)+1] == pid+"/" {
+			delete(proc, name)
+		}
+	}
+}
+
+func TestOwners(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		listeners []Socket
+		want      []int
+	}{
+		{"nobody listens", nil, nil},
+		{"another port", []Socket{listener("0.0.0.0:144", 0, 1)}, nil},
+		{"a user who is not trusted", []Socket{listener("0.0.0.0:143", 1000, 1)}, nil},
+		{"trusted and not", []Socket{listener("0.0.0.0:143", 0, 1), listener("192.0.2.1:143", 1000, 2)}, nil},
+		{"a forwarder besides", []Socket{listener("192.0.2.1:143", 0, 1), listener("0.0.0.0:143", 0, 3)}, nil},
+		{"nobody holds it", []Socket{listener("0.0.0.0:143", 0, 99)}, nil},
+		{"master and login process", []Socket{listener("0.0.0.0:143", 0, 1)}, []int{10, 11}},
+		{"two on one port", []Socket{listener("0.0.0.0:143", 0, 1), listener("0.0.0.0:143", 0, 6)}, []int{10, 11, 23}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tables := tablesOf(&fakeTables{sockets: test.listeners})
+				tables.look()
+				if got := pids(tables.Owners(server, here)); !same(got, test.want...) {
+					t.Errorf("owners are %v, want %v", got, test.want)
+				}
+				if got := tables.Owners(server, here+1); got != nil {
+					t.Errorf("owners in another namespace are %v", got)
+				}
+				later(tables, interval)
+				<-time.NewTimer(staleAfter + 1).C
+				if got := tables.Owners(server, here); got != nil {
+					t.Errorf("owners by an old look are %v", got)
+				}
+			})
+		})
+	}
+}
+
+// TestHolderEnds ends holders one by one; another process takes a number over.
+func TestHolderEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 1)}})
+		proc := host()
+		tables.proc = proc
+		tables.look()
+		changed := tables.Changed()
+		later(tables, interval)
+		select {
+		case <-changed:
+			t.Error("the same look again is said to be a change")
+		default:
+		}
+
+		process(proc, 11, "imap-login", "/usr/lib/dovecot/imap-login") // holds nothing
+		proc["11/stat"].Data = statOf(11, "imap-login", 10, 5000)
+		later(tables, interval)
+		if got := pids(tables.Owners(server, here)); !same(got, 10) {
+			t.Errorf("owners are %v after one ended, want 10", got)
+		}
+		select {
+		case <-changed:
+		default:
+			t.Error("the end of a holder is no change")
+		}
+
+		// The last one hands over to one that no search has seen.
+		remove(proc, "10")
+		process(proc, 30, "dovecot", "/usr/sbin/dovecot", 1)
+		later(tables, interval)
+		if got := pids(tables.Owners(server, here)); !same(got, 30) {
+			t.Errorf("owners are %v after a handover, want 30", got)
+		}
+	})
+}
+
+// TestSearchAfterAnEnd expects that new holders are found soon after an old one
+// ended, but not by a search at each end.
+func TestSearchAfterAnEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 1)}})
+		proc := host()
+		tables.proc = proc
+		tables.look()
+		remove(proc, "11")
+		process(proc, 12, "imap-login", "/usr/lib/dovecot/imap-login", 1)
+		later(tables, interval)
+		if got := pids(tables.Owners(server, here)); !same(got, 10) {
+			t.Errorf("owners are %v: searched at once", got)
+		}
+		later(tables, researchInterval)
+		if got := pids(tables.Owners(server, here)); !same(got, 10, 12) {
+			t.Errorf("owners are %v, want the new one too", got)
+		}
+	})
+}
+
+func TestServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tables := tablesOf(&fakeTables{sockets: []Socket{
+			listener("0.0.0.0:143", 0, 1), listener("[::]:143", 1000, 2), listener("192.0.2.1:143", 0, 3),
+		}})
+		tables.look()
+		got := tables.Servers()
+		if len(got) != 1 || got[0].Local != netip.MustParseAddrPort("0.0.0.0:143") {
+			t.Errorf("servers are %+v, want only Dovecot's listener", got)
+		}
+	})
+}
