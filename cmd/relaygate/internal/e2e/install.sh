@@ -1,10 +1,12 @@
 #!/bin/sh
-# Installs Dovecot, without starting it: the tests run their own.
+# Installs the mail servers of the tests, without starting one: the tests run
+# their own. Dovecot and the proxies come to the host. Debian lets no other
+# IMAP server stand beside Dovecot, so Cyrus and Courier come to a layer of
+# their own over the host's files (overlayfs), as in a container.
 set -eu
 
-if command -v dovecot >/dev/null && [ -x /usr/lib/dovecot/imap-login ] && [ -x /usr/lib/dovecot/pop3-login ]; then
-	exit 0
-fi
+layers=${RELAYGATE_LAYERS:-/var/cache/relaygate-e2e}
+export DEBIAN_FRONTEND=noninteractive
 
 # invoke-rc.d(8) asks policy-rc.d whether it may start a service; 101 forbids it.
 policy=/usr/sbin/policy-rc.d
@@ -14,6 +16,48 @@ if [ ! -e "$policy" ]; then
 	chmod 755 "$policy"
 fi
 
-export DEBIAN_FRONTEND=noninteractive
-apt-get update
-apt-get install -y --no-install-recommends dovecot-imapd dovecot-pop3d
+updated=
+update() {
+	[ -n "$updated" ] || apt-get update
+	updated=yes
+}
+
+# missing tells whether one of the files is not there.
+missing() {
+	for file; do
+		[ -e "$file" ] || return 0
+	done
+	return 1
+}
+
+# layer NAME PACKAGE...: installs packages over the host's files. It is built
+# aside and renamed: a layer that is there is whole.
+layer() {
+	name=$1
+	shift
+	[ ! -d "$layers/$name" ] || return 0
+	rm -rf "$layers/$name.new"
+	mkdir -p "$layers/$name.new/upper" "$layers/$name.new/work" "$layers/$name.new/root"
+	unshare --mount sh -eu -c '
+		root=$1/root
+		shift
+		mount -t overlay overlay -o "lowerdir=/,upperdir=$root/../upper,workdir=$root/../work" "$root"
+		mount --rbind /dev "$root/dev"
+		mount --rbind /proc "$root/proc"
+		chroot "$root" apt-get install -y --no-install-recommends "$@"
+	' sh "$layers/$name.new" "$@"
+	mv "$layers/$name.new" "$layers/$name"
+}
+
+if missing /usr/sbin/dovecot /usr/lib/dovecot/imap-login /usr/lib/dovecot/pop3-login \
+	/usr/sbin/nginx /usr/lib/nginx/modules/ngx_mail_module.so \
+	/usr/sbin/haproxy /usr/bin/stunnel4 /usr/bin/openssl /usr/bin/python3; then
+	update
+	apt-get install -y --no-install-recommends \
+		dovecot-imapd dovecot-pop3d nginx-core libnginx-mod-mail haproxy stunnel4 openssl python3
+fi
+if missing "$layers/cyrus" "$layers/courier"; then
+	update
+	layer cyrus cyrus-imapd cyrus-pop3d msmtp-mta
+	layer courier courier-imap courier-pop msmtp-mta
+fi

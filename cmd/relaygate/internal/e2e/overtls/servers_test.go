@@ -1,0 +1,172 @@
+//go:build e2e
+
+package overtls
+
+import (
+	"crypto/tls"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+)
+
+var (
+	number = flag.Int("number", 5000, "number of logins over TLS in the big test")
+	seed   = flag.Uint64("seed", 1, "seed of what the clients do")
+	only   = flag.String("only", "", "the one server to test")
+)
+
+// workers is the number of clients at a time.
+const workers = 60
+
+// startAll starts every server, or the one that is asked for with what it needs.
+func (w *world) startAll(t *testing.T) {
+	for _, s := range []struct {
+		name  string
+		start func(*testing.T) *server
+	}{
+		{"dovecot-busy", w.startBusyDovecot},
+		{"dovecot-fork", w.startForkingDovecot},
+		{"cyrus", w.startCyrus},
+		{"courier", w.startCourier},
+		{"nginx", w.startNginx},
+		{"haproxy", w.startHAProxy},
+		{"stunnel", w.startStunnel},
+	} {
+		behind := slices.Contains([]string{"nginx", "haproxy", "stunnel"}, *only) && s.name == "dovecot-busy"
+		if *only == "" || *only == s.name || behind {
+			s.start(t)
+		}
+	}
+	if *only != "" {
+		w.services = slices.DeleteFunc(w.services, func(s service) bool { return s.server != *only })
+	}
+}
+
+// tickets are one client program's memory of sessions.
+type tickets map[uint16]tls.ClientSessionCache
+
+// client makes up the next client: what it knows of TLS, where it goes, what it
+// says.
+func (w *world) newAttempt(r *rand.Rand, known tickets) *attempt {
+	w.next++
+	a := &attempt{
+		service: w.services[w.next%len(w.services)],
+		user:    user(w.next), sasl: r.IntN(3) == 0, after: r.IntN(3),
+		password: [][]string{{right}, {right}, {right}, {"wrong"}, {"wrong", right}}[r.IntN(5)],
+		config: &tls.Config{
+			ServerName: "mail.example", InsecureSkipVerify: true, MinVersion: tls.VersionTLS12,
+		},
+	}
+	a.client = nth(clients4, w.next)
+	if r.IntN(2) == 0 {
+		a.client = nth(clients6, w.next)
+	}
+	if r.IntN(3) == 0 {
+		a.config.MaxVersion = tls.VersionTLS12
+	}
+	if r.IntN(2) == 0 { // else a curve is guessed that no server has
+		a.config.CurvePreferences = []tls.CurveID{tls.CurveP256}
+	}
+	if r.IntN(2) == 0 {
+		if known[a.port] == nil {
+			known[a.port] = tls.NewLRUClientSessionCache(8)
+		}
+		a.config.ClientSessionCache = known[a.port]
+	}
+	return a
+}
+
+// nth is an address of a prefix: the host part is i+1.
+func nth(p netip.Prefix, i int) netip.Addr {
+	b := p.Addr().AsSlice()
+	i++
+	b[len(b)-1], b[len(b)-2], b[len(b)-3] = b[len(b)-1]|byte(i), b[len(b)-2]|byte(i>>8), b[len(b)-3]|byte(i>>16)
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+// load plays n clients, several at a time.
+func (w *world) load(n int) []*attempt {
+	r := rand.New(rand.NewPCG(*seed, uint64(w.next)))
+	known := make(tickets)
+	jobs := make(chan *attempt)
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for a := range jobs {
+				w.play(a)
+			}
+		})
+	}
+	all := make([]*attempt, 0, n)
+	for range n {
+		a := w.newAttempt(r, known)
+		all = append(all, a)
+		jobs <- a
+	}
+	close(jobs)
+	wg.Wait()
+	return all
+}
+
+// figures are what the clients did.
+type figures struct{ clients, logins, refusals, retried, resumed, tls12, broken int }
+
+func count(all []*attempt) (f figures) {
+	for _, a := range all {
+		f.clients++
+		f.refusals += a.refused
+		if a.ok {
+			f.logins++
+		}
+		if a.state.HelloRetryRequest {
+			f.retried++
+		}
+		if a.state.DidResume {
+			f.resumed++
+		}
+		if a.state.Version == tls.VersionTLS12 {
+			f.tls12++
+		}
+		if a.err != nil {
+			f.broken++
+		}
+	}
+	return f
+}
+
+func (f figures) String() string {
+	return fmt.Sprintf("%d clients: %d logins, %d refusals, %d HelloRetryRequests, %d sessions resumed, %d with TLS 1.2, %d broken off",
+		f.clients, f.logins, f.refusals, f.retried, f.resumed, f.tls12, f.broken)
+}
+
+// TestServers shows that the servers and the clients do what the other tests
+// build on, without relaygate: a right password is taken, a wrong one is not.
+func TestServers(t *testing.T) {
+	w := newWorld(t)
+	w.startAll(t)
+	all := w.load(200)
+	t.Log(count(all))
+	perServer := make(map[string]figures)
+	for _, a := range all {
+		if a.err != nil || a.ok != slices.Contains(a.password, right) && a.refused == 0 {
+			t.Errorf("%s, port %d, %s: %v\n%s", a.server, a.port, a.user, a.err, a.seen)
+		}
+	}
+	for _, s := range w.services {
+		var own []*attempt
+		for _, a := range all {
+			if a.server == s.server {
+				own = append(own, a)
+			}
+		}
+		perServer[s.server] = count(own)
+	}
+	for name, f := range perServer {
+		t.Logf("%s: %v", name, f)
+	}
+}

@@ -1,0 +1,176 @@
+//go:build e2e
+
+package overtls
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+)
+
+// The addresses are those that RFC 5737 and RFC 3849 set aside for examples,
+// but for the clients, of which there are as many as there are logins.
+var (
+	server4 = netip.MustParseAddr("198.51.100.25")
+	server6 = netip.MustParseAddr("2001:db8:25::25")
+
+	clients4 = netip.MustParsePrefix("10.9.0.0/16")
+	clients6 = netip.MustParsePrefix("2001:db8:9::/64")
+)
+
+// program is the real binary, built once.
+var program string
+
+func TestMain(m *testing.M) { os.Exit(build(m)) }
+
+func build(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "relaygate-overtls-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "relaygate")
+	cmd := exec.Command("go", "build", "-o", program, "relaygate/cmd/relaygate")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as `make build` does
+	if out, err := cmd.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build relaygate: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// world is a host with mail servers, a host with all clients, and a directory
+// that the servers' unprivileged processes can reach.
+type world struct {
+	server, client *netns.Namespace
+	dir            string
+	cert, key      string // PEM files
+	both           string // certificate and key in one file
+	services       []service
+	next           int // number of the next client
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	bpftest.RequireRoot(t)
+	w := &world{}
+	var err error
+	w.dir, err = os.MkdirTemp("", "relaygate-servers-")
+	must(t, err)
+	t.Cleanup(func() { must(t, os.RemoveAll(w.dir)) })
+	must(t, os.Chmod(w.dir, 0o755))
+	w.server, err = netns.New()
+	must(t, err)
+	t.Cleanup(func() { must(t, w.server.Close()) })
+	w.client, err = netns.New()
+	must(t, err)
+	t.Cleanup(func() { must(t, w.client.Close()) })
+	must(t, w.join())
+	must(t, w.makeCertificate())
+	return w
+}
+
+// join connects the two hosts, and gives the client whole prefixes: a packet to
+// any address in them is its own ("AnyIP", ip-route(8) type local).
+func (w *world) join() error {
+	gateway4, gateway6 := netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8:6::1/64")
+	host4, host6 := netip.MustParsePrefix("192.0.2.10/24"), netip.MustParsePrefix("2001:db8:6::10/64")
+	err := netns.Join(w.client, "eth0", []netip.Prefix{host4, host6}, w.server, "eth0", []netip.Prefix{gateway4, gateway6})
+	if err != nil {
+		return err
+	}
+	err = w.server.Do(func() error {
+		err := netns.AddAddresses("lo", netip.PrefixFrom(server4, 32), netip.PrefixFrom(server6, 128))
+		return errors.Join(err, route(clients4, "eth0", host4.Addr()), route(clients6, "eth0", host6.Addr()))
+	})
+	if err != nil {
+		return err
+	}
+	for _, gw := range []netip.Prefix{gateway4, gateway6} {
+		if err := w.client.DefaultRoute(gw.Addr()); err != nil {
+			return err
+		}
+	}
+	return w.client.Do(func() error {
+		return errors.Join(route(clients4, "lo", netip.Addr{}), route(clients6, "lo", netip.Addr{}))
+	})
+}
+
+// route adds a route of the current namespace; without a gateway the prefix is
+// the host's own.
+func route(to netip.Prefix, link string, gw netip.Addr) error {
+	l, err := netlink.LinkByName(link)
+	if err != nil {
+		return fmt.Errorf("find interface %s: %w", link, err)
+	}
+	r := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: &net.IPNet{
+		IP: to.Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), to.Addr().BitLen()),
+	}}
+	if gw.IsValid() {
+		r.Gw = gw.AsSlice()
+	} else {
+		r.Table, r.Type, r.Scope = unix.RT_TABLE_LOCAL, unix.RTN_LOCAL, netlink.SCOPE_HOST
+	}
+	if err := netlink.RouteAdd(r); err != nil {
+		return fmt.Errorf("route to %s by %s: %w", to, link, err)
+	}
+	return nil
+}
+
+// makeCertificate writes a self-signed certificate for any host.
+func (w *world) makeCertificate() error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "mail.example"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, DNSNames: []string{"mail.example"},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
+	w.cert, w.key, w.both = filepath.Join(w.dir, "cert.pem"), filepath.Join(w.dir, "key.pem"), filepath.Join(w.dir, "both.pem")
+	return errors.Join(
+		os.WriteFile(w.cert, certPEM, 0o644),
+		os.WriteFile(w.key, keyPEM, 0o644),
+		// Readable by all: some servers drop their rights first; the key is
+		// worth nothing.
+		os.WriteFile(w.both, append(keyPEM, certPEM...), 0o644),
+	)
+}
