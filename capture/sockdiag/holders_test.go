@@ -92,6 +92,7 @@ func TestHolderEnds(t *testing.T) {
 		default:
 		}
 
+		remove(proc, "11")
 		process(proc, 11, "imap-login", "/usr/lib/dovecot/imap-login") // holds nothing
 		proc["11/stat"].Data = statOf(11, "imap-login", 10, 5000)
 		later(tables, interval)

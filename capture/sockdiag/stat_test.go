@@ -6,7 +6,7 @@ import (
 )
 
 func TestParseStat(t *testing.T) {
-	const rest = " 0 -1 4194304 100 0 0 0 0 0 0 0 20 0 1 0 1174879 3133440 410 18446744073709551615"
+	const rest = " -1 4194304 100 0 0 0 0 0 0 0 20 0 1 0 1174879 3133440 410 18446744073709551615"
 	for _, test := range []struct {
 		name, stat string
 		want       Stat // zero for an error
@@ -18,7 +18,7 @@ func TestParseStat(t *testing.T) {
 		{"cut", "7988 (cat) S 7980 1 1 0", Stat{}},
 		{"nothing behind the name", "7988 (cat)", Stat{}},
 		{"parent is no number", "7988 (cat) S x 1 1 0" + rest, Stat{}},
-		{"start is negative", "7988 (cat) S 7980 1 1 0 0 -1 4194304 100 0 0 0 0 0 0 0 20 0 1 0 -1 3133440 410", Stat{}},
+		{"start is negative", "7988 (cat) S 7980 1 1 0 -1 4194304 100 0 0 0 0 0 0 0 20 0 1 0 -1 3133440 410", Stat{}},
 		{"plain", "7988 (cat) R 7980 7980 3103 0" + rest, Stat{"cat", 'R', 7980, 1174879, 3133440}},
 		{"a name that looks like the rest", "7988 (x) S 1 1 1 0) Z 7980 7980 3103 0" + rest, Stat{"x) S 1 1 1 0", 'Z', 7980, 1174879, 3133440}},
 		{"a line break in the name", "7988 (a\n) b) S 7980 7980 3103 0" + rest, Stat{"a\n) b", 'S', 7980, 1174879, 3133440}},
