@@ -19,6 +19,9 @@ import (
 type Decoder struct {
 	ports *PortSet
 	frags fragments
+	// done are the connections that are read to their end, by hasher.
+	done   doneSet
+	hasher Hasher
 	// queue holds the Events of one frame behind the first; queue[next:] are
 	// still to be fetched. It is bounded by the number of waiting datagrams.
 	queue []Event
@@ -41,7 +44,7 @@ type DecodeStats struct {
 
 // NewDecoder makes a Decoder for packets from or to the ports.
 func NewDecoder(ports *PortSet) *Decoder {
-	return &Decoder{ports: ports, frags: newFragments()}
+	return &Decoder{ports: ports, frags: newFragments(), hasher: NewHasher()}
 }
 
 // Stats returns the counters.

@@ -34,7 +34,8 @@ var (
 
 // record is one packet of a file. Its bytes are valid until the next record.
 type record struct {
-	time      time.Time
+	second    int64 // Unix time
+	nanos     int64
 	link      LinkType
 	data      []byte
 	wireLen   int
@@ -42,8 +43,8 @@ type record struct {
 	direction Sender
 }
 
-// format reads the records of one file format. next returns io.EOF behind the
-// last record.
+// format reads the records of one file format. next sets what differs from the
+// record before, and returns io.EOF behind the last one.
 type format interface {
 	next(*record) error
 }
@@ -58,6 +59,7 @@ type File struct {
 	raw     *countingReader
 	total   int64
 	closer  io.Closer
+	record  record
 	packets uint64
 	err     error
 }
@@ -124,16 +126,19 @@ func (f *File) Next(ev *Event) error {
 		ev.Index = f.packets
 		return nil
 	}
-	var r record
+	r := &f.record
 	for f.err == nil {
-		if err := f.format.next(&r); err != nil {
+		if err := f.format.next(r); err != nil {
 			if f.err = err; !errors.Is(err, io.EOF) {
 				f.err = f.at(err)
 			}
 			break
 		}
 		f.packets++
-		p := packet{time: r.time, sent: r.direction, link: Link{Interface: r.iface}}
+		if f.decoder.silent(r.link, r.data, r.second) {
+			continue
+		}
+		p := packet{time: time.Unix(r.second, r.nanos).UTC(), sent: r.direction, link: Link{Interface: r.iface}}
 		if f.decoder.frame(&p, r.link, r.data, r.wireLen, ev) {
 			ev.Index = f.packets
 			return nil

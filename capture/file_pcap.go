@@ -3,7 +3,6 @@ package capture
 import (
 	"encoding/binary"
 	"fmt"
-	"time"
 )
 
 // Magic numbers of pcap files, as a writer stores them in its byte order
@@ -24,8 +23,8 @@ const (
 type pcap struct {
 	w         *window
 	bigEndian bool
-	unit      time.Duration // of the fraction in record headers
-	header    int           // length of a record header in bytes
+	unit      int64 // of the fraction in record headers, in nanoseconds
+	header    int   // length of a record header in bytes
 	link      LinkType
 }
 
@@ -42,11 +41,11 @@ func newPcap(w *window) (*pcap, error) {
 	}
 	switch order.Uint32(magic) {
 	case magicMicro:
-		p.unit = time.Microsecond
+		p.unit = 1000
 	case magicNano:
-		p.unit = time.Nanosecond
+		p.unit = 1
 	case magicModified:
-		p.unit, p.header = time.Microsecond, pcapModifiedLen
+		p.unit, p.header = 1000, pcapModifiedLen
 	default:
 		return nil, errForeign
 	}
@@ -68,27 +67,27 @@ func newPcap(w *window) (*pcap, error) {
 }
 
 func (p *pcap) next(r *record) error {
-	head, err := p.w.peek(p.header, "record header")
-	if err != nil {
-		return err
+	head := p.w.ahead()
+	if len(head) < p.header {
+		var err error
+		if head, err = p.w.peek(p.header, "record header"); err != nil {
+			return err
+		}
 	}
-	sec, frac := p.uint32(head), p.uint32(head[4:])
-	length, wire := p.uint32(head[8:]), p.uint32(head[12:])
+	length := p.uint32(head[8:])
 	if length > maxRecord {
 		return fmt.Errorf("record of %d bytes is longer than any packet", length)
 	}
 	size := p.header + int(length)
-	data, err := p.w.peek(size, "record")
-	if err != nil {
-		return err
+	if len(head) < size {
+		var err error
+		if head, err = p.w.peek(size, "record"); err != nil {
+			return err
+		}
 	}
 	p.w.skip(size)
-	*r = record{
-		time:    time.Unix(int64(sec), int64(frac)*int64(p.unit)).UTC(),
-		link:    p.link,
-		data:    data[p.header:],
-		wireLen: int(wire),
-	}
+	r.second, r.nanos = int64(p.uint32(head)), int64(p.uint32(head[4:]))*p.unit
+	r.link, r.data, r.wireLen = p.link, head[p.header:size], int(p.uint32(head[12:]))
 	return nil
 }
 

@@ -41,7 +41,8 @@ type pcapng struct {
 	interfaces []pcapngInterface
 	// base is the number of interfaces in earlier sections.
 	base int
-	last time.Time
+	// The time of the packet before.
+	second, nanos int64
 }
 
 type pcapngInterface struct {
@@ -247,7 +248,8 @@ func (p *pcapng) packet(kind uint32, body []byte, r *record) error {
 		return errors.New("packet longer than its block")
 	}
 	*r = record{
-		time:    p.last,
+		second:  p.second,
+		nanos:   p.nanos,
 		link:    i.link,
 		data:    body[header : header+int(length)],
 		wireLen: int(wire),
@@ -257,8 +259,8 @@ func (p *pcapng) packet(kind uint32, body []byte, r *record) error {
 		return nil // it has no time: that of the packet before must do
 	}
 	stamp := uint64(p.order.Uint32(body[4:]))<<32 | uint64(p.order.Uint32(body[8:]))
-	r.time = i.time(stamp)
-	p.last = r.time
+	r.second, r.nanos = i.time(stamp)
+	p.second, p.nanos = r.second, r.nanos
 	if kind == blockPacket {
 		return nil
 	}
@@ -282,8 +284,9 @@ func (p *pcapng) direction(list []byte, r *record) error {
 	})
 }
 
-func (i *pcapngInterface) time(stamp uint64) time.Time {
+// time returns the Unix time in seconds and nanoseconds.
+func (i *pcapngInterface) time(stamp uint64) (second, nanos int64) {
 	hi, lo := bits.Mul64(stamp%i.unit, uint64(time.Second))
-	nanos, _ := bits.Div64(hi, lo, i.unit) // the remainder is below the unit
-	return time.Unix(int64(stamp/i.unit)+i.shift, int64(nanos)).UTC()
+	fraction, _ := bits.Div64(hi, lo, i.unit) // the remainder is below the unit
+	return int64(stamp/i.unit) + i.shift, int64(fraction)
 }

@@ -48,6 +48,9 @@ func (w *window) peek(n int, what string) ([]byte, error) {
 	return w.buf[w.lo : w.lo+n], nil
 }
 
+// ahead returns what was read and not consumed, valid until the next peek.
+func (w *window) ahead() []byte { return w.buf[w.lo:w.hi] }
+
 // fill reads until n bytes are there.
 func (w *window) fill(n int) error {
 	if n > len(w.buf) {

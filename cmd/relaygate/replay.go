@@ -122,7 +122,8 @@ func replayFile(e *env, services map[uint16]authz.Service, name string, out prin
 	for p := range services {
 		ports = append(ports, p)
 	}
-	file, err := openCapture(e, name, capture.NewDecoder(capture.NewPortSet(ports...)))
+	decoder := capture.NewDecoder(capture.NewPortSet(ports...))
+	file, err := openCapture(e, name, decoder)
 	if err != nil {
 		return err
 	}
@@ -133,8 +134,12 @@ func replayFile(e *env, services map[uint16]authz.Service, name string, out prin
 	defer func() { sum.file(file.Packets(), reader) }()
 	emit := func(verdicts []engine.Verdict) error {
 		for i := range verdicts {
-			sum.verdict(&verdicts[i])
-			if err := out.print(&verdicts[i]); err != nil {
+			v := &verdicts[i]
+			sum.verdict(v)
+			if v.Final {
+				decoder.Done(v.Conn.Client, v.Conn.Server, v.Time.Unix())
+			}
+			if err := out.print(v); err != nil {
 				return fmt.Errorf("%w: %w", errOutput, err)
 			}
 		}
