@@ -81,12 +81,33 @@ func wholeLines(data []byte, atEOF bool) (advance int, line []byte, err error) {
 }
 
 func (c *Client) get(ctx context.Context, path string, into any) error {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
 	body, err := c.open(ctx, path)
 	if err != nil {
 		return err
 	}
+	return decode(body, into)
+}
+
+func (c *Client) post(ctx context.Context, path string, what, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	order, err := json.Marshal(what)
+	if err != nil {
+		return fmt.Errorf("ask relaygate: %w", err)
+	}
+	body, err := c.ask(ctx, http.MethodPost, path, bytes.NewReader(order))
+	if err != nil {
+		return err
+	}
+	return decode(body, into)
+}
+
+// answerLimit bounds the wait for an answer.
+const answerLimit = 20 * time.Second
+
+func decode(body io.ReadCloser, into any) error {
 	defer func() { _ = body.Close() }()
 	if err := json.NewDecoder(body).Decode(into); err != nil {
 		return fmt.Errorf("read relaygate's answer: %w", err)
@@ -95,7 +116,11 @@ func (c *Client) get(ctx context.Context, path string, into any) error {
 }
 
 func (c *Client) open(ctx context.Context, path string) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://relaygate"+path, nil)
+	return c.ask(ctx, http.MethodGet, path, nil)
+}
+
+func (c *Client) ask(ctx context.Context, method, path string, what io.Reader) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://relaygate"+path, what)
 	if err != nil {
 		return nil, fmt.Errorf("ask relaygate: %w", err)
 	}
@@ -111,7 +136,12 @@ func (c *Client) open(ctx context.Context, path string) (io.ReadCloser, error) {
 	}
 	if res.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
-		return nil, errors.Join(fmt.Errorf("relaygate answers: %s", strings.TrimSpace(string(text))), res.Body.Close())
+		words := strings.TrimSpace(string(text))
+		err := fmt.Errorf("relaygate answers: %s", words)
+		if res.StatusCode == http.StatusUnprocessableEntity {
+			err = &Refusal{words}
+		}
+		return nil, errors.Join(err, res.Body.Close())
 	}
 	return res.Body, nil
 }

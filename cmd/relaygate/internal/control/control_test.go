@@ -20,6 +20,13 @@ import (
 type fakeDaemon struct {
 	grants []Grant
 	err    error
+	orders []Order
+	by     By
+}
+
+func (f *fakeDaemon) Order(_ context.Context, by By, o Order) (Outcome, error) {
+	f.orders, f.by = append(f.orders, o), by
+	return Outcome{Result: "done"}, f.err
 }
 
 func (f *fakeDaemon) Status(context.Context) (Status, error) {

@@ -2,11 +2,17 @@ package control
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
+	"os/user"
 	"slices"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"relaygate/authz"
 )
 
 type peerKey struct{}
@@ -15,6 +21,7 @@ type peerKey struct{}
 type peer struct {
 	uid    uint32
 	groups []uint32
+	pid    int32
 }
 
 // withPeer remembers the peer of a connection; without one nobody may ask.
@@ -36,7 +43,7 @@ func peerOf(c *net.UnixConn) (p peer, err error) {
 	err = raw.Control(func(fd uintptr) {
 		var cred *unix.Ucred
 		if cred, inner = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); inner == nil {
-			p = peer{uid: cred.Uid, groups: []uint32{cred.Gid}}
+			p = peer{uid: cred.Uid, groups: []uint32{cred.Gid}, pid: cred.Pid}
 		}
 	})
 	if err == nil {
@@ -49,4 +56,41 @@ func peerOf(c *net.UnixConn) (p peer, err error) {
 func mayRead(ctx context.Context) bool {
 	p, ok := ctx.Value(peerKey{}).(peer)
 	return ok && (p.uid == 0 || p.uid == uint32(os.Geteuid()) || slices.Contains(p.groups, 0))
+}
+
+// By is who ordered something, in words fit for a journal.
+type By string
+
+// orderer: uid 0 alone may change anything. The user that logged in before
+// becoming root is told too, where the kernel's audit knows it (credentials(7),
+// /proc/PID/loginuid); like the program's name it is for the journal alone, and
+// nothing rests on it.
+func orderer(ctx context.Context) (By, bool) {
+	p, ok := ctx.Value(peerKey{}).(peer)
+	if !ok || p.uid != 0 {
+		return "", false
+	}
+	words := "root (uid 0)"
+	if login, err := os.ReadFile(fmt.Sprintf("/proc/%d/loginuid", p.pid)); err == nil {
+		if id := strings.TrimSpace(string(login)); id != unsetLogin && id != "0" {
+			words = userName(id) + " as " + words
+		}
+	}
+	if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.pid)); err == nil {
+		words += fmt.Sprintf(", with %s[%d]", authz.Quote(strings.TrimSpace(string(name))), p.pid)
+	}
+	return By(words), true
+}
+
+// unsetLogin is (uid_t)-1: nobody logged in (a service, a container).
+const unsetLogin = "4294967295"
+
+func userName(id string) string {
+	if _, err := strconv.ParseUint(id, 10, 32); err != nil {
+		return "somebody"
+	}
+	if u, err := user.LookupId(id); err == nil {
+		return authz.Quote(u.Username)
+	}
+	return "user " + id
 }

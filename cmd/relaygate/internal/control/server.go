@@ -20,6 +20,8 @@ type Daemon interface {
 	Status(context.Context) (Status, error)
 	Grants(context.Context) ([]Grant, error)
 	Why(context.Context, netip.Addr) (Story, error)
+	// Order does what root asked for, and returns when the gate has done it.
+	Order(context.Context, By, Order) (Outcome, error)
 }
 
 // ErrRunning: another daemon holds the socket.
@@ -130,6 +132,9 @@ func handler(d Daemon, hub *Hub) http.Handler {
 		s, err := d.Why(r.Context(), addr.Unmap())
 		reply(w, s, err)
 	})
+	for _, verb := range verbs {
+		mux.HandleFunc("POST /v1/"+verb, order(d, verb))
+	}
 	mux.HandleFunc("GET /v1/watch", func(w http.ResponseWriter, r *http.Request) { hub.serve(w, r) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !mayRead(r.Context()) {

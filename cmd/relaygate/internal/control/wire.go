@@ -3,6 +3,8 @@
 package control
 
 import (
+	"fmt"
+	"math"
 	"net/netip"
 	"strconv"
 	"time"
@@ -129,9 +131,18 @@ func (d Duration) MarshalJSON() ([]byte, error) {
 	return strconv.AppendFloat(nil, d.Seconds(), 'f', 6, 64), nil
 }
 
+// maxSeconds is what a Duration holds.
+const maxSeconds = float64(math.MaxInt64) / float64(time.Second)
+
 // UnmarshalJSON reads seconds.
 func (d *Duration) UnmarshalJSON(b []byte) error {
 	s, err := strconv.ParseFloat(string(b), 64)
+	if err == nil && !(math.Abs(s) < maxSeconds) {
+		err = fmt.Errorf("%s is no number of seconds", b)
+	}
+	if err != nil {
+		return err
+	}
 	d.Duration = time.Duration(s * float64(time.Second))
-	return err
+	return nil
 }
