@@ -27,6 +27,13 @@ const (
 	EventRenewed
 	EventExpired
 	EventRevoked
+	// EventDenied, EventUndenied: the address was denied while running, and the
+	// denial ended.
+	EventDenied
+	EventUndenied
+	// EventPaused, EventResumed concern every address; they have no prefix.
+	EventPaused
+	EventResumed
 )
 
 func (k EventKind) String() string {
@@ -51,6 +58,14 @@ func (k EventKind) String() string {
 		return "expired"
 	case EventRevoked:
 		return "revoked"
+	case EventDenied:
+		return "denied"
+	case EventUndenied:
+		return "undenied"
+	case EventPaused:
+		return "paused"
+	case EventResumed:
+		return "resumed"
 	}
 	return "unknown"
 }
@@ -65,10 +80,11 @@ func (k EventKind) doubt() bool {
 	}
 }
 
-// concernsGrant reports whether only a grant can cause the event.
+// concernsGrant reports whether only a grant or the administrator can cause the
+// event.
 func (k EventKind) concernsGrant() bool {
 	switch k {
-	case EventGranted, EventRenewed, EventExpired, EventRevoked:
+	case EventGranted, EventRenewed, EventExpired, EventRevoked, EventDenied, EventUndenied:
 		return true
 	default:
 		return false
@@ -90,6 +106,8 @@ type Event struct {
 	// text all the same: print them through Quote.
 	User, Answer string
 	TLS          bool
+	// By names the administrator who caused it ("root (uid 0)"), else "".
+	By string
 	// Until is when the grant closes; Open means that it has no deadline.
 	Until  time.Time
 	Open   bool
@@ -99,7 +117,7 @@ type Event struct {
 // same reports whether two events differ in nothing but when and where from.
 func (e *Event) same(o *Event) bool {
 	return e.Kind == o.Kind && e.User == o.User && e.Mechanism == o.Mechanism &&
-		e.TLS == o.TLS && e.Reason == o.Reason &&
+		e.TLS == o.TLS && e.Reason == o.Reason && e.By == o.By &&
 		e.Conn.Service == o.Conn.Service && e.Conn.Server == o.Conn.Server
 }
 

@@ -52,8 +52,9 @@ type Decision struct {
 // Policy decides about addresses. It is immutable, and safe for concurrent use.
 // A nil Policy allows nothing.
 type Policy struct {
-	deny, never, always prefixTable[struct{}]
-	builtin             prefixTable[verdict]
+	deny          prefixTable[string] // to the words about who denied it
+	never, always prefixTable[struct{}]
+	builtin       prefixTable[verdict]
 }
 
 // verdict is a rule that stands against a grant, with its reason.
@@ -67,7 +68,7 @@ func NewPolicy(h Host, r Rules) (*Policy, error) {
 		name string
 		in   []netip.Prefix
 		out  *prefixTable[struct{}]
-	}{{"deny", r.Denied, &p.deny}, {"never", r.Never, &p.never}, {"always", r.Always, &p.always}} {
+	}{{"never", r.Never, &p.never}, {"always", r.Always, &p.always}} {
 		for _, prefix := range list.in {
 			n, err := NormalPrefix(prefix)
 			if err != nil {
@@ -76,11 +77,43 @@ func NewPolicy(h Host, r Rules) (*Policy, error) {
 			list.out.put(n, struct{}{})
 		}
 	}
+	for _, prefix := range r.Denied {
+		n, err := NormalPrefix(prefix)
+		if err != nil {
+			return nil, fmt.Errorf("deny rule: %w", err)
+		}
+		p.deny.put(n, "")
+	}
 	var err error
 	if p.builtin, err = builtin(h, r.Proxies); err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// Denial is one prefix that is denied besides Rules.Denied. Words complete the
+// sentence "is denied …", for instance with who said so; they may be empty.
+type Denial struct {
+	Prefix netip.Prefix
+	Words  string
+}
+
+// Denying is p with further denials. Prefixes that cannot be understood are an
+// error. A nil Policy stays nil: it allows nothing anyway.
+func (p *Policy) Denying(denials []Denial) (*Policy, error) {
+	if p == nil {
+		return nil, nil
+	}
+	more := *p
+	more.deny = p.deny.clone()
+	for _, d := range denials {
+		n, err := NormalPrefix(d.Prefix)
+		if err != nil {
+			return nil, fmt.Errorf("denial: %w", err)
+		}
+		more.deny.put(n, d.Words)
+	}
+	return &more, nil
 }
 
 // Check decides about one address. IPv4-mapped addresses are IPv4.
@@ -106,8 +139,11 @@ func (p *Policy) check(n netip.Prefix) Decision {
 	if p == nil {
 		return Decision{Rule: RuleInvalid, Reason: "is not granted: this host's own addresses are not known yet"}
 	}
-	if key, _, ok := p.deny.overlapping(n); ok {
-		return Decision{Rule: RuleDeny, Reason: relation(n, key) + " denied" + named(n, key)}
+	if key, words, ok := p.deny.overlapping(n); ok {
+		if words != "" {
+			words = " " + words
+		}
+		return Decision{Rule: RuleDeny, Reason: relation(n, key) + " denied" + named(n, key) + words}
 	}
 	if key, _, ok := p.never.overlapping(n); ok {
 		return Decision{Rule: RuleNever, Reason: relation(n, key) + " never granted, says the configuration" + named(n, key)}
@@ -136,27 +172,34 @@ func (p *Policy) Always() []netip.Prefix {
 		if wider, _, ok := p.always.covering(parent(prefix)); ok && wider != prefix {
 			continue
 		}
-		out = p.punch(out, prefix)
+		out = punch(out, prefix, p.against(prefix))
 	}
 	slices.SortFunc(out, netip.Prefix.Compare)
 	return out
 }
 
-// punch appends the parts of prefix that no deny or never rule touches.
-func (p *Policy) punch(out []netip.Prefix, prefix netip.Prefix) []netip.Prefix {
-	if _, _, ok := p.deny.covering(prefix); ok {
-		return out
-	}
-	if _, _, ok := p.never.covering(prefix); ok {
-		return out
-	}
-	_, _, denied := p.deny.overlapping(prefix)
-	_, _, never := p.never.overlapping(prefix)
-	if !denied && !never {
+// against lists the deny and never rules that share an address with prefix.
+func (p *Policy) against(prefix netip.Prefix) []netip.Prefix {
+	return p.never.overlaps(prefix, p.deny.overlaps(prefix, nil))
+}
+
+// punch appends the parts of prefix that no hole touches. Each level looks only
+// at the holes of its own half, so that many holes stay cheap.
+func punch(out []netip.Prefix, prefix netip.Prefix, holes []netip.Prefix) []netip.Prefix {
+	if len(holes) == 0 {
 		return append(out, prefix)
 	}
+	for _, h := range holes {
+		if h.Bits() <= prefix.Bits() {
+			return out
+		}
+	}
 	low, high := halves(prefix)
-	return p.punch(p.punch(out, low), high)
+	at := slices.IndexFunc(holes, func(h netip.Prefix) bool { return h.Overlaps(high) })
+	if at < 0 {
+		at = len(holes)
+	}
+	return punch(punch(out, low, holes[:at]), high, holes[at:])
 }
 
 // parent is prefix with one bit less.

@@ -2,6 +2,7 @@ package authz
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -96,4 +97,24 @@ func (t *prefixTable[V]) overlapping(p netip.Prefix) (netip.Prefix, V, bool) {
 		}
 	}
 	return key, v, ok
+}
+
+// overlaps appends to out the prefixes that share an address with p, and sorts
+// it.
+func (t *prefixTable[V]) overlaps(p netip.Prefix, out []netip.Prefix) []netip.Prefix {
+	for k := range t.values {
+		if p.Overlaps(k) {
+			out = append(out, k)
+		}
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return out
+}
+
+// clone is a copy that can be added to.
+func (t *prefixTable[V]) clone() prefixTable[V] {
+	return prefixTable[V]{
+		values:  maps.Clone(t.values),
+		lengths: [2][]int{slices.Clone(t.lengths[0]), slices.Clone(t.lengths[1])},
+	}
 }
