@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 	"relaygate/authz"
 	"relaygate/capture"
 	"relaygate/cmd/relaygate/internal/config"
-	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/engine"
 )
 
@@ -83,7 +81,7 @@ func replayFiles(e *env, services map[uint16]authz.Service, asJSON bool, files [
 	buffered := bufio.NewWriterSize(e.Stdout, 1<<16)
 	var out printer = &table{w: buffered}
 	if asJSON {
-		out = jsonLines{json.NewEncoder(buffered)}
+		out = newJSONLines(buffered)
 	}
 	sum := newSummary()
 	failed := false
@@ -171,8 +169,3 @@ func openCapture(e *env, name string, d *capture.Decoder) (*capture.File, error)
 	}
 	return capture.OpenFile(name, d)
 }
-
-// jsonLines prints one object per line.
-type jsonLines struct{ enc *json.Encoder }
-
-func (j jsonLines) print(v *engine.Verdict) error { return j.enc.Encode(control.NewVerdict(v)) }
