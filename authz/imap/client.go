@@ -94,6 +94,13 @@ func (d *Dialogue) command(l line.Line) {
 		d.taint("a line does not begin with a tag")
 		return
 	}
+	if c.verb == id && d.byProxy {
+		ok := false
+		if c.client, ok = originating(rest); !ok {
+			d.taint(reasonAnnounced)
+			return
+		}
+	}
 	c.alone = c.verb == unknown || c.verb == modal || c.verb == startTLS
 	if reason := d.classify(&c, l); reason != "" {
 		d.taint(reason)

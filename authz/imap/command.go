@@ -1,6 +1,9 @@
 package imap
 
-import "bytes"
+import (
+	"bytes"
+	"net/netip"
+)
 
 // verb is a command, and the greeting as the answer to the connection itself.
 type verb uint8
@@ -11,6 +14,7 @@ const (
 	login
 	authenticate
 	startTLS
+	id     // ID, with which a proxy can announce its client (RFC 2971)
 	single // a known command that may stand in a pipeline
 	modal  // a known command that changes how the connection is read
 )
@@ -27,7 +31,7 @@ var names = [...]struct {
 	{"CAPABILITY", single},
 	{"NOOP", single},
 	{"LOGOUT", single},
-	{"ID", single},        // RFC 2971
+	{"ID", id},
 	{"ENABLE", single},    // RFC 5161
 	{"NAMESPACE", single}, // RFC 2342
 	{"LANGUAGE", single},
@@ -108,6 +112,8 @@ type command struct {
 	malformed bool
 	// user is the name in LOGIN.
 	user string
+	// client is whom a proxy announces in ID.
+	client netip.Addr
 	// piece is the number of the client's last line or literal of it.
 	piece uint64
 }

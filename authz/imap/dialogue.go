@@ -1,6 +1,8 @@
 package imap
 
 import (
+	"net/netip"
+
 	"relaygate/authz"
 	"relaygate/authz/line"
 	"relaygate/authz/sasl"
@@ -78,6 +80,11 @@ type Dialogue struct {
 
 	exchange sasl.Exchange
 
+	// byProxy is true if the peer may announce the client that it speaks for;
+	// announced is whom it announced.
+	byProxy   bool
+	announced netip.Addr
+
 	// proved is a login that was answered positively and is believed once the
 	// window closes.
 	proved authz.Login
@@ -91,6 +98,22 @@ func New() *Dialogue {
 		window: []command{{verb: greeting}},
 	}
 }
+
+// NewAfterTLS returns a Dialogue that stands behind STARTTLS: no greeting comes,
+// and nothing that was said before counts (RFC 9051 §6.2.1).
+func NewAfterTLS() *Dialogue {
+	d := New()
+	d.window = d.window[:0]
+	return d
+}
+
+// TrustPeer tells that the peer is a proxy that may announce its client with
+// ID. Call it before Feed.
+func (d *Dialogue) TrustPeer() { d.byProxy = true }
+
+// Announced is the client that a trusted peer announced and the server took
+// note of; it is not valid where there is none.
+func (d *Dialogue) Announced() netip.Addr { return d.announced }
 
 // Feed takes the next piece of the connection and returns what it decided. The
 // slice is valid until the next call.

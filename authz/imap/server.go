@@ -180,6 +180,8 @@ func (d *Dialogue) accepted(c *command, r response) {
 		d.encrypted("STARTTLS was accepted")
 	case c.verb == login, c.verb == authenticate:
 		d.loggedIn(c, r)
+	case c.verb == id && c.client.IsValid():
+		d.speaksFor(c)
 	default:
 		d.endCommand(c)
 	}

@@ -58,13 +58,22 @@ func wentOn(c command) string {
 // command takes one command line.
 func (d *Dialogue) command(l line.Line) {
 	c, argument := parse(l.Text)
+	c.pipelined = c.pipelined || c.verb == xclient && d.byProxy
 	if reason := d.classify(&c, l); reason != "" {
 		d.taint(reason)
 		return
 	}
 	switch c.verb {
-	case unknown, stls, xclient:
+	case unknown, stls:
 		c.alone = true
+	case xclient:
+		if c.alone = !d.byProxy; d.byProxy {
+			ok := false
+			if c.client, ok = originating(argument); !ok {
+				d.taint(reasonAnnounced)
+				return
+			}
+		}
 	case user:
 		// Servers differ on blanks around the name.
 		if name := bytes.Trim(argument, " "); len(name) == len(argument) {

@@ -2,6 +2,7 @@ package pop3
 
 import (
 	"bytes"
+	"net/netip"
 
 	"relaygate/authz/line"
 )
@@ -73,6 +74,8 @@ type command struct {
 	spec
 	// user is the name in USER and APOP.
 	user string
+	// client is whom a proxy announces in XCLIENT.
+	client netip.Addr
 	// alone is true if nothing may be released behind it before its answer.
 	alone bool
 	// odd is true if servers are known to cut such a line differently: any

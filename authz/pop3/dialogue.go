@@ -1,6 +1,8 @@
 package pop3
 
 import (
+	"net/netip"
+
 	"relaygate/authz"
 	"relaygate/authz/line"
 	"relaygate/authz/sasl"
@@ -56,6 +58,11 @@ type Dialogue struct {
 	stamp bool   // the greeting had an APOP time stamp
 	user  string // the name of the last USER that was answered positively
 
+	// byProxy is true if the peer may announce the client that it speaks for;
+	// announced is whom it announced.
+	byProxy   bool
+	announced netip.Addr
+
 	exchange sasl.Exchange
 	turn     turn
 
@@ -81,6 +88,23 @@ func New() *Dialogue {
 		waiting: []command{{spec: spec{verb: greeting}}},
 	}
 }
+
+// NewAfterTLS returns a Dialogue that stands behind STLS: no greeting comes, and
+// nothing that was said before counts (RFC 2595 §4). That goes for the APOP time
+// stamp too.
+func NewAfterTLS() *Dialogue {
+	d := New()
+	d.waiting = d.waiting[:0]
+	return d
+}
+
+// TrustPeer tells that the peer is a proxy that may announce its client with
+// XCLIENT. Call it before Feed.
+func (d *Dialogue) TrustPeer() { d.byProxy = true }
+
+// Announced is the client that a trusted peer announced and the server took
+// note of; it is not valid where there is none.
+func (d *Dialogue) Announced() netip.Addr { return d.announced }
 
 // Feed takes the next piece of the connection and returns what it decided. The
 // slice is valid until the next call.

@@ -139,9 +139,15 @@ func (d *Dialogue) positive(c *command, text []byte) {
 	case c.verb == unknown:
 		d.taint("positive answer to an unknown command")
 		return
-	case c.verb == xclient:
+	case c.verb == xclient && !d.byProxy:
 		d.taint("a proxy speaks for the client (XCLIENT was accepted)")
 		return
+	case c.verb == xclient && c.client.IsValid():
+		if d.announced.IsValid() && d.announced != c.client {
+			d.taint(reasonTwoClients)
+			return
+		}
+		d.announced = c.client
 	case c.verb == other && c.name == "":
 		d.taint("positive answer to an empty line")
 		return

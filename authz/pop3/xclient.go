@@ -1,0 +1,35 @@
+package pop3
+
+import (
+	"bytes"
+	"net/netip"
+)
+
+// Reasons to taint what a trusted proxy says about its client.
+const (
+	reasonAnnounced  = "a proxy announces a client that is no address"
+	reasonTwoClients = "a proxy announces two different clients"
+)
+
+// originating reads the client's address out of the attributes of XCLIENT, which
+// mail proxies borrowed from SMTP: blank-separated NAME=value pairs. The address
+// is not valid if there is none; ok is false if what stands there is no address,
+// or a second one.
+func originating(attributes []byte) (client netip.Addr, ok bool) {
+	for pair := range bytes.FieldsSeq(attributes) {
+		name, value, _ := bytes.Cut(pair, []byte{'='})
+		if !bytes.EqualFold(name, []byte("ADDR")) {
+			continue
+		}
+		const six = "IPV6:" // as SMTP writes it (RFC 5321 §4.1.3)
+		if len(value) > len(six) && bytes.EqualFold(value[:len(six)], []byte(six)) {
+			value = value[len(six):]
+		}
+		addr, err := netip.ParseAddr(string(value))
+		if err != nil || addr.Zone() != "" || client.IsValid() && client != addr.Unmap() {
+			return netip.Addr{}, false
+		}
+		client = addr.Unmap()
+	}
+	return client, true
+}
