@@ -93,7 +93,8 @@ func run(ctx context.Context, e *env, args []string) error {
 	root.SetErr(e.Stderr)
 	root.SetIn(e.Stdin)
 	root.SetArgs(args)
-	root.AddCommand(replayCommand(e), runCommand(e), listCommand(e), whyCommand(e),
+	root.AddCommand(replayCommand(e), runCommand(e), checkCommand(e), listCommand(e), whyCommand(e),
+		grantCommand(e), revokeCommand(e), denyCommand(e), undenyCommand(e), pauseCommand(e), resumeCommand(e),
 		statusCommand(e), watchCommand(e), demoCommand(e))
 	err := root.ExecuteContext(ctx)
 	var f *failure

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -24,8 +27,25 @@ func TestScripts(t *testing.T) {
 			e.Setenv("CORPUS", corpus)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"cut": cut},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"cut": cut, "exits": exits},
 	})
+}
+
+// exits CODE PROGRAM ARG… runs a program that must end with the exit code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARG…")
+	}
+	code := 0
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if strconv.Itoa(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
 }
 
 // cut FROM TO copies all but the last ten bytes.

@@ -1,0 +1,154 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"relaygate/authz"
+)
+
+// Words tells what the configuration means, one sentence or two per line.
+func (c *Config) Words() []string {
+	lines := []string{c.watchWords()}
+	lines = append(lines, c.grantWords()...)
+	lines = append(lines, c.Gate.Words())
+	if c.Gate.Mode != ModeObserve {
+		lines = append(lines, c.Gate.brakeWords(), c.Gate.exitWords())
+	}
+	if c.Relayhosts != "" {
+		dialect := "iplsearch"
+		if c.Plain {
+			dialect = "plain"
+		}
+		lines = append(lines, fmt.Sprintf("The granted addresses are written to %s (dialect %s).", c.Relayhosts, dialect))
+	}
+	if c.UsersFile != "" {
+		lines = append(lines, fmt.Sprintf("Their users are written to %s.", c.UsersFile))
+	}
+	lines = append(lines, fmt.Sprintf("State is kept in %s, evidence for %s; the control socket is %s.", c.StatePath, span(c.Retain), c.Socket))
+	if c.Metrics != "" {
+		lines = append(lines, fmt.Sprintf("Prometheus may read http://%s/metrics.", c.Metrics))
+	}
+	return lines
+}
+
+func (c *Config) watchWords() string {
+	var pop3, imap []uint16
+	for port, s := range c.Services {
+		if s.Protocol == authz.POP3 {
+			pop3 = append(pop3, port)
+		} else {
+			imap = append(imap, port)
+		}
+	}
+	words := fmt.Sprintf("Watches POP3 on %s and IMAP on %s", portWords(pop3), portWords(imap))
+	if !c.TLS {
+		words += ", in clear text alone"
+	}
+	if len(c.TrustedNetns) > 0 {
+		words += ", also in " + strings.Join(c.TrustedNetns, ", ")
+	}
+	return words + "."
+}
+
+func (c *Config) grantWords() []string {
+	lines := []string{fmt.Sprintf("A login opens its address for %s.", span(c.Lifetime))}
+	if c.FollowSessions {
+		lines[0] = fmt.Sprintf("A login opens its address for as long as its session lasts (%s at most) and %s more.", span(c.MaxSession), span(c.Lifetime))
+	}
+	if c.IPv6Prefix != 128 {
+		lines[0] += fmt.Sprintf(" An IPv6 login opens its whole /%d.", c.IPv6Prefix)
+	}
+	lines = append(lines, fmt.Sprintf("More than %d users make an address a shared one, which is not granted; one user may open %d addresses.", c.MaxUsers, c.MaxAddresses))
+	for _, rule := range []struct {
+		words    string
+		prefixes []netip.Prefix
+	}{
+		{"Always open: %s.", c.Always}, {"Never granted: %s, besides the built-in rules.", c.Never},
+		{"Proxies, which may announce clients and are never granted: %s.", c.TrustedProxies},
+	} {
+		if len(rule.prefixes) > 0 {
+			lines = append(lines, fmt.Sprintf(rule.words, prefixWords(rule.prefixes)))
+		}
+	}
+	return lines
+}
+
+// Words tells what the gate does to whom: it is a sentence.
+func (g *Gate) Words() string {
+	ports := portWords(g.Ports)
+	switch g.Mode {
+	case ModeFilter:
+		return fmt.Sprintf("The gate filters port %s: only granted addresses may connect.", ports)
+	case ModeRedirect:
+		return fmt.Sprintf("The gate redirects port %s: granted addresses reach port %d, everybody else what listens there.", ports, g.RelayPort)
+	case ModeMark:
+		return fmt.Sprintf("The gate marks port %s: packets of granted addresses carry the mark %#08x, and nothing is closed.", ports, g.Mark)
+	case ModeSets:
+		return fmt.Sprintf("The gate keeps the granted addresses in the sets of your table %s %s; your rules decide.", g.Sets.Family, g.Sets.Table)
+	case ModeGateway:
+		return fmt.Sprintf("The gate filters port %s of %s behind this host: only granted addresses may connect.", ports, prefixWords(g.Servers))
+	}
+	return fmt.Sprintf("The gate observes port %s: everybody may connect, and the sets show who would be let in.", ports)
+}
+
+func (g *Gate) brakeWords() string {
+	var brakes []string
+	if g.MaxNewPerMinute > 0 {
+		brakes = append(brakes, fmt.Sprintf("open %d connections per minute", g.MaxNewPerMinute))
+	}
+	if g.MaxConcurrent > 0 {
+		brakes = append(brakes, fmt.Sprintf("hold %d at the same time", g.MaxConcurrent))
+	}
+	if len(brakes) == 0 {
+		return "No brake bounds the connections of a granted address."
+	}
+	return "A granted address may " + strings.Join(brakes, " and ") + "."
+}
+
+func (g *Gate) exitWords() string {
+	words := map[OnExit]string{
+		ExitExpire: "When relaygate ends, grants run out by themselves",
+		ExitClose:  "When relaygate ends, all grants are closed",
+		ExitKeep:   "When relaygate ends, each grant stays for one more lifetime",
+	}[g.OnExit]
+	if g.CutOnExpiry {
+		return words + "; connections in progress end with their grant."
+	}
+	return words + "; connections in progress outlive their grant."
+}
+
+func portWords(ports []uint16) string {
+	if len(ports) == 0 {
+		return "no port"
+	}
+	slices.Sort(ports)
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(ports), " ", ", "), "[]")
+}
+
+func prefixWords(prefixes []netip.Prefix) string {
+	words := make([]string, len(prefixes))
+	for i, p := range prefixes {
+		words[i] = authz.PrefixString(p)
+	}
+	return strings.Join(words, ", ")
+}
+
+// span is a duration as people write it: "30m", "2h", "30d".
+func span(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d >= 2*day && d%day == 0 {
+		return fmt.Sprintf("%d days", d/day)
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
