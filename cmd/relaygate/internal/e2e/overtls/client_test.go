@@ -146,6 +146,14 @@ func (w *world) play(a *attempt) {
 	} else {
 		a.err = d.pop3(a)
 	}
+	if a.refused > 0 && hungUp(a.err) {
+		a.err = nil // as nginx does
+	}
+}
+
+// hungUp tells whether the server ended the connection.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // secure goes over to TLS, by STARTTLS (RFC 9051 §6.2.1) or STLS (RFC 2595 §4)
@@ -276,9 +284,8 @@ func (d *dialogue) bye(command, answer string) error {
 	if d.say("%s", command) != nil {
 		return nil
 	}
-	_, err := d.answer(answer)
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
-		return nil
+	if _, err := d.answer(answer); !hungUp(err) {
+		return err
 	}
-	return err
+	return nil
 }

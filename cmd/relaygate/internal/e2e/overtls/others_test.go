@@ -67,8 +67,9 @@ for d in lib proc lock spool; do
   mkdir -p /var/lib/e2e/$d
 done
 chown -R cyrus:mail /var/lib/e2e
-su cyrus -s /bin/sh -c '/usr/lib/cyrus/bin/makedirs -C "$0"' "$shared/imapd.conf" || true
-exec /usr/sbin/cyrmaster -C "$shared/imapd.conf" -M "$shared/cyrus.conf" -p /run/cyrmaster.pid
+cp "$shared/imapd.conf" "$shared/cyrus.conf" /etc
+su cyrus -s /bin/sh -c /usr/lib/cyrus/bin/makedirs
+exec /usr/sbin/cyrmaster -p /run/cyrmaster.pid
 `
 
 func (w *world) startCyrus(t *testing.T) *server {
@@ -151,25 +152,25 @@ serve() {
   daemon=$1 port=$2
   shift 2
   (
-    set -a
+    set -a +u # the files ask for variables that may be missing
     . /etc/courier/$daemon
     . /etc/courier/$daemon-ssl
     TLS_CERTFILE=$shared/both.pem
     TLS_CACHEFILE=/run/courier/cache.$port
     TLS_PRIORITY=NORMAL:-GROUP-ALL:+GROUP-SECP256R1
-    IMAP_TLS=$tls POP3_TLS=$tls
+    IMAP_TLS=$tls POP3_TLS=$tls IMAP_STARTTLS=$starttls POP3_STARTTLS=$starttls
     touch $TLS_CACHEFILE
     chown courier $TLS_CACHEFILE
     exec couriertcpd -address=0 -maxprocs=300 -maxperip=300 -nodnslookup -noidentlookup $port "$@"
   ) &
 }
 lib=/usr/lib/courier/courier
-tls=0
+tls=0 starttls=YES
 serve imapd $imap $lib/imaplogin /usr/bin/imapd Maildir
 serve pop3d $pop3 $lib/courierpop3login $lib/courierpop3d Maildir
-tls=1
-serve imapd $imaps couriertls -server -tcpd -user=courier $lib/imaplogin /usr/bin/imapd Maildir
-serve pop3d $pop3s couriertls -server -tcpd -user=courier $lib/courierpop3login $lib/courierpop3d Maildir
+tls=1 starttls=NO
+serve imapd $imaps /usr/bin/couriertls -server -tcpd -user=courier $lib/imaplogin /usr/bin/imapd Maildir
+serve pop3d $pop3s /usr/bin/couriertls -server -tcpd -user=courier $lib/courierpop3login $lib/courierpop3d Maildir
 wait
 `
 
@@ -194,7 +195,7 @@ func (w *world) startCourier(t *testing.T) *server {
 }
 
 const nginxConfig = `
-load_module modules/ngx_mail_module.so;
+load_module /usr/lib/nginx/modules/ngx_mail_module.so;
 daemon off;
 user nobody nogroup;
 worker_processes 2;

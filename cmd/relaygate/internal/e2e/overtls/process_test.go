@@ -30,13 +30,14 @@ func layers() string {
 
 // inLayer runs a command with a layer over the host's files as its root, in a
 // mount namespace of its own, as a container's process does. Its arguments are
-// the layer, a directory for what it writes, one that it shares with the host,
-// and the command.
+// the layer, which is copied, a directory for what it writes, one that it shares
+// with the host, and the command.
 const inLayer = `
 layer=$1 own=$2 shared=$3
 shift 3
-mkdir -p "$own/upper" "$own/work" "$own/root"
-mount -t overlay overlay -o "lowerdir=$layer:/,upperdir=$own/upper,workdir=$own/work" "$own/root"
+mkdir -p "$own/work" "$own/root"
+cp -a "$layer" "$own/upper"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$own/upper,workdir=$own/work" "$own/root"
 mount --rbind /dev "$own/root/dev"
 mount --rbind /proc "$own/root/proc"
 mkdir -p "$own/root$shared"
