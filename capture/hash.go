@@ -27,6 +27,9 @@ func (h *Hasher) Pair(a, b netip.AddrPort) uint64 {
 	return h.join(h.end(x[:], a.Port()), h.end(y[:], b.Port()))
 }
 
+// Address is the hash of an address or a prefix in 16 bytes.
+func (h *Hasher) Address(a [16]byte) uint64 { return h.join(h.end(a[:], 0), 0) }
+
 // end hashes one end, given its address in 16 bytes.
 func (h *Hasher) end(addr []byte, port uint16) uint64 {
 	hi, lo := binary.BigEndian.Uint64(addr), binary.BigEndian.Uint64(addr[8:16])

@@ -17,7 +17,8 @@ func (t *Table) doubt(a, b netip.Addr, reason string) {
 	for _, pair := range [2][2]netip.Addr{{a, b}, {b, a}} {
 		client, server := pair[0], pair[1]
 		t.doubts[doubtSlot(client.As16(), server.As16())] = t.tick
-		for next := t.slots.clients[clientKeyOf(client)].head; next != 0; {
+		head, _, ok := t.slots.ofClient(client)
+		for next := head + 1; ok && next != 0; {
 			id := next - 1
 			f := t.slots.at(id)
 			next = f.next

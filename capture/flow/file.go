@@ -20,7 +20,7 @@ func (t *Table) file(seg *capture.Segment) {
 		t.shake(r, dir, conn, seg)
 	case dir == authz.FromClient && isSYN(seg):
 		r, h := t.ringEntry(key)
-		t.byTuple[key] = r
+		t.lead(&key, r)
 		t.syn(h, seg)
 	case carries(seg):
 		t.midstream(key, conn, reasonMidstream)
@@ -31,18 +31,19 @@ func (t *Table) file(seg *capture.Segment) {
 // to. Where both ports are watched, a known connection decides, and candidates
 // of client bytes go before; else the SYN.
 func (t *Table) orient(seg *capture.Segment) (key tuple, conn authz.Conn, dir authz.Dir, r ref, known bool) {
+	hash := t.tuples.hasher.Pair(seg.Src, seg.Dst)
 	toService, to := t.serviceOf(seg.Dst)
 	fromService, from := t.serviceOf(seg.Src)
 	if to {
-		key = tupleOf(seg.Src, seg.Dst)
-		r, known = t.byTuple[key]
+		key = tupleOf(seg.Src, seg.Dst, hash)
+		_, r, known = t.find(&key)
 		if known || !from || isSYN(seg) {
 			return key, connOf(seg.Src, seg.Dst, toService), authz.FromClient, r, known
 		}
 	}
 	if from {
-		key = tupleOf(seg.Dst, seg.Src)
-		r, known = t.byTuple[key]
+		key = tupleOf(seg.Dst, seg.Src, hash)
+		_, r, known = t.find(&key)
 		return key, connOf(seg.Dst, seg.Src, fromService), authz.FromServer, r, known
 	}
 	return key, conn, dir, 0, false
@@ -118,7 +119,8 @@ func (t *Table) replaced(id ID, f *flow, seg *capture.Segment) bool {
 		key, begun := f.key, *h
 		*h = handshake{}
 		t.close(id)
-		t.ring[t.byTuple[key]&^ringBit] = begun // in the place of the buried
+		_, r, _ := t.find(&key)
+		t.ring[r&^ringBit] = begun // in the place of the buried
 	case f.guard.authentic(seg):
 		t.taint(id, reasonReplaced)
 	case h == nil:

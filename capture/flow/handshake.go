@@ -71,9 +71,7 @@ func (t *Table) ringEntry(key tuple) (ref, *handshake) {
 		if h.stage != buried {
 			t.stats.Bounds.Handshakes++
 		}
-		if t.byTuple[h.key] == r {
-			delete(t.byTuple, h.key)
-		}
+		t.unlead(&h.key, r)
 	}
 	*h = handshake{key: key, used: true}
 	return r, h
@@ -82,7 +80,7 @@ func (t *Table) ringEntry(key tuple) (ref, *handshake) {
 // bury remembers that what comes late on a tuple is no news.
 func (t *Table) bury(key tuple) {
 	r, _ := t.ringEntry(key)
-	t.byTuple[key] = r
+	t.lead(&key, r)
 }
 
 // syn notes a SYN in h. Of several SYNs the latest sequence number counts: the
@@ -142,9 +140,11 @@ func (t *Table) shake(r ref, dir authz.Dir, conn authz.Conn, seg *capture.Segmen
 	switch {
 	case dir == authz.FromClient && isSYN(seg):
 		if h.stage == buried { // a new connection: as young as any other
+			key := h.key
+			t.unlead(&key, r)
 			h.used = false
-			r, h = t.ringEntry(h.key)
-			t.byTuple[h.key] = r
+			r, h = t.ringEntry(key)
+			t.lead(&key, r)
 		}
 		if h.stage != answered || h.clientISN != seg.Seq+1 || carries(seg) {
 			t.syn(h, seg)
@@ -158,6 +158,7 @@ func (t *Table) shake(r ref, dir authz.Dir, conn authz.Conn, seg *capture.Segmen
 			if h.forged {
 				reason = reasonForgedAnswer
 			}
+			t.unlead(&key, r)
 			*h = handshake{}
 			t.midstream(key, conn, reason)
 		}
@@ -216,8 +217,8 @@ func (t *Table) established(h *handshake, dir authz.Dir, conn authz.Conn, seg *c
 	if h.born <= t.lostAt {
 		reason = orElse(reason, reasonLost)
 	}
+	t.lead(&f.key, ref(id))
 	*h = handshake{}
-	t.byTuple[f.key] = ref(id)
 	if reason != "" {
 		t.taint(id, reason)
 	}

@@ -4,18 +4,8 @@ import (
 	"net/netip"
 
 	"relaygate/authz"
+	"relaygate/capture"
 )
-
-// tuple is a connection's key in a file: compact and without pointers, so that
-// hashing and comparing it is one pass.
-type tuple struct {
-	client, server         [16]byte
-	clientPort, serverPort uint16
-}
-
-func tupleOf(client, server netip.AddrPort) tuple {
-	return tuple{client.Addr().As16(), server.Addr().As16(), client.Port(), server.Port()}
-}
 
 // phase is the state of a slot.
 type phase uint8
@@ -63,7 +53,8 @@ type flow struct {
 	// server since.
 	aborted bool
 
-	prev, next ID // the client's other flows, plus one; 0 ends the list
+	prev, next ID  // the client's other flows, plus one; 0 ends the list
+	siblings   int // in the head of the list: how long it is
 }
 
 // clientKey groups flows by client: an IPv4 address or an IPv6 /64, which one
@@ -78,12 +69,6 @@ func clientKeyOf(addr netip.Addr) clientKey {
 	return key
 }
 
-// clientFlows is the list of a client's open flows.
-type clientFlows struct {
-	head ID // plus one
-	n    int
-}
-
 // pageSize is how many slots are allocated at one time.
 const pageSize = 256
 
@@ -91,7 +76,8 @@ const pageSize = 256
 type slots struct {
 	pages   []*[pageSize]flow
 	free    []ID
-	clients map[clientKey]clientFlows
+	hasher  capture.Hasher
+	clients index // of the heads of lists
 	open    int
 }
 
@@ -116,35 +102,51 @@ func (s *slots) take(conn authz.Conn) (ID, *flow) {
 	f := s.at(id)
 	f.phase, f.conn = following, conn
 
-	key := clientKeyOf(conn.Client.Addr())
-	list := s.clients[key]
-	if f.next = list.head; f.next != 0 {
-		s.at(f.next - 1).prev = id + 1
+	f.siblings = 1
+	if head, at, ok := s.ofClient(conn.Client.Addr()); ok {
+		first := s.at(head)
+		f.next, first.prev = head+1, id+1
+		f.siblings += first.siblings
+		s.clients.set(at, uint32(id))
+	} else {
+		s.clients.add(s.clientHash(conn.Client.Addr()), uint32(id))
 	}
-	list.head = id + 1
-	list.n++
-	s.clients[key] = list
 	s.open++
 	return id, f
+}
+
+// ofClient finds the first flow of the client with an address.
+func (s *slots) ofClient(addr netip.Addr) (head ID, at uint32, ok bool) {
+	key, hash := clientKeyOf(addr), s.clientHash(addr)
+	for at, number, more := s.clients.next(hash, s.clients.home(hash)); more; at, number, more = s.clients.next(hash, at+1) {
+		if head = ID(number); clientKeyOf(s.at(head).conn.Client.Addr()) == key {
+			return head, at, true
+		}
+	}
+	return 0, 0, false
+}
+
+// clientHash is that of clientKeyOf.
+func (s *slots) clientHash(addr netip.Addr) uint64 {
+	return s.hasher.Address(clientKeyOf(addr))
 }
 
 // release frees a slot.
 func (s *slots) release(id ID) {
 	f := s.at(id)
-	key := clientKeyOf(f.conn.Client.Addr())
-	list := s.clients[key]
-	if f.prev != 0 {
+	head, at, _ := s.ofClient(f.conn.Client.Addr())
+	switch {
+	case f.prev != 0:
 		s.at(f.prev - 1).next = f.next
-	} else {
-		list.head = f.next
+		s.at(head).siblings--
+	case f.next != 0:
+		s.at(f.next - 1).siblings = f.siblings - 1
+		s.clients.set(at, uint32(f.next-1))
+	default:
+		s.clients.remove(at)
 	}
 	if f.next != 0 {
 		s.at(f.next - 1).prev = f.prev
-	}
-	if list.n--; list.n == 0 {
-		delete(s.clients, key)
-	} else {
-		s.clients[key] = list
 	}
 	*f = flow{}
 	s.free = append(s.free, id)

@@ -18,7 +18,7 @@ type Table struct {
 	events   []Event
 
 	byCookie map[uint64]ID     // live
-	byTuple  map[tuple]ref     // files
+	tuples   tuples            // files
 	ring     []handshake       // files, see handshake.go
 	oldest   uint32            // the ring's next entry to be reused
 	doubts   [doubtSlots]int64 // files, see doubt.go
@@ -38,10 +38,10 @@ func New(c Config) *Table {
 	limits := c.Limits.withDefaults()
 	t := &Table{
 		limits:   limits,
-		slots:    slots{clients: make(map[clientKey]clientFlows)},
+		slots:    slots{hasher: capture.NewHasher()},
 		pool:     pool{limit: limits.Buffered},
 		byCookie: make(map[uint64]ID),
-		byTuple:  make(map[tuple]ref),
+		tuples:   tuples{hasher: capture.NewHasher()},
 	}
 	for port, service := range c.Services {
 		t.services[port] = service
@@ -120,7 +120,7 @@ func (t *Table) Flush(now time.Time) []Event {
 			t.close(id)
 		}
 	}
-	clear(t.byTuple)
+	t.tuples.index.clear()
 	clear(t.ring)
 	return t.events
 }
@@ -169,7 +169,7 @@ func (t *Table) open(conn authz.Conn, origin authz.Origin) (ID, *flow, bool) {
 		t.stats.Bounds.Flows++
 		return 0, nil, false
 	}
-	if t.slots.clients[clientKeyOf(conn.Client.Addr())].n >= t.limits.FlowsPerClient {
+	if head, _, ok := t.slots.ofClient(conn.Client.Addr()); ok && t.slots.at(head).siblings >= t.limits.FlowsPerClient {
 		t.stats.Bounds.FlowsPerClient++
 		return 0, nil, false
 	}

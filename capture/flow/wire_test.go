@@ -230,18 +230,23 @@ func check(t *testing.T, table *Table) {
 				}
 			}
 		}
-		if f.conn.Cookie == 0 && table.byTuple[f.key] != ref(id) || f.conn.Cookie != 0 && table.byCookie[f.conn.Cookie] != id {
+		_, r, found := table.find(&f.key)
+		if f.conn.Cookie == 0 && (!found || r != ref(id)) || f.conn.Cookie != 0 && table.byCookie[f.conn.Cookie] != id {
 			t.Fatalf("flow %d is not found under its key", id)
 		}
 	}
 	clients := 0
-	for _, list := range table.slots.clients {
+	for _, slot := range table.slots.clients.slots {
+		if slot == 0 {
+			continue
+		}
+		head := ID(uint32(slot) - 1)
 		n := 0
-		for next := list.head; next != 0; next = table.slots.at(next - 1).next {
+		for next := head + 1; next != 0; next = table.slots.at(next - 1).next {
 			n++
 		}
-		if n != list.n || n > table.limits.FlowsPerClient {
-			t.Fatalf("a client's list has %d flows, counted %d", n, list.n)
+		if counted := table.slots.at(head).siblings; n != counted || n > table.limits.FlowsPerClient {
+			t.Fatalf("a client's list has %d flows, counted %d", n, counted)
 		}
 		clients += n
 	}
@@ -249,8 +254,20 @@ func check(t *testing.T, table *Table) {
 	if open != st.Open || clients != open || open > table.limits.Flows {
 		t.Fatalf("%d flows, %d in lists, %d counted", open, clients, st.Open)
 	}
-	if len(table.byTuple) > table.limits.Handshakes+open || len(table.ring) > table.limits.Handshakes {
-		t.Fatalf("%d tuples, %d handshakes", len(table.byTuple), len(table.ring))
+	known := 0
+	for _, slot := range table.tuples.index.slots {
+		if slot == 0 {
+			continue
+		}
+		known++
+		if to := ref(uint32(slot) - 1); to&ringBit != 0 && !table.ring[to&^ringBit].used {
+			t.Fatal("a tuple leads to a free entry of the ring")
+		} else if _, r, found := table.find(table.keyOf(to)); !found || r != to {
+			t.Fatal("a tuple leads to what has another key")
+		}
+	}
+	if known != table.tuples.index.used || known > table.limits.Handshakes+open || len(table.ring) > table.limits.Handshakes {
+		t.Fatalf("%d tuples, counted %d, %d handshakes", known, table.tuples.index.used, len(table.ring))
 	}
 	if table.pool.held > table.pool.limit {
 		t.Fatalf("buffers of %d bytes", table.pool.held)

@@ -1,0 +1,89 @@
+package flow
+
+// index finds the number of an entry by the hash of its key. It holds the
+// numbers alone, eight bytes each with a part of the hash; whoever looks up
+// compares the key that the entry itself holds. Strangers choose the keys: the
+// hash must be keyed.
+type index struct {
+	slots []uint64 // tag<<32 | number+1, 0: free; a power of 2, linear probing
+	used  int
+}
+
+const indexSlots = 1 << 10
+
+// tag is what a slot keeps of a hash. Its lower bits are also the slot's home.
+func tag(hash uint64) uint32 { return uint32(hash >> 32) }
+
+func (x *index) mask() uint32 { return uint32(len(x.slots) - 1) }
+
+// next returns the next candidate for a hash at or behind slot i, and its
+// number. Begin with home; after a candidate that was another's, go on at i+1.
+func (x *index) next(hash uint64, i uint32) (at, number uint32, ok bool) {
+	if len(x.slots) == 0 {
+		return 0, 0, false
+	}
+	for mask, want := x.mask(), tag(hash); ; i++ {
+		slot := x.slots[i&mask]
+		if slot == 0 {
+			return 0, 0, false
+		}
+		if uint32(slot>>32) == want {
+			return i & mask, uint32(slot) - 1, true
+		}
+	}
+}
+
+func (x *index) home(hash uint64) uint32 { return tag(hash) }
+
+// set changes the number in slot at.
+func (x *index) set(at, number uint32) {
+	x.slots[at] = x.slots[at]&^0xffffffff | uint64(number+1)
+}
+
+// add adds a number under a hash, of a key that is not there.
+func (x *index) add(hash uint64, number uint32) {
+	if 2*x.used >= len(x.slots) {
+		x.grow()
+	}
+	x.put(uint64(tag(hash))<<32 | uint64(number+1))
+	x.used++
+}
+
+func (x *index) put(slot uint64) {
+	mask := x.mask()
+	i := uint32(slot>>32) & mask
+	for x.slots[i] != 0 {
+		i = (i + 1) & mask
+	}
+	x.slots[i] = slot
+}
+
+func (x *index) grow() {
+	old := x.slots
+	x.slots = make([]uint64, max(2*len(old), indexSlots))
+	for _, slot := range old {
+		if slot != 0 {
+			x.put(slot)
+		}
+	}
+}
+
+// remove frees slot at, and moves up those behind it that would be lost.
+func (x *index) remove(at uint32) {
+	mask := x.mask()
+	gap := at
+	for i := (gap + 1) & mask; x.slots[i] != 0; i = (i + 1) & mask {
+		home := uint32(x.slots[i]>>32) & mask
+		if (i-home)&mask >= (i-gap)&mask {
+			x.slots[gap] = x.slots[i]
+			gap = i
+		}
+	}
+	x.slots[gap] = 0
+	x.used--
+}
+
+func (x *index) clear() {
+	clear(x.slots)
+	x.used = 0
+}
