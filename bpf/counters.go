@@ -44,15 +44,72 @@ func (c *Counters) add(o *tapCounters) {
 	c.Wakeups += o.Wakeups
 }
 
+// TLSCounters are sums since the load, over all CPUs and library files.
+type TLSCounters struct {
+	// Handshakes counts ServerHellos of followed connections, Bound those of
+	// which a library's object was found.
+	Handshakes, Bound uint64
+	// SameRandom and TwoHellos count connections that are lost because their
+	// ServerHello was not the only one; RandomsFull those that cannot be
+	// bound for want of an entry.
+	SameRandom, TwoHellos, RandomsFull uint64
+	// Refused counts calls of processes that descend from no server.
+	Refused uint64
+	// Scans of an object for its server random, and those without a hit.
+	Scans, ScanMisses uint64
+	// Unbound counts calls with content whose object belongs to no followed
+	// connection, for instance to one of another port.
+	Unbound uint64
+	// Late counts connections lost because their handshake was before the
+	// probes; CallsFull calls that were not followed for want of an entry;
+	// Unseen calls of which the return or the outer call was not seen.
+	Late, CallsFull, Unseen uint64
+	// Plain and PlainBytes were put into the ring, PlainTruncated of them not
+	// whole; PlainLost counts connections lost for too much, or a full ring.
+	Plain, PlainBytes, PlainTruncated, PlainLost uint64
+}
+
+func (c *TLSCounters) add(o *tapCounters) {
+	c.Handshakes += o.Handshakes
+	c.Bound += o.Bound
+	c.SameRandom += o.SameRandom
+	c.TwoHellos += o.TwoHellos
+	c.RandomsFull += o.RandomsFull
+	c.Refused += o.Refused
+	c.Scans += o.Scans
+	c.ScanMisses += o.ScanMisses
+	c.Unbound += o.Unbound
+	c.Late += o.Late
+	c.CallsFull += o.CallsFull
+	c.Unseen += o.Unseen
+	c.Plain += o.Plain
+	c.PlainBytes += o.PlainBytes
+	c.PlainTruncated += o.PlainTruncated
+	c.PlainLost += o.PlainLost
+}
+
 // Counters reads the counters.
 func (t *Tap) Counters() (Counters, error) {
+	var sum Counters
+	err := t.sum(sum.add)
+	return sum, err
+}
+
+// TLSCounters reads the counters of what TLS libraries show.
+func (t *Tap) TLSCounters() (TLSCounters, error) {
+	var sum TLSCounters
+	err := t.sum(sum.add)
+	return sum, err
+}
+
+// sum calls add with the counters of each CPU.
+func (t *Tap) sum(add func(*tapCounters)) error {
 	var perCPU []tapCounters
 	if err := t.objs.Counters.Lookup(uint32(0), &perCPU); err != nil {
-		return Counters{}, fmt.Errorf("read the tap's counters: %w", err)
+		return fmt.Errorf("read the tap's counters: %w", err)
 	}
-	var sum Counters
 	for i := range perCPU {
-		sum.add(&perCPU[i])
+		add(&perCPU[i])
 	}
-	return sum, nil
+	return nil
 }

@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -69,6 +70,29 @@ func HaveSocketFields() error {
 	return needs("bpf_skc_to_tcp_sock in sockops programs", "5.10",
 		features.HaveProgramHelper(ebpf.SockOps, asm.FnSkcToTcpSock))
 }
+
+// HaveUprobes probes for the way to see the calls of a TLS library. The tap
+// works without, and then sees no plaintext.
+func HaveUprobes() error {
+	return needs("uprobes for BPF programs (CONFIG_UPROBE_EVENTS, CONFIG_BPF_EVENTS)", "4.17", probeUprobes())
+}
+
+// probeUprobes remembers the answer.
+var probeUprobes = sync.OnceValue(func() error {
+	if _, err := thisProcessor(); err != nil {
+		return err
+	}
+	if _, err := os.Stat("/sys/bus/event_source/devices/uprobe/type"); errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("perf events on uprobes: %w", ebpf.ErrNotSupported)
+	} else if err != nil {
+		return err
+	}
+	return errors.Join(
+		features.HaveProgramType(ebpf.Kprobe),
+		features.HaveProgramHelper(ebpf.Kprobe, asm.FnProbeReadUser),
+		features.HaveProgramHelper(ebpf.Kprobe, asm.FnRingbufReserve),
+	)
+})
 
 // Feature is one thing that the tap needs of the kernel.
 type Feature struct {

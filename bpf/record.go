@@ -16,9 +16,17 @@ const (
 	Opened
 	// Closed: the kernel closed a followed connection (TCP_CLOSE).
 	Closed
-	// Lost: a packet of a followed connection could not be recorded. Only
-	// its Closed comes after that.
+	// Lost: a packet of a followed connection could not be recorded, or what
+	// it said through TLS. Only its Closed comes after that.
 	Lost
+	// Handshake: a ServerHello (RFC 8446 §4.1.3) left a followed connection's
+	// socket, its first. Nothing more than the bytes at the start of a segment
+	// says so: it counts only where the dialogue expects a handshake.
+	Handshake
+	// Plain: one call of a TLS library read or wrote something on the
+	// connection. The library's object had the connection's server random,
+	// and the calling process descends from Owner, or is it.
+	Plain
 )
 
 // Reason says why an Opened connection is not followed, or how a Lost one lost.
@@ -36,6 +44,13 @@ const (
 	RingFull   = Reason(tapReasonRING_FULL)
 	Unanswered = Reason(tapReasonUNANSWERED)
 	FlowFull   = Reason(tapReasonFLOW_FULL)
+
+	PlainUnanswered = Reason(tapReasonPLAIN_UNANSWERED)
+	PlainFull       = Reason(tapReasonPLAIN_FULL)
+	SameRandom      = Reason(tapReasonSAME_RANDOM)
+	TwoHellos       = Reason(tapReasonTWO_HELLOS)
+	AttachedLate    = Reason(tapReasonATTACHED_LATE)
+	CallUnseen      = Reason(tapReasonCALL_UNSEEN)
 )
 
 func (r Reason) String() string {
@@ -56,6 +71,18 @@ func (r Reason) String() string {
 		return "the client sent too much without an answer"
 	case FlowFull:
 		return "too much was sent before a verdict"
+	case PlainUnanswered:
+		return "the client sent too much inside TLS without an answer"
+	case PlainFull:
+		return "too much was sent inside TLS before a verdict"
+	case SameRandom:
+		return "two connections showed the same server random"
+	case TwoHellos:
+		return "the connection showed two ServerHellos"
+	case AttachedLate:
+		return "the TLS handshake was before the library's probes were attached"
+	case CallUnseen:
+		return "a call of the TLS library was not seen whole"
 	}
 	return fmt.Sprintf("unknown reason %d", uint8(r))
 }
@@ -75,6 +102,15 @@ type Record struct {
 	WireLen int
 	Egress  bool
 
+	// Plain: Data is what the call read, or with Egress wrote; it is valid
+	// until the next Next. WireLen is its whole length in bytes: Data can be
+	// shorter, or empty if it could not be read. Early says that it is early
+	// data (RFC 8446 §2.3). TGID is the calling process, Owner the one of
+	// SetServers that it descends from or is; both as in the initial PID
+	// namespace.
+	Early       bool
+	TGID, Owner uint32
+
 	// Opened: the addresses as the server's socket sees them, unmapped; the
 	// first sequence numbers of the streams (RFC 9293 IRS+1 and ISS+1); the
 	// inode number of the network namespace; the owner of the listener.
@@ -92,6 +128,7 @@ type Record struct {
 const (
 	eventSize  = int(unsafe.Sizeof(tapEvent{}))
 	packetSize = int(unsafe.Sizeof(tapPacket{}))
+	plainSize  = int(unsafe.Sizeof(tapPlain{}))
 )
 
 // afINET is AF_INET, the family of IPv4 sockets.
@@ -116,6 +153,8 @@ func decodeEvent(raw []byte, rec *Record) (position uint64, err error) {
 		rec.Kind = Closed
 	case tapEventKindRECORD_LOST:
 		rec.Kind = Lost
+	case tapEventKindHANDSHAKE:
+		rec.Kind = Handshake
 	default:
 		return 0, fmt.Errorf("event of unknown kind %d", ev.Kind)
 	}
@@ -129,23 +168,40 @@ func addrPort(family uint32, addr [16]byte, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(addr).Unmap(), port)
 }
 
-// decodePacket reads a record of the packets ring; rec.Data aliases raw.
+// decodePacket reads a record of the packets ring, which holds plaintext too;
+// rec.Data aliases raw.
 func decodePacket(raw []byte, rec *Record) error {
 	if len(raw) < packetSize {
 		return fmt.Errorf("packet record of %d bytes, want at least %d", len(raw), packetSize)
 	}
 	head := *(*tapPacket)(unsafe.Pointer(unsafe.SliceData(raw)))
 	data := raw[packetSize:]
+	kind, early := Packet, head.Kind == tapPacketKindEARLY
+	var plain tapPlain
+	switch head.Kind {
+	case tapPacketKindSEGMENT:
+	case tapPacketKindPLAIN, tapPacketKindEARLY:
+		if len(raw) < plainSize {
+			return fmt.Errorf("plaintext record of %d bytes, want at least %d", len(raw), plainSize)
+		}
+		kind, data = Plain, raw[plainSize:]
+		plain = *(*tapPlain)(unsafe.Pointer(unsafe.SliceData(raw)))
+	default:
+		return fmt.Errorf("packet record of unknown kind %d", head.Kind)
+	}
 	if int64(head.Captured) > int64(len(data)) {
 		return fmt.Errorf("packet record holds %d bytes and claims %d", len(data), head.Captured)
 	}
 	*rec = Record{
-		Kind:    Packet,
+		Kind:    kind,
 		Cookie:  head.Cookie,
 		Time:    head.Time,
 		Data:    data[:head.Captured],
 		WireLen: int(head.WireLen),
 		Egress:  head.Egress != 0,
+		Early:   early,
+		TGID:    plain.Tgid,
+		Owner:   plain.Server,
 	}
 	return nil
 }

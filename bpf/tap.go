@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -31,6 +32,10 @@ type Tap struct {
 	objs   tapObjects
 	links  []link.Link
 	reader *Reader
+	wakeup uint64 // fill of the packets ring that wakes the reader, in bytes
+
+	mu     sync.Mutex // guards probes
+	probes map[*LibraryProbes]bool
 }
 
 // Load attaches the tap. If the kernel lacks something the error holds a
@@ -70,8 +75,8 @@ func (t *Tap) prepare(o Options) error {
 	if o.RingBytes != 0 {
 		spec.Maps[tapMapPackets].MaxEntries = o.RingBytes
 	}
-	quarter := uint64(spec.Maps[tapMapPackets].MaxEntries) / 4
-	if err := spec.Variables[tapVarWakeupBytes].Set(quarter); err != nil {
+	t.wakeup = uint64(spec.Maps[tapMapPackets].MaxEntries) / 4
+	if err := spec.Variables[tapVarWakeupBytes].Set(t.wakeup); err != nil {
 		return fmt.Errorf("set the tap's wake-up: %w", err)
 	}
 	if err := spec.LoadAndAssign(&t.objs, nil); err != nil {
@@ -103,9 +108,10 @@ func (t *Tap) attach(cgroup string) error {
 	return nil
 }
 
-// Close detaches the programs and closes the reader.
+// Close detaches the programs, those on TLS libraries too, and closes the
+// reader.
 func (t *Tap) Close() error {
-	var errs []error
+	errs := t.closeProbes()
 	for _, l := range t.links {
 		errs = append(errs, l.Close())
 	}

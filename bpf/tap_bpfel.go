@@ -14,23 +14,39 @@ import (
 )
 
 type tapCounters struct {
-	_            structs.HostLayout
-	Opened       uint64
-	Closed       uint64
-	ForeignNetns uint64
-	ForeignOwner uint64
-	FastOpen     uint64
-	Multipath    uint64
-	FlowsFull    uint64
-	EventsFull   uint64
-	ClosesLost   uint64
-	RingFull     uint64
-	Unanswered   uint64
-	FlowFull     uint64
-	Packets      uint64
-	Bytes        uint64
-	Truncated    uint64
-	Wakeups      uint64
+	_              structs.HostLayout
+	Opened         uint64
+	Closed         uint64
+	ForeignNetns   uint64
+	ForeignOwner   uint64
+	FastOpen       uint64
+	Multipath      uint64
+	FlowsFull      uint64
+	EventsFull     uint64
+	ClosesLost     uint64
+	RingFull       uint64
+	Unanswered     uint64
+	FlowFull       uint64
+	Packets        uint64
+	Bytes          uint64
+	Truncated      uint64
+	Wakeups        uint64
+	Handshakes     uint64
+	SameRandom     uint64
+	TwoHellos      uint64
+	RandomsFull    uint64
+	Refused        uint64
+	Scans          uint64
+	ScanMisses     uint64
+	Unbound        uint64
+	Bound          uint64
+	Late           uint64
+	CallsFull      uint64
+	Unseen         uint64
+	PlainLost      uint64
+	Plain          uint64
+	PlainBytes     uint64
+	PlainTruncated uint64
 }
 
 type tapEvent struct {
@@ -57,24 +73,37 @@ const (
 	tapEventKindOPENED      tapEventKind = 1
 	tapEventKindCLOSED      tapEventKind = 2
 	tapEventKindRECORD_LOST tapEventKind = 3
+	tapEventKindHANDSHAKE   tapEventKind = 4
 )
 
 type tapFlow struct {
-	_          structs.HostLayout
-	State      tapFlowState
-	Unanswered uint32
-	Total      uint32
-	Pad        uint32
+	_               structs.HostLayout
+	State           tapFlowState
+	Unanswered      uint32
+	Total           uint32
+	PlainUnanswered uint32
+	PlainTotal      uint32
+	Pad             uint32
 }
 
 type tapFlowState uint32
 
 const (
-	tapFlowStateOPENING tapFlowState = 0
-	tapFlowStateREADING tapFlowState = 1
-	tapFlowStateDONE    tapFlowState = 2
-	tapFlowStateLOST    tapFlowState = 3
+	tapFlowStateOPENING   tapFlowState = 0
+	tapFlowStateREADING   tapFlowState = 1
+	tapFlowStateDONE      tapFlowState = 2
+	tapFlowStateLOST      tapFlowState = 3
+	tapFlowStateENCRYPTED tapFlowState = 4
 )
+
+type tapOrigin struct {
+	_      structs.HostLayout
+	Cookie uint64
+	Owner  uint64
+	Time   uint64
+	Bound  uint32
+	Pad    uint32
+}
 
 type tapPacket struct {
 	_        structs.HostLayout
@@ -83,20 +112,41 @@ type tapPacket struct {
 	WireLen  uint32
 	Captured uint32
 	Egress   uint32
-	Pad      uint32
+	Kind     tapPacketKind
+}
+
+type tapPacketKind uint32
+
+const (
+	tapPacketKindSEGMENT tapPacketKind = 0
+	tapPacketKindPLAIN   tapPacketKind = 1
+	tapPacketKindEARLY   tapPacketKind = 2
+)
+
+type tapPlain struct {
+	_      structs.HostLayout
+	Head   tapPacket
+	Tgid   uint32
+	Server uint32
 }
 
 type tapReason uint32
 
 const (
-	tapReasonNONE          tapReason = 0
-	tapReasonFOREIGN_NETNS tapReason = 1
-	tapReasonFOREIGN_OWNER tapReason = 2
-	tapReasonFAST_OPEN     tapReason = 3
-	tapReasonMULTIPATH     tapReason = 4
-	tapReasonRING_FULL     tapReason = 5
-	tapReasonUNANSWERED    tapReason = 6
-	tapReasonFLOW_FULL     tapReason = 7
+	tapReasonNONE             tapReason = 0
+	tapReasonFOREIGN_NETNS    tapReason = 1
+	tapReasonFOREIGN_OWNER    tapReason = 2
+	tapReasonFAST_OPEN        tapReason = 3
+	tapReasonMULTIPATH        tapReason = 4
+	tapReasonRING_FULL        tapReason = 5
+	tapReasonUNANSWERED       tapReason = 6
+	tapReasonFLOW_FULL        tapReason = 7
+	tapReasonPLAIN_UNANSWERED tapReason = 8
+	tapReasonPLAIN_FULL       tapReason = 9
+	tapReasonSAME_RANDOM      tapReason = 10
+	tapReasonTWO_HELLOS       tapReason = 11
+	tapReasonATTACHED_LATE    tapReason = 12
+	tapReasonCALL_UNSEEN      tapReason = 13
 )
 
 // Names of all BPF objects in the ELF.
@@ -106,7 +156,10 @@ const (
 	tapMapCounters       = "counters"
 	tapMapEvents         = "events"
 	tapMapFlows          = "flows"
+	tapMapHellos         = "hellos"
 	tapMapPackets        = "packets"
+	tapMapRandoms        = "randoms"
+	tapMapServers        = "servers"
 	tapMapTrustedNetns   = "trusted_netns"
 	tapMapTrustedOwners  = "trusted_owners"
 	tapProgRelaygateConn = "relaygate_conn"
@@ -114,6 +167,9 @@ const (
 	tapProgRelaygateOut  = "relaygate_out"
 	tapVarEventType      = "event_type"
 	tapVarPacketType     = "packet_type"
+	tapVarPlainType      = "plain_type"
+	tapVarRetryRandom    = "retry_random"
+	tapVarTls            = "tls"
 	tapVarUntrustedAt    = "untrusted_at"
 	tapVarWakeupBytes    = "wakeup_bytes"
 	tapVarWatchedPorts   = "watched_ports"
@@ -173,7 +229,10 @@ type tapMapSpecs struct {
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
+	Hellos        *ebpf.MapSpec `ebpf:"hellos"`
 	Packets       *ebpf.MapSpec `ebpf:"packets"`
+	Randoms       *ebpf.MapSpec `ebpf:"randoms"`
+	Servers       *ebpf.MapSpec `ebpf:"servers"`
 	TrustedNetns  *ebpf.MapSpec `ebpf:"trusted_netns"`
 	TrustedOwners *ebpf.MapSpec `ebpf:"trusted_owners"`
 }
@@ -184,6 +243,9 @@ type tapMapSpecs struct {
 type tapVariableSpecs struct {
 	EventType    *ebpf.VariableSpec `ebpf:"event_type"`
 	PacketType   *ebpf.VariableSpec `ebpf:"packet_type"`
+	PlainType    *ebpf.VariableSpec `ebpf:"plain_type"`
+	RetryRandom  *ebpf.VariableSpec `ebpf:"retry_random"`
+	Tls          *ebpf.VariableSpec `ebpf:"tls"`
 	UntrustedAt  *ebpf.VariableSpec `ebpf:"untrusted_at"`
 	WakeupBytes  *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
 	WatchedPorts *ebpf.VariableSpec `ebpf:"watched_ports"`
@@ -212,7 +274,10 @@ type tapMaps struct {
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Events        *ebpf.Map `ebpf:"events"`
 	Flows         *ebpf.Map `ebpf:"flows"`
+	Hellos        *ebpf.Map `ebpf:"hellos"`
 	Packets       *ebpf.Map `ebpf:"packets"`
+	Randoms       *ebpf.Map `ebpf:"randoms"`
+	Servers       *ebpf.Map `ebpf:"servers"`
 	TrustedNetns  *ebpf.Map `ebpf:"trusted_netns"`
 	TrustedOwners *ebpf.Map `ebpf:"trusted_owners"`
 }
@@ -222,7 +287,10 @@ func (m *tapMaps) Close() error {
 		m.Counters,
 		m.Events,
 		m.Flows,
+		m.Hellos,
 		m.Packets,
+		m.Randoms,
+		m.Servers,
 		m.TrustedNetns,
 		m.TrustedOwners,
 	)
@@ -234,6 +302,9 @@ func (m *tapMaps) Close() error {
 type tapVariables struct {
 	EventType    *ebpf.Variable `ebpf:"event_type"`
 	PacketType   *ebpf.Variable `ebpf:"packet_type"`
+	PlainType    *ebpf.Variable `ebpf:"plain_type"`
+	RetryRandom  *ebpf.Variable `ebpf:"retry_random"`
+	Tls          *ebpf.Variable `ebpf:"tls"`
 	UntrustedAt  *ebpf.Variable `ebpf:"untrusted_at"`
 	WakeupBytes  *ebpf.Variable `ebpf:"wakeup_bytes"`
 	WatchedPorts *ebpf.Variable `ebpf:"watched_ports"`

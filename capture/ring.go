@@ -107,10 +107,33 @@ func (r *Ring) event(ev *Event) bool {
 	case bpf.Lost:
 		ev.Kind = Lost
 		ev.Reason = r.rec.Reason.String()
+	case bpf.Handshake:
+		ev.Kind = Handshake
+	case bpf.Plain:
+		ev.Kind = Plain
+		ev.Plain = r.plaintext()
 	default:
 		return false
 	}
 	return true
+}
+
+// plaintext is what the record's call read or wrote. Its Event is not trusted:
+// only who knows the server's listeners can say whether the process may speak
+// for the connection.
+func (r *Ring) plaintext() Plaintext {
+	dir := authz.FromClient
+	if r.rec.Egress {
+		dir = authz.FromServer
+	}
+	return Plaintext{
+		Dir:     dir,
+		Bytes:   r.rec.Data,
+		Missing: r.rec.WireLen - len(r.rec.Data),
+		Early:   r.rec.Early,
+		Process: r.rec.TGID,
+		Owner:   r.rec.Owner,
+	}
 }
 
 // openedReason names the owner where it is the owner who is not trusted.

@@ -89,6 +89,17 @@ func TestRingEvents(t *testing.T) {
 			bpf.Record{Kind: bpf.Lost, Cookie: 9, Reason: bpf.RingFull},
 			Event{Kind: Lost, Time: boot, Conn: cookie, Reason: "the tap's ring buffer was full"},
 		},
+		{"handshake", bpf.Record{Kind: bpf.Handshake, Cookie: 9}, Event{Kind: Handshake, Time: boot, Conn: cookie}},
+		{
+			"read through TLS",
+			bpf.Record{Kind: bpf.Plain, Cookie: 9, Data: []byte("hello"), WireLen: 5, Early: true, TGID: 3, Owner: 2},
+			Event{Kind: Plain, Time: boot, Conn: cookie, Plain: Plaintext{Dir: authz.FromClient, Bytes: []byte("hello"), Early: true, Process: 3, Owner: 2}},
+		},
+		{
+			"written through TLS, not recorded whole",
+			bpf.Record{Kind: bpf.Plain, Cookie: 9, Egress: true, Data: []byte("he"), WireLen: 5, TGID: 2, Owner: 2},
+			Event{Kind: Plain, Time: boot, Conn: cookie, Plain: Plaintext{Dir: authz.FromServer, Bytes: []byte("he"), Missing: 3, Process: 2, Owner: 2}},
+		},
 		{
 			"from outside",
 			bpf.Record{Kind: bpf.Packet, Cookie: 9, Data: ipv4("hello"), WireLen: 45},
@@ -165,6 +176,7 @@ func TestRingAllocatesNothing(t *testing.T) {
 	ring := newRing(&fakeTap{repeat: true, records: []bpf.Record{
 		{Kind: bpf.Opened, Cookie: 9, Client: client, Server: server},
 		{Kind: bpf.Packet, Cookie: 9, Data: ipv4("hello"), WireLen: 45},
+		{Kind: bpf.Plain, Cookie: 9, Data: []byte("hello"), WireLen: 5},
 		{Kind: bpf.Closed, Cookie: 9},
 	}}, bootClock)
 	var ev Event

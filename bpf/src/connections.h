@@ -3,13 +3,35 @@
 #ifndef RELAYGATE_CONNECTIONS_H
 #define RELAYGATE_CONNECTIONS_H
 
+#include "hello.h"
 #include "kernel.h"
+#include "ports.h"
 #include "tap.h"
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 
 #define AF_INET 2
+
+/* Time between two reports of listeners that are not believed, per reason. */
+#define UNTRUSTED_INTERVAL_NS (100 * 1000 * 1000ULL)
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u32); /* inode number */
+	__type(value, __u8);
+} trusted_netns SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32); /* uid in the initial user namespace */
+	__type(value, __u8);
+} trusted_owners SEC(".maps");
+
+/* When a listener that is not believed was last reported, per reason. */
+__u64 untrusted_at[MULTIPATH + 1];
 
 /* doubt says why the connection's listener is not believed, or NONE. */
 static __always_inline enum reason doubt(struct tcp_sock *tp, __u32 netns, __u32 uid)
@@ -151,6 +173,7 @@ static __always_inline void closed(struct bpf_sock_ops *ops)
 	if (bpf_map_delete_elem(&flows, &cookie))
 		return;
 	COUNT(closed, 1);
+	forget_hello(cookie);
 	position = bpf_ringbuf_query(&packets, BPF_RB_PROD_POS);
 	ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
 	if (!ev) {

@@ -52,6 +52,13 @@ struct tcp_sock {
 	_Bool is_mptcp; /* absent where MPTCP is not configured */
 };
 
+struct task_struct {
+	int tgid;
+	struct task_struct *real_parent;
+	struct task_struct *group_leader;
+	__u64 start_boottime;
+};
+
 #pragma clang attribute pop
 
 #endif

@@ -3,6 +3,8 @@
 #ifndef RELAYGATE_PACKETS_H
 #define RELAYGATE_PACKETS_H
 
+#include "hello.h"
+#include "ports.h"
 #include "tap.h"
 
 #include <bpf/bpf_endian.h>
@@ -11,28 +13,6 @@
 #define ETH_P_IPV6 0x86DD
 #define IPPROTO_TCP 6
 #define TCP_FIN 0x01
-
-/* lose marks the connection: one missing record and nothing can be proved. */
-static __always_inline void lose(struct flow *flow, __u64 cookie, enum reason reason)
-{
-	__u64 position = bpf_ringbuf_query(&packets, BPF_RB_PROD_POS);
-	struct event *ev;
-
-	flow->state = LOST;
-	ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
-	if (!ev) {
-		/* No matter: without its packets the flow proves nothing. */
-		COUNT(events_full, 1);
-		return;
-	}
-	__builtin_memset(ev, 0, sizeof(*ev));
-	ev->cookie = cookie;
-	ev->time = bpf_ktime_get_ns();
-	ev->position = position;
-	ev->kind = RECORD_LOST;
-	ev->reason = reason;
-	bpf_ringbuf_submit(ev, BPF_RB_FORCE_WAKEUP);
-}
 
 /*
  * COPY puts the first len <= size bytes of the packet into a record of a fixed
@@ -87,6 +67,7 @@ static __always_inline int copy(struct __sk_buff *skb, const struct packet *head
 /* What the headers say about a packet. */
 struct shape {
 	__u32 payload; /* bytes behind the TCP header */
+	__u32 offset;  /* of the payload, 0 if not known */
 	__u32 fin;
 };
 
@@ -131,6 +112,7 @@ static __always_inline int measure(struct __sk_buff *skb, struct shape *shape)
 		return 0;
 	offset += (b[0] >> 4) * 4;
 	shape->payload = skb->len > offset ? skb->len - offset : 0;
+	shape->offset = offset;
 	shape->fin = b[1] & TCP_FIN;
 	return 1;
 }
@@ -149,9 +131,13 @@ static __always_inline void tap(struct __sk_buff *skb, __u32 egress)
 		return;
 	cookie = bpf_get_socket_cookie(skb);
 	flow = bpf_map_lookup_elem(&flows, &cookie);
-	if (!flow || flow->state != READING)
+	if (!flow || (flow->state != READING && !(egress && flow->state == ENCRYPTED)))
 		return;
 	if (!measure(skb, &shape))
+		return;
+	if (egress && tls && shape.offset && shape.payload >= HELLO_BYTES)
+		hello(skb, shape.offset, flow, cookie);
+	if (flow->state != READING)
 		return;
 
 	if (egress) {

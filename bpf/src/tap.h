@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0) */
 /*
- * What the tap's programs share with each other and with its reader: records,
- * maps, bounds. The Go side has the same in record.go and counters.go.
+ * What the tap's programs share with each other, with those on the TLS
+ * libraries, and with the reader: records, maps, bounds. The Go side has the
+ * same in record.go, counters.go and tls.go.
  */
 #ifndef RELAYGATE_TAP_H
 #define RELAYGATE_TAP_H
@@ -19,14 +20,18 @@
 /* All that one connection may put into the ring before its verdict, in bytes. */
 #define FLOW_MAX (256 * 1024)
 
-/* Time between two reports of listeners that are not believed, per reason. */
-#define UNTRUSTED_INTERVAL_NS (100 * 1000 * 1000ULL)
+/* The same for the plaintext that TLS libraries show. */
+#define PLAIN_UNANSWERED_MAX 8192
+#define PLAIN_MAX (256 * 1024)
+
+#define RANDOM_BYTES 32
 
 enum flow_state {
 	OPENING = 0, /* Opened is not in its ring yet */
 	READING = 1,
 	DONE = 2, /* user space has its verdict */
 	LOST = 3, /* a record is missing: nothing more can be proved */
+	ENCRYPTED = 4, /* no packets any more, but plaintext */
 };
 
 /* One connection of a watched port, by socket cookie. */
@@ -34,6 +39,16 @@ struct flow {
 	enum flow_state state;
 	__u32 unanswered; /* client bytes since the server's last payload */
 	__u32 total;	  /* bytes put into the ring */
+	__u32 plain_unanswered, plain_total;
+	__u32 pad;
+};
+
+/* What a server random (RFC 8446 section 4.1.3) belongs to. */
+struct origin {
+	__u64 cookie; /* 0: more than one connection showed it */
+	__u64 owner;  /* who showed it first; its end removes the entry */
+	__u64 time;   /* ns, CLOCK_MONOTONIC */
+	__u32 bound;  /* an object of a TLS library was found with it */
 	__u32 pad;
 };
 
@@ -41,6 +56,7 @@ enum event_kind {
 	OPENED = 1,
 	CLOSED = 2,
 	RECORD_LOST = 3,
+	HANDSHAKE = 4,
 };
 
 enum reason {
@@ -54,6 +70,13 @@ enum reason {
 	RING_FULL = 5,
 	UNANSWERED = 6,
 	FLOW_FULL = 7,
+	/* Lost, with TLS: how. */
+	PLAIN_UNANSWERED = 8,
+	PLAIN_FULL = 9,
+	SAME_RANDOM = 10,
+	TWO_HELLOS = 11,
+	ATTACHED_LATE = 12,
+	CALL_UNSEEN = 13,
 };
 
 /* A record of the events ring. */
@@ -76,6 +99,12 @@ struct event {
 	__u8 client[16], server[16]; /* the first four bytes with AF_INET */
 };
 
+enum packet_kind {
+	SEGMENT = 0,
+	PLAIN = 1,
+	EARLY = 2, /* early data, RFC 8446 section 2.3 */
+};
+
 /* A record of the packets ring; the packet follows from its IP header on. */
 struct packet {
 	__u64 cookie;
@@ -83,12 +112,20 @@ struct packet {
 	__u32 wire_len;
 	__u32 captured;
 	__u32 egress;
-	__u32 pad;
+	enum packet_kind kind;
+};
+
+/* The same of a call of a TLS library; what it read or wrote follows. */
+struct plain {
+	struct packet head;
+	__u32 tgid;   /* of the caller */
+	__u32 server; /* its ancestor among the servers */
 };
 
 /* Without a variable of its type, BTF would not tell the reader of a record. */
 const struct event *event_type __attribute__((unused));
 const struct packet *packet_type __attribute__((unused));
+const struct plain *plain_type __attribute__((unused));
 
 /* What happened, summed over all connections since the load. */
 struct counters {
@@ -97,6 +134,9 @@ struct counters {
 	__u64 flows_full, events_full, closes_lost;
 	__u64 ring_full, unanswered, flow_full;
 	__u64 packets, bytes, truncated, wakeups;
+	__u64 handshakes, same_random, two_hellos, randoms_full;
+	__u64 refused, scans, scan_misses, unbound, bound, late, calls_full, unseen;
+	__u64 plain_lost, plain, plain_bytes, plain_truncated;
 };
 
 struct {
@@ -118,17 +158,18 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 64);
-	__type(key, __u32); /* inode number */
-	__type(value, __u8);
-} trusted_netns SEC(".maps");
+	__uint(max_entries, 65536);
+	__type(key, __u8[RANDOM_BYTES]);
+	__type(value, struct origin);
+} randoms SEC(".maps");
 
+/* The processes that own listeners: thread group, start in ticks since boot. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
-	__type(key, __u32); /* uid in the initial user namespace */
-	__type(value, __u8);
-} trusted_owners SEC(".maps");
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u64);
+} servers SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -137,19 +178,8 @@ struct {
 	__type(value, struct counters);
 } counters SEC(".maps");
 
-/* The watched local ports, one bit each. */
-__u64 watched_ports[1024];
-
 /* The fill of the packets ring that wakes the reader, in bytes. */
 volatile const __u64 wakeup_bytes = 2 * 1024 * 1024;
-
-/* When a listener that is not believed was last reported, per reason. */
-__u64 untrusted_at[MULTIPATH + 1];
-
-static __always_inline int watched(__u32 port)
-{
-	return watched_ports[(port >> 6) & 1023] >> (port & 63) & 1;
-}
 
 /* Atomic, because a program can be interrupted by another of its CPU. */
 #define COUNT(field, n)                                                        \
@@ -159,5 +189,27 @@ static __always_inline int watched(__u32 port)
 		if (all)                                                       \
 			__sync_fetch_and_add(&all->field, (n));                \
 	} while (0)
+
+/* lose marks the connection: one missing record and nothing can be proved. */
+static __always_inline void lose(struct flow *flow, __u64 cookie, enum reason reason)
+{
+	__u64 position = bpf_ringbuf_query(&packets, BPF_RB_PROD_POS);
+	struct event *ev;
+
+	flow->state = LOST;
+	ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
+	if (!ev) {
+		/* No matter: without its packets the flow proves nothing. */
+		COUNT(events_full, 1);
+		return;
+	}
+	__builtin_memset(ev, 0, sizeof(*ev));
+	ev->cookie = cookie;
+	ev->time = bpf_ktime_get_ns();
+	ev->position = position;
+	ev->kind = RECORD_LOST;
+	ev->reason = reason;
+	bpf_ringbuf_submit(ev, BPF_RB_FORCE_WAKEUP);
+}
 
 #endif

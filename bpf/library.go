@@ -1,0 +1,298 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// LibraryKind says whose functions a library has.
+type LibraryKind uint8
+
+// The kinds.
+const (
+	OpenSSL LibraryKind = iota + 1
+	GnuTLS
+)
+
+func (k LibraryKind) String() string {
+	switch k {
+	case OpenSSL:
+		return "OpenSSL"
+	case GnuTLS:
+		return "GnuTLS"
+	}
+	return fmt.Sprintf("unknown library %d", uint8(k))
+}
+
+// Library is one file with the code of a TLS library.
+type Library struct {
+	// Path leads to the file, for instance /proc/PID/map_files/ADDRESSES.
+	Path string
+	Kind LibraryKind
+	// Symbols are the exported functions, each with its offset in the file in
+	// bytes. Those that are not in Functions do not matter.
+	Symbols map[string]uint64
+}
+
+// LibraryProbes are the programs on one library file. They stay on it, for
+// all processes that use it, until Close.
+type LibraryProbes struct {
+	tap   *Tap
+	objs  tlsObjects
+	links []link.Link // returns first
+}
+
+// ErrNoFunctions says that a library file has not the functions that it takes.
+var ErrNoFunctions = errors.New("the library has not both a function that reads and one that writes")
+
+// AttachLibrary attaches the probes to a library file. Connections whose
+// handshake was before that are Lost with their first plaintext. If the kernel
+// has no uprobes the error holds a *FeatureError.
+func (t *Tap) AttachLibrary(lib Library) (*LibraryProbes, error) {
+	if err := HaveUprobes(); err != nil {
+		return nil, err
+	}
+	if err := t.watchHandshakes(); err != nil {
+		return nil, err
+	}
+	p := &LibraryProbes{tap: t}
+	err := p.load()
+	if err == nil {
+		err = p.attach(lib)
+	}
+	if err == nil {
+		err = p.arm()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("probe %v in %s: %w", lib.Kind, lib.Path, err), p.release())
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.probes == nil {
+		t.probes = make(map[*LibraryProbes]bool)
+	}
+	t.probes[p] = true
+	return p, nil
+}
+
+// load makes a copy of the programs that shares the tap's maps.
+func (p *LibraryProbes) load() error {
+	spec, err := loadTls()
+	if err != nil {
+		return fmt.Errorf("read the programs: %w", err)
+	}
+	cpu, err := thisProcessor()
+	if err != nil {
+		return err
+	}
+	err = errors.Join(
+		spec.Variables[tlsVarProcessor].Set(cpu),
+		spec.Variables[tlsVarWakeupBytes].Set(p.tap.wakeup),
+	)
+	if err != nil {
+		return fmt.Errorf("set the programs' constants: %w", err)
+	}
+	spec.Maps[tapMapPackets].MaxEntries = p.tap.objs.Packets.MaxEntries()
+	shared := map[string]*ebpf.Map{
+		tapMapFlows:    p.tap.objs.Flows,
+		tapMapPackets:  p.tap.objs.Packets,
+		tapMapEvents:   p.tap.objs.Events,
+		tapMapRandoms:  p.tap.objs.Randoms,
+		tapMapServers:  p.tap.objs.Servers,
+		tapMapCounters: p.tap.objs.Counters,
+	}
+	err = spec.LoadAndAssign(&p.objs, &ebpf.CollectionOptions{MapReplacements: shared})
+	if err != nil {
+		return fmt.Errorf("load the programs: %w", err)
+	}
+	return nil
+}
+
+// thisProcessor says whose registers the programs are to read.
+func thisProcessor() (tlsMachine, error) {
+	switch runtime.GOARCH {
+	case "amd64":
+		return tlsMachineX8664, nil
+	case "arm64":
+		return tlsMachineARM64, nil
+	}
+	return 0, fmt.Errorf("the calling convention of %s: %w", runtime.GOARCH, ebpf.ErrNotSupported)
+}
+
+// attach attaches the returns before the entries: a call is followed only from
+// its entry on.
+func (p *LibraryProbes) attach(lib Library) error {
+	entries := p.entries(lib.Kind)
+	var reads, writes bool
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(lib.Symbols)) {
+		f, ok := entries[name]
+		if !ok {
+			continue
+		}
+		names = append(names, name)
+		reads = reads || f == p.objs.RelaygateRead
+		writes = writes || f == p.objs.RelaygateWrite
+	}
+	if !reads || !writes {
+		return ErrNoFunctions
+	}
+	file, err := link.OpenExecutable(lib.Path)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		l, err := file.Uretprobe(name, p.objs.RelaygateReturn, &link.UprobeOptions{Address: lib.Symbols[name]})
+		if err != nil {
+			return fmt.Errorf("attach to the return of %s: %w", name, err)
+		}
+		p.links = append(p.links, l)
+	}
+	for _, name := range names {
+		l, err := file.Uprobe(name, entries[name], &link.UprobeOptions{Address: lib.Symbols[name]})
+		if err != nil {
+			return fmt.Errorf("attach to %s: %w", name, err)
+		}
+		p.links = append(p.links, l)
+	}
+	return nil
+}
+
+// Functions names the functions that probes are for. Peeking is not reading,
+// and gnutls_record_send_file calls gnutls_record_send.
+func Functions(kind LibraryKind) []string {
+	return slices.Sorted(maps.Keys((&LibraryProbes{}).entries(kind)))
+}
+
+// entries gives each function the program that knows its arguments.
+func (p *LibraryProbes) entries(kind LibraryKind) map[string]*ebpf.Program {
+	o := &p.objs
+	switch kind {
+	case OpenSSL:
+		return map[string]*ebpf.Program{
+			"SSL_read":             o.RelaygateRead,
+			"SSL_read_ex":          o.RelaygateReadEx,
+			"SSL_read_early_data":  o.RelaygateEarlyReadEx,
+			"SSL_write":            o.RelaygateWrite,
+			"SSL_write_ex":         o.RelaygateWriteEx,
+			"SSL_write_ex2":        o.RelaygateWriteEx2, // since 3.3
+			"SSL_write_early_data": o.RelaygateWriteEx,
+			"SSL_sendfile":         o.RelaygateWriteUnseen,
+		}
+	case GnuTLS:
+		return map[string]*ebpf.Program{
+			"gnutls_record_recv":            o.RelaygateRead,
+			"gnutls_record_recv_seq":        o.RelaygateRead,
+			"gnutls_record_recv_packet":     o.RelaygateReadUnseen,
+			"gnutls_record_recv_early_data": o.RelaygateEarlyRead,
+			"gnutls_record_send":            o.RelaygateWrite,
+			"gnutls_record_send2":           o.RelaygateWrite,
+			"gnutls_record_send_range":      o.RelaygateWrite,
+			"gnutls_record_uncork":          o.RelaygateFlush,
+		}
+	}
+	return nil
+}
+
+// arm lets the programs speak, all at once.
+func (p *LibraryProbes) arm() error {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return fmt.Errorf("read the clock: %w", err)
+	}
+	if err := p.objs.Armed.Set(uint64(now.Nano())); err != nil {
+		return fmt.Errorf("arm the probes: %w", err)
+	}
+	return nil
+}
+
+// Offset is where the library's objects keep the server random: an offset in
+// bytes, or with the highest bit set two of them, one in the object in bits 16
+// to 30 and one behind the pointer that is there. It is false until the first
+// handshake was found in an object.
+func (p *LibraryProbes) Offset() (uint32, bool) {
+	var offset uint32
+	if err := p.objs.Offset.Get(&offset); err != nil {
+		return 0, false
+	}
+	return offset, offset != 0
+}
+
+// Close disarms the probes and takes them away.
+func (p *LibraryProbes) Close() error {
+	p.tap.mu.Lock()
+	defer p.tap.mu.Unlock()
+	if !p.tap.probes[p] {
+		return nil
+	}
+	delete(p.tap.probes, p)
+	return p.release()
+}
+
+// release undoes what was done so far; entries go before returns.
+func (p *LibraryProbes) release() error {
+	var errs []error
+	if p.objs.Armed != nil {
+		errs = append(errs, p.objs.Armed.Set(uint64(0)))
+	}
+	for _, l := range slices.Backward(p.links) {
+		errs = append(errs, l.Close())
+	}
+	p.links = nil
+	return errors.Join(append(errs, p.objs.Close())...)
+}
+
+// closeProbes closes all that are open.
+func (t *Tap) closeProbes() []error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var errs []error
+	for p := range t.probes {
+		errs = append(errs, p.release())
+	}
+	t.probes = nil
+	return errs
+}
+
+// sweepProbes removes the calls of threads that died within one, which no
+// return will remove.
+func (t *Tap) sweepProbes() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var errs []error
+	for p := range t.probes {
+		errs = append(errs, p.sweep())
+	}
+	return errors.Join(errs...)
+}
+
+func (p *LibraryProbes) sweep() error {
+	var thread uint64
+	var call tlsCall
+	var dead []uint64
+	all := p.objs.Calls.Iterate()
+	for all.Next(&thread, &call) {
+		// The upper half is the thread group. Signal 0 sends none.
+		if err := unix.Tgkill(int(thread>>32), int(uint32(thread)), 0); errors.Is(err, unix.ESRCH) {
+			dead = append(dead, thread)
+		}
+	}
+	// Calls come and go: an iteration that had to give up is tried again
+	// with the next sweep.
+	if err := all.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return fmt.Errorf("list the calls under way: %w", err)
+	}
+	for _, thread := range dead {
+		if err := p.objs.Calls.Delete(thread); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget a dead thread's call: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0) */
+/*
+ * Whose process it is. A server random is public and a process's memory is its
+ * own: any process can show a random in an object that it made up. So only
+ * those count that descend from a process that owns a listener.
+ */
+#ifndef RELAYGATE_FAMILY_H
+#define RELAYGATE_FAMILY_H
+
+#include "kernel.h"
+#include "tap.h"
+
+#include <bpf/bpf_core_read.h>
+
+#define GENERATIONS 8
+
+/* A clock tick of proc_pid_stat(5): USER_HZ is 100. */
+#define TICK_NS (10 * 1000 * 1000ULL)
+
+/* family returns the thread group of the current process's server, or 0. */
+static __always_inline __u32 family(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+	for (int i = 0; i < GENERATIONS; i++) {
+		struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+		__u32 tgid = BPF_CORE_READ(leader, tgid);
+		__u64 *start;
+
+		/* Who lost its parents is a child of init, and still a stranger. */
+		if (tgid == 0 || (tgid == 1 && i > 0))
+			return 0;
+		start = bpf_map_lookup_elem(&servers, &tgid);
+		/* A process id can be another process's by now. */
+		if (start && *start == BPF_CORE_READ(leader, start_boottime) / TICK_NS)
+			return tgid;
+		task = BPF_CORE_READ(leader, real_parent);
+	}
+	return 0;
+}
+
+#endif
