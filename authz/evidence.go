@@ -16,6 +16,8 @@ type EvidenceConfig struct {
 	// Earned bounds the prefixes that were granted (32,768), Strangers all
 	// others (4,096), Users the names that are known (65,536).
 	Earned, Strangers, Users int
+	// NamesOnly keeps the proved names and no stories: enough for Mask.
+	NamesOnly bool
 }
 
 // The events kept per address, by who can cause them: neither kind can push out
@@ -101,11 +103,13 @@ func (e *Evidence) Record(v Verdict) {
 	if err != nil {
 		return
 	}
-	proved := CheckLogin(v).Allow
-	v = e.Mask(v)
-	if proved {
-		e.learn(v.User)
+	if v.Result == Success && CheckLogin(v).Allow {
+		e.learn(cut(v.User, userLimit))
 	}
+	if e.cfg.NamesOnly {
+		return
+	}
+	v = e.Mask(v)
 	e.add(Event{
 		Kind:      resultKind(v.Result),
 		Time:      v.Time,
@@ -123,7 +127,7 @@ func (e *Evidence) Record(v Verdict) {
 // did. User and Answer must come out of Mask or of the table.
 func (e *Evidence) Add(ev Event) {
 	prefix, err := NormalPrefix(ev.Prefix)
-	if err != nil {
+	if err != nil || e.cfg.NamesOnly {
 		return
 	}
 	ev.Prefix = prefix
