@@ -13,7 +13,7 @@ import (
 
 // ErrChanged says that the table is there and something in it is not as Rebuild
 // made it.
-var ErrChanged = errors.New("table inet " + Table + " was changed")
+var ErrChanged = errors.New("the gate's table was changed")
 
 // object is a thing in the table, by what tells it from any other. Handles are
 // never used again while the table lives, nor is that of a table: who deletes
@@ -47,15 +47,27 @@ func (g *Gate) Check() error {
 	var now inventory
 	err := errInterrupted
 	for i := 0; i < attempts && errors.Is(err, errInterrupted); i++ {
-		now, err = g.conn.inventory()
+		now, err = g.look()
 	}
 	switch {
 	case err == nil:
-		return compare(g.built, now)
-	case errors.Is(err, ErrTableGone):
+		err = compare(g.built, now)
+		if err == nil && g.cfg.Mode == UserSets {
+			err = g.keepStatic()
+		}
+		return err
+	case errors.Is(err, ErrTableGone), errors.Is(err, ErrSets):
 		return err
 	}
-	return fmt.Errorf("check table inet %s: %w", Table, err)
+	return fmt.Errorf("check %s: %w", g.table, err)
+}
+
+// look reads what there is of what Rebuild made.
+func (g *Gate) look() (inventory, error) {
+	if g.cfg.Mode == UserSets {
+		return g.userSets()
+	}
+	return g.conn.inventory(g.table)
 }
 
 // compare names the first difference.
@@ -74,20 +86,17 @@ func compare(built, now inventory) error {
 }
 
 // inventory reads the table. Errors wrap ErrTableGone if there is none.
-func (c conn) inventory() (inventory, error) {
-	name := inet()
-	name.string(unix.NFTA_TABLE_NAME, Table)
-	table, err := c.get(message(unix.NFT_MSG_GETTABLE, 0, name))
+func (c conn) inventory(table tableID) (inventory, error) {
+	found, err := c.get(message(unix.NFT_MSG_GETTABLE, 0, table.body()))
 	if errors.Is(err, unix.ENOENT) {
 		return nil, ErrTableGone
 	}
 	if err != nil {
 		return nil, fmt.Errorf("get table: %w", err)
 	}
-	objects := []netlink.Message{table}
+	objects := []netlink.Message{found}
 	for _, kind := range []uint16{unix.NFT_MSG_GETSET, unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_GETRULE} {
-		// In each of the three, attribute 1 is the table's name.
-		err := c.list(message(kind, 0, name), func(m netlink.Message) error {
+		err := c.list(message(kind, 0, table.body()), func(m netlink.Message) error {
 			objects = append(objects, m)
 			return nil
 		})
@@ -95,19 +104,19 @@ func (c conn) inventory() (inventory, error) {
 			return nil, err
 		}
 	}
-	return inventoryOf(objects)
+	return inventoryOf(objects, table)
 }
 
 // inventoryOf makes the inventory from the kernel's descriptions, as it lists or
 // echoes them. Those of other tables are left out.
-func inventoryOf(messages []netlink.Message) (inventory, error) {
+func inventoryOf(messages []netlink.Message, table tableID) (inventory, error) {
 	list := inventory{}
 	for _, m := range messages {
-		o, table, err := parseObject(m)
+		o, name, err := parseObject(m)
 		if err != nil {
 			return nil, err
 		}
-		if table == Table {
+		if name == table.name {
 			list = append(list, o)
 		}
 	}

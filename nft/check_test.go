@@ -119,7 +119,7 @@ var damages = []struct {
 		})}
 	}, ErrChanged},
 	{"build the same again", Filter, func(t *testing.T, g *Gate) []netlink.Message {
-		batch, err := g.ruleset.messages(tableMessages(nil, Table), Table)
+		batch, err := g.ruleset.messages(tableMessages(nil, own), own)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -127,9 +127,9 @@ var damages = []struct {
 	}, ErrChanged},
 	{"add and remove members, and another table", Filter, func(*testing.T, *Gate) []netlink.Message {
 		return slices.Concat(
-			memberMessages(nil, unix.NFT_MSG_NEWSETELEM, Table, []member{{allow4, strange4, time.Hour, time.Hour}}),
-			memberMessages(nil, unix.NFT_MSG_DELSETELEM, Table, []member{{allow4, member4, 0, 0}}),
-			tableMessages(nil, "another"),
+			memberMessages(nil, unix.NFT_MSG_NEWSETELEM, own, []member{{allow4, strange4, time.Hour, time.Hour}}),
+			memberMessages(nil, unix.NFT_MSG_DELSETELEM, own, []member{{allow4, member4, 0, 0}}),
+			tableMessages(nil, tableID{unix.NFPROTO_INET, "another"}),
 		)
 	}, nil},
 }
@@ -177,7 +177,7 @@ func TestStaticSetsAreConstant(t *testing.T) {
 		ports:   {{key: []byte{0, 110}}},
 	} {
 		for _, kind := range []uint16{unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM} {
-			_, err := other.commit(elementMessages(nil, kind, Table, set, elements))
+			_, err := other.commit(elementMessages(nil, kind, own, set, elements))
 			if !errors.Is(err, unix.EBUSY) {
 				t.Errorf("change of %s: got %v, want EBUSY", set, err)
 			}

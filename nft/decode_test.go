@@ -15,7 +15,7 @@ func TestElementsDecodeAsEncoded(t *testing.T) {
 		{allow6, netip.MustParseAddr("2001:db8::2"), MaxTimeout, MaxTimeout},
 		{allow6, netip.MustParseAddr("2001:db8::3"), tick, tick},
 	}
-	messages := memberMessages(nil, unix.NFT_MSG_NEWSETELEM, Table, want)
+	messages := memberMessages(nil, unix.NFT_MSG_NEWSETELEM, own, want)
 	got, err := parseElements(messages[0])
 	if err != nil || len(messages) != 1 || len(got) != len(want) {
 		t.Fatalf("got %v, %v in %d messages", got, err, len(messages))
@@ -29,11 +29,11 @@ func TestElementsDecodeAsEncoded(t *testing.T) {
 
 // Nothing in a message makes the daemon fall over.
 func FuzzDecode(f *testing.F) {
-	batch, err := declare(Config{Mode: Filter, Ports: []uint16{25}, IPv6Prefix: 64}, 10).messages(tableMessages(nil, Table), Table)
+	batch, err := declare(Config{Mode: Filter, Ports: []uint16{25}, IPv6Prefix: 64}, 10).messages(tableMessages(nil, own), own)
 	if err != nil {
 		f.Fatal(err)
 	}
-	batch = memberMessages(batch, unix.NFT_MSG_NEWSETELEM, Table, []member{{allow4, member4, time.Hour, time.Minute}})
+	batch = memberMessages(batch, unix.NFT_MSG_NEWSETELEM, own, []member{{allow4, member4, time.Hour, time.Minute}})
 	for _, m := range batch {
 		f.Add(uint16(m.Header.Type), m.Data)
 	}
@@ -42,7 +42,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind uint16, data []byte) {
 		m := netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(kind)}, Data: data}
 		_ = author(m)
-		_, _ = inventoryOf([]netlink.Message{m})
+		_, _ = inventoryOf([]netlink.Message{m}, own)
 		members, err := parseElements(m)
 		if err != nil {
 			return

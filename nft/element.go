@@ -68,6 +68,17 @@ func (c Config) members(elements []Element) ([]member, error) {
 	return list, errors.Join(refused...)
 }
 
+// living is members, without those whose time is over.
+func (c Config) living(elements []Element) ([]member, error) {
+	left := make([]Element, 0, len(elements))
+	for _, e := range elements {
+		if e.Remaining > 0 {
+			left = append(left, e)
+		}
+	}
+	return c.members(left)
+}
+
 func longestFirst(a, b member) int {
 	if a.set != b.set {
 		if a.set < b.set {
@@ -95,18 +106,23 @@ var shared = []netip.Prefix{
 // IPv4 (packets from them are).
 func (c Config) place(addr netip.Addr) (set string, key netip.Addr, err error) {
 	addr = addr.Unmap()
+	four, six, net := c.memberSets()
+	set, key = six, addr
 	switch {
 	case !addr.IsValid():
 		return "", addr, fmt.Errorf("%w: no address", ErrElement)
 	case addr.Zone() != "":
 		return "", addr, fmt.Errorf("%w: %s is an address of one link", ErrElement, addr)
 	case addr.Is4():
-		return allow4, addr, nil
+		set = four
 	case c.IPv6Prefix == 64:
-		net := netip.PrefixFrom(addr, 64).Masked()
-		if !slices.ContainsFunc(shared, net.Overlaps) {
-			return net6, net.Addr(), nil
+		wide := netip.PrefixFrom(addr, 64).Masked()
+		if !slices.ContainsFunc(shared, wide.Overlaps) {
+			set, key = net, wide.Addr()
 		}
 	}
-	return allow6, addr, nil
+	if set == "" {
+		return "", addr, fmt.Errorf("%w: no set is configured for %s", ErrElement, addr)
+	}
+	return set, key, nil
 }

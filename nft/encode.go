@@ -13,6 +13,9 @@ const (
 	tableUserdata = 6  // NFTA_TABLE_USERDATA
 	chainUserdata = 12 // NFTA_CHAIN_USERDATA
 	setHandle     = 16 // NFTA_SET_HANDLE
+
+	tableOwner   = 2 // NFT_TABLE_F_OWNER, Linux 5.12
+	tablePersist = 4 // NFT_TABLE_F_PERSIST, Linux 6.9
 )
 
 // attributes is the body of an nf_tables message: struct nfgenmsg and netlink
@@ -21,6 +24,28 @@ type attributes []byte
 
 // inet starts a body for the family that sees IPv4 and IPv6.
 func inet() attributes { return attributes{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0} }
+
+// tableID names a table.
+type tableID struct {
+	family byte // NFPROTO_*
+	name   string
+}
+
+// own is the gate's own table.
+var own = tableID{unix.NFPROTO_INET, Table}
+
+func (t tableID) String() string {
+	family := map[byte]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6"}[t.family]
+	return "table " + family + " " + t.name
+}
+
+// body starts one with the table's name: it is attribute 1 of every object, as
+// it is NFTA_TABLE_NAME.
+func (t tableID) body() attributes {
+	a := attributes{t.family, unix.NFNETLINK_V0, 0, 0}
+	a.string(unix.NFTA_TABLE_NAME, t.name)
+	return a
+}
 
 // header appends a struct nlattr for a value of size bytes.
 func (a *attributes) header(typ uint16, size int) {

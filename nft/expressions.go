@@ -52,14 +52,27 @@ func toThisHost() match {
 	}
 }
 
-// tcpPortIn: tcp dport @set
-func tcpPortIn(set string) match {
+// fromLoopback: iifname "lo"
+func fromLoopback() match {
+	m := notLoopback()
+	m[1].(*expr.Cmp).Op = expr.CmpOpEq
+	return m
+}
+
+func destinationPort() match {
 	return match{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
 		equals(unix.IPPROTO_TCP),
 		load(expr.PayloadBaseTransportHeader, 2, 2),
-		in(set),
 	}
+}
+
+// tcpPortIn: tcp dport @set
+func tcpPortIn(set string) match { return append(destinationPort(), in(set)) }
+
+// tcpPort: tcp dport port
+func tcpPort(port uint16) match {
+	return append(destinationPort(), equals(binary.BigEndian.AppendUint16(nil, port)...))
 }
 
 // opening: tcp flags & (fin | syn | rst | ack) == syn
@@ -76,42 +89,84 @@ func opening() match {
 	}
 }
 
-// sourceIn4: ip saddr @set
-func sourceIn4(set string) match {
+// network: meta nfproto family, then so many bytes at offset in its header
+func network(family byte, offset, length uint32) match {
 	return match{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register},
-		equals(unix.NFPROTO_IPV4),
-		load(expr.PayloadBaseNetworkHeader, 12, 4),
-		in(set),
+		equals(family),
+		load(expr.PayloadBaseNetworkHeader, offset, length),
 	}
 }
 
+// sourceIn4: ip saddr @set
+func sourceIn4(set string) match { return append(network(unix.NFPROTO_IPV4, 12, 4), in(set)) }
+
 // sourceIn6: ip6 saddr @set
-func sourceIn6(set string) match {
-	return match{
-		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register},
-		equals(unix.NFPROTO_IPV6),
-		load(expr.PayloadBaseNetworkHeader, 8, 16),
-		in(set),
-	}
-}
+func sourceIn6(set string) match { return append(network(unix.NFPROTO_IPV6, 8, 16), in(set)) }
+
+// destinationIn4: ip daddr @set
+func destinationIn4(set string) match { return append(network(unix.NFPROTO_IPV4, 16, 4), in(set)) }
+
+// destinationIn6: ip6 daddr @set
+func destinationIn6(set string) match { return append(network(unix.NFPROTO_IPV6, 24, 16), in(set)) }
 
 // sourceNetIn6: ip6 saddr & ffff:ffff:ffff:ffff:: @set
 func sourceNetIn6(set string) match {
 	mask := make([]byte, 16)
 	copy(mask, []byte{255, 255, 255, 255, 255, 255, 255, 255})
+	return append(network(unix.NFPROTO_IPV6, 8, 16), and(mask...), in(set))
+}
+
+// dynamic: add @set { KEY over } or update @set { KEY over }, where the key is
+// what the match before has looked up.
+func dynamic(operation uint32, set string, over expr.Any) match {
+	return match{&expr.Dynset{SrcRegKey: register, SetName: set, Operation: operation, Exprs: []expr.Any{over}}}
+}
+
+// anyBit: ct KEY & bits != 0
+func anyBit(key expr.CtKey, bits uint32) match {
 	return match{
-		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register},
-		equals(unix.NFPROTO_IPV6),
-		load(expr.PayloadBaseNetworkHeader, 8, 16),
-		and(mask...),
-		in(set),
+		&expr.Ct{Key: key, Register: register},
+		and(binary.NativeEndian.AppendUint32(nil, bits)...),
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: make([]byte, 4)},
+	}
+}
+
+// translatedFrom: ct status dnat ct original proto-dst @set
+func translatedFrom(set string) match {
+	const dnat = 1 << 5 // IPS_DST_NAT of nf_conntrack_common.h
+	return append(anyBit(expr.CtKeySTATUS, dnat),
+		&expr.Ct{Key: expr.CtKeyPROTODST, Register: register, Direction: 0}, in(set))
+}
+
+// untracked: ct state new
+//
+// For a segment that opens nothing, it says that its connection is not known.
+func untracked() match { return anyBit(expr.CtKeySTATE, expr.CtStateBitNEW) }
+
+// portOnlyDNAT: dnat to :port
+func portOnlyDNAT(port uint16) match {
+	return match{
+		&expr.Immediate{Register: register, Data: binary.BigEndian.AppendUint16(nil, port)},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_INET, RegProtoMin: register, Specified: true},
+	}
+}
+
+// setMark: meta mark set meta mark | bits
+func setMark(bits uint32) match {
+	native := func(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
+	return match{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: register},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: native(^bits), Xor: native(bits)},
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: register, SourceRegister: true},
 	}
 }
 
 func counter() match { return match{&expr.Counter{}} }
 
 func accept() match { return match{&expr.Verdict{Kind: expr.VerdictAccept}} }
+
+func returns() match { return match{&expr.Verdict{Kind: expr.VerdictReturn}} }
 
 func jump(chain string) match {
 	return match{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}

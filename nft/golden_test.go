@@ -43,10 +43,12 @@ func (r *recorder) answer(requests []netlink.Message) ([]netlink.Message, error)
 		get := m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETSETELEM
 		switch asked, _ := parseElements(m); {
 		case get && r.held[asked[0].key] > 0:
-			found := memberMessages(nil, unix.NFT_MSG_NEWSETELEM, Table,
+			found := memberMessages(nil, unix.NFT_MSG_NEWSETELEM, own,
 				[]member{{asked[0].set, asked[0].key, time.Hour, r.held[asked[0].key]}})[0]
 			found.Header.Sequence = m.Header.Sequence
 			r.answers = append(r.answers, found)
+		case m.Header.Flags&netlink.Excl != 0 && r.held[asked[0].key] > 0:
+			r.answers = append(r.answers, failure(m, unix.EEXIST))
 		case get:
 			r.answers = append(r.answers, failure(m, unix.ENOENT))
 		case m.Header.Flags&netlink.Acknowledge != 0:
@@ -108,7 +110,7 @@ func TestMessagesAreAsRecorded(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.golden, func(t *testing.T) {
 			r := &recorder{held: tt.held}
-			g := &Gate{cfg: cfg, conn: conn{nltest.Dial(r.answer)}, ruleset: declare(cfg, MaxElements)}
+			g := &Gate{cfg: cfg, conn: conn{nltest.Dial(r.answer)}, table: own, ruleset: declare(cfg, MaxElements)}
 			if err := tt.do(g); err != nil {
 				t.Fatal(err)
 			}

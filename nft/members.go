@@ -18,17 +18,20 @@ func (g *Gate) Add(elements ...Element) error {
 	if err != nil {
 		return err
 	}
-	members, held, err := g.shorter(members)
-	if err != nil {
-		return fmt.Errorf("look up elements: %w", err)
+	return g.add(members)
+}
+
+// add takes most members for new: the kernel refuses the transaction if one is
+// not (EEXIST), and only then is it asked for how long it holds which.
+func (g *Gate) add(members []member) error {
+	batch := memberMessages(nil, unix.NFT_MSG_NEWSETELEM, g.table, members)
+	for i := range batch {
+		batch[i].Header.Flags |= netlink.Excl
 	}
-	batch := memberMessages(nil, unix.NFT_MSG_NEWSETELEM, Table, members)
-	if held && !g.updates {
-		// The add in front makes the removal succeed if one runs out meanwhile.
-		batch = memberMessages(batch, unix.NFT_MSG_DELSETELEM, Table, members)
-		batch = memberMessages(batch, unix.NFT_MSG_NEWSETELEM, Table, members)
+	_, err := g.conn.commit(batch)
+	if errors.Is(err, unix.EEXIST) {
+		err = g.renew(members)
 	}
-	_, err = g.conn.commit(batch)
 	switch {
 	case err == nil:
 		return nil
@@ -38,6 +41,28 @@ func (g *Gate) Add(elements ...Element) error {
 		err = fmt.Errorf("%w: %w", ErrFull, err)
 	}
 	return fmt.Errorf("add %d elements: %w", len(members), err)
+}
+
+// renew adds those of members that are not held, or not for as long.
+func (g *Gate) renew(members []member) error {
+	members, held, err := g.shorter(members)
+	if err != nil {
+		return fmt.Errorf("look up elements: %w", err)
+	}
+	return g.write(members, held)
+}
+
+// write gives members the life that each says. held says whether the kernel may
+// hold one of them.
+func (g *Gate) write(members []member, held bool) error {
+	batch := memberMessages(nil, unix.NFT_MSG_NEWSETELEM, g.table, members)
+	if held && !g.updates {
+		// The add in front makes the removal succeed if one runs out meanwhile.
+		batch = memberMessages(batch, unix.NFT_MSG_DELSETELEM, g.table, members)
+		batch = memberMessages(batch, unix.NFT_MSG_NEWSETELEM, g.table, members)
+	}
+	_, err := g.conn.commit(batch)
+	return err
 }
 
 // Remove shuts addresses out. One that is not there, or no table, is no error.
@@ -50,20 +75,36 @@ func (g *Gate) Remove(addrs ...netip.Addr) error {
 			failed = append(failed, err)
 			continue
 		}
-		batch := memberMessages(nil, unix.NFT_MSG_DELSETELEM, Table, []member{{set: set, key: key}})
-		if _, err := g.conn.commit(batch); err != nil && !errors.Is(err, unix.ENOENT) {
-			failed = append(failed, fmt.Errorf("remove %s: %w", addr, err))
-		}
+		failed = append(failed, g.removeMember(member{set: set, key: key}))
 	}
 	return errors.Join(failed...)
+}
+
+func (g *Gate) removeMember(m member) error {
+	_, err := g.conn.commit(memberMessages(nil, unix.NFT_MSG_DELSETELEM, g.table, []member{m}))
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove %s: %w", m.key, err)
+	}
+	return nil
+}
+
+func (g *Gate) removeMembers(members []Element) error {
+	addrs := make([]netip.Addr, len(members))
+	for i, e := range members {
+		addrs[i] = e.Addr
+	}
+	return g.Remove(addrs...)
 }
 
 // Read returns the members in the kernel's table that have a timeout; none if
 // there is no table. It is for the start: listing a full set takes minutes.
 //
 // An element for a /64 comes as its first address, and only if this Gate makes
-// such elements.
+// such elements. In UserSets there are none, as they may be another's.
 func (g *Gate) Read() ([]Element, error) {
+	if g.cfg.Mode == UserSets {
+		return nil, nil
+	}
 	sets := []string{allow4, allow6}
 	if g.cfg.IPv6Prefix == 64 {
 		sets = append(sets, net6)
@@ -71,7 +112,7 @@ func (g *Gate) Read() ([]Element, error) {
 	var elements []Element
 	seen := make(map[netip.Addr]bool)
 	for _, set := range sets {
-		err := g.conn.list(listElements(Table, set), func(m netlink.Message) error {
+		err := g.conn.list(listElements(g.table, set), func(m netlink.Message) error {
 			members, err := parseElements(m)
 			for _, m := range members {
 				if m.remaining > 0 && m.remaining < forever && !seen[m.key] {
@@ -90,14 +131,17 @@ func (g *Gate) Read() ([]Element, error) {
 	return elements, nil
 }
 
+// window is of how many requests the answers surely fit in the socket's receive
+// buffer.
+const window = 64
+
 // shorter returns those of members that the kernel does not already hold for as
 // long, and whether it holds any of these at all.
 func (g *Gate) shorter(members []member) (list []member, held bool, err error) {
-	const window = 64 // answers that surely fit in the socket's receive buffer
 	list = make([]member, 0, len(members))
 	for len(members) > 0 {
 		n := min(len(members), window)
-		left, err := g.conn.remaining(Table, members[:n])
+		left, err := g.conn.remaining(g.table, members[:n])
 		if err != nil {
 			return nil, false, err
 		}
@@ -120,7 +164,7 @@ const (
 
 // remaining asks how long each member may stay: absent if it is not held,
 // forever if it is held without a timeout.
-func (c conn) remaining(table string, members []member) ([]time.Duration, error) {
+func (c conn) remaining(table tableID, members []member) ([]time.Duration, error) {
 	requests := make([]netlink.Message, len(members))
 	for i, m := range members {
 		requests[i] = getElement(table, m)

@@ -89,7 +89,7 @@ func TestNoElementIsPermanent(t *testing.T) {
 		if err := g.Add(Element{member4, life, life}); err != nil {
 			t.Fatalf("%v: %v", life, err)
 		}
-		left, err := g.conn.remaining(Table, members)
+		left, err := g.conn.remaining(own, members)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +108,7 @@ func TestForeignPermanentElement(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	g := openGate(t, filter(ns))
 	rebuild(t, g)
-	commit(t, another(t, ns), elementMessages(nil, unix.NFT_MSG_NEWSETELEM, Table, allow4, []setElement{{key: member4.AsSlice()}})...)
+	commit(t, another(t, ns), elementMessages(nil, unix.NFT_MSG_NEWSETELEM, own, allow4, []setElement{{key: member4.AsSlice()}})...)
 	if err := g.Add(minute(member4)...); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/nftables/expr"
@@ -22,6 +23,15 @@ func comment(typ byte, text string) []byte {
 	return append(append([]byte{typ, byte(len(text) + 1)}, text...), 0)
 }
 
+// parseComment is the reverse, for a type that is 0.
+func parseComment(userdata []byte) string {
+	if len(userdata) < 2 || userdata[0] != udataComment || len(userdata) < 2+int(userdata[1]) {
+		return ""
+	}
+	text := strings.TrimRight(string(userdata[2:2+int(userdata[1])]), "\x00")
+	return strings.TrimPrefix(text, "relaygate: ")
+}
+
 // chunk is how many elements one message carries. The list of elements is one
 // attribute with a 16-bit length; an IPv6 element takes 52 bytes.
 const chunk = 1000
@@ -39,12 +49,10 @@ func (m member) element() setElement {
 
 // elementMessages appends what adds (NFT_MSG_NEWSETELEM) or deletes
 // (NFT_MSG_DELSETELEM) elements of one set.
-func elementMessages(batch []netlink.Message, kind uint16, table, set string, elements []setElement) []netlink.Message {
+func elementMessages(batch []netlink.Message, kind uint16, table tableID, set string, elements []setElement) []netlink.Message {
 	for len(elements) > 0 {
 		n := min(len(elements), chunk)
-		body := make(attributes, 0, 64+n*60)
-		body = append(body, inet()...)
-		body.string(unix.NFTA_SET_ELEM_LIST_TABLE, table)
+		body := append(make(attributes, 0, 64+n*60), table.body()...)
 		body.string(unix.NFTA_SET_ELEM_LIST_SET, set)
 		list := body.open(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		for _, e := range elements[:n] {
@@ -84,7 +92,7 @@ func milliseconds(d time.Duration) uint64 {
 
 // memberMessages is elementMessages for members of all sets, which must be
 // sorted by set.
-func memberMessages(batch []netlink.Message, kind uint16, table string, members []member) []netlink.Message {
+func memberMessages(batch []netlink.Message, kind uint16, table tableID, members []member) []netlink.Message {
 	for len(members) > 0 {
 		set := members[0].set
 		var elements []setElement
@@ -98,25 +106,21 @@ func memberMessages(batch []netlink.Message, kind uint16, table string, members 
 }
 
 // listElements asks for all elements of a set, getElement for one.
-func listElements(table, set string) netlink.Message {
-	body := inet()
-	body.string(unix.NFTA_SET_ELEM_LIST_TABLE, table)
+func listElements(table tableID, set string) netlink.Message {
+	body := table.body()
 	body.string(unix.NFTA_SET_ELEM_LIST_SET, set)
 	return message(unix.NFT_MSG_GETSETELEM, 0, body)
 }
 
-func getElement(table string, m member) netlink.Message {
+func getElement(table tableID, m member) netlink.Message {
 	key := []setElement{{key: m.key.AsSlice()}}
 	return elementMessages(nil, unix.NFT_MSG_GETSETELEM, table, m.set, key)[0]
 }
 
 // tableMessages appends what makes sure that a table is new and empty. The
 // first message is for the second, which must not fail where there is none.
-func tableMessages(batch []netlink.Message, table string) []netlink.Message {
-	name := inet()
-	name.string(unix.NFTA_TABLE_NAME, table)
-	body := inet()
-	body.string(unix.NFTA_TABLE_NAME, table)
+func tableMessages(batch []netlink.Message, table tableID) []netlink.Message {
+	name, body := table.body(), table.body()
 	body.bytes(tableUserdata, comment(udataComment, "who may relay; rebuilt when changed"))
 	return append(batch,
 		message(unix.NFT_MSG_NEWTABLE, netlink.Create, name),
@@ -126,7 +130,7 @@ func tableMessages(batch []netlink.Message, table string) []netlink.Message {
 
 // messages appends the ruleset to a batch, for an empty table. The kernel
 // echoes each object but the elements, with its handle.
-func (r ruleset) messages(batch []netlink.Message, table string) ([]netlink.Message, error) {
+func (r ruleset) messages(batch []netlink.Message, table tableID) ([]netlink.Message, error) {
 	for i, s := range r.sets {
 		batch = append(batch, message(unix.NFT_MSG_NEWSET, netlink.Create|netlink.Echo, s.body(table, uint32(i+1))))
 		batch = elementMessages(batch, unix.NFT_MSG_NEWSETELEM, table, s.name, s.elements)
@@ -147,14 +151,16 @@ func (r ruleset) messages(batch []netlink.Message, table string) ([]netlink.Mess
 }
 
 // body encodes the set. The id names it within its transaction.
-func (s set) body(table string, id uint32) attributes {
-	a := inet()
-	a.string(unix.NFTA_SET_TABLE, table)
+func (s set) body(table tableID, id uint32) attributes {
+	a := table.body()
 	a.string(unix.NFTA_SET_NAME, s.name)
 	a.uint32(unix.NFTA_SET_FLAGS, s.flags)
 	a.uint32(unix.NFTA_SET_KEY_TYPE, s.key.id)
 	a.uint32(unix.NFTA_SET_KEY_LEN, s.key.size)
 	a.uint32(unix.NFTA_SET_ID, id)
+	if s.timeout > 0 {
+		a.uint64(unix.NFTA_SET_TIMEOUT, milliseconds(s.timeout))
+	}
 	if s.size > 0 {
 		desc := a.open(unix.NFTA_SET_DESC)
 		a.uint32(unix.NFTA_SET_DESC_SIZE, s.size)
@@ -164,9 +170,8 @@ func (s set) body(table string, id uint32) attributes {
 	return a
 }
 
-func (c chain) body(table string) attributes {
-	a := inet()
-	a.string(unix.NFTA_CHAIN_TABLE, table)
+func (c chain) body(table tableID) attributes {
+	a := table.body()
 	a.string(unix.NFTA_CHAIN_NAME, c.name)
 	if c.hook != nil {
 		hook := a.open(unix.NFTA_CHAIN_HOOK)
@@ -180,9 +185,8 @@ func (c chain) body(table string) attributes {
 	return a
 }
 
-func (r rule) body(table, chain string) (attributes, error) {
-	a := inet()
-	a.string(unix.NFTA_RULE_TABLE, table)
+func (r rule) body(table tableID, chain string) (attributes, error) {
+	a := table.body()
 	a.string(unix.NFTA_RULE_CHAIN, chain)
 	list := a.open(unix.NFTA_RULE_EXPRESSIONS)
 	for _, e := range r.expressions {

@@ -53,7 +53,7 @@ func holds(t testing.TB, g *Gate, elements []Element) (n int) {
 		t.Fatal(err)
 	}
 	for window := range slices.Chunk(members, 64) {
-		left, err := g.conn.remaining(Table, window)
+		left, err := g.conn.remaining(own, window)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +69,7 @@ func holds(t testing.TB, g *Gate, elements []Element) (n int) {
 // count lists a set of a few elements.
 func count(t testing.TB, g *Gate, set string) (n int) {
 	t.Helper()
-	err := g.conn.list(listElements(Table, set), func(m netlink.Message) error {
+	err := g.conn.list(listElements(own, set), func(m netlink.Message) error {
 		members, err := parseElements(m)
 		n += len(members)
 		return err
@@ -91,7 +91,7 @@ func TestRebuildIsOneTransaction(t *testing.T) {
 	}
 	faults := map[string]ruleset{
 		"one element more than the set holds": declare(g.cfg, 3000),
-		"a rule that jumps nowhere": {sets: good.sets, chains: append(filterChains(),
+		"a rule that jumps nowhere": {sets: good.sets, chains: append(filterChains(g.cfg),
 			chain{name: "broken", rules: []rule{{expressions: jump("nowhere")}}})},
 		"a key of the wrong length": {sets: append([]set{{name: "broken", key: ipv4Addr, elements: []setElement{{key: []byte{1}}}}}, good.sets...)},
 	}

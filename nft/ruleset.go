@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,6 +24,9 @@ const (
 	static4 = "static4" // IPv4 ranges that always pass
 	static6 = "static6" // IPv6 ranges that always pass
 	ports   = "ports"   // guarded TCP ports
+
+	servers4 = "servers4" // IPv4 ranges of guarded servers
+	servers6 = "servers6" // IPv6 ranges of guarded servers
 )
 
 // ruleset is what a table holds besides the members.
@@ -34,8 +38,9 @@ type ruleset struct {
 type set struct {
 	name     string
 	key      keyType
-	flags    uint32 // NFT_SET_*
-	size     uint32 // 0: as many as are declared
+	flags    uint32        // NFT_SET_*
+	size     uint32        // 0: as many as are declared
+	timeout  time.Duration // of an element that names none; 0: for ever
 	elements []setElement
 	comment  string
 }
@@ -69,53 +74,39 @@ type rule struct {
 }
 
 // declare returns the ruleset of cfg, which was validated. Members may number
-// size in each set.
+// size in each set. UserSets has none.
 func declare(cfg Config, size uint32) ruleset {
-	sets := []set{
+	if cfg.Mode == UserSets {
+		return ruleset{}
+	}
+	r := ruleset{sets: []set{
 		{name: allow4, key: ipv4Addr, flags: unix.NFT_SET_TIMEOUT, size: size, comment: "members"},
 		{name: allow6, key: ipv6Addr, flags: unix.NFT_SET_TIMEOUT, size: size, comment: "members"},
 		{name: net6, key: ipv6Addr, flags: unix.NFT_SET_TIMEOUT, size: size, comment: "members, /64 each"},
-		staticSet(static4, ipv4Addr, cfg.Static, netip.MustParsePrefix("127.0.0.0/8")),
-		staticSet(static6, ipv6Addr, cfg.Static, netip.MustParsePrefix("::1/128")),
-	}
+		rangeSet(static4, ipv4Addr, "always", append([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, cfg.Static...)),
+		rangeSet(static6, ipv6Addr, "always", append([]netip.Prefix{netip.MustParsePrefix("::1/128")}, cfg.Static...)),
+	}}
 	switch cfg.Mode {
 	case Filter:
-		return ruleset{append(sets, portSet(cfg.Ports)), filterChains()}
-	default:
-		return ruleset{sets: sets}
+		r.chains = filterChains(cfg)
+	case Redirect:
+		r.chains = redirectChains(cfg)
+	case Mark:
+		r.chains = markChains(cfg)
+	case Gateway:
+		r.sets = append(r.sets,
+			rangeSet(servers4, ipv4Addr, "guarded", cfg.Servers),
+			rangeSet(servers6, ipv6Addr, "guarded", cfg.Servers))
+		r.chains = gatewayChains(cfg)
 	}
+	if len(r.chains) > 0 {
+		r.sets = append(r.sets, portSet(cfg.Ports))
+		r.sets = append(r.sets, brakeSets(cfg.Brakes, size)...)
+	}
+	return r
 }
 
-// filterChains guard the ports in two places. In prerouting the destination is
-// still the one that the client named, before another table's DNAT can lead it
-// around the gate. The input hook sees reassembled packets only: without
-// connection tracking, a first fragment of 8 bytes passes prerouting with ports
-// and no flags.
-func filterChains() []chain {
-	const (
-		beforeDstnat = -100 - 10 // NF_IP_PRI_NAT_DST - 10
-		beforeFilter = 0 - 10    // NF_IP_PRI_FILTER - 10
-	)
-	knock := all(tcpPortIn(ports), opening(), jump("gate"))
-	return []chain{
-		{name: "gate", comment: "who may open a connection", rules: []rule{
-			{all(sourceIn4(static4), accept()), "always"},
-			{all(sourceIn6(static6), accept()), "always"},
-			{all(sourceIn4(allow4), counter(), accept()), "members"},
-			{all(sourceIn6(allow6), counter(), accept()), "members"},
-			{all(sourceNetIn6(net6), counter(), accept()), "members"},
-			{all(counter(), reset()), "strangers"},
-		}},
-		{name: "pre", comment: "before any DNAT", hook: &hook{"filter", unix.NF_INET_PRE_ROUTING, beforeDstnat}, rules: []rule{
-			{all(notLoopback(), toThisHost(), knock), "new connections"},
-		}},
-		{name: "in", comment: "after reassembly", hook: &hook{"filter", unix.NF_INET_LOCAL_IN, beforeFilter}, rules: []rule{
-			{all(notLoopback(), knock), "new connections"},
-		}},
-	}
-}
-
-// portSet and the static sets are constant: the kernel refuses changes to them
+// portSet and rangeSets are constant: the kernel refuses changes to them
 // while a rule uses them, so that only the table as a whole can be replaced.
 func portSet(numbers []uint16) set {
 	s := set{name: ports, key: inetService, flags: unix.NFT_SET_CONSTANT, comment: "guarded"}
@@ -126,57 +117,15 @@ func portSet(numbers []uint16) set {
 	return s
 }
 
-// staticSet holds those of prefixes that are of the key's family, and always.
-func staticSet(name string, key keyType, prefixes []netip.Prefix, always netip.Prefix) set {
-	s := set{name: name, key: key, flags: unix.NFT_SET_CONSTANT | unix.NFT_SET_INTERVAL, comment: "always"}
-	own := []netip.Prefix{always}
+// rangeSet holds those of prefixes that are of the key's family.
+func rangeSet(name string, key keyType, comment string, prefixes []netip.Prefix) set {
+	s := set{name: name, key: key, flags: unix.NFT_SET_CONSTANT | unix.NFT_SET_INTERVAL, comment: comment}
+	var own []netip.Prefix
 	for _, p := range prefixes {
-		if p.Addr().Is4() == always.Addr().Is4() {
+		if p.Addr().BitLen() == int(key.size)*8 {
 			own = append(own, p)
 		}
 	}
 	s.elements = intervals(own)
 	return s
-}
-
-// intervals returns the elements of an interval set: each range is its first
-// address and, marked as an end, the first one behind it. Prefixes inside of
-// others, which the kernel would refuse, are left out, and adjacent ones
-// joined.
-func intervals(prefixes []netip.Prefix) []setElement {
-	// Prefixes are disjoint or one holds the other; sorted by address and
-	// then by length, the holder comes first.
-	sorted := slices.SortedFunc(slices.Values(prefixes), func(a, b netip.Prefix) int {
-		if c := a.Masked().Addr().Compare(b.Masked().Addr()); c != 0 {
-			return c
-		}
-		return a.Bits() - b.Bits()
-	})
-	var elements []setElement
-	var end netip.Addr // first behind the last range; invalid if it has no end
-	for _, p := range sorted {
-		first := p.Masked().Addr()
-		if len(elements) > 0 && (!end.IsValid() || first.Less(end)) {
-			continue
-		}
-		if first == end {
-			elements = elements[:len(elements)-1]
-		} else {
-			elements = append(elements, setElement{key: first.AsSlice()})
-		}
-		if end = behind(p); end.IsValid() {
-			elements = append(elements, setElement{key: end.AsSlice(), flags: unix.NFT_SET_ELEM_INTERVAL_END})
-		}
-	}
-	return elements
-}
-
-// behind returns the first address after p, or the zero Addr.
-func behind(p netip.Prefix) netip.Addr {
-	last := p.Masked().Addr().AsSlice()
-	for bit := p.Bits(); bit < len(last)*8; bit++ {
-		last[bit/8] |= 0x80 >> (bit % 8)
-	}
-	addr, _ := netip.AddrFromSlice(last)
-	return addr.Next()
 }

@@ -88,7 +88,7 @@ func TestWatchLeavesOutOwnTransactions(t *testing.T) {
 	other := another(t, ns)
 	// An element first: what follows in its datagram must not be missed.
 	commit(t, other, append(
-		memberMessages(nil, unix.NFT_MSG_NEWSETELEM, Table, []member{{allow4, strange4, time.Hour, time.Hour}}),
+		memberMessages(nil, unix.NFT_MSG_NEWSETELEM, own, []member{{allow4, strange4, time.Hour, time.Hour}}),
 		flushRuleset())...)
 	first, err := w.conn.Receive()
 	if err != nil {
@@ -113,7 +113,7 @@ func TestWatchOutlivesAFlood(t *testing.T) {
 	}
 	other := another(t, ns)
 	for i := range 100 {
-		commit(t, other, tableMessages(nil, fmt.Sprint("flood", i))...)
+		commit(t, other, tableMessages(nil, tableID{unix.NFPROTO_INET, fmt.Sprint("flood", i)})...)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -131,7 +131,7 @@ func TestWatchOutlivesAFlood(t *testing.T) {
 		}
 	}()
 	for open := true; open; {
-		commit(t, other, tableMessages(nil, "afterwards")...)
+		commit(t, other, tableMessages(nil, tableID{unix.NFPROTO_INET, "afterwards"})...)
 		select {
 		case <-seen:
 			open = false

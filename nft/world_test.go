@@ -151,7 +151,8 @@ func flushRuleset() netlink.Message {
 // addTable makes a table of another program's.
 func addTable(t testing.TB, c conn, table string, r ruleset) {
 	t.Helper()
-	batch, err := r.messages(tableMessages(nil, table), table)
+	id := tableID{unix.NFPROTO_INET, table}
+	batch, err := r.messages(tableMessages(nil, id), id)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,106 @@
+package nft
+
+import "golang.org/x/sys/unix"
+
+// Priorities, each a little ahead of those whom the gate must not miss.
+const (
+	mangle       = -150      // NF_IP_PRI_MANGLE
+	beforeDstnat = -100 - 10 // NF_IP_PRI_NAT_DST - 10
+	beforeFilter = 0 - 10    // NF_IP_PRI_FILTER - 10
+)
+
+// staticRules and memberRules are one rule for each set of those who pass, with
+// what then happens to them.
+func staticRules(then match) []rule {
+	return []rule{
+		{all(sourceIn4(static4), then), "always"},
+		{all(sourceIn6(static6), then), "always"},
+	}
+}
+
+func memberRules(then4, then6 match, comment string) []rule {
+	return []rule{
+		{all(sourceIn4(allow4), then4), comment},
+		{all(sourceIn6(allow6), then6), comment},
+		{all(sourceNetIn6(net6), then6), comment},
+	}
+}
+
+// gateChain lets in who passes and refuses everybody else. more is what a
+// member's packet must show besides.
+func gateChain(name string, more match) chain {
+	pass := all(more, counter(), accept())
+	rules := append(staticRules(accept()), memberRules(pass, pass, "members")...)
+	return chain{name: name, comment: "who may open a connection", rules: append(rules, rule{all(counter(), reset()), "strangers"})}
+}
+
+// filterChains guard the ports in two places. In prerouting the destination is
+// still the one that the client named, before another table's DNAT can lead it
+// around the gate. The input hook sees reassembled packets only: without
+// connection tracking, a first fragment of 8 bytes passes prerouting with ports
+// and no flags.
+func filterChains(cfg Config) []chain {
+	knock := all(tcpPortIn(ports), opening())
+	first := all(notLoopback(), toThisHost(), knock)
+	return append(brakeChains(cfg.Brakes, reset()),
+		gateChain("gate", nil),
+		chain{
+			name: "pre", comment: "before any DNAT", hook: &hook{"filter", unix.NF_INET_PRE_ROUTING, beforeDstnat},
+			rules: append(braked(cfg.Brakes, first), rule{all(first, jump("gate")), "new connections"}),
+		},
+		chain{
+			name: "in", comment: "after reassembly", hook: &hook{"filter", unix.NF_INET_LOCAL_IN, beforeFilter},
+			rules: []rule{{all(notLoopback(), knock, jump("gate")), "new connections"}},
+		})
+}
+
+// redirectChains change the destination port alone, so that the relay listener
+// sees both addresses as they are. A connection's translation outlives the
+// membership: with its old source port, a former member would still be led to
+// the relay port. So the guard asks again, for each new connection.
+func redirectChains(cfg Config) []chain {
+	lead := all(counter(), portOnlyDNAT(cfg.RelayPort))
+	arriving := all(notLoopback(), tcpPort(cfg.RelayPort), opening())
+	return append(brakeChains(cfg.Brakes, reset()),
+		chain{name: "lead", comment: "to the relay port", rules: append(staticRules(lead), memberRules(lead, lead, "members")...)},
+		chain{
+			name: "pre", comment: "before any DNAT", hook: &hook{"nat", unix.NF_INET_PRE_ROUTING, beforeDstnat},
+			rules: []rule{{all(notLoopback(), toThisHost(), tcpPortIn(ports), jump("lead")), "new connections"}},
+		},
+		gateChain("guard", all(translatedFrom(ports))),
+		chain{
+			name: "in", comment: "at the relay port", hook: &hook{"filter", unix.NF_INET_LOCAL_IN, beforeFilter},
+			rules: append(braked(cfg.Brakes, arriving), rule{all(arriving, jump("guard")), "new connections"}),
+		})
+}
+
+// markChains mark every packet, as it carries nothing over from the one before.
+// Where a brake bites, the packet stays as a stranger's.
+func markChains(cfg Config) []chain {
+	mark := setMark(cfg.Mark)
+	rules := []rule{{all(fromLoopback(), mark), "this host"}}
+	rules = append(rules, staticRules(mark)...)
+	rules = append(rules, memberRules(all(counter(), mark), all(counter(), mark), "members")...)
+	toPorts := tcpPortIn(ports)
+	return append(brakeChains(cfg.Brakes, accept()),
+		chain{name: "mark_members", comment: "who gets the mark", rules: rules},
+		chain{
+			name: "pre", comment: "before routing", hook: &hook{"filter", unix.NF_INET_PRE_ROUTING, mangle},
+			rules: append(braked(cfg.Brakes, all(notLoopback(), toPorts, opening())), rule{all(toPorts, jump("mark_members")), "packets to guarded ports"}),
+		})
+}
+
+// gatewayChains guard servers behind this host. Asking for a connection's state
+// makes the kernel reassemble and track what it forwards; a connection that it
+// does not know, as its entry was deleted, must pass the gate again.
+func gatewayChains(cfg Config) []chain {
+	forward := chain{name: "forward", comment: "to the mail servers", hook: &hook{"filter", unix.NF_INET_FORWARD, beforeFilter}}
+	for _, to := range []match{destinationIn4(servers4), destinationIn6(servers6)} {
+		knock := all(to, tcpPortIn(ports), opening())
+		forward.rules = append(forward.rules, braked(cfg.Brakes, knock)...)
+		forward.rules = append(forward.rules,
+			rule{all(knock, jump("gate")), "new connections"},
+			rule{all(to, tcpPortIn(ports), untracked(), jump("gate")), "connections that were cut"})
+	}
+	return append(brakeChains(cfg.Brakes, reset()), gateChain("gate", nil), forward)
+}

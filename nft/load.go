@@ -1,0 +1,164 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/mdlayher/netlink"
+)
+
+// loadChunk is how many elements Load adds at a time: about 50 KiB, and half a
+// millisecond in which nothing else can be added.
+const loadChunk = chunk
+
+// Load is Rebuild for very many members. The table is replaced in one
+// transaction with the first of them; the others follow in chunks, and those of
+// a mode that closes ports are shut out until their turn. After each chunk it
+// calls between, if that is not nil, so that single changes need not wait for the
+// end; an error of between ends it and is returned.
+func (g *Gate) Load(want iter.Seq[Element], between func() error) error {
+	var refused []error
+	first := true
+	put := func(elements []Element) error {
+		members, err := g.cfg.living(elements)
+		refused = append(refused, err)
+		switch {
+		case !first:
+			err = g.add(members)
+		case g.cfg.Mode == UserSets:
+			err = g.fill(members)
+		default:
+			err = g.build(members)
+		}
+		if err != nil {
+			return err
+		}
+		first = false
+		if between == nil {
+			return nil
+		}
+		return between()
+	}
+	elements := make([]Element, 0, loadChunk)
+	for e := range want {
+		if elements = append(elements, e); len(elements) < loadChunk {
+			continue
+		}
+		if err := put(elements); err != nil {
+			return err
+		}
+		elements = elements[:0]
+	}
+	if len(elements) > 0 || first {
+		if err := put(elements); err != nil {
+			return err
+		}
+	}
+	return errors.Join(refused...)
+}
+
+// syncMost is how many elements Sync lists. Listing costs the square of their
+// number: 0.1 s for these.
+const syncMost = 50_000
+
+// slack is how far an element's life may be from what is wanted: time passes
+// while it is written and read.
+const slack = time.Second
+
+// Sync makes the members exactly those in want, each for as long as it says
+// (within a second), and says what it changed. If the table is not as it was
+// built, or there are more than 50,000 in want, it is Load, and all count as
+// added.
+//
+// In UserSets it removes nothing, as elements may be another's.
+func (g *Gate) Sync(want []Element) (added, renewed, removed int, err error) {
+	switch err := g.Check(); {
+	case errors.Is(err, ErrTableGone), errors.Is(err, ErrChanged), errors.Is(err, ErrSets):
+		return len(want), 0, 0, g.Load(slices.Values(want), nil)
+	case err != nil:
+		return 0, 0, 0, err
+	case len(want) > syncMost:
+		return len(want), 0, 0, g.Load(slices.Values(want), nil)
+	}
+	members, refused := g.cfg.living(want)
+	held, err := g.held(members)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	var missing, wrong []member
+	for _, m := range members {
+		left, ok := held[m.place()]
+		delete(held, m.place())
+		switch {
+		case !ok:
+			missing = append(missing, m)
+		case left < m.remaining-slack, left > m.remaining+slack && g.cfg.Mode != UserSets:
+			wrong = append(wrong, m)
+		}
+	}
+	for part := range slices.Chunk(missing, chunk) {
+		if err := g.add(part); err != nil {
+			return 0, 0, 0, err
+		}
+	}
+	for part := range slices.Chunk(wrong, chunk) {
+		if err := g.write(part, true); err != nil {
+			return 0, 0, 0, fmt.Errorf("renew %d elements: %w", len(part), err)
+		}
+	}
+	removed = len(held)
+	if g.cfg.Mode == UserSets {
+		removed, held = 0, nil
+	}
+	for p := range held {
+		if err := g.removeMember(member{set: p.set, key: p.key}); err != nil {
+			return 0, 0, 0, err
+		}
+	}
+	return len(missing), len(wrong), removed, refused
+}
+
+// place is where a member stands.
+type place struct {
+	set string
+	key netip.Addr
+}
+
+func (m member) place() place { return place{m.set, m.key} }
+
+// held says for how long the kernel holds each element of the sets; in UserSets
+// each of members that it holds.
+func (g *Gate) held(members []member) (map[place]time.Duration, error) {
+	held := make(map[place]time.Duration, len(members))
+	if g.cfg.Mode == UserSets {
+		for part := range slices.Chunk(members, window) {
+			left, err := g.conn.remaining(g.table, part)
+			if err != nil {
+				return nil, err
+			}
+			for i, m := range part {
+				if left[i] != absent {
+					held[m.place()] = left[i]
+				}
+			}
+		}
+		return held, nil
+	}
+	for _, set := range []string{allow4, allow6, net6} {
+		err := g.conn.list(listElements(g.table, set), func(m netlink.Message) error {
+			found, err := parseElements(m)
+			for _, m := range found {
+				held[m.place()] = m.remaining
+			}
+			return err
+		})
+		if err != nil && !errors.Is(err, errInterrupted) {
+			return nil, fmt.Errorf("list set %s: %w", set, err)
+		}
+	}
+	return held, nil
+}
