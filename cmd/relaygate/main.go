@@ -94,7 +94,7 @@ func run(ctx context.Context, e *env, args []string) error {
 	root.SetIn(e.Stdin)
 	root.SetArgs(args)
 	root.AddCommand(replayCommand(e), runCommand(e), checkCommand(e), listCommand(e), whyCommand(e),
-		grantCommand(e), revokeCommand(e), denyCommand(e), undenyCommand(e), pauseCommand(e), resumeCommand(e),
+		grantCommand(e), revokeCommand(e), denyCommand(e), undenyCommand(e), pauseCommand(e), resumeCommand(e), doctorCommand(e),
 		statusCommand(e), watchCommand(e), demoCommand(e))
 	err := root.ExecuteContext(ctx)
 	var f *failure

@@ -1,0 +1,78 @@
+//go:build linux
+
+// Package doctor looks at this host, without changing anything, and says what
+// relaygate can and cannot do here: kernel features, capabilities, cgroups,
+// nftables, listeners, the lock behind the gate, and the daemon itself.
+package doctor
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/control"
+)
+
+// State is how a finding is.
+type State string
+
+const (
+	// OK: it is there.
+	OK State = "ok"
+	// Missing: it is not there.
+	Missing State = "missing"
+	// Unseen: this process may not look.
+	Unseen State = "unseen"
+	// Advice: something that a person should consider.
+	Advice State = "advice"
+)
+
+// Finding is one thing that was looked at.
+type Finding struct {
+	Subject string `json:"subject"`
+	State   State  `json:"state"`
+	// Needed: this configuration cannot work without it.
+	Needed bool `json:"needed"`
+	// Words say what was found, Then what is lost by it or what to do.
+	Words string `json:"words"`
+	Then  string `json:"then,omitempty"`
+}
+
+// Bad says that something needed is missing.
+func (f *Finding) Bad() bool { return f.Needed && f.State == Missing }
+
+// Patient is what is examined.
+type Patient struct {
+	Config *config.Config
+	// Status asks the daemon.
+	Status func(context.Context) (control.Status, error)
+}
+
+// Examine looks at everything.
+func Examine(ctx context.Context, p Patient) []Finding {
+	var list []Finding
+	list = append(list, kernel(p.Config)...)
+	list = append(list, capabilities(p.Config)...)
+	list = append(list, cgroups(p.Config), firewall(p.Config))
+	list = append(list, listeners(p.Config)...)
+	list = append(list, secondLock(p.Config)...)
+	list = append(list, files(p.Config)...)
+	return append(list, daemon(ctx, p)...)
+}
+
+// found makes a finding of a check's error.
+func found(subject string, needed bool, good string, err error, then string) Finding {
+	f := Finding{Subject: subject, Needed: needed, State: OK, Words: good}
+	switch {
+	case err == nil:
+	case errors.Is(err, unix.EPERM), errors.Is(err, fs.ErrPermission), errors.Is(err, os.ErrPermission):
+		f.State, f.Words, f.Then = Unseen, "cannot be seen by this user", "run doctor as root"
+	default:
+		f.State, f.Words, f.Then = Missing, err.Error(), then
+	}
+	return f
+}

@@ -1,0 +1,77 @@
+//go:build linux
+
+package doctor
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/control"
+)
+
+func TestWhatIsMissingAndWhatIsUnseen(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		needed bool
+		err    error
+		want   State
+		bad    bool
+	}{
+		{"there", true, nil, OK, false},
+		{"not there", false, errors.New("no such feature"), Missing, false},
+		{"needed", true, errors.New("no such feature"), Missing, true},
+		{"not allowed", true, unix.EPERM, Unseen, false},
+		{"no permission", true, &fs.PathError{Op: "open", Path: "/x", Err: unix.EACCES}, Unseen, false},
+	} {
+		f := found("x", tt.needed, "is there", tt.err, "that is lost")
+		if f.State != tt.want || f.Bad() != tt.bad {
+			t.Errorf("%s: %+v, want %s, bad %v", tt.name, f, tt.want, tt.bad)
+		}
+	}
+}
+
+func TestSecondLockIsAdvisedWhereTheGateCloses(t *testing.T) {
+	for mode, want := range map[string]bool{
+		config.ModeObserve: false, config.ModeFilter: true, config.ModeRedirect: true,
+		config.ModeMark: true, config.ModeSets: true, config.ModeGateway: true,
+	} {
+		cfg := &config.Config{Gate: config.Gate{Mode: mode, Ports: []uint16{25}}}
+		if got := secondLock(cfg); (len(got) == 1) != want {
+			t.Errorf("%s: %+v, want advice: %v", mode, got, want)
+		}
+	}
+}
+
+func TestFoldersOfOthersAreTold(t *testing.T) {
+	dir := t.TempDir()
+	cfg := &config.Config{Relayhosts: dir + "/relayhosts"}
+	if got := files(cfg); len(got) != 1 || got[0].State != OK {
+		t.Errorf("%+v, want all good", got)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if got := files(cfg); len(got) != 1 || !got[0].Bad() {
+		t.Errorf("%+v, want a folder that is open to others", got)
+	}
+}
+
+func TestTheDaemonsProblemsAreTold(t *testing.T) {
+	ask := func(s control.Status, err error) []Finding {
+		return daemon(t.Context(), Patient{Status: func(context.Context) (control.Status, error) { return s, err }})
+	}
+	if got := ask(control.Status{}, errors.New("is relaygate running?")); len(got) != 1 || got[0].State != Advice || got[0].Bad() {
+		t.Errorf("no daemon: %+v", got)
+	}
+	got := ask(control.Status{Version: "1", Problems: []string{"4 of 5 TLS servers are seen"}}, nil)
+	if len(got) != 2 || got[0].State != OK || !strings.Contains(got[1].Words, "4 of 5") {
+		t.Errorf("daemon: %+v", got)
+	}
+}

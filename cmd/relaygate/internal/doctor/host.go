@@ -1,0 +1,153 @@
+//go:build linux
+
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"relaygate/bpf"
+	"relaygate/capture/sockdiag"
+	"relaygate/cmd/relaygate/internal/config"
+)
+
+// listeners says who listens on the ports that are watched and guarded.
+func listeners(cfg *config.Config) []Finding {
+	watched := slices.Sorted(maps.Keys(cfg.Services))
+	ports := slices.Concat(watched, cfg.Gate.Ports)
+	if cfg.Gate.Mode == config.ModeRedirect {
+		ports = append(ports, cfg.Gate.RelayPort)
+	}
+	byPort, err := listening(ports, cfg.Owners)
+	if err != nil {
+		return []Finding{found("listeners", false, "", err, "")}
+	}
+	var list []Finding
+	for _, port := range ports {
+		holders := byPort[port]
+		f := Finding{Subject: fmt.Sprintf("port %d", port), State: OK, Words: strings.Join(holders, ", ")}
+		isRelay := cfg.Gate.Mode == config.ModeRedirect && port == cfg.Gate.RelayPort
+		switch {
+		case len(holders) > 0:
+		case isRelay:
+			f.State, f.Needed, f.Words = Missing, true, "nobody listens on the relay port"
+			f.Then = "granted addresses would be refused: let the mail server listen there"
+		default:
+			f.State, f.Words = Advice, "nobody listens here"
+			f.Then = "nothing to do if the mail server does not offer it"
+		}
+		list = append(list, f)
+		if isRelay && port >= 1024 {
+			list = append(list, Finding{
+				Subject: f.Subject, State: Advice, Words: "any user of this host may listen there while the mail server does not",
+				Then: "choose a gate.relay_port below 1024",
+			})
+		}
+	}
+	return list
+}
+
+// listening names who holds the listeners, by port.
+func listening(ports []uint16, owners []uint32) (map[uint16][]string, error) {
+	own, err := bpf.OpenNetns(bpf.OwnNetns)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = own.Close() }() // it was only looked at
+	tables, err := sockdiag.New(sockdiag.Options{Ports: ports, Netns: []*bpf.Netns{own}, Owners: owners})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = tables.Close() }() // likewise
+	list, _, err := tables.Listeners()
+	if err != nil && len(list) == 0 {
+		return nil, err
+	}
+	byPort := make(map[uint16][]string)
+	for _, l := range list {
+		who := "somebody who cannot be seen by this user"
+		if len(l.Processes) > 0 {
+			who = l.Processes[0].String()
+			if sockdiag.KnownForwarder(l.Processes[0].Name) {
+				who += ", which only hands connections on: its logins are not believed"
+			}
+		}
+		if port := l.Local.Port(); !slices.Contains(byPort[port], who) {
+			byPort[port] = append(byPort[port], who)
+		}
+	}
+	return byPort, nil
+}
+
+// secondLock: while the table is gone, and before the daemon has started, only
+// the mail server's own rule keeps strangers out.
+func secondLock(cfg *config.Config) []Finding {
+	then := map[string]string{
+		config.ModeFilter:   "let the mail server relay for the addresses in files.relayhosts alone",
+		config.ModeRedirect: "let the relay port's listener check files.relayhosts too",
+		config.ModeMark:     "let the mail server's listener ask for the mark, or check files.relayhosts",
+		config.ModeSets:     "let your rules refuse what is in no set, and the mail server check files.relayhosts",
+		config.ModeGateway:  "let the mail servers behind this host relay for what they know alone",
+	}[cfg.Gate.Mode]
+	if then == "" {
+		return nil // observe closes nothing
+	}
+	f := Finding{
+		Subject: "second lock", State: Advice, Then: then,
+		Words: "while the table is gone (before the start, after a flush) port " + fmt.Sprint(cfg.Gate.Ports) + " is what it was without relaygate",
+	}
+	if cfg.Relayhosts != "" {
+		f.Words += "; " + cfg.Relayhosts + " is written for the mail server"
+	} else {
+		f.Then += " (files.relayhosts is empty: no file is written)"
+	}
+	return []Finding{f}
+}
+
+// files looks at the places that the daemon writes to.
+func files(cfg *config.Config) []Finding {
+	var list []Finding
+	for _, file := range []struct{ subject, path string }{
+		{"relayhosts", cfg.Relayhosts}, {"users file", cfg.UsersFile},
+	} {
+		if file.path == "" {
+			continue
+		}
+		folder := filepath.Dir(file.path)
+		info, err := os.Stat(folder)
+		if err == nil && !info.IsDir() {
+			err = fmt.Errorf("%s is no folder", folder)
+		}
+		if err == nil && info.Mode()&0o022 != 0 && info.Mode()&os.ModeSticky == 0 {
+			err = fmt.Errorf("%s can be written by other users", folder)
+		}
+		list = append(list, found(file.subject, true, file.path, err, "whoever may write there can let anybody relay; a folder of root's is needed"))
+	}
+	return list
+}
+
+// daemon tells what the running daemon says of itself.
+func daemon(ctx context.Context, p Patient) []Finding {
+	s, err := p.Status(ctx)
+	if err != nil {
+		f := Finding{Subject: "daemon", State: Advice, Words: err.Error(), Then: "start it to see which TLS servers it reads"}
+		if errors.Is(err, os.ErrPermission) {
+			f.State = Unseen
+		}
+		return []Finding{f}
+	}
+	list := []Finding{{
+		Subject: "daemon", State: OK,
+		Words: fmt.Sprintf("runs (%s), taps by %s, gate mode %s, %d grants", s.Version, s.Tap.Kind, s.Gate.Mode, s.Grants),
+	}}
+	for _, problem := range s.Problems {
+		list = append(list, Finding{Subject: "daemon", State: Advice, Words: problem})
+	}
+	return list
+}

@@ -1,0 +1,150 @@
+//go:build linux
+
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"relaygate/bpf"
+	"relaygate/cmd/relaygate/internal/config"
+)
+
+// needsCgroups: the configuration knows no other way to see connections.
+func needsCgroups(cfg *config.Config) bool {
+	return cfg.Tap == config.TapCgroup || cfg.Tap == config.TapAuto && len(cfg.Interfaces) == 0
+}
+
+// kernel asks for each feature that the tap needs.
+func kernel(cfg *config.Config) []Finding {
+	var name unix.Utsname
+	release := "unknown"
+	if unix.Uname(&name) == nil {
+		release = unix.ByteSliceToString(name.Release[:])
+	}
+	list := []Finding{{Subject: "kernel", State: OK, Words: "Linux " + release}}
+	needed := needsCgroups(cfg)
+	then := "without it only packet sockets on named interfaces see anything: set watch.tap and watch.interfaces"
+	for _, f := range bpf.Features() {
+		list = append(list, found("kernel: "+f.Name, needed, "is there", f.Probe(), then))
+	}
+	if cfg.TLS {
+		list = append(list, found("kernel: uprobes", false, "are there", bpf.HaveUprobes(),
+			"logins in TLS are not read: grants come from clear text and by hand alone"))
+	}
+	return list
+}
+
+// capability is one of capabilities(7), with what is lost without it.
+type capability struct {
+	name   string
+	number int
+	loss   string
+	needed func(*config.Config) bool
+}
+
+func always(*config.Config) bool { return true }
+func never(*config.Config) bool  { return false }
+
+var wanted = []capability{
+	{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN, "neither the gate nor the tap can be built", always},
+	{"CAP_BPF", unix.CAP_BPF, "the kernel tap cannot be loaded", needsCgroups},
+	{"CAP_PERFMON", unix.CAP_PERFMON, "logins in TLS are not read", func(c *config.Config) bool { return needsCgroups(c) || c.TLS }},
+	{"CAP_NET_RAW", unix.CAP_NET_RAW, "packet sockets cannot be opened", func(c *config.Config) bool { return !needsCgroups(c) }},
+	{"CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN, "trusted network namespaces cannot be entered", func(c *config.Config) bool { return len(c.TrustedNetns) > 0 }},
+	{"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE, "whose listeners they are cannot be told: nothing is believed", always},
+	{"CAP_DAC_READ_SEARCH", unix.CAP_DAC_READ_SEARCH, "files of other users' processes cannot be read", never},
+	{"CAP_DAC_OVERRIDE", unix.CAP_DAC_OVERRIDE, "files in other users' folders cannot be replaced", never},
+	{"CAP_CHOWN", unix.CAP_CHOWN, "a replaced file does not keep its owner", never},
+	{"CAP_FOWNER", unix.CAP_FOWNER, "a replaced file does not keep its mode", never},
+}
+
+// capabilities are those of this process: a daemon that the same user starts
+// has them too.
+func capabilities(cfg *config.Config) []Finding {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var held [2]unix.CapUserData
+	if err := unix.Capget(&header, &held[0]); err != nil {
+		return []Finding{{Subject: "capabilities", State: Unseen, Words: err.Error()}}
+	}
+	if unix.Geteuid() != 0 && held[0].Effective|held[1].Effective == 0 {
+		return []Finding{{
+			Subject: "capabilities", State: Unseen, Words: "this user has none, so that what the daemon would have cannot be seen",
+			Then: "run doctor as root",
+		}}
+	}
+	var missing []Finding
+	for _, c := range wanted {
+		if held[c.number/32].Effective&(1<<(c.number%32)) == 0 {
+			missing = append(missing, Finding{
+				Subject: "capability " + c.name, State: Missing, Needed: c.needed(cfg), Words: "is not held", Then: c.loss,
+			})
+		}
+	}
+	if len(missing) == 0 {
+		return []Finding{{Subject: "capabilities", State: OK, Words: "all that the start needs are held"}}
+	}
+	return missing
+}
+
+func cgroups(cfg *config.Config) Finding {
+	path, err := bpf.RootCgroup()
+	then := "the tap needs cgroup v2: mount it, or tap interfaces (watch.tap, watch.interfaces)"
+	if errors.Is(err, bpf.ErrPartOfCgroups) {
+		then = "run relaygate on the host, or with the host's cgroup namespace: from here the mail server's connections are not seen"
+	}
+	return found("cgroups", needsCgroups(cfg), "the whole tree is at "+path, err, then)
+}
+
+// firewall only lists: a table that is made to try would wake a daemon that
+// watches.
+func firewall(cfg *config.Config) Finding {
+	names, err := tables()
+	good := "works; no table is there yet"
+	if len(names) > 0 {
+		good = "works; tables: " + strings.Join(names, ", ")
+	}
+	return found("nftables", cfg.Gate.Mode != config.ModeObserve, good, err, "no gate can be built: load the module nf_tables")
+}
+
+func tables() (names []string, err error) {
+	const most = 16
+	c, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("open netfilter socket: %w", err)
+	}
+	list, err := c.ListTables()
+	if err != nil {
+		return nil, fmt.Errorf("list the tables: %w", err)
+	}
+	for i, t := range list {
+		if i == most {
+			return append(names, fmt.Sprintf("and %d more", len(list)-most)), nil
+		}
+		names = append(names, family(t.Family)+" "+t.Name)
+	}
+	return names, nil
+}
+
+func family(f nftables.TableFamily) string {
+	switch f {
+	case nftables.TableFamilyINet:
+		return "inet"
+	case nftables.TableFamilyIPv4:
+		return "ip"
+	case nftables.TableFamilyIPv6:
+		return "ip6"
+	case nftables.TableFamilyARP:
+		return "arp"
+	case nftables.TableFamilyNetdev:
+		return "netdev"
+	case nftables.TableFamilyBridge:
+		return "bridge"
+	default:
+		return fmt.Sprint(f)
+	}
+}
