@@ -1,0 +1,126 @@
+package tlstap
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/bpf"
+	"relaygate/capture/sockdiag"
+)
+
+// Bounds of what Believe remembers.
+const (
+	beliefLimit = 4096
+	beliefTime  = time.Second
+)
+
+// belief remembers what was judged, while nothing changes.
+type belief struct {
+	mu      sync.Mutex
+	since   time.Time
+	changed <-chan struct{} // of the tables
+	heads   *map[uint32]uint64
+	judged  map[question]answer
+}
+
+type question struct {
+	process, server uint32
+	local           netip.AddrPort
+	netns           uint64
+}
+
+type answer struct {
+	ok     bool
+	reason string
+}
+
+// Believe says whether a process may speak for a connection, and if not why:
+// server is the head of the process's family, found by the kernel among those
+// that it was told. That head must hold the very listener that accepted the
+// connection, and the process be in its control group where both have one.
+func (f *Finder) Believe(conn authz.Conn, process, server uint32) (ok bool, reason string) {
+	q := question{process, server, conn.Server, conn.Netns}
+	heads := f.heads.Load()
+	now := time.Now()
+	b := &f.belief
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.outdated(now, heads) || len(b.judged) >= beliefLimit {
+		b.since, b.heads, b.changed = now, heads, f.tables.Changed()
+		b.judged = make(map[question]answer)
+	}
+	a, known := b.judged[q]
+	if !known {
+		a.reason = f.doubt(q, heads)
+		a.ok = a.reason == ""
+		b.judged[q] = a
+	}
+	return a.ok, a.reason
+}
+
+// outdated says whether what was judged must be judged again.
+func (b *belief) outdated(now time.Time, heads *map[uint32]uint64) bool {
+	if b.judged == nil || b.heads != heads || now.Sub(b.since) >= beliefTime {
+		return true
+	}
+	select {
+	case <-b.changed:
+		return true
+	default:
+		return false
+	}
+}
+
+// doubt says why the process may not speak for the connection, or "".
+func (f *Finder) doubt(q question, heads *map[uint32]uint64) string {
+	if heads == nil {
+		return "no server is known yet"
+	}
+	start, known := (*heads)[q.server]
+	if !known || q.server == initProcess {
+		return fmt.Sprintf("process %d is no server on a watched port", q.server)
+	}
+	holds := slices.ContainsFunc(f.tables.Owners(q.local, q.netns), func(p sockdiag.Process) bool {
+		return uint32(p.PID) == q.server && p.Start == start
+	})
+	if !holds {
+		return fmt.Sprintf("process %d does not hold the listener on %v", q.server, q.local)
+	}
+	if q.process == q.server {
+		return ""
+	}
+	return f.strange(q, bpf.ServerProcess{PID: q.server, Start: start})
+}
+
+// strange says why a descendant of the server is not one of its own, or "".
+// Whoever logs in at a super-server's SSH service descends from it too, but is
+// put into a control group of the session. (The socket's own group says less:
+// a listener that init passed on has init's.)
+func (f *Finder) strange(q question, head bpf.ServerProcess) string {
+	own, err := readCgroup(f.files, int(q.server))
+	if err != nil {
+		return fmt.Sprintf("the control group of the server is not known: %v", err)
+	}
+	if rootCgroup(own) {
+		return ""
+	}
+	theirs, err := readCgroup(f.files, int(q.process))
+	if err != nil {
+		// It has ended since, as a process per connection does. Then it
+		// counts as one of the family if nobody in that is elsewhere.
+		if f.view.Load().united(head) {
+			return ""
+		}
+		return fmt.Sprintf("process %d ended before its control group was known", q.process)
+	}
+	if !rootCgroup(theirs) && theirs != own {
+		return fmt.Sprintf("process %d is in the control group %s, its server in %s",
+			q.process, strconv.QuoteToASCII(theirs), strconv.QuoteToASCII(own))
+	}
+	return ""
+}

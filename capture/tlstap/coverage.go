@@ -1,0 +1,177 @@
+package tlstap
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/bpf"
+)
+
+// count is what became of a server's TLS connections.
+type count struct{ handshakes, read uint64 }
+
+// Judged counts a TLS connection whose plaintext was read, or was not; one that
+// was not makes Run look for libraries again.
+func (f *Finder) Judged(conn authz.Conn, read bool) {
+	if !read {
+		f.Kick()
+	}
+	i, ok := f.server(conn)
+	if !ok {
+		return
+	}
+	head := f.view.Load().servers[i].head
+	f.counting.Lock()
+	defer f.counting.Unlock()
+	c := f.counts[head]
+	if c == nil {
+		c = &count{}
+		f.counts[head] = c
+	}
+	c.handshakes++
+	if read {
+		c.read++
+	}
+}
+
+// trimCounts forgets the servers that are gone, so that counts stay as few as
+// servers.
+func (f *Finder) trimCounts(families []*family) {
+	f.counting.Lock()
+	defer f.counting.Unlock()
+	maps.DeleteFunc(f.counts, func(head bpf.ServerProcess, _ *count) bool {
+		return !slices.ContainsFunc(families, func(fam *family) bool { return fam.head == head })
+	})
+}
+
+// server finds which server of the last view accepted a connection.
+func (f *Finder) server(conn authz.Conn) (index int, ok bool) {
+	owners := f.tables.Owners(conn.Server, conn.Netns)
+	servers := f.view.Load().servers
+	for i, s := range servers {
+		for _, p := range owners {
+			if s.PID == p.PID && s.head.Start == p.Start {
+				return i, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// Explain says in words why the TLS of a connection could not be read. It is
+// only asked about those that could not.
+func (f *Finder) Explain(conn authz.Conn) string {
+	v := f.view.Load()
+	if v.err != nil {
+		return v.err.Error()
+	}
+	i, ok := f.server(conn)
+	if !ok {
+		for _, s := range v.servers {
+			if s.PID == 0 && slices.Contains(s.Listeners, conn.Server) {
+				return s.String()
+			}
+		}
+		if ok, reason := f.tables.Check(conn.Server, conn.Netns); !ok {
+			return reason
+		}
+		return fmt.Sprintf("the server on %v is not known yet", conn.Server)
+	}
+	s := v.servers[i]
+	if !s.Seen {
+		return s.String()
+	}
+	var silent []string
+	for _, l := range s.Libraries {
+		if !l.Recognised {
+			silent = append(silent, l.Path)
+		}
+	}
+	name := fmt.Sprintf("%s (pid %d)", s.Name, s.PID)
+	if len(silent) > 0 {
+		return fmt.Sprintf("%s: %s is watched, but no handshake was recognised in it yet", name, strings.Join(silent, ", "))
+	}
+	return name + ": the connection began before its library was watched, or used another TLS library than the one that is"
+}
+
+// Coverage lists the servers, which of their TLS libraries are watched, and who
+// else uses those.
+func (f *Finder) Coverage() []Server {
+	servers := slices.Clone(f.view.Load().servers)
+	others := f.others()
+	f.counting.Lock()
+	defer f.counting.Unlock()
+	for i := range servers {
+		s := &servers[i]
+		if c := f.counts[s.head]; c != nil {
+			s.Handshakes, s.Read = c.handshakes, c.read
+		}
+		s.Libraries = slices.Clone(s.Libraries)
+		for j := range s.Libraries {
+			s.Libraries[j].Others = others[s.Libraries[j].id]
+		}
+	}
+	return servers
+}
+
+// sharesTime is how long it is believed who shares a library: to find out takes
+// a look at every process of the host.
+const sharesTime = 30 * time.Second
+
+// shares are the programs outside of all families that use watched libraries.
+type shares struct {
+	at    time.Time
+	names map[fileID][]string
+}
+
+// others lists the names of programs that share the libraries of the view.
+func (f *Finder) others() map[fileID][]string {
+	f.sharing.Lock()
+	defer f.sharing.Unlock()
+	now := time.Now()
+	if f.shares.names != nil && now.Sub(f.shares.at) < sharesTime {
+		return f.shares.names
+	}
+	watched := make(map[fileID]bool)
+	heads := make(map[int]bool)
+	for _, s := range f.view.Load().servers {
+		heads[s.PID] = true
+		for _, l := range s.Libraries {
+			watched[l.id] = true
+		}
+	}
+	names := make(map[fileID][]string)
+	f.shares = shares{now, names}
+	if len(watched) == 0 {
+		return names
+	}
+	t, err := walk(f.files)
+	if err != nil {
+		return names
+	}
+	for pid := range heads {
+		for _, member := range t.members(pid, processLimit) {
+			delete(t.stats, member)
+		}
+	}
+	for pid, stat := range t.stats {
+		if stat.Size == 0 {
+			continue // the kernel's own
+		}
+		files, _ := readMaps(f.proc, pid) // what cannot be read is not listed
+		for _, m := range files {
+			list := names[m.id]
+			if watched[m.id] && len(list) < namesListed && !slices.Contains(list, stat.Name) {
+				names[m.id] = append(list, stat.Name)
+			}
+		}
+	}
+	for _, list := range names {
+		slices.Sort(list)
+	}
+	return names
+}

@@ -1,0 +1,98 @@
+package tlstap
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"relaygate/bpf"
+)
+
+// What is remembered about files.
+const (
+	knownLimit = 1 << 14 // files
+	// keepScans is for how many scans a file is remembered that no process
+	// has: servers with a process per connection come back with it. After as
+	// many, a file that could not be read is tried again.
+	keepScans = 32
+)
+
+// file looks into a file that a process executes, once; nil if there is no room
+// to remember it.
+func (f *Finder) file(pid int, m mapped) *knownFile {
+	if k := f.known[m.id]; k != nil && (k.err == nil || f.scans < k.looked+keepScans) {
+		return k
+	}
+	if len(f.known) == knownLimit {
+		return nil
+	}
+	k := &knownFile{name: path.Base(strings.TrimSuffix(m.path, " (deleted)")), looked: f.scans, seen: f.scans}
+	f.known[m.id] = k
+	handle, err := openMapped(f.proc, pid, m)
+	if err != nil {
+		k.err = err
+		return k
+	}
+	img, err := inspect(handle)
+	k.goProgram = img.goProgram
+	if err != nil {
+		k.err = fmt.Errorf("read %s: %w", m.path, err)
+	}
+	if img.kind == 0 || len(f.libraries) >= libraryLimit {
+		if img.kind != 0 {
+			k.err = fmt.Errorf("more than %d TLS libraries: %s is not watched", libraryLimit, m.path)
+		}
+		_ = handle.Close() // it was only read
+		return k
+	}
+	k.library = f.library(m, img, handle)
+	return k
+}
+
+// library makes the library of a file, which may have been forgotten and come
+// again.
+func (f *Finder) library(m mapped, img image, handle *os.File) *library {
+	if l := f.libraries[m.id]; l != nil {
+		_ = handle.Close() // it was only read
+		return l
+	}
+	l := &library{
+		id: m.id, path: strings.TrimSuffix(m.path, " (deleted)"), image: img, file: handle,
+		users: make(map[bpf.ServerProcess]bool),
+	}
+	f.libraries[m.id] = l
+	return l
+}
+
+// attach attaches what is not yet.
+func (f *Finder) attach(now time.Time) {
+	for _, l := range f.libraries {
+		l.attach(f.tap, now, f.log)
+		if l.probes != nil {
+			l.offset, l.found = l.probes.Offset()
+		}
+	}
+}
+
+// forget drops what no family has any more.
+func (f *Finder) forget(now time.Time, families map[bpf.ServerProcess]*family) {
+	for pid, p := range f.processes {
+		if p.seen != f.scans {
+			delete(f.processes, pid)
+		}
+	}
+	for id, k := range f.known {
+		if k.library == nil && f.scans >= k.seen+keepScans {
+			delete(f.known, id)
+		}
+	}
+	for id, l := range f.libraries {
+		if !l.needed(now, families) {
+			l.close(f.log)
+			delete(f.libraries, id)
+			delete(f.known, id)
+		}
+	}
+}

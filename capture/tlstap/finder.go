@@ -1,0 +1,249 @@
+package tlstap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"relaygate/bpf"
+	"relaygate/capture/sockdiag"
+)
+
+// How often the processes are looked at.
+const (
+	// interval is the time between two scans; after the listeners changed,
+	// while servers start their processes, it is startInterval for startTime.
+	interval      = 2 * time.Second
+	startInterval = 200 * time.Millisecond
+	startTime     = 3 * time.Second
+	// A scan waits at least costFactor times what the last one took, one that
+	// somebody asks for askFactor times: 1 % and 5 % of a processor.
+	costFactor = 100
+	askFactor  = 20
+)
+
+// Tables is what Finder asks about sockets; *sockdiag.Tables has it.
+type Tables interface {
+	Servers() []sockdiag.Listener
+	Owners(server netip.AddrPort, netns uint64) []sockdiag.Process
+	Check(server netip.AddrPort, netns uint64) (ok bool, reason string)
+	Changed() <-chan struct{}
+}
+
+// Options say what a Finder works with.
+type Options struct {
+	Tap    Tap
+	Tables Tables
+	// Proc is where the proc file system is, "/proc" if empty.
+	Proc string
+	Log  *slog.Logger
+}
+
+// Finder follows the servers of this host and their TLS libraries. Run does
+// the work; all other methods may be called from any goroutine and do not wait
+// for it.
+type Finder struct {
+	tap    Tap
+	tables Tables
+	proc   string
+	files  fs.FS // of proc
+	log    *slog.Logger
+	kick   chan struct{}
+
+	// What follows belongs to Run.
+	scans     uint64
+	processes map[int]*process
+	known     map[fileID]*knownFile
+	libraries map[fileID]*library
+	scanErr   string // what the last scan said, to say it once
+	unread    int    // processes whose turn comes at the next scan
+
+	heads  atomic.Pointer[map[uint32]uint64] // what the kernel was told: process to start
+	view   atomic.Pointer[view]
+	belief belief
+
+	counting sync.Mutex
+	counts   map[bpf.ServerProcess]*count
+
+	sharing sync.Mutex
+	shares  shares
+}
+
+// New makes a Finder. Nothing is attached before Run.
+func New(o Options) (*Finder, error) {
+	if o.Tap == nil || o.Tables == nil || o.Log == nil {
+		return nil, errors.New("a finder of TLS libraries needs a tap, socket tables and a log")
+	}
+	if o.Proc == "" {
+		o.Proc = "/proc"
+	}
+	f := &Finder{
+		tap: o.Tap, tables: o.Tables, proc: o.Proc, files: os.DirFS(o.Proc), log: o.Log,
+		kick:      make(chan struct{}, 1),
+		processes: make(map[int]*process),
+		known:     make(map[fileID]*knownFile),
+		libraries: make(map[fileID]*library),
+		counts:    make(map[bpf.ServerProcess]*count),
+	}
+	f.view.Store(&view{})
+	return f, nil
+}
+
+// Run follows servers and libraries until the context ends, and detaches. What
+// fails is logged, shown by Coverage and tried again.
+func (f *Finder) Run(ctx context.Context) error {
+	defer f.detach()
+	var quick time.Time // until when startInterval holds
+	force := true
+	for {
+		changed := f.tables.Changed()
+		begin := time.Now()
+		f.scan(begin, force)
+		cost := time.Since(begin)
+
+		wait := interval
+		if begin.Before(quick) {
+			wait = startInterval
+		}
+		timer := time.NewTimer(max(wait, costFactor*cost))
+		force = false
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+			continue
+		case <-changed:
+			quick = time.Now().Add(startTime)
+		case <-f.kick:
+			force = true
+		}
+		timer.Reset(askFactor*cost - time.Since(begin)) // passed already, mostly
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+	}
+}
+
+// Kick makes Run look at all mappings soon: somebody saw a handshake that no
+// watched library took part in.
+func (f *Finder) Kick() {
+	select {
+	case f.kick <- struct{}{}:
+	default: // it will
+	}
+}
+
+func (f *Finder) detach() {
+	for _, l := range f.libraries {
+		l.close(f.log)
+	}
+	clear(f.libraries)
+}
+
+// scan looks at servers, processes and mappings once. Forced, it reads all
+// mappings again, else those of processes that are new or grew.
+func (f *Finder) scan(now time.Time, force bool) {
+	f.scans++
+	f.unread = 0
+	t, err := walk(f.files)
+	if err != nil {
+		f.complain(err)
+		return
+	}
+	list, onlyInit := heads(f.tables.Servers(), t)
+	told := f.tell(list)
+	if told != nil {
+		told = fmt.Errorf("tell the kernel the servers: %w", told)
+	}
+	f.complain(told)
+
+	families := make(map[bpf.ServerProcess]*family, len(list))
+	order := make([]*family, 0, len(list))
+	budget, room := mapsPerScan, processLimit
+	for i := range list {
+		fam := f.family(&list[i], t, now, force, &budget, room)
+		room -= len(fam.members)
+		families[fam.head] = fam
+		order = append(order, fam)
+	}
+	f.attach(now)
+	f.forget(now, families)
+	f.publish(order, onlyInit, told)
+}
+
+// complain logs what a scan says if the last one did not.
+func (f *Finder) complain(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != f.scanErr {
+		f.log.Warn("TLS servers cannot be followed", "error", err)
+	}
+	f.scanErr = text
+}
+
+// family reads the processes of one server.
+func (f *Finder) family(h *holder, t tree, now time.Time, force bool, budget *int, room int) *family {
+	fam := &family{head: h.head(), name: h.process.String(), listeners: h.listeners}
+	for _, pid := range t.members(h.process.PID, room) {
+		p := f.process(pid, t.stats[pid], force, budget)
+		fam.members = append(fam.members, p)
+		fam.mixed = fam.mixed || p.cgroup != fam.members[0].cgroup
+		for _, k := range p.files {
+			k.seen = f.scans
+			if k.library != nil {
+				k.library.used = now
+				k.library.users[fam.head] = true
+			}
+		}
+	}
+	return fam
+}
+
+// process reads what is new about a process.
+func (f *Finder) process(pid int, stat sockdiag.Stat, force bool, budget *int) *process {
+	p := f.processes[pid]
+	if p == nil || p.start != stat.Start {
+		p = &process{pid: pid, start: stat.Start}
+		f.processes[pid] = p
+	}
+	if p.seen == f.scans {
+		return p // a member of two families
+	}
+	p.seen, p.name = f.scans, stat.Name
+	if p.size == stat.Size && !force {
+		return p
+	}
+	if *budget == 0 {
+		f.unread++
+		return p
+	}
+	*budget--
+	p.size = stat.Size
+	var err error
+	if p.cgroup, err = readCgroup(f.files, pid); err != nil {
+		p.err = err
+		return p
+	}
+	files, err := readMaps(f.proc, pid)
+	p.err = err
+	p.files = p.files[:0]
+	for _, m := range files {
+		if k := f.file(pid, m); k != nil {
+			p.files = append(p.files, k)
+		}
+	}
+	return p
+}

@@ -1,0 +1,93 @@
+package tlstap
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path"
+	"time"
+
+	"relaygate/bpf"
+)
+
+// Bounds and times of what is attached.
+const (
+	libraryLimit = 64 // library files attached at a time
+	// unusedAfter is how long a library stays attached that nobody can use
+	// any more.
+	unusedAfter = time.Minute
+	// A failed attach is tried again after retryFirst, then after twice the
+	// time as before, up to retryLast.
+	retryFirst = 5 * time.Second
+	retryLast  = 5 * time.Minute
+)
+
+// library is a file with TLS functions that a server's family uses.
+type library struct {
+	id    fileID
+	path  string // as the first process that was seen with it sees it
+	image image
+	file  *os.File // keeps the inode
+
+	// users are the heads of the families that use it.
+	users map[bpf.ServerProcess]bool
+	used  time.Time // when it was last needed
+
+	probes Probes // nil while it is not attached
+	err    error  // why not
+	retry  time.Time
+	wait   time.Duration
+	offset uint32
+	found  bool // offset is known
+}
+
+func (l *library) name() string { return path.Base(l.path) }
+
+// attach tries once, if it is time.
+func (l *library) attach(tap Tap, now time.Time, log *slog.Logger) {
+	if l.probes != nil || now.Before(l.retry) {
+		return
+	}
+	probes, err := tap.AttachLibrary(bpf.Library{
+		Path: selfPath(int(l.file.Fd())), Kind: l.image.kind, Symbols: l.image.functions,
+	})
+	if err != nil {
+		l.err = fmt.Errorf("attach to %s: %w", l.path, err)
+		l.wait = min(max(retryFirst, 2*l.wait), retryLast)
+		l.retry = now.Add(l.wait)
+		log.Warn("a TLS library is not seen", "library", l.path, "error", err, "again", l.wait)
+		return
+	}
+	l.probes, l.err, l.wait = probes, nil, 0
+	log.Info("a TLS library is watched", "library", l.path)
+}
+
+// close detaches it.
+func (l *library) close(log *slog.Logger) {
+	if l.probes != nil {
+		if err := l.probes.Close(); err != nil {
+			log.Warn("a TLS library cannot be left", "library", l.path, "error", err)
+		} else {
+			log.Info("a TLS library is watched no more", "library", l.path)
+		}
+	}
+	_ = l.file.Close() // it was only read
+}
+
+// needed says whether somebody can still call it: it is mapped now (then it was
+// used at this scan), or a server that used it lives and could start a process
+// with it again, as servers do that have one process per connection.
+func (l *library) needed(now time.Time, heads map[bpf.ServerProcess]*family) bool {
+	if l.used.Equal(now) {
+		return true
+	}
+	for head := range l.users {
+		if heads[head] == nil {
+			delete(l.users, head)
+		}
+	}
+	if len(l.users) > 0 && !deleted(l.file) {
+		l.used = now
+	}
+	return now.Sub(l.used) < unusedAfter
+}

@@ -1,0 +1,140 @@
+package tlstap
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"relaygate/bpf"
+	"relaygate/capture/sockdiag"
+)
+
+// view is what the last scan saw; it never changes.
+type view struct {
+	servers []Server
+	err     error // why the kernel does not know them
+}
+
+// Server is one family with listeners on watched ports.
+type Server struct {
+	// PID is the process that holds the listeners, 0 where only init does;
+	// Name is its program's.
+	PID  int
+	Name string
+	// Listeners are the addresses that it listens on.
+	Listeners []netip.AddrPort
+	// Processes counts the family.
+	Processes int
+	// Libraries are the TLS libraries that the family uses.
+	Libraries []LibraryUse
+	// Seen is true if its TLS can be read: it has libraries, and all of them
+	// are attached. Why says in words why not.
+	Seen bool
+	Why  string
+	// Handshakes and Read count TLS connections that ended or were judged,
+	// and those of them whose plaintext was read.
+	Handshakes, Read uint64
+
+	head   bpf.ServerProcess
+	united bool // nobody of the family is in another control group
+}
+
+// LibraryUse is a library file as a server uses it.
+type LibraryUse struct {
+	// Path is where the first process that was seen with it sees it.
+	Path string
+	// Users are the command names of the server's processes that use it now,
+	// Others those of programs outside of all families: each of their calls
+	// costs a trap too.
+	Users, Others []string
+	// Attached is true if its calls are watched, Recognised once a handshake
+	// was found in its objects. Why says why it is not attached.
+	Attached, Recognised bool
+	Why                  string
+
+	id fileID
+}
+
+// namesLimited is how many command names are listed.
+const namesListed = 8
+
+func (s Server) String() string {
+	words := fmt.Sprintf("%s (pid %d)", s.Name, s.PID)
+	if s.PID == 0 {
+		words = s.Name
+	}
+	if s.Why != "" {
+		return words + ": " + s.Why
+	}
+	var libraries []string
+	for _, l := range s.Libraries {
+		libraries = append(libraries, l.Path)
+	}
+	return words + ": " + strings.Join(libraries, ", ") + ": seen"
+}
+
+// published is what people are told of a family.
+func (f *Finder) published(fam *family) Server {
+	s := Server{
+		PID: int(fam.head.PID), Name: programName(fam), Listeners: addresses(fam.listeners),
+		Processes: len(fam.members), head: fam.head, united: !fam.mixed,
+	}
+	for _, l := range f.libraries {
+		if !l.users[fam.head] {
+			continue
+		}
+		use := LibraryUse{Path: l.path, Attached: l.probes != nil, Recognised: l.found, id: l.id}
+		if l.err != nil {
+			use.Why = l.err.Error()
+		}
+		for _, p := range fam.members {
+			uses := slices.ContainsFunc(p.files, func(k *knownFile) bool { return k.library == l })
+			if uses && len(use.Users) < namesListed && !slices.Contains(use.Users, p.name) {
+				use.Users = append(use.Users, p.name)
+			}
+		}
+		s.Libraries = append(s.Libraries, use)
+	}
+	slices.SortFunc(s.Libraries, func(a, b LibraryUse) int { return strings.Compare(a.Path, b.Path) })
+	s.Why = f.why(fam, s.Libraries)
+	s.Seen = s.Why == ""
+	return s
+}
+
+// programName is the name of the head's program.
+func programName(fam *family) string {
+	name, _, _ := strings.Cut(fam.name, " (pid ")
+	return name
+}
+
+func addresses(listeners []sockdiag.Listener) []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, l := range listeners {
+		if !slices.Contains(all, l.Local) {
+			all = append(all, l.Local)
+		}
+	}
+	return all
+}
+
+// publish makes the view of this scan.
+func (f *Finder) publish(families []*family, onlyInit []sockdiag.Listener, err error) {
+	v := &view{err: err}
+	for _, fam := range families {
+		v.servers = append(v.servers, f.published(fam))
+	}
+	if len(onlyInit) > 0 {
+		v.servers = append(v.servers, Server{
+			Name: "init", Listeners: addresses(onlyInit),
+			Why: "only init (pid 1) holds the listener and starts a process for each connection: whose it is cannot be told",
+		})
+	}
+	f.view.Store(v)
+	f.trimCounts(families)
+}
+
+// united says whether all processes of a family were in one control group.
+func (v *view) united(head bpf.ServerProcess) bool {
+	return slices.ContainsFunc(v.servers, func(s Server) bool { return s.head == head && s.united })
+}

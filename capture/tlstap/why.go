@@ -1,0 +1,78 @@
+package tlstap
+
+import (
+	"fmt"
+	"strings"
+)
+
+// otherLibraries are TLS libraries that nobody can watch here, by the beginning
+// of their file names.
+var otherLibraries = []struct{ prefix, name string }{
+	{"libssl3.so", "NSS"},
+	{"libnss3.so", "NSS"},
+	{"libwolfssl.so", "wolfSSL"},
+	{"libmbedtls.so", "Mbed TLS"},
+	{"libs2n.so", "s2n-tls"},
+	{"librustls.so", "rustls"},
+	{"libjsse.so", "Java"},
+	{"libjvm.so", "Java"},
+}
+
+// why says why a family's TLS cannot be read, or "".
+func (f *Finder) why(fam *family, libraries []LibraryUse) string {
+	var reasons []string
+	for _, l := range libraries {
+		switch {
+		case l.Attached:
+		case l.Why != "":
+			reasons = append(reasons, l.Why)
+		default:
+			reasons = append(reasons, l.Path+" is not attached yet")
+		}
+	}
+	if len(libraries) == 0 {
+		reasons = append(reasons, f.missing(fam))
+	}
+	return strings.Join(reasons, "; ")
+}
+
+// missing says why no library was found: what cannot be read goes first, for
+// that may be the reason.
+func (f *Finder) missing(fam *family) string {
+	var unread, broken error
+	var other string
+	inGo := false
+	for _, p := range fam.members {
+		if p.err != nil && unread == nil {
+			unread = fmt.Errorf("%s (pid %d): %w", p.name, p.pid, p.err)
+		}
+		for _, k := range p.files {
+			inGo = inGo || k.goProgram
+			for _, o := range otherLibraries {
+				if strings.HasPrefix(k.name, o.prefix) {
+					other = o.name
+				}
+			}
+			suspect := strings.HasPrefix(k.name, "libssl.so") || strings.HasPrefix(k.name, "libgnutls.so")
+			if k.err != nil && (broken == nil || suspect) {
+				broken = k.err
+			}
+		}
+	}
+	const none = "no TLS library found"
+	switch {
+	case broken != nil:
+		return none + ": " + broken.Error()
+	case unread != nil && len(fam.members) == 1:
+		return none + ": " + unread.Error()
+	case f.unread > 0:
+		return none + " yet: more processes than can be looked at once"
+	case inGo:
+		return none + ": a Go program has its own built in, which is not read"
+	case other != "":
+		return none + " that can be read: it uses " + other
+	case unread != nil:
+		return none + ": " + unread.Error()
+	}
+	return none + " (built in without symbols, or rustls, NSS, wolfSSL: those are not read)"
+}
