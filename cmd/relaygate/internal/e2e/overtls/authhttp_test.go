@@ -22,13 +22,13 @@ func serveAuthHTTP(t *testing.T, ln net.Listener) {
 			h.Set("Auth-Wait", "1")
 			return
 		}
-		port := dovecotPorts.imap
+		port := 143
 		if r.Header.Get("Auth-Protocol") == "pop3" {
-			port = dovecotPorts.pop3
+			port = 110
 		}
 		h.Set("Auth-Status", "OK")
-		h.Set("Auth-Server", "127.0.0.1")
-		h.Set("Auth-Port", strconv.Itoa(int(port)))
+		h.Set("Auth-Server", atBusy.v4.String())
+		h.Set("Auth-Port", strconv.Itoa(port))
 	})}
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ln) }()

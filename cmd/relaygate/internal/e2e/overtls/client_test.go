@@ -29,6 +29,7 @@ const (
 // service is one port of one server.
 type service struct {
 	server   string
+	at       place
 	port     uint16
 	protocol protocol
 	implicit bool // TLS from the first octet, else STARTTLS or STLS
@@ -123,9 +124,9 @@ func (d *dialogue) answer(prefixes ...string) (int, error) {
 func (w *world) play(a *attempt) {
 	a.begun = time.Now()
 	defer func() { a.ended = time.Now() }()
-	to := server4
+	to := a.at.v4
 	if a.client.Is6() {
-		to = server6
+		to = a.at.v6
 	}
 	tcp, err := w.dial(a.client, to, a.port)
 	if err != nil {

@@ -17,7 +17,7 @@ base_dir = %[1]s/run
 state_dir = %[1]s/state
 log_path = %[1]s/dovecot.log
 protocols = imap pop3
-listen = *, ::
+listen = %[6]s, %[7]s
 ssl = yes
 ssl_cert = <%[2]s
 ssl_key = <%[3]s
@@ -30,7 +30,7 @@ mail_location = maildir:%[1]s/mail:INDEX=MEMORY
 mail_max_userip_connections = 0
 default_process_limit = 1000
 default_client_limit = 4000
-haproxy_trusted_networks = 127.0.0.0/8
+haproxy_trusted_networks = 198.51.100.0/24
 passdb {
   driver = static
   args = password=%[4]s
@@ -48,40 +48,29 @@ service anvil {
 service imap-login {
   %[5]s
   inet_listener imap {
-    port = %[6]d
+    port = 143
   }
   inet_listener imaps {
-    port = %[7]d
+    port = 993
     ssl = yes
   }
   inet_listener announced {
-    port = %[10]d
+    address = %[8]s
+    port = 143
     haproxy = yes
   }
 }
 service pop3-login {
   %[5]s
   inet_listener pop3 {
-    port = %[8]d
+    port = 110
   }
   inet_listener pop3s {
-    port = %[9]d
+    port = 995
     ssl = yes
   }
 }
 `
-
-// ports are the four of a server.
-type ports struct{ imap, imaps, pop3, pop3s uint16 }
-
-func (p ports) services(name string) []service {
-	return []service{
-		{name, p.imap, imap, false},
-		{name, p.imaps, imap, true},
-		{name, p.pop3, pop3, false},
-		{name, p.pop3s, pop3, true},
-	}
-}
 
 // The two shapes of Dovecot's login processes: one for many clients, and one
 // for each, chrooted both.
@@ -90,31 +79,24 @@ const (
 	fork = "service_count = 1\n  process_limit = 500"
 )
 
-// dovecotPorts are those of the busy one, announcedPort is its port for clients
-// that a proxy announces.
-var dovecotPorts = ports{143, 993, 110, 995}
-
-const announcedPort = 6143
-
-func (w *world) startDovecot(t *testing.T, name, shape string, p ports, announced uint16) *server {
+func (w *world) startDovecot(t *testing.T, name, shape string, p place, announced string) *server {
 	t.Helper()
 	dir := filepath.Join(w.dir, name)
 	for _, sub := range []string{"new", "cur", "tmp"} {
 		w.owned(t, filepath.Join(dir, "mail", sub), 65534)
 	}
-	config := w.file(t, name+"/dovecot.conf", dovecotConfig, dir, w.cert, w.key, right, shape,
-		p.imap, p.imaps, p.pop3, p.pop3s, announced)
+	config := w.file(t, name+"/dovecot.conf", dovecotConfig, dir, w.cert, w.key, right, shape, p.v4, p.v6, announced)
 	s := w.start(t, name, "", "dovecot", "-F", "-c", config)
 	w.up(t, s, p.services(name))
 	return s
 }
 
 func (w *world) startBusyDovecot(t *testing.T) *server {
-	return w.startDovecot(t, "dovecot-busy", busy, dovecotPorts, announcedPort)
+	return w.startDovecot(t, "dovecot-busy", busy, atBusy, atAnnounced.v4.String())
 }
 
 func (w *world) startForkingDovecot(t *testing.T) *server {
-	return w.startDovecot(t, "dovecot-fork", fork, ports{1143, 1993, 1110, 1995}, 0)
+	return w.startDovecot(t, "dovecot-fork", fork, atFork, "127.0.0.1")
 }
 
 // user is the name of a client.

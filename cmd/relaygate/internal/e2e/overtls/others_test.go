@@ -48,10 +48,14 @@ START {
   recover cmd="/usr/lib/cyrus/bin/ctl_cyrusdb -r"
 }
 SERVICES {
-  imap  cmd="/usr/lib/cyrus/bin/imapd -U 30" listen="%d" prefork=1 maxchild=200
-  imaps cmd="/usr/lib/cyrus/bin/imapd -s -U 30" listen="%d" prefork=1 maxchild=200
-  pop3  cmd="/usr/lib/cyrus/bin/pop3d -U 30" listen="%d" prefork=1 maxchild=200
-  pop3s cmd="/usr/lib/cyrus/bin/pop3d -s -U 30" listen="%d" prefork=1 maxchild=200
+  imap4  cmd="/usr/lib/cyrus/bin/imapd -U 30" listen="%[1]s:143" prefork=1 maxchild=200
+  imap6  cmd="/usr/lib/cyrus/bin/imapd -U 30" listen="[%[2]s]:143" prefork=1 maxchild=200
+  imaps4 cmd="/usr/lib/cyrus/bin/imapd -s -U 30" listen="%[1]s:993" prefork=1 maxchild=200
+  imaps6 cmd="/usr/lib/cyrus/bin/imapd -s -U 30" listen="[%[2]s]:993" prefork=1 maxchild=200
+  pop4   cmd="/usr/lib/cyrus/bin/pop3d -U 30" listen="%[1]s:110" prefork=1 maxchild=200
+  pop6   cmd="/usr/lib/cyrus/bin/pop3d -U 30" listen="[%[2]s]:110" prefork=1 maxchild=200
+  pops4  cmd="/usr/lib/cyrus/bin/pop3d -s -U 30" listen="%[1]s:995" prefork=1 maxchild=200
+  pops6  cmd="/usr/lib/cyrus/bin/pop3d -s -U 30" listen="[%[2]s]:995" prefork=1 maxchild=200
 }
 EVENTS {
 }
@@ -74,14 +78,13 @@ exec /usr/sbin/cyrmaster -p /run/cyrmaster.pid
 
 func (w *world) startCyrus(t *testing.T) *server {
 	t.Helper()
-	p := ports{2143, 2993, 2110, 2995}
 	dir := filepath.Join(w.dir, "cyrus")
 	w.file(t, "cyrus/imapd.conf", cyrusConfig, "/var/lib/e2e", "/var/lib/e2e/cert.pem", "/var/lib/e2e/key.pem", filepath.Join(dir, "mux"))
-	w.file(t, "cyrus/cyrus.conf", cyrusServices, p.imap, p.imaps, p.pop3, p.pop3s)
+	w.file(t, "cyrus/cyrus.conf", cyrusServices, atCyrus.v4, atCyrus.v6)
 	w.copyCertificate(t, "cyrus")
 	startSaslauthd(t, filepath.Join(dir, "mux"))
 	s := w.start(t, "cyrus", "cyrus", "sh", "-euc", cyrusScript, "sh", dir)
-	w.up(t, s, p.services("cyrus"))
+	w.up(t, s, atCyrus.services("cyrus"))
 	return s
 }
 
@@ -136,7 +139,8 @@ func startSaslauthd(t *testing.T, path string) {
 // Courier: TLS is done by couriertls (GnuTLS), a process for each connection
 // that hands plain text to the server through a socket pair.
 const courierScript = `
-shared=$1 imap=$2 imaps=$3 pop3=$4 pop3s=$5
+shared=$1
+shift
 sed -i 's/^authmodulelist=.*/authmodulelist="authuserdb"/' /etc/courier/authdaemonrc
 cp "$shared/userdb" /etc/courier/userdb
 chmod 600 /etc/courier/userdb
@@ -149,28 +153,30 @@ mkdir -p /run/courier/authdaemon
 chown -R courier:courier /run/courier
 /usr/lib/courier/courier-authlib/authdaemond &
 serve() {
-  daemon=$1 port=$2
-  shift 2
+  daemon=$1 port=$2 address=$3
+  shift 3
   (
     set -a +u # the files ask for variables that may be missing
     . /etc/courier/$daemon
     . /etc/courier/$daemon-ssl
     TLS_CERTFILE=$shared/both.pem
-    TLS_CACHEFILE=/run/courier/cache.$port
+    TLS_CACHEFILE=/run/courier/cache.$port.$address
     TLS_PRIORITY=NORMAL:-GROUP-ALL:+GROUP-SECP256R1
     IMAP_TLS=$tls POP3_TLS=$tls IMAP_STARTTLS=$starttls POP3_STARTTLS=$starttls
     touch $TLS_CACHEFILE
     chown courier $TLS_CACHEFILE
-    exec couriertcpd -address=0 -maxprocs=300 -maxperip=300 -nodnslookup -noidentlookup $port "$@"
+    exec couriertcpd -address=$address -maxprocs=300 -maxperip=300 -nodnslookup -noidentlookup $port "$@"
   ) &
 }
 lib=/usr/lib/courier/courier
-tls=0 starttls=YES
-serve imapd $imap $lib/imaplogin /usr/bin/imapd Maildir
-serve pop3d $pop3 $lib/courierpop3login $lib/courierpop3d Maildir
-tls=1 starttls=NO
-serve imapd $imaps /usr/bin/couriertls -server -tcpd -user=courier $lib/imaplogin /usr/bin/imapd Maildir
-serve pop3d $pop3s /usr/bin/couriertls -server -tcpd -user=courier $lib/courierpop3login $lib/courierpop3d Maildir
+for a; do
+  tls=0 starttls=YES
+  serve imapd 143 $a $lib/imaplogin /usr/bin/imapd Maildir
+  serve pop3d 110 $a $lib/courierpop3login $lib/courierpop3d Maildir
+  tls=1 starttls=NO
+  serve imapd 993 $a /usr/bin/couriertls -server -tcpd -user=courier $lib/imaplogin /usr/bin/imapd Maildir
+  serve pop3d 995 $a /usr/bin/couriertls -server -tcpd -user=courier $lib/courierpop3login $lib/courierpop3d Maildir
+done
 wait
 `
 
@@ -179,7 +185,6 @@ const courierUsers = 20000
 
 func (w *world) startCourier(t *testing.T) *server {
 	t.Helper()
-	p := ports{3143, 3993, 3110, 3995}
 	hash, err := exec.Command("openssl", "passwd", "-1", right).Output()
 	must(t, err)
 	var list strings.Builder
@@ -189,8 +194,8 @@ func (w *world) startCourier(t *testing.T) *server {
 	w.file(t, "courier/userdb", "%s", list.String())
 	w.copyCertificate(t, "courier")
 	s := w.start(t, "courier", "courier", "sh", "-euc", courierScript, "sh", filepath.Join(w.dir, "courier"),
-		"3143", "3993", "3110", "3995")
-	w.up(t, s, p.services("courier"))
+		atCourier.v4.String(), atCourier.v6.String())
+	w.up(t, s, atCourier.services("courier"))
 	return s
 }
 
@@ -213,19 +218,19 @@ mail {
   imap_auth plain login;
   pop3_auth plain;
   starttls on;
-  server { listen 4143; listen [::]:4143; protocol imap; }
-  server { listen 4993 ssl; listen [::]:4993 ssl; protocol imap; starttls off; }
-  server { listen 4110; listen [::]:4110; protocol pop3; }
-  server { listen 4995 ssl; listen [::]:4995 ssl; protocol pop3; starttls off; }
+  server { listen %[5]s:143; listen [%[6]s]:143; protocol imap; }
+  server { listen %[5]s:993 ssl; listen [%[6]s]:993 ssl; protocol imap; starttls off; }
+  server { listen %[5]s:110; listen [%[6]s]:110; protocol pop3; }
+  server { listen %[5]s:995 ssl; listen [%[6]s]:995 ssl; protocol pop3; starttls off; }
 }
 `
 
 func (w *world) startNginx(t *testing.T) *server {
 	t.Helper()
 	dir := filepath.Join(w.dir, "nginx")
-	config := w.file(t, "nginx/nginx.conf", nginxConfig, dir, w.cert, w.key, w.startAuthHTTP(t))
+	config := w.file(t, "nginx/nginx.conf", nginxConfig, dir, w.cert, w.key, w.startAuthHTTP(t), atNginx.v4, atNginx.v6)
 	s := w.start(t, "nginx", "", "nginx", "-p", dir, "-c", config, "-e", "stderr")
-	w.up(t, s, ports{4143, 4993, 4110, 4995}.services("nginx"))
+	w.up(t, s, atNginx.services("nginx"))
 	return s
 }
 
@@ -241,27 +246,28 @@ defaults
   timeout client 60s
   timeout server 60s
 frontend imaps
-  bind :::5993 v4v6 ssl crt %[1]s ssl-min-ver TLSv1.2 allow-0rtt
+  bind %[2]s:993,[%[3]s]:993 ssl crt %[1]s ssl-min-ver TLSv1.2 allow-0rtt
   default_backend imap
 frontend pop3s
-  bind :::5995 v4v6 ssl crt %[1]s ssl-min-ver TLSv1.2 allow-0rtt
+  bind %[2]s:995,[%[3]s]:995 ssl crt %[1]s ssl-min-ver TLSv1.2 allow-0rtt
   default_backend pop3
 frontend announced
-  bind :::5994 v4v6 ssl crt %[1]s ssl-min-ver TLSv1.2
+  bind %[4]s:993,[%[5]s]:993 ssl crt %[1]s ssl-min-ver TLSv1.2
   default_backend announced
 backend imap
-  server dovecot 127.0.0.1:%[2]d
+  server dovecot %[6]s:143
 backend pop3
-  server dovecot 127.0.0.1:%[3]d
+  server dovecot %[6]s:110
 backend announced
-  server dovecot 127.0.0.1:%[4]d send-proxy-v2
+  server dovecot %[4]s:143 send-proxy-v2
 `
 
 func (w *world) startHAProxy(t *testing.T) *server {
 	t.Helper()
-	config := w.file(t, "haproxy/haproxy.cfg", haproxyConfig, w.both, dovecotPorts.imap, dovecotPorts.pop3, announcedPort)
+	config := w.file(t, "haproxy/haproxy.cfg", haproxyConfig, w.both,
+		atHAProxy.v4, atHAProxy.v6, atAnnounced.v4, atAnnounced.v6, atBusy.v4)
 	s := w.start(t, "haproxy", "", "haproxy", "-db", "-f", config)
-	w.up(t, s, []service{{"haproxy", 5993, imap, true}, {"haproxy", 5995, pop3, true}, {"haproxy", 5994, imap, true}})
+	w.up(t, s, append(atHAProxy.implicit("haproxy"), service{"haproxy", atAnnounced, 993, imap, true}))
 	return s
 }
 
@@ -271,19 +277,25 @@ pid =
 cert = %[1]s
 sslVersionMin = TLSv1.2
 curves = P-256
-[imaps]
-accept = :::6993
-connect = 127.0.0.1:%[2]d
-[pop3s]
-accept = :::6995
-connect = 127.0.0.1:%[3]d
+[imaps4]
+accept = %[2]s:993
+connect = %[4]s:143
+[imaps6]
+accept = %[3]s:993
+connect = %[4]s:143
+[pop3s4]
+accept = %[2]s:995
+connect = %[4]s:110
+[pop3s6]
+accept = %[3]s:995
+connect = %[4]s:110
 `
 
 func (w *world) startStunnel(t *testing.T) *server {
 	t.Helper()
-	config := w.file(t, "stunnel/stunnel.conf", stunnelConfig, w.both, dovecotPorts.imap, dovecotPorts.pop3)
+	config := w.file(t, "stunnel/stunnel.conf", stunnelConfig, w.both, atStunnel.v4, atStunnel.v6, atBusy.v4)
 	s := w.start(t, "stunnel", "", "stunnel4", config)
-	w.up(t, s, []service{{"stunnel", 6993, imap, true}, {"stunnel", 6995, pop3, true}})
+	w.up(t, s, atStunnel.implicit("stunnel"))
 	return s
 }
 

@@ -167,7 +167,7 @@ func (w *world) up(t *testing.T, s *server, services []service) {
 }
 
 func (w *world) greets(s service) error {
-	c, err := w.dial(clients4.Addr().Next(), server4, s.port)
+	c, err := w.dial(clients4.Addr().Next(), s.at.v4, s.port)
 	if err != nil {
 		return err
 	}

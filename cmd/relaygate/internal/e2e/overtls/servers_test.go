@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -47,7 +46,7 @@ func (w *world) startAll(t *testing.T) {
 }
 
 // tickets are one client program's memory of sessions.
-type tickets map[uint16]tls.ClientSessionCache
+type tickets map[service]tls.ClientSessionCache
 
 // client makes up the next client: what it knows of TLS, where it goes, what it
 // says.
@@ -61,9 +60,9 @@ func (w *world) newAttempt(r *rand.Rand, known tickets) *attempt {
 			ServerName: "mail.example", InsecureSkipVerify: true, MinVersion: tls.VersionTLS12,
 		},
 	}
-	a.client = nth(clients4, w.next)
+	a.client = nth(clients4, w.next+1)
 	if r.IntN(2) == 0 {
-		a.client = nth(clients6, w.next)
+		a.client = nth(clients6, w.next+1)
 	}
 	if r.IntN(3) == 0 {
 		a.config.MaxVersion = tls.VersionTLS12
@@ -72,20 +71,11 @@ func (w *world) newAttempt(r *rand.Rand, known tickets) *attempt {
 		a.config.CurvePreferences = []tls.CurveID{tls.CurveP256}
 	}
 	if r.IntN(2) == 0 {
-		if known[a.port] == nil {
-			known[a.port] = tls.NewLRUClientSessionCache(8)
+		if known[a.service] == nil {
+			known[a.service] = tls.NewLRUClientSessionCache(8)
 		}
-		a.config.ClientSessionCache = known[a.port]
+		a.config.ClientSessionCache = known[a.service]
 	}
-	return a
-}
-
-// nth is an address of a prefix: the host part is i+1.
-func nth(p netip.Prefix, i int) netip.Addr {
-	b := p.Addr().AsSlice()
-	i++
-	b[len(b)-1], b[len(b)-2], b[len(b)-3] = b[len(b)-1]|byte(i), b[len(b)-2]|byte(i>>8), b[len(b)-3]|byte(i>>16)
-	a, _ := netip.AddrFromSlice(b)
 	return a
 }
 

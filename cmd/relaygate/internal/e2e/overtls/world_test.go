@@ -31,8 +31,8 @@ import (
 // The addresses are those that RFC 5737 and RFC 3849 set aside for examples,
 // but for the clients, of which there are as many as there are logins.
 var (
-	server4 = netip.MustParseAddr("198.51.100.25")
-	server6 = netip.MustParseAddr("2001:db8:25::25")
+	servers4 = netip.MustParsePrefix("198.51.100.0/24")
+	servers6 = netip.MustParsePrefix("2001:db8:25::/64")
 
 	clients4 = netip.MustParsePrefix("10.9.0.0/16")
 	clients6 = netip.MustParsePrefix("2001:db8:9::/64")
@@ -70,6 +70,37 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// place is where a server listens: all have the usual ports.
+type place struct{ v4, v6 netip.Addr }
+
+// The places in use. HAProxy has a second one, where clients are announced to
+// Dovecot.
+var (
+	atBusy, atFork, atCyrus, atCourier = at(1), at(2), at(3), at(4)
+	atNginx, atHAProxy, atStunnel      = at(5), at(6), at(7)
+	atAnnounced, atHTTPS               = at(8), at(9)
+)
+
+func at(i int) place { return place{nth(servers4, i), nth(servers6, i)} }
+
+// services are the four ports of a mail server.
+func (p place) services(name string) []service {
+	return append(p.implicit(name), service{name, p, 143, imap, false}, service{name, p, 110, pop3, false})
+}
+
+// implicit are those of a proxy that knows nothing but TLS.
+func (p place) implicit(name string) []service {
+	return []service{{name, p, 993, imap, true}, {name, p, 995, pop3, true}}
+}
+
+// nth is the i-th address of a prefix.
+func nth(p netip.Prefix, i int) netip.Addr {
+	b := p.Addr().AsSlice()
+	b[len(b)-1], b[len(b)-2] = b[len(b)-1]|byte(i), b[len(b)-2]|byte(i>>8)
+	a, _ := netip.AddrFromSlice(b)
+	return a
 }
 
 // world is a host with mail servers, a host with all clients, and a directory
@@ -113,7 +144,10 @@ func (w *world) join() error {
 		return err
 	}
 	err = w.server.Do(func() error {
-		err := netns.AddAddresses("lo", netip.PrefixFrom(server4, 32), netip.PrefixFrom(server6, 128))
+		var err error
+		for _, p := range []place{atBusy, atFork, atCyrus, atCourier, atNginx, atHAProxy, atStunnel, atAnnounced, atHTTPS} {
+			err = errors.Join(err, netns.AddAddresses("lo", netip.PrefixFrom(p.v4, 32), netip.PrefixFrom(p.v6, 128)))
+		}
 		return errors.Join(err, route(clients4, "eth0", host4.Addr()), route(clients6, "eth0", host6.Addr()))
 	})
 	if err != nil {
