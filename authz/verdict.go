@@ -1,6 +1,9 @@
 package authz
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Result is what a connection proved.
 type Result uint8
@@ -82,4 +85,7 @@ type Verdict struct {
 	Login
 	TLS    bool
 	Origin Origin
+	// Proxy is the trusted proxy that announced Conn.Client; it is not valid
+	// where the client connected itself.
+	Proxy netip.Addr
 }

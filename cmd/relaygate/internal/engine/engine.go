@@ -16,6 +16,10 @@ type Config struct {
 	// Confirm is asked about each login before it is believed; nil where the
 	// tap shows that already.
 	Confirm Confirm
+	// TLS follows connections into TLS: the tap hands on Handshake and Plain
+	// events. Explain says why the plaintext of one is not seen; it may be nil.
+	TLS     bool
+	Explain func(authz.Conn) string
 }
 
 // Engine decides about what a Reader reads. Until SetHost it grants nothing:
@@ -33,7 +37,10 @@ type Engine struct {
 func New(cfg Config) *Engine {
 	evidence := authz.NewEvidence(authz.EvidenceConfig{})
 	reader := NewReader(cfg.Services, evidence)
-	reader.confirm = cfg.Confirm
+	reader.confirm, reader.proxies = cfg.Confirm, cfg.Rules.Proxies
+	if cfg.TLS {
+		reader.FollowTLS(cfg.Explain)
+	}
 	return &Engine{
 		Reader:   reader,
 		rules:    cfg.Rules,

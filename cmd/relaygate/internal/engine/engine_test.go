@@ -293,7 +293,7 @@ func TestSessionsAreCountedWhileOpen(t *testing.T) {
 		t.Errorf("%d sessions after a close, want 1", got)
 	}
 	k.feed(capture.Event{Kind: capture.Closed, Conn: k.conn})
-	if got := k.Sessions(one); got != 0 || len(k.held.clients)+len(k.held.counts) != 0 {
+	if got := k.Sessions(one); got != 0 || len(k.held.conns)+len(k.held.counts) != 0 {
 		t.Errorf("%d sessions after all closed, want 0", got)
 	}
 }

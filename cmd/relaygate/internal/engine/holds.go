@@ -2,37 +2,59 @@ package engine
 
 import (
 	"net/netip"
+	"time"
 
+	"relaygate/authz"
 	"relaygate/capture/flow"
 )
 
 // holds are the sessions that are open after a login. The flow table bounds
 // them.
 type holds struct {
-	clients map[flow.ID]netip.Addr
+	conns   map[flow.ID]authz.Conn
 	counts  map[netip.Addr]int
+	changes []Hold
+}
+
+// Hold is a session that began with a proved login: it opened, or it closed. It
+// is open until the kernel closes the connection, in TLS too.
+type Hold struct {
+	Open bool
+	// Time is that of the login, or of the close.
+	Time time.Time
+	// Conn is the connection of the verdict: its client is the one that a
+	// trusted proxy announced, if one did. Conn.Cookie names it on a live tap.
+	Conn authz.Conn
 }
 
 func newHolds() holds {
-	return holds{clients: make(map[flow.ID]netip.Addr), counts: make(map[netip.Addr]int)}
+	return holds{conns: make(map[flow.ID]authz.Conn), counts: make(map[netip.Addr]int)}
 }
 
-func (h *holds) open(id flow.ID, client netip.Addr) {
-	h.close(id)
-	h.clients[id] = client
-	h.counts[client]++
+func (h *holds) open(id flow.ID, now time.Time, c authz.Conn) {
+	h.close(id, now)
+	h.conns[id] = c
+	h.counts[c.Client.Addr()]++
+	h.changes = append(h.changes, Hold{Open: true, Time: now, Conn: c})
 }
 
-func (h *holds) close(id flow.ID) {
-	client, ok := h.clients[id]
+func (h *holds) close(id flow.ID, now time.Time) {
+	c, ok := h.conns[id]
 	if !ok {
 		return
 	}
-	delete(h.clients, id)
+	delete(h.conns, id)
+	client := c.Client.Addr()
 	if h.counts[client]--; h.counts[client] == 0 {
 		delete(h.counts, client)
 	}
+	h.changes = append(h.changes, Hold{Time: now, Conn: c})
 }
+
+// Holds returns the sessions that opened and closed with the last Feed, in
+// order. Each that opened is told closed exactly once. A session is told opened
+// whether or not its login is granted.
+func (r *Reader) Holds() []Hold { return r.held.changes }
 
 // Sessions counts the open sessions that began with a login from a prefix.
 func (r *Reader) Sessions(p netip.Prefix) int {

@@ -12,8 +12,7 @@ import (
 	"time"
 
 	"relaygate/authz"
-	"relaygate/authz/imap"
-	"relaygate/authz/pop3"
+	"relaygate/authz/proxy"
 	"relaygate/capture"
 	"relaygate/capture/flow"
 )
@@ -39,9 +38,12 @@ type Reader struct {
 	held     holds
 	evidence *authz.Evidence
 	confirm  Confirm
+	proxies  []netip.Prefix
+	tls      tls
 	counts   Counts
 	doubts   doubts
 	out      []Verdict
+	steered  []Steering
 }
 
 // Confirm says whether a connection that was only seen on the wire may be
@@ -53,15 +55,7 @@ type Counts struct {
 	Logins, Failures, Tainted, Encrypted uint64
 	// Untrusted counts connections to listeners that are not believed.
 	Untrusted uint64
-}
-
-type session struct {
-	dialogue dialogue
-	conn     authz.Conn
-	origin   authz.Origin
-	// confirmed: Confirm said yes. doubt is why it said no.
-	confirmed bool
-	doubt     string
+	TLS       TLSCounts
 }
 
 // NewReader makes a Reader for the given services by server port, which notes
@@ -71,16 +65,31 @@ func NewReader(services map[uint16]authz.Service, evidence *authz.Evidence) *Rea
 }
 
 // Feed takes one event and returns the verdicts that it brought, valid until
-// the next call.
+// the next call, as are what Steer and Holds then return.
 func (r *Reader) Feed(ev *capture.Event) []Verdict {
-	r.out = r.out[:0]
-	if ev.Kind == capture.Opened && !ev.Trusted {
+	r.begin()
+	switch {
+	case ev.Kind == capture.Plain:
+		r.plain(ev)
+		return r.out
+	case ev.Kind == capture.Handshake:
+		r.handshake(ev.Conn.Cookie)
+		return r.out
+	case ev.Kind == capture.Opened && !ev.Trusted:
 		r.untrusted(ev)
 	}
 	for _, e := range r.flows.Feed(ev) {
 		r.event(&e)
 	}
+	if ev.Kind == capture.Lost {
+		r.lost(ev)
+	}
 	return r.out
+}
+
+// begin forgets what the last call returned.
+func (r *Reader) begin() {
+	r.out, r.steered, r.held.changes = r.out[:0], r.steered[:0], r.held.changes[:0]
 }
 
 // Counts returns the totals; Flows those of the flow table.
@@ -92,12 +101,11 @@ func (r *Reader) event(e *flow.Event) {
 	case flow.Opened:
 		r.open(e)
 	case flow.Data:
-		r.data(e)
+		r.data(e.ID, e.Chunk)
 	case flow.Tainted:
-		r.taint(e)
+		r.tainted(e)
 	case flow.Closed:
-		r.drop(e.ID)
-		r.held.close(e.ID)
+		r.closed(e)
 	}
 }
 
@@ -105,78 +113,131 @@ func (r *Reader) open(e *flow.Event) {
 	for int(e.ID) >= len(r.sessions) {
 		r.sessions = append(r.sessions, session{})
 	}
-	r.sessions[e.ID] = session{dialogue: newDialogue(e.Conn.Service), conn: e.Conn, origin: e.Origin}
-}
-
-// newDialogue makes the reader of one connection. Dialogues are not reused: a
-// fresh one holds nothing of another client.
-func newDialogue(s authz.Service) dialogue {
-	switch {
-	case s.ImplicitTLS:
-		return &tlsDialogue{}
-	case s.Protocol == authz.POP3:
-		return pop3.New()
-	case s.Protocol == authz.IMAP:
-		return imap.New()
+	s := session{dialogue: newDialogue(e.Conn.Service), conn: e.Conn, origin: e.Origin}
+	if r.mayAnnounce(e.Conn.Client.Addr()) {
+		s.peer = newPeer()
+		s.peer.trust(s.dialogue)
 	}
-	return nil
+	r.sessions[e.ID] = s
+	if r.follows(&s) {
+		r.tls.byCookie[e.Conn.Cookie] = e.ID
+	}
 }
 
-func (r *Reader) data(e *flow.Event) {
-	if int(e.ID) >= len(r.sessions) || r.sessions[e.ID].dialogue == nil {
+// session is the one that is read in a flow, nil if none is.
+func (r *Reader) session(id flow.ID) *session {
+	if int(id) >= len(r.sessions) || r.sessions[id].dialogue == nil {
+		return nil
+	}
+	return &r.sessions[id]
+}
+
+// data takes what packets showed of a connection.
+func (r *Reader) data(id flow.ID, c authz.Chunk) {
+	s := r.session(id)
+	if s == nil || s.phase == inTLS { // what the segment brought that began TLS
 		return
 	}
-	s := &r.sessions[e.ID]
 	r.ask(s)
-	logins := s.dialogue.Feed(e.Chunk)
+	if s.peer != nil {
+		begun, rest, reason := s.peer.header(s.conn.Service.Protocol, c)
+		if reason != "" {
+			r.doubt(id, c.Time, reason)
+			return
+		}
+		if len(begun) > 0 {
+			r.speak(id, authz.Chunk{Dir: c.Dir, Time: c.Time, Bytes: begun})
+		}
+		if c = rest; len(c.Bytes) == 0 && c.Cut == 0 {
+			return
+		}
+	}
+	r.speak(id, c)
+}
+
+// speak feeds the dialogue of a connection.
+func (r *Reader) speak(id flow.ID, c authz.Chunk) {
+	s := r.session(id)
+	if s == nil {
+		return
+	}
+	logins := s.dialogue.Feed(c)
+	if s.peer != nil && !s.peer.listen(s.dialogue) {
+		r.doubt(id, c.Time, reasonTwoClients)
+		return
+	}
 	done := s.dialogue.Done()
 	for i, l := range logins {
-		why := l.Reason
-		if l.Result == authz.Success && !s.confirmed {
-			why = Unconfirmed
-			l = authz.Login{Result: authz.Tainted, Mechanism: l.Mechanism, User: l.User, Reason: s.doubt}
+		if l.Result == authz.Encrypted && r.follows(s) {
+			r.encrypted(id, &c, l.Reason)
+			return
 		}
-		if l.Result == authz.Success {
-			r.held.open(e.ID, s.conn.Client.Addr())
-		}
-		r.add(Verdict{
-			Verdict: authz.Verdict{Time: e.Chunk.Time, Conn: s.conn, Login: l, TLS: l.Result == authz.Encrypted, Origin: s.origin},
-			Final:   done && i == len(logins)-1,
-		}, why)
+		r.login(id, s, c.Time, l, done && i == len(logins)-1)
 	}
 	if done {
-		r.flows.Forget(e.ID)
-		r.drop(e.ID)
+		r.finish(id)
 	}
 }
 
-// ask confirms a connection with its first bytes, and again with later ones if
-// it must: a client that is quick has left before its login has been read.
-func (r *Reader) ask(s *session) {
+// login makes a verdict of what a dialogue said.
+func (r *Reader) login(id flow.ID, s *session, now time.Time, l authz.Login, final bool) {
+	why := l.Reason
+	doubted := func(because, counted string) {
+		l, why = authz.Login{Result: authz.Tainted, Mechanism: l.Mechanism, User: l.User, Reason: because}, counted
+	}
 	switch {
-	case s.confirmed:
-	case r.confirm == nil:
-		s.confirmed = true
-	default:
-		s.confirmed, s.doubt = r.confirm(s.conn)
+	case l.Result != authz.Success:
+	case !s.confirmed:
+		doubted(s.doubt, Unconfirmed)
+	case s.peer != nil && !s.peer.taken():
+		doubted(proxy.ReasonNotTaken, proxy.ReasonNotTaken)
 	}
+	v := s.verdict(now, l)
+	if l.Result == authz.Success {
+		r.held.open(id, now, v.Conn)
+	}
+	r.add(Verdict{Verdict: v, Final: final}, why)
 }
 
-// taint ends a flow that the flow table does not believe. A flow can be tainted
-// without ever having been opened.
-func (r *Reader) taint(e *flow.Event) {
-	r.add(Verdict{
-		Verdict: authz.Verdict{
-			Time: e.Time, Conn: e.Conn, Origin: e.Origin,
-			Login: authz.Login{Result: authz.Tainted, Reason: e.Reason},
-		},
-		Final: true,
-	}, e.Reason)
+// doubt ends a session that is not to be believed.
+func (r *Reader) doubt(id flow.ID, now time.Time, reason string) {
+	s := &r.sessions[id]
+	r.add(Verdict{Verdict: s.verdict(now, authz.Login{Result: authz.Tainted, Reason: reason}), Final: true}, reason)
+	r.finish(id)
+}
+
+// finish ends the reading of a connection.
+func (r *Reader) finish(id flow.ID) {
+	r.flows.Forget(id)
+	r.steer(r.sessions[id].conn.Cookie, false)
+	r.drop(id)
+}
+
+// tainted takes a flow that the flow table does not believe. A flow can be
+// tainted without ever having been opened.
+func (r *Reader) tainted(e *flow.Event) {
+	s := session{conn: e.Conn, origin: e.Origin}
+	if known := r.session(e.ID); known != nil && known.conn == e.Conn {
+		s = *known
+	}
+	v := s.verdict(e.Time, authz.Login{Result: authz.Tainted, Reason: e.Reason})
+	r.add(Verdict{Verdict: v, Final: true}, e.Reason)
+	r.steer(e.Conn.Cookie, false)
 	r.drop(e.ID)
+}
+
+// closed ends a flow.
+func (r *Reader) closed(e *flow.Event) {
+	if s := r.session(e.ID); s != nil && s.phase != inClear {
+		r.unread(s, e.Time, true)
+	}
+	r.drop(e.ID)
+	r.held.close(e.ID, e.Time)
 }
 
 func (r *Reader) drop(id flow.ID) {
 	if int(id) < len(r.sessions) {
+		delete(r.tls.byCookie, r.sessions[id].conn.Cookie)
 		r.sessions[id] = session{}
 	}
 }
@@ -215,7 +276,7 @@ func (r *Reader) add(v Verdict, why string) {
 
 // Flush ends the input: what can no longer be mended is told.
 func (r *Reader) Flush(now time.Time) []Verdict {
-	r.out = r.out[:0]
+	r.begin()
 	for _, e := range r.flows.Flush(now) {
 		r.event(&e)
 	}

@@ -1,0 +1,107 @@
+package engine
+
+import (
+	"net/netip"
+
+	"relaygate/authz"
+	"relaygate/authz/proxy"
+)
+
+const (
+	reasonBadHeader  = "malformed PROXY header"
+	reasonLateHeader = "the server spoke before the PROXY header was complete"
+	reasonTwoClients = "a proxy announces two different clients"
+)
+
+// peer is what a trusted proxy says about the client that it speaks for. Such a
+// proxy is never granted itself: if it announces nobody, nobody is granted.
+type peer struct {
+	scanner *proxy.Scanner // nil once the first bytes are known
+	receipt *proxy.Receipt // nil where the server need not, or no longer, show that it took the header
+	// announced is whom the PROXY header names, client who it was in the end:
+	// ID and XCLIENT announce too. Neither is valid where nobody is.
+	announced, client netip.AddrPort
+}
+
+func newPeer() *peer { return &peer{scanner: &proxy.Scanner{}} }
+
+// announcer is a dialogue that reads announcements.
+type announcer interface {
+	TrustPeer()
+	Announced() netip.Addr
+}
+
+// trust lets a dialogue read announcements.
+func (p *peer) trust(d dialogue) {
+	if a, ok := d.(announcer); ok {
+		a.TrustPeer()
+	}
+}
+
+// listen takes over what the dialogue heard. It reports false if that is another
+// client than the one who was announced before.
+func (p *peer) listen(d dialogue) bool {
+	a, ok := d.(announcer)
+	if !ok || !a.Announced().IsValid() || a.Announced() == p.client.Addr() {
+		return true
+	}
+	if p.client.IsValid() {
+		return false
+	}
+	p.client = netip.AddrPortFrom(a.Announced(), 0)
+	return true
+}
+
+// header takes a PROXY header off the client's first bytes. It returns what
+// remains to be read, begun before rest, and a reason to taint.
+func (p *peer) header(protocol authz.Protocol, c authz.Chunk) (begun []byte, rest authz.Chunk, reason string) {
+	if c.Dir == authz.FromServer {
+		return nil, c, p.server(protocol, c.Bytes)
+	}
+	if p.scanner == nil {
+		return nil, c, ""
+	}
+	before := len(p.scanner.Begun())
+	left, state := p.scanner.Next(c.Bytes)
+	switch state {
+	case proxy.Partial:
+		c.Bytes = nil
+		return nil, c, ""
+	case proxy.Malformed:
+		return nil, c, reasonBadHeader
+	case proxy.Complete:
+		p.announced = p.scanner.Header().Source
+		p.client, p.receipt, p.scanner = p.announced, &proxy.Receipt{}, nil
+		c.Bytes = left
+		return nil, c, ""
+	}
+	if before > 0 {
+		begun, c.Bytes = p.scanner.Begun(), left
+	}
+	p.scanner = nil
+	return begun, c, ""
+}
+
+// server takes clear text of the server. A header comes before it, or never.
+func (p *peer) server(protocol authz.Protocol, b []byte) (reason string) {
+	if p.scanner != nil && len(p.scanner.Begun()) > 0 {
+		return reasonLateHeader
+	}
+	p.scanner = nil
+	if p.receipt != nil && !p.receipt.Server(protocol, b) {
+		return proxy.ReasonNotTaken
+	}
+	return ""
+}
+
+// taken reports whether the server is known to have taken the header, if there
+// was one.
+func (p *peer) taken() bool { return p.receipt == nil || p.receipt.Done() }
+
+// encrypted takes note of TLS. What ID and XCLIENT announced before is forgotten
+// with the rest. The header stays: who reads a header as a command cannot have
+// begun TLS behind it, or has refused it before.
+func (p *peer) encrypted(d dialogue) {
+	p.scanner, p.receipt, p.client = nil, nil, p.announced
+	p.trust(d)
+}

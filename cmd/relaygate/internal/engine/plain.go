@@ -1,0 +1,221 @@
+package engine
+
+import (
+	"time"
+
+	"relaygate/authz"
+	"relaygate/capture"
+	"relaygate/capture/flow"
+)
+
+// tls is how a Reader follows connections into TLS: by what the server's TLS
+// library read and wrote. A fresh dialogue reads that; nothing that was said in
+// clear text counts behind it.
+type tls struct {
+	// on is false without a tap of TLS libraries: then TLS ends the reading.
+	on bool
+	// explain says why the plaintext of a connection is not seen.
+	explain func(authz.Conn) string
+	// byCookie are the live connections that are read. The flow table bounds
+	// them.
+	byCookie map[uint64]flow.ID
+	// awaited are connections whose handshake was seen, in its order; those
+	// from fresh on have no deadline yet.
+	awaited []await
+	fresh   int
+}
+
+// await is a connection whose plaintext should come.
+type await struct {
+	cookie   uint64
+	deadline time.Time
+}
+
+// TLSCounts are running totals of connections in TLS, while their plaintext is
+// tapped.
+type TLSCounts struct {
+	// Handshakes are connections of which a ServerHello was seen. Seen are
+	// those of them whose plaintext was; Unseen those of which none came
+	// within patience, or until they closed.
+	Handshakes, Seen, Unseen uint64
+	// Refused counts calls of processes that may not speak for the connection,
+	// Stray those for a connection that is not, or no longer, read.
+	Refused, Stray uint64
+}
+
+// patience is how long the plaintext of a connection may take after its
+// handshake before it is told to be unseen. It is measured from the next call of
+// Unread on.
+const patience = 5 * time.Second
+
+// maxAwaited bounds the list of those that are waited for. Whoever finds no room
+// is told about when the connection closes.
+const maxAwaited = 1 << 16
+
+// The reasons to taint a connection in TLS.
+const (
+	reasonEarlyData = "early data, which anybody on the path can send again (RFC 8446 §8)"
+	reasonPlainCut  = "client bytes of a TLS record were not captured whole"
+	reasonPlainLost = "the tap lost plaintext of the connection"
+	reasonTooEarly  = "plaintext of TLS before TLS began"
+	reasonTwice     = "TLS inside of TLS"
+)
+
+// FollowTLS turns the reading of plaintext on. explain, which may be nil, says
+// in words why that of a connection is not seen.
+func (r *Reader) FollowTLS(explain func(authz.Conn) string) {
+	r.tls.on, r.tls.explain = true, explain
+	r.tls.byCookie = make(map[uint64]flow.ID)
+}
+
+// follows reports whether a connection is followed into TLS.
+func (r *Reader) follows(s *session) bool { return r.tls.on && s.conn.Cookie != 0 }
+
+// encrypted takes a connection into TLS, or to its threshold.
+func (r *Reader) encrypted(id flow.ID, c *authz.Chunk, began string) {
+	s := &r.sessions[id]
+	if s.phase == inTLS {
+		r.doubt(id, c.Time, reasonTwice)
+		return
+	}
+	startTLS := s.phase == startingTLS
+	if !startTLS {
+		s.began = began
+	}
+	if c.Dir == authz.FromServer {
+		// STARTTLS was accepted. Whatever comes from the client now and does not
+		// begin TLS was injected: some servers would run it behind the handshake.
+		s.phase, s.dialogue = startingTLS, &tlsDialogue{}
+		return
+	}
+	s.phase, s.dialogue = inTLS, clearDialogue(s.conn.Service.Protocol, startTLS)
+	if s.peer != nil {
+		s.peer.encrypted(s.dialogue)
+	}
+	r.flows.Forget(id)
+	r.steer(s.conn.Cookie, true)
+	r.await(s)
+}
+
+// handshake takes note of a ServerHello.
+func (r *Reader) handshake(cookie uint64) {
+	id, ok := r.tls.byCookie[cookie]
+	if !ok {
+		return
+	}
+	s := &r.sessions[id]
+	if !s.handshake {
+		s.handshake = true
+		r.await(s)
+	}
+}
+
+// await expects plaintext of a connection that is in TLS and shook hands.
+func (r *Reader) await(s *session) {
+	if s.phase != inTLS || !s.handshake {
+		return
+	}
+	r.counts.TLS.Handshakes++
+	if len(r.tls.awaited) < maxAwaited {
+		r.tls.awaited = append(r.tls.awaited, await{cookie: s.conn.Cookie})
+	}
+}
+
+// plain takes what a TLS library read or wrote.
+func (r *Reader) plain(ev *capture.Event) {
+	if !ev.Trusted {
+		// It says nothing about the connection: any local process can claim to
+		// speak for it. So it must not taint either.
+		r.counts.TLS.Refused++
+		return
+	}
+	id, ok := r.tls.byCookie[ev.Conn.Cookie]
+	if !ok {
+		r.counts.TLS.Stray++
+		return
+	}
+	s, p := &r.sessions[id], &ev.Plain
+	fromClient := p.Dir == authz.FromClient
+	switch {
+	case s.phase != inTLS:
+		r.doubt(id, ev.Time, reasonTooEarly)
+		return
+	case p.Early && fromClient:
+		// What the server writes early answers nobody yet. What the client
+		// sends early is not known to come from whom it names: HAProxy turns
+		// off OpenSSL's protection against replay.
+		r.doubt(id, ev.Time, reasonEarlyData)
+		return
+	case p.Missing > 0 && fromClient:
+		r.doubt(id, ev.Time, reasonPlainCut)
+		return
+	case !s.seen:
+		s.seen = true
+		r.counts.TLS.Seen++
+		if s.told { // a slow client
+			r.counts.TLS.Unseen--
+		}
+	}
+	r.ask(s)
+	r.speak(id, authz.Chunk{Dir: p.Dir, Time: ev.Time, Bytes: p.Bytes, Cut: p.Missing})
+}
+
+// lost taints connections in TLS, of which the flow table knows no more: the one
+// of which the tap lost something, or all if it cannot tell.
+func (r *Reader) lost(ev *capture.Event) {
+	if id, ok := r.tls.byCookie[ev.Conn.Cookie]; ok {
+		r.doubt(id, ev.Time, reasonPlainLost)
+		return
+	}
+	if ev.Conn.Cookie != 0 {
+		return
+	}
+	for _, id := range r.tls.byCookie {
+		if r.sessions[id].phase == inTLS {
+			r.doubt(id, ev.Time, reasonPlainLost)
+		}
+	}
+}
+
+// Unread returns verdicts about the connections whose plaintext did not come in
+// time, valid until the next call. They are not final: the client may be slow.
+func (r *Reader) Unread(now time.Time) []Verdict {
+	r.begin()
+	t := &r.tls
+	n := 0
+	for ; n < t.fresh && !t.awaited[n].deadline.After(now); n++ {
+		if id, ok := t.byCookie[t.awaited[n].cookie]; ok {
+			r.unread(&r.sessions[id], now, false)
+		}
+	}
+	t.awaited = t.awaited[:copy(t.awaited, t.awaited[n:])]
+	for i := t.fresh - n; i < len(t.awaited); i++ {
+		t.awaited[i].deadline = now.Add(patience)
+	}
+	t.fresh = len(t.awaited)
+	return r.out
+}
+
+// unread tells that nothing was seen of a connection in TLS, once.
+func (r *Reader) unread(s *session, now time.Time, final bool) {
+	if s.seen || s.told {
+		return
+	}
+	s.told = true
+	reason := s.began
+	switch {
+	case s.phase != inTLS:
+		reason += ", and TLS never began"
+	case !s.handshake:
+		reason += ", and no handshake was seen"
+	default:
+		r.counts.TLS.Unseen++
+		reason += ", and its plaintext was not seen"
+		if r.tls.explain != nil {
+			if why := r.tls.explain(s.conn); why != "" {
+				reason += ": " + why
+			}
+		}
+	}
+	r.add(Verdict{Verdict: s.verdict(now, authz.Login{Result: authz.Encrypted, Reason: reason}), Final: final}, "")
+}

@@ -1,0 +1,406 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/capture"
+)
+
+var (
+	pop3s = netip.MustParseAddrPort("198.51.100.2:995")
+	imaps = netip.MustParseAddrPort("198.51.100.2:993")
+	imap4 = netip.MustParseAddrPort("198.51.100.2:143")
+)
+
+// newTLS makes a talk with an engine that follows TLS.
+func newTLS(t *testing.T, proxies ...string) *talk {
+	t.Helper()
+	cfg := Config{
+		Services: map[uint16]authz.Service{
+			110: {Protocol: authz.POP3}, 143: {Protocol: authz.IMAP},
+			995: {Protocol: authz.POP3, ImplicitTLS: true}, 993: {Protocol: authz.IMAP, ImplicitTLS: true},
+		},
+		TLS: true, Explain: func(authz.Conn) string { return "maild (pid 12): no TLS library found" },
+	}
+	for _, p := range proxies {
+		cfg.Rules.Proxies = append(cfg.Rules.Proxies, netip.MustParsePrefix(p))
+	}
+	k := &talk{Engine: New(cfg)}
+	knowHost(t, k.Engine)
+	return k
+}
+
+// hello begins TLS: both sides' first records, and the tap's word about it.
+func (k *talk) hello() {
+	k.say("C: \x16\x03\x01 client hello", "S: \x16\x03\x03 server hello")
+	k.feed(capture.Event{Kind: capture.Handshake, Conn: authz.Conn{Cookie: k.conn.Cookie}})
+}
+
+// inside plays lines through TLS.
+func (k *talk) inside(lines ...string) {
+	for _, line := range lines {
+		k.call(line, nil)
+	}
+}
+
+// call is one call of the TLS library; change may alter what the tap says.
+func (k *talk) call(line string, change func(*capture.Event)) {
+	ev := capture.Event{Kind: capture.Plain, Trusted: true, Conn: authz.Conn{Cookie: k.conn.Cookie}}
+	ev.Plain.Bytes = []byte(line[3:] + "\r\n")
+	if line[0] == 'S' {
+		ev.Plain.Dir = authz.FromServer
+	}
+	if change != nil {
+		change(&ev)
+	}
+	k.feed(ev)
+}
+
+// steering is what the tap was told with the last event.
+func (k *talk) steering() string {
+	var out []string
+	for _, s := range k.Steer() {
+		out = append(out, fmt.Sprintf("%d:%v", s.Cookie, s.Plaintext))
+	}
+	return strings.Join(out, " ")
+}
+
+// later lets time pass.
+func (k *talk) later(d time.Duration) {
+	for _, at := range []time.Time{start, start.Add(d)} {
+		k.verdicts = append(k.verdicts, k.Unread(at)...)
+	}
+}
+
+var imapLogin = []string{"S: * OK ready", "C: a LOGIN alice secret", "S: a OK done"}
+
+func TestTLSSessions(t *testing.T) {
+	imapTLS := func(k *talk) { k.open(client, imaps, 7, nil); k.hello() }
+	stls := func(k *talk) {
+		k.open(client, server, 7, nil)
+		k.say("S: +OK ready", "C: STLS", "S: +OK begin")
+	}
+	startTLS := func(k *talk) {
+		k.open(client, imap4, 7, nil)
+		k.say("S: * OK ready", "C: a STARTTLS", "S: a OK begin")
+	}
+	for _, tt := range []struct {
+		name string
+		play func(*talk)
+		want string // verdicts, then changes
+		why  string // in the last verdict's reason
+	}{
+		{name: "IMAPS", want: "success granted", play: func(k *talk) { imapTLS(k); k.inside(imapLogin...) }},
+		{name: "POP3S", want: "success granted", play: func(k *talk) {
+			k.open(client, pop3s, 7, nil)
+			k.hello()
+			k.inside(pop3Login...)
+		}},
+		{name: "wrong password, then the right one", want: "failure success granted", play: func(k *talk) {
+			imapTLS(k)
+			k.inside("S: * OK ready", "C: a LOGIN alice wrong", "S: a NO no", "C: b LOGIN alice secret", "S: b OK done")
+		}},
+		{name: "STARTTLS", want: "success granted", play: func(k *talk) { startTLS(k); k.hello(); k.inside(imapLogin[1:]...) }},
+		{name: "STLS", want: "success granted", play: func(k *talk) { stls(k); k.hello(); k.inside(pop3Login[1:]...) }},
+		{name: "TLS at once on the clear port", want: "success granted", play: func(k *talk) {
+			k.open(client, imap4, 7, nil)
+			k.hello()
+			k.inside(imapLogin...)
+		}},
+		{name: "USER before STLS does not count", want: "tainted", why: "no user name was", play: func(k *talk) {
+			k.open(client, server, 7, nil)
+			k.say("S: +OK ready", "C: USER mallory", "S: +OK", "C: STLS", "S: +OK begin")
+			k.hello()
+			k.inside("C: PASS secret", "S: +OK logged in")
+		}},
+		{name: "a command behind STARTTLS", want: "tainted", why: "before the answer to STARTTLS", play: func(k *talk) {
+			k.open(client, imap4, 7, nil)
+			k.say("S: * OK ready", "C: a STARTTLS\r\nb LOGIN mallory x", "S: a OK begin")
+			k.hello()
+			k.inside("S: b OK done")
+		}},
+		{name: "a command between STARTTLS and TLS", want: "tainted", why: "clear text", play: func(k *talk) {
+			startTLS(k)
+			k.say("C: b LOGIN mallory x")
+			k.hello()
+			k.inside("C: b LOGIN alice wrong", "S: b OK done")
+		}},
+		{name: "back to clear text after STLS", want: "tainted", why: "the server spoke first", play: func(k *talk) {
+			stls(k)
+			k.say("S: -ERR STLS failed", "C: USER alice", "S: +OK", "C: PASS secret", "S: +OK")
+		}},
+		{name: "clear text after the handshake", want: "encrypted", why: "maild (pid 12)", play: func(k *talk) {
+			imapTLS(k)
+			k.say(imapLogin...)
+			k.feed(capture.Event{Kind: capture.Closed, Conn: k.conn})
+		}},
+		{name: "greeting behind STARTTLS", want: "success granted", why: "", play: func(k *talk) {
+			startTLS(k)
+			k.hello()
+			k.inside("S: * OK hello again")
+			k.inside(imapLogin[1:]...)
+		}},
+		{name: "POP3 greeting behind STLS", want: "tainted", why: "belongs to no command", play: func(k *talk) {
+			stls(k)
+			k.hello()
+			k.inside(pop3Login...)
+		}},
+		{name: "no greeting in IMAPS", want: "tainted", why: "greeting", play: func(k *talk) { imapTLS(k); k.inside(imapLogin[1:]...) }},
+		{name: "answer without a command", want: "tainted", play: func(k *talk) { imapTLS(k); k.inside(imapLogin[0], imapLogin[2]) }},
+		{name: "TLS inside of TLS", want: "tainted", why: "TLS inside of TLS", play: func(k *talk) {
+			imapTLS(k)
+			k.inside("S: * OK ready", "C: a STARTTLS", "S: a OK begin")
+		}},
+		{name: "a process that may not speak", want: "failure", play: func(k *talk) {
+			imapTLS(k)
+			k.inside("S: * OK ready", "C: a LOGIN alice wrong")
+			k.call("S: a OK done", func(ev *capture.Event) { ev.Trusted, ev.Reason = false, "not of the family" })
+			k.inside("S: a NO no")
+		}},
+		{name: "it cannot suppress a login either", want: "success granted", play: func(k *talk) {
+			imapTLS(k)
+			k.inside(imapLogin[:2]...)
+			k.call("S: x BAD nonsense", func(ev *capture.Event) { ev.Trusted = false })
+			k.inside(imapLogin[2])
+		}},
+		{name: "early data", want: "tainted", why: "early data", play: func(k *talk) {
+			imapTLS(k)
+			k.inside("S: * OK ready")
+			k.call("C: a LOGIN alice secret", func(ev *capture.Event) { ev.Plain.Early = true })
+			k.inside("S: a OK done")
+		}},
+		{name: "an early greeting", want: "success granted", play: func(k *talk) {
+			imapTLS(k)
+			k.call(imapLogin[0], func(ev *capture.Event) { ev.Plain.Early = true })
+			k.inside(imapLogin[1:]...)
+		}},
+		{name: "a read that was cut", want: "tainted", why: "not captured whole", play: func(k *talk) {
+			imapTLS(k)
+			k.inside("S: * OK ready")
+			k.call("C: a LOGIN alice secret", func(ev *capture.Event) { ev.Plain.Missing = 1 })
+			k.inside("S: a OK done")
+		}},
+		{name: "a write that was cut behind the answer", want: "success granted", play: func(k *talk) {
+			imapTLS(k)
+			k.inside(imapLogin[:2]...)
+			k.call("S: a OK done", func(ev *capture.Event) {
+				ev.Plain.Bytes, ev.Plain.Missing = []byte("a OK [CAPABILITY IMAP4rev1"), 500
+			})
+		}},
+		{name: "a write that was cut before the answer", want: "tainted", play: func(k *talk) {
+			imapTLS(k)
+			k.inside(imapLogin[:2]...)
+			k.call("S: * CAPABILITY IMAP4rev1", func(ev *capture.Event) { ev.Plain.Missing = 500 })
+			k.inside(imapLogin[2])
+		}},
+		{name: "a write of which nothing was captured", want: "tainted", play: func(k *talk) {
+			imapTLS(k)
+			k.inside(imapLogin[:2]...)
+			k.call("S: a OK", func(ev *capture.Event) { ev.Plain.Bytes, ev.Plain.Missing = nil, 40 })
+			k.inside(imapLogin[2])
+		}},
+		{name: "a lost record", want: "tainted", why: "lost", play: func(k *talk) {
+			imapTLS(k)
+			k.inside(imapLogin[:2]...)
+			k.feed(capture.Event{Kind: capture.Lost, Conn: authz.Conn{Cookie: 7}})
+			k.inside(imapLogin[2])
+		}},
+		{name: "a lost record of anybody", want: "tainted", why: "lost", play: func(k *talk) {
+			imapTLS(k)
+			k.inside(imapLogin[:2]...)
+			k.feed(capture.Event{Kind: capture.Lost})
+			k.inside(imapLogin[2])
+		}},
+		{name: "a lost record of another", want: "success granted", play: func(k *talk) {
+			imapTLS(k)
+			k.inside(imapLogin[:2]...)
+			k.feed(capture.Event{Kind: capture.Lost, Conn: authz.Conn{Cookie: 8}})
+			k.inside(imapLogin[2])
+		}},
+		{name: "plaintext before TLS", want: "tainted", why: "before TLS began", play: func(k *talk) {
+			k.open(client, imap4, 7, nil)
+			k.say("S: * OK ready")
+			k.inside("C: a LOGIN alice secret", "S: a OK done")
+		}},
+		{name: "plaintext of an unknown connection", want: "", play: func(k *talk) {
+			k.conn.Cookie = 9
+			k.inside(imapLogin...)
+		}},
+		{name: "plaintext of a listener that is not believed", want: "", play: func(k *talk) {
+			k.open(client, imaps, 7, func(ev *capture.Event) { ev.Trusted = false })
+			k.hello()
+			k.inside(imapLogin...)
+		}},
+		{name: "nothing behind the verdict", want: "success granted", play: func(k *talk) {
+			imapTLS(k)
+			k.inside(imapLogin...)
+			k.inside("C: b LOGIN bob x", "S: b OK done", "S: nonsense")
+		}},
+		{name: "plaintext behind the close", want: "encrypted", play: func(k *talk) {
+			imapTLS(k)
+			k.feed(capture.Event{Kind: capture.Closed, Conn: k.conn})
+			k.inside(imapLogin...)
+		}},
+		{name: "closed without a login", want: "", play: func(k *talk) {
+			imapTLS(k)
+			k.inside("S: * OK ready", "C: a LOGOUT", "S: * BYE", "S: a OK bye")
+			k.feed(capture.Event{Kind: capture.Closed, Conn: k.conn})
+		}},
+		{name: "clear text on a TLS port", want: "tainted", play: func(k *talk) {
+			k.open(client, imaps, 7, nil)
+			k.say("C: a LOGIN alice secret", "S: a OK done")
+		}},
+		{name: "STARTTLS and no TLS", want: "encrypted", why: "TLS never began", play: func(k *talk) {
+			startTLS(k)
+			k.feed(capture.Event{Kind: capture.Closed, Conn: k.conn})
+		}},
+		{name: "no handshake", want: "encrypted", why: "no handshake", play: func(k *talk) {
+			k.open(client, imaps, 7, nil)
+			k.say("C: \x16\x03\x01 client hello", "S: \x15\x03\x03 alert")
+			k.later(time.Minute)
+			k.feed(capture.Event{Kind: capture.Closed, Conn: k.conn})
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			k := newTLS(t)
+			tt.play(k)
+			if got := k.results(); got != tt.want {
+				t.Errorf("verdicts and changes %q, want %q; %+v", got, tt.want, k.verdicts)
+			}
+			for i, v := range k.verdicts {
+				if v.Result == authz.Success && !v.TLS {
+					t.Errorf("a login in TLS is told as one in clear text")
+				}
+				if i == len(k.verdicts)-1 && !strings.Contains(v.Reason, tt.why) {
+					t.Errorf("reason %q, want it to hold %q", v.Reason, tt.why)
+				}
+			}
+			if strings.Contains(fmt.Sprintf("%+v %+v", k.verdicts, k.Story(client.Addr(), start)), "secret") {
+				t.Error("the password came out")
+			}
+			if n := len(k.tls.byCookie); n > 1 {
+				t.Errorf("%d connections are followed", n)
+			}
+		})
+	}
+}
+
+// What the tap is told: plaintext from the handshake on, nothing after the
+// verdict.
+func TestTheTapIsSteered(t *testing.T) {
+	k := newTLS(t)
+	k.open(client, imap4, 7, nil)
+	k.say("S: * OK ready", "C: a STARTTLS", "S: a OK begin")
+	if got := k.steering(); got != "" {
+		t.Errorf("at STARTTLS %q, want nothing before TLS begins", got)
+	}
+	k.say("C: \x16\x03\x01 client hello", "S: \x16\x03\x03 server hello")
+	if got := k.steering(); got != "7:true" {
+		t.Errorf("at the handshake %q, want 7:true", got)
+	}
+	k.inside(imapLogin[1])
+	if got := k.steering(); got != "" {
+		t.Errorf("before the verdict %q, want nothing", got)
+	}
+	k.inside(imapLogin[2])
+	if got := k.steering(); got != "7:false" {
+		t.Errorf("at the verdict %q, want 7:false", got)
+	}
+	k.open(client, server, 8, nil)
+	k.say(pop3Login...)
+	if got := k.steering(); got != "8:false" {
+		t.Errorf("at a verdict in clear text %q, want 8:false", got)
+	}
+	k.open(client, server, 9, nil)
+	k.feed(capture.Event{Kind: capture.Lost, Conn: k.conn})
+	if got := k.steering(); got != "9:false" {
+		t.Errorf("at a loss %q, want 9:false", got)
+	}
+}
+
+// Without a tap of TLS libraries TLS ends the reading.
+func TestTLSWithoutATapEndsTheReading(t *testing.T) {
+	k := &talk{Engine: newEngine(nil)}
+	knowHost(t, k.Engine)
+	k.open(client, pop3s, 7, nil)
+	k.hello()
+	k.inside(pop3Login...)
+	if got := k.results(); got != "encrypted" || k.verdicts[0].Reason != "TLS from the first byte" || !k.verdicts[0].Final {
+		t.Errorf("%q, %+v", got, k.verdicts)
+	}
+	if c := k.Counts().TLS; c.Handshakes != 0 || c.Seen != 0 || c.Stray == 0 {
+		t.Errorf("counts %+v", c)
+	}
+}
+
+func TestUnseenPlaintextIsToldInTime(t *testing.T) {
+	k := newTLS(t)
+	k.open(client, imaps, 7, nil)
+	k.hello()
+	k.later(patience - 1)
+	if len(k.verdicts) != 0 {
+		t.Fatalf("told too early: %+v", k.verdicts)
+	}
+	k.later(patience)
+	if k.results() != "encrypted" || k.verdicts[0].Final || k.Counts().TLS != (TLSCounts{Handshakes: 1, Unseen: 1}) {
+		t.Fatalf("%+v, counts %+v", k.verdicts, k.Counts().TLS)
+	}
+	k.later(time.Hour)
+	if len(k.verdicts) != 1 {
+		t.Errorf("told twice: %+v", k.verdicts)
+	}
+	// The client was slow: what comes after is believed all the same.
+	k.inside(imapLogin...)
+	if k.results() != "encrypted success granted" || k.Counts().TLS != (TLSCounts{Handshakes: 1, Seen: 1}) {
+		t.Errorf("%q, counts %+v", k.results(), k.Counts().TLS)
+	}
+	k.feed(capture.Event{Kind: capture.Closed, Conn: k.conn})
+	if len(k.verdicts) != 2 || len(k.tls.byCookie) != 0 {
+		t.Errorf("after the close %+v, %d followed", k.verdicts, len(k.tls.byCookie))
+	}
+}
+
+func TestSeenPlaintextIsNotAwaited(t *testing.T) {
+	k := newTLS(t)
+	for cookie := range uint64(20) {
+		k.open(netip.AddrPortFrom(client.Addr(), uint16(cookie+1)), imaps, cookie+1, nil)
+		k.hello()
+		switch cookie % 3 {
+		case 0:
+			k.inside("S: * OK ready")
+		case 1:
+			k.feed(capture.Event{Kind: capture.Closed, Conn: k.conn})
+		}
+	}
+	before := len(k.verdicts)
+	k.later(patience)
+	if got := len(k.verdicts) - before; got != 6 || len(k.tls.awaited) != 0 {
+		t.Errorf("%d told, want 6; %d still awaited", got, len(k.tls.awaited))
+	}
+	if c := k.Counts().TLS; c != (TLSCounts{Handshakes: 20, Seen: 7, Unseen: 13}) {
+		t.Errorf("counts %+v", c)
+	}
+}
+
+func TestSessionsInTLSAreHeldUntilTheyClose(t *testing.T) {
+	k := newTLS(t)
+	k.open(client, imaps, 7, nil)
+	k.hello()
+	k.inside(imapLogin...)
+	if h := k.Holds(); len(h) != 1 || !h[0].Open || h[0].Conn.Cookie != 7 || h[0].Conn.Client != client {
+		t.Fatalf("holds %+v, want one that opened", h)
+	}
+	k.inside("C: b NOOP")
+	if h := k.Holds(); len(h) != 0 {
+		t.Errorf("holds %+v, want none", h)
+	}
+	k.feed(capture.Event{Kind: capture.Closed, Conn: authz.Conn{Cookie: 7}})
+	if h := k.Holds(); len(h) != 1 || h[0].Open || h[0].Conn.Cookie != 7 || h[0].Conn.Client != client {
+		t.Errorf("holds %+v, want one that closed", h)
+	}
+}

@@ -1,0 +1,103 @@
+package engine
+
+import (
+	"net/netip"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/authz/imap"
+	"relaygate/authz/pop3"
+)
+
+// phase is how far a connection is on its way into TLS.
+type phase uint8
+
+const (
+	inClear phase = iota
+	// startingTLS: the server accepted STARTTLS, and the client must begin TLS.
+	startingTLS
+	// inTLS: packets show nothing; the TLS library may.
+	inTLS
+)
+
+// session is one connection that is read.
+type session struct {
+	dialogue dialogue
+	conn     authz.Conn // as the tap saw it
+	origin   authz.Origin
+	// confirmed: Confirm said yes. doubt is why it said no.
+	confirmed bool
+	doubt     string
+	// peer is what a trusted proxy announced, nil of all others.
+	peer *peer
+
+	phase phase
+	// Of TLS: a ServerHello was seen; plaintext was; that none came was told.
+	handshake, seen, told bool
+	// began says how TLS began.
+	began string
+}
+
+// newDialogue makes the reader of one connection. Dialogues are not reused: a
+// fresh one holds nothing of another client.
+func newDialogue(s authz.Service) dialogue {
+	if s.ImplicitTLS {
+		return &tlsDialogue{}
+	}
+	return clearDialogue(s.Protocol, false)
+}
+
+// clearDialogue reads the protocol itself. Behind STARTTLS no greeting comes.
+func clearDialogue(p authz.Protocol, startTLS bool) dialogue {
+	switch {
+	case p == authz.POP3 && startTLS:
+		return pop3.NewAfterTLS()
+	case p == authz.POP3:
+		return pop3.New()
+	case p == authz.IMAP && startTLS:
+		return imap.NewAfterTLS()
+	case p == authz.IMAP:
+		return imap.New()
+	}
+	return nil
+}
+
+// verdict is what l says about the client: the one that a trusted proxy
+// announced, if one did.
+func (s *session) verdict(now time.Time, l authz.Login) authz.Verdict {
+	v := authz.Verdict{
+		Time: now, Conn: s.conn, Login: l, Origin: s.origin,
+		TLS: s.phase == inTLS || l.Result == authz.Encrypted,
+	}
+	if s.peer != nil && s.peer.client.IsValid() {
+		v.Proxy = s.conn.Client.Addr()
+		v.Conn.Client = s.peer.client
+	}
+	return v
+}
+
+// ask confirms a connection with its first bytes, and again with later ones if
+// it must: a client that is quick has left before its login has been read.
+func (r *Reader) ask(s *session) {
+	switch {
+	case s.confirmed:
+	case r.confirm == nil:
+		s.confirmed = true
+	default:
+		s.confirmed, s.doubt = r.confirm(s.conn)
+	}
+}
+
+// mayAnnounce reports whether a peer is a trusted proxy.
+func (r *Reader) mayAnnounce(peer netip.Addr) bool {
+	for _, p := range r.proxies {
+		if p.Contains(peer) {
+			return true
+		}
+	}
+	return false
+}
+
+// SetProxies replaces the peers that may announce clients, for connections that
+// begin from now on.
+func (r *Reader) SetProxies(proxies []netip.Prefix) { r.proxies = proxies }
