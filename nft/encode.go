@@ -14,6 +14,8 @@ const (
 	chainUserdata = 12 // NFTA_CHAIN_USERDATA
 	setHandle     = 16 // NFTA_SET_HANDLE
 
+	tableOwnerPort = 7 // NFTA_TABLE_OWNER
+
 	tableOwner   = 2 // NFT_TABLE_F_OWNER, Linux 5.12
 	tablePersist = 4 // NFT_TABLE_F_PERSIST, Linux 6.9
 )

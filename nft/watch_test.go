@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -35,14 +34,14 @@ func watch(t *testing.T, g *Gate) *Watch {
 	return w
 }
 
-func reason(t *testing.T, w *Watch) string {
+func change(t *testing.T, w *Watch) Change {
 	t.Helper()
 	select {
-	case r := <-w.Reasons():
-		return r
+	case c := <-w.Changes():
+		return c
 	case <-time.After(10 * time.Second):
-		t.Fatal("no reason within 10 s")
-		return ""
+		t.Fatal("no change within 10 s")
+		return Change{}
 	}
 }
 
@@ -55,7 +54,7 @@ func TestWatchTellsOfAFlush(t *testing.T) {
 
 	start := time.Now()
 	commit(t, another(t, world.server), flushRuleset())
-	got := reason(t, w)
+	got := change(t, w)
 	told := time.Since(start)
 	if err := g.Check(); !errors.Is(err, ErrTableGone) {
 		t.Fatalf("got %v, want ErrTableGone", err)
@@ -65,8 +64,8 @@ func TestWatchTellsOfAFlush(t *testing.T) {
 	if told > time.Second {
 		t.Errorf("told after %v", told)
 	}
-	if !strings.Contains(got, "process") {
-		t.Errorf("got reason %q, want one that names the process", got)
+	if got.PID == 0 || got.Process == "" || got.Members {
+		t.Errorf("got %+v, want the name and number of this process", got)
 	}
 	world.expect(t, "stranger", strange4, server4, 25, false)
 	world.expect(t, "member", member4, server4, 25, true)
@@ -118,14 +117,14 @@ func TestWatchOutlivesAFlood(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- w.Run(ctx) }()
-	if got := reason(t, w); !strings.Contains(got, "more changes") {
-		t.Errorf("got reason %q, want that some were lost", got)
+	if got := change(t, w); !got.Lost || !got.Members {
+		t.Errorf("got %+v, want that some were lost", got)
 	}
 	seen := make(chan struct{})
 	go func() {
 		defer close(seen)
-		for r := range w.Reasons() {
-			if strings.Contains(r, "process") {
+		for r := range w.Changes() {
+			if r.PID != 0 {
 				return
 			}
 		}

@@ -143,8 +143,8 @@ func (g *gate) run(ctx context.Context, ready func()) error {
 		select {
 		case op := <-g.ops:
 			g.apply(ctx, op)
-		case reason := <-g.watch.Reasons():
-			g.inspect(ctx, reason)
+		case change := <-g.watch.Changes():
+			g.inspect(ctx, change.String())
 		case <-tick.C:
 			g.inspect(ctx, "")
 		case <-ctx.Done():
