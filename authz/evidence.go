@@ -119,8 +119,20 @@ func (e *Evidence) Record(v Verdict) {
 		User:      v.User,
 		Answer:    v.Answer,
 		TLS:       v.TLS,
-		Reason:    v.Reason,
+		Reason:    announced(v),
 	})
+}
+
+// announced is the verdict's reason, with the proxy that announced its client.
+func announced(v Verdict) string {
+	if !v.Proxy.IsValid() {
+		return v.Reason
+	}
+	words := "announced by proxy " + v.Proxy.String()
+	if v.Reason == "" {
+		return words
+	}
+	return v.Reason + " (" + words + ")"
 }
 
 // Add notes an event about its prefix, for instance what the table of grants

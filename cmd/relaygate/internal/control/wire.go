@@ -74,7 +74,9 @@ type Verdict struct {
 	TLS        bool       `json:"tls"`
 	Origin     string     `json:"origin,omitempty"`
 	Anonymous  bool       `json:"anonymous,omitempty"`
-	Reason     string     `json:"reason"`
+	// Proxy announced the client.
+	Proxy  *netip.Addr `json:"proxy,omitempty"`
+	Reason string      `json:"reason"`
 }
 
 // NewVerdict is v's shape.
@@ -86,6 +88,10 @@ func NewVerdict(v *engine.Verdict) Verdict {
 		Protocol: v.Conn.Service.Protocol.String(), Mechanism: Text(v.Mechanism),
 		User: name(v, v.User), AuthzID: name(v, v.AuthzID),
 		Result: v.Result.String(), TLS: v.TLS, Anonymous: v.Anonymous, Reason: v.Reason,
+	}
+	if v.Proxy.IsValid() {
+		p := v.Proxy // v is overwritten
+		out.Proxy = &p
 	}
 	if v.Origin == authz.Unauthenticated {
 		out.Origin = "unauthenticated"
