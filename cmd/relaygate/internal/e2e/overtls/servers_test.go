@@ -50,10 +50,10 @@ type tickets map[service]tls.ClientSessionCache
 
 // client makes up the next client: what it knows of TLS, where it goes, what it
 // says.
-func (w *world) newAttempt(r *rand.Rand, known tickets) *attempt {
+func (w *world) newAttempt(r *rand.Rand, at service, known tickets) *attempt {
 	w.next++
 	a := &attempt{
-		service: w.services[w.next%len(w.services)],
+		service: at,
 		user:    user(w.next), sasl: r.IntN(3) == 0, after: r.IntN(3),
 		password: [][]string{{right}, {right}, {right}, {"wrong"}, {"wrong", right}}[r.IntN(5)],
 		config: &tls.Config{
@@ -79,8 +79,10 @@ func (w *world) newAttempt(r *rand.Rand, known tickets) *attempt {
 	return a
 }
 
-// load plays n clients, several at a time.
-func (w *world) load(n int) []*attempt {
+// load plays n clients, several at a time, at all services.
+func (w *world) load(n int) []*attempt { return w.loadAt(w.services, n) }
+
+func (w *world) loadAt(services []service, n int) []*attempt {
 	r := rand.New(rand.NewPCG(*seed, uint64(w.next)))
 	known := make(tickets)
 	jobs := make(chan *attempt)
@@ -93,8 +95,8 @@ func (w *world) load(n int) []*attempt {
 		})
 	}
 	all := make([]*attempt, 0, n)
-	for range n {
-		a := w.newAttempt(r, known)
+	for i := range n {
+		a := w.newAttempt(r, services[i%len(services)], known)
 		all = append(all, a)
 		jobs <- a
 	}
@@ -141,22 +143,12 @@ func TestServers(t *testing.T) {
 	w.startAll(t)
 	all := w.load(200)
 	t.Log(count(all))
-	perServer := make(map[string]figures)
 	for _, a := range all {
 		if a.err != nil || a.ok != slices.Contains(a.password, right) && a.refused == 0 {
 			t.Errorf("%s, port %d, %s: %v\n%s", a.server, a.port, a.user, a.err, a.seen)
 		}
 	}
-	for _, s := range w.services {
-		var own []*attempt
-		for _, a := range all {
-			if a.server == s.server {
-				own = append(own, a)
-			}
-		}
-		perServer[s.server] = count(own)
-	}
-	for name, f := range perServer {
+	for name, f := range w.perServer(all) {
 		t.Logf("%s: %v", name, f)
 	}
 }

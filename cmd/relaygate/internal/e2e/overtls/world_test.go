@@ -111,7 +111,8 @@ type world struct {
 	cert, key      string // PEM files
 	both           string // certificate and key in one file
 	services       []service
-	next           int // number of the next client
+	next           int        // number of the last client
+	probes         []*attempt // what attached did
 }
 
 func newWorld(t *testing.T) *world {
