@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"time"
 
 	"relaygate/authz"
@@ -23,6 +24,14 @@ type tls struct {
 	// from fresh on have no deadline yet.
 	awaited []await
 	fresh   int
+	covered []Coverage
+}
+
+// Coverage says of one connection in TLS whether its plaintext was seen. Of a
+// slow client both can be said, the good news last.
+type Coverage struct {
+	Conn authz.Conn
+	Seen bool
 }
 
 // await is a connection whose plaintext should come.
@@ -136,10 +145,12 @@ func (r *Reader) plain(ev *capture.Event) {
 	}
 	s, p := &r.sessions[id], &ev.Plain
 	fromClient := p.Dir == authz.FromClient
-	switch {
-	case s.phase != inTLS:
+	if s.phase != inTLS {
 		r.doubt(id, ev.Time, reasonTooEarly)
 		return
+	}
+	r.seen(s)
+	switch {
 	case p.Early && fromClient:
 		// What the server writes early answers nobody yet. What the client
 		// sends early is not known to come from whom it names: HAProxy turns
@@ -149,22 +160,55 @@ func (r *Reader) plain(ev *capture.Event) {
 	case p.Missing > 0 && fromClient:
 		r.doubt(id, ev.Time, reasonPlainCut)
 		return
-	case !s.seen:
-		s.seen = true
-		r.counts.TLS.Seen++
-		if s.told { // a slow client
-			r.counts.TLS.Unseen--
-		}
 	}
 	r.ask(s)
 	r.speak(id, authz.Chunk{Dir: p.Dir, Time: ev.Time, Bytes: p.Bytes, Cut: p.Missing})
 }
 
+// seen notes that plaintext of a connection came.
+func (r *Reader) seen(s *session) {
+	if s.seen {
+		return
+	}
+	s.seen = true
+	r.counts.TLS.Seen++
+	if s.unseen { // a slow client
+		r.counts.TLS.Unseen--
+	}
+	r.tls.covered = append(r.tls.covered, Coverage{Conn: s.conn, Seen: true})
+}
+
+// unseen notes that none came of a connection that shook hands.
+func (r *Reader) unseen(s *session) {
+	if s.seen || s.unseen || s.phase != inTLS || !s.handshake {
+		return
+	}
+	s.unseen = true
+	r.counts.TLS.Unseen++
+	r.tls.covered = append(r.tls.covered, Coverage{Conn: s.conn})
+}
+
+// Covered returns of which connections in TLS the last Feed or Unread saw
+// plaintext for the first time, or gave it up.
+func (r *Reader) Covered() []Coverage { return r.tls.covered }
+
+// Conn is the live connection of a cookie, as the kernel announced it, while it
+// is read; false if it is not.
+func (r *Reader) Conn(cookie uint64) (authz.Conn, bool) {
+	id, ok := r.tls.byCookie[cookie]
+	if !ok {
+		return authz.Conn{}, false
+	}
+	return r.sessions[id].conn, true
+}
+
 // lost taints connections in TLS, of which the flow table knows no more: the one
 // of which the tap lost something, or all if it cannot tell.
 func (r *Reader) lost(ev *capture.Event) {
+	reason := cmp.Or(ev.Reason, reasonPlainLost)
 	if id, ok := r.tls.byCookie[ev.Conn.Cookie]; ok {
-		r.doubt(id, ev.Time, reasonPlainLost)
+		r.unseen(&r.sessions[id])
+		r.doubt(id, ev.Time, reason)
 		return
 	}
 	if ev.Conn.Cookie != 0 {
@@ -172,7 +216,8 @@ func (r *Reader) lost(ev *capture.Event) {
 	}
 	for _, id := range r.tls.byCookie {
 		if r.sessions[id].phase == inTLS {
-			r.doubt(id, ev.Time, reasonPlainLost)
+			r.unseen(&r.sessions[id])
+			r.doubt(id, ev.Time, reason)
 		}
 	}
 }
@@ -209,7 +254,7 @@ func (r *Reader) unread(s *session, now time.Time, final bool) {
 	case !s.handshake:
 		reason += ", and no handshake was seen"
 	default:
-		r.counts.TLS.Unseen++
+		r.unseen(s)
 		reason += ", and its plaintext was not seen"
 		if r.tls.explain != nil {
 			if why := r.tls.explain(s.conn); why != "" {

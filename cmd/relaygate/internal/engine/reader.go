@@ -89,7 +89,8 @@ func (r *Reader) Feed(ev *capture.Event) []Verdict {
 
 // begin forgets what the last call returned.
 func (r *Reader) begin() {
-	r.out, r.steered, r.held.changes = r.out[:0], r.steered[:0], r.held.changes[:0]
+	r.out, r.steered = r.out[:0], r.steered[:0]
+	r.held.changes, r.tls.covered = r.held.changes[:0], r.tls.covered[:0]
 }
 
 // Counts returns the totals; Flows those of the flow table.

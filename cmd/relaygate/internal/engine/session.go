@@ -32,8 +32,9 @@ type session struct {
 	peer *peer
 
 	phase phase
-	// Of TLS: a ServerHello was seen; plaintext was; that none came was told.
-	handshake, seen, told bool
+	// Of TLS: a ServerHello was seen; plaintext was; it was given up; that was
+	// told.
+	handshake, seen, unseen, told bool
 	// began says how TLS began.
 	began string
 }
