@@ -4,7 +4,13 @@
 // The table is the truth; kernel sets and files are its projections. It is
 // fail-closed by construction: nothing enters but through the policy, a grant
 // without a deadline exists only for an always rule, and a renewal is never
-// shorter than what it renews.
+// shorter than what it renews. Precedence: denials, never rules, always rules,
+// what the administrator granted, logins. While the table is paused only always
+// rules are open.
+//
+// The kernel's elements end by themselves. What the table promises is told to
+// the kernel lazily (Change.Arm), and never more than is promised: with nobody
+// to renew it an element ends early, not late.
 //
 // Time is an argument everywhere. Pass what time.Now returns, with its
 // monotonic reading: then a step of the wall clock neither lengthens nor
@@ -57,12 +63,19 @@ type Grant struct {
 	Prefix netip.Prefix
 	// Since is when it was opened, Expires when it closes: the zero Time means
 	// never, with Source Always only.
+	// While sessions are open, Expires is when it would close if they ended
+	// now.
 	Since, Expires time.Time
 	Source         Source
-	// Users logged in from here within one lifetime, newest first.
+	// Sessions counts the open sessions that hold it.
+	Sessions int
+	// Users logged in from here within one lifetime, newest first: those whose
+	// names are known (Config.MaxDetails).
 	Users []User
-	// Logins counts the logins since Since.
+	// Logins counts the logins since Since, as far as they were kept.
 	Logins int
+	// By and Note are the administrator's who granted it, else "".
+	By, Note string
 	// Conn, Protocol, Mechanism, TLS and Answer are the evidence: those of the
 	// last login. They are zero where there was none.
 	Conn      authz.Conn
@@ -101,9 +114,20 @@ const (
 	Expired
 	// Revoked: it was closed before its time.
 	Revoked
-	// Refused: a proved login did not open or renew it. Grant is what still
-	// stands, or has only its Prefix, and a zero Source, where nothing does.
+	// Refused: a proved login, or the administrator, did not open or renew it.
+	// Grant is what still stands, or has only its Prefix, and a zero Source,
+	// where nothing does.
 	Refused
+	// Rearmed: nothing changed but what the kernel must be told. People need not
+	// be told.
+	Rearmed
+	// Denied: nothing in Grant.Prefix is granted until Grant.Expires (zero: for
+	// good); Undenied: that has ended.
+	Denied
+	Undenied
+	// Paused: nothing is granted until Resumed. Both have no Grant.
+	Paused
+	Resumed
 )
 
 func (k Kind) String() string {
@@ -118,6 +142,16 @@ func (k Kind) String() string {
 		return "revoked"
 	case Refused:
 		return "refused"
+	case Rearmed:
+		return "rearmed"
+	case Denied:
+		return "denied"
+	case Undenied:
+		return "undenied"
+	case Paused:
+		return "paused"
+	case Resumed:
+		return "resumed"
 	}
 	return "unknown"
 }
@@ -132,9 +166,18 @@ type Change struct {
 	// Cause is the login that was granted, renewed or refused; nil where no
 	// login caused the change. Its Answer is that of authz.SafeAnswer.
 	Cause *authz.Verdict
+	// By names the administrator who caused it, else "".
+	By string
+	// Arm says that the kernel must be told Grant.Expires now. A renewal that
+	// adds little is told later, as a Rearmed change: if nobody is there to tell
+	// it, the element ends up to an eighth of the lifetime early, never late.
+	Arm bool
+	// Static says that Table.Static changed.
+	Static bool
 }
 
-// Event is the change as the journal keeps it.
+// Event is the change as the journal keeps it; its Kind is 0 for what is not
+// kept.
 func (c Change) Event() authz.Event {
 	e := authz.Event{
 		Kind:   eventKinds[c.Kind],
@@ -143,6 +186,7 @@ func (c Change) Event() authz.Event {
 		Until:  c.Grant.Expires,
 		Open:   c.Grant.Source == Always && (c.Kind == Granted || c.Kind == Renewed),
 		Reason: c.Reason,
+		By:     c.By,
 	}
 	switch {
 	case c.Cause != nil:
@@ -164,4 +208,9 @@ var eventKinds = map[Kind]authz.EventKind{
 	Expired: authz.EventExpired,
 	Revoked: authz.EventRevoked,
 	Refused: authz.EventRefused,
+
+	Denied:   authz.EventDenied,
+	Undenied: authz.EventUndenied,
+	Paused:   authz.EventPaused,
+	Resumed:  authz.EventResumed,
 }

@@ -1,12 +1,8 @@
 package grant
 
 import (
-	"container/heap"
 	"fmt"
-	"math"
 	"net/netip"
-	"slices"
-	"strings"
 	"time"
 
 	"relaygate/authz"
@@ -17,7 +13,7 @@ import (
 // nothing to say: the verdict is no success, or the address needs no grant
 // because an always rule names it.
 func (t *Table) Login(now time.Time, v authz.Verdict) (Change, bool) {
-	off := t.offset(now)
+	at := t.see(now)
 	if v.Result != authz.Success {
 		return Change{}, false
 	}
@@ -33,23 +29,29 @@ func (t *Table) Login(now time.Time, v authz.Verdict) (Change, bool) {
 	if d.Allow && !p.IsSingleIP() {
 		d = t.policy.CheckPrefix(p)
 	}
-	c := Change{Kind: Refused, Time: now, Cause: &v}
-	slot, reason := int32(0), d.Reason
-	if d.Allow {
-		slot, reason = t.admit(off, p, v)
+	c := Change{Kind: Refused, Time: now, Cause: &v, Reason: d.Reason}
+	if d.Allow && t.paused != nil {
+		c.Reason = t.paused.words()
 	}
-	if reason != "" || !d.Allow {
-		c.Grant, c.Reason = t.standing(p), reason
+	var i uint32
+	if c.Reason == "" && d.Allow {
+		i, c.Reason = t.admit(at, p, &v)
+	}
+	if i == 0 {
+		c.Grant = t.standing(p)
 		return c, true
 	}
-	e := &t.entries[slot]
-	c.Kind = t.extend(e, off, t.cfg.Lifetime, Login)
-	if c.Kind == Granted {
-		e.logins = 0
+	e := t.entry(i)
+	c.Kind = t.extend(i, at, t.lifetime, Login)
+	e.brake = noBrake
+	t.explain(i, t.user(v.User, e.key()), &v)
+	c.Arm = t.arm(e, t.slack)
+	c.Grant, c.Reason = t.grant(i), "login of "+display(v.User)
+	if len(c.Grant.Users) == 0 {
+		u := userOf(&v)
+		u.Seen = now
+		c.Grant.Users = []User{u}
 	}
-	e.logins++
-	e.conn, e.mechanism, e.tls, e.answer, e.held = v.Conn, v.Mechanism, v.TLS, v.Answer, ""
-	c.Grant, c.Reason = t.grant(e), "login of "+display(v.User)
 	return c, true
 }
 
@@ -60,127 +62,72 @@ func display(user string) string {
 	return authz.Quote(user)
 }
 
-// admit counts the user towards the address and the address towards the user,
-// and says which of the two brakes stops the grant, if one does.
-func (t *Table) admit(off int64, p netip.Prefix, v authz.Verdict) (slot int32, reason string) {
-	user := limit(v.User)
-	// Mail servers fold case; without it one user has many names.
-	folded := strings.ToLower(user)
-	i, ok := t.index[keyOf(p)]
-	if ok {
-		t.prune(&t.entries[i], off)
+// admit counts the user towards the prefix and the prefix towards the user, and
+// says which of the two brakes stops the grant, if one does: then i is 0.
+func (t *Table) admit(at uint32, p netip.Prefix, v *authz.Verdict) (i uint32, reason string) {
+	k := keyOf(p)
+	user := t.user(v.User, k)
+	if i = t.find(k); i != 0 {
+		t.settle(i, at)
+		t.prune(i, t.stale(at))
 	}
-	a := t.accounts[folded]
-	if !ok || !t.entries[i].names(a) {
-		if t.everywhere(off, a) {
-			reason = fmt.Sprintf("%s already holds %d addresses, which is the limit for one user", display(user), a.addresses)
-			if ok {
-				t.entries[i].held = reason
+	if i == 0 || t.named(i, user) == nil {
+		if n := t.addresses(user, at); n >= t.cfg.MaxAddresses {
+			if i != 0 {
+				t.entry(i).brake = tooManyAddresses
 			}
-			return 0, reason
+			return 0, fmt.Sprintf("%s already holds %d addresses, which is the limit for one user", display(v.User), n)
 		}
-		a = t.accounts[folded] // it may have gone with its last old login
 	}
-	if !ok {
-		if len(t.index) >= t.cfg.MaxGrants {
+	if i == 0 {
+		if t.entries.n >= t.cfg.MaxGrants {
 			return 0, t.full()
 		}
-		i = t.insert(keyOf(p))
+		i = t.insert(k)
+		t.due.push(timer{at + t.lifetime - t.slack, i})
 	}
-	if a == nil {
-		a = &account{name: strings.Clone(user), folded: strings.Clone(folded)}
-		t.accounts[a.folded] = a
-	}
-	e := &t.entries[i]
-	t.note(i, off, a, v)
-	if len(e.users) > t.cfg.MaxUsers {
-		e.held = fmt.Sprintf("more than %d users logged in from it within %v: it counts as shared", t.cfg.MaxUsers, t.cfg.Lifetime)
-		return 0, e.held
+	if t.note(i, user, at) > t.cfg.MaxUsers {
+		t.entry(i).brake = tooManyUsers
+		if d := t.details[i]; d != nil {
+			d.name(user, userOf(v), t.cfg.MaxUsers+1)
+		}
+		return 0, t.shared()
 	}
 	return i, ""
 }
 
-func (e *entry) names(a *account) bool {
-	return a != nil && slices.ContainsFunc(e.users, func(h holder) bool { return h.account == a })
+// extend opens an entry or moves its deadline, never to an earlier time.
+func (t *Table) extend(i, at, lifetime uint32, s Source) Kind {
+	e := t.entry(i)
+	until := at + lifetime
+	if e.state == open && t.promise(i, at) > at {
+		if until >= e.expires {
+			e.expires, e.source = until, s
+		}
+		return Renewed
+	}
+	t.close(i) // its time ran out and Expire was not called yet
+	e.state, e.source, e.brake = open, s, noBrake
+	e.since, e.expires, e.armed = at, until, 0
+	t.granted++
+	return Granted
 }
 
-// everywhere reports whether a holds as many addresses as one user may, logins
-// older than a lifetime not counted. A name that is not shown is nobody's.
-func (t *Table) everywhere(off int64, a *account) bool {
-	if a == nil || a.folded == "" || a.addresses < t.cfg.MaxAddresses {
+// arm tells whether the kernel must be told the entry's deadline now: it knows
+// another one that is earlier by more than slack. Then it counts as told.
+func (t *Table) arm(e *entry, slack uint32) bool {
+	if e.expires <= e.armed+slack && e.armed != 0 {
 		return false
 	}
-	for _, i := range slices.Clone(a.slots) {
-		t.prune(&t.entries[i], off)
-	}
-	return a.addresses >= t.cfg.MaxAddresses
-}
-
-// note puts a in front of the users of slot i. One more than MaxUsers are kept:
-// the oldest of them tells whether the address is shared still.
-func (t *Table) note(i int32, off int64, a *account, v authz.Verdict) {
-	e := &t.entries[i]
-	h := holder{a, off, v.Conn.Service.Protocol, v.Mechanism}
-	at := slices.IndexFunc(e.users, func(h holder) bool { return h.account == a })
-	if at < 0 {
-		a.addresses++
-		if a.folded != "" {
-			a.slots = append(a.slots, i)
-		}
-		if len(e.users) > t.cfg.MaxUsers {
-			t.drop(e, len(e.users)-1)
-		}
-		e.users = append(e.users, holder{})
-		at = len(e.users) - 1
-	}
-	copy(e.users[1:at+1], e.users[:at])
-	e.users[0] = h
-	e.forget = max(e.forget, after(off, t.cfg.Lifetime))
-	heap.Fix(&t.due, int(e.position))
-}
-
-// prune drops the users whose login no longer holds the address open.
-func (t *Table) prune(e *entry, off int64) {
-	for n := len(e.users); n > 0 && after(e.users[n-1].seen, t.cfg.Lifetime) <= off; n-- {
-		t.drop(e, n-1)
-	}
-}
-
-// drop takes one user off an entry.
-func (t *Table) drop(e *entry, at int) {
-	a := e.users[at].account
-	if at := slices.Index(a.slots, t.index[e.key]); at >= 0 {
-		a.slots = slices.Delete(a.slots, at, at+1)
-	}
-	if a.addresses--; a.addresses == 0 {
-		delete(t.accounts, a.folded)
-	}
-	e.users = slices.Delete(e.users, at, at+1)
-}
-
-// extend opens an entry or moves its deadline, never to an earlier time.
-func (t *Table) extend(e *entry, off int64, lifetime time.Duration, s Source) Kind {
-	kind := Renewed
-	until := after(off, lifetime)
-	if !e.open || e.expires <= off {
-		if !e.open {
-			t.granted++
-		}
-		kind = Granted
-		e.open, e.since, e.expires, e.source = true, off, until, s
-	}
-	if until >= e.expires {
-		e.expires, e.source = until, s
-	}
-	heap.Fix(&t.due, int(e.position))
-	return kind
+	e.armed = e.expires
+	return true
 }
 
 // standing is the grant of p as it is, or only p where there is none.
 func (t *Table) standing(p netip.Prefix) Grant {
 	if p.IsValid() {
-		if i, ok := t.index[keyOf(p)]; ok && t.live(&t.entries[i]) {
-			return t.grant(&t.entries[i])
+		if i := t.find(keyOf(p)); i != 0 && t.live(i) {
+			return t.grant(i)
 		}
 	}
 	return Grant{Prefix: p}
@@ -192,37 +139,4 @@ func (t *Table) refused(now time.Time, p netip.Prefix, reason string) Change {
 
 func (t *Table) full() string {
 	return fmt.Sprintf("the table is full (%d addresses)", t.cfg.MaxGrants)
-}
-
-// insert makes an entry that is not open yet. Its deadline is set by the caller
-// before it returns.
-func (t *Table) insert(k key) int32 {
-	var i int32
-	if n := len(t.free); n > 0 {
-		i, t.free = t.free[n-1], t.free[:n-1]
-	} else {
-		i = int32(len(t.entries))
-		t.entries = append(t.entries, entry{})
-	}
-	t.entries[i] = entry{key: k, forget: math.MinInt64}
-	t.index[k] = i
-	t.lengths[k.bits]++
-	heap.Push(&t.due, i)
-	return i
-}
-
-// remove forgets an entry and its users.
-func (t *Table) remove(i int32) {
-	e := &t.entries[i]
-	for n := len(e.users); n > 0; n-- {
-		t.drop(e, n-1)
-	}
-	if e.open {
-		t.granted--
-	}
-	heap.Remove(&t.due, int(e.position))
-	delete(t.index, e.key)
-	t.lengths[e.key.bits]--
-	t.entries[i] = entry{}
-	t.free = append(t.free, i)
 }

@@ -29,7 +29,7 @@ func kinds(changes []Change) string {
 }
 
 func TestSetPolicyRevokes(t *testing.T) {
-	table := open(t, Config{})
+	table := newTable(t, Config{})
 	for i, c := range []string{"203.0.113.9", "203.0.113.1", "2001:db8::1"} {
 		must(t, table, start, c, fmt.Sprint("user", i), Granted)
 	}
@@ -67,7 +67,7 @@ func TestAlways(t *testing.T) {
 		t.Errorf("a login from an always address changes something: %+v", c)
 	}
 	must(t, table, start, "192.0.2.200", "alice", Refused)
-	if got := table.Revoke(start, netip.MustParsePrefix("0.0.0.0/0"), "test"); len(got) != 0 {
+	if got := table.Revoke(start, netip.MustParsePrefix("0.0.0.0/0"), "", "test"); len(got) != 0 {
 		t.Errorf("Revoke closed an always rule: %s", kinds(got))
 	}
 	if _, ok := table.Next(); ok {
@@ -121,17 +121,17 @@ func TestManualAndRevoke(t *testing.T) {
 	table := New(Config{Lifetime: 30 * time.Minute})
 	table.SetPolicy(start, policy(t, authz.Host{Containers: []authz.LinkPrefix{{Prefix: netip.MustParsePrefix("172.17.0.0/16"), Link: "docker0"}}}, authz.Rules{}))
 	for _, bad := range []string{"172.17.0.4/32", "172.16.0.0/12", "0.0.0.0/0"} {
-		if c, ok := table.Manual(start, netip.MustParsePrefix(bad), time.Hour); !ok || c.Kind != Refused {
+		if c, ok := table.Manual(start, netip.MustParsePrefix(bad), time.Hour, "root (uid 0)", ""); !ok || c.Kind != Refused {
 			t.Errorf("Manual(%s) = %v %v", bad, c.Kind, ok)
 		}
 	}
-	if c, ok := table.Manual(start, netip.Prefix{}, time.Hour); !ok || c.Kind != Refused {
+	if c, ok := table.Manual(start, netip.Prefix{}, time.Hour, "root (uid 0)", ""); !ok || c.Kind != Refused {
 		t.Errorf("Manual(nothing) = %v %v", c.Kind, ok)
 	}
-	if c, ok := table.Manual(start, netip.MustParsePrefix("203.0.113.0/24"), 0); ok {
+	if c, ok := table.Manual(start, netip.MustParsePrefix("203.0.113.0/24"), 0, "root (uid 0)", ""); ok {
 		t.Errorf("Manual for no time = %+v", c)
 	}
-	c, ok := table.Manual(start, netip.MustParsePrefix("203.0.113.77/24"), 2*time.Hour)
+	c, ok := table.Manual(start, netip.MustParsePrefix("203.0.113.77/24"), 2*time.Hour, "root (uid 0)", "moved")
 	if !ok || c.Kind != Granted || c.Grant.Prefix.String() != "203.0.113.0/24" {
 		t.Errorf("Manual = %+v %v", c, ok)
 	}
@@ -143,27 +143,30 @@ func TestManualAndRevoke(t *testing.T) {
 		t.Errorf("the wider grant is not found: %+v", g)
 	}
 	// A shorter login does not shorten what the administrator gave.
-	if _, ok := table.Manual(start, netip.MustParsePrefix("203.0.113.7/32"), 2*time.Hour); !ok {
+	if _, ok := table.Manual(start, netip.MustParsePrefix("203.0.113.7/32"), 2*time.Hour, "root (uid 0)", ""); !ok {
 		t.Fatal("Manual changed nothing")
 	}
 	c = must(t, table, start, "203.0.113.7", "alice", Renewed)
 	if c.Grant.Source != Manual || !c.Grant.Expires.Equal(at(2*time.Hour)) || len(c.Grant.Users) != 1 {
 		t.Errorf("a login on a longer manual grant: %+v", c.Grant)
 	}
-	got := table.Revoke(at(time.Minute), netip.MustParsePrefix("203.0.113.7/32"), "by the administrator")
-	if kinds(got) != "[revoked 203.0.113.7/32]" || got[0].Reason != "by the administrator" {
+	must(t, table, start, "203.0.113.9", "bob", Granted)
+	got := table.Revoke(at(time.Minute), netip.MustParsePrefix("203.0.113.7/32"), "root (uid 0)", "by hand")
+	if kinds(got) != "[revoked 203.0.113.0/24 revoked 203.0.113.7/32]" || got[1].Reason != "by hand" || got[1].By != "root (uid 0)" ||
+		got[0].Reason != "contains 203.0.113.7: by hand" || got[0].Grant.Note != "moved" || got[0].Grant.By != "root (uid 0)" {
 		t.Errorf("Revoke: %+v", got)
 	}
-	if got := kinds(table.Revoke(at(time.Minute), netip.MustParsePrefix("203.0.112.0/22"), "x")); got != "[revoked 203.0.113.0/24]" {
+	if got := kinds(table.Revoke(at(time.Minute), netip.MustParsePrefix("203.0.112.0/22"), "", "x")); got != "[revoked 203.0.113.9/32]" {
 		t.Errorf("Revoke of a wider prefix: %s", got)
 	}
-	if table.Len() != 0 || len(table.accounts) != 0 || table.Revoke(start, netip.Prefix{}, "") != nil {
-		t.Errorf("%d grants, %d accounts are left", table.Len(), len(table.accounts))
+	if table.Revoke(start, netip.Prefix{}, "", "") != nil {
+		t.Error("Revoke of nothing")
 	}
+	empty(t, table)
 }
 
 func TestListIsSortedAndImmutable(t *testing.T) {
-	table := open(t, Config{})
+	table := newTable(t, Config{})
 	for i, c := range []string{"2001:db8::1", "203.0.113.9", "203.0.113.10"} {
 		must(t, table, start, c, fmt.Sprint("user", i), Granted)
 	}
@@ -178,7 +181,7 @@ func TestListIsSortedAndImmutable(t *testing.T) {
 }
 
 func TestChangeEvent(t *testing.T) {
-	table := open(t, Config{})
+	table := newTable(t, Config{})
 	e := must(t, table, start, "203.0.113.7", "alice", Granted).Event()
 	if e.Kind != authz.EventGranted || e.User != "alice" || e.Mechanism != "USER" || e.Answer != "+OK Logged in." ||
 		!e.Until.Equal(at(30*time.Minute)) || e.Open || e.Conn.Client.Port() != 51234 || e.Prefix.String() != "203.0.113.7/32" {

@@ -1,8 +1,10 @@
 package grant
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // Get finds the grant that lets an address relay: the narrowest one. A grant
@@ -12,16 +14,9 @@ func (t *Table) Get(a netip.Addr) (Grant, bool) {
 	if !a.IsValid() {
 		return Grant{}, false
 	}
-	k, shortest := keyOf(netip.PrefixFrom(a, a.BitLen())), 0
-	if a.Is4() {
-		shortest = 96
-	}
-	for bits := 128; bits >= shortest; bits-- {
-		if t.lengths[bits] == 0 {
-			continue
-		}
-		if i, ok := t.index[k.narrow(bits)]; ok && t.live(&t.entries[i]) {
-			return t.grant(&t.entries[i]), true
+	for i := range t.covering(a) {
+		if t.live(i) {
+			return t.grant(i), true
 		}
 	}
 	for _, g := range t.always {
@@ -32,46 +27,81 @@ func (t *Table) Get(a netip.Addr) (Grant, bool) {
 	return Grant{}, false
 }
 
-// List is every grant, IPv4 first, sorted by prefix.
-func (t *Table) List() []Grant {
-	list := make([]Grant, 0, t.Len())
-	list = append(list, t.always...)
-	for i := range t.entries {
-		if e := &t.entries[i]; t.live(e) {
-			list = append(list, t.grant(e))
+// All goes through every grant, in no order and without a copy of the table.
+// The table may not be changed meanwhile.
+func (t *Table) All() iter.Seq[Grant] {
+	return func(yield func(Grant) bool) {
+		for _, g := range t.always {
+			if !yield(g) {
+				return
+			}
+		}
+		for i := range t.all() {
+			if t.live(i) && !yield(t.grant(i)) {
+				return
+			}
 		}
 	}
+}
+
+// List is every grant, IPv4 first, sorted by prefix.
+func (t *Table) List() []Grant {
+	list := slices.AppendSeq(make([]Grant, 0, t.Len()), t.All())
 	slices.SortFunc(list, func(a, b Grant) int { return a.Prefix.Compare(b.Prefix) })
 	return list
+}
+
+// Project goes through what the kernel should hold and until when, in no order;
+// always rules are in Static. What it yields counts as told. The table may not
+// be changed meanwhile.
+func (t *Table) Project(now time.Time) iter.Seq2[netip.Prefix, time.Time] {
+	at := t.see(now)
+	return func(yield func(netip.Prefix, time.Time) bool) {
+		for i, e := range t.all() {
+			if e.state != open {
+				continue
+			}
+			t.settle(i, at)
+			if e.expires <= at {
+				continue
+			}
+			e.armed = e.expires
+			until := t.clock.time(e.expires)
+			for p := range Members(e.key().prefix()) {
+				if !yield(p, until) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Len counts the grants that were not expired yet.
 func (t *Table) Len() int { return t.granted + len(t.always) }
 
-// live reports whether the entry's grant stands at the latest time seen.
-func (t *Table) live(e *entry) bool {
-	return e.open && e.expires > int64(t.last.Sub(t.base))
+// Dropped counts what the bounds left out.
+func (t *Table) Dropped() Dropped { return t.dropped }
+
+// live reports whether an entry's grant stands at the latest time seen.
+func (t *Table) live(i uint32) bool {
+	at := t.clock.ticks(t.clock.last)
+	return t.entry(i).state == open && t.promise(i, at) > at
 }
 
 // grant copies an entry out of the table.
-func (t *Table) grant(e *entry) Grant {
+func (t *Table) grant(i uint32) Grant {
+	e := t.entry(i)
 	g := Grant{
-		Prefix:    e.key.prefix(),
-		Since:     t.time(e.since),
-		Expires:   t.time(e.expires),
-		Source:    e.source,
-		Logins:    e.logins,
-		Conn:      e.conn,
-		Protocol:  e.conn.Service.Protocol,
-		Mechanism: e.mechanism,
-		TLS:       e.tls,
-		Answer:    e.answer,
+		Prefix:   e.key().prefix(),
+		Since:    t.clock.time(e.since),
+		Expires:  t.clock.time(t.promise(i, t.clock.ticks(t.clock.last))),
+		Source:   e.source,
+		Sessions: len(t.sessions[i]),
 	}
-	if len(e.users) > 0 {
-		g.Users = make([]User, len(e.users))
-		for i, h := range e.users {
-			g.Users[i] = User{h.account.name, t.time(h.seen), h.protocol, h.mechanism}
-		}
+	if d := t.details[i]; d != nil {
+		g.Logins, g.By, g.Note = int(d.logins), d.by, d.note
+		g.Conn, g.Protocol, g.Mechanism, g.TLS, g.Answer = d.conn, d.conn.Service.Protocol, d.mechanism, d.tls, d.answer
+		g.Users = t.users(i, d)
 	}
 	return g
 }

@@ -2,9 +2,7 @@ package grant
 
 import (
 	"cmp"
-	"container/heap"
-	"fmt"
-	"math"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 	"time"
@@ -16,6 +14,10 @@ import (
 type Config struct {
 	// Lifetime is how long a login holds an address open (30 min).
 	Lifetime time.Duration
+	// Follow lets an open session hold its grant: the lifetime starts when it
+	// closes. MaxSession bounds that, from the session's begin (24 h).
+	Follow     bool
+	MaxSession time.Duration
 	// IPv6Prefix is the length to which IPv6 addresses are widened (128).
 	IPv6Prefix int
 	// MaxUsers is how many users may log in from one address within one
@@ -23,99 +25,142 @@ type Config struct {
 	MaxUsers int
 	// MaxAddresses is how many addresses one user may hold open (20).
 	MaxAddresses int
-	// MaxGrants bounds the table (1,048,576, the size of the kernel's sets).
-	MaxGrants int
+	// MaxGrants bounds the table (1,048,576, the size of the kernel's sets),
+	// MaxDetails the grants whose users and logins can be told (16,384),
+	// MaxSessions the sessions that are followed (131,072), MaxDenials the
+	// denials (4,096).
+	MaxGrants, MaxDetails, MaxSessions, MaxDenials int
 }
 
 // MaxLifetime bounds every deadline from now on.
 const MaxLifetime = 366 * 24 * time.Hour
 
-// Table is who may relay now. Make one with New.
-type Table struct {
-	cfg    Config
-	policy *authz.Policy
-	always []Grant // sorted, none inside another
-
-	// base is what all offsets count from, last the latest time seen.
-	base, last time.Time
-
-	entries  []entry
-	free     []int32
-	index    map[key]int32
-	lengths  [129]int // entries per prefix length, as keys count it
-	due      deadlines
-	accounts map[string]*account
-	granted  int
-}
-
-// entry is a prefix that is open, or that was and whose users still count.
-type entry struct {
-	key key
-	// since, expires and forget are offsets from base. The grant stands until
-	// expires; the users count until forget, which keeps a shared address
-	// shared after its grant ran out.
-	since, expires, forget int64
-
-	position int32 // in the heap
-	open     bool
-	source   Source
-	tls      bool
-	logins   int
-	users    []holder // newest first
-	conn     authz.Conn
-	// mechanism and answer are those of the last login; held says why a later
-	// one did not renew.
-	mechanism, answer, held string
-}
-
-// holder is a user who logged in from an entry's prefix.
-type holder struct {
-	account   *account
-	seen      int64
-	protocol  authz.Protocol
-	mechanism string
-}
-
-// account knows the entries that name one user; there are never more than
-// MaxAddresses, but for the account without a name, which has no slots.
-type account struct {
-	name, folded string
-	addresses    int
-	slots        []int32
-}
-
-// New makes an empty table. Until SetPolicy it grants nothing.
-func New(cfg Config) *Table {
+func (cfg Config) defaults() Config {
 	cfg.Lifetime = min(cmp.Or(cfg.Lifetime, 30*time.Minute), MaxLifetime)
+	cfg.MaxSession = min(cmp.Or(cfg.MaxSession, 24*time.Hour), MaxLifetime)
 	cfg.IPv6Prefix = cmp.Or(cfg.IPv6Prefix, 128)
 	cfg.MaxUsers = cmp.Or(cfg.MaxUsers, 5)
 	cfg.MaxAddresses = cmp.Or(cfg.MaxAddresses, 20)
 	cfg.MaxGrants = cmp.Or(cfg.MaxGrants, 1<<20)
-	t := &Table{cfg: cfg, index: make(map[key]int32), accounts: make(map[string]*account)}
-	t.due.table = t
+	cfg.MaxDetails = cmp.Or(cfg.MaxDetails, 1<<14)
+	cfg.MaxSessions = cmp.Or(cfg.MaxSessions, 1<<17)
+	cfg.MaxDenials = cmp.Or(cfg.MaxDenials, 1<<12)
+	return cfg
+}
+
+// Table is who may relay now. Make one with New.
+type Table struct {
+	cfg Config
+	// lifetime and slack in ticks. Slack is how much earlier than promised an
+	// element of the kernel may end if nobody is there to renew it.
+	lifetime, slack, maxSession uint32
+
+	base    *authz.Policy // as set
+	policy  *authz.Policy // base with the denials
+	denials map[netip.Prefix]Denial
+	paused  *Pause
+	always  []Grant // sorted, none inside another
+
+	clock   clock
+	seed    maphash.Seed
+	entries rows[entry, *entry]
+	links   rows[link, *link]
+	due     timers
+	dead    int         // entries that wait for their timers
+	lengths [129]uint32 // entries per prefix length, as keys count it
+	granted int
+
+	details  map[uint32]*detail
+	sessions map[uint32][]session
+	followed int
+	dropped  Dropped
+}
+
+// Dropped counts what a bound left out since the start.
+type Dropped struct {
+	// Details are grants whose users cannot be told, Sessions such as are not
+	// followed: their grants run out a lifetime after the login.
+	Details, Sessions uint64
+}
+
+// New makes an empty table. Until SetPolicy it grants nothing.
+func New(cfg Config) *Table {
+	t := &Table{
+		seed: maphash.MakeSeed(), denials: make(map[netip.Prefix]Denial),
+		details: make(map[uint32]*detail), sessions: make(map[uint32][]session),
+	}
+	t.configure(cfg)
 	return t
 }
 
-// SetPolicy puts a new policy in force: always rules open and close, and what
-// may no longer be granted is revoked. A nil policy closes everything.
-func (t *Table) SetPolicy(now time.Time, p *authz.Policy) []Change {
-	t.offset(now)
-	t.policy = p
-	changes := t.setAlways(now, p.Always())
-	var gone []Change
-	for i := range t.entries {
-		e := &t.entries[i]
-		if !e.open {
+func (t *Table) configure(cfg Config) {
+	t.cfg = cfg.defaults()
+	t.lifetime, t.maxSession = max(ticks(t.cfg.Lifetime), 1), ticks(t.cfg.MaxSession)
+	t.slack = t.lifetime / 8
+}
+
+// SetConfig puts new bounds in force. What a login promised is cut to one
+// lifetime from now where that is shorter; other bounds hold from the next
+// login on.
+func (t *Table) SetConfig(now time.Time, cfg Config) []Change {
+	at := t.see(now)
+	followed := t.cfg.Follow
+	t.configure(cfg)
+	var changes []Change
+	for i, e := range t.all() {
+		if e.state != open {
 			continue
 		}
-		prefix := e.key.prefix()
-		if d := p.CheckPrefix(prefix); !d.Allow {
-			gone = append(gone, Change{Kind: Revoked, Time: now, Grant: t.grant(e), Reason: d.Reason})
-			t.remove(int32(i))
+		if followed && !t.cfg.Follow && len(t.sessions[i]) > 0 {
+			e.expires = max(e.expires, at+t.lifetime)
+			t.dropSessions(i)
+		}
+		if e.source != Manual {
+			e.expires = min(e.expires, at+t.lifetime)
+		}
+		if e.armed > e.expires {
+			e.armed = e.expires
+			changes = append(changes, Change{Kind: Rearmed, Time: now, Grant: t.grant(i), Arm: true, Reason: "the configured lifetime is shorter now"})
 		}
 	}
+	t.reschedule(at)
+	slices.SortFunc(changes, byPrefix)
+	return changes
+}
+
+// SetPolicy puts a new policy in force: always rules open and close, and what
+// may no longer be granted is revoked. A nil policy closes everything. Denials
+// of the table stay.
+func (t *Table) SetPolicy(now time.Time, p *authz.Policy) []Change {
+	at := t.see(now)
+	t.base = p
+	changes := t.enforce(now)
+	var gone []Change
+	for i, e := range t.all() {
+		if e.state != open {
+			continue
+		}
+		if d := t.policy.CheckPrefix(e.key().prefix()); !d.Allow {
+			gone = append(gone, t.revoke(now, i, d.Reason, ""))
+		}
+	}
+	t.compact(at)
 	slices.SortFunc(gone, byPrefix)
 	return append(changes, gone...)
+}
+
+// enforce joins policy and denials, and opens and closes always rules.
+func (t *Table) enforce(now time.Time) []Change {
+	denials := make([]authz.Denial, 0, len(t.denials))
+	for p, d := range t.denials {
+		denials = append(denials, authz.Denial{Prefix: p, Words: d.words()})
+	}
+	p, err := t.base.Denying(denials)
+	if err != nil {
+		p = nil // cannot be: Deny takes nothing else; if it is, nothing is granted
+	}
+	t.policy = p
+	return t.setAlways(now, p.Always())
 }
 
 func (t *Table) setAlways(now time.Time, want []netip.Prefix) []Change {
@@ -130,149 +175,50 @@ func (t *Table) setAlways(now time.Time, want []netip.Prefix) []Change {
 		g, ok := kept[p]
 		if !ok {
 			g = Grant{Prefix: p, Since: now, Source: Always}
-			changes = append(changes, Change{Kind: Granted, Time: now, Grant: g, Reason: "always allowed by the configuration"})
+			changes = append(changes, Change{Kind: Granted, Time: now, Grant: g, Static: true, Reason: "always allowed by the configuration"})
 		}
 		delete(kept, p)
 		t.always = append(t.always, g)
 	}
 	for _, g := range old {
 		if _, ok := kept[g.Prefix]; ok {
-			changes = append(changes, Change{Kind: Revoked, Time: now, Grant: g, Reason: "no longer always allowed by the configuration"})
+			changes = append(changes, Change{Kind: Revoked, Time: now, Grant: g, Static: true, Reason: "no longer always allowed"})
 		}
 	}
 	return changes
 }
 
-// Import takes over an element that the kernel held before the start. What
-// remains is clamped to the lifetime; nothing that has no time left is taken.
-// It reports false if nothing changed.
-func (t *Table) Import(now time.Time, a netip.Addr, remaining time.Duration) (Change, bool) {
-	return t.put(now, t.Key(a), min(remaining, t.cfg.Lifetime), Import, "found in the kernel's table at the start")
-}
+// Check is what the policy with the table's denials says about an address.
+func (t *Table) Check(a netip.Addr) authz.Decision { return t.policy.Check(a) }
 
-// Manual grants a prefix for a while, as the administrator asked. The policy
-// holds for it too. It reports false if nothing changed.
-func (t *Table) Manual(now time.Time, p netip.Prefix, lifetime time.Duration) (Change, bool) {
-	n, err := authz.NormalPrefix(p)
-	if err != nil {
-		return Change{Kind: Refused, Time: now, Grant: Grant{Prefix: p}, Reason: "is not a prefix"}, true
+// see takes note of the time, in ticks. Once in a year all ticks are set back.
+func (t *Table) see(now time.Time) uint32 {
+	at, n := t.clock.see(now)
+	if n == 0 {
+		return at
 	}
-	return t.put(now, n, min(lifetime, MaxLifetime), Manual, "granted by the administrator")
-}
-
-// put opens or extends a grant that needs no login.
-func (t *Table) put(now time.Time, p netip.Prefix, lifetime time.Duration, s Source, reason string) (Change, bool) {
-	off := t.offset(now)
-	if !p.IsValid() || lifetime <= 0 {
-		return Change{}, false
-	}
-	if d := t.policy.CheckPrefix(p); !d.Allow {
-		return t.refused(now, p, d.Reason), true
-	} else if d.Rule == authz.RuleAlways {
-		return Change{}, false
-	}
-	i, ok := t.index[keyOf(p)]
-	if !ok {
-		if len(t.index) >= t.cfg.MaxGrants {
-			return t.refused(now, p, t.full()), true
-		}
-		i = t.insert(keyOf(p))
-	}
-	e := &t.entries[i]
-	kind := t.extend(e, off, lifetime, s)
-	return Change{Kind: kind, Time: now, Grant: t.grant(e), Reason: reason}, true
-}
-
-// Revoke closes what a prefix holds before its time, the prefix itself and all
-// inside it. Always rules stay: they are the configuration's.
-func (t *Table) Revoke(now time.Time, p netip.Prefix, reason string) []Change {
-	t.offset(now)
-	n, err := authz.NormalPrefix(p)
-	if err != nil {
-		return nil
-	}
-	var changes []Change
-	for i := range t.entries {
-		e := &t.entries[i]
-		if e.source == 0 || int(e.key.bits) < int(keyOf(n).bits) || !n.Contains(e.key.prefix().Addr()) {
-			continue
-		}
-		if e.open {
-			changes = append(changes, Change{Kind: Revoked, Time: now, Grant: t.grant(e), Reason: reason})
-		}
-		t.remove(int32(i))
-	}
-	slices.SortFunc(changes, byPrefix)
-	return changes
-}
-
-// Expire closes what ran out until now, in the order in which it did. Call it
-// before Login of the same moment, and at Next.
-func (t *Table) Expire(now time.Time) []Change {
-	off := t.offset(now)
-	var changes []Change
-	for len(t.due.slots) > 0 {
-		i := t.due.slots[0]
-		e := &t.entries[i]
-		if e.deadline() > off {
-			break
-		}
-		if e.open {
-			changes = append(changes, Change{Kind: Expired, Time: now, Grant: t.grant(e), Reason: t.expiry(e)})
-			e.open = false
-			t.granted--
-		}
-		if e.forget <= off {
-			t.remove(i)
-		} else {
-			heap.Fix(&t.due, 0)
+	for _, e := range t.all() {
+		e.since, e.expires, e.armed = back(e.since, n), back(e.expires, n), back(e.armed, n)
+		for i := e.links; i != 0; i = t.link(i).next {
+			t.link(i).seen = back(t.link(i).seen, n)
 		}
 	}
-	return changes
+	for _, list := range t.sessions {
+		for i := range list {
+			list[i].begin = back(list[i].begin, n)
+		}
+	}
+	t.reschedule(at)
+	return at
 }
 
-func (t *Table) expiry(e *entry) string {
-	if e.held != "" {
-		return "its time ran out and it was not renewed: " + e.held
+// Slept says that the machine slept for d, while the monotonic clock stood
+// still: every deadline comes that much earlier. The gate holds its elements
+// too long then: write what Project yields.
+func (t *Table) Slept(d time.Duration) {
+	if d > 0 && !t.clock.base.IsZero() {
+		t.clock.slept(d)
 	}
-	if e.source == Login {
-		return fmt.Sprintf("no login for %v", t.cfg.Lifetime)
-	}
-	return "its time ran out"
-}
-
-// Next is when Expire has something to do; false if never.
-func (t *Table) Next() (time.Time, bool) {
-	if len(t.due.slots) == 0 {
-		return time.Time{}, false
-	}
-	return t.time(t.entries[t.due.slots[0]].deadline()), true
-}
-
-// offset turns a time into a distance from base, by the monotonic clock where
-// both times have its reading.
-func (t *Table) offset(now time.Time) int64 {
-	if t.base.IsZero() {
-		t.base, t.last = now, now
-	}
-	if now.Sub(t.last) > 0 {
-		t.last = now
-	}
-	return int64(now.Sub(t.base))
-}
-
-// time turns an offset into a time, counted from the latest time seen: a step
-// of the wall clock since then moves what is shown, not what is left.
-func (t *Table) time(off int64) time.Time {
-	return t.last.Add(time.Duration(off - int64(t.last.Sub(t.base))))
-}
-
-// after adds without overflow.
-func after(off int64, d time.Duration) int64 {
-	if off > math.MaxInt64-int64(d) {
-		return math.MaxInt64
-	}
-	return off + int64(d)
 }
 
 func byPrefix(a, b Change) int { return a.Grant.Prefix.Compare(b.Grant.Prefix) }

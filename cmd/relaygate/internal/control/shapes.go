@@ -188,8 +188,15 @@ func NewChange(c *grant.Change) Event {
 		out.Event = "expire"
 	case grant.Revoked:
 		out.Event = "revoke"
-	case grant.Refused:
+	case grant.Refused, grant.Denied:
 		out.Event = "deny"
+	case grant.Undenied:
+		out.Event = "undeny"
+	case grant.Paused:
+		out.Event = "pause"
+	case grant.Resumed:
+		out.Event = "resume"
+	case grant.Rearmed: // nobody is told
 	}
 	return out
 }

@@ -151,7 +151,9 @@ func (o *owner) event(ev *capture.Event) {
 // change carries a change that no packet caused to the gate and to everybody.
 func (o *owner) change(now time.Time, c grant.Change) {
 	o.write(now, &c, now)
-	o.tell(now, &c)
+	if c.Kind != grant.Rearmed {
+		o.tell(now, &c)
+	}
 }
 
 // write hands a change to the gate. caused is when the packet came that caused
@@ -160,12 +162,11 @@ func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 	if c.Grant.Source == grant.Always {
 		return
 	}
-	switch c.Kind {
-	case grant.Granted, grant.Renewed:
+	switch {
+	case c.Arm:
 		o.gate.add(c.Grant, now, caused)
-	case grant.Revoked, grant.Expired:
+	case c.Kind == grant.Revoked, c.Kind == grant.Expired:
 		o.gate.remove(c.Grant)
-	case grant.Refused: // nothing changed
 	}
 }
 

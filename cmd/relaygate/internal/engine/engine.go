@@ -27,7 +27,6 @@ type Config struct {
 type Engine struct {
 	*Reader
 	rules    authz.Rules
-	policy   *authz.Policy
 	evidence *authz.Evidence
 	grants   *grant.Table
 	changes  map[string]uint64
@@ -73,7 +72,6 @@ func (e *Engine) SetHost(now time.Time, h authz.Host) ([]grant.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.policy = p
 	return e.note(e.grants.SetPolicy(now, p)), nil
 }
 
@@ -84,6 +82,12 @@ func (e *Engine) Import(now time.Time, a netip.Addr, remaining time.Duration) (g
 		e.count(&c)
 	}
 	return c, ok
+}
+
+// Change lets do read and change the table of grants, and notes what it says it
+// did.
+func (e *Engine) Change(do func(*grant.Table) []grant.Change) []grant.Change {
+	return e.note(do(e.grants))
 }
 
 func (e *Engine) note(changes []grant.Change) []grant.Change {
@@ -100,6 +104,6 @@ func (e *Engine) Next() (time.Time, bool) { return e.grants.Next() }
 func (e *Engine) Grants() []grant.Grant                           { return e.grants.List() }
 func (e *Engine) Get(a netip.Addr) (grant.Grant, bool)            { return e.grants.Get(a) }
 func (e *Engine) Len() int                                        { return e.grants.Len() }
-func (e *Engine) Check(a netip.Addr) authz.Decision               { return e.policy.Check(a) }
+func (e *Engine) Check(a netip.Addr) authz.Decision               { return e.grants.Check(a) }
 func (e *Engine) EvidenceCounts() authz.EvidenceCounts            { return e.evidence.Counts() }
 func (e *Engine) Story(a netip.Addr, now time.Time) []authz.Event { return e.evidence.Story(a, now) }

@@ -58,7 +58,7 @@ func (r *Reader) Doubts() map[string]uint64 {
 // appear with its first event.
 func newChanges() map[string]uint64 {
 	changes := make(map[string]uint64)
-	for k := grant.Granted; k <= grant.Refused; k++ {
+	for k := grant.Granted; k <= grant.Resumed; k++ {
 		changes[k.String()] = 0
 	}
 	return changes
@@ -70,5 +70,7 @@ func (e *Engine) Changes() map[string]uint64 { return maps.Clone(e.changes) }
 // count notes and counts a change.
 func (e *Engine) count(c *grant.Change) {
 	e.changes[c.Kind.String()]++
-	e.evidence.Add(c.Event())
+	if c.Kind != grant.Rearmed {
+		e.evidence.Add(c.Event())
+	}
 }

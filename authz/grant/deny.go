@@ -1,0 +1,179 @@
+package grant
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"relaygate/authz"
+)
+
+// Denial says that nothing in a prefix is granted, whatever else holds.
+type Denial struct {
+	Prefix netip.Prefix
+	Since  time.Time
+	// Until is when it ends; the zero Time means never.
+	Until    time.Time
+	By, Note string
+}
+
+// words complete the sentence "is denied …".
+func (d *Denial) words() string {
+	s := "by " + words(d.By, d.Note)
+	if !d.Until.IsZero() {
+		s += ", until " + d.Until.UTC().Format(time.RFC3339)
+	}
+	return s
+}
+
+// Deny lets nothing in a prefix be granted for a while (0: for good), and
+// closes what lets any of its addresses relay: grants inside it, and wider ones
+// as a whole. Of always rules only what is denied closes. A denial of the same
+// prefix is replaced. The first change is the denial, or Refused.
+func (t *Table) Deny(now time.Time, p netip.Prefix, duration time.Duration, by, note string) []Change {
+	t.see(now)
+	n, err := authz.NormalPrefix(p)
+	if err != nil {
+		return []Change{{Kind: Refused, Time: now, Grant: Grant{Prefix: p}, By: by, Reason: "is not a prefix"}}
+	}
+	c := Change{Kind: Denied, Time: now, Grant: Grant{Prefix: n, Since: now}, By: by}
+	d := Denial{Prefix: n, Since: now, By: by, Note: note}
+	if duration != 0 {
+		d.Until = now.Add(duration)
+	}
+	_, known := t.denials[n]
+	switch {
+	case duration < 0:
+		c.Kind, c.Reason = Refused, "cannot be denied for less than no time"
+		return []Change{c}
+	case !known && len(t.denials) >= t.cfg.MaxDenials:
+		c.Kind, c.Reason = Refused, fmt.Sprintf("cannot be denied: there are %d denials, which is the limit", len(t.denials))
+		return []Change{c}
+	}
+	t.denials[n] = d
+	static := t.enforce(now)
+	c.Grant.Expires, c.Static, c.Reason = d.Until, len(static) > 0, "denied "+d.words()
+	changes := append([]Change{c}, static...)
+	return append(changes, t.Revoke(now, n, by, "is denied "+d.words())...)
+}
+
+// Undeny ends the denial of exactly this prefix. The first change says so, or
+// is Refused.
+func (t *Table) Undeny(now time.Time, p netip.Prefix, by, note string) []Change {
+	t.see(now)
+	n, err := authz.NormalPrefix(p)
+	if err != nil {
+		return []Change{{Kind: Refused, Time: now, Grant: Grant{Prefix: p}, By: by, Reason: "is not a prefix"}}
+	}
+	if _, ok := t.denials[n]; !ok {
+		c := Change{Kind: Refused, Time: now, Grant: Grant{Prefix: n}, By: by, Reason: "has no denial of its own"}
+		if d := t.policy.CheckPrefix(n); d.Rule == authz.RuleDeny {
+			c.Reason += "; it " + d.Reason
+		}
+		return []Change{c}
+	}
+	return t.undeny(now, n, by, "its denial was taken back by "+words(by, note))
+}
+
+func (t *Table) undeny(now time.Time, p netip.Prefix, by, reason string) []Change {
+	delete(t.denials, p)
+	static := t.enforce(now)
+	c := Change{Kind: Undenied, Time: now, Grant: Grant{Prefix: p}, By: by, Static: len(static) > 0, Reason: reason}
+	return append([]Change{c}, static...)
+}
+
+// endDenials ends those whose time ran out.
+func (t *Table) endDenials(now time.Time) []Change {
+	if next, ok := t.nextDenial(); !ok || next.After(now) {
+		return nil
+	}
+	var changes []Change
+	for _, d := range t.Denials() {
+		if !d.Until.IsZero() && !d.Until.After(now) {
+			changes = append(changes, t.undeny(now, d.Prefix, "", "its denial ran out: it was denied by "+words(d.By, d.Note))...)
+		}
+	}
+	return changes
+}
+
+func (t *Table) nextDenial() (next time.Time, ok bool) {
+	for _, d := range t.denials {
+		if !d.Until.IsZero() && (!ok || d.Until.Before(next)) {
+			next, ok = d.Until, true
+		}
+	}
+	return next, ok
+}
+
+// Denials lists what is denied, sorted by prefix.
+func (t *Table) Denials() []Denial {
+	out := make([]Denial, 0, len(t.denials))
+	for _, d := range t.denials {
+		out = append(out, d)
+	}
+	slices.SortFunc(out, func(a, b Denial) int { return a.Prefix.Compare(b.Prefix) })
+	return out
+}
+
+// Static lists what may always relay: the always rules without what is denied
+// or never granted. It is what a gate keeps without deadlines.
+func (t *Table) Static() []netip.Prefix {
+	out := make([]netip.Prefix, len(t.always))
+	for i, g := range t.always {
+		out[i] = g.Prefix
+	}
+	return out
+}
+
+// Pause says that nothing is granted for now.
+type Pause struct {
+	By, Note string
+	Since    time.Time
+}
+
+func (p *Pause) words() string {
+	return fmt.Sprintf("nothing is granted: paused by %s, since %s", words(p.By, p.Note), p.Since.UTC().Format(time.RFC3339))
+}
+
+// Pause closes everything but always rules and grants nothing until Resume. The
+// first change says so; there is none if the table is paused already.
+func (t *Table) Pause(now time.Time, by, note string) []Change {
+	at := t.see(now)
+	if t.paused != nil {
+		return nil
+	}
+	t.paused = &Pause{By: by, Note: note, Since: now}
+	return append([]Change{{Kind: Paused, Time: now, By: by, Reason: t.paused.words()}}, t.closeAll(now, at, by)...)
+}
+
+func (t *Table) closeAll(now time.Time, at uint32, by string) []Change {
+	var closed []Change
+	for i, e := range t.all() {
+		if e.state == open {
+			closed = append(closed, t.revoke(now, i, t.paused.words(), by))
+		}
+	}
+	t.compact(at)
+	slices.SortFunc(closed, byPrefix)
+	return closed
+}
+
+// Resume lets logins be granted again. There is no change if the table was not
+// paused.
+func (t *Table) Resume(now time.Time, by, note string) []Change {
+	t.see(now)
+	if t.paused == nil {
+		return nil
+	}
+	t.paused = nil
+	return []Change{{Kind: Resumed, Time: now, By: by, Reason: "resumed by " + words(by, note)}}
+}
+
+// Paused tells who paused the table, if it is paused.
+func (t *Table) Paused() (Pause, bool) {
+	if t.paused == nil {
+		return Pause{}, false
+	}
+	return *t.paused, true
+}

@@ -1,0 +1,138 @@
+package grant
+
+import (
+	"iter"
+	"slices"
+	"time"
+
+	"relaygate/authz"
+)
+
+// Boot is a moment by the clock that neither a step of the wall clock nor
+// suspend disturbs: CLOCK_BOOTTIME, and the kernel's boot_id that it counts in.
+type Boot struct {
+	ID string
+	At time.Duration
+}
+
+// Saved is a grant as a state file keeps it. The row of a prefix is written
+// anew with each change (Save) and deleted with Expired and Revoked; All gives
+// all rows at once.
+type Saved struct {
+	Grant
+	// Deadline is Grant.Expires by the clock since boot.
+	Deadline Boot
+}
+
+// Save makes the row of a grant. boot is the same moment as now.
+func Save(now time.Time, boot Boot, g Grant) Saved {
+	return Saved{Grant: g, Deadline: Boot{ID: boot.ID, At: boot.At + g.Expires.Sub(now)}}
+}
+
+// left is how long the grant stands still: by the clock since boot, or after a
+// reboot by the wall clock. If that went back since the grant was made, nobody
+// knows how much time has passed, and the grant is over.
+func (s *Saved) left(now time.Time, boot Boot) time.Duration {
+	if s.Deadline.ID == boot.ID && boot.ID != "" {
+		return s.Deadline.At - boot.At
+	}
+	wall := now.Round(0)
+	for _, u := range s.Users {
+		if u.Seen.Round(0).After(wall) {
+			return 0
+		}
+	}
+	if s.Since.Round(0).After(wall) {
+		return 0
+	}
+	return s.Expires.Round(0).Sub(wall)
+}
+
+// State is what survives a restart besides the grants. Denials and pauses are
+// kept by the wall clock.
+type State struct {
+	Denials []Denial
+	Paused  *Pause
+}
+
+// State tells what to keep besides the grants.
+func (t *Table) State() State {
+	s := State{Denials: t.Denials()}
+	if p, ok := t.Paused(); ok {
+		s.Paused = &p
+	}
+	return s
+}
+
+// Restore takes over a State, and then the grants, into a table that has its
+// policy. What the policy or a denial forbids, and what has no time left, is
+// left out; no grant stands longer than its source allows from now. Restored
+// grants are Granted changes; sessions are for the caller to Hold again.
+func (t *Table) Restore(now time.Time, boot Boot, s State, grants iter.Seq[Saved]) []Change {
+	t.see(now)
+	for _, d := range s.Denials {
+		if p, err := authz.NormalPrefix(d.Prefix); err == nil && len(t.denials) < t.cfg.MaxDenials {
+			d.Prefix = p
+			if !d.Until.IsZero() {
+				d.Until = now.Add(d.Until.Sub(now.Round(0)))
+			}
+			t.denials[p] = d
+		}
+	}
+	if s.Paused != nil {
+		p := *s.Paused
+		t.paused = &p
+	}
+	changes := t.enforce(now)
+	for i := range changes {
+		changes[i].By = ""
+	}
+	if t.paused != nil || grants == nil {
+		return changes
+	}
+	for g := range grants {
+		if c, ok := t.restore(now, boot, &g); ok {
+			changes = append(changes, c)
+		}
+	}
+	return changes
+}
+
+// restore takes over one grant.
+func (t *Table) restore(now time.Time, boot Boot, s *Saved) (Change, bool) {
+	p, err := authz.NormalPrefix(s.Prefix)
+	left := min(s.left(now, boot), t.cfg.Lifetime)
+	if s.Source == Manual && err == nil && expressible(p) {
+		// Never longer than it was given for.
+		left = min(s.left(now, boot), max(s.Expires.Sub(s.Since), 0))
+	}
+	known := s.Source == Login || s.Source == Manual || s.Source == Import
+	if err != nil || !known || ticks(left) == 0 || (s.Source != Manual && p != t.Key(p.Addr())) {
+		return Change{}, false
+	}
+	c, ok := t.put(now, p, left, s.Source, "it stood before relaygate was restarted")
+	if !ok || c.Kind == Refused {
+		return c, ok
+	}
+	i, at := t.find(keyOf(p)), t.clock.ticks(now)
+	e := t.entry(i)
+	e.since = min(e.since, t.clock.ticks(now.Add(s.Since.Round(0).Sub(now.Round(0)))))
+	d := t.detailOf(i, s.Source == Manual)
+	for _, u := range slices.Backward(s.Users) { // the oldest first
+		// How long before the deadline, not when: the clock may have been set.
+		age := s.Expires.Round(0).Sub(u.Seen.Round(0))
+		seen := min(t.clock.ticks(now.Add(left-age)), at)
+		user := t.user(u.Name, e.key())
+		t.note(i, user, seen)
+		if d != nil {
+			d.name(user, u, t.cfg.MaxUsers+1)
+		}
+	}
+	t.prune(i, t.stale(at))
+	if d != nil {
+		d.logins, d.conn, d.tls = uint32(max(s.Logins, 0)), s.Conn, s.TLS
+		d.mechanism, d.answer, d.by, d.note = intern(s.Mechanism), intern(s.Answer), s.By, s.Note
+	}
+	c.Grant = t.grant(i)
+	return c, true
+}
