@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path"
 	"time"
 
 	"relaygate/bpf"
@@ -40,8 +39,6 @@ type library struct {
 	offset uint32
 	found  bool // offset is known
 }
-
-func (l *library) name() string { return path.Base(l.path) }
 
 // attach tries once, if it is time.
 func (l *library) attach(tap Tap, now time.Time, log *slog.Logger) {
