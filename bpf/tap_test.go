@@ -92,10 +92,14 @@ func rest(t testing.TB, tap *bpf.Tap) []seen {
 func kind(k bpf.Kind) func(seen) bool { return func(s seen) bool { return s.Kind == k } }
 
 // payload is the text behind the TCP header of a packet without IPv6
-// extension headers.
+// extension headers, or what passed through TLS.
 func payload(t testing.TB, rec bpf.Record) string {
 	t.Helper()
-	if rec.Kind != bpf.Packet {
+	switch rec.Kind {
+	case bpf.Plain:
+		return string(rec.Data)
+	case bpf.Packet:
+	default:
 		return ""
 	}
 	offset := 40

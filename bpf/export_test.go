@@ -1,0 +1,27 @@
+package bpf
+
+import "testing"
+
+// Randoms counts the server randoms that are kept.
+func (t *Tap) Randoms(tb testing.TB) int {
+	tb.Helper()
+	var random [32]byte
+	var origin tapOrigin
+	n := 0
+	all := t.objs.Randoms.Iterate()
+	for all.Next(&random, &origin) {
+		n++
+	}
+	if err := all.Err(); err != nil {
+		tb.Fatal(err)
+	}
+	var cookie uint64
+	all = t.objs.Hellos.Iterate()
+	for all.Next(&cookie, &random) {
+		n++
+	}
+	if err := all.Err(); err != nil {
+		tb.Fatal(err)
+	}
+	return n
+}

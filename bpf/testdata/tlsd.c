@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: (MIT OR GPL-2.0)
+/*
+ * A server that answers "+OK " and what it was told, over TLS; for tests. It is
+ * linked to the run-time libraries without their headers:
+ *
+ *   cc -o tlsd tlsd.c -l:libssl.so.3 -l:libcrypto.so.3
+ *   cc -o tlsd -DGNUTLS tlsd.c -l:libgnutls.so.30
+ *
+ * tlsd serve CERT KEY OPTION...  accepts on descriptor 3 for ever
+ * tlsd client PORT LINE          says LINE to a local server over TLS
+ * tlsd plant RANDOM LINE CERT KEY  shakes hands with itself, puts the random (hex)
+ *                                into its object, and writes LINE through it
+ *
+ * Options: fork, forklate (after the handshake), starttls, ex (the _ex
+ * functions), reuse (one object for all), cork, big (answers of 40000 bytes),
+ * tls12, p384 (no other group).
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define LISTENER 3
+#define CLIENTS_MAX 256
+#define BIG 40000
+
+static const char *cert, *key;
+static int with_fork, with_forklate, with_starttls, with_ex, with_reuse, with_cork, with_big,
+	with_tls12, with_p384;
+
+static void die(const char *what)
+{
+	fprintf(stderr, "tlsd: %s failed\n", what);
+	exit(1);
+}
+
+#define MUST(call)                 \
+	do {                       \
+		if (!(call))       \
+			die(#call); \
+	} while (0)
+
+#ifdef GNUTLS
+#include "tlsd_gnutls.h"
+#else
+#include "tlsd_openssl.h"
+#endif
+
+static void greet_in_clear(int fd)
+{
+	char b[100];
+
+	MUST(write(fd, "+OK ready\r\n", 11) == 11);
+	MUST(read(fd, b, sizeof(b)) > 0);
+	MUST(write(fd, "+OK begin\r\n", 11) == 11);
+}
+
+/* answer serves one read; 0 when the client is gone. */
+static int answer(object *o)
+{
+	static char in[16384], out[BIG + sizeof(in)];
+	int n = tls_read(o, in, sizeof(in)), size;
+
+	if (n <= 0)
+		return 0;
+	size = 4 + n;
+	memcpy(out, "+OK ", 4);
+	memcpy(out + 4, in, n);
+	if (with_big) {
+		memset(out + size, 'x', BIG - size);
+		size = BIG;
+	}
+	return tls_write(o, out, size) == size;
+}
+
+static void serve_one(object *o, int fd)
+{
+	while (answer(o))
+		;
+	tls_free(o);
+	close(fd);
+	exit(0);
+}
+
+static int accept_one(object **o)
+{
+	int fd = accept(LISTENER, NULL, NULL);
+
+	MUST(fd >= 0);
+	if (with_fork) {
+		if (fork()) {
+			close(fd);
+			return -1;
+		}
+		close(LISTENER);
+	}
+	if (with_starttls)
+		greet_in_clear(fd);
+	*o = tls_accept(fd);
+	if (!*o) {
+		close(fd);
+		if (with_fork)
+			exit(1);
+		return -1;
+	}
+	if (with_fork)
+		serve_one(*o, fd);
+	if (with_forklate) {
+		if (fork() == 0)
+			serve_one(*o, fd);
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static void serve(void)
+{
+	struct pollfd fds[CLIENTS_MAX + 1] = {{.fd = LISTENER, .events = POLLIN}};
+	object *objects[CLIENTS_MAX + 1];
+	int n = 1;
+
+	for (;;) {
+		MUST(poll(fds, n, -1) > 0);
+		for (int i = n - 1; i > 0; i--) {
+			if (!fds[i].revents || answer(objects[i]))
+				continue;
+			tls_free(objects[i]);
+			close(fds[i].fd);
+			n--;
+			fds[i] = fds[n];
+			objects[i] = objects[n];
+		}
+		if (fds[0].revents && n <= CLIENTS_MAX) {
+			int fd = accept_one(&objects[n]);
+
+			if (fd >= 0)
+				fds[n++] = (struct pollfd){.fd = fd, .events = POLLIN};
+		}
+	}
+}
+
+int main(int argc, char **argv)
+{
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGCHLD, SIG_IGN);
+	if (argc >= 4 && strcmp(argv[1], "serve") == 0) {
+		cert = argv[2];
+		key = argv[3];
+		for (int i = 4; i < argc; i++) {
+			with_fork |= !strcmp(argv[i], "fork");
+			with_forklate |= !strcmp(argv[i], "forklate");
+			with_starttls |= !strcmp(argv[i], "starttls");
+			with_ex |= !strcmp(argv[i], "ex");
+			with_reuse |= !strcmp(argv[i], "reuse");
+			with_cork |= !strcmp(argv[i], "cork");
+			with_big |= !strcmp(argv[i], "big");
+			with_tls12 |= !strcmp(argv[i], "tls12");
+			with_p384 |= !strcmp(argv[i], "p384");
+		}
+		tls_start();
+		puts("ready");
+		fflush(stdout);
+		serve();
+	}
+#ifndef GNUTLS
+	if (argc == 4 && strcmp(argv[1], "client") == 0)
+		return client(atoi(argv[2]), argv[3]);
+	if (argc == 6 && strcmp(argv[1], "plant") == 0) {
+		cert = argv[4];
+		key = argv[5];
+		return plant(argv[2], argv[3]);
+	}
+#endif
+	die("reading the arguments");
+}
