@@ -101,18 +101,27 @@ func (f *Finder) Explain(conn authz.Conn) string {
 // Coverage lists the servers, which of their TLS libraries are watched, and who
 // else uses those.
 func (f *Finder) Coverage() []Server {
-	servers := slices.Clone(f.view.Load().servers)
+	servers := f.Servers()
 	others := f.others()
-	f.counting.Lock()
-	defer f.counting.Unlock()
 	for i := range servers {
 		s := &servers[i]
-		if c := f.counts[s.head]; c != nil {
-			s.Handshakes, s.Read = c.handshakes, c.read
-		}
 		s.Libraries = slices.Clone(s.Libraries)
 		for j := range s.Libraries {
 			s.Libraries[j].Others = others[s.Libraries[j].id]
+		}
+	}
+	return servers
+}
+
+// Servers lists what Coverage does, without who else uses the libraries: that
+// costs little.
+func (f *Finder) Servers() []Server {
+	servers := slices.Clone(f.view.Load().servers)
+	f.counting.Lock()
+	defer f.counting.Unlock()
+	for i := range servers {
+		if c := f.counts[servers[i].head]; c != nil {
+			servers[i].Handshakes, servers[i].Read = c.handshakes, c.read
 		}
 	}
 	return servers

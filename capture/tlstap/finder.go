@@ -56,6 +56,7 @@ type Finder struct {
 	files  fs.FS // of proc
 	log    *slog.Logger
 	kick   chan struct{}
+	looked chan struct{} // closed after the first scan
 
 	// What follows belongs to Run.
 	scans     uint64
@@ -87,6 +88,7 @@ func New(o Options) (*Finder, error) {
 	f := &Finder{
 		tap: o.Tap, tables: o.Tables, proc: o.Proc, files: os.DirFS(o.Proc), log: o.Log,
 		kick:      make(chan struct{}, 1),
+		looked:    make(chan struct{}),
 		processes: make(map[int]*process),
 		known:     make(map[fileID]*knownFile),
 		libraries: make(map[fileID]*library),
@@ -106,6 +108,9 @@ func (f *Finder) Run(ctx context.Context) error {
 		changed := f.tables.Changed()
 		begin := time.Now()
 		f.scan(begin, force)
+		if f.scans == 1 {
+			close(f.looked)
+		}
 		cost := time.Since(begin)
 
 		wait := interval
@@ -134,6 +139,10 @@ func (f *Finder) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// Looked is closed once Run has looked at the servers that run already: the
+// libraries that they use are watched.
+func (f *Finder) Looked() <-chan struct{} { return f.looked }
 
 // Kick makes Run look at all mappings soon: somebody saw a handshake that no
 // watched library took part in.

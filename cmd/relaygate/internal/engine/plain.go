@@ -27,8 +27,7 @@ type tls struct {
 	covered []Coverage
 }
 
-// Coverage says of one connection in TLS whether its plaintext was seen. Of a
-// slow client both can be said, the good news last.
+// Coverage says of one connection in TLS whether its plaintext was seen in time.
 type Coverage struct {
 	Conn authz.Conn
 	Seen bool
@@ -132,15 +131,15 @@ func (r *Reader) await(s *session) {
 
 // plain takes what a TLS library read or wrote.
 func (r *Reader) plain(ev *capture.Event) {
+	id, ok := r.tls.byCookie[ev.Conn.Cookie]
+	if !ok {
+		r.counts.TLS.Stray++
+		return
+	}
 	if !ev.Trusted {
 		// It says nothing about the connection: any local process can claim to
 		// speak for it. So it must not taint either.
 		r.counts.TLS.Refused++
-		return
-	}
-	id, ok := r.tls.byCookie[ev.Conn.Cookie]
-	if !ok {
-		r.counts.TLS.Stray++
 		return
 	}
 	s, p := &r.sessions[id], &ev.Plain
@@ -174,6 +173,7 @@ func (r *Reader) seen(s *session) {
 	r.counts.TLS.Seen++
 	if s.unseen { // a slow client
 		r.counts.TLS.Unseen--
+		return
 	}
 	r.tls.covered = append(r.tls.covered, Coverage{Conn: s.conn, Seen: true})
 }
@@ -189,7 +189,7 @@ func (r *Reader) unseen(s *session) {
 }
 
 // Covered returns of which connections in TLS the last Feed or Unread saw
-// plaintext for the first time, or gave it up.
+// plaintext for the first time, or gave it up. Each is told once.
 func (r *Reader) Covered() []Coverage { return r.tls.covered }
 
 // Conn is the live connection of a cookie, as the kernel announced it, while it
