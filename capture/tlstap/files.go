@@ -19,6 +19,9 @@ const (
 	keepScans = 32
 )
 
+// errTooManyLibraries says that libraryLimit was reached.
+var errTooManyLibraries = fmt.Errorf("servers use more than %d TLS libraries", libraryLimit)
+
 // file looks into a file that a process executes, once; nil if there is no room
 // to remember it.
 func (f *Finder) file(pid int, m mapped) *knownFile {
@@ -42,7 +45,7 @@ func (f *Finder) file(pid int, m mapped) *knownFile {
 	}
 	if img.kind == 0 || len(f.libraries) >= libraryLimit {
 		if img.kind != 0 {
-			k.err = fmt.Errorf("more than %d TLS libraries: %s is not watched", libraryLimit, m.path)
+			k.err = fmt.Errorf("%s is not watched: %w", m.path, errTooManyLibraries)
 		}
 		_ = handle.Close() // it was only read
 		return k

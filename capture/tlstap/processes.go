@@ -1,6 +1,7 @@
 package tlstap
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -39,12 +40,18 @@ type process struct {
 
 // knownFile is an executable file that was looked into.
 type knownFile struct {
-	library   *library // nil if it has no TLS functions
+	library   *library // nil if it has no TLS functions, or no room
 	goProgram bool
 	name      string // base name
-	err       error  // why it could not be looked into
+	err       error  // why it could not be looked into, or is not watched
 	looked    uint64 // the scan that looked into it
 	seen      uint64 // the scan that saw it last
+}
+
+// suspect says whether the file would surely be watched, if it could be.
+func (k *knownFile) suspect() bool {
+	return k.err != nil && (strings.HasPrefix(k.name, "libssl.so") || strings.HasPrefix(k.name, "libgnutls.so") ||
+		errors.Is(k.err, errTooManyLibraries))
 }
 
 // tree is who descends from whom.
@@ -94,15 +101,15 @@ func (t tree) members(pid, limit int) []int {
 // ancestors lists a process's next ancestors, nearest first, without pid 1: half of
 // a host descends from it.
 func (t tree) ancestors(pid int) []int {
-	var all []int
+	all := []int{pid}
 	for range nearGenerations {
 		pid = t.stats[pid].Parent
-		if pid <= 1 || slices.Contains(all, pid) {
+		if pid <= initProcess || slices.Contains(all, pid) {
 			break
 		}
 		all = append(all, pid)
 	}
-	return all
+	return all[1:]
 }
 
 // readCgroup names the control group of a process (cgroups(7)): its place in

@@ -2,6 +2,7 @@ package tlstap
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -30,7 +31,14 @@ func (f *Finder) why(fam *family, libraries []LibraryUse) string {
 			reasons = append(reasons, l.Path+" is not attached yet")
 		}
 	}
-	if len(libraries) == 0 {
+	for _, p := range fam.members {
+		for _, k := range p.files {
+			if k.suspect() && !slices.Contains(reasons, k.err.Error()) && len(reasons) < namesListed {
+				reasons = append(reasons, k.err.Error())
+			}
+		}
+	}
+	if len(libraries) == 0 && len(reasons) == 0 {
 		reasons = append(reasons, f.missing(fam))
 	}
 	return strings.Join(reasons, "; ")
@@ -53,8 +61,7 @@ func (f *Finder) missing(fam *family) string {
 					other = o.name
 				}
 			}
-			suspect := strings.HasPrefix(k.name, "libssl.so") || strings.HasPrefix(k.name, "libgnutls.so")
-			if k.err != nil && (broken == nil || suspect) {
+			if k.err != nil {
 				broken = k.err
 			}
 		}

@@ -1,0 +1,259 @@
+package tlstap
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/bpf"
+	"relaygate/bpf/bpftest"
+	"relaygate/capture/sockdiag"
+)
+
+func TestMain(m *testing.M) { os.Exit(bpftest.RunNoLeaks(m)) }
+
+const here = 4026531840
+
+var imaps = netip.MustParseAddrPort("192.0.2.1:993")
+
+func connection() authz.Conn {
+	return authz.Conn{Client: netip.MustParseAddrPort("198.51.100.7:50000"), Server: imaps, Cookie: 1, Netns: here}
+}
+
+// fakeTap remembers what it was told.
+type fakeTap struct {
+	mu       sync.Mutex
+	servers  []bpf.ServerProcess
+	told     int
+	tellErr  error
+	err      error // of attaching
+	tried    int   // attaches
+	attached []*fakeProbes
+}
+
+func (f *fakeTap) SetServers(list []bpf.ServerProcess) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.servers, f.told = slices.Clone(list), f.told+1
+	return f.tellErr
+}
+
+func (f *fakeTap) AttachLibrary(l bpf.Library) (Probes, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tried++
+	if f.err != nil {
+		return nil, f.err
+	}
+	info, err := os.Stat(l.Path)
+	if err != nil {
+		return nil, err
+	}
+	p := &fakeProbes{tap: f, library: l, inode: info.Sys().(*syscall.Stat_t).Ino}
+	f.attached = append(f.attached, p)
+	return p, nil
+}
+
+// inodes are the files that are attached to.
+func (f *fakeTap) inodes() []uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []uint64
+	for _, p := range f.attached {
+		all = append(all, p.inode)
+	}
+	slices.Sort(all)
+	return all
+}
+
+func (f *fakeTap) heads() []uint32 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []uint32
+	for _, s := range f.servers {
+		all = append(all, s.PID)
+	}
+	slices.Sort(all)
+	return all
+}
+
+type fakeProbes struct {
+	tap     *fakeTap
+	library bpf.Library
+	inode   uint64
+	found   bool
+}
+
+func (p *fakeProbes) Offset() (uint32, bool) { return 0x140, p.found }
+
+func (p *fakeProbes) Close() error {
+	p.tap.mu.Lock()
+	defer p.tap.mu.Unlock()
+	i := slices.Index(p.tap.attached, p)
+	if i < 0 {
+		return errors.New("closed twice")
+	}
+	p.tap.attached = slices.Delete(p.tap.attached, i, i+1)
+	return nil
+}
+
+// fakeTables has listeners that are all believed.
+type fakeTables struct {
+	mu        sync.Mutex
+	listeners []sockdiag.Listener
+	changed   chan struct{}
+}
+
+func (f *fakeTables) Servers() []sockdiag.Listener {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.listeners
+}
+
+func (f *fakeTables) Owners(server netip.AddrPort, netns uint64) []sockdiag.Process {
+	var all []sockdiag.Process
+	for _, l := range f.Servers() {
+		if l.Local == server && l.Netns == netns {
+			all = append(all, l.Processes...)
+		}
+	}
+	return all
+}
+
+func (f *fakeTables) Check(server netip.AddrPort, netns uint64) (bool, string) {
+	if len(f.Owners(server, netns)) == 0 {
+		return false, "nobody is known to listen"
+	}
+	return true, ""
+}
+
+func (f *fakeTables) Changed() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.changed
+}
+
+func (f *fakeTables) set(listeners ...sockdiag.Listener) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.listeners = listeners
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// held is a listener that processes hold; they start at startOf(pid).
+func held(local netip.AddrPort, inode uint32, pids ...int) sockdiag.Listener {
+	l := sockdiag.Listener{Netns: here, Socket: sockdiag.Socket{Local: local, Inode: inode}}
+	for _, pid := range pids {
+		l.Processes = append(l.Processes, sockdiag.Process{PID: pid, Start: startOf(pid), Program: "maild"})
+	}
+	return l
+}
+
+func startOf(pid int) uint64 { return uint64(1000 + pid) }
+
+// world is a host in a folder.
+type world struct {
+	t      *testing.T
+	proc   string
+	tap    *fakeTap
+	tables *fakeTables
+	finder *Finder
+	now    time.Time
+	sizes  map[int]int
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{
+		t: t, proc: t.TempDir(), tap: &fakeTap{}, tables: &fakeTables{changed: make(chan struct{})},
+		now: time.Now(), sizes: make(map[int]int),
+	}
+	f, err := New(Options{Tap: w.tap, Tables: w.tables, Proc: w.proc, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.finder = f
+	t.Cleanup(f.detach)
+	return w
+}
+
+func (w *world) write(path, text string) {
+	w.t.Helper()
+	path = filepath.Join(w.proc, path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// process makes or changes a process that executes files: each time it has
+// another size.
+func (w *world) process(pid, parent int, name, cgroup string, files ...string) {
+	w.t.Helper()
+	w.sizes[pid] += 4096
+	dir := strconv.Itoa(pid)
+	w.write(dir+"/stat", fmt.Sprintf("%d (%s) S %d 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 %d %d 300 0\n",
+		pid, name, parent, startOf(pid), w.sizes[pid]))
+	w.write(dir+"/cgroup", "0::"+cgroup+"\n")
+	var maps strings.Builder
+	for i, path := range files {
+		var st syscall.Stat_t
+		if err := syscall.Stat(path, &st); err != nil {
+			w.t.Fatal(err)
+		}
+		fmt.Fprintf(&maps, "%x-%x r-xp 00001000 fe:00 %d      %s\n", i, i+1, st.Ino, path)
+	}
+	w.write(dir+"/maps", maps.String())
+	if err := os.RemoveAll(filepath.Join(w.proc, dir, "root")); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.Symlink("/", filepath.Join(w.proc, dir, "root")); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) end(pid int) {
+	w.t.Helper()
+	if err := os.RemoveAll(filepath.Join(w.proc, strconv.Itoa(pid))); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// library makes a file with OpenSSL's functions, and inode says which it is.
+func (w *world) library(name string, symbols ...symbol) string {
+	w.t.Helper()
+	path := filepath.Join(w.t.TempDir(), name)
+	if err := os.WriteFile(path, crafted{symbols: symbols}.bytes(w.t), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+	return path
+}
+
+func inode(t *testing.T, path string) uint64 {
+	t.Helper()
+	var st syscall.Stat_t
+	if err := syscall.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
+}
+
+// scan scans after some time.
+func (w *world) scan(d time.Duration) {
+	w.now = w.now.Add(d)
+	w.finder.scan(w.now, false)
+}
