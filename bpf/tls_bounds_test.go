@@ -1,0 +1,161 @@
+package bpf_test
+
+import (
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"relaygate/bpf"
+	"relaygate/bpf/bpftest"
+)
+
+// wantLost reads until a connection is lost, and then nothing more of it.
+func wantLost(t *testing.T, tap *bpf.Tap, reason bpf.Reason, more func()) []seen {
+	t.Helper()
+	got := collect(t, tap, kind(bpf.Lost))
+	if lost := got[len(got)-1]; lost.Reason != reason {
+		t.Errorf("lost because %v, want %v", lost.Reason, reason)
+	}
+	more()
+	if rest := rest(t, tap); len(rest) != 0 {
+		t.Errorf("after Lost: %+v", rest)
+	}
+	return got
+}
+
+// TestPlainRingFull fills the ring in the middle of a login with nobody
+// reading.
+func TestPlainRingFull(t *testing.T) {
+	d := buildTLSD(t, bpf.OpenSSL)
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns, func(o *bpf.Options) { o.RingBytes = uint32(2 * os.Getpagesize()) })
+	attach(t, tap, d, d.serve(t, ns, addr))
+	c := dialTLS(t, ns, addr)
+	cookie := cookieOf(t, rest(t, tap), c)
+	if err := tap.SetEncrypted(cookie); err != nil {
+		t.Fatal(err)
+	}
+	rest(t, tap)
+	for range 10 {
+		c.say(t, "NOOP "+strings.Repeat("x", 1000)+"\r\n")
+	}
+	got := wantLost(t, tap, bpf.RingFull, func() { c.say(t, "PASS a\r\n") })
+	if count(got, bpf.Plain) == 0 {
+		t.Error("nothing came before the ring was full: the test proves nothing")
+	}
+	if counters := tlsCounters(t, tap); counters.PlainLost != 1 {
+		t.Errorf("counters are %+v", counters)
+	}
+}
+
+// TestPlainTooMuch has a client say more in one piece than it may, and one say
+// much over time.
+func TestPlainTooMuch(t *testing.T) {
+	d := buildTLSD(t, bpf.OpenSSL)
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	attach(t, tap, d, d.serve(t, ns, addr))
+	c := dialTLS(t, ns, addr)
+	cookie := cookieOf(t, collect(t, tap, kind(bpf.Handshake)), c)
+	if err := tap.SetEncrypted(cookie); err != nil {
+		t.Fatal(err)
+	}
+	c.say(t, strings.Repeat("x", 8193))
+	wantLost(t, tap, bpf.PlainUnanswered, func() { c.say(t, "STAT\r\n") })
+
+	c = dialTLS(t, ns, addr)
+	cookie = cookieOf(t, collect(t, tap, kind(bpf.Handshake)), c)
+	if err := tap.SetEncrypted(cookie); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		c.say(t, strings.Repeat("x", 8000)) // answered each time
+	}
+	wantLost(t, tap, bpf.PlainFull, func() { c.say(t, "STAT\r\n") })
+}
+
+// TestPlainBigAnswer has the server write more in one call than a record holds.
+func TestPlainBigAnswer(t *testing.T) {
+	d := buildTLSD(t, bpf.OpenSSL)
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	attach(t, tap, d, d.serve(t, ns, addr, "big"))
+	c := dialTLS(t, ns, addr)
+	c.say(t, "USER a\r\n")
+	if _, err := io.ReadFull(c, make([]byte, 40000-len("+OK USER a\r\n"))); err != nil {
+		t.Fatal(err)
+	}
+	got := answers(t, tap, 1)
+	last := got[len(got)-1]
+	if last.WireLen != 40000 || len(last.payload) < 16000 || len(last.payload) > 16384 || !strings.HasPrefix(last.payload, "+OK USER a\r\n") {
+		t.Errorf("%d of %d bytes are recorded", len(last.payload), last.WireLen)
+	}
+	if counters := tlsCounters(t, tap); counters.PlainTruncated != 1 {
+		t.Errorf("counters are %+v", counters)
+	}
+}
+
+// TestLateProbes attaches after a handshake, and detaches during a dialogue.
+func TestLateProbes(t *testing.T) {
+	d := buildTLSD(t, bpf.OpenSSL)
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	server := d.serve(t, ns, addr)
+	if err := tap.SetServers([]bpf.ServerProcess{server}); err != nil {
+		t.Fatal(err)
+	}
+	early := dialTLS(t, ns, addr)
+	early.say(t, "USER a\r\n")
+	if got := rest(t, tap); count(got, bpf.Handshake) != 1 || count(got, bpf.Plain) != 0 {
+		t.Errorf("before the probes: %+v", got)
+	}
+	probes, err := tap.AttachLibrary(d.library)
+	if err != nil {
+		t.Fatal(err)
+	}
+	early.say(t, "PASS a\r\n")
+	wantLost(t, tap, bpf.AttachedLate, func() { early.say(t, "STAT\r\n") })
+
+	c := dialTLS(t, ns, addr)
+	c.say(t, "USER a\r\n")
+	got := answers(t, tap, 1)
+	if text := plainOf(got, cookieOf(t, got, c)); text != "C:USER a\r\nS:+OK USER a\r\n" {
+		t.Errorf("after the attach the client said %q", text)
+	}
+	bpftest.Close(t, probes)
+	bpftest.Close(t, probes) // twice is no error
+	c.say(t, "PASS a\r\n")
+	if got := rest(t, tap); count(got, bpf.Plain) != 0 {
+		t.Errorf("after the detach: %+v", got)
+	}
+
+	// A new attach must not go on in the middle.
+	if _, err := tap.AttachLibrary(d.library); err != nil {
+		t.Fatal(err)
+	}
+	c.say(t, "PASS a\r\n")
+	wantLost(t, tap, bpf.AttachedLate, func() { c.say(t, "STAT\r\n") })
+}
+
+func TestAttachRefuses(t *testing.T) {
+	tap := load(t, bpftest.Namespace(t))
+	both := map[string]uint64{"SSL_read": 0x1000, "SSL_write": 0x2000}
+	for _, test := range []struct {
+		name string
+		lib  bpf.Library
+	}{
+		{"no such file", bpf.Library{Path: "/proc/self/nothing", Kind: bpf.OpenSSL, Symbols: both}},
+		{"no file", bpf.Library{Path: "/proc/self", Kind: bpf.OpenSSL, Symbols: both}},
+		{"no functions", bpf.Library{Path: "/proc/self/exe", Kind: bpf.OpenSSL}},
+		{"another library's functions", bpf.Library{Path: "/proc/self/exe", Kind: bpf.GnuTLS, Symbols: both}},
+		{"nothing that writes", bpf.Library{Path: "/proc/self/exe", Kind: bpf.OpenSSL, Symbols: map[string]uint64{"SSL_read": 0x1000}}},
+		{"beyond the file", bpf.Library{Path: "/proc/self/exe", Kind: bpf.OpenSSL, Symbols: map[string]uint64{"SSL_read": 1 << 40, "SSL_write": 1 << 40}}},
+		{"no library", bpf.Library{Path: "/proc/self/exe", Symbols: both}},
+	} {
+		if probes, err := tap.AttachLibrary(test.lib); err == nil {
+			bpftest.Close(t, probes)
+			t.Errorf("%s: attached", test.name)
+		}
+	}
+}
