@@ -102,7 +102,9 @@ type Status struct {
 	Doubts map[string]uint64 `json:"doubts"`
 	// Encrypted connections show nothing.
 	Encrypted uint64 `json:"encrypted"`
-	Grants    int    `json:"grants"`
+	// TLS says how far connections in TLS show something.
+	TLS    TLS `json:"tls"`
+	Grants int `json:"grants"`
 	// Changes counts what happened to grants, by kind.
 	Changes map[string]uint64 `json:"changes"`
 	Gate    Gate              `json:"gate"`

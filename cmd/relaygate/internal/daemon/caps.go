@@ -5,6 +5,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -32,16 +33,27 @@ func forbidCore() error {
 	return nil
 }
 
+// tlsCapabilities is what it takes besides to attach to the TLS libraries of
+// servers that start later.
+var tlsCapabilities = []int{
+	unix.CAP_PERFMON,            // uprobes
+	unix.CAP_CHECKPOINT_RESTORE, // the files that others have mapped (/proc/PID/map_files)
+}
+
 // dropCapabilities gives up, in every thread, what is not kept. It works in
 // programs that are linked without C, as the released ones are; in others it
 // reports errors.ErrUnsupported.
-func dropCapabilities() error {
+func dropCapabilities(tls bool) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var held, kept [2]unix.CapUserData
 	if err := unix.Capget(&header, &held[0]); err != nil {
 		return fmt.Errorf("read the capabilities: %w", err)
 	}
-	for _, c := range keptCapabilities {
+	keep := keptCapabilities
+	if tls {
+		keep = slices.Concat(keep, tlsCapabilities)
+	}
+	for _, c := range keep {
 		bit := uint32(1) << (c % 32)
 		kept[c/32].Permitted |= bit & held[c/32].Permitted
 		kept[c/32].Effective |= bit & held[c/32].Effective

@@ -63,7 +63,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 		return errors.Join(err, d.close())
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	if err := dropCapabilities(); err != nil {
+	if err := dropCapabilities(d.tls.finder != nil); err != nil {
 		log.Warn("all capabilities are kept", "error", err)
 	}
 	serve := func(ctx context.Context, ready func()) error {
@@ -77,6 +77,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 		{"host's network", d.followHost},
 		{"files", d.files.run},
 		{"socket tables", d.trust.run},
+		{"TLS libraries", d.tls.run},
 		{"control socket", serve},
 		{"metrics", d.runMetrics},
 	})
@@ -96,6 +97,7 @@ type daemon struct {
 	gate    *gate
 	files   *files
 	tap     tap
+	tls     *tlsTap
 	trust   *trust
 	scrapes net.Listener // nil without metrics
 }
@@ -141,8 +143,12 @@ func (d *daemon) start() (err error) {
 	if d.tap, err = openTap(cfg, d.trust, d.log); err != nil {
 		return err
 	}
+	if d.tls, err = openTLS(cfg, d.tap, d.trust, d.log, d.hub); err != nil {
+		return err
+	}
+	d.tls.follow(eng)
 	d.files = newFiles(cfg, d.log)
-	d.owner = newOwner(eng, d.tap, d.gate, d.files, d.log, d.hub)
+	d.owner = newOwner(eng, d.tap, d.tls, d.gate, d.files, d.log, d.hub)
 	d.gate.snapshot = func(ctx context.Context) (list []nft.Element, err error) {
 		return list, d.owner.ask(ctx, func(now time.Time) { list = elements(eng, cfg.Lifetime, now) })
 	}

@@ -26,6 +26,9 @@ type tap interface {
 	Wake()
 	// Done ends the recording of a connection.
 	Done(cookie uint64) error
+	// Encrypted ends the recording of its packets, but not of what passes
+	// through its TLS library.
+	Encrypted(cookie uint64) error
 	// Counts are the tap's own counters by name, of what it could not see.
 	Counts() (packets uint64, drops map[string]uint64, err error)
 	// Where says in words what is tapped.
@@ -37,12 +40,13 @@ type tap interface {
 type owner struct {
 	engine *engine.Engine
 	tap    tap
+	tls    *tlsTap
 	gate   *gate
 	files  *files
 	log    *slog.Logger
 	hub    *control.Hub
 	asked  chan question
-	errs   uint64 // Done that failed
+	errs   uint64 // Done and Encrypted that failed
 }
 
 // question is a message to the owner: do runs in its goroutine.
@@ -51,8 +55,8 @@ type question struct {
 	done chan struct{}
 }
 
-func newOwner(e *engine.Engine, t tap, g *gate, f *files, log *slog.Logger, hub *control.Hub) *owner {
-	return &owner{engine: e, tap: t, gate: g, files: f, log: log, hub: hub, asked: make(chan question, 16)}
+func newOwner(e *engine.Engine, t tap, tls *tlsTap, g *gate, f *files, log *slog.Logger, hub *control.Hub) *owner {
+	return &owner{engine: e, tap: t, tls: tls, gate: g, files: f, log: log, hub: hub, asked: make(chan question, 16)}
 }
 
 // ask runs do in the owner's goroutine and waits for it.
@@ -107,6 +111,7 @@ func (o *owner) look(now time.Time) {
 	for _, c := range o.engine.Expire(now) {
 		o.change(now, c)
 	}
+	o.judge(o.engine.Unread(now))
 	for {
 		select {
 		case q := <-o.asked:
@@ -126,18 +131,21 @@ func (o *owner) look(now time.Time) {
 
 // event feeds one event: the gate first, everything else after.
 func (o *owner) event(ev *capture.Event) {
-	verdicts := o.engine.Feed(ev)
+	if ev.Kind == capture.Plain {
+		o.tls.believe(o.engine, ev)
+	}
+	o.judge(o.engine.Feed(ev))
+}
+
+// judge carries verdicts to the gate and to everybody, and tells the tap what to
+// record from now on.
+func (o *owner) judge(verdicts []engine.Verdict) {
 	for i := range verdicts {
 		v := &verdicts[i]
 		now := time.Now()
 		c, changed := o.engine.Decide(now, v)
 		if changed {
 			o.write(now, &c, v.Time)
-		}
-		if v.Final && v.Conn.Cookie != 0 {
-			if err := o.tap.Done(v.Conn.Cookie); err != nil {
-				o.errs++
-			}
 		}
 		out := control.NewVerdict(v)
 		out.Event = "login"
@@ -146,6 +154,16 @@ func (o *owner) event(ev *capture.Event) {
 			o.tell(now, &c)
 		}
 	}
+	for _, s := range o.engine.Steer() {
+		steer := o.tap.Done
+		if s.Plaintext {
+			steer = o.tap.Encrypted
+		}
+		if err := steer(s.Cookie); err != nil {
+			o.errs++
+		}
+	}
+	o.tls.judged(o.engine.Covered())
 }
 
 // change carries a change that no packet caused to the gate and to everybody.

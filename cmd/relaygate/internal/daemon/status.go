@@ -50,6 +50,7 @@ func (d *daemon) snapshot(ctx context.Context) (control.Status, error) {
 	s.Drops["watch: events that a watcher was too slow for"] = d.hub.Dropped()
 	s.Drops["log: lines dropped"] = d.lines.total.Load()
 	d.problems(&s)
+	d.tls.status(&s)
 	return s, nil
 }
 
@@ -60,6 +61,10 @@ func (o *owner) status(now time.Time, s *control.Status) {
 	s.Logins, s.Refused, s.Tainted, s.Encrypted = counts.Logins, counts.Failures, counts.Tainted, counts.Encrypted
 	s.Doubts, s.Changes, s.Grants = o.engine.Doubts(), o.engine.Changes(), o.engine.Len()
 	s.Tap.Flows, s.Tap.Opened, s.Tap.Untrusted = uint64(flows.Open), flows.Opened, counts.Untrusted
+	tls := counts.TLS
+	s.TLS.Handshakes, s.TLS.Seen, s.TLS.Unseen = tls.Handshakes, tls.Seen, tls.Unseen
+	s.Drops["tls: calls of processes that may not speak for the connection"] = tls.Refused
+	s.Drops["tls: calls on connections that are read no more"] = tls.Stray
 	packets, drops, err := o.tap.Counts()
 	if err != nil {
 		s.Problems = append(s.Problems, err.Error())

@@ -60,6 +60,8 @@ func (t *ringTap) Next(ev *capture.Event) error {
 
 func (t *ringTap) Done(cookie uint64) error { return t.programs.SetDone(cookie) }
 
+func (t *ringTap) Encrypted(cookie uint64) error { return t.programs.SetEncrypted(cookie) }
+
 func (t *ringTap) Close() error { return t.programs.Close() }
 
 func (t *ringTap) Where() (kind, where string) {
@@ -100,6 +102,9 @@ func openPacketTap(cfg *config.Config) (tap, error) {
 
 // Done has nothing to end: the kernel hands every packet of a watched port on.
 func (t *packetTap) Done(uint64) error { return errors.ErrUnsupported }
+
+// Encrypted never comes: TLS is not followed.
+func (t *packetTap) Encrypted(uint64) error { return errors.ErrUnsupported }
 
 func (t *packetTap) Where() (kind, where string) {
 	return "afpacket", "interfaces " + strings.Join(t.interfaces, ", ")

@@ -1,0 +1,199 @@
+//go:build linux
+
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"relaygate/authz"
+	"relaygate/bpf"
+	"relaygate/capture"
+	"relaygate/capture/tlstap"
+	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/engine"
+)
+
+// tlsTap is what follows the TLS libraries of the mail servers.
+type tlsTap struct {
+	finder *tlstap.Finder // nil where TLS is not read
+	// why says why TLS is not read, "" where that is as configured.
+	why string
+	log *slog.Logger
+	hub *control.Hub
+}
+
+// openTLS prepares to read TLS where that can be had. What stands in the way is
+// said, and no reason not to start: clear text is read all the same.
+func openTLS(cfg *config.Config, tap tap, trust *trust, log *slog.Logger, hub *control.Hub) (*tlsTap, error) {
+	t := &tlsTap{log: log, hub: hub}
+	if !cfg.TLS {
+		return t, nil
+	}
+	ring, ok := tap.(*ringTap)
+	if !ok {
+		t.why = "packets of interfaces do not show which process a connection belongs to"
+	} else if err := bpf.HaveUprobes(); err != nil {
+		t.why = err.Error()
+	}
+	if t.why != "" {
+		log.Warn("logins in TLS are not seen", "reason", t.why)
+		return t, nil
+	}
+	var err error
+	t.finder, err = tlstap.New(tlstap.Options{Tap: tlstap.KernelTap{Tap: ring.programs}, Tables: trust.tables, Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("prepare to read TLS: %w", err)
+	}
+	return t, nil
+}
+
+// follow has the engine read what the libraries show, if they are followed.
+func (t *tlsTap) follow(e *engine.Engine) {
+	if t.finder != nil {
+		e.FollowTLS(t.finder.Explain)
+	}
+}
+
+// run follows servers and libraries. It is ready when those that run already are
+// watched.
+func (t *tlsTap) run(ctx context.Context, ready func()) error {
+	if t.finder == nil {
+		ready()
+		return nil
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return t.finder.Run(ctx) })
+	g.Go(func() error {
+		select {
+		case <-t.finder.Looked():
+		case <-ctx.Done():
+			return nil
+		}
+		ready()
+		t.report(ctx)
+		return nil
+	})
+	return g.Wait()
+}
+
+// reportEvery is how often it is looked whether a server's TLS came in sight or
+// went out of it.
+const reportEvery = 2 * time.Second
+
+// report tells the log and the watchers what changes in the coverage.
+func (t *tlsTap) report(ctx context.Context) {
+	tick := time.NewTicker(reportEvery)
+	defer tick.Stop()
+	told := make(map[string]bool)
+	for {
+		words := make(map[string]bool)
+		for _, s := range t.finder.Servers() {
+			text := s.String()
+			words[text] = true
+			if told[text] || !encrypts(&s) {
+				continue
+			}
+			if s.Seen {
+				t.log.Info("TLS is read", "server", text)
+			} else {
+				t.log.Warn("TLS is not read", "server", text)
+			}
+			now := time.Now()
+			t.hub.Publish(now, control.Event{Event: "coverage", Time: control.Time{Time: now}, Reason: text})
+		}
+		told = words
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// encrypts reports whether a server is known to speak TLS, so that it matters
+// whether that is read.
+func encrypts(s *tlstap.Server) bool {
+	if s.Seen || s.Handshakes > 0 {
+		return true
+	}
+	for _, l := range s.Listeners {
+		if config.Service(l.Port(), authz.IMAP).ImplicitTLS {
+			return true
+		}
+	}
+	return false
+}
+
+// believe judges whether the process that called a TLS library may speak for
+// the connection.
+func (t *tlsTap) believe(e *engine.Engine, ev *capture.Event) {
+	ev.Trusted = false
+	if conn, ok := e.Conn(ev.Conn.Cookie); ok && t.finder != nil {
+		ev.Trusted, ev.Reason = t.finder.Believe(conn, ev.Plain.Process, ev.Plain.Owner)
+	}
+}
+
+// judged counts per server what the engine said of its connections.
+func (t *tlsTap) judged(list []engine.Coverage) {
+	for _, c := range list {
+		t.finder.Judged(c.Conn, c.Seen)
+	}
+}
+
+// status adds what is known of the servers.
+func (t *tlsTap) status(s *control.Status) {
+	s.TLS.On, s.TLS.Why, s.TLS.Servers = t.finder != nil, t.why, []control.TLSServer{}
+	if t.why != "" {
+		s.Problems = append(s.Problems, "logins in TLS are not seen: "+t.why)
+	}
+	if t.finder == nil {
+		return
+	}
+	servers := t.finder.Coverage()
+	for i := range servers {
+		s.TLS.Servers = append(s.TLS.Servers, newTLSServer(&servers[i]))
+	}
+	s.Problems = append(s.Problems, unseen(servers)...)
+}
+
+// unseen says which servers' TLS is not read, in words.
+func unseen(servers []tlstap.Server) (problems []string) {
+	all, seen := 0, 0
+	for i := range servers {
+		if encrypts(&servers[i]) {
+			all++
+		}
+		if servers[i].Seen {
+			seen++
+		}
+	}
+	for i := range servers {
+		if s := &servers[i]; encrypts(s) && !s.Seen {
+			problems = append(problems, fmt.Sprintf("%d of %d TLS servers are seen; not seen is %v", seen, all, s))
+		}
+	}
+	return problems
+}
+
+func newTLSServer(s *tlstap.Server) control.TLSServer {
+	out := control.TLSServer{
+		Name: s.Name, PID: s.PID, Listeners: []string{}, Processes: s.Processes,
+		Seen: s.Seen, Words: s.String(), Handshakes: s.Handshakes, Read: s.Read, Libraries: []control.TLSLibrary{},
+	}
+	for _, l := range s.Listeners {
+		out.Listeners = append(out.Listeners, l.String())
+	}
+	for _, l := range s.Libraries {
+		out.Libraries = append(out.Libraries, control.TLSLibrary{
+			Path: l.Path, Users: append([]string{}, l.Users...), Others: append([]string{}, l.Others...),
+			Attached: l.Attached, Why: l.Why,
+		})
+	}
+	return out
+}
