@@ -1,12 +1,14 @@
 package nft
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -55,8 +57,10 @@ func newWorld(t testing.TB) world {
 	return w
 }
 
-// serve greets on a port of a namespace and counts who came.
-func serve(t testing.TB, ns *netns.Namespace, port uint16) {
+// serve greets on a port of a namespace.
+func serve(t testing.TB, ns *netns.Namespace, port uint16) { greet(t, ns, port, "220 ready") }
+
+func greet(t testing.TB, ns *netns.Namespace, port uint16, greeting string) {
 	t.Helper()
 	var l net.Listener
 	bpftest.Do(t, ns, func() (err error) {
@@ -70,7 +74,7 @@ func serve(t testing.TB, ns *netns.Namespace, port uint16) {
 			if err != nil {
 				return
 			}
-			_, _ = io.WriteString(c, "220 ready\r\n")
+			_, _ = io.WriteString(c, greeting+"\r\n")
 			_ = c.Close()
 		}
 	})
@@ -82,20 +86,27 @@ func serve(t testing.TB, ns *netns.Namespace, port uint16) {
 
 // dialFrom connects and reads the greeting.
 func dialFrom(ns *netns.Namespace, from, to netip.Addr, port uint16) error {
-	return ns.Do(func() error {
+	_, err := greeting(ns, netip.AddrPortFrom(from, 0), netip.AddrPortFrom(to, port))
+	return err
+}
+
+// greeting connects and returns the line that the server sends.
+func greeting(ns *netns.Namespace, from, to netip.AddrPort) (line string, err error) {
+	err = ns.Do(func() error {
 		d := net.Dialer{Timeout: 5 * time.Second}
-		if from.IsValid() {
-			d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+		if from.Addr().IsValid() {
+			d.LocalAddr = net.TCPAddrFromAddrPort(from)
 		}
-		c, err := d.Dial("tcp", netip.AddrPortFrom(to, port).String())
+		c, err := d.Dial("tcp", to.String())
 		if err != nil {
 			return err
 		}
 		defer c.Close()
 		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
-		_, err = io.ReadFull(c, make([]byte, 3))
+		line, err = bufio.NewReader(c).ReadString('\n')
 		return err
 	})
+	return strings.TrimRight(line, "\r\n"), err
 }
 
 // expect dials and compares the outcome, open or refused with a reset.

@@ -1,0 +1,174 @@
+package nft
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Of linux/netfilter/nfnetlink_conntrack.h.
+const (
+	ctGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1 // IPCTNL_MSG_CT_GET
+	ctDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2 // IPCTNL_MSG_CT_DELETE
+
+	ctaTupleOrig = 1  // CTA_TUPLE_ORIG
+	ctaID        = 12 // CTA_ID
+	ctaZone      = 18 // CTA_ZONE
+	ctaFilter    = 25 // CTA_FILTER, Linux 5.8
+
+	ctaTupleIP    = 1 // CTA_TUPLE_IP
+	ctaTupleProto = 2 // CTA_TUPLE_PROTO
+
+	ctaIPv4Source = 1 // CTA_IP_V4_SRC
+	ctaIPv6Source = 3 // CTA_IP_V6_SRC
+
+	ctaProtoNum        = 1 // CTA_PROTO_NUM
+	ctaProtoSourcePort = 2 // CTA_PROTO_SRC_PORT
+	ctaProtoDestPort   = 3 // CTA_PROTO_DST_PORT
+
+	// Bits of CTA_FILTER_ORIG_FLAGS: which of the tuple count.
+	ctaFilterOrigFlags = 1
+	filterSource       = 1 << 0
+	filterProtocol     = 1 << 3
+	filterDestPort     = 1 << 5
+)
+
+// tracked is an entry of connection tracking as its client sees it.
+type tracked struct {
+	family   byte
+	client   netip.AddrPort
+	port     uint16
+	protocol byte
+	key      attributes // what names the entry when it is to be deleted
+}
+
+// tracked lists the TCP connections from these addresses to ports.
+func (c *Cutter) tracked(from netip.Prefix, ports []uint16) (list []tracked, err error) {
+	family := byte(unix.AF_INET6)
+	if from.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	list, err = c.dump(family, trackedFilter(from, ports), from, ports)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+		// A kernel that cannot filter lists all.
+		list, err = c.dump(family, nil, from, ports)
+	}
+	switch {
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
+		return nil, fmt.Errorf("list connection tracking (CONFIG_NF_CT_NETLINK): %w: %w", ErrUnsupported, err)
+	case err != nil:
+		return nil, fmt.Errorf("list connection tracking: %w", err)
+	}
+	return list, nil
+}
+
+func (c *Cutter) dump(family byte, filter attributes, from netip.Prefix, ports []uint16) (list []tracked, err error) {
+	_, err = c.tracking.Send(netlink.Message{
+		Header: netlink.Header{Type: ctGet, Flags: netlink.Request | netlink.Dump},
+		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, filter...),
+	})
+	if err != nil {
+		return nil, err
+	}
+	for m, err := range c.tracking.ReceiveIter() {
+		if err != nil {
+			return nil, err
+		}
+		t, err := parseTracked(m)
+		if err == nil && t.protocol == unix.IPPROTO_TCP && wanted(t.client, t.port, from, ports) {
+			list = append(list, t)
+		}
+	}
+	return list, nil
+}
+
+// trackedFilter lets the kernel leave out most.
+func trackedFilter(from netip.Prefix, ports []uint16) (a attributes) {
+	flags := uint32(filterProtocol)
+	tuple := a.open(ctaTupleOrig)
+	// Not for IPv6: Linux 6.18 compares these addresses the wrong way round and
+	// lists all entries but those that are asked for.
+	if from.IsSingleIP() && from.Addr().Is4() {
+		flags |= filterSource
+		ip := a.open(ctaTupleIP)
+		a.bytes(ctaIPv4Source, from.Addr().AsSlice())
+		a.close(ip)
+	}
+	proto := a.open(ctaTupleProto)
+	a.bytes(ctaProtoNum, []byte{unix.IPPROTO_TCP})
+	if len(ports) == 1 {
+		flags |= filterDestPort
+		a.bytes(ctaProtoDestPort, binary.BigEndian.AppendUint16(nil, ports[0]))
+	}
+	a.close(proto)
+	a.close(tuple)
+	filter := a.open(ctaFilter)
+	a.bytes(ctaFilterOrigFlags, binary.NativeEndian.AppendUint32(nil, flags))
+	a.close(filter)
+	return a
+}
+
+// untrack deletes an entry.
+func (c *Cutter) untrack(t tracked) error {
+	_, err := c.tracking.Execute(netlink.Message{
+		Header: netlink.Header{Type: ctDelete, Flags: netlink.Request | netlink.Acknowledge},
+		Data:   append([]byte{t.family, unix.NFNETLINK_V0, 0, 0}, t.key...),
+	})
+	if err != nil {
+		return fmt.Errorf("delete tracked connection of %s: %w", t.client, err)
+	}
+	return nil
+}
+
+// parseTracked reads an entry. Its name is its original tuple, its zone and, so
+// that another one of the same tuple stays, its number.
+func parseTracked(m netlink.Message) (t tracked, err error) {
+	ad, err := decoder(m)
+	if err != nil {
+		return t, err
+	}
+	t.family = m.Data[0]
+	for ad.Next() {
+		switch ad.Type() {
+		case ctaTupleOrig:
+			t.key.bytes(ctaTupleOrig|unix.NLA_F_NESTED, ad.Bytes())
+			ad.Nested(t.parseTuple)
+		case ctaID, ctaZone:
+			t.key.bytes(ad.Type(), ad.Bytes())
+		}
+	}
+	if err := ad.Err(); err != nil {
+		return t, fmt.Errorf("decode tracked connection: %w", err)
+	}
+	return t, nil
+}
+
+func (t *tracked) parseTuple(ad *netlink.AttributeDecoder) error {
+	var source netip.Addr
+	var port uint16
+	for ad.Next() {
+		tuple := ad.Type()
+		ad.Nested(func(part *netlink.AttributeDecoder) error {
+			part.ByteOrder = binary.BigEndian
+			for part.Next() {
+				switch {
+				case tuple == ctaTupleIP && (part.Type() == ctaIPv4Source || part.Type() == ctaIPv6Source):
+					source, _ = netip.AddrFromSlice(part.Bytes())
+				case tuple == ctaTupleProto && part.Type() == ctaProtoNum:
+					t.protocol = part.Uint8()
+				case tuple == ctaTupleProto && part.Type() == ctaProtoSourcePort:
+					port = part.Uint16()
+				case tuple == ctaTupleProto && part.Type() == ctaProtoDestPort:
+					t.port = part.Uint16()
+				}
+			}
+			return nil
+		})
+	}
+	t.client = netip.AddrPortFrom(source, port)
+	return nil
+}

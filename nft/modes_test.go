@@ -1,0 +1,212 @@
+package nft
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+)
+
+// in is filter in another mode, on port 25 alone.
+func inMode(mode Mode, ns *netns.Namespace) Config {
+	cfg := filter(ns)
+	cfg.Mode, cfg.Ports, cfg.RelayPort, cfg.Mark = mode, []uint16{25}, 925, 0x00100000
+	return cfg
+}
+
+// who are the members, strangers and static members of the world.
+var who = []struct {
+	name     string
+	from, to netip.Addr
+	passes   bool
+}{
+	{"member", member4, server4, true},
+	{"member", member6, server6, true},
+	{"static member", static4A, server4, true},
+	{"static member", static6A, server6, true},
+	{"stranger", strange4, server4, false},
+	{"stranger", strange6, server6, false},
+}
+
+// expectGreeting says what a client is greeted with, "" for a reset.
+func (w world) expectGreeting(t *testing.T, name string, from, to netip.AddrPort, want string) {
+	t.Helper()
+	got, err := greeting(w.clients, from, to)
+	switch {
+	case want == "" && !errors.Is(err, unix.ECONNREFUSED):
+		t.Errorf("%s %s to %s: got %q, %v, want ECONNREFUSED", name, from, to, got, err)
+	case want != "" && (err != nil || got != want):
+		t.Errorf("%s %s to %s: got %q, %v, want %q", name, from, to, got, err, want)
+	}
+}
+
+func TestRedirect(t *testing.T) {
+	w := newWorld(t)
+	greet(t, w.server, 25, "mx")
+	greet(t, w.server, 925, "relay")
+	g := openGate(t, inMode(Redirect, w.server))
+	rebuild(t, g, minute(member4, member6)...)
+	for _, c := range who {
+		port25, relay := "mx", ""
+		if c.passes {
+			port25 = "relay"
+		}
+		if c.name == "static member" {
+			relay = "relay"
+		}
+		w.expectGreeting(t, c.name, netip.AddrPortFrom(c.from, 0), netip.AddrPortFrom(c.to, 25), port25)
+		w.expectGreeting(t, c.name, netip.AddrPortFrom(c.from, 0), netip.AddrPortFrom(c.to, 925), relay)
+	}
+	if err := dialFrom(w.server, netip.Addr{}, netip.MustParseAddr("127.0.0.1"), 25); err != nil {
+		t.Errorf("from the host itself: %v", err)
+	}
+	if err := g.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
+// hold connects from a port and keeps the connection.
+func (w world) hold(t *testing.T, from, to netip.AddrPort) net.Conn {
+	t.Helper()
+	var c net.Conn
+	bpftest.Do(t, w.clients, func() (err error) {
+		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(from), Control: reuse}
+		c, err = d.Dial("tcp", to.String())
+		return err
+	})
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// The translation of a connection outlives it, and would lead whoever has its
+// ports to the relay port.
+func TestRedirectForgetsFormerMembers(t *testing.T) {
+	w := newWorld(t)
+	greet(t, w.server, 25, "mx")
+	relayed := silent(t, w.server, 925)
+	g := openGate(t, inMode(Redirect, w.server))
+	rebuild(t, g, minute(member4, member6)...)
+	cutter := openCutter(t, w.server)
+	for _, c := range who[:2] {
+		from, to := netip.AddrPortFrom(c.from, 40000), netip.AddrPortFrom(c.to, 25)
+		client := w.hold(t, from, to)
+		server := <-relayed
+		if err := g.Remove(c.from); err != nil {
+			t.Fatal(err)
+		}
+		other := netip.PrefixFrom(strange4, 32)
+		forget := func(want int) {
+			t.Helper()
+			n, err := cutter.Forget([]uint16{25}, other, netip.PrefixFrom(c.from, c.from.BitLen()))
+			if err != nil || n != want {
+				t.Errorf("%s: %d entries forgotten, %v, want %d", from, n, err, want)
+			}
+		}
+		// Not asked to cut what is in progress, it does not.
+		forget(0)
+		bpftest.Send(t, client, server, "NOOP\r\n")
+
+		vanish(t, client)
+		vanish(t, server)
+		w.expectGreeting(t, "former member, at the guard", from, to, "")
+		forget(1)
+		w.expectGreeting(t, "former member", from, to, "mx")
+	}
+}
+
+func TestMark(t *testing.T) {
+	w := newWorld(t)
+	serve(t, w.server, 25)
+	g := openGate(t, inMode(Mark, w.server))
+	rebuild(t, g, minute(member4, member6)...)
+	// The administrator's own rules: no mark, no connection.
+	addTable(t, another(t, w.server), "own", ruleset{
+		sets: []set{portSet([]uint16{25})},
+		chains: []chain{{
+			name: "in", hook: &hook{"filter", unix.NF_INET_LOCAL_IN, 0},
+			rules: []rule{{expressions: all(tcpPortIn(ports), match{
+				&expr.Meta{Key: expr.MetaKeyMARK, Register: register}, and(0, 0, 0x10, 0), equals(0, 0, 0, 0),
+			}, reset())}},
+		}},
+	})
+	for _, c := range who {
+		w.expect(t, c.name, c.from, c.to, 25, c.passes)
+	}
+	for _, to := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1"), server4, server6} {
+		if err := dialFrom(w.server, netip.Addr{}, to, 25); err != nil {
+			t.Errorf("from the host itself to %s: %v", to, err)
+		}
+	}
+}
+
+func TestGateway(t *testing.T) {
+	w := newWorld(t)
+	inside := bpftest.Namespace(t)
+	router4, mail4 := netip.MustParsePrefix("198.51.100.1/24"), netip.MustParsePrefix("198.51.100.2/24")
+	router6, mail6 := netip.MustParsePrefix("2001:db8:1::1/64"), netip.MustParsePrefix("2001:db8:1::2/64")
+	if err := netns.Join(w.server, "lan", []netip.Prefix{router4, router6}, inside, "eth0", []netip.Prefix{mail4, mail6}); err != nil {
+		t.Fatal(err)
+	}
+	bpftest.Do(t, w.server, func() error {
+		return errors.Join(
+			os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0),
+			os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0))
+	})
+	for ns, gateways := range map[*netns.Namespace][]netip.Addr{
+		inside: {router4.Addr(), router6.Addr()}, w.clients: {server4, server6},
+	} {
+		for _, gw := range gateways {
+			if err := ns.DefaultRoute(gw); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	serve(t, inside, 25)
+	serve(t, inside, 110)
+	cfg := inMode(Gateway, w.server)
+	cfg.Servers = []netip.Prefix{router4.Masked(), router6.Masked()}
+	g := openGate(t, cfg)
+	rebuild(t, g, minute(member4, member6)...)
+	to := func(from netip.Addr) netip.Addr {
+		if from.Is4() {
+			return mail4.Addr()
+		}
+		return mail6.Addr()
+	}
+	for _, c := range who {
+		w.expect(t, c.name, c.from, to(c.from), 25, c.passes)
+		w.expect(t, c.name, c.from, to(c.from), 110, true)
+	}
+	cutter := openCutter(t, w.server)
+	silent(t, inside, 587)
+	cfg.Ports = []uint16{587}
+	if err := g.Reconfigure(cfg, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, from := range []netip.Addr{member4, member6} {
+		c := w.hold(t, netip.AddrPortFrom(from, 0), netip.AddrPortFrom(to(from), 587))
+		if err := g.Remove(from); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("NOOP\r\n")); err != nil {
+			t.Errorf("%s: in progress after the removal: %v", from, err)
+		}
+		_, n, err := cutter.Cut(netip.PrefixFrom(from, from.BitLen()), []uint16{587})
+		if err != nil || n != 1 {
+			t.Errorf("%s: cut %d entries, %v, want 1", from, n, err)
+		}
+		_, _ = c.Write([]byte("NOOP\r\n"))
+		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+			t.Errorf("%s: after the cut: %v, want ECONNRESET", from, err)
+		}
+	}
+}
