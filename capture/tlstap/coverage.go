@@ -9,6 +9,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/bpf"
+	"relaygate/capture/sockdiag"
 )
 
 // count is what became of a server's TLS connections.
@@ -71,15 +72,7 @@ func (f *Finder) Explain(conn authz.Conn) string {
 	}
 	i, ok := f.server(conn)
 	if !ok {
-		for _, s := range v.servers {
-			if s.PID == 0 && slices.Contains(s.Listeners, conn.Server) {
-				return s.String()
-			}
-		}
-		if ok, reason := f.tables.Check(conn.Server, conn.Netns); !ok {
-			return reason
-		}
-		return fmt.Sprintf("the server on %v is not known yet", conn.Server)
+		return f.nobody(conn, v)
 	}
 	s := v.servers[i]
 	if !s.Seen {
@@ -96,6 +89,23 @@ func (f *Finder) Explain(conn authz.Conn) string {
 		return fmt.Sprintf("%s: %s is watched, but no handshake was recognised in it yet", name, strings.Join(silent, ", "))
 	}
 	return name + ": the connection began before its library was watched, or used another TLS library than the one that is"
+}
+
+// nobody says why a connection has no server.
+func (f *Finder) nobody(conn authz.Conn, v *view) string {
+	if ok, reason := f.tables.Check(conn.Server, conn.Netns); !ok {
+		return reason
+	}
+	others := func(p sockdiag.Process) bool { return p.PID != initProcess }
+	if slices.ContainsFunc(f.tables.Owners(conn.Server, conn.Netns), others) {
+		return fmt.Sprintf("the server on %v is not known yet", conn.Server)
+	}
+	for _, s := range v.servers {
+		if s.PID == 0 {
+			return s.String()
+		}
+	}
+	return "init (pid 1) holds the listener"
 }
 
 // Coverage lists the servers, which of their TLS libraries are watched, and who

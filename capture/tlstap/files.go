@@ -40,6 +40,9 @@ func (f *Finder) file(pid int, m mapped) *knownFile {
 	}
 	img, err := inspect(handle)
 	k.goProgram = img.goProgram
+	if err == nil && img.kind == 0 && k.namedTLS() {
+		err = bpf.ErrNoFunctions
+	}
 	if err != nil {
 		k.err = fmt.Errorf("read %s: %w", m.path, err)
 	}

@@ -50,8 +50,12 @@ type knownFile struct {
 
 // suspect says whether the file would surely be watched, if it could be.
 func (k *knownFile) suspect() bool {
-	return k.err != nil && (strings.HasPrefix(k.name, "libssl.so") || strings.HasPrefix(k.name, "libgnutls.so") ||
-		errors.Is(k.err, errTooManyLibraries))
+	return k.err != nil && (k.namedTLS() || errors.Is(k.err, errTooManyLibraries))
+}
+
+// namedTLS says whether the file has the name of a library that can be watched.
+func (k *knownFile) namedTLS() bool {
+	return strings.HasPrefix(k.name, "libssl.so") || strings.HasPrefix(k.name, "libgnutls.so")
 }
 
 // tree is who descends from whom.

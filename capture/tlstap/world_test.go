@@ -26,7 +26,12 @@ func TestMain(m *testing.M) { os.Exit(bpftest.RunNoLeaks(m)) }
 
 const here = 4026531840
 
-var imaps = netip.MustParseAddrPort("192.0.2.1:993")
+var (
+	imaps = netip.MustParseAddrPort("192.0.2.1:993")
+	pop3s = netip.MustParseAddrPort("192.0.2.1:995")
+)
+
+func silent() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 func connection() authz.Conn {
 	return authz.Conn{Client: netip.MustParseAddrPort("198.51.100.7:50000"), Server: imaps, Cookie: 1, Netns: here}
@@ -180,7 +185,7 @@ func newWorld(t *testing.T) *world {
 		t: t, proc: t.TempDir(), tap: &fakeTap{}, tables: &fakeTables{changed: make(chan struct{})},
 		now: time.Now(), sizes: make(map[int]int),
 	}
-	f, err := New(Options{Tap: w.tap, Tables: w.tables, Proc: w.proc, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	f, err := New(Options{Tap: w.tap, Tables: w.tables, Proc: w.proc, Log: silent()})
 	if err != nil {
 		t.Fatal(err)
 	}

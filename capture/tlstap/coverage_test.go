@@ -1,0 +1,144 @@
+package tlstap
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"relaygate/authz"
+)
+
+func TestCoverageWords(t *testing.T) {
+	ssl := openSSL
+	for _, test := range []struct {
+		name  string
+		files map[string][]symbol
+		goes  bool // the executable is Go's
+		want  string
+		seen  bool
+	}{
+		{"nothing", nil, false, "maild (pid 10): no TLS library found (built in", false},
+		{"OpenSSL", map[string][]symbol{"libssl.so.3": ssl}, false, "libssl.so.3: seen", true},
+		{"NSS", map[string][]symbol{"libnss3.so": nil}, false, "it uses NSS", false},
+		{"NSS's libssl3", map[string][]symbol{"libssl3.so": nil}, false, "it uses NSS", false},
+		{"wolfSSL", map[string][]symbol{"libwolfssl.so.35": nil}, false, "it uses wolfSSL", false},
+		{"Go", nil, true, "a Go program", false},
+		{"libssl without symbols", map[string][]symbol{"libssl.so.3": nil}, false, "not both a function that reads", false},
+		{"OpenSSL and NSS", map[string][]symbol{"libssl.so.3": ssl, "libnss3.so": nil}, false, "libssl.so.3: seen", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t)
+			var files []string
+			for name, symbols := range test.files {
+				files = append(files, w.library(name, symbols...))
+			}
+			if test.goes {
+				path := w.library("maild")
+				if err := os.WriteFile(path, crafted{section: ".go.buildinfo"}.bytes(t), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				files = append(files, path)
+			}
+			w.process(10, 1, "maild", "/", files...)
+			w.tables.set(held(imaps, 1, 10))
+			w.scan(0)
+			all := w.finder.Coverage()
+			if len(all) != 1 || all[0].Seen != test.seen || !strings.Contains(all[0].String(), test.want) {
+				t.Fatalf("coverage is %v, want %q", all, test.want)
+			}
+			if why := w.finder.Explain(connection()); !test.seen && why != all[0].String() {
+				t.Errorf("explained by %q", why)
+			}
+		})
+	}
+}
+
+func TestCoverageNamesAndCounts(t *testing.T) {
+	w := newWorld(t)
+	ssl := w.library("libssl.so.3", openSSL...)
+	w.process(10, 1, "dovecot", "/")
+	w.process(11, 10, "imap-login", "/", ssl)
+	w.process(12, 10, "pop3-login", "/", ssl)
+	w.process(13, 10, "imap", "/")
+	w.process(20, 1, "httpd", "/", ssl)
+	w.process(21, 1, "httpd", "/", ssl)
+	w.tables.set(held(imaps, 1, 10, 11), held(pop3s, 2, 10, 12))
+	w.scan(0)
+	for _, read := range []bool{true, true, false} {
+		w.finder.Judged(connection(), read)
+	}
+	w.finder.Judged(authz.Conn{Server: imaps, Netns: 7}, true) // somebody else's
+	select {
+	case <-w.finder.kick:
+	default:
+		t.Error("nobody looks for the library of an unread connection")
+	}
+	all := w.finder.Coverage()
+	if len(all) != 1 {
+		t.Fatalf("coverage is %+v", all)
+	}
+	s := all[0]
+	if s.PID != 10 || s.Name != "maild" || s.Processes != 4 || s.Handshakes != 3 || s.Read != 2 || !s.Seen {
+		t.Errorf("server is %+v", s)
+	}
+	if len(s.Listeners) != 2 || len(s.Libraries) != 1 {
+		t.Fatalf("server is %+v", s)
+	}
+	l := s.Libraries[0]
+	slices.Sort(l.Users)
+	if l.Path != ssl || !l.Attached || l.Recognised || !slices.Equal(l.Users, []string{"imap-login", "pop3-login"}) || !slices.Equal(l.Others, []string{"httpd"}) {
+		t.Errorf("library is %+v", l)
+	}
+	if why := w.finder.Explain(connection()); !strings.Contains(why, "no handshake was recognised") {
+		t.Errorf("explained by %q", why)
+	}
+	w.tap.attached[0].found = true
+	w.scan(interval)
+	if why := w.finder.Explain(connection()); !strings.Contains(why, "began before") {
+		t.Errorf("explained by %q", why)
+	}
+
+	w.tables.set()
+	w.scan(interval)
+	if len(w.finder.counts) != 0 {
+		t.Error("a server that is gone is still counted")
+	}
+	if why := w.finder.Explain(connection()); why != "nobody is known to listen" {
+		t.Errorf("explained by %q", why)
+	}
+}
+
+func TestCoverageOfInit(t *testing.T) {
+	w := newWorld(t)
+	w.process(1, 0, "systemd", "/")
+	w.tables.set(held(imaps, 1, 1))
+	w.scan(0)
+	all := w.finder.Coverage()
+	if len(all) != 1 || all[0].Seen || !strings.Contains(all[0].Why, "only init") {
+		t.Errorf("coverage is %+v", all)
+	}
+	if why := w.finder.Explain(connection()); !strings.Contains(why, "only init") {
+		t.Errorf("explained by %q", why)
+	}
+}
+
+func TestReadCgroup(t *testing.T) {
+	for _, test := range []struct{ name, text, want string }{
+		{"empty", "", "/"},
+		{"root", "0::/\n", "/"},
+		{"version 2", "0::/system.slice/a.service\n", "/system.slice/a.service"},
+		{"hybrid", "5:cpu:/x\n1:name=systemd:/system.slice/a.service\n0::/\n", "/system.slice/a.service"},
+		{"hybrid, both", "1:name=systemd:/b\n0::/a\n", "/a"},
+		{"version 1", "1:name=systemd:/b\n", "/b"},
+		{"version 1 without systemd", "1:cpu:/b\n", "/"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.write("10/cgroup", test.text)
+			if got, err := readCgroup(w.finder.files, 10); err != nil || got != test.want {
+				t.Errorf("got %q, %v, want %q", got, err, test.want)
+			}
+		})
+	}
+}
