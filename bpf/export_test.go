@@ -25,3 +25,8 @@ func (t *Tap) Randoms(tb testing.TB) int {
 	}
 	return n
 }
+
+// AttachLibraryByPerf is AttachLibrary on a kernel before 6.6.
+func (t *Tap) AttachLibraryByPerf(lib Library) (*LibraryProbes, error) {
+	return t.attachLibrary(lib, false)
+}

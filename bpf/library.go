@@ -3,11 +3,10 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"runtime"
-	"slices"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
@@ -44,9 +43,10 @@ type Library struct {
 // LibraryProbes are the programs on one library file. They stay on it, for
 // all processes that use it, until Close.
 type LibraryProbes struct {
-	tap   *Tap
-	objs  tlsObjects
-	links []link.Link // returns first
+	tap              *Tap
+	objs             tlsObjects
+	multi            bool // links hold many functions each (Linux 6.6)
+	entries, returns []link.Link
 }
 
 // ErrNoFunctions says that a library file has not the functions that it takes.
@@ -59,10 +59,15 @@ func (t *Tap) AttachLibrary(lib Library) (*LibraryProbes, error) {
 	if err := HaveUprobes(); err != nil {
 		return nil, err
 	}
+	return t.attachLibrary(lib, features.HaveBPFLinkUprobeMulti() == nil)
+}
+
+// attachLibrary does so with links that hold many functions each, or one.
+func (t *Tap) attachLibrary(lib Library, multi bool) (*LibraryProbes, error) {
 	if err := t.watchHandshakes(); err != nil {
 		return nil, err
 	}
-	p := &LibraryProbes{tap: t}
+	p := &LibraryProbes{tap: t, multi: multi}
 	err := p.load()
 	if err == nil {
 		err = p.attach(lib)
@@ -108,6 +113,11 @@ func (p *LibraryProbes) load() error {
 		tapMapServers:  p.tap.objs.Servers,
 		tapMapCounters: p.tap.objs.Counters,
 	}
+	if p.multi {
+		for _, program := range spec.Programs {
+			program.AttachType = ebpf.AttachTraceUprobeMulti
+		}
+	}
 	err = spec.LoadAndAssign(&p.objs, &ebpf.CollectionOptions{MapReplacements: shared})
 	if err != nil {
 		return fmt.Errorf("load the programs: %w", err)
@@ -124,81 +134,6 @@ func thisProcessor() (tlsMachine, error) {
 		return tlsMachineARM64, nil
 	}
 	return 0, fmt.Errorf("the calling convention of %s: %w", runtime.GOARCH, ebpf.ErrNotSupported)
-}
-
-// attach attaches the returns before the entries: a call is followed only from
-// its entry on.
-func (p *LibraryProbes) attach(lib Library) error {
-	entries := p.entries(lib.Kind)
-	var reads, writes bool
-	var names []string
-	for _, name := range slices.Sorted(maps.Keys(lib.Symbols)) {
-		f, ok := entries[name]
-		if !ok {
-			continue
-		}
-		names = append(names, name)
-		reads = reads || f == p.objs.RelaygateRead
-		writes = writes || f == p.objs.RelaygateWrite
-	}
-	if !reads || !writes {
-		return ErrNoFunctions
-	}
-	file, err := link.OpenExecutable(lib.Path)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		l, err := file.Uretprobe(name, p.objs.RelaygateReturn, &link.UprobeOptions{Address: lib.Symbols[name]})
-		if err != nil {
-			return fmt.Errorf("attach to the return of %s: %w", name, err)
-		}
-		p.links = append(p.links, l)
-	}
-	for _, name := range names {
-		l, err := file.Uprobe(name, entries[name], &link.UprobeOptions{Address: lib.Symbols[name]})
-		if err != nil {
-			return fmt.Errorf("attach to %s: %w", name, err)
-		}
-		p.links = append(p.links, l)
-	}
-	return nil
-}
-
-// Functions names the functions that probes are for. Peeking is not reading,
-// and gnutls_record_send_file calls gnutls_record_send.
-func Functions(kind LibraryKind) []string {
-	return slices.Sorted(maps.Keys((&LibraryProbes{}).entries(kind)))
-}
-
-// entries gives each function the program that knows its arguments.
-func (p *LibraryProbes) entries(kind LibraryKind) map[string]*ebpf.Program {
-	o := &p.objs
-	switch kind {
-	case OpenSSL:
-		return map[string]*ebpf.Program{
-			"SSL_read":             o.RelaygateRead,
-			"SSL_read_ex":          o.RelaygateReadEx,
-			"SSL_read_early_data":  o.RelaygateEarlyReadEx,
-			"SSL_write":            o.RelaygateWrite,
-			"SSL_write_ex":         o.RelaygateWriteEx,
-			"SSL_write_ex2":        o.RelaygateWriteEx2, // since 3.3
-			"SSL_write_early_data": o.RelaygateWriteEx,
-			"SSL_sendfile":         o.RelaygateWriteUnseen,
-		}
-	case GnuTLS:
-		return map[string]*ebpf.Program{
-			"gnutls_record_recv":            o.RelaygateRead,
-			"gnutls_record_recv_seq":        o.RelaygateRead,
-			"gnutls_record_recv_packet":     o.RelaygateReadUnseen,
-			"gnutls_record_recv_early_data": o.RelaygateEarlyRead,
-			"gnutls_record_send":            o.RelaygateWrite,
-			"gnutls_record_send2":           o.RelaygateWrite,
-			"gnutls_record_send_range":      o.RelaygateWrite,
-			"gnutls_record_uncork":          o.RelaygateFlush,
-		}
-	}
-	return nil
 }
 
 // arm lets the programs speak, all at once.
@@ -242,11 +177,8 @@ func (p *LibraryProbes) release() error {
 	if p.objs.Armed != nil {
 		errs = append(errs, p.objs.Armed.Set(uint64(0)))
 	}
-	for _, l := range slices.Backward(p.links) {
-		errs = append(errs, l.Close())
-	}
-	p.links = nil
-	return errors.Join(append(errs, p.objs.Close())...)
+	errs = append(errs, closeLinks(p.entries), closeLinks(p.returns), p.objs.Close())
+	return errors.Join(errs...)
 }
 
 // closeProbes closes all that are open.

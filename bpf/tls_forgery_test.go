@@ -223,4 +223,3 @@ func TestOtherTLSServers(t *testing.T) {
 		t.Errorf("counters are %+v", counters)
 	}
 }
-

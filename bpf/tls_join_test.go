@@ -199,6 +199,25 @@ func TestSTARTTLS(t *testing.T) {
 	}
 }
 
+// TestPerfEvents is the join on a kernel that has one link for each function.
+func TestPerfEvents(t *testing.T) {
+	d := buildTLSD(t, bpf.OpenSSL)
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	if err := tap.SetServers([]bpf.ServerProcess{d.serve(t, ns, addr)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tap.AttachLibraryByPerf(d.library); err != nil {
+		t.Fatal(err)
+	}
+	c := dialTLS(t, ns, addr)
+	c.say(t, "USER a\r\n")
+	got := answers(t, tap, 1)
+	if text := plainOf(got, cookieOf(t, got, c)); text != "C:USER a\r\nS:+OK USER a\r\n" {
+		t.Errorf("the client said %q", text)
+	}
+}
+
 // TestReusedObject has one object serve one connection after the other.
 func TestReusedObject(t *testing.T) {
 	d := buildTLSD(t, bpf.OpenSSL)
