@@ -153,3 +153,6 @@ func (d *Daemon) Log() string {
 	<-d.ended
 	return d.log.String()
 }
+
+// PID is the daemon's process id.
+func (d *Daemon) PID() int { return d.cmd.Process.Pid }

@@ -50,6 +50,7 @@ type attempt struct {
 	password []string // tried in turn
 	sasl     bool     // AUTHENTICATE or AUTH PLAIN instead of LOGIN or USER and PASS
 	after    int      // commands behind the login
+	injected string   // sent in one segment with STARTTLS or STLS
 	config   *tls.Config
 
 	ok           bool // the server took a password
@@ -171,6 +172,9 @@ func (d *dialogue) secure(a *attempt) error {
 		command, ok := "s1 STARTTLS", "s1 OK"
 		if a.protocol == pop3 {
 			command, ok = "STLS", "+OK"
+		}
+		if a.injected != "" {
+			command += "\r\n" + strings.TrimSuffix(a.injected, "\r\n")
 		}
 		if err := d.say("%s", command); err != nil {
 			return err

@@ -85,6 +85,9 @@ func (w *world) attached(t *testing.T, a *agent) {
 	}
 	a.ready = time.Now() // what came before is no promise
 	for _, s := range left {
-		t.Errorf("relaygate does not read %s, port %d, at %v", s.server, s.port, s.at)
+		t.Errorf("relaygate does not read %s, port %d, at %v", s.server, s.port, s.at.v4)
+	}
+	if t.Failed() {
+		t.FailNow()
 	}
 }

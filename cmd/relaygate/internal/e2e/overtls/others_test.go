@@ -234,7 +234,8 @@ func (w *world) startNginx(t *testing.T) *server {
 	return s
 }
 
-// HAProxy ends TLS and announces nobody, but on one port, where Dovecot and
+// HAProxy ends TLS, for POP3 to begin anew towards Dovecot: it is a client of
+// the same library then. It announces nobody, but on one port, where Dovecot and
 // relaygate are told the client in a PROXY header.
 const haproxyConfig = `
 global
@@ -257,7 +258,7 @@ frontend announced
 backend imap
   server dovecot %[6]s:143
 backend pop3
-  server dovecot %[6]s:110
+  server dovecot %[6]s:995 ssl verify none
 backend announced
   server dovecot %[4]s:143 send-proxy-v2
 `
