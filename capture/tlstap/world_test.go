@@ -18,11 +18,8 @@ import (
 
 	"relaygate/authz"
 	"relaygate/bpf"
-	"relaygate/bpf/bpftest"
 	"relaygate/capture/sockdiag"
 )
-
-func TestMain(m *testing.M) { os.Exit(bpftest.RunNoLeaks(m)) }
 
 const here = 4026531840
 
