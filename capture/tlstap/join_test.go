@@ -1,0 +1,163 @@
+package tlstap
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/bpf"
+	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+	"relaygate/capture"
+)
+
+// libssl finds the library that the openssl program uses.
+func libssl(t *testing.T) (program, library string) {
+	t.Helper()
+	program, err := exec.LookPath("openssl")
+	var out []byte
+	if err == nil {
+		out, err = exec.Command("ldd", program).Output()
+	}
+	for line := range strings.Lines(string(out)) {
+		if fields := strings.Fields(line); len(fields) > 2 && strings.HasPrefix(fields[0], "libssl.so") {
+			return program, fields[2]
+		}
+	}
+	const need = "needs an openssl program that uses libssl (package openssl), and ldd"
+	if os.Getenv("CI") != "" {
+		t.Fatalf("TLS test skipped in CI: %s: %v", need, err)
+	}
+	t.Skipf("%s: %v", need, err)
+	return "", ""
+}
+
+// certificate makes a key and a certificate in one file.
+func certificate(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "server.pem")
+	text := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})...)
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// sslServer runs `openssl s_server`, whose standard input goes to the client.
+func sslServer(t *testing.T, ns *netns.Namespace, program, library string, port int) (pid int, in io.Writer) {
+	t.Helper()
+	cmd := exec.Command(program, "s_server", "-quiet", "-accept", fmt.Sprint("127.0.0.1:", port), "-cert", certificate(t))
+	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+filepath.Dir(library))
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bpftest.Do(t, ns, cmd.Start)
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+		_ = stdin.Close()
+	})
+	return cmd.Process.Pid, stdin
+}
+
+// TestLiveJoin logs in through a private copy of OpenSSL and reads it.
+func TestLiveJoin(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	program, original := libssl(t)
+	code, err := os.ReadFile(original)
+	if err != nil {
+		t.Fatal(err)
+	}
+	library := filepath.Join(t.TempDir(), filepath.Base(original))
+	if err := os.WriteFile(library, code, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	trust := trusted(t, ns)
+	tap, err := bpf.Load(bpf.Options{Ports: []uint16{livePort}, Owners: []uint32{0}, Netns: []*bpf.Netns{trust}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { bpftest.Close(t, tap) })
+	l := follow(t, ns, trust, KernelTap{tap})
+	pid, in := sslServer(t, ns, program, library, livePort)
+	wait(t, "the server is seen", func() bool {
+		servers := l.finder.Servers()
+		return len(servers) == 1 && servers[0].Seen
+	})
+	if s := l.finder.Servers()[0]; s.PID != pid || len(s.Libraries) != 1 || s.Libraries[0].Path != library {
+		t.Fatalf("server is %+v", s)
+	}
+
+	raw := bpftest.Dial(t, ns, fmt.Sprint("127.0.0.1:", livePort))
+	client := tls.Client(raw, &tls.Config{InsecureSkipVerify: true})
+	const greeting, command = "* OK ready\r\n", "a1 LOGIN alice secret\r\n"
+	if err := client.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(in, greeting); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(greeting))
+	if _, err := io.ReadFull(client, got); err != nil || string(got) != greeting {
+		t.Fatalf("received %q, %v", got, err)
+	}
+	if _, err := io.WriteString(client, command); err != nil {
+		t.Fatal(err)
+	}
+
+	ring := capture.NewRing(tap)
+	ring.SetDeadline(time.Now().Add(10 * time.Second))
+	var conn authz.Conn
+	var said [2]string // by the client, by the server
+	var ev capture.Event
+	for said != [2]string{command, greeting} {
+		if err := ring.Next(&ev); err != nil {
+			t.Fatalf("read %q: %v", said, err)
+		}
+		switch ev.Kind {
+		case capture.Opened:
+			conn = ev.Conn
+		case capture.Plain:
+			if ev.Conn.Cookie != conn.Cookie || int(ev.Plain.Owner) != pid {
+				t.Fatalf("plaintext is %+v", ev)
+			}
+			if ok, reason := l.finder.Believe(conn, ev.Plain.Process, ev.Plain.Owner); !ok {
+				t.Errorf("not believed: %s", reason)
+			}
+			said[ev.Plain.Dir] += string(ev.Plain.Bytes)
+		}
+	}
+	if conn.Client.String() != raw.LocalAddr().String() {
+		t.Errorf("client is %v, want %v", conn.Client, raw.LocalAddr())
+	}
+	wait(t, "the handshake is recognised", func() bool { return l.finder.Servers()[0].Libraries[0].Recognised })
+}
