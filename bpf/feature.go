@@ -94,6 +94,12 @@ var probeUprobes = sync.OnceValue(func() error {
 	)
 })
 
+// HaveUprobeMulti probes for links that hold many uprobes. The tap works without
+// them, through perf events, for which some kernels want CAP_SYS_ADMIN.
+func HaveUprobeMulti() error {
+	return needs("uprobe_multi links", "6.6", features.HaveBPFLinkUprobeMulti())
+}
+
 // Feature is one thing that the tap needs of the kernel.
 type Feature struct {
 	Name string

@@ -6,7 +6,6 @@ import (
 	"runtime"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
@@ -59,7 +58,7 @@ func (t *Tap) AttachLibrary(lib Library) (*LibraryProbes, error) {
 	if err := HaveUprobes(); err != nil {
 		return nil, err
 	}
-	return t.attachLibrary(lib, features.HaveBPFLinkUprobeMulti() == nil)
+	return t.attachLibrary(lib, HaveUprobeMulti() == nil)
 }
 
 // attachLibrary does so with links that hold many functions each, or one.

@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"relaygate/bpf"
 )
 
 // keptCapabilities is what the daemon needs once it has started. All others of
@@ -34,7 +36,8 @@ func forbidCore() error {
 }
 
 // tlsCapabilities is what it takes besides to attach to the TLS libraries of
-// servers that start later.
+// servers that start later. Without uprobe_multi links it takes CAP_SYS_ADMIN
+// too: perf events on uprobes are refused to less on some kernels.
 var tlsCapabilities = []int{
 	unix.CAP_PERFMON,            // uprobes
 	unix.CAP_CHECKPOINT_RESTORE, // the files that others have mapped (/proc/PID/map_files)
@@ -52,6 +55,9 @@ func dropCapabilities(tls bool) error {
 	keep := keptCapabilities
 	if tls {
 		keep = slices.Concat(keep, tlsCapabilities)
+		if bpf.HaveUprobeMulti() != nil {
+			keep = append(keep, unix.CAP_SYS_ADMIN)
+		}
 	}
 	for _, c := range keep {
 		bit := uint32(1) << (c % 32)
