@@ -53,7 +53,18 @@ var ErrSets = errors.New("the sets that the gate is to write to")
 // with one.
 func (g *Gate) userSets() (inventory, error) {
 	four, six, net := g.cfg.memberSets()
-	list := inventory{}
+	// Handles of sets count from 1 in each table: a new table is told by its own.
+	m, err := g.conn.get(message(unix.NFT_MSG_GETTABLE, 0, g.table.body()))
+	if errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("%w: no %s", ErrSets, g.table)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", g.table, err)
+	}
+	list, err := inventoryOf([]netlink.Message{m}, g.table)
+	if err != nil {
+		return nil, err
+	}
 	for _, want := range []struct {
 		name string
 		key  keyType
@@ -77,7 +88,7 @@ func (g *Gate) userSets() (inventory, error) {
 			return nil, err
 		}
 		// A range of one element has no end: it would open all behind it.
-		if key != want.key || flags&^(unix.NFT_SET_EVAL) != unix.NFT_SET_TIMEOUT {
+		if key != want.key || flags&^unix.NFT_SET_EVAL != unix.NFT_SET_TIMEOUT {
 			return nil, fmt.Errorf("%w: wrong %s; it has key type %d of %d bytes and flags %#x", ErrSets, advice, key.id, key.size, flags)
 		}
 		o, _, err := parseObject(m)

@@ -1,0 +1,149 @@
+package nft
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+)
+
+var mine = tableID{unix.NFPROTO_INET, "mine"}
+
+// ownSets is what an administrator has: sets, and a filter of his own.
+func ownSets() ruleset {
+	r := declare(Config{Mode: Filter, Ports: []uint16{25}, IPv6Prefix: 64}, 1000)
+	return r
+}
+
+func userSets(ns *netns.Namespace) Config {
+	return Config{
+		Mode: UserSets, Sets: Sets{"inet", "mine", allow4, allow6, net6}, Netns: ns.FD(),
+		Static: []netip.Prefix{netip.PrefixFrom(static4A, 32), netip.PrefixFrom(static6A, 128)},
+	}
+}
+
+func TestUserSets(t *testing.T) {
+	w := newWorld(t)
+	serve(t, w.server, 25)
+	other := another(t, w.server)
+	addTable(t, other, "mine", ownSets())
+	g := openGate(t, userSets(w.server))
+	rebuild(t, g, minute(member4, member6)...)
+	for _, c := range who {
+		w.expect(t, c.name, c.from, c.to, 25, c.passes)
+	}
+	if err := g.Check(); err != nil {
+		t.Error(err)
+	}
+	if got, err := g.Read(); len(got) != 0 || err != nil {
+		t.Errorf("read %v, %v: want none, as they may be another's", got, err)
+	}
+	if err := g.Add(minute(strange4)...); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(t, "new member", strange4, server4, 25, true)
+	if err := g.CloseAll(minute(strange4, member4)...); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(t, "removed member", strange4, server4, 25, false)
+	w.expect(t, "removed member", member4, server4, 25, false)
+
+	// A static member that somebody removed is back with the next look.
+	commit(t, other, memberMessages(nil, unix.NFT_MSG_DELSETELEM, mine, []member{{set: allow4, key: static4A}})...)
+	w.expect(t, "static member without an element", static4A, server4, 25, false)
+	if err := g.Check(); err != nil {
+		t.Error(err)
+	}
+	w.expect(t, "static member", static4A, server4, 25, true)
+
+	// A set that was made again is empty.
+	addTable(t, other, "mine", ownSets())
+	if err := g.Check(); !errors.Is(err, ErrChanged) {
+		t.Errorf("got %v, want ErrChanged", err)
+	}
+	rebuild(t, g, minute(member6)...)
+	w.expect(t, "member", member6, server6, 25, true)
+	if err := g.Delete(); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(t, "stranger", strange6, server6, 25, false)
+}
+
+func TestUserSetsThatAreWrong(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	other := another(t, ns)
+	good := set{name: allow4, key: ipv4Addr, flags: unix.NFT_SET_TIMEOUT}
+	for name, s := range map[string]set{
+		"no set":          {name: "another", key: ipv4Addr, flags: unix.NFT_SET_TIMEOUT},
+		"ports":           {name: allow4, key: inetService, flags: unix.NFT_SET_TIMEOUT},
+		"IPv6 addresses":  {name: allow4, key: ipv6Addr, flags: unix.NFT_SET_TIMEOUT},
+		"without timeout": {name: allow4, key: ipv4Addr},
+		"ranges":          {name: allow4, key: ipv4Addr, flags: unix.NFT_SET_TIMEOUT | unix.NFT_SET_INTERVAL},
+	} {
+		addTable(t, other, "mine", ruleset{sets: []set{s}})
+		g := openGate(t, Config{Mode: UserSets, Sets: Sets{"inet", "mine", allow4, "", ""}, Netns: ns.FD()})
+		err := g.Rebuild(minute(member4))
+		if !errors.Is(err, ErrSets) || !strings.Contains(err.Error(), "set allow4 in table inet mine: want one of { type ipv4_addr; flags timeout; }") {
+			t.Errorf("%s: got %v, want ErrSets with the set that is wanted", name, err)
+		}
+		t.Log(err)
+		addTable(t, other, "mine", ruleset{sets: []set{good}})
+		rebuild(t, g, minute(member4)...)
+		if err := g.Add(minute(member6)...); !errors.Is(err, ErrElement) {
+			t.Errorf("without a set for IPv6: got %v, want ErrElement", err)
+		}
+	}
+	commit(t, other, flushRuleset())
+	g := openGate(t, Config{Mode: UserSets, Sets: Sets{"inet", "mine", allow4, "", ""}, Netns: ns.FD()})
+	if err := g.Rebuild(nil); !errors.Is(err, ErrSets) {
+		t.Errorf("no table: got %v, want ErrSets", err)
+	}
+}
+
+func TestUserSetsConfig(t *testing.T) {
+	sets := Sets{"inet", "mine", "a", "b", "c"}
+	good := Config{Mode: UserSets, Sets: sets}
+	if _, err := good.validate(); err != nil {
+		t.Error(err)
+	}
+	prefix := func(s string) []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix(s)} }
+	for name, cfg := range map[string]Config{
+		"no table":             {Sets: Sets{"inet", "", "a", "", ""}},
+		"no set":               {Sets: Sets{"inet", "mine", "", "", ""}},
+		"no family":            {Sets: Sets{"", "mine", "a", "", ""}},
+		"a family of links":    {Sets: Sets{"bridge", "mine", "a", "", ""}},
+		"the gate's table":     {Sets: Sets{"inet", Table, "a", "", ""}},
+		"no set for networks":  {Sets: Sets{"inet", "mine", "a", "b", ""}, IPv6Prefix: 64},
+		"a wide static range":  {Sets: sets, Static: prefix("10.0.0.0/8")},
+		"a wide IPv6 range":    {Sets: sets, Static: prefix("2001:db8::/32")},
+		"between /64 and /120": {Sets: sets, Static: prefix("2001:db8::/96")},
+	} {
+		cfg.Mode = UserSets
+		if _, err := cfg.validate(); err == nil {
+			t.Errorf("%s: got no error", name)
+		}
+	}
+}
+
+func TestStaticMembersOfUserSets(t *testing.T) {
+	cfg := Config{Mode: UserSets, Sets: Sets{"inet", "mine", "a", "b", "c"}, Static: []netip.Prefix{
+		netip.MustParsePrefix("192.0.2.0/30"), netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("255.255.255.255/32"),
+		netip.MustParsePrefix("2001:db8::/127"), netip.MustParsePrefix("2001:db8::/63"),
+	}}
+	got := make(map[string]int)
+	for _, m := range staticMembers(cfg) {
+		got[m.set]++
+		if m.timeout != time.Hour || m.remaining != time.Hour {
+			t.Errorf("%v: want a life of an hour", m)
+		}
+	}
+	if got["a"] != 5 || got["b"] != 2 || got["c"] != 2 {
+		t.Errorf("got %v, want 5 IPv4 addresses, 2 of IPv6 and 2 networks", got)
+	}
+}
