@@ -63,13 +63,12 @@ func (t *Table) Release(now time.Time, s Session, heard time.Time) {
 	if i == 0 {
 		return
 	}
-	t.settle(i, at)
 	until := at
 	if !heard.IsZero() {
 		until = min(t.clock.ticks(heard), at)
 	}
-	if user, ok := t.forgetSession(i, s.ID); ok {
-		t.released(i, user, until)
+	if gone, ok := t.forgetSession(i, s.ID); ok {
+		t.released(i, gone.user, min(until, gone.begin+t.maxSession))
 	}
 }
 
@@ -116,19 +115,19 @@ func (t *Table) promise(i, at uint32) uint32 {
 	return until
 }
 
-func (t *Table) forgetSession(i uint32, id uint64) (user uint64, ok bool) {
+func (t *Table) forgetSession(i uint32, id uint64) (gone session, ok bool) {
 	list := t.sessions[i]
 	at := slices.IndexFunc(list, func(s session) bool { return s.id == id })
 	if at < 0 {
-		return 0, false
+		return session{}, false
 	}
-	user = list[at].user
+	gone = list[at]
 	if t.followed--; len(list) == 1 {
 		delete(t.sessions, i)
 	} else {
 		t.sessions[i] = slices.Delete(list, at, at+1)
 	}
-	return user, true
+	return gone, true
 }
 
 func (t *Table) dropSessions(i uint32) {
