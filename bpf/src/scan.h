@@ -38,8 +38,23 @@ struct {
 	__type(value, struct scan);
 } scratch SEC(".maps");
 
+/*
+ * look_up finds a random's connection. An entry can go and be another's while
+ * it is read; a random never comes back, so it was the right one if it is
+ * still there after.
+ */
+static __always_inline struct origin *look_up(const void *random, struct origin *copy)
+{
+	struct origin *origin = bpf_map_lookup_elem(&randoms, random);
+
+	if (!origin)
+		return NULL;
+	*copy = *(volatile struct origin *)origin;
+	return bpf_map_lookup_elem(&randoms, random);
+}
+
 /* look_at looks for the random at an offset of the object. */
-static __always_inline struct origin *look_at(__u64 object, __u32 at)
+static __always_inline struct origin *look_at(__u64 object, __u32 at, struct origin *copy)
 {
 	__u8 random[RANDOM_BYTES];
 
@@ -51,18 +66,18 @@ static __always_inline struct origin *look_at(__u64 object, __u32 at)
 	}
 	if (bpf_probe_read_user(random, sizeof(random), (void *)(object + at)))
 		return NULL;
-	return bpf_map_lookup_elem(&randoms, random);
+	return look_up(random, copy);
 }
 
 /* known is the connection of an object, if the offset is known. */
-static __always_inline struct origin *known(__u64 object)
+static __always_inline struct origin *known(__u64 object, struct origin *copy)
 {
 	__u32 at = offset;
 
-	return at ? look_at(object, at) : NULL;
+	return at ? look_at(object, at, copy) : NULL;
 }
 
-static __always_inline struct origin *search(__u64 object)
+static __always_inline struct origin *search(__u64 object, struct origin *copy)
 {
 	struct origin *origin;
 	__u32 zero = 0;
@@ -76,13 +91,13 @@ static __always_inline struct origin *search(__u64 object)
 		bpf_probe_read_user(&scan->object[i * SCAN_PIECE], SCAN_PIECE,
 				    (void *)(object + SCAN_FROM + i * SCAN_PIECE));
 	for (int i = 0; i < SCAN_STEPS; i++) {
-		origin = bpf_map_lookup_elem(&randoms, &scan->object[i * SCAN_STEP]);
+		origin = look_up(&scan->object[i * SCAN_STEP], copy);
 		if (origin) {
 			offset = SCAN_FROM + i * SCAN_STEP;
 			return origin;
 		}
 	}
-	origin = look_at(object, OPENSSL_1_1_1);
+	origin = look_at(object, OPENSSL_1_1_1, copy);
 	if (origin) {
 		offset = OPENSSL_1_1_1;
 		return origin;
@@ -92,9 +107,9 @@ static __always_inline struct origin *search(__u64 object)
 }
 
 /* find is the connection of an object; it learns the offset if need be. */
-static __always_inline struct origin *find(__u64 object)
+static __always_inline struct origin *find(__u64 object, struct origin *copy)
 {
-	struct origin *origin = known(object);
+	struct origin *origin = known(object, copy);
 
 	if (origin) {
 		misses = 0;
@@ -104,7 +119,7 @@ static __always_inline struct origin *find(__u64 object)
 	if (offset && ++misses < MISSES_MAX)
 		return NULL;
 	misses = 0;
-	return search(object);
+	return search(object, copy);
 }
 
 #endif

@@ -51,12 +51,10 @@ __u64 armed;
 #define INNER_MAX 64
 
 /* owner_of is the flow that an object's calls belong to, if it wants them. */
-static __always_inline struct flow *owner_of(const struct origin *origin, __u64 *cookie)
+static __always_inline struct flow *owner_of(const struct origin *origin)
 {
-	struct flow *flow;
+	struct flow *flow = bpf_map_lookup_elem(&flows, &origin->cookie);
 
-	*cookie = origin->cookie;
-	flow = bpf_map_lookup_elem(&flows, cookie);
 	if (flow && (flow->state == READING || flow->state == ENCRYPTED))
 		return flow;
 	return NULL;
@@ -65,16 +63,15 @@ static __always_inline struct flow *owner_of(const struct origin *origin, __u64 
 /* missed says that a call on this object was not seen whole. */
 static __always_inline void missed(__u64 object)
 {
-	struct origin *origin = known(object);
+	struct origin origin;
 	struct flow *flow;
-	__u64 cookie;
 
 	COUNT(unseen, 1);
-	if (!origin)
+	if (!known(object, &origin))
 		return;
-	flow = owner_of(origin, &cookie);
+	flow = owner_of(&origin);
 	if (flow)
-		lose(flow, cookie, CALL_UNSEEN);
+		lose(flow, origin.cookie, CALL_UNSEEN);
 }
 
 static __always_inline void enter(void *ctx, enum function function, __u64 length)
@@ -86,8 +83,8 @@ static __always_inline void enter(void *ctx, enum function function, __u64 lengt
 		.stack = stack_pointer(ctx),
 		.function = function,
 	};
-	__u64 thread = bpf_get_current_pid_tgid(), cookie;
-	struct origin *origin;
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct origin origin;
 	struct call *outer;
 
 	if (!armed)
@@ -114,8 +111,7 @@ static __always_inline void enter(void *ctx, enum function function, __u64 lengt
 		bpf_map_delete_elem(&calls, &thread);
 	}
 	/* After the verdict a call costs no more than this. */
-	origin = known(call.object);
-	if (origin && !owner_of(origin, &cookie))
+	if (known(call.object, &origin) && !owner_of(&origin))
 		return;
 	if (bpf_map_update_elem(&calls, &thread, &call, BPF_ANY)) {
 		COUNT(calls_full, 1);
@@ -261,35 +257,34 @@ static __always_inline void tell(const struct call *call, struct flow *flow, __u
 static __always_inline void leave(void *ctx, const struct call *call)
 {
 	__s64 length = passed(ctx, call);
-	struct origin *origin;
+	struct origin origin, *entry;
 	struct flow *flow;
-	__u64 cookie;
 
 	if (length == 0)
 		return;
-	origin = find(call->object);
-	if (!origin) {
+	entry = find(call->object, &origin);
+	if (!entry) {
 		COUNT(unbound, 1);
 		return;
 	}
-	flow = owner_of(origin, &cookie);
+	flow = owner_of(&origin);
 	if (!flow)
 		return;
-	if (!origin->bound) {
-		origin->bound = 1;
+	if (!entry->bound) {
+		entry->bound = 1;
 		COUNT(bound, 1);
 	}
 	/* What was said before the probes were complete is missing. */
-	if (origin->time < armed) {
+	if (origin.time < armed) {
 		COUNT(late, 1);
-		lose(flow, cookie, ATTACHED_LATE);
+		lose(flow, origin.cookie, ATTACHED_LATE);
 		return;
 	}
 	if (length < 0) {
-		lose_plain(flow, cookie, CALL_UNSEEN);
+		lose_plain(flow, origin.cookie, CALL_UNSEEN);
 		return;
 	}
-	tell(call, flow, cookie, length);
+	tell(call, flow, origin.cookie, length);
 }
 
 SEC("uretprobe")
