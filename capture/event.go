@@ -72,6 +72,9 @@ type Plaintext struct {
 type Segment struct {
 	// Src and Dst are unmapped addresses.
 	Src, Dst netip.AddrPort
+	// Hash is a keyed hash of the two, the same for both directions; 0 where
+	// the source does not need one.
+	Hash uint64
 	// Cookie is the socket's cookie on live taps, else 0.
 	Cookie uint64
 	// Sent is what the tap knows about the sender.

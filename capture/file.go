@@ -123,7 +123,7 @@ func NewFile(name string, r io.Reader, d *Decoder) (*File, error) {
 // returning the same error.
 func (f *File) Next(ev *Event) error {
 	if f.decoder.More(ev) {
-		ev.Index = f.packets
+		f.decoded(ev)
 		return nil
 	}
 	r := &f.record
@@ -135,16 +135,29 @@ func (f *File) Next(ev *Event) error {
 			break
 		}
 		f.packets++
-		if f.decoder.silent(r.link, r.data, r.second) {
+		switch f.decoder.glance(r, ev) {
+		case silent:
 			continue
+		case segment:
+			ev.Index = f.packets
+			return nil
+		case unclear:
 		}
 		p := packet{time: time.Unix(r.second, r.nanos).UTC(), sent: r.direction, link: Link{Interface: r.iface}}
 		if f.decoder.frame(&p, r.link, r.data, r.wireLen, ev) {
-			ev.Index = f.packets
+			f.decoded(ev)
 			return nil
 		}
 	}
 	return f.err
+}
+
+// decoded fills in what a file knows of an Event besides its frame.
+func (f *File) decoded(ev *Event) {
+	ev.Index = f.packets
+	if ev.Kind == Packet {
+		ev.Segment.Hash = f.decoder.hasher.Pair(ev.Segment.Src, ev.Segment.Dst)
+	}
 }
 
 // at puts an error where the current record begins.

@@ -10,49 +10,64 @@ func (t *Table) file(seg *capture.Segment) {
 	if seg.Flags&(capture.SYN|capture.RST) != 0 {
 		t.stations.add(seg.Link.Src)
 	}
-	key, conn, dir, r, known := t.orient(seg)
-	switch {
-	case conn.Service.Protocol == 0:
+	dir, watched := t.orient(seg)
+	if !watched {
 		t.stats.Ignored++
+		return
+	}
+	_, r, known := t.find(&t.key)
+	switch {
 	case known && r&ringBit == 0:
 		t.followed(ID(r), dir, seg)
 	case known:
-		t.shake(r, dir, conn, seg)
+		t.shake(r, dir, seg)
 	case dir == authz.FromClient && isSYN(seg):
-		r, h := t.ringEntry(key)
-		t.lead(&key, r)
+		r, h := t.ringEntry(t.key)
+		t.lead(&t.key, r)
 		t.syn(h, seg)
 	case carries(seg):
-		t.midstream(key, conn, reasonMidstream)
+		t.midstream(t.key, t.connOf(dir, seg), reasonMidstream)
 	}
 }
 
-// orient says which side of a segment is the server, and what its tuple leads
-// to. Where both ports are watched, a known connection decides, and candidates
+// orient says which side of a segment is the server, and notes its tuple in
+// t.key. Where both ports are watched, a known connection decides, and candidates
 // of client bytes go before; else the SYN.
-func (t *Table) orient(seg *capture.Segment) (key tuple, conn authz.Conn, dir authz.Dir, r ref, known bool) {
-	hash := t.tuples.hasher.Pair(seg.Src, seg.Dst)
-	toService, to := t.serviceOf(seg.Dst)
-	fromService, from := t.serviceOf(seg.Src)
+func (t *Table) orient(seg *capture.Segment) (dir authz.Dir, watched bool) {
+	hash := seg.Hash
+	if hash == 0 {
+		hash = t.hasher.Pair(seg.Src, seg.Dst)
+	}
+	to, from := t.ports.Has(seg.Dst.Port()), t.ports.Has(seg.Src.Port())
 	if to {
-		key = tupleOf(seg.Src, seg.Dst, hash)
-		_, r, known = t.find(&key)
-		if known || !from || isSYN(seg) {
-			return key, connOf(seg.Src, seg.Dst, toService), authz.FromClient, r, known
+		t.key.set(seg.Src, seg.Dst, hash)
+		if !from || isSYN(seg) {
+			return authz.FromClient, true
+		}
+		if _, _, known := t.find(&t.key); known {
+			return authz.FromClient, true
 		}
 	}
 	if from {
-		key = tupleOf(seg.Dst, seg.Src, hash)
-		_, r, known = t.find(&key)
-		return key, connOf(seg.Dst, seg.Src, fromService), authz.FromServer, r, known
+		t.key.set(seg.Dst, seg.Src, hash)
 	}
-	return key, conn, dir, 0, false
+	return authz.FromServer, from
+}
+
+// connOf names the connection of a segment.
+func (t *Table) connOf(dir authz.Dir, seg *capture.Segment) authz.Conn {
+	conn := authz.Conn{Client: seg.Src, Server: seg.Dst}
+	if dir == authz.FromServer {
+		conn.Client, conn.Server = seg.Dst, seg.Src
+	}
+	conn.Service = t.services[conn.Server.Port()]
+	return conn
 }
 
 // followed takes a segment of a flow.
 func (t *Table) followed(id ID, dir authz.Dir, seg *capture.Segment) {
 	f := t.slots.at(id)
-	f.last = t.time.UnixNano()
+	f.last = t.now
 	if f.guard.contradicts(seg) {
 		t.taint(id, reasonStations)
 	}

@@ -1,8 +1,6 @@
 package flow
 
 import (
-	"net/netip"
-
 	"relaygate/authz"
 	"relaygate/capture"
 )
@@ -135,7 +133,7 @@ func (t *Table) synAck(h *handshake, seg *capture.Segment) bool {
 }
 
 // shake takes a segment of a tuple that has no flow yet.
-func (t *Table) shake(r ref, dir authz.Dir, conn authz.Conn, seg *capture.Segment) {
+func (t *Table) shake(r ref, dir authz.Dir, seg *capture.Segment) {
 	h := &t.ring[r&^ringBit]
 	switch {
 	case dir == authz.FromClient && isSYN(seg):
@@ -160,16 +158,16 @@ func (t *Table) shake(r ref, dir authz.Dir, conn authz.Conn, seg *capture.Segmen
 			}
 			t.unlead(&key, r)
 			*h = handshake{}
-			t.midstream(key, conn, reason)
+			t.midstream(key, t.connOf(dir, seg), reason)
 		}
 	default:
-		t.complete(h, dir, conn, seg)
+		t.complete(h, dir, seg)
 	}
 }
 
 // complete begins the flow of an answered handshake when a segment shows that
 // the connection is established.
-func (t *Table) complete(h *handshake, dir authz.Dir, conn authz.Conn, seg *capture.Segment) {
+func (t *Table) complete(h *handshake, dir authz.Dir, seg *capture.Segment) {
 	if h.guard.contradicts(seg) {
 		h.reason = orElse(h.reason, reasonStations)
 	}
@@ -199,16 +197,16 @@ func (t *Table) complete(h *handshake, dir authz.Dir, conn authz.Conn, seg *capt
 			return
 		}
 	}
-	t.established(h, dir, conn, seg)
+	t.established(h, dir, seg)
 }
 
-func (t *Table) established(h *handshake, dir authz.Dir, conn authz.Conn, seg *capture.Segment) {
-	id, f, ok := t.open(conn, h.guard.origin())
+func (t *Table) established(h *handshake, dir authz.Dir, seg *capture.Segment) {
+	id, f, ok := t.open(t.connOf(dir, seg), h.guard.origin())
 	if !ok {
 		h.stage = buried
 		return
 	}
-	f.key, f.guard, f.last = h.key, h.guard, t.time.UnixNano()
+	f.key, f.guard, f.last = h.key, h.guard, t.now
 	f.start(h.clientISN, h.serverISN)
 	reason := h.reason
 	if t.doubted(h.key.client, h.key.server, h.born) {
@@ -233,9 +231,4 @@ func (t *Table) midstream(key tuple, conn authz.Conn, reason string) {
 	f.key = key
 	t.taint(id, reason)
 	t.close(id)
-}
-
-// connOf names the connection of a segment.
-func connOf(client, server netip.AddrPort, service authz.Service) authz.Conn {
-	return authz.Conn{Client: client, Server: server, Service: service}
 }

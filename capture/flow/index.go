@@ -33,7 +33,8 @@ func (x *index) next(hash uint64, i uint32) (at, number uint32, ok bool) {
 	}
 }
 
-func (x *index) home(hash uint64) uint32 { return tag(hash) }
+// home is where to look first.
+func home(hash uint64) uint32 { return tag(hash) }
 
 // set changes the number in slot at.
 func (x *index) set(at, number uint32) {

@@ -118,7 +118,7 @@ func (s *slots) take(conn authz.Conn) (ID, *flow) {
 // ofClient finds the first flow of the client with an address.
 func (s *slots) ofClient(addr netip.Addr) (head ID, at uint32, ok bool) {
 	key, hash := clientKeyOf(addr), s.clientHash(addr)
-	for at, number, more := s.clients.next(hash, s.clients.home(hash)); more; at, number, more = s.clients.next(hash, at+1) {
+	for at, number, more := s.clients.next(hash, home(hash)); more; at, number, more = s.clients.next(hash, at+1) {
 		if head = ID(number); clientKeyOf(s.at(head).conn.Client.Addr()) == key {
 			return head, at, true
 		}

@@ -11,14 +11,17 @@ import (
 // Table follows connections. It is not safe for concurrent use.
 type Table struct {
 	limits   Limits
-	services [1 << 16]authz.Service // by server port; Protocol 0: not watched
+	ports    *capture.PortSet
+	services map[uint16]authz.Service // by server port
 	slots    slots
 	pool     pool
 	stats    Stats
 	events   []Event
 
-	byCookie map[uint64]ID     // live
-	tuples   tuples            // files
+	byCookie map[uint64]ID // live
+	hasher   capture.Hasher
+	tuples   index             // files, see tuple.go
+	key      tuple             // files: of the segment being fed
 	ring     []handshake       // files, see handshake.go
 	oldest   uint32            // the ring's next entry to be reused
 	doubts   [doubtSlots]int64 // files, see doubt.go
@@ -27,6 +30,7 @@ type Table struct {
 
 	// Of the event being fed.
 	time  time.Time
+	now   int64 // time in Unix nanoseconds
 	index uint64
 	tick  int64 // events fed so far
 
@@ -41,11 +45,17 @@ func New(c Config) *Table {
 		slots:    slots{hasher: capture.NewHasher()},
 		pool:     pool{limit: limits.Buffered},
 		byCookie: make(map[uint64]ID),
-		tuples:   tuples{hasher: capture.NewHasher()},
+		hasher:   capture.NewHasher(),
+		services: make(map[uint16]authz.Service),
 	}
+	var ports []uint16
 	for port, service := range c.Services {
-		t.services[port] = service
+		if service.Protocol != 0 {
+			t.services[port] = service
+			ports = append(ports, port)
+		}
 	}
+	t.ports = capture.NewPortSet(ports...)
 	return t
 }
 
@@ -120,7 +130,7 @@ func (t *Table) Flush(now time.Time) []Event {
 			t.close(id)
 		}
 	}
-	t.tuples.index.clear()
+	t.tuples.clear()
 	clear(t.ring)
 	return t.events
 }
@@ -128,7 +138,7 @@ func (t *Table) Flush(now time.Time) []Event {
 func (t *Table) begin(now time.Time, index uint64) {
 	t.pool.recycle()
 	t.events = t.events[:0]
-	t.time, t.index = now, index
+	t.time, t.now, t.index = now, now.UnixNano(), index
 	t.tick++
 }
 
@@ -145,7 +155,7 @@ const abortedIdle = int64(5 * time.Minute)
 // sweep closes the flows of files that were silent for too long. (The kernel
 // reports the end of live ones.)
 func (t *Table) sweep() {
-	now := t.time.UnixNano()
+	now := t.now
 	if wait := t.nextSweep - now; 0 < wait && wait <= sweepEvery {
 		return // a file's clock can also go back
 	}
@@ -243,6 +253,6 @@ func orElse(s, otherwise string) string {
 
 // serviceOf returns what a watched port speaks, false if it is not watched.
 func (t *Table) serviceOf(server netip.AddrPort) (authz.Service, bool) {
-	s := t.services[server.Port()]
-	return s, s.Protocol != 0
+	s, ok := t.services[server.Port()]
+	return s, ok
 }

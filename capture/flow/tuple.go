@@ -1,10 +1,6 @@
 package flow
 
-import (
-	"net/netip"
-
-	"relaygate/capture"
-)
+import "net/netip"
 
 // tuple is a connection's key in a file: compact and without pointers, so that
 // comparing it is one pass. hash is the same for both directions.
@@ -14,22 +10,17 @@ type tuple struct {
 	hash                   uint64
 }
 
-func tupleOf(client, server netip.AddrPort, hash uint64) tuple {
-	return tuple{client.Addr().As16(), server.Addr().As16(), client.Port(), server.Port(), hash}
+func (k *tuple) set(client, server netip.AddrPort, hash uint64) {
+	k.client, k.server = client.Addr().As16(), server.Addr().As16()
+	k.clientPort, k.serverPort = client.Port(), server.Port()
+	k.hash = hash
 }
 
-// tuples leads from a tuple to its flow, or to its entry in the ring of
+// find returns what a tuple leads to: its flow, or its entry in the ring of
 // handshakes, which hold the key. An entry that gives up its key must be taken
 // out, or replaced, before.
-type tuples struct {
-	hasher capture.Hasher
-	index  index
-}
-
-// find returns what a tuple leads to.
 func (t *Table) find(key *tuple) (at uint32, r ref, ok bool) {
-	x := &t.tuples.index
-	for at, number, more := x.next(key.hash, x.home(key.hash)); more; at, number, more = x.next(key.hash, at+1) {
+	for at, number, more := t.tuples.next(key.hash, home(key.hash)); more; at, number, more = t.tuples.next(key.hash, at+1) {
 		if r = ref(number); *t.keyOf(r) == *key {
 			return at, r, true
 		}
@@ -47,15 +38,15 @@ func (t *Table) keyOf(r ref) *tuple {
 // lead makes a tuple lead to r.
 func (t *Table) lead(key *tuple, r ref) {
 	if at, _, ok := t.find(key); ok {
-		t.tuples.index.set(at, uint32(r))
+		t.tuples.set(at, uint32(r))
 	} else {
-		t.tuples.index.add(key.hash, uint32(r))
+		t.tuples.add(key.hash, uint32(r))
 	}
 }
 
 // unlead takes a tuple out if it leads to r.
 func (t *Table) unlead(key *tuple, r ref) {
 	if at, now, ok := t.find(key); ok && now == r {
-		t.tuples.index.remove(at)
+		t.tuples.remove(at)
 	}
 }

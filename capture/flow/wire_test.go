@@ -255,7 +255,7 @@ func check(t *testing.T, table *Table) {
 		t.Fatalf("%d flows, %d in lists, %d counted", open, clients, st.Open)
 	}
 	known := 0
-	for _, slot := range table.tuples.index.slots {
+	for _, slot := range table.tuples.slots {
 		if slot == 0 {
 			continue
 		}
@@ -266,8 +266,8 @@ func check(t *testing.T, table *Table) {
 			t.Fatal("a tuple leads to what has another key")
 		}
 	}
-	if known != table.tuples.index.used || known > table.limits.Handshakes+open || len(table.ring) > table.limits.Handshakes {
-		t.Fatalf("%d tuples, counted %d, %d handshakes", known, table.tuples.index.used, len(table.ring))
+	if known != table.tuples.used || known > table.limits.Handshakes+open || len(table.ring) > table.limits.Handshakes {
+		t.Fatalf("%d tuples, counted %d, %d handshakes", known, table.tuples.used, len(table.ring))
 	}
 	if table.pool.held > table.pool.limit {
 		t.Fatalf("buffers of %d bytes", table.pool.held)
