@@ -47,7 +47,9 @@ type Evidence struct {
 	cfg               EvidenceConfig
 	earned, strangers pool
 	users             map[string]string // folded to as first proved
-	usersDropped      uint64
+	// general are events that concern every address.
+	general      []Event
+	usersDropped uint64
 }
 
 // EvidenceCounts says how full an Evidence is and what its bounds cost.
@@ -138,6 +140,12 @@ func announced(v Verdict) string {
 // Add notes an event about its prefix, for instance what the table of grants
 // did. User and Answer must come out of Mask or of the table.
 func (e *Evidence) Add(ev Event) {
+	if ev.Kind == EventPaused || ev.Kind == EventResumed {
+		ev.Last, ev.Count = ev.Time, 1
+		ev.bound()
+		e.general = append(e.general[max(len(e.general)-decisionsKept+1, 0):], ev)
+		return
+	}
 	prefix, err := NormalPrefix(ev.Prefix)
 	if err != nil || e.cfg.NamesOnly {
 		return
@@ -153,7 +161,7 @@ func (e *Evidence) add(ev Event) {
 	if ev.Last.IsZero() {
 		ev.Last = ev.Time
 	}
-	ev.Reason = cut(ev.Reason, reasonLimit)
+	ev.bound()
 	e.Prune(ev.Time)
 	r := e.earned.records[ev.Prefix]
 	switch {
@@ -197,7 +205,7 @@ func (e *Evidence) Prune(now time.Time) {
 }
 
 // Story is all that is known about an address, in the order of time: its own
-// events, and those of each prefix that holds it. It is empty if the address was
+// events, those of each prefix that holds it, and those of every address. It is empty if the address was
 // never seen, or too long ago.
 func (e *Evidence) Story(a netip.Addr, now time.Time) []Event {
 	a, err := normalAddr(a)
@@ -216,6 +224,9 @@ func (e *Evidence) Story(a netip.Addr, now time.Time) []Event {
 			}
 			story = append(append(story, r.decisions...), r.doubts...)
 		}
+	}
+	if len(story) > 0 {
+		story = append(story, e.general...)
 	}
 	slices.SortStableFunc(story, func(a, b Event) int {
 		// At one moment the narrowest comes first: the login, then its /64.
@@ -243,6 +254,12 @@ func resultKind(r Result) EventKind {
 	default:
 		return EventTainted
 	}
+}
+
+// bound cuts the texts of an event.
+func (e *Event) bound() {
+	e.Reason, e.By = cut(e.Reason, reasonLimit), cut(e.By, userLimit)
+	e.User, e.Answer, e.Mechanism = cut(e.User, userLimit), cut(e.Answer, AnswerLimit), cut(e.Mechanism, userLimit)
 }
 
 // cut bounds s and lets go of what it was cut from.

@@ -97,17 +97,22 @@ func (r *record) stale(now time.Time, retain time.Duration) bool {
 	return !r.standing(now) && now.Sub(r.last) > retain && now.Sub(r.until) > retain
 }
 
-// note adds an event, or counts it into an equal one.
+// note adds an event and takes note of what it does to the grant.
 func (r *record) note(ev Event) {
-	if ev.Last.After(r.last) {
-		r.last = ev.Last
-	}
 	switch ev.Kind {
 	case EventGranted, EventRenewed:
 		r.until, r.open = ev.Until, ev.Open
 	case EventExpired, EventRevoked:
 		r.until, r.open = ev.Time, false
 	default:
+	}
+	r.keep(ev)
+}
+
+// keep adds an event, or counts it into an equal one.
+func (r *record) keep(ev Event) {
+	if ev.Last.After(r.last) {
+		r.last = ev.Last
 	}
 	if ev.Kind.doubt() {
 		r.doubts = count(r.doubts, ev, doubtsKept)
@@ -136,6 +141,4 @@ func count(events []Event, ev Event, limit int) []Event {
 }
 
 // turn reports whether the event opens or closes a grant.
-func (e *Event) turn() bool {
-	return e.Kind == EventGranted || e.Kind == EventExpired || e.Kind == EventRevoked
-}
+func (e *Event) turn() bool { return e.Kind.concernsGrant() && e.Kind != EventRenewed }

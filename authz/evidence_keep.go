@@ -1,0 +1,84 @@
+package authz
+
+import (
+	"iter"
+	"net/netip"
+	"time"
+)
+
+// Kept is what the journal knows about one prefix, as a state file keeps it.
+type Kept struct {
+	Prefix netip.Prefix
+	// Earned is true for what was granted, or concerned the administrator.
+	Earned bool
+	// Until is when its grant closes; Open means that it has no deadline.
+	Until  time.Time
+	Open   bool
+	Events []Event
+}
+
+// Kept is what is known about exactly this prefix.
+func (e *Evidence) Kept(p netip.Prefix) (Kept, bool) {
+	p, err := NormalPrefix(p)
+	if err != nil {
+		return Kept{}, false
+	}
+	if r := e.earned.records[p]; r != nil {
+		return r.kept(true), true
+	}
+	if r := e.strangers.records[p]; r != nil {
+		return r.kept(false), true
+	}
+	return Kept{}, false
+}
+
+// Export goes through all that is known, the oldest first. The journal may not
+// be changed meanwhile.
+func (e *Evidence) Export() iter.Seq[Kept] {
+	return func(yield func(Kept) bool) {
+		for _, p := range []*pool{&e.earned, &e.strangers} {
+			for at := p.order.Front(); at != nil; at = at.Next() {
+				if !yield(at.Value.(*record).kept(p == &e.earned)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Import adds what was exported before a restart, within the bounds and without
+// what is too old. Names that its logins prove are known again.
+func (e *Evidence) Import(now time.Time, kept iter.Seq[Kept]) {
+	for k := range kept {
+		prefix, err := NormalPrefix(k.Prefix)
+		if err != nil {
+			continue
+		}
+		p := &e.strangers
+		if k.Earned {
+			p = &e.earned
+		}
+		r := &record{prefix: prefix, until: k.Until, open: k.Open}
+		for _, ev := range k.Events {
+			ev.Prefix, ev.Count = prefix, max(ev.Count, 1)
+			ev.bound()
+			if ev.Kind == EventLogin {
+				e.learn(ev.User)
+			}
+			r.keep(ev)
+		}
+		r.until, r.open = k.Until, k.Open
+		if r.stale(now, e.cfg.Retain) || e.earned.records[prefix] != nil || e.strangers.records[prefix] != nil {
+			continue
+		}
+		if place := p.insert(prefix, now); place != nil {
+			r.element = place.element
+			*place = *r
+		}
+	}
+}
+
+func (r *record) kept(earned bool) Kept {
+	events := append(append(make([]Event, 0, len(r.decisions)+len(r.doubts)), r.decisions...), r.doubts...)
+	return Kept{Prefix: r.prefix, Earned: earned, Until: r.until, Open: r.open, Events: events}
+}

@@ -1,0 +1,97 @@
+package authz
+
+import (
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestExportAndImport(t *testing.T) {
+	const m = time.Minute
+	e := NewEvidence(EvidenceConfig{})
+	e.Record(seen("203.0.113.7", "hunter2", Failure, 0))
+	e.Record(seen("203.0.113.7", "alice", Success, 1*m))
+	e.Add(change(EventGranted, "203.0.113.7/32", 1*m, 31*m))
+	e.Record(seen("203.0.113.7", "alice", Success, 2*m))
+	e.Add(change(EventRenewed, "203.0.113.7/32", 2*m, 32*m))
+	e.Record(seen("203.0.113.8", "hunter3", Failure, 3*m))
+	e.Add(change(EventDenied, "203.0.113.9/32", 4*m, 0))
+	var kept []Kept
+	for k := range e.Export() {
+		data, err := json.Marshal(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(data), "hunter") {
+			t.Errorf("a password is kept: %s", data)
+		}
+		var back Kept
+		if err := json.Unmarshal(data, &back); err != nil {
+			t.Fatal(err)
+		}
+		if one, ok := e.Kept(back.Prefix); !ok || one.Earned != back.Earned || len(one.Events) != len(back.Events) {
+			t.Errorf("Kept(%v) = %+v %v", back.Prefix, one, ok)
+		}
+		kept = append(kept, back)
+	}
+	again := NewEvidence(EvidenceConfig{})
+	again.Import(start.Add(5*m), slices.Values(kept))
+	for _, client := range []string{"203.0.113.7", "203.0.113.8", "203.0.113.9"} {
+		story(t, again, client, 5*m, tell(e.Story(netip.MustParseAddr(client), start.Add(5*m))))
+	}
+	if c := again.Counts(); c.Earned != 2 || c.Strangers != 1 {
+		t.Errorf("counts: %+v", c)
+	}
+	// A name that has succeeded is known again.
+	again.Record(seen("203.0.113.8", "Alice", Failure, 6*m))
+	story(t, again, "203.0.113.8", 6*m, "failure (masked), failure alice")
+	story(t, again, "203.0.113.7", 24*60*m+32*m, tell(e.Story(netip.MustParseAddr("203.0.113.7"), start.Add(5*m))))
+	story(t, again, "203.0.113.7", 24*60*m+33*m, "")
+}
+
+func TestImportIsBounded(t *testing.T) {
+	e := NewEvidence(EvidenceConfig{Earned: 2, Strangers: 1})
+	long := strings.Repeat("x", 10000)
+	var kept []Kept
+	for i, p := range []string{"203.0.113.1/32", "203.0.113.2/32", "203.0.113.3/32", "203.0.113.1/32"} {
+		k := Kept{Prefix: netip.MustParsePrefix(p), Earned: i < 3}
+		for range 100 {
+			for kind := EventLogin; kind <= EventUndenied; kind++ {
+				k.Events = append(k.Events, Event{Kind: kind, Time: start, Last: start, Reason: long, User: long, Answer: long, Mechanism: long, By: long})
+			}
+		}
+		kept = append(kept, k)
+	}
+	kept = append(kept, Kept{}, Kept{Prefix: netip.MustParsePrefix("203.0.113.9/32"), Events: []Event{{Time: start.Add(-1000 * time.Hour)}}})
+	e.Import(start, slices.Values(kept))
+	if c := e.Counts(); c.Earned > 2 || c.Strangers > 1 {
+		t.Errorf("counts: %+v", c)
+	}
+	for k := range e.Export() {
+		if len(k.Events) > decisionsKept+doubtsKept {
+			t.Errorf("%d events are kept", len(k.Events))
+		}
+		for _, ev := range k.Events {
+			if len(ev.Reason)+len(ev.User)+len(ev.Answer)+len(ev.Mechanism)+len(ev.By) > 2000 {
+				t.Errorf("a text is not bounded: %+v", ev)
+			}
+		}
+	}
+}
+
+func TestPauseIsInEachStory(t *testing.T) {
+	e := NewEvidence(EvidenceConfig{})
+	e.Record(seen("203.0.113.7", "alice", Success, 0))
+	for i := range 100 {
+		e.Add(Event{Kind: EventPaused, Time: start.Add(time.Duration(i) * time.Minute), By: "root (uid 0)"})
+	}
+	e.Add(Event{Kind: EventResumed, Time: start.Add(200 * time.Minute)})
+	if got := e.Story(netip.MustParseAddr("203.0.113.7"), start); len(got) != 1+decisionsKept || got[len(got)-1].Kind != EventResumed {
+		t.Errorf("the story has %d events", len(got))
+	}
+	story(t, e, "203.0.113.8", 0, "")
+	e.Add(Event{Time: start}) // nothing happened
+}
