@@ -1,6 +1,9 @@
 package line
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // Line is one complete line.
 type Line struct {
@@ -93,6 +96,9 @@ func (r *Reader) join(piece []byte) {
 // scan notes what the piece holds and reports whether all of it is allowed.
 func (r *Reader) scan(piece []byte) bool {
 	cr := len(r.buf) > 0 && r.buf[len(r.buf)-1] == '\r'
+	if !cr {
+		piece = piece[printable(piece):]
+	}
 	for _, c := range piece {
 		if cr && c != '\n' && r.Strict {
 			return false
@@ -114,6 +120,22 @@ func (r *Reader) scan(piece []byte) bool {
 		}
 	}
 	return true
+}
+
+// printable counts octets at the start of b, eight at a time, that every line
+// may hold and no flag notes: 0x20 to 0x7e.
+func printable(b []byte) int {
+	const each, top = 0x0101010101010101, 0x8080808080808080
+	n := 0
+	for ; n+8 <= len(b); n += 8 {
+		w := binary.LittleEndian.Uint64(b[n:])
+		// Without a top bit, no octet carries into the next one: adding 1 sets
+		// the top bit of 0x7f, adding 0x60 that of 0x20 and above.
+		if w&top != 0 || (w+each)&top != 0 || (w+0x60*each)&top != top {
+			break
+		}
+	}
+	return n
 }
 
 // Begun is what came of a line that is not complete, valid until Next or Wipe.

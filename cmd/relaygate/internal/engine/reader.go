@@ -78,8 +78,9 @@ func (r *Reader) Feed(ev *capture.Event) []Verdict {
 	case ev.Kind == capture.Opened && !ev.Trusted:
 		r.untrusted(ev)
 	}
-	for _, e := range r.flows.Feed(ev) {
-		r.event(&e)
+	events := r.flows.Feed(ev)
+	for i := range events {
+		r.event(&events[i])
 	}
 	if ev.Kind == capture.Lost {
 		r.lost(ev)
