@@ -16,13 +16,15 @@ type TLS struct {
 
 // TLSServer is a server and its processes.
 type TLSServer struct {
-	Name      string   `json:"name"`
+	Name      Text     `json:"name"`
 	PID       int      `json:"pid"` // 0: init alone holds the listeners
 	Listeners []string `json:"listeners"`
 	Processes int      `json:"processes"`
-	// Seen is true if its TLS is read. Words tell how, or why not.
-	Seen  bool   `json:"seen"`
-	Words string `json:"words"`
+	// TLS is true if it is known to speak TLS, Seen if that is read. Words tell
+	// how, or why not.
+	TLS   bool `json:"tls"`
+	Seen  bool `json:"seen"`
+	Words Text `json:"words"`
 	// Handshakes and Read count its connections in TLS and those that were
 	// read.
 	Handshakes uint64       `json:"handshakes"`
@@ -32,11 +34,11 @@ type TLSServer struct {
 
 // TLSLibrary is the file of a TLS library that a server uses.
 type TLSLibrary struct {
-	Path string `json:"path"`
+	Path Text `json:"path"`
 	// Users are the server's programs that use it. Others are programs beside
 	// the server that do: each of their calls costs a little, too.
-	Users    []string `json:"users"`
-	Others   []string `json:"others"`
-	Attached bool     `json:"attached"`
-	Why      string   `json:"why"` // why it is not attached
+	Users    []Text `json:"users"`
+	Others   []Text `json:"others"`
+	Attached bool   `json:"attached"`
+	Why      Text   `json:"why"` // why it is not attached
 }

@@ -35,6 +35,9 @@ const (
 	metricDelayMax     = "relaygate_gate_delay_max_seconds"
 	metricFileWrites   = "relaygate_file_writes_total"
 	metricFileErrors   = "relaygate_file_errors_total"
+	metricTLS          = "relaygate_tls_connections_total"
+	metricTLSServers   = "relaygate_tls_servers"
+	metricTLSUnseen    = "relaygate_tls_servers_unseen"
 )
 
 // family is a metric with at most one label.
@@ -73,6 +76,9 @@ var families = map[string]family{
 	metricDelayMax:     gauge(metricDelayMax, "Time from the server's answer to the open gate, the longest since the start."),
 	metricFileWrites:   counter(metricFileWrites, "Times that a file was brought up to date, by its path.", "path"),
 	metricFileErrors:   counter(metricFileErrors, "Times that a file could not be written, by its path.", "path"),
+	metricTLS:          counter(metricTLS, "Connections in TLS: handshakes seen, and of those the ones whose plaintext was seen or not.", "stage"),
+	metricTLSServers:   gauge(metricTLSServers, "Mail servers that are known to speak TLS."),
+	metricTLSUnseen:    gauge(metricTLSUnseen, "Mail servers whose TLS is not read."),
 }
 
 // collector takes one snapshot of the status for each scrape. It keeps no
@@ -144,6 +150,18 @@ func measure(s *control.Status, put func(name string, value float64, label ...st
 	put(metricGateErrors, float64(s.Gate.Errors))
 	put(metricDelayLast, s.Gate.LastDelay.Seconds())
 	put(metricDelayMax, s.Gate.MaxDelay.Seconds())
+	each(metricTLS, map[string]uint64{"handshake": s.TLS.Handshakes, "seen": s.TLS.Seen, "unseen": s.TLS.Unseen})
+	speak, unseen := 0, 0
+	for _, server := range s.TLS.Servers {
+		if server.TLS {
+			speak++
+		}
+		if server.TLS && !server.Seen {
+			unseen++
+		}
+	}
+	put(metricTLSServers, float64(speak))
+	put(metricTLSUnseen, float64(unseen))
 	for _, f := range s.Files {
 		put(metricFileWrites, float64(f.Writes), f.Path)
 		put(metricFileErrors, float64(f.Errors), f.Path)

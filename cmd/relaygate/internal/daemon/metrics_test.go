@@ -32,6 +32,10 @@ var measured = control.Status{
 		LastDelay: control.Duration{Duration: 250 * time.Microsecond}, MaxDelay: control.Duration{Duration: 2 * time.Millisecond},
 	},
 	Files: []control.File{{Path: "/etc/relayhosts", Writes: 8, Errors: 1, Error: "never a label"}},
+	TLS: control.TLS{
+		Handshakes: 12, Seen: 10, Unseen: 2,
+		Servers: []control.TLSServer{{Name: "never a label", TLS: true, Seen: true}, {TLS: true}, {}},
+	},
 	Drops: map[string]uint64{"tap: packets cut": 9, "flows: connections beyond the table": 0},
 }
 
@@ -68,6 +72,8 @@ func TestScrapeSaysWhatStatusSays(t *testing.T) {
 		metricBounds + `{bound="flows: connections beyond the table"} 0`, metricTapDrops + `{cause="packets cut"} 9`,
 		metricGateUp + " 1", metricGateAdds + " 7", metricGateLosses + " 2", metricGateRebuilds + " 3", metricGateErrors + " 1",
 		metricDelayLast + " 0.00025", metricDelayMax + " 0.002",
+		metricTLS + `{stage="handshake"} 12`, metricTLS + `{stage="seen"} 10`, metricTLS + `{stage="unseen"} 2`,
+		metricTLSServers + " 2", metricTLSUnseen + " 1",
 		metricFileWrites + `{path="/etc/relayhosts"} 8`, metricFileErrors + `{path="/etc/relayhosts"} 1`,
 	} {
 		if !strings.Contains("\n"+got, "\n"+want+"\n") {

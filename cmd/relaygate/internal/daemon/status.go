@@ -18,6 +18,7 @@ import (
 // Status answers the control socket.
 func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	s, err := d.snapshot(ctx)
+	d.tls.share(&s)
 	none := func(_ string, n uint64) bool { return n == 0 }
 	maps.DeleteFunc(s.Drops, none)
 	maps.DeleteFunc(s.Doubts, none)

@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -56,8 +58,15 @@ func openTLS(cfg *config.Config, tap tap, trust *trust, log *slog.Logger, hub *c
 // follow has the engine read what the libraries show, if they are followed.
 func (t *tlsTap) follow(e *engine.Engine) {
 	if t.finder != nil {
-		e.FollowTLS(t.finder.Explain)
+		e.FollowTLS(func(c authz.Conn) string { return printable(t.finder.Explain(c)) })
 	}
+}
+
+// printable escapes what could act on a terminal: whoever starts a process
+// chooses its name and the paths that it maps.
+func printable(s string) string {
+	q := strconv.Quote(s)
+	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
 }
 
 // run follows servers and libraries. It is ready when those that run already are
@@ -94,7 +103,7 @@ func (t *tlsTap) report(ctx context.Context) {
 	for {
 		words := make(map[string]bool)
 		for _, s := range t.finder.Servers() {
-			text := s.String()
+			text := printable(s.String())
 			words[text] = true
 			if told[text] || !encrypts(&s) {
 				continue
@@ -155,11 +164,16 @@ func (t *tlsTap) status(s *control.Status) {
 	if t.finder == nil {
 		return
 	}
-	servers := t.finder.Coverage()
-	for i := range servers {
-		s.TLS.Servers = append(s.TLS.Servers, newTLSServer(&servers[i]))
-	}
+	servers := t.finder.Servers()
+	s.TLS.Servers = newTLSServers(servers)
 	s.Problems = append(s.Problems, unseen(servers)...)
+}
+
+// share adds who else uses the servers' libraries, which costs more to find out.
+func (t *tlsTap) share(s *control.Status) {
+	if t.finder != nil {
+		s.TLS.Servers = newTLSServers(t.finder.Coverage())
+	}
 }
 
 // unseen says which servers' TLS is not read, in words.
@@ -175,25 +189,42 @@ func unseen(servers []tlstap.Server) (problems []string) {
 	}
 	for i := range servers {
 		if s := &servers[i]; encrypts(s) && !s.Seen {
-			problems = append(problems, fmt.Sprintf("%d of %d TLS servers are seen; not seen is %v", seen, all, s))
+			problems = append(problems, fmt.Sprintf("%d of %d TLS servers are seen; not seen is %s", seen, all, printable(s.String())))
 		}
 	}
 	return problems
 }
 
+func newTLSServers(servers []tlstap.Server) []control.TLSServer {
+	out := make([]control.TLSServer, len(servers))
+	for i := range servers {
+		out[i] = newTLSServer(&servers[i])
+	}
+	return out
+}
+
 func newTLSServer(s *tlstap.Server) control.TLSServer {
 	out := control.TLSServer{
-		Name: s.Name, PID: s.PID, Listeners: []string{}, Processes: s.Processes,
-		Seen: s.Seen, Words: s.String(), Handshakes: s.Handshakes, Read: s.Read, Libraries: []control.TLSLibrary{},
+		Name: control.Text(s.Name), PID: s.PID, Listeners: []string{}, Processes: s.Processes,
+		TLS: encrypts(s), Seen: s.Seen, Words: control.Text(s.String()),
+		Handshakes: s.Handshakes, Read: s.Read, Libraries: []control.TLSLibrary{},
 	}
 	for _, l := range s.Listeners {
 		out.Listeners = append(out.Listeners, l.String())
 	}
 	for _, l := range s.Libraries {
 		out.Libraries = append(out.Libraries, control.TLSLibrary{
-			Path: l.Path, Users: append([]string{}, l.Users...), Others: append([]string{}, l.Others...),
-			Attached: l.Attached, Why: l.Why,
+			Path: control.Text(l.Path), Users: texts(l.Users), Others: texts(l.Others),
+			Attached: l.Attached, Why: control.Text(l.Why),
 		})
+	}
+	return out
+}
+
+func texts(list []string) []control.Text {
+	out := make([]control.Text, len(list))
+	for i, s := range list {
+		out[i] = control.Text(s)
 	}
 	return out
 }
