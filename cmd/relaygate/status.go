@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/control"
 )
 
@@ -73,7 +74,8 @@ func printStatus(e *env, s *control.Status) {
 	say("Tap:     %s (%s): POP3 on %s; IMAP on %s.", s.Tap.Kind, s.Tap.Where, ports(s.Tap.POP3), ports(s.Tap.IMAP))
 	say("Flows:   %d now, %d since the start; %d more to listeners that are not believed; %d packets read.",
 		s.Tap.Flows, s.Tap.Opened, s.Tap.Untrusted, s.Tap.Packets)
-	say("Logins:  %d proved, %d refused by the server; %d connections in doubt, %d in TLS.",
+	printTLS(e, &s.TLS)
+	say("Logins:  %d proved, %d refused by the server; %d connections in doubt, %d in TLS that was not read.",
 		s.Logins, s.Refused, s.Tainted, s.Encrypted)
 	if len(s.Doubts) > 0 {
 		say("Doubt:   %d connections: %s.", s.Tainted, doubtText(s.Doubts))
@@ -99,6 +101,24 @@ func printStatus(e *env, s *control.Status) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Drops)) {
 		say("Drops:   %d %s.", s.Drops[name], name)
+	}
+}
+
+// printTLS tells whose TLS is read.
+func printTLS(e *env, t *control.TLS) {
+	say := func(format string, args ...any) { fmt.Fprintf(e.Stdout, format+"\n", args...) }
+	switch {
+	case t.On:
+		say("TLS:     %s, %d of them read.", count(t.Handshakes, "connection"), t.Seen)
+	case t.Why != "":
+		say("TLS:     not read: %s.", t.Why)
+	default:
+		say("TLS:     not read: watch.tls is off.")
+	}
+	for _, s := range t.Servers {
+		if s.TLS {
+			say("         %s.", authz.Quote(string(s.Words)))
+		}
 	}
 }
 

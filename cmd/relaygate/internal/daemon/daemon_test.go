@@ -45,7 +45,7 @@ func TestReasonTellsInWords(t *testing.T) {
 			name: "tainted", rule: good, events: []authz.Event{event(authz.EventTainted, "conflicting copies")},
 			want: "its connection was in doubt: conflicting copies",
 		},
-		{name: "encrypted", rule: good, events: []authz.Event{event(authz.EventEncrypted, "")}, want: "went on in TLS"},
+		{name: "encrypted", rule: good, events: []authz.Event{event(authz.EventEncrypted, "STLS was accepted")}, want: "went on in TLS, which was not read: STLS was accepted"},
 		{
 			name: "listener", rule: good, events: []authz.Event{event(authz.EventUntrusted, "docker-proxy holds it")},
 			want: "a listener that is not believed: docker-proxy holds it",

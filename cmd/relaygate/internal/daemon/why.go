@@ -66,7 +66,7 @@ func lastDecision(events []authz.Event, now time.Time) string {
 	case last.Kind == authz.EventTainted:
 		return "its connection was in doubt: " + last.Reason
 	case last.Kind == authz.EventEncrypted:
-		return "its connection went on in TLS, where packets show nothing"
+		return "its connection went on in TLS, which was not read: " + last.Reason
 	case last.Kind == authz.EventUntrusted:
 		return "it connected to a listener that is not believed: " + last.Reason
 	}
