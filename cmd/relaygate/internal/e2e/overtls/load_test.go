@@ -72,7 +72,7 @@ func (w *world) attached(t *testing.T, a *agent) {
 	t.Helper()
 	begin := time.Now()
 	left := slices.Clone(w.services)
-	for len(left) > 0 && time.Since(begin) < 10*time.Second {
+	for len(left) > 0 && time.Since(begin) < 30*time.Second {
 		probes := w.loadAt(left, len(left))
 		time.Sleep(500 * time.Millisecond)
 		left = slices.DeleteFunc(left, func(s service) bool {
@@ -82,10 +82,16 @@ func (w *world) attached(t *testing.T, a *agent) {
 			})
 		})
 		w.probes = append(w.probes, probes...)
+		t.Logf("%d of %d services are read after %v", len(w.services)-len(left), len(w.services), time.Since(begin).Round(time.Millisecond))
 	}
 	a.ready = time.Now() // what came before is no promise
 	for _, s := range left {
 		t.Errorf("relaygate does not read %s, port %d, at %v", s.server, s.port, s.at.v4)
+		for _, p := range w.probes {
+			if p.service == s {
+				t.Logf("%s from %s (error %v): %+v", p.user, p.client, p.err, a.all(p.client))
+			}
+		}
 	}
 	if t.Failed() {
 		t.FailNow()
