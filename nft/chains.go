@@ -57,7 +57,8 @@ func filterChains(cfg Config) []chain {
 // redirectChains change the destination port alone, so that the relay listener
 // sees both addresses as they are. A connection's translation outlives the
 // membership: with its old source port, a former member would still be led to
-// the relay port. So the guard asks again, for each new connection.
+// the relay port. So the guard asks again, for each new connection. Only what
+// opens a connection is led: one that was there before the rules stays.
 func redirectChains(cfg Config) []chain {
 	lead := all(counter(), portOnlyDNAT(cfg.RelayPort))
 	arriving := all(notLoopback(), tcpPort(cfg.RelayPort), opening())
@@ -65,13 +66,19 @@ func redirectChains(cfg Config) []chain {
 		chain{name: "lead", comment: "to the relay port", rules: append(staticRules(lead), memberRules(lead, lead, "members")...)},
 		chain{
 			name: "pre", comment: "before any DNAT", hook: &hook{"nat", unix.NF_INET_PRE_ROUTING, beforeDstnat},
-			rules: []rule{{all(notLoopback(), toThisHost(), tcpPortIn(ports), jump("lead")), "new connections"}},
+			rules: []rule{{all(notLoopback(), toThisHost(), tcpPortIn(ports), opening(), jump("lead")), "new connections"}},
 		},
 		gateChain("guard", all(translatedFrom(ports))),
 		chain{
 			name: "in", comment: "at the relay port", hook: &hook{"filter", unix.NF_INET_LOCAL_IN, beforeFilter},
 			rules: append(braked(cfg.Brakes, arriving), rule{all(arriving, jump("guard")), "new connections"}),
 		})
+}
+
+// drainChain has no rule. While there is a chain of its kind, the kernel goes on
+// to translate connections that were redirected before the mode was changed.
+func drainChain() chain {
+	return chain{name: "drain", comment: "connections that were redirected go on", hook: &hook{"nat", unix.NF_INET_PRE_ROUTING, beforeDstnat}}
 }
 
 // markChains mark every packet, as it carries nothing over from the one before.

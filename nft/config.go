@@ -80,6 +80,9 @@ type Config struct {
 	// Netns is the file descriptor of the network namespace to work in, 0 for
 	// the caller's own. It is needed until Open and Watch have returned.
 	Netns int
+
+	// drain says that connections may be there that Redirect led.
+	drain bool
 }
 
 // Sets name sets of the administrator's. Each has elements with a timeout and

@@ -16,10 +16,13 @@ import (
 // else want is built in. From or to sets of the administrator's, the new place is
 // filled before the old one is emptied of want.
 //
+// Connections in progress go on as they are.
+//
 // On an error the gate is as it was, but for one that wraps ErrElement, as with
 // Rebuild.
 func (g *Gate) Reconfigure(cfg Config, want []Element) error {
 	next := &Gate{conn: g.conn, updates: g.updates, built: g.built}
+	cfg.drain = cfg.Mode != Redirect && (g.cfg.drain || g.cfg.Mode == Redirect)
 	if err := next.configure(cfg); err != nil {
 		return err
 	}

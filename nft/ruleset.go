@@ -99,6 +99,9 @@ func declare(cfg Config, size uint32) ruleset {
 			rangeSet(servers6, ipv6Addr, "guarded", cfg.Servers))
 		r.chains = gatewayChains(cfg)
 	}
+	if cfg.drain {
+		r.chains = append(r.chains, drainChain())
+	}
 	if len(r.chains) > 0 {
 		r.sets = append(r.sets, portSet(cfg.Ports))
 		r.sets = append(r.sets, brakeSets(cfg.Brakes, size)...)
