@@ -3,7 +3,6 @@ package grant
 import (
 	"iter"
 	"net/netip"
-	"slices"
 	"time"
 
 	"relaygate/authz"
@@ -127,28 +126,24 @@ func (t *Table) Revoke(now time.Time, p netip.Prefix, by, reason string) []Chang
 	if err != nil {
 		return nil
 	}
-	var changes []Change
+	var gone tally
 	for _, i := range t.overlapping(n) {
 		why := reason
 		if q := t.entry(i).key().prefix(); q.Bits() < n.Bits() {
 			why = "contains " + authz.PrefixString(n) + ": " + reason
 		}
-		if t.entry(i).state == open {
-			changes = append(changes, t.revoke(now, i, why, by))
-		} else {
-			t.bury(i)
-		}
+		t.revoke(&gone, now, i, why, by)
 	}
 	t.compact(at)
-	slices.SortFunc(changes, byPrefix)
-	return changes
+	return gone.sorted()
 }
 
-// revoke closes and forgets one entry that is open.
-func (t *Table) revoke(now time.Time, i uint32, reason, by string) Change {
-	c := Change{Kind: Revoked, Time: now, Grant: t.grant(i), Reason: reason, By: by}
+// revoke closes and forgets one entry.
+func (t *Table) revoke(gone *tally, now time.Time, i uint32, reason, by string) {
+	if t.entry(i).state == open {
+		gone.add(func() Change { return Change{Kind: Revoked, Time: now, Grant: t.grant(i), Reason: reason, By: by} })
+	}
 	t.bury(i)
-	return c
 }
 
 // overlapping lists the entries that share an address with p. For one address

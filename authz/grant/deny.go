@@ -139,24 +139,22 @@ func (p *Pause) words() string {
 // Pause closes everything but always rules and grants nothing until Resume. The
 // first change says so; there is none if the table is paused already.
 func (t *Table) Pause(now time.Time, by, note string) []Change {
-	at := t.see(now)
+	t.see(now)
 	if t.paused != nil {
 		return nil
 	}
 	t.paused = &Pause{By: by, Note: note, Since: now}
-	return append([]Change{{Kind: Paused, Time: now, By: by, Reason: t.paused.words()}}, t.closeAll(now, at, by)...)
-}
-
-func (t *Table) closeAll(now time.Time, at uint32, by string) []Change {
-	var closed []Change
+	var gone tally
 	for i, e := range t.all() {
-		if e.state == open {
-			closed = append(closed, t.revoke(now, i, t.paused.words(), by))
+		if e.state != open {
+			continue
 		}
+		gone.add(func() Change {
+			return Change{Kind: Revoked, Time: now, Grant: t.grant(i), Reason: t.paused.words(), By: by}
+		})
+		t.close(i) // its users count still
 	}
-	t.compact(at)
-	slices.SortFunc(closed, byPrefix)
-	return closed
+	return append([]Change{{Kind: Paused, Time: now, By: by, Reason: t.paused.words()}}, gone.sorted()...)
 }
 
 // Resume lets logins be granted again. There is no change if the table was not

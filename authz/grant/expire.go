@@ -9,12 +9,13 @@ import (
 
 // Expire closes what ran out until now, ends denials, and renews what the
 // kernel was told where more is promised (Rearmed). Call it before Login of the
-// same moment, and at Next.
+// same moment, and at Next. It does a bounded piece of work: while there is more,
+// Next is not in the future.
 func (t *Table) Expire(now time.Time) []Change {
 	at := t.see(now)
 	changes := t.endDenials(now)
 	first := len(changes)
-	for t.due.n > 0 && t.due.at(0).at <= at {
+	for t.due.n > 0 && t.due.at(0).at <= at && len(changes) < maxChanges {
 		i := t.due.at(0).slot
 		if t.entry(i).state == dead {
 			t.release(i)
@@ -30,7 +31,7 @@ func (t *Table) Expire(now time.Time) []Change {
 		}
 	}
 	slices.SortStableFunc(changes[first:], func(a, b Change) int {
-		return cmp.Or(a.Grant.Expires.Compare(b.Grant.Expires), byPrefix(a, b))
+		return cmp.Or(a.Grant.Expires.Compare(b.Grant.Expires), a.Grant.Prefix.Compare(b.Grant.Prefix))
 	})
 	return changes
 }

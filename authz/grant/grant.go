@@ -22,7 +22,9 @@
 package grant
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"relaygate/authz"
@@ -174,6 +176,40 @@ type Change struct {
 	Arm bool
 	// Static says that Table.Static changed.
 	Static bool
+	// Rebuild says that more changed than is told one by one: the gate must be
+	// written anew from Table.Project.
+	Rebuild bool
+}
+
+// maxChanges bounds what one call tells one by one.
+const maxChanges = 1 << 14
+
+// tally collects the changes of one call, within the bound.
+type tally struct {
+	changes []Change
+	rest    int
+}
+
+func (l *tally) full() bool { return len(l.changes) >= maxChanges }
+
+// add takes a change, or only counts it; change is not asked then.
+func (l *tally) add(change func() Change) {
+	if l.full() {
+		l.rest++
+		return
+	}
+	l.changes = append(l.changes, change())
+}
+
+// sorted returns the changes by prefix; the last one tells of the rest.
+func (l *tally) sorted() []Change {
+	slices.SortFunc(l.changes, func(a, b Change) int { return a.Grant.Prefix.Compare(b.Grant.Prefix) })
+	if l.rest > 0 {
+		last := &l.changes[len(l.changes)-1]
+		last.Rebuild = true
+		last.Reason += fmt.Sprintf(" (and so were %d more)", l.rest)
+	}
+	return l.changes
 }
 
 // Event is the change as the journal keeps it; its Kind is 0 for what is not

@@ -20,6 +20,8 @@ func prefixes(list ...string) []netip.Prefix {
 	return out
 }
 
+func byPrefix(a, b Change) int { return a.Grant.Prefix.Compare(b.Grant.Prefix) }
+
 func kinds(changes []Change) string {
 	var out []string
 	for _, c := range changes {

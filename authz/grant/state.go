@@ -84,18 +84,16 @@ func (t *Table) Restore(now time.Time, boot Boot, s State, grants iter.Seq[Saved
 		t.paused = &p
 	}
 	changes := t.enforce(now)
-	for i := range changes {
-		changes[i].By = ""
-	}
 	if t.paused != nil || grants == nil {
 		return changes
 	}
+	var restored tally
 	for g := range grants {
 		if c, ok := t.restore(now, boot, &g); ok {
-			changes = append(changes, c)
+			restored.add(func() Change { return c })
 		}
 	}
-	return changes
+	return append(changes, restored.sorted()...)
 }
 
 // restore takes over one grant.

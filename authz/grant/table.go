@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"hash/maphash"
 	"net/netip"
-	"slices"
 	"time"
 
 	"relaygate/authz"
@@ -106,7 +105,7 @@ func (t *Table) SetConfig(now time.Time, cfg Config) []Change {
 	at := t.see(now)
 	followed := t.cfg.Follow
 	t.configure(cfg)
-	var changes []Change
+	var changed tally
 	for i, e := range t.all() {
 		if e.state != open {
 			continue
@@ -120,12 +119,13 @@ func (t *Table) SetConfig(now time.Time, cfg Config) []Change {
 		}
 		if e.armed > e.expires {
 			e.armed = e.expires
-			changes = append(changes, Change{Kind: Rearmed, Time: now, Grant: t.grant(i), Arm: true, Reason: "the configured lifetime is shorter now"})
+			changed.add(func() Change {
+				return Change{Kind: Rearmed, Time: now, Grant: t.grant(i), Arm: true, Reason: "the configured lifetime is shorter now"}
+			})
 		}
 	}
 	t.reschedule(at)
-	slices.SortFunc(changes, byPrefix)
-	return changes
+	return changed.sorted()
 }
 
 // SetPolicy puts a new policy in force: always rules open and close, and what
@@ -135,18 +135,17 @@ func (t *Table) SetPolicy(now time.Time, p *authz.Policy) []Change {
 	at := t.see(now)
 	t.base = p
 	changes := t.enforce(now)
-	var gone []Change
+	var gone tally
 	for i, e := range t.all() {
 		if e.state != open {
 			continue
 		}
 		if d := t.policy.CheckPrefix(e.key().prefix()); !d.Allow {
-			gone = append(gone, t.revoke(now, i, d.Reason, ""))
+			t.revoke(&gone, now, i, d.Reason, "")
 		}
 	}
 	t.compact(at)
-	slices.SortFunc(gone, byPrefix)
-	return append(changes, gone...)
+	return append(changes, gone.sorted()...)
 }
 
 // enforce joins policy and denials, and opens and closes always rules.
@@ -220,5 +219,3 @@ func (t *Table) Slept(d time.Duration) {
 		t.clock.slept(d)
 	}
 }
-
-func byPrefix(a, b Change) int { return a.Grant.Prefix.Compare(b.Grant.Prefix) }

@@ -1,0 +1,70 @@
+package grant
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"relaygate/authz"
+)
+
+// What closes very many grants tells of some of them, and that the gate must be
+// written anew.
+func TestManyAtOnce(t *testing.T) {
+	const n = maxChanges + 10
+	for _, tt := range []struct {
+		name string
+		do   func(*Table, time.Time) []Change
+		kind Kind
+		left int
+	}{
+		{"pause", func(table *Table, now time.Time) []Change { return table.Pause(now, root, "")[1:] }, Revoked, 0},
+		{"deny", func(table *Table, now time.Time) []Change { return table.Deny(now, pfx("11.0.0.0/8"), 0, root, "")[1:] }, Revoked, n / 4},
+		{"revoke", func(table *Table, now time.Time) []Change { return table.Revoke(now, pfx("::/0"), root, "x") }, Revoked, n - n/4},
+		{"policy", func(table *Table, now time.Time) []Change { return table.SetPolicy(now, nil) }, Revoked, 0},
+		{"config", func(table *Table, now time.Time) []Change { return table.SetConfig(now, Config{Lifetime: m}) }, Rearmed, n},
+		{"expire", func(table *Table, now time.Time) []Change { return table.Expire(now.Add(time.Hour)) }, Expired, 10},
+	} {
+		table := newTable(t, Config{})
+		million(table, n)
+		now := at(m)
+		got := tt.do(table, now)
+		want := min(n-tt.left, maxChanges)
+		if tt.kind == Rearmed {
+			want = maxChanges
+		}
+		if len(got) != want || table.Len() != tt.left {
+			t.Errorf("%s: %d changes, %d grants left, want %d and %d", tt.name, len(got), table.Len(), want, tt.left)
+			continue
+		}
+		rebuild := n-tt.left > maxChanges || tt.kind == Rearmed
+		if last := got[len(got)-1]; tt.kind != Expired && (last.Rebuild != rebuild || last.Kind != tt.kind || strings.Contains(last.Reason, "more)") != rebuild) {
+			t.Errorf("%s: the last change is %v, rebuild %v, %q", tt.name, last.Kind, last.Rebuild, last.Reason)
+		}
+		if tt.kind == Expired {
+			if next, ok := table.Next(); !ok || next.After(now.Add(time.Hour)) {
+				t.Errorf("Next = %v %v while more is due", next, ok)
+			}
+			through(t, table, 2*time.Hour)
+			empty(t, table)
+		}
+		for range table.Project(now) {
+			tt.left--
+		}
+		if tt.kind != Expired && tt.left != 0 {
+			t.Errorf("%s: Project yields %d too few", tt.name, tt.left)
+		}
+	}
+}
+
+// A pause does not make the brakes forget.
+func TestBrakesOutliveAPause(t *testing.T) {
+	table := newTable(t, Config{MaxUsers: 1})
+	table.SetPolicy(start, policy(t, authz.Host{}, authz.Rules{}))
+	must(t, table, start, "203.0.113.7", "alice", Granted)
+	table.Pause(at(m), root, "")
+	table.Resume(at(2*m), root, "")
+	must(t, table, at(3*m), "203.0.113.7", "bob", Refused)
+	through(t, table, 40*m)
+	empty(t, table)
+}
