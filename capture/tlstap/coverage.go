@@ -39,6 +39,18 @@ func (f *Finder) Judged(conn authz.Conn, read bool) {
 	}
 }
 
+// history says whether a server had TLS connections and none of them was read,
+// and read whether one was.
+func (f *Finder) history(head bpf.ServerProcess) (unread, read bool) {
+	f.counting.Lock()
+	defer f.counting.Unlock()
+	c := f.counts[head]
+	if c == nil {
+		return false, false
+	}
+	return c.handshakes > 0 && c.read == 0, c.read > 0
+}
+
 // trimCounts forgets the servers that are gone, so that counts stay as few as
 // servers.
 func (f *Finder) trimCounts(families []*family) {
@@ -117,7 +129,7 @@ func (f *Finder) Coverage() []Server {
 		s := &servers[i]
 		s.Libraries = slices.Clone(s.Libraries)
 		for j := range s.Libraries {
-			s.Libraries[j].Others = others[s.Libraries[j].id]
+			s.Libraries[j].Others = others[s.Libraries[j].inode]
 		}
 	}
 	return servers
@@ -144,26 +156,26 @@ const sharesTime = 30 * time.Second
 // shares are the programs outside of all families that use watched libraries.
 type shares struct {
 	at    time.Time
-	names map[fileID][]string
+	names map[uint64][]string // by inode
 }
 
 // others lists the names of programs that share the libraries of the view.
-func (f *Finder) others() map[fileID][]string {
+func (f *Finder) others() map[uint64][]string {
 	f.sharing.Lock()
 	defer f.sharing.Unlock()
 	now := time.Now()
 	if f.shares.names != nil && now.Sub(f.shares.at) < sharesTime {
 		return f.shares.names
 	}
-	watched := make(map[fileID]bool)
+	watched := make(map[uint64]bool)
 	heads := make(map[int]bool)
 	for _, s := range f.view.Load().servers {
 		heads[s.PID] = true
 		for _, l := range s.Libraries {
-			watched[l.id] = true
+			watched[l.inode] = true
 		}
 	}
-	names := make(map[fileID][]string)
+	names := make(map[uint64][]string)
 	f.shares = shares{now, names}
 	if len(watched) == 0 {
 		return names
@@ -183,9 +195,9 @@ func (f *Finder) others() map[fileID][]string {
 		}
 		files, _ := readMaps(f.proc, pid) // what cannot be read is not listed
 		for _, m := range files {
-			list := names[m.id]
-			if watched[m.id] && len(list) < namesListed && !slices.Contains(list, stat.Name) {
-				names[m.id] = append(list, stat.Name)
+			list := names[m.id.inode]
+			if watched[m.id.inode] && len(list) < namesListed && !slices.Contains(list, stat.Name) {
+				names[m.id.inode] = append(list, stat.Name)
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package tlstap
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"strings"
@@ -46,30 +47,35 @@ func (f *Finder) file(pid int, m mapped) *knownFile {
 	if err != nil {
 		k.err = fmt.Errorf("read %s: %w", m.path, err)
 	}
-	if img.kind == 0 || len(f.libraries) >= libraryLimit {
-		if img.kind != 0 {
-			k.err = fmt.Errorf("%s is not watched: %w", m.path, errTooManyLibraries)
-		}
+	if img.kind == 0 {
 		_ = handle.Close() // it was only read
 		return k
 	}
-	k.library = f.library(m, img, handle)
+	k.library, err = f.library(m.path, img, handle)
+	if err != nil {
+		k.err = err
+	}
 	return k
 }
 
-// library makes the library of a file, which may have been forgotten and come
-// again.
-func (f *Finder) library(m mapped, img image, handle *os.File) *library {
-	if l := f.libraries[m.id]; l != nil {
+// library makes the library of a file, or finds it: it may be known from another
+// path. The file is the library's then, or closed.
+func (f *Finder) library(path string, img image, handle *os.File) (*library, error) {
+	key, err := keyOf(handle)
+	if err == nil && f.libraries[key] == nil && len(f.libraries) >= libraryLimit {
+		err = fmt.Errorf("%s is not watched: %w", path, errTooManyLibraries)
+	}
+	l := f.libraries[key]
+	if err != nil || l != nil {
 		_ = handle.Close() // it was only read
-		return l
+		return l, err
 	}
-	l := &library{
-		id: m.id, path: strings.TrimSuffix(m.path, " (deleted)"), image: img, file: handle,
-		users: make(map[bpf.ServerProcess]bool),
+	l = &library{
+		inode: key.inode, path: strings.TrimSuffix(path, " (deleted)"), image: img, file: handle,
+		users: make(map[bpf.ServerProcess]bool), expected: make(map[bpf.ServerProcess]bool),
 	}
-	f.libraries[m.id] = l
-	return l
+	f.libraries[key] = l
+	return l, nil
 }
 
 // attach attaches what is not yet.
@@ -94,11 +100,12 @@ func (f *Finder) forget(now time.Time, families map[bpf.ServerProcess]*family) {
 			delete(f.known, id)
 		}
 	}
-	for id, l := range f.libraries {
+	maps.DeleteFunc(f.expected, func(head bpf.ServerProcess, _ uint64) bool { return families[head] == nil })
+	for key, l := range f.libraries {
 		if !l.needed(now, families) {
 			l.close(f.log)
-			delete(f.libraries, id)
-			delete(f.known, id)
+			delete(f.libraries, key)
+			maps.DeleteFunc(f.known, func(_ fileID, k *knownFile) bool { return k.library == l })
 		}
 	}
 }

@@ -23,7 +23,7 @@ const (
 	interval      = 2 * time.Second
 	startInterval = 200 * time.Millisecond
 	startTime     = 3 * time.Second
-	// A scan waits at least costFactor times what the last one took, one that
+	// A scan waits at least costFactor times what scans take, one that
 	// somebody asks for askFactor times: 1 % and 5 % of a processor.
 	costFactor = 100
 	askFactor  = 20
@@ -62,9 +62,10 @@ type Finder struct {
 	scans     uint64
 	processes map[int]*process
 	known     map[fileID]*knownFile
-	libraries map[fileID]*library
-	scanErr   string // what the last scan said, to say it once
-	unread    int    // processes whose turn comes at the next scan
+	libraries map[libraryKey]*library
+	expected  map[bpf.ServerProcess]uint64 // the scan that looked for what is expected of a server
+	scanErr   string                       // what the last scan said, to say it once
+	unread    int                          // processes whose turn comes at the next scan
 
 	heads  atomic.Pointer[map[uint32]uint64] // what the kernel was told: process to start
 	view   atomic.Pointer[view]
@@ -91,7 +92,8 @@ func New(o Options) (*Finder, error) {
 		looked:    make(chan struct{}),
 		processes: make(map[int]*process),
 		known:     make(map[fileID]*knownFile),
-		libraries: make(map[fileID]*library),
+		libraries: make(map[libraryKey]*library),
+		expected:  make(map[bpf.ServerProcess]uint64),
 		counts:    make(map[bpf.ServerProcess]*count),
 	}
 	f.view.Store(&view{})
@@ -102,7 +104,8 @@ func New(o Options) (*Finder, error) {
 // fails is logged, shown by Coverage and tried again.
 func (f *Finder) Run(ctx context.Context) error {
 	defer f.detach()
-	var quick time.Time // until when startInterval holds
+	var quick time.Time    // until when startInterval holds
+	var last time.Duration // what the scan before took
 	force := true
 	for {
 		changed := f.tables.Changed()
@@ -111,7 +114,9 @@ func (f *Finder) Run(ctx context.Context) error {
 		if f.scans == 1 {
 			close(f.looked)
 		}
-		cost := time.Since(begin)
+		took := time.Since(begin)
+		cost := min(took, last) // what is done once, such as to attach, does not count
+		last = took
 
 		wait := interval
 		if begin.Before(quick) {
@@ -179,10 +184,14 @@ func (f *Finder) scan(now time.Time, force bool) {
 
 	families := make(map[bpf.ServerProcess]*family, len(list))
 	order := make([]*family, 0, len(list))
-	budget, room := mapsPerScan, processLimit
+	reads, room := budget{mapsPerScan, 0}, processLimit
+	if force {
+		reads.again = mapsPerScan
+	}
 	for i := range list {
-		fam := f.family(&list[i], t, now, force, &budget, room)
+		fam := f.family(&list[i], t, now, &reads, room)
 		room -= len(fam.members)
+		f.expect(fam, now)
 		families[fam.head] = fam
 		order = append(order, fam)
 	}
@@ -204,10 +213,10 @@ func (f *Finder) complain(err error) {
 }
 
 // family reads the processes of one server.
-func (f *Finder) family(h *holder, t tree, now time.Time, force bool, budget *int, room int) *family {
+func (f *Finder) family(h *holder, t tree, now time.Time, reads *budget, room int) *family {
 	fam := &family{head: h.head(), name: h.process.String(), listeners: h.listeners}
 	for _, pid := range t.members(h.process.PID, room) {
-		p := f.process(pid, t.stats[pid], force, budget)
+		p := f.process(pid, t.stats[pid], reads)
 		fam.members = append(fam.members, p)
 		fam.mixed = fam.mixed || p.cgroup != fam.members[0].cgroup
 		for _, k := range p.files {
@@ -221,8 +230,12 @@ func (f *Finder) family(h *holder, t tree, now time.Time, force bool, budget *in
 	return fam
 }
 
+// budget is how many mappings a scan still reads: of processes that are new or
+// changed, and of those that seem not to have.
+type budget struct{ changed, again int }
+
 // process reads what is new about a process.
-func (f *Finder) process(pid int, stat sockdiag.Stat, force bool, budget *int) *process {
+func (f *Finder) process(pid int, stat sockdiag.Stat, reads *budget) *process {
 	p := f.processes[pid]
 	if p == nil || p.start != stat.Start {
 		p = &process{pid: pid, start: stat.Start}
@@ -232,14 +245,17 @@ func (f *Finder) process(pid int, stat sockdiag.Stat, force bool, budget *int) *
 		return p // a member of two families
 	}
 	p.seen, p.name = f.scans, stat.Name
-	if p.size == stat.Size && !force {
+	switch {
+	case p.size == stat.Size && reads.again == 0:
 		return p
-	}
-	if *budget == 0 {
+	case p.size == stat.Size:
+		reads.again--
+	case reads.changed == 0:
 		f.unread++
 		return p
+	default:
+		reads.changed--
 	}
-	*budget--
 	p.size = stat.Size
 	var err error
 	if p.cgroup, err = readCgroup(f.files, pid); err != nil {

@@ -3,8 +3,11 @@ package tlstap
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"relaygate/bpf"
 )
@@ -21,16 +24,35 @@ const (
 	retryLast  = 5 * time.Minute
 )
 
+// libraryKey tells libraries apart. The device is not in it: containers show
+// one file of their common image on a device each, and probes are on the file
+// itself, so that to attach twice would have everything told twice.
+type libraryKey struct {
+	inode   uint64
+	size    int64
+	changed unix.Timespec // the contents
+}
+
+func keyOf(f *os.File) (libraryKey, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return libraryKey{}, fmt.Errorf("stat %s: %w", f.Name(), err)
+	}
+	return libraryKey{st.Ino, st.Size, st.Mtim}, nil
+}
+
 // library is a file with TLS functions that a server's family uses.
 type library struct {
-	id    fileID
+	inode uint64
 	path  string // as the first process that was seen with it sees it
 	image image
 	file  *os.File // keeps the inode
 
 	// users are the heads of the families that use it.
 	users map[bpf.ServerProcess]bool
-	used  time.Time // when it was last needed
+	// expected are the heads of families that may come to use it.
+	expected map[bpf.ServerProcess]bool
+	used     time.Time // when it was last needed
 
 	probes Probes // nil while it is not attached
 	err    error  // why not
@@ -78,12 +100,10 @@ func (l *library) needed(now time.Time, heads map[bpf.ServerProcess]*family) boo
 	if l.used.Equal(now) {
 		return true
 	}
-	for head := range l.users {
-		if heads[head] == nil {
-			delete(l.users, head)
-		}
+	for _, set := range []map[bpf.ServerProcess]bool{l.users, l.expected} {
+		maps.DeleteFunc(set, func(head bpf.ServerProcess, _ bool) bool { return heads[head] == nil })
 	}
-	if len(l.users) > 0 && !deleted(l.file) {
+	if len(l.users)+len(l.expected) > 0 && !deleted(l.file) {
 		l.used = now
 	}
 	return now.Sub(l.used) < unusedAfter

@@ -26,10 +26,10 @@ type Server struct {
 	Listeners []netip.AddrPort
 	// Processes counts the family.
 	Processes int
-	// Libraries are the TLS libraries that the family uses.
+	// Libraries are the TLS libraries that the family uses or may use.
 	Libraries []LibraryUse
-	// Seen is true if its TLS can be read: it has libraries, and all of them
-	// are attached. Why says in words why not.
+	// Seen is true if its TLS can be read: it has libraries or has not needed
+	// one, and all of them are attached. Why says in words why not.
 	Seen bool
 	Why  string
 	// Handshakes and Read count TLS connections that ended or were judged,
@@ -48,15 +48,18 @@ type LibraryUse struct {
 	// Others those of programs outside of all families: each of their calls
 	// costs a trap too.
 	Users, Others []string
+	// Expected is true if no process of the server was seen with it yet: it is
+	// watched because the server may start one that uses it.
+	Expected bool
 	// Attached is true if its calls are watched, Recognised once a handshake
 	// was found in its objects. Why says why it is not attached.
 	Attached, Recognised bool
 	Why                  string
 
-	id fileID
+	inode uint64
 }
 
-// namesLimited is how many command names are listed.
+// namesListed is how many command names are listed.
 const namesListed = 8
 
 func (s Server) String() string {
@@ -67,11 +70,18 @@ func (s Server) String() string {
 	if s.Why != "" {
 		return words + ": " + s.Why
 	}
-	var libraries []string
+	var used, expected []string
 	for _, l := range s.Libraries {
-		libraries = append(libraries, l.Path)
+		if l.Expected {
+			expected = append(expected, l.Path)
+		} else {
+			used = append(used, l.Path)
+		}
 	}
-	return words + ": " + strings.Join(libraries, ", ") + ": seen"
+	if len(used) == 0 {
+		return words + ": no process of it uses TLS now; watched in advance: " + strings.Join(expected, ", ")
+	}
+	return words + ": " + strings.Join(used, ", ") + ": seen"
 }
 
 // published is what people are told of a family.
@@ -81,10 +91,13 @@ func (f *Finder) published(fam *family) Server {
 		Processes: len(fam.members), head: fam.head, united: !fam.mixed,
 	}
 	for _, l := range f.libraries {
-		if !l.users[fam.head] {
+		if !l.users[fam.head] && !l.expected[fam.head] {
 			continue
 		}
-		use := LibraryUse{Path: l.path, Attached: l.probes != nil, Recognised: l.found, id: l.id}
+		use := LibraryUse{
+			Path: l.path, Expected: !l.users[fam.head],
+			Attached: l.probes != nil, Recognised: l.found, inode: l.inode,
+		}
 		if l.err != nil {
 			use.Why = l.err.Error()
 		}

@@ -22,7 +22,9 @@ var otherLibraries = []struct{ prefix, name string }{
 // why says why a family's TLS cannot be read, or "".
 func (f *Finder) why(fam *family, libraries []LibraryUse) string {
 	var reasons []string
+	used := false
 	for _, l := range libraries {
+		used = used || !l.Expected
 		switch {
 		case l.Attached:
 		case l.Why != "":
@@ -38,7 +40,8 @@ func (f *Finder) why(fam *family, libraries []LibraryUse) string {
 			}
 		}
 	}
-	if len(libraries) == 0 && len(reasons) == 0 {
+	unread, _ := f.history(fam.head)
+	if !used && len(reasons) == 0 && (len(libraries) == 0 || unread) {
 		reasons = append(reasons, f.missing(fam))
 	}
 	return strings.Join(reasons, "; ")
@@ -56,10 +59,8 @@ func (f *Finder) missing(fam *family) string {
 		}
 		for _, k := range p.files {
 			inGo = inGo || k.goProgram
-			for _, o := range otherLibraries {
-				if strings.HasPrefix(k.name, o.prefix) {
-					other = o.name
-				}
+			if name := k.otherLibrary(); name != "" {
+				other = name
 			}
 			if k.err != nil {
 				broken = k.err
@@ -82,4 +83,14 @@ func (f *Finder) missing(fam *family) string {
 		return none + ": " + unread.Error()
 	}
 	return none + " (built in without symbols, or rustls, NSS, wolfSSL: those are not read)"
+}
+
+// otherLibrary names the TLS library in the file that cannot be watched, or "".
+func (k *knownFile) otherLibrary() string {
+	for _, o := range otherLibraries {
+		if strings.HasPrefix(k.name, o.prefix) {
+			return o.name
+		}
+	}
+	return ""
 }

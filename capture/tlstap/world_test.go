@@ -170,6 +170,7 @@ func startOf(pid int) uint64 { return uint64(1000 + pid) }
 type world struct {
 	t      *testing.T
 	proc   string
+	root   string // of all processes
 	tap    *fakeTap
 	tables *fakeTables
 	finder *Finder
@@ -179,7 +180,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	w := &world{
-		t: t, proc: t.TempDir(), tap: &fakeTap{}, tables: &fakeTables{changed: make(chan struct{})},
+		t: t, proc: t.TempDir(), root: t.TempDir(), tap: &fakeTap{}, tables: &fakeTables{changed: make(chan struct{})},
 		now: time.Now(), sizes: make(map[int]int),
 	}
 	f, err := New(Options{Tap: w.tap, Tables: w.tables, Proc: w.proc, Log: silent()})
@@ -217,13 +218,13 @@ func (w *world) process(pid, parent int, name, cgroup string, files ...string) {
 		if err := syscall.Stat(path, &st); err != nil {
 			w.t.Fatal(err)
 		}
-		fmt.Fprintf(&maps, "%x-%x r-xp 00001000 fe:00 %d      %s\n", i, i+1, st.Ino, path)
+		fmt.Fprintf(&maps, "%x-%x r-xp 00001000 fe:00 %d      %s\n", i, i+1, st.Ino, w.inside(path))
 	}
 	w.write(dir+"/maps", maps.String())
 	if err := os.RemoveAll(filepath.Join(w.proc, dir, "root")); err != nil {
 		w.t.Fatal(err)
 	}
-	if err := os.Symlink("/", filepath.Join(w.proc, dir, "root")); err != nil {
+	if err := os.Symlink(w.root, filepath.Join(w.proc, dir, "root")); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -235,10 +236,25 @@ func (w *world) end(pid int) {
 	}
 }
 
-// library makes a file with OpenSSL's functions, and inode says which it is.
+// library makes a file with functions in a folder of its own.
 func (w *world) library(name string, symbols ...symbol) string {
 	w.t.Helper()
-	path := filepath.Join(w.t.TempDir(), name)
+	dir, err := os.MkdirTemp(w.root, "")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return w.install(filepath.Join(dir, name), symbols...)
+}
+
+// inside is the path that the processes see.
+func (w *world) inside(path string) string { return strings.TrimPrefix(path, w.root) }
+
+// install makes a library at a path.
+func (w *world) install(path string, symbols ...symbol) string {
+	w.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		w.t.Fatal(err)
+	}
 	if err := os.WriteFile(path, crafted{symbols: symbols}.bytes(w.t), 0o644); err != nil {
 		w.t.Fatal(err)
 	}
