@@ -56,6 +56,11 @@ func carries(seg *capture.Segment) bool {
 
 // ringEntry returns a free entry of the ring for a tuple.
 func (t *Table) ringEntry(key tuple) (ref, *handshake) {
+	if i, ok := t.given(); ok {
+		h := &t.ring[i]
+		*h = handshake{key: key, used: true}
+		return ringBit | ref(i), h
+	}
 	i := t.oldest
 	if int(i) == len(t.ring) && len(t.ring) < t.limits.Handshakes {
 		t.ring = append(t.ring, handshake{})
@@ -73,6 +78,20 @@ func (t *Table) ringEntry(key tuple) (ref, *handshake) {
 	}
 	*h = handshake{key: key, used: true}
 	return r, h
+}
+
+// given returns an entry that was given up a while ago and is still in a cache.
+// One that is soon the oldest is left alone: what would stand there would soon be
+// pushed out.
+func (t *Table) given() (i uint32, ok bool) {
+	n := len(t.unused)
+	if n == 0 {
+		return 0, false
+	}
+	i, t.unused = t.unused[n-1], t.unused[:n-1]
+	size := uint32(t.limits.Handshakes)
+	age := (t.oldest + size - 1 - i) % size // entries taken since
+	return i, !t.ring[i].used && age < size/2
 }
 
 // bury remembers that what comes late on a tuple is no news.
@@ -215,7 +234,9 @@ func (t *Table) established(h *handshake, dir authz.Dir, seg *capture.Segment) {
 	if h.born <= t.lostAt {
 		reason = orElse(reason, reasonLost)
 	}
-	t.lead(&f.key, ref(id))
+	at, _, _ := t.find(&f.key)
+	t.unused = append(t.unused, t.tuples.number(at)&^uint32(ringBit))
+	t.tuples.set(at, uint32(id))
 	*h = handshake{}
 	if reason != "" {
 		t.taint(id, reason)

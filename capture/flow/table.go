@@ -24,6 +24,7 @@ type Table struct {
 	key      tuple             // files: of the segment being fed
 	ring     []handshake       // files, see handshake.go
 	oldest   uint32            // the ring's next entry to be reused
+	unused   []uint32          // entries of the ring that were given up lately
 	doubts   [doubtSlots]int64 // files, see doubt.go
 	stations stations          // files: who sent a SYN or an RST
 	lostAt   int64             // files: the tick at which records were lost, of any connection
@@ -132,6 +133,7 @@ func (t *Table) Flush(now time.Time) []Event {
 	}
 	t.tuples.clear()
 	clear(t.ring)
+	t.unused = t.unused[:0]
 	return t.events
 }
 

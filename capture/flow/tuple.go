@@ -1,18 +1,30 @@
 package flow
 
-import "net/netip"
+import (
+	"encoding/binary"
+	"net/netip"
+)
 
 // tuple is a connection's key in a file: compact and without pointers, so that
 // comparing it is one pass. hash is the same for both directions.
 type tuple struct {
-	client, server         [16]byte
-	clientPort, serverPort uint16
-	hash                   uint64
+	client, server [16]byte
+	ports          uint32 // the client's above the server's
+	hash           uint64
 }
+
+// equal is faster than the comparison that the compiler makes.
+func (k *tuple) equal(o *tuple) bool {
+	return k.hash == o.hash && k.ports == o.ports &&
+		word(k.client[8:]) == word(o.client[8:]) && word(k.client[:]) == word(o.client[:]) &&
+		word(k.server[8:]) == word(o.server[8:]) && word(k.server[:]) == word(o.server[:])
+}
+
+func word(b []byte) uint64 { return binary.NativeEndian.Uint64(b) }
 
 func (k *tuple) set(client, server netip.AddrPort, hash uint64) {
 	k.client, k.server = client.Addr().As16(), server.Addr().As16()
-	k.clientPort, k.serverPort = client.Port(), server.Port()
+	k.ports = uint32(client.Port())<<16 | uint32(server.Port())
 	k.hash = hash
 }
 
@@ -21,7 +33,7 @@ func (k *tuple) set(client, server netip.AddrPort, hash uint64) {
 // out, or replaced, before.
 func (t *Table) find(key *tuple) (at uint32, r ref, ok bool) {
 	for at, number, more := t.tuples.next(key.hash, home(key.hash)); more; at, number, more = t.tuples.next(key.hash, at+1) {
-		if r = ref(number); *t.keyOf(r) == *key {
+		if r = ref(number); t.keyOf(r).equal(key) {
 			return at, r, true
 		}
 	}

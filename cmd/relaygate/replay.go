@@ -129,6 +129,7 @@ func replayFile(e *env, services map[uint16]authz.Service, name string, out prin
 	bar := newProgress(e, name, file)
 	defer bar.clear()
 	reader := engine.NewReader(services, authz.NewEvidence(authz.EvidenceConfig{NamesOnly: true}))
+	reader.IgnoreSessions()
 	defer func() { sum.file(file.Packets(), reader) }()
 	emit := func(verdicts []engine.Verdict) error {
 		for i := range verdicts {
