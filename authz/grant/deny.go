@@ -85,7 +85,7 @@ func (t *Table) undeny(now time.Time, p netip.Prefix, by, reason string) []Chang
 
 // endDenials ends those whose time ran out.
 func (t *Table) endDenials(now time.Time) []Change {
-	if next, ok := t.nextDenial(); !ok || next.After(now) {
+	if t.denialEnds.IsZero() || t.denialEnds.After(now) {
 		return nil
 	}
 	var changes []Change
@@ -95,15 +95,6 @@ func (t *Table) endDenials(now time.Time) []Change {
 		}
 	}
 	return changes
-}
-
-func (t *Table) nextDenial() (next time.Time, ok bool) {
-	for _, d := range t.denials {
-		if !d.Until.IsZero() && (!ok || d.Until.Before(next)) {
-			next, ok = d.Until, true
-		}
-	}
-	return next, ok
 }
 
 // Denials lists what is denied, sorted by prefix.

@@ -93,7 +93,7 @@ func (t *Table) shared() string {
 
 // Next is when Expire has something to do at the latest; false if never.
 func (t *Table) Next() (time.Time, bool) {
-	next, ok := t.nextDenial()
+	next, ok := t.denialEnds, !t.denialEnds.IsZero()
 	if t.due.n > 0 {
 		if first := t.clock.time(t.due.at(0).at); !ok || first.Before(next) {
 			next, ok = first, true

@@ -52,7 +52,8 @@ func (t *Table) List() []Grant {
 }
 
 // Project goes through what the kernel should hold and until when, in no order;
-// always rules are in Static. What it yields counts as told. The table may not
+// where grants overlap an element comes more than once, and the latest counts.
+// Always rules are in Static. What it yields counts as told. The table may not
 // be changed meanwhile.
 func (t *Table) Project(now time.Time) iter.Seq2[netip.Prefix, time.Time] {
 	at := t.see(now)

@@ -96,13 +96,22 @@ func (t *Table) holder(client netip.Addr) uint32 {
 // settle ends the sessions that are older than MaxSession, and lets the others
 // hold their entry and its users until now.
 func (t *Table) settle(i, at uint32) {
-	for _, s := range slices.Clone(t.sessions[i]) {
+	list := t.sessions[i]
+	if len(list) == 0 {
+		return
+	}
+	young := list[:0]
+	for _, s := range list {
 		if end := s.begin + t.maxSession; end <= at {
-			t.forgetSession(i, s.id)
 			t.released(i, s.user, end)
-		} else {
-			t.released(i, s.user, at)
+			continue
 		}
+		t.released(i, s.user, at)
+		young = append(young, s)
+	}
+	t.followed -= len(list) - len(young)
+	if t.sessions[i] = young; len(young) == 0 {
+		delete(t.sessions, i)
 	}
 }
 

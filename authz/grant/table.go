@@ -57,8 +57,10 @@ type Table struct {
 	base    *authz.Policy // as set
 	policy  *authz.Policy // base with the denials
 	denials map[netip.Prefix]Denial
-	paused  *Pause
-	always  []Grant // sorted, none inside another
+	// denialEnds is when the first denial does, zero if none does.
+	denialEnds time.Time
+	paused     *Pause
+	always     []Grant // sorted, none inside another
 
 	clock   clock
 	seed    maphash.Seed
@@ -151,8 +153,12 @@ func (t *Table) SetPolicy(now time.Time, p *authz.Policy) []Change {
 // enforce joins policy and denials, and opens and closes always rules.
 func (t *Table) enforce(now time.Time) []Change {
 	denials := make([]authz.Denial, 0, len(t.denials))
+	t.denialEnds = time.Time{}
 	for p, d := range t.denials {
 		denials = append(denials, authz.Denial{Prefix: p, Words: d.words()})
+		if !d.Until.IsZero() && (t.denialEnds.IsZero() || d.Until.Before(t.denialEnds)) {
+			t.denialEnds = d.Until
+		}
 	}
 	p, err := t.base.Denying(denials)
 	if err != nil {
