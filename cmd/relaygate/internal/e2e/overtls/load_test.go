@@ -87,11 +87,8 @@ func (w *world) attached(t *testing.T, a *agent) {
 	a.ready = time.Now() // what came before is no promise
 	for _, s := range left {
 		t.Errorf("relaygate does not read %s, port %d, at %v", s.server, s.port, s.at.v4)
-		for _, p := range w.probes {
-			if p.service == s {
-				t.Logf("%s from %s (error %v): %+v", p.user, p.client, p.err, a.all(p.client))
-			}
-		}
+		i := slices.IndexFunc(w.probes, func(p *attempt) bool { return p.service == s })
+		t.Logf("of %s: %+v\n%s", w.probes[i].user, a.all(w.probes[i].client), w.probes[i].seen)
 	}
 	if t.Failed() {
 		t.FailNow()

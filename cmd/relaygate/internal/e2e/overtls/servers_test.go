@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -15,13 +16,13 @@ import (
 var (
 	number = flag.Int("number", 5000, "number of logins over TLS in the big test")
 	seed   = flag.Uint64("seed", 1, "seed of what the clients do")
-	only   = flag.String("only", "", "the one server to test")
+	only   = flag.String("only", "", "the servers to test, with commas, if not all")
 )
 
 // workers is the number of clients at a time.
 const workers = 60
 
-// startAll starts every server, or the one that is asked for with what it needs.
+// startAll starts every server, or those that are asked for with what they need.
 func (w *world) startAll(t *testing.T) {
 	for _, s := range []struct {
 		name  string
@@ -35,15 +36,16 @@ func (w *world) startAll(t *testing.T) {
 		{"haproxy", w.startHAProxy},
 		{"stunnel", w.startStunnel},
 	} {
-		behind := slices.Contains([]string{"nginx", "haproxy", "stunnel"}, *only) && s.name == "dovecot-busy"
-		if *only == "" || *only == s.name || behind {
+		behind := s.name == "dovecot-busy" && slices.ContainsFunc([]string{"nginx", "haproxy", "stunnel"}, wanted)
+		if wanted(s.name) || behind {
 			s.start(t)
 		}
 	}
-	if *only != "" {
-		w.services = slices.DeleteFunc(w.services, func(s service) bool { return s.server != *only })
-	}
+	w.services = slices.DeleteFunc(w.services, func(s service) bool { return !wanted(s.server) })
 }
+
+// wanted tells whether a server is to be tested.
+func wanted(name string) bool { return *only == "" || slices.Contains(strings.Split(*only, ","), name) }
 
 // tickets are one client program's memory of sessions.
 type tickets map[service]tls.ClientSessionCache
