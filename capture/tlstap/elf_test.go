@@ -74,7 +74,8 @@ func (c crafted) bytes(t testing.TB) []byte {
 	shstr := elf.Section64{Name: 17, Type: uint32(elf.SHT_STRTAB), Off: namesAt, Size: uint64(len(names))}
 	var b bytes.Buffer
 	for _, v := range []any{
-		h, elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_X | elf.PF_R), Off: codeOffset, Vaddr: codeAddr, Filesz: codeSize, Memsz: codeSize},
+		h,
+		elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_X | elf.PF_R), Off: codeOffset, Vaddr: codeAddr, Filesz: codeSize, Memsz: codeSize},
 		extra, table, strTable, shstr, syms, strs, names,
 	} {
 		if err := binary.Write(&b, binary.NativeEndian, v); err != nil {

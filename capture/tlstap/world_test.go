@@ -3,7 +3,6 @@ package tlstap
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -28,7 +27,7 @@ var (
 	pop3s = netip.MustParseAddrPort("192.0.2.1:995")
 )
 
-func silent() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func silent() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func connection() authz.Conn {
 	return authz.Conn{Client: netip.MustParseAddrPort("198.51.100.7:50000"), Server: imaps, Cookie: 1, Netns: here}
