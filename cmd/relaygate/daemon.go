@@ -21,7 +21,10 @@ func runCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return daemon.Run(cmd.Context(), daemon.Options{Config: cfg, Version: version, Log: e.Stderr})
+			return daemon.Run(cmd.Context(), daemon.Options{
+				Config: cfg, Version: version, Log: e.Stderr,
+				Reload: func() (*config.Config, error) { return loadConfig(path) },
+			})
 		}),
 	}
 	cmd.Flags().StringVar(&path, "config", "", "the configuration `FILE` (default "+defaultConfig+", if it is there)")

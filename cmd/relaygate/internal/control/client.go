@@ -41,6 +41,11 @@ func (c *Client) Grants(ctx context.Context) (g []Grant, err error) {
 	return g, c.get(ctx, "/v1/grants", &g)
 }
 
+// Denials asks for the list of denials.
+func (c *Client) Denials(ctx context.Context) (n []Denial, err error) {
+	return n, c.get(ctx, "/v1/denials", &n)
+}
+
 // Why asks for the story of an address.
 func (c *Client) Why(ctx context.Context, a netip.Addr) (s Story, err error) {
 	return s, c.get(ctx, "/v1/why?address="+url.QueryEscape(a.String()), &s)

@@ -33,6 +33,10 @@ func (f *fakeDaemon) Status(context.Context) (Status, error) {
 	return Status{Version: "test", Drops: map[string]uint64{"a bound": 3}}, f.err
 }
 func (f *fakeDaemon) Grants(context.Context) ([]Grant, error) { return f.grants, f.err }
+func (f *fakeDaemon) Denials(context.Context) ([]Denial, error) {
+	return []Denial{{Prefix: netip.MustParsePrefix("192.0.2.0/24")}}, f.err
+}
+
 func (f *fakeDaemon) Why(_ context.Context, a netip.Addr) (Story, error) {
 	return Story{Address: a, Reason: "may not relay: it is a test"}, f.err
 }

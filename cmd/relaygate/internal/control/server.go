@@ -19,6 +19,7 @@ import (
 type Daemon interface {
 	Status(context.Context) (Status, error)
 	Grants(context.Context) ([]Grant, error)
+	Denials(context.Context) ([]Denial, error)
 	Why(context.Context, netip.Addr) (Story, error)
 	// Order does what root asked for, and returns when the gate has done it.
 	Order(context.Context, By, Order) (Outcome, error)
@@ -122,6 +123,10 @@ func handler(d Daemon, hub *Hub) http.Handler {
 	mux.HandleFunc("GET /v1/grants", func(w http.ResponseWriter, r *http.Request) {
 		g, err := d.Grants(r.Context())
 		reply(w, g, err)
+	})
+	mux.HandleFunc("GET /v1/denials", func(w http.ResponseWriter, r *http.Request) {
+		n, err := d.Denials(r.Context())
+		reply(w, n, err)
 	})
 	mux.HandleFunc("GET /v1/why", func(w http.ResponseWriter, r *http.Request) {
 		addr, err := netip.ParseAddr(r.URL.Query().Get("address"))

@@ -19,13 +19,16 @@ type Grant struct {
 	Source   string        `json:"source"`
 	Protocol string        `json:"protocol"`
 	TLS      bool          `json:"tls"`
+	// By and Note are of who granted it by hand.
+	By   string `json:"by,omitempty"`
+	Note string `json:"note,omitempty"`
 }
 
 // NewGrant is g's shape.
 func NewGrant(g *grant.Grant) Grant {
 	out := Grant{
 		Since: Time{g.Since}, Expires: Time{g.Expires}, Users: []Text{}, Logins: g.Logins,
-		Source: g.Source.String(), TLS: g.TLS,
+		Sessions: g.Sessions, Source: g.Source.String(), TLS: g.TLS, By: g.By, Note: g.Note,
 	}
 	if g.Protocol != 0 {
 		out.Protocol = g.Protocol.String()
@@ -71,6 +74,8 @@ type Event struct {
 	Answer     Text   `json:"answer,omitempty"`
 	TLS        bool   `json:"tls,omitempty"`
 	Until      *Time  `json:"until,omitempty"`
+	// By is the administrator who caused it.
+	By string `json:"by,omitempty"`
 	// Count, First: a repeated event is kept once; Time is its last time.
 	Count  int    `json:"count,omitempty"`
 	First  *Time  `json:"first,omitempty"`
@@ -105,6 +110,14 @@ type Status struct {
 	// TLS says how far connections in TLS show something.
 	TLS    TLS `json:"tls"`
 	Grants int `json:"grants"`
+	// Sessions hold a grant; Denials are in force.
+	Sessions int `json:"sessions"`
+	Denials  int `json:"denials"`
+	// Paused: nothing is granted.
+	Paused *Pause `json:"paused,omitempty"`
+	// Totals count since the state file was made.
+	Totals map[string]uint64 `json:"totals"`
+	State  State             `json:"state"`
 	// Changes counts what happened to grants, by kind.
 	Changes map[string]uint64 `json:"changes"`
 	Gate    Gate              `json:"gate"`
@@ -130,6 +143,11 @@ type Tap struct {
 type Gate struct {
 	Mode  string   `json:"mode"`
 	Ports []uint16 `json:"ports"`
+	// Words say what it does to whom, Lacks what this kernel cannot do of it,
+	// Missing why there is no nftables.
+	Words   string `json:"words"`
+	Lacks   string `json:"lacks,omitempty"`
+	Missing string `json:"missing,omitempty"`
 	// Up is false while the table is known to be missing.
 	Up       bool   `json:"up"`
 	Adds     uint64 `json:"adds"`
@@ -144,6 +162,40 @@ type Gate struct {
 	// Login to element acknowledged: the last and the longest.
 	LastDelay Duration `json:"last_delay"`
 	MaxDelay  Duration `json:"max_delay"`
+	// The brakes refused connections of granted addresses: too many in a
+	// minute, and too many at a time; LastBite is when last.
+	TooFast  uint64 `json:"too_fast"`
+	TooMany  uint64 `json:"too_many"`
+	LastBite Time   `json:"last_bite"`
+}
+
+// Pause says who paused relaygate.
+type Pause struct {
+	Since Time   `json:"since"`
+	By    string `json:"by"`
+	Note  string `json:"note"`
+}
+
+// Denial is one line of list --denied --json.
+type Denial struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Since  Time         `json:"since"`
+	Until  Time         `json:"until"` // null: for good
+	By     string       `json:"by"`
+	Note   string       `json:"note"`
+}
+
+// State is the state file.
+type State struct {
+	Path    string `json:"path"`
+	Written Time   `json:"written"`
+	Records uint64 `json:"records"`
+	Errors  uint64 `json:"errors"`
+	Pending int    `json:"pending"`
+	// Error is the last failure, "" after a write that was good.
+	Error string `json:"error"`
+	// Aside says what was put aside at the start.
+	Aside string `json:"aside,omitempty"`
 }
 
 // File is one compatibility file.
@@ -160,7 +212,7 @@ type File struct {
 func NewEvent(e *authz.Event) Event {
 	out := Event{
 		Event: e.Kind.String(), Time: Time{e.Last}, Client: authz.PrefixString(e.Prefix),
-		Mechanism: Text(e.Mechanism), User: Text(e.User), Answer: Text(e.Answer), TLS: e.TLS, Reason: e.Reason,
+		Mechanism: Text(e.Mechanism), User: Text(e.User), Answer: Text(e.Answer), TLS: e.TLS, By: e.By, Reason: e.Reason,
 	}
 	if e.Conn.Client.IsValid() {
 		out.Client, out.Port = e.Conn.Client.Addr().String(), e.Conn.Client.Port()

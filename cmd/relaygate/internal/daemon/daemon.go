@@ -14,6 +14,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -25,13 +28,14 @@ import (
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/hostinfo"
-	"relaygate/nft"
 )
 
 // Options say how to run.
 type Options struct {
 	Config  *config.Config
 	Version string
+	// Reload reads the configuration again, at SIGHUP.
+	Reload func() (*config.Config, error)
 	// Log takes the log's lines.
 	Log io.Writer
 }
@@ -50,6 +54,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 	defer lines.close()
 	log := slog.New(slog.NewTextHandler(lines, nil))
 	d := &daemon{opts: opts, log: log, hub: control.NewHub(), lines: lines, started: time.Now()}
+	d.config.Store(opts.Config)
 	if err := forbidCore(); err != nil {
 		return err
 	}
@@ -59,7 +64,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, socket.Close()) }()
-	if err := d.start(); err != nil {
+	if err := d.start(ctx); err != nil {
 		return errors.Join(err, d.close())
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
@@ -74,15 +79,18 @@ func Run(ctx context.Context, opts Options) (err error) {
 		{"tap and grants", d.owner.run},
 		{"gate", d.gate.run},
 		{"watch of the gate", d.gate.runWatch},
+		{"connections", d.cutter.run},
 		{"host's network", d.followHost},
+		{"state", d.keeper.run},
+		{"sessions", d.runSurvey},
+		{"reload", d.runReload},
 		{"files", d.files.run},
 		{"socket tables", d.trust.run},
 		{"TLS libraries", d.tls.run},
 		{"control socket", serve},
 		{"metrics", d.runMetrics},
 	})
-	log.Info("stopped: what the gate holds runs out by itself", "grants", d.owner.engine.Len())
-	return err
+	return errors.Join(err, d.leave())
 }
 
 // daemon is what the tasks share. Each field but opts, log, hub and started
@@ -99,14 +107,22 @@ type daemon struct {
 	tap     tap
 	tls     *tlsTap
 	trust   *trust
+	cutter  *cutter
+	keeper  *keeper
 	scrapes net.Listener // nil without metrics
+
+	config      atomic.Pointer[config.Config] // in force
+	reloadError atomic.Pointer[string]        // nil: the last reload was good
 }
 
 // start does in order what must not overlap: learn the host's own addresses,
-// take over what the gate held, build the gate, and only then watch.
-func (d *daemon) start() (err error) {
+// take over what stood before, build the gate, and only then watch.
+func (d *daemon) start(ctx context.Context) (err error) {
 	cfg := d.opts.Config
 	if d.scrapes, err = listenMetrics(cfg.Metrics); err != nil {
+		return err
+	}
+	if d.keeper, err = openKeeper(cfg.StatePath, cfg.Retain, time.Now(), d.log); err != nil {
 		return err
 	}
 	if d.trust, err = openTrust(cfg); err != nil {
@@ -115,15 +131,10 @@ func (d *daemon) start() (err error) {
 	eng := engine.New(engine.Config{
 		Confirm:  d.trust.confirm,
 		Services: cfg.Services,
-		Grants: grant.Config{
-			Lifetime: cfg.Lifetime, IPv6Prefix: cfg.IPv6Prefix,
-			MaxUsers: cfg.MaxUsers, MaxAddresses: cfg.MaxAddresses,
-		},
-		Rules: authz.Rules{Never: cfg.Never, Always: cfg.Always, Proxies: cfg.TrustedProxies},
+		Grants:   grantConfig(cfg),
+		Rules:    rules(cfg),
+		Retain:   cfg.Retain,
 	})
-	if cfg.FollowSessions {
-		d.log.Info("grants do not follow open sessions yet: their time runs from the login")
-	}
 	host, err := hostinfo.Read()
 	if err != nil {
 		return fmt.Errorf("read the host's addresses: %w", err)
@@ -131,13 +142,23 @@ func (d *daemon) start() (err error) {
 	if _, err := eng.SetHost(time.Now(), host); err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
-	if d.gate, err = openGate(cfg, eng, d.log, d.hub); err != nil {
+	if d.gate, err = openGate(cfg, static(eng), d.log, d.hub); err != nil {
 		return err
 	}
-	if err := d.importElements(eng); err != nil {
+	d.cutter = openCutter(settingsOf(d.gate.cfg, cfg.Gate.CutOnExpiry), d.log)
+	d.files = newFiles(cfg, d.log)
+	d.owner = newOwner(eng, d)
+	if err := d.inherit(); err != nil {
 		return err
 	}
-	if err := d.gate.build(elements(eng, cfg.Lifetime, time.Now())); err != nil {
+	// Denials may have taken something from the static members.
+	d.gate.cfg.Static = static(eng)
+	d.gate.static.Store(&d.gate.cfg.Static)
+	want, err := gateConfig(cfg, d.gate.cfg.Static)
+	if err == nil {
+		err = d.gate.begin(ctx, want, d.gate.project(d.owner.grants(), time.Now()))
+	}
+	if err != nil {
 		return err
 	}
 	if d.tap, err = openTap(cfg, d.trust, d.log); err != nil {
@@ -147,34 +168,125 @@ func (d *daemon) start() (err error) {
 		return err
 	}
 	d.tls.follow(eng)
-	d.files = newFiles(cfg, d.log)
-	d.owner = newOwner(eng, d.tap, d.tls, d.gate, d.files, d.log, d.hub)
-	d.gate.snapshot = func(ctx context.Context) (list []nft.Element, err error) {
-		return list, d.owner.ask(ctx, func(now time.Time) { list = elements(eng, cfg.Lifetime, now) })
+	d.owner.tap, d.owner.tls = d.tap, d.tls
+	d.connect()
+	return nil
+}
+
+// connect lets the other tasks ask the owner.
+func (d *daemon) connect() {
+	t := d.owner.grants()
+	d.gate.snapshot = func(ctx context.Context) (p projection, err error) {
+		return p, d.owner.ask(ctx, func(now time.Time) { p = d.gate.project(t, now) })
 	}
 	d.files.snapshot = func(ctx context.Context) (list []grant.Grant, err error) {
-		return list, d.owner.ask(ctx, func(time.Time) { list = eng.Grants() })
+		return list, d.owner.ask(ctx, func(time.Time) { list = t.List() })
+	}
+	d.keeper.snapshot = func(ctx context.Context) (rows []row, err error) {
+		return rows, d.owner.ask(ctx, func(now time.Time) { rows = everything(t, now) })
+	}
+}
+
+func grantConfig(cfg *config.Config) grant.Config {
+	return grant.Config{
+		Lifetime: cfg.Lifetime, Follow: cfg.FollowSessions, MaxSession: cfg.MaxSession,
+		IPv6Prefix: cfg.IPv6Prefix, MaxUsers: cfg.MaxUsers, MaxAddresses: cfg.MaxAddresses,
+	}
+}
+
+func rules(cfg *config.Config) authz.Rules {
+	return authz.Rules{Never: cfg.Never, Always: cfg.Always, Proxies: cfg.TrustedProxies}
+}
+
+func static(eng *engine.Engine) (list []netip.Prefix) {
+	eng.Change(func(t *grant.Table) []grant.Change { list = t.Static(); return nil })
+	return list
+}
+
+// inherit takes over what stood before: from the state file, or, where there was
+// none yet, from the gate's table.
+func (d *daemon) inherit() error {
+	if d.keeper.store.Fresh() {
+		return d.importElements()
+	}
+	now := time.Now()
+	was, err := d.keeper.load(now)
+	if err != nil {
+		return err
+	}
+	eng := d.owner.engine
+	eng.Remember(now, was.journal)
+	changes := eng.Change(func(t *grant.Table) []grant.Change {
+		return t.Restore(now, boot(), was.state, slices.Values(was.grants))
+	})
+	gone := make(map[netip.Prefix]bool, len(was.grants))
+	for i := range was.grants {
+		gone[was.grants[i].Prefix] = true
+	}
+	for i := range changes {
+		if changes[i].Kind != grant.Refused {
+			delete(gone, changes[i].Grant.Prefix)
+		}
+	}
+	for p := range gone {
+		d.keeper.put(row{bucket: grantsBucket, key: p.String()})
+	}
+	d.owner.before = was.counters
+	alive, err := d.trust.tables.Alive()
+	if err != nil {
+		d.log.Warn("sessions of before the restart hold nothing", "error", err)
+	}
+	n := d.owner.rejoin(now, was.sessions, was.grants, alive)
+	for _, s := range was.sessions {
+		if d.owner.sessions.open[s.Conn] == nil {
+			d.keeper.put(row{bucket: sessionsBucket, key: cookieKey(s.Conn)})
+		}
+	}
+	d.log.Info("took over what stood before the start", "grants", eng.Len(), "over", len(gone), "denials", len(was.state.Denials), "sessions", n)
+	if was.state.Paused != nil {
+		d.log.Warn("relaygate is paused: nothing is granted", "by", was.state.Paused.By)
 	}
 	return nil
 }
 
 // importElements takes over what our table held before, once: without a state
 // file it is all that is known of the time before the start.
-func (d *daemon) importElements(eng *engine.Engine) error {
-	held, err := d.gate.nft.Read()
+func (d *daemon) importElements() error {
+	found, err := d.gate.nft.Read()
 	if err != nil {
 		return fmt.Errorf("read what the gate holds: %w", err)
 	}
-	n := 0
-	for _, e := range held {
-		if _, ok := eng.Import(time.Now(), e.Addr, e.Remaining); ok {
+	n, now := 0, time.Now()
+	for _, e := range found {
+		if c, ok := d.owner.engine.Import(now, e.Addr, e.Remaining); ok {
+			d.keeper.changed(now, &c, d.owner.engine)
 			n++
 		}
 	}
 	if n > 0 {
-		d.log.Info("took over what the gate held", "grants", n, "found", len(held))
+		d.log.Info("took over what the gate held", "grants", n, "found", len(found))
 	}
 	return nil
+}
+
+// leave does what the configuration wants at the end. All tasks have ended.
+func (d *daemon) leave() error {
+	now, t := time.Now(), d.owner.grants()
+	words := "stopped: what the gate holds runs out by itself"
+	var err error
+	switch d.config.Load().Gate.OnExit {
+	case config.ExitExpire:
+	case config.ExitClose:
+		words = "stopped: the gate is closed"
+		err = d.gate.nft.CloseAll(d.gate.project(t, now).members...)
+	case config.ExitKeep:
+		words = "stopped: the gate holds all that was promised"
+		for part := range slices.Chunk(d.gate.project(t, now).members, 1000) {
+			err = errors.Join(err, d.gate.nft.Add(part...))
+		}
+	}
+	d.log.Info(words, "grants", t.Len())
+	return err
 }
 
 func (d *daemon) close() error {
@@ -189,6 +301,16 @@ func (d *daemon) close() error {
 	}
 	if d.trust != nil {
 		errs = append(errs, d.trust.close())
+	}
+	if d.cutter != nil {
+		errs = append(errs, d.cutter.close())
+	}
+	if d.keeper != nil {
+		var rows []row
+		if d.tap != nil && d.owner.engine.Len() <= exactAtStop {
+			rows = append(everything(d.owner.grants(), time.Now()), d.owner.counters()...)
+		}
+		errs = append(errs, d.keeper.close(rows))
 	}
 	if d.gate != nil {
 		errs = append(errs, d.gate.close())
@@ -216,7 +338,7 @@ func (d *daemon) tasks(ctx context.Context, list []task) error {
 				return nil
 			}
 		}
-		d.log.Info("ready", "gate", d.gate.mode, "grants", d.gate.count)
+		d.log.Info("ready", "gate", d.gate.status().Mode, "grants", d.gate.count)
 		if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
 			d.log.Warn("cannot tell systemd", "error", err)
 		}

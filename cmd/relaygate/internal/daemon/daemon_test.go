@@ -28,6 +28,7 @@ func TestReasonTellsInWords(t *testing.T) {
 		name    string
 		grant   grant.Grant
 		granted bool
+		paused  grant.Pause
 		rule    authz.Decision
 		events  []authz.Event
 		want    string
@@ -79,7 +80,7 @@ func TestReasonTellsInWords(t *testing.T) {
 			want: "may relay: it is always allowed", grant: grant.Grant{Prefix: prefix, Source: grant.Always},
 		},
 	} {
-		if got := reason(tt.grant, tt.granted, tt.rule, tt.events, now); !strings.Contains(got, tt.want) {
+		if got := reason(tt.grant, tt.granted, tt.paused, tt.rule, tt.events, now); !strings.Contains(got, tt.want) {
 			t.Errorf("%s: %q, want it to hold %q", tt.name, got, tt.want)
 		}
 	}
@@ -90,17 +91,16 @@ func TestElementsAlwaysRunOut(t *testing.T) {
 	const lifetime = 30 * time.Minute
 	for _, tt := range []struct {
 		name  string
-		grant grant.Grant
+		until time.Time
 		left  time.Duration // 0: no element
 	}{
-		{"login", grant.Grant{Prefix: prefix, Source: grant.Login, Expires: now.Add(lifetime)}, lifetime},
-		{"nearly over", grant.Grant{Prefix: prefix, Source: grant.Login, Expires: now.Add(time.Millisecond)}, time.Millisecond},
-		{"over", grant.Grant{Prefix: prefix, Source: grant.Login, Expires: now}, 0},
-		{"long over", grant.Grant{Prefix: prefix, Source: grant.Login, Expires: now.Add(-time.Hour)}, 0},
-		{"no deadline", grant.Grant{Prefix: prefix, Source: grant.Login}, 0},
-		{"static", grant.Grant{Prefix: prefix, Source: grant.Always}, 0},
+		{"login", now.Add(lifetime), lifetime},
+		{"nearly over", now.Add(time.Millisecond), time.Millisecond},
+		{"over", now, 0},
+		{"long over", now.Add(-time.Hour), 0},
+		{"no deadline", time.Time{}, 0},
 	} {
-		e, ok := element(&tt.grant, lifetime, now)
+		e, ok := element(prefix, tt.until, lifetime, now)
 		if ok != (tt.left > 0) || e.Remaining != tt.left || ok && (e.Timeout <= 0 || e.Timeout < e.Remaining) {
 			t.Errorf("%s: %+v, %v, want %v left", tt.name, e, ok, tt.left)
 		}
@@ -147,7 +147,7 @@ func TestGateQueueNeverWaits(t *testing.T) {
 	if g.overflow.Load() {
 		t.Error("the first op found no room")
 	}
-	g.remove(gr)
+	g.remove(gr, now, func(netip.Addr) (grant.Grant, bool) { return grant.Grant{}, false })
 	if !g.overflow.Load() {
 		t.Error("an op was lost and no rebuild asked for")
 	}

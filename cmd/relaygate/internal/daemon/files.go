@@ -23,6 +23,7 @@ type files struct {
 	log      *slog.Logger
 	snapshot func(context.Context) ([]grant.Grant, error)
 	dirty    chan struct{}
+	flushes  chan chan struct{}
 	last     []grant.Grant // as last written
 
 	mu    sync.Mutex
@@ -36,7 +37,7 @@ func newFiles(cfg *config.Config, log *slog.Logger) *files {
 	}
 	f := &files{
 		writer: relayhosts.NewWriter(relayhosts.Config{Hosts: cfg.Relayhosts, Users: cfg.UsersFile, Dialect: dialect}),
-		log:    log, dirty: make(chan struct{}, 1),
+		log:    log, dirty: make(chan struct{}, 1), flushes: make(chan chan struct{}),
 	}
 	for _, path := range []string{cfg.Relayhosts, cfg.UsersFile} {
 		if path != "" {
@@ -66,9 +67,28 @@ func (f *files) run(ctx context.Context, ready func()) error {
 			return f.leave()
 		case <-f.dirty:
 			f.writer.Changed()
+		case done := <-f.flushes:
+			if due != nil {
+				f.write(ctx)
+			}
+			close(done)
 		case <-due:
 			f.write(ctx)
 		}
+	}
+}
+
+// flush returns when the files have been written.
+func (f *files) flush(ctx context.Context) {
+	done := make(chan struct{})
+	select {
+	case f.flushes <- done:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
 	}
 }
 

@@ -15,98 +15,169 @@ import (
 	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
-	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/nft"
 )
 
 // gate is the goroutine that owns the nftables socket.
 type gate struct {
-	nft      *nft.Gate
-	watch    *nft.Watch
-	mode     nft.Mode
-	lifetime time.Duration
+	nft      table
+	watch    atomic.Pointer[nft.Watch] // nil without nftables
+	cfg      nft.Config                // in force
 	log      *slog.Logger
 	hub      *control.Hub
-	snapshot func(context.Context) ([]nft.Element, error)
-	count    int // elements of the first build
+	snapshot func(context.Context) (projection, error)
+	opened   []netip.Prefix // the static members that Open was told
+	count    int            // elements of the first build
 
 	ops      chan gateOp
+	asked    chan gateQuestion
 	overflow atomic.Bool // an op found no room: only a rebuild helps
 	broken   bool        // the table is not as it should be
+	// static are the static members that the owner wants, stale whether the
+	// table may have others.
+	static atomic.Pointer[[]netip.Prefix]
+	stale  bool
+	beat   atomic.Int64 // when the loop last turned, Unix ns
+
+	// What follows is the owner's.
+	lifetime   time.Duration
+	generation uint64 // of the last projection
 
 	mu    sync.Mutex
 	stats control.Gate
+	bites [2]uint64 // as the kernel counted last
 }
 
-// gateOp adds an element, or removes an address where element is zero.
+// gateOp adds an element, removes an address where element is zero, or says
+// that the static members changed where both are.
 type gateOp struct {
-	element nft.Element
-	remove  netip.Addr
-	caused  time.Time
+	element    nft.Element
+	remove     netip.Addr
+	caused     time.Time
+	generation uint64
+}
+
+// gateQuestion runs do in the gate's goroutine, after every op that was queued
+// before it.
+type gateQuestion struct {
+	do   func(context.Context) error
+	done chan error
+}
+
+// projection is what the kernel should hold at one moment. Ops of its
+// generation or an earlier one are in it.
+type projection struct {
+	members    []nft.Element
+	generation uint64
 }
 
 // The gate's bounds and pace.
 const (
 	opsQueue   = 8192
 	checkEvery = 2 * time.Second
+	// loadFrom is from how many members on a table is built in chunks, so that
+	// a login need not wait for all of them.
+	loadFrom = 50_000
 )
 
-func openGate(cfg *config.Config, eng *engine.Engine, log *slog.Logger, hub *control.Hub) (*gate, error) {
-	mode := nft.Observe
-	switch cfg.Gate.Mode {
-	case config.ModeObserve:
-	case config.ModeFilter:
-		mode = nft.Filter
-	default:
-		return nil, fmt.Errorf("gate mode %s is not available yet", cfg.Gate.Mode)
-	}
-	var static []netip.Prefix
-	for _, g := range eng.Grants() {
-		if g.Source == grant.Always {
-			static = append(static, g.Prefix)
-		}
-	}
-	conn, err := nft.Open(nft.Config{Mode: mode, Ports: cfg.Gate.Ports, Static: static, IPv6Prefix: cfg.IPv6Prefix})
+func openGate(cfg *config.Config, static []netip.Prefix, log *slog.Logger, hub *control.Hub) (*gate, error) {
+	want, err := gateConfig(cfg, static)
 	if err != nil {
 		return nil, fmt.Errorf("open the gate: %w", err)
 	}
-	return &gate{
-		nft: conn, mode: mode, lifetime: cfg.Lifetime, log: log, hub: hub, ops: make(chan gateOp, opsQueue),
-		stats: control.Gate{Mode: mode.String(), Ports: cfg.Gate.Ports},
-	}, nil
-}
-
-// elements is what the gate should hold.
-func elements(eng *engine.Engine, lifetime time.Duration, now time.Time) []nft.Element {
-	var list []nft.Element
-	for _, g := range eng.Grants() {
-		if e, ok := element(&g, lifetime, now); ok {
-			list = append(list, e)
-		}
+	t, missing, err := openTable(want)
+	if err != nil {
+		return nil, fmt.Errorf("open the gate: %w", err)
 	}
-	return list
+	g := &gate{
+		nft: t, cfg: want, opened: static, lifetime: cfg.Lifetime, log: log, hub: hub,
+		ops: make(chan gateOp, opsQueue), asked: make(chan gateQuestion),
+		stats: control.Gate{Mode: want.Mode.String(), Ports: want.Ports, Words: cfg.Gate.Words()},
+	}
+	g.static.Store(&want.Static)
+	if missing != nil {
+		g.stats.Missing = missing.Error()
+		log.Warn("nothing can be shown in nftables sets: relaygate observes without", "error", missing)
+	}
+	err = t.Claim()
+	if errors.Is(err, nft.ErrUnsupported) {
+		log.Warn("nothing keeps a second relaygate from this gate", "error", err)
+		err = nil
+	}
+	if err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	g.tellLacks()
+	return g, nil
 }
 
-// element is false for what needs none: always rules are static members, and
-// what ran out may not stand.
-func element(g *grant.Grant, lifetime time.Duration, now time.Time) (nft.Element, bool) {
-	left := g.Expires.Sub(now)
-	if g.Source == grant.Always || left <= 0 {
+// tellLacks says what of the configuration the kernel cannot do.
+func (g *gate) tellLacks() {
+	lacks := ""
+	if err := g.nft.Lacks(); err != nil {
+		lacks = err.Error()
+		g.log.Warn("the gate is built without what this kernel cannot do", "error", err)
+	}
+	g.note(func(s *control.Gate) { s.Lacks = lacks })
+}
+
+// tellWords says what the gate does.
+func (g *gate) tellWords(words string) { g.note(func(s *control.Gate) { s.Words = words }) }
+
+// element is false for what ran out.
+func element(p netip.Prefix, until time.Time, lifetime time.Duration, now time.Time) (nft.Element, bool) {
+	left := until.Sub(now)
+	if until.IsZero() || left <= 0 {
 		return nft.Element{}, false
 	}
-	return nft.Element{Addr: g.Prefix.Addr(), Timeout: max(lifetime, left), Remaining: left}, true
+	return nft.Element{Addr: p.Addr(), Timeout: max(lifetime, left), Remaining: left}, true
 }
 
-// add and remove hand work over and never wait: they are called by the owner.
+// project lists what the kernel should hold; it runs in the owner's goroutine.
+func (g *gate) project(t *grant.Table, now time.Time) projection {
+	p := projection{generation: g.generation, members: make([]nft.Element, 0, t.Len())}
+	g.generation++
+	for prefix, until := range t.Project(now) {
+		if e, ok := element(prefix, until, g.lifetime, now); ok {
+			p.members = append(p.members, e)
+		}
+	}
+	return p
+}
+
+// add, remove and restatic hand work over and never wait: they are called by
+// the owner.
 func (g *gate) add(gr grant.Grant, now, caused time.Time) {
-	if e, ok := element(&gr, g.lifetime, now); ok {
-		g.send(gateOp{element: e, caused: caused})
+	if gr.Source == grant.Always {
+		return
+	}
+	for p := range grant.Members(gr.Prefix) {
+		if e, ok := element(p, gr.Expires, g.lifetime, now); ok {
+			g.send(gateOp{element: e, caused: caused})
+		}
 	}
 }
 
-func (g *gate) remove(gr grant.Grant) { g.send(gateOp{remove: gr.Prefix.Addr()}) }
+// remove shuts out what a grant let in, unless another grant does: covered
+// finds that one.
+func (g *gate) remove(gr grant.Grant, now time.Time, covered func(netip.Addr) (grant.Grant, bool)) {
+	for p := range grant.Members(gr.Prefix) {
+		g.send(gateOp{remove: p.Addr()})
+		if other, ok := covered(p.Addr()); ok && other.Source != grant.Always {
+			if e, ok := element(p, other.Expires, g.lifetime, now); ok {
+				g.send(gateOp{element: e, caused: now})
+			}
+		}
+	}
+}
+
+func (g *gate) restatic(static []netip.Prefix) {
+	g.static.Store(&static)
+	g.send(gateOp{})
+}
 
 func (g *gate) send(op gateOp) {
+	op.generation = g.generation
 	select {
 	case g.ops <- op:
 	default:
@@ -114,18 +185,31 @@ func (g *gate) send(op gateOp) {
 	}
 }
 
-// build makes the table, at the start.
-func (g *gate) build(want []nft.Element) (err error) {
-	if g.watch, err = g.nft.Watch(); err != nil {
-		return fmt.Errorf("watch the gate: %w", err)
+// ask runs do in the gate's goroutine when all that was sent before is done.
+func (g *gate) ask(ctx context.Context, do func(context.Context) error) error {
+	q := gateQuestion{do: do, done: make(chan error, 1)}
+	select {
+	case g.asked <- q:
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	if err := g.nft.Rebuild(want); err != nil && !errors.Is(err, nft.ErrElement) {
-		return fmt.Errorf("build the gate: %w", err)
+	select {
+	case err := <-q.done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	g.count = len(want)
-	g.note(func(s *control.Gate) { s.Up = true })
-	g.publish("gate", "built")
-	return nil
+}
+
+// settle returns when the kernel holds what the owner decided before.
+func (g *gate) settle(ctx context.Context) error {
+	return g.ask(ctx, func(ctx context.Context) error {
+		g.mend(ctx)
+		if g.broken {
+			return errors.New("the gate could not be written: " + g.status().LastError)
+		}
+		return nil
+	})
 }
 
 func (g *gate) run(ctx context.Context, ready func()) error {
@@ -133,27 +217,39 @@ func (g *gate) run(ctx context.Context, ready func()) error {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
 	for {
-		// Single adds go first.
-		select {
-		case op := <-g.ops:
-			g.apply(ctx, op)
-			continue
-		default:
+		g.beat.Store(time.Now().UnixNano())
+		// Single changes go first.
+		if err := g.drain(ctx); err != nil {
+			return err
 		}
 		select {
 		case op := <-g.ops:
 			g.apply(ctx, op)
-		case change := <-g.watch.Changes():
-			g.inspect(ctx, change.String())
+		case q := <-g.asked:
+			err := g.drain(ctx)
+			if err == nil {
+				err = q.do(ctx)
+			}
+			q.done <- err
+		case change := <-g.changes():
+			g.inspect(ctx, &change)
 		case <-tick.C:
-			g.inspect(ctx, "")
+			g.inspect(ctx, nil)
+			g.readBites()
 		case <-ctx.Done():
-			return g.drain(ctx)
+			return g.drain(ctx) // what was decided before the end
 		}
 	}
 }
 
-// drain writes what was decided before the end.
+// changes are those of other programs; nil without nftables.
+func (g *gate) changes() <-chan nft.Change {
+	if w := g.watch.Load(); w != nil {
+		return w.Changes()
+	}
+	return nil
+}
+
 func (g *gate) drain(ctx context.Context) error {
 	for {
 		select {
@@ -166,86 +262,44 @@ func (g *gate) drain(ctx context.Context) error {
 }
 
 func (g *gate) apply(ctx context.Context, op gateOp) {
-	var err error
+	if !op.remove.IsValid() && !op.element.Addr.IsValid() {
+		g.stale = true
+		g.mend(ctx)
+		return
+	}
+	g.failed(ctx, g.put(op))
+}
+
+// put writes one op.
+func (g *gate) put(op gateOp) error {
 	if op.remove.IsValid() {
-		err = g.nft.Remove(op.remove)
-	} else {
-		// The time that the op lay in the queue is not given away.
-		op.element.Remaining = min(op.element.Remaining, op.element.Timeout)
-		err = g.nft.Add(op.element)
+		return g.nft.Remove(op.remove)
 	}
-	if err == nil {
-		if !op.remove.IsValid() {
-			delay := time.Since(op.caused)
-			g.note(func(s *control.Gate) {
-				s.Adds++
-				s.LastDelay = control.Duration{Duration: delay}
-				s.MaxDelay.Duration = max(s.MaxDelay.Duration, delay)
-			})
-		}
-		return
+	if err := g.nft.Add(op.element); err != nil {
+		return err
 	}
-	g.note(func(s *control.Gate) { s.Errors++; s.LastError = err.Error() })
-	if errors.Is(err, nft.ErrTableGone) {
-		g.repair(ctx, "it was gone when an address was to be added")
-		return
-	}
-	g.log.Error("the gate could not be written", "error", err)
-	g.broken = !errors.Is(err, nft.ErrElement)
-}
-
-// inspect looks at the table and repairs it. reason is what the watch saw, ""
-// for the regular look.
-func (g *gate) inspect(ctx context.Context, reason string) {
-	err := g.nft.Check()
-	switch {
-	case errors.Is(err, nft.ErrTableGone), errors.Is(err, nft.ErrChanged):
-		if reason == "" {
-			reason = err.Error()
-		}
-		g.repair(ctx, reason)
-	case err != nil:
-		g.note(func(s *control.Gate) { s.Errors++; s.LastError = err.Error() })
-		g.log.Error("the gate could not be checked", "error", err)
-	case g.overflow.Swap(false):
-		g.rebuild(ctx, "more changes came than could be written one by one")
-	case g.broken:
-		g.rebuild(ctx, "the last change could not be written")
-	}
-}
-
-// repair builds the table anew after somebody took it away.
-func (g *gate) repair(ctx context.Context, reason string) {
+	delay := time.Since(op.caused)
 	g.note(func(s *control.Gate) {
-		s.Up = false
-		s.Losses++
-		s.LastLoss, s.LastLossAt = reason, control.Time{Time: time.Now()}
+		s.Adds++
+		s.LastDelay = control.Duration{Duration: delay}
+		s.MaxDelay.Duration = max(s.MaxDelay.Duration, delay)
 	})
-	g.log.Warn("the gate was lost", "reason", reason)
-	g.publish("gate", "lost: "+reason)
-	g.rebuild(ctx, reason)
+	return nil
 }
 
-func (g *gate) rebuild(ctx context.Context, why string) {
-	start := time.Now()
-	want, err := g.snapshot(ctx)
-	if err == nil {
-		err = g.nft.Rebuild(want)
-	}
-	if errors.Is(err, nft.ErrElement) {
-		g.log.Error("the gate is built without some members", "error", err)
-		err = nil
-	}
-	if err != nil {
-		g.broken = true
-		g.note(func(s *control.Gate) { s.Errors++; s.LastError = err.Error() })
-		g.log.Error("the gate could not be rebuilt: trying again", "error", err, "every", checkEvery)
+// failed does what an error of put needs.
+func (g *gate) failed(ctx context.Context, err error) {
+	switch {
+	case err == nil:
 		return
+	case errors.Is(err, nft.ErrTableGone):
+		g.noteError(err)
+		g.repair(ctx, "it was gone when it was to be written")
+	default:
+		g.noteError(err)
+		g.log.Error("the gate could not be written", "error", err)
+		g.broken = g.broken || !errors.Is(err, nft.ErrElement)
 	}
-	g.broken = false
-	g.note(func(s *control.Gate) { s.Up = true; s.Rebuilds++ })
-	g.log.Warn("the gate was rebuilt", "members", len(want), "took", time.Since(start), "reason", why)
-	g.publish("gate", fmt.Sprintf("rebuilt with %d members: %s", len(want), why))
 }
 
 func (g *gate) publish(event, reason string) {
@@ -259,6 +313,10 @@ func (g *gate) note(f func(*control.Gate)) {
 	f(&g.stats)
 }
 
+func (g *gate) noteError(err error) {
+	g.note(func(s *control.Gate) { s.Errors++; s.LastError = err.Error() })
+}
+
 func (g *gate) status() control.Gate {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -267,14 +325,8 @@ func (g *gate) status() control.Gate {
 
 func (g *gate) close() error {
 	var errs []error
-	if g.watch != nil {
-		errs = append(errs, g.watch.Close())
+	if w := g.watch.Load(); w != nil {
+		errs = append(errs, w.Close())
 	}
 	return errors.Join(append(errs, g.nft.Close())...)
-}
-
-// runWatch reads who else changes rulesets.
-func (g *gate) runWatch(ctx context.Context, ready func()) error {
-	ready()
-	return g.watch.Run(ctx)
 }

@@ -4,11 +4,168 @@ package daemon
 
 import (
 	"context"
+	"fmt"
+	"net/netip"
+	"time"
 
+	"relaygate/authz"
+	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/control"
 )
 
-// Order answers the control socket.
-func (d *daemon) Order(context.Context, control.By, control.Order) (control.Outcome, error) {
-	return control.Outcome{}, &control.Refusal{Reason: "this order is not available yet"}
+// Order answers the control socket: the owner decides, the gate acknowledges,
+// connections end, files and state are written, and then the answer goes out.
+func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (control.Outcome, error) {
+	out := control.Outcome{Changes: []control.Event{}, Warnings: []string{}}
+	warn := func(format string, args ...any) { out.Warnings = append(out.Warnings, fmt.Sprintf(format, args...)) }
+	if err := d.orderable(&o, warn); err != nil {
+		return out, err
+	}
+	var changes []grant.Change
+	err := d.owner.ask(ctx, func(now time.Time) {
+		changes = d.owner.engine.Change(func(t *grant.Table) []grant.Change { return obey(t, now, string(by), &o, d.owner.lifetime) })
+		for _, c := range changes {
+			d.owner.change(now, c)
+		}
+	})
+	if err != nil {
+		return out, fmt.Errorf("relaygate is ending: %w", err)
+	}
+	for i := range changes {
+		if changes[i].Kind == grant.Refused {
+			return out, &control.Refusal{Reason: changes[i].Reason}
+		}
+		out.Changes = append(out.Changes, control.NewChange(&changes[i]))
+	}
+	if err := d.gate.settle(ctx); err != nil {
+		return out, fmt.Errorf("it is decided, and the gate does not hold it yet: %w", err)
+	}
+	if !o.KeepConnections && (o.Verb == control.VerbRevoke || o.Verb == control.VerbDeny) {
+		for _, p := range cutFor(o.Prefix, changes) {
+			sockets, entries, err := d.cutter.cut(ctx, p)
+			out.Sockets, out.Entries = out.Sockets+sockets, out.Entries+entries
+			if err != nil {
+				warn("connections in progress of %s may go on: %v", authz.PrefixString(p), err)
+			}
+		}
+	}
+	d.files.flush(ctx)
+	if err := d.keeper.save(ctx); err != nil {
+		warn("it holds now, and would be forgotten by a restart: %v", err)
+	}
+	out.Result = result(&o, changes, time.Now()) + cutWords(out.Sockets, out.Entries) + "."
+	return out, nil
+}
+
+// orderable completes an order, or says why it cannot be obeyed here.
+func (d *daemon) orderable(o *control.Order, warn func(string, ...any)) error {
+	if o.For.Duration > grant.MaxLifetime {
+		return &control.Refusal{Reason: fmt.Sprintf("%v is longer than a year: for what always holds there are the rules grant.always and grant.never", o.For.Duration)}
+	}
+	if o.Verb != control.VerbGrant || !o.Prefix.Addr().Is6() {
+		return nil
+	}
+	// The gate's set of networks opens a /64 as a whole, and only with
+	// ipv6_prefix 64: the table must say what the gate does.
+	whole := d.widen(o.Prefix.Addr())
+	switch {
+	case o.Prefix.Bits() > whole.Bits():
+		warn("an IPv6 address is opened with its whole network, as by a login (grant.ipv6_prefix)")
+		o.Prefix = whole
+	case o.Prefix.Bits() == 64 && whole.Bits() != 64:
+		return &control.Refusal{Reason: "a whole IPv6 /64 can be granted for a while with grant.ipv6_prefix = 64 alone, or by an always rule"}
+	}
+	return nil
+}
+
+// widen is what a login from an address opens.
+func (d *daemon) widen(a netip.Addr) (p netip.Prefix) {
+	_ = d.owner.ask(context.Background(), func(time.Time) {
+		d.owner.engine.Change(func(t *grant.Table) []grant.Change { p = t.Key(a); return nil })
+	})
+	return p
+}
+
+// obey changes the table; it runs in the owner's goroutine.
+func obey(t *grant.Table, now time.Time, by string, o *control.Order, lifetime time.Duration) []grant.Change {
+	lasts := o.For.Duration
+	switch o.Verb {
+	case control.VerbGrant:
+		if lasts == 0 {
+			lasts = lifetime
+		}
+		if c, ok := t.Manual(now, o.Prefix, lasts, by, o.Note); ok {
+			return []grant.Change{c}
+		}
+	case control.VerbRevoke:
+		why := "revoked by " + authz.Quote(by)
+		if o.Note != "" {
+			why += ": " + authz.Quote(o.Note)
+		}
+		return t.Revoke(now, o.Prefix, by, why)
+	case control.VerbDeny:
+		return t.Deny(now, o.Prefix, lasts, by, o.Note)
+	case control.VerbUndeny:
+		return t.Undeny(now, o.Prefix, by, o.Note)
+	case control.VerbPause:
+		return t.Pause(now, by, o.Note)
+	case control.VerbResume:
+		return t.Resume(now, by, o.Note)
+	}
+	return nil
+}
+
+// cutFor lists whose connections end: those of the order's prefix, and of wider
+// grants that were closed for it.
+func cutFor(p netip.Prefix, changes []grant.Change) []netip.Prefix {
+	list := []netip.Prefix{p}
+	for i := range changes {
+		wider := changes[i].Grant.Prefix
+		if changes[i].Kind == grant.Revoked && wider.Bits() < p.Bits() && wider.Contains(p.Addr()) {
+			list = append(list, wider)
+		}
+	}
+	return list
+}
+
+// result tells what holds now, without the final full stop.
+func result(o *control.Order, changes []grant.Change, now time.Time) string {
+	target := authz.PrefixString(o.Prefix)
+	closed := 0
+	for i := range changes {
+		if changes[i].Kind == grant.Revoked {
+			closed++
+		}
+	}
+	until := func(t time.Time) string {
+		if t.IsZero() {
+			return "for good"
+		}
+		return fmt.Sprintf("until %s (for %v)", t.Local().Format("2006-01-02 15:04:05"), t.Sub(now).Round(time.Second))
+	}
+	switch o.Verb {
+	case control.VerbGrant:
+		if len(changes) == 0 {
+			return target + " may relay anyhow: it is always allowed"
+		}
+		return target + " may relay " + until(changes[0].Grant.Expires)
+	case control.VerbRevoke:
+		if closed == 0 {
+			return target + " held no grant: nothing was open"
+		}
+		return fmt.Sprintf("%s is closed (grants ended: %d)", target, closed)
+	case control.VerbDeny:
+		return fmt.Sprintf("%s is closed and denied %s (grants ended: %d)", target, until(changes[0].Grant.Expires), closed)
+	case control.VerbUndeny:
+		return target + " is denied no more: the next login may open it"
+	case control.VerbPause:
+		if len(changes) == 0 {
+			return "It is paused already"
+		}
+		return fmt.Sprintf("Paused: nobody but the always rules may relay (grants ended: %d)", closed)
+	}
+	if len(changes) == 0 {
+		return "It is not paused"
+	}
+	return "Resumed: the next login may open its address"
 }

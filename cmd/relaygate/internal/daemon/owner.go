@@ -47,6 +47,15 @@ type owner struct {
 	hub    *control.Hub
 	asked  chan question
 	errs   uint64 // Done and Encrypted that failed
+
+	cutter   *cutter
+	keeper   *keeper
+	sessions sessions
+	lifetime time.Duration
+	watchdog watchdog
+	sleep    sleep
+	before   map[string]uint64 // counters of before the start
+	counted  time.Time         // when they were written last
 }
 
 // question is a message to the owner: do runs in its goroutine.
@@ -55,8 +64,19 @@ type question struct {
 	done chan struct{}
 }
 
-func newOwner(e *engine.Engine, t tap, tls *tlsTap, g *gate, f *files, log *slog.Logger, hub *control.Hub) *owner {
-	return &owner{engine: e, tap: t, tls: tls, gate: g, files: f, log: log, hub: hub, asked: make(chan question, 16)}
+func newOwner(e *engine.Engine, d *daemon) *owner {
+	return &owner{
+		engine: e, gate: d.gate, files: d.files, log: d.log, hub: d.hub, asked: make(chan question, 16),
+		cutter: d.cutter, keeper: d.keeper, lifetime: d.opts.Config.Lifetime,
+		sessions: sessions{open: make(map[authz.Conn]*held)},
+		watchdog: newWatchdog(func() time.Time { return time.Unix(0, d.gate.beat.Load()) }, d.log),
+	}
+}
+
+// grants is the table; only the owner may touch it.
+func (o *owner) grants() (t *grant.Table) {
+	o.table(func(table *grant.Table) { t = table })
+	return t
 }
 
 // ask runs do in the owner's goroutine and waits for it.
@@ -80,6 +100,7 @@ func (o *owner) ask(ctx context.Context, do func(now time.Time)) error {
 const (
 	maxWait       = time.Second
 	eventsPerLook = 64
+	countEvery    = time.Minute
 )
 
 func (o *owner) run(ctx context.Context, ready func()) error {
@@ -108,6 +129,18 @@ func (o *owner) run(ctx context.Context, ready func()) error {
 
 // look serves what is due and what was asked, and sets the next deadline.
 func (o *owner) look(now time.Time) {
+	o.watchdog.look(now)
+	if slept := o.sleep.since(); slept > 0 {
+		o.log.Warn("the machine slept: every grant ends as much earlier", "for", slept)
+		o.table(func(t *grant.Table) { t.Slept(slept) })
+		o.gate.overflow.Store(true) // the elements did not run meanwhile
+	}
+	if now.Sub(o.counted) >= countEvery {
+		o.counted = now
+		for _, r := range o.counters() {
+			o.keeper.put(r)
+		}
+	}
 	for _, c := range o.engine.Expire(now) {
 		o.change(now, c)
 	}
@@ -164,6 +197,9 @@ func (o *owner) judge(verdicts []engine.Verdict) {
 		}
 	}
 	o.tls.judged(o.engine.Covered())
+	if len(o.engine.Holds()) > 0 {
+		o.follow(time.Now(), verdicts)
+	}
 }
 
 // change carries a change that no packet caused to the gate and to everybody.
@@ -171,12 +207,17 @@ func (o *owner) change(now time.Time, c grant.Change) {
 	o.write(now, &c, now)
 	if c.Kind != grant.Rearmed {
 		o.tell(now, &c)
+	} else {
+		o.keeper.changed(now, &c, o.engine)
 	}
 }
 
 // write hands a change to the gate. caused is when the packet came that caused
 // it. Always rules are static members of the gate.
 func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
+	if c.Static {
+		o.gate.restatic(static(o.engine))
+	}
 	if c.Grant.Source == grant.Always {
 		return
 	}
@@ -184,13 +225,17 @@ func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 	case c.Arm:
 		o.gate.add(c.Grant, now, caused)
 	case c.Kind == grant.Revoked, c.Kind == grant.Expired:
-		o.gate.remove(c.Grant)
+		o.gate.remove(c.Grant, now, o.engine.Get)
+		if c.Kind == grant.Expired {
+			o.cutter.ranOut(c.Grant.Prefix)
+		}
 	}
 }
 
 // tell carries a change to the files, the log and the watchers.
 func (o *owner) tell(now time.Time, c *grant.Change) {
 	o.files.changed()
+	o.keeper.changed(now, c, o.engine)
 	o.log.Info(c.Kind.String(), "address", grantName(&c.Grant), "user", lastUser(&c.Grant),
 		"until", c.Grant.Expires.Format(time.RFC3339), "reason", c.Reason)
 	o.hub.Publish(now, control.NewChange(c))
@@ -217,4 +262,16 @@ func (o *owner) setHost(ctx context.Context, h authz.Host) {
 			o.change(now, c)
 		}
 	})
+}
+
+// counters are the totals since the state file was made.
+func (o *owner) counters() []row {
+	c := o.engine.Counts()
+	var rows []row
+	for name, n := range map[string]uint64{
+		"logins": c.Logins, "refused": c.Failures, "tainted": c.Tainted, "encrypted": c.Encrypted,
+	} {
+		rows = append(rows, row{bucket: countersBucket, key: name, value: o.before[name] + n})
+	}
+	return rows
 }

@@ -12,6 +12,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 )
 
@@ -61,6 +62,18 @@ func (o *owner) status(now time.Time, s *control.Status) {
 	s.Now = control.Time{Time: now}
 	s.Logins, s.Refused, s.Tainted, s.Encrypted = counts.Logins, counts.Failures, counts.Tainted, counts.Encrypted
 	s.Doubts, s.Changes, s.Grants = o.engine.Doubts(), o.engine.Changes(), o.engine.Len()
+	t := o.grants()
+	s.Sessions, s.Denials = t.Followed(), len(t.Denials())
+	if p, ok := t.Paused(); ok {
+		s.Paused = &control.Pause{Since: control.Time{Time: p.Since}, By: p.By, Note: p.Note}
+	}
+	s.Totals = make(map[string]uint64)
+	for _, r := range o.counters() {
+		s.Totals[r.key], _ = r.value.(uint64)
+	}
+	dropped := t.Dropped()
+	s.Drops["grants: sessions not followed"] = dropped.Sessions
+	s.Drops["grants: grants whose users cannot be told"] = dropped.Details
 	s.Tap.Flows, s.Tap.Opened, s.Tap.Untrusted = uint64(flows.Open), flows.Opened, counts.Untrusted
 	tls := counts.TLS
 	s.TLS.Handshakes, s.TLS.Seen, s.TLS.Unseen = tls.Handshakes, tls.Seen, tls.Unseen
@@ -92,8 +105,36 @@ func (o *owner) status(now time.Time, s *control.Status) {
 
 // problems says in words what a person should look at.
 func (d *daemon) problems(s *control.Status) {
-	if !s.Gate.Up {
+	if !s.Gate.Up && s.Gate.Missing == "" {
 		s.Problems = append(s.Problems, "the gate is missing in the kernel: "+s.Gate.LastError)
+	}
+	if s.Gate.Missing != "" {
+		s.Problems = append(s.Problems, "nftables cannot be used, so that no set shows who would be let in: "+s.Gate.Missing)
+	}
+	if s.Gate.Lacks != "" {
+		s.Problems = append(s.Problems, "this kernel cannot do all that is configured: "+s.Gate.Lacks)
+	}
+	if s.Paused != nil {
+		s.Problems = append(s.Problems, "it is paused by "+s.Paused.By+": nothing is granted")
+	}
+	if s.Gate.Mode == config.ModeGateway {
+		s.Problems = append(s.Problems, "logins to servers behind this host are not read yet: only rules and grants by hand open the gate")
+	}
+	st := d.keeper.store.Stats()
+	s.State = control.State{
+		Path: d.opts.Config.StatePath, Written: control.Time{Time: st.Written}, Records: st.Records,
+		Errors: st.Errors, Pending: st.Pending, Error: st.LastError, Aside: d.keeper.store.Aside(),
+	}
+	s.Drops["state: changes without room"] = st.Lost
+	s.Drops["connections: expired grants whose connections were not ended"] = d.cutter.dropped.Load()
+	if st.LastError != "" {
+		s.Problems = append(s.Problems, "the state cannot be written, so that a restart would forget: "+st.LastError)
+	}
+	if s.State.Aside != "" {
+		s.Problems = append(s.Problems, s.State.Aside)
+	}
+	if words := d.reloadError.Load(); words != nil {
+		s.Problems = append(s.Problems, *words)
 	}
 	for _, f := range s.Files {
 		if f.Error != "" {
@@ -105,20 +146,29 @@ func (d *daemon) problems(s *control.Status) {
 // Grants answers the control socket.
 func (d *daemon) Grants(ctx context.Context) ([]control.Grant, error) {
 	var list []grant.Grant
-	var sessions []int
-	err := d.owner.ask(ctx, func(time.Time) {
-		list = d.owner.engine.Grants()
-		for i := range list {
-			sessions = append(sessions, d.owner.engine.Sessions(list[i].Prefix))
-		}
-	})
+	err := d.owner.ask(ctx, func(time.Time) { list = d.owner.engine.Grants() })
 	if err != nil {
 		return nil, fmt.Errorf("relaygate is ending: %w", err)
 	}
 	out := make([]control.Grant, len(list))
 	for i := range list {
 		out[i] = control.NewGrant(&list[i])
-		out[i].Sessions = sessions[i]
+	}
+	return out, nil
+}
+
+// Denials answers the control socket.
+func (d *daemon) Denials(ctx context.Context) ([]control.Denial, error) {
+	out := []control.Denial{}
+	err := d.owner.ask(ctx, func(time.Time) {
+		for _, n := range d.owner.grants().Denials() {
+			out = append(out, control.Denial{
+				Prefix: n.Prefix, Since: control.Time{Time: n.Since}, Until: control.Time{Time: n.Until}, By: n.By, Note: n.Note,
+			})
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("relaygate is ending: %w", err)
 	}
 	return out, nil
 }
@@ -135,10 +185,10 @@ func (d *daemon) Why(ctx context.Context, a netip.Addr) (control.Story, error) {
 		g, ok := e.Get(a)
 		if ok {
 			shape := control.NewGrant(&g)
-			shape.Sessions = e.Sessions(g.Prefix)
 			story.Granted, story.Grant = true, &shape
 		}
-		story.Reason = reason(g, ok, e.Check(a), events, now)
+		paused, _ := d.owner.grants().Paused()
+		story.Reason = reason(g, ok, paused, e.Check(a), events, now)
 	})
 	if err != nil {
 		return story, fmt.Errorf("relaygate is ending: %w", err)

@@ -12,7 +12,7 @@ import (
 
 // reason says why an address may relay, or why not: it completes the sentence
 // "192.0.2.7 …".
-func reason(g grant.Grant, granted bool, d authz.Decision, events []authz.Event, now time.Time) string {
+func reason(g grant.Grant, granted bool, paused grant.Pause, d authz.Decision, events []authz.Event, now time.Time) string {
 	switch {
 	case granted && g.Source == grant.Always:
 		return "may relay: it " + d.Reason
@@ -22,15 +22,27 @@ func reason(g grant.Grant, granted bool, d authz.Decision, events []authz.Event,
 		return "may not relay: it " + d.Reason
 	case !d.Allow:
 		return "may not relay: it " + d.Reason + ", and such an address is never granted"
+	case !paused.Since.IsZero():
+		return fmt.Sprintf("may not relay: nothing is granted, paused by %s %v ago%s",
+			authz.Quote(paused.By), now.Sub(paused.Since).Round(time.Second), noteWords(paused.Note))
 	case len(events) == 0:
-		return "may not relay: nothing has been seen from it, or it is more than a day ago"
+		return "may not relay: nothing has been seen from it, or it is too long ago"
 	}
 	return "may not relay: " + lastDecision(events, now)
 }
 
 func grantedReason(g *grant.Grant, now time.Time) string {
 	left := g.Expires.Sub(now).Round(time.Second)
+	if g.Sessions > 0 {
+		words := fmt.Sprintf("open sessions hold it (%d), and its time runs out %v after the last one closes", g.Sessions, left)
+		if len(g.Users) > 0 && g.Users[0].Name != "" {
+			words = authz.Quote(g.Users[0].Name) + " logged in from it; " + words
+		}
+		return words
+	}
 	switch {
+	case g.Source == grant.Manual:
+		return fmt.Sprintf("granted by hand by %s%s; its time runs out in %v", authz.Quote(g.By), noteWords(g.Note), left)
 	case g.Source == grant.Import:
 		return fmt.Sprintf("the gate held it when relaygate started; its time runs out in %v", left)
 	case len(g.Users) == 0 || g.Users[0].Name == "":
@@ -71,4 +83,11 @@ func lastDecision(events []authz.Event, now time.Time) string {
 		return "it connected to a listener that is not believed: " + last.Reason
 	}
 	return "it has no grant"
+}
+
+func noteWords(note string) string {
+	if note == "" {
+		return ""
+	}
+	return " (" + authz.Quote(note) + ")"
 }

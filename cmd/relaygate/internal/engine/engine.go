@@ -20,6 +20,9 @@ type Config struct {
 	// events. Explain says why the plaintext of one is not seen; it may be nil.
 	TLS     bool
 	Explain func(authz.Conn) string
+	// Retain is how long an address is explained after its last event; 0 is a
+	// day.
+	Retain time.Duration
 }
 
 // Engine decides about what a Reader reads. Until SetHost it grants nothing:
@@ -27,6 +30,7 @@ type Config struct {
 type Engine struct {
 	*Reader
 	rules    authz.Rules
+	host     authz.Host // of the last SetHost
 	evidence *authz.Evidence
 	grants   *grant.Table
 	changes  map[string]uint64
@@ -34,7 +38,7 @@ type Engine struct {
 
 // New makes an Engine.
 func New(cfg Config) *Engine {
-	evidence := authz.NewEvidence(authz.EvidenceConfig{})
+	evidence := authz.NewEvidence(authz.EvidenceConfig{Retain: cfg.Retain})
 	reader := NewReader(cfg.Services, evidence)
 	reader.confirm, reader.proxies = cfg.Confirm, cfg.Rules.Proxies
 	if cfg.TLS {
@@ -72,6 +76,7 @@ func (e *Engine) SetHost(now time.Time, h authz.Host) ([]grant.Change, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.host = h
 	return e.note(e.grants.SetPolicy(now, p)), nil
 }
 

@@ -142,6 +142,23 @@ func (w *world) expires(t *testing.T) map[string]time.Time {
 	return out
 }
 
+// saved waits until the state file holds all that was decided.
+func (w *world) saved(t *testing.T) {
+	t.Helper()
+	settles(t, 3*time.Second, func() error {
+		var s struct {
+			State struct{ Records, Pending int }
+		}
+		if err := json.Unmarshal([]byte(w.verb(t, "status", "--json")), &s); err != nil {
+			return err
+		}
+		if s.State.Records == 0 || s.State.Pending > 0 {
+			return fmt.Errorf("%d records written, %d pending", s.State.Records, s.State.Pending)
+		}
+		return nil
+	})
+}
+
 func TestLoginOpensAndRunsOut(t *testing.T) {
 	w := newWorld(t, 3*time.Second, "")
 	four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
@@ -187,6 +204,7 @@ func TestKilledDaemonNeitherOpensNorForgets(t *testing.T) {
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
 	settles(t, time.Second, open(t.Context(), four))
 	before := w.expires(t)[lab.Client4.String()]
+	w.saved(t)
 	must(t, w.daemon.Kill())
 
 	must(t, open(t.Context(), four)())

@@ -30,7 +30,7 @@ const Version = 1
 const (
 	// groupEvery and groupSize: changes are written together, at the latest
 	// after the one, or when there are as many as the other.
-	groupEvery = time.Second
+	groupEvery = 250 * time.Millisecond
 	groupSize  = 4096
 	// maxPending bounds what waits for a disk that cannot be written.
 	maxPending = 1 << 21

@@ -1,0 +1,183 @@
+//go:build linux
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/nft"
+)
+
+// connections ends connections in progress, as *nft.Cutter does.
+type connections interface {
+	Cut(from netip.Prefix, ports []uint16) (sockets, entries int, err error)
+	Forget(ports []uint16, from ...netip.Prefix) (entries int, err error)
+	Close() error
+}
+
+// cutter is the goroutine that ends connections in progress: at once where
+// somebody ordered it, and soon where a grant ran out.
+type cutter struct {
+	kernel  connections // nil: it cannot be had
+	missing string
+	log     *slog.Logger
+	set     atomic.Pointer[cutSettings]
+	asked   chan cutOrder
+	expired chan netip.Prefix
+	dropped atomic.Uint64
+}
+
+// cutSettings are what the configuration says, for any goroutine.
+type cutSettings struct {
+	// ports are those that members connect to, and are led to.
+	ports []uint16
+	// onExpiry cuts when a grant runs out; forget deletes what connection
+	// tracking remembers of it then.
+	onExpiry, forget bool
+}
+
+type cutOrder struct {
+	prefix netip.Prefix
+	done   chan cutResult
+}
+
+type cutResult struct {
+	sockets, entries int
+	err              error
+}
+
+// The bounds of a cutter: what runs out together is cut together.
+const (
+	cutQueue = 4096
+	cutBatch = 100 * time.Millisecond
+)
+
+func openCutter(settings cutSettings, log *slog.Logger) *cutter {
+	c := &cutter{log: log, asked: make(chan cutOrder), expired: make(chan netip.Prefix, cutQueue)}
+	c.set.Store(&settings)
+	k, err := nft.OpenCutter(0)
+	if err != nil {
+		c.missing = err.Error()
+		log.Warn("connections in progress cannot be ended", "error", err)
+		return c
+	}
+	c.kernel = k
+	return c
+}
+
+func settingsOf(cfg nft.Config, onExpiry bool) cutSettings {
+	s := cutSettings{ports: cfg.Ports, onExpiry: onExpiry && cfg.Mode != nft.Observe, forget: cfg.Mode == nft.Redirect}
+	if cfg.Mode == nft.Redirect {
+		s.ports = append(append([]uint16{}, cfg.Ports...), cfg.RelayPort)
+	}
+	return s
+}
+
+// ranOut says that a grant ended. It never waits.
+func (c *cutter) ranOut(p netip.Prefix) {
+	if s := c.set.Load(); !s.onExpiry && !s.forget {
+		return
+	}
+	select {
+	case c.expired <- p:
+	default:
+		c.dropped.Add(1)
+	}
+}
+
+// cut ends the connections of a prefix and waits until that is done.
+func (c *cutter) cut(ctx context.Context, p netip.Prefix) (sockets, entries int, err error) {
+	o := cutOrder{prefix: p, done: make(chan cutResult, 1)}
+	select {
+	case c.asked <- o:
+	case <-ctx.Done():
+		return 0, 0, context.Cause(ctx)
+	}
+	select {
+	case r := <-o.done:
+		return r.sockets, r.entries, r.err
+	case <-ctx.Done():
+		return 0, 0, context.Cause(ctx)
+	}
+}
+
+func (c *cutter) run(ctx context.Context, ready func()) error {
+	ready()
+	var batch []netip.Prefix
+	var due <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case o := <-c.asked:
+			o.done <- c.now(o.prefix)
+		case p := <-c.expired:
+			if batch = append(batch, p); len(batch) == 1 {
+				due = time.After(cutBatch)
+			}
+			if len(batch) < cutQueue {
+				continue
+			}
+			c.end(batch)
+			batch, due = nil, nil
+		case <-due:
+			c.end(batch)
+			batch, due = nil, nil
+		}
+	}
+}
+
+func (c *cutter) now(p netip.Prefix) (r cutResult) {
+	if c.kernel == nil {
+		return cutResult{err: errors.New(c.missing)}
+	}
+	r.sockets, r.entries, r.err = c.kernel.Cut(p, c.set.Load().ports)
+	return r
+}
+
+// end does what the end of some grants needs. Whoever was granted again since
+// may lose a connection; nobody keeps one that should be gone.
+func (c *cutter) end(batch []netip.Prefix) {
+	if c.kernel == nil {
+		return
+	}
+	s := c.set.Load()
+	var errs []error
+	if s.onExpiry {
+		for _, p := range batch {
+			sockets, entries, err := c.kernel.Cut(p, s.ports)
+			if sockets+entries > 0 {
+				c.log.Info("connections ended with their grant", "address", authz.PrefixString(p), "sockets", sockets, "entries", entries)
+			}
+			errs = append(errs, err)
+		}
+	} else if s.forget {
+		_, err := c.kernel.Forget(s.ports, batch...)
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		c.log.Error("connections of grants that ran out could not be ended", "error", err)
+	}
+}
+
+func (c *cutter) close() error {
+	if c.kernel == nil {
+		return nil
+	}
+	return c.kernel.Close()
+}
+
+// cutWords tells what was cut.
+func cutWords(sockets, entries int) string {
+	if sockets+entries == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; connections in progress were ended (sockets: %d, entries of connection tracking: %d)", sockets, entries)
+}

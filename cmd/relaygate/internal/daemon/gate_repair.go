@@ -1,0 +1,253 @@
+//go:build linux
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/netip"
+	"slices"
+	"time"
+
+	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/nft"
+)
+
+// begin makes the table, at the start. cfg differs from what the gate was opened
+// with in its static members at most.
+func (g *gate) begin(ctx context.Context, cfg nft.Config, want projection) error {
+	if !slices.Equal(cfg.Static, g.opened) {
+		if err := g.nft.Reconfigure(cfg, nil); err != nil {
+			return fmt.Errorf("build the gate: %w", err)
+		}
+	}
+	w, err := g.nft.Watch()
+	if err != nil {
+		return fmt.Errorf("watch the gate: %w", err)
+	}
+	g.watch.Store(w)
+	if err := g.load(ctx, want, g.nft.Rebuild, g.nft.Load); err != nil {
+		return fmt.Errorf("build the gate: %w", err)
+	}
+	g.count = len(want.members)
+	g.note(func(s *control.Gate) { s.Up = s.Missing == "" })
+	g.publish("gate", fmt.Sprintf("built with %d members", len(want.members)))
+	return nil
+}
+
+// load writes all of want: a few at once, very many in chunks between which
+// single changes are written. What was removed meanwhile is not added by a later
+// chunk, and what was queued before want was made is in it.
+func (g *gate) load(ctx context.Context, want projection, few func([]nft.Element) error,
+	many func(iter.Seq[nft.Element], func() error) error,
+) error {
+	removed := make(map[netip.Addr]bool)
+	between := func() error {
+		for {
+			select {
+			case op := <-g.ops:
+				if op.generation <= want.generation {
+					continue
+				}
+				if op.remove.IsValid() {
+					removed[op.remove] = true
+				}
+				if !op.remove.IsValid() && !op.element.Addr.IsValid() {
+					g.stale = true
+				} else if err := g.put(op); err != nil {
+					return err
+				}
+			default:
+				return ctx.Err()
+			}
+		}
+	}
+	var err error
+	if len(want.members) < loadFrom && few != nil {
+		if err = few(want.members); err == nil || errors.Is(err, nft.ErrElement) {
+			err = errors.Join(err, between())
+		}
+	} else {
+		err = many(func(yield func(nft.Element) bool) {
+			for _, e := range want.members {
+				if !removed[e.Addr] && !yield(e) {
+					return
+				}
+			}
+		}, between)
+	}
+	if errors.Is(err, nft.ErrElement) {
+		g.log.Error("the gate is built without some members", "error", err)
+		err = nil
+	}
+	return err
+}
+
+// inspect looks at the table and mends it. change is what another program did,
+// nil for the regular look.
+func (g *gate) inspect(ctx context.Context, change *nft.Change) {
+	err := g.nft.Check()
+	switch {
+	case errors.Is(err, nft.ErrTableGone), errors.Is(err, nft.ErrChanged), errors.Is(err, nft.ErrSets):
+		reason := err.Error()
+		if change != nil {
+			reason = change.String()
+		}
+		g.repair(ctx, reason)
+	case err != nil:
+		g.noteError(err)
+		g.log.Error("the gate could not be checked", "error", err)
+	case change != nil && (change.Members || change.Lost):
+		g.sync(ctx, change.String())
+	default:
+		g.mend(ctx)
+	}
+}
+
+// mend does what is left to be done.
+func (g *gate) mend(ctx context.Context) {
+	if g.stale {
+		g.reconfigure(ctx)
+	}
+	switch {
+	case g.overflow.Swap(false):
+		g.rebuild(ctx, "more changes came than could be written one by one")
+	case g.broken:
+		g.rebuild(ctx, "the last change could not be written")
+	}
+}
+
+// repair makes the table as it should be after somebody took it away.
+func (g *gate) repair(ctx context.Context, reason string) {
+	g.note(func(s *control.Gate) {
+		s.Up = false
+		s.Losses++
+		s.LastLoss, s.LastLossAt = reason, control.Time{Time: time.Now()}
+	})
+	g.log.Warn("the gate was lost", "reason", reason)
+	g.publish("gate", "lost: "+reason)
+	g.refill(ctx, reason, nil, g.nft.Repair)
+}
+
+// rebuild makes the whole table anew.
+func (g *gate) rebuild(ctx context.Context, why string) {
+	g.refill(ctx, why, g.nft.Rebuild, g.nft.Load)
+}
+
+func (g *gate) refill(ctx context.Context, why string, few func([]nft.Element) error,
+	many func(iter.Seq[nft.Element], func() error) error,
+) {
+	start := time.Now()
+	want, err := g.snapshot(ctx)
+	if err == nil {
+		err = g.load(ctx, want, few, many)
+	}
+	if err != nil {
+		g.broken = true
+		g.noteError(err)
+		g.log.Error("the gate could not be rebuilt: trying again", "error", err, "every", checkEvery)
+		return
+	}
+	g.broken = false
+	g.note(func(s *control.Gate) { s.Up = s.Missing == ""; s.Rebuilds++ })
+	g.log.Warn("the gate was rebuilt", "members", len(want.members), "took", time.Since(start), "reason", why)
+	g.publish("gate", fmt.Sprintf("rebuilt with %d members: %s", len(want.members), why))
+}
+
+// sync puts members back that somebody took out, and takes out what somebody
+// put in.
+func (g *gate) sync(ctx context.Context, reason string) {
+	want, err := g.snapshot(ctx)
+	var added, renewed, removed int
+	if err == nil {
+		added, renewed, removed, err = g.nft.Sync(want.members)
+	}
+	switch {
+	case err != nil && !errors.Is(err, nft.ErrElement):
+		g.broken = true
+		g.noteError(err)
+		g.log.Error("the gate's members could not be compared", "error", err)
+	case added+renewed+removed > 0:
+		words := fmt.Sprintf("%d members put back, %d mended, %d taken out", added, renewed, removed)
+		g.note(func(s *control.Gate) {
+			s.Losses++
+			s.Rebuilds++
+			s.LastLoss, s.LastLossAt = reason, control.Time{Time: time.Now()}
+		})
+		g.log.Warn("the gate's members were changed", "reason", reason, "mended", words)
+		g.publish("gate", words+": "+reason)
+	}
+}
+
+// reconfigure puts the static members in force that the owner wants.
+func (g *gate) reconfigure(ctx context.Context) {
+	cfg := g.cfg
+	cfg.Static = *g.static.Load()
+	if slices.Equal(cfg.Static, g.cfg.Static) {
+		g.stale = false
+		return
+	}
+	if err := g.configure(ctx, cfg); err != nil {
+		g.broken = true
+		g.noteError(err)
+		g.log.Error("the gate's static members could not be changed: trying again", "error", err, "every", checkEvery)
+	}
+}
+
+// configure changes the gate's configuration in one transaction. On an error
+// the former one stays.
+func (g *gate) configure(ctx context.Context, cfg nft.Config) error {
+	want, err := g.snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	if err := g.nft.Reconfigure(cfg, want.members); err != nil && !errors.Is(err, nft.ErrElement) {
+		return err
+	}
+	moved := cfg.Mode != g.cfg.Mode && (cfg.Mode == nft.UserSets || g.cfg.Mode == nft.UserSets) || cfg.Sets != g.cfg.Sets
+	g.cfg, g.stale = cfg, false
+	g.tellLacks()
+	g.note(func(s *control.Gate) { s.Mode, s.Ports = cfg.Mode.String(), cfg.Ports })
+	if !moved {
+		return nil
+	}
+	w, err := g.nft.Watch()
+	if err != nil {
+		return fmt.Errorf("watch the gate: %w", err)
+	}
+	if old := g.watch.Swap(w); old != nil {
+		return old.Close()
+	}
+	return nil
+}
+
+// readBites adds up what the brakes refused. A table that is built anew counts
+// from 0.
+func (g *gate) readBites() {
+	rate, concurrent, err := g.nft.Bites()
+	if err != nil {
+		g.noteError(err)
+		return
+	}
+	more := func(now, before uint64) uint64 {
+		if now < before {
+			return now
+		}
+		return now - before
+	}
+	tooFast, tooMany := more(rate, g.bites[0]), more(concurrent, g.bites[1])
+	g.bites = [2]uint64{rate, concurrent}
+	if tooFast+tooMany == 0 {
+		return
+	}
+	g.note(func(s *control.Gate) {
+		s.TooFast += tooFast
+		s.TooMany += tooMany
+		s.LastBite = control.Time{Time: time.Now()}
+	})
+	words := fmt.Sprintf("brakes refused connections of granted addresses: %d for too many in a minute, %d for too many at a time", tooFast, tooMany)
+	g.log.Warn(words)
+	g.publish("gate", words)
+}

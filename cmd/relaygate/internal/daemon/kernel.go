@@ -1,0 +1,109 @@
+//go:build linux
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net/netip"
+
+	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/nft"
+)
+
+// table is the gate in the kernel, as *nft.Gate is.
+type table interface {
+	Claim() error
+	Read() ([]nft.Element, error)
+	Add(...nft.Element) error
+	Remove(...netip.Addr) error
+	Rebuild([]nft.Element) error
+	Load(iter.Seq[nft.Element], func() error) error
+	Repair(iter.Seq[nft.Element], func() error) error
+	Sync([]nft.Element) (added, renewed, removed int, err error)
+	Reconfigure(nft.Config, []nft.Element) error
+	CloseAll(...nft.Element) error
+	Check() error
+	Bites() (rate, concurrent uint64, err error)
+	Lacks() error
+	Watch() (*nft.Watch, error)
+	Close() error
+}
+
+// gateConfig is what the configuration wants of the gate.
+func gateConfig(cfg *config.Config, static []netip.Prefix) (nft.Config, error) {
+	g := &cfg.Gate
+	mode, err := nft.ParseMode(g.Mode)
+	if err != nil {
+		return nft.Config{}, err
+	}
+	return nft.Config{
+		Mode: mode, Ports: g.Ports, Static: static, IPv6Prefix: cfg.IPv6Prefix,
+		RelayPort: g.RelayPort, Mark: g.Mark, Servers: g.Servers, Own: g.Own,
+		Sets: nft.Sets{
+			Family: g.Sets.Family, Table: g.Sets.Table,
+			Allow4: g.Sets.Allow4, Allow6: g.Sets.Allow6, Net6: g.Sets.Net6,
+		},
+		Brakes: nft.Brakes{NewPerMinute: g.MaxNewPerMinute, Concurrent: g.MaxConcurrent},
+	}, nil
+}
+
+// openTable connects to the kernel. Mode observe, which opens and closes
+// nothing, does without nftables: missing says why then.
+func openTable(cfg nft.Config) (t table, missing, err error) {
+	g, err := nft.Open(cfg)
+	switch {
+	case err == nil:
+		return g, nil, nil
+	case cfg.Mode == nft.Observe:
+		return noTable{}, err, nil
+	}
+	return nil, nil, fmt.Errorf("gate mode %s needs nftables: %w", cfg.Mode, err)
+}
+
+// noTable is the gate where there is no nftables.
+type noTable struct{}
+
+func (noTable) Claim() error                                     { return nil }
+func (noTable) Read() ([]nft.Element, error)                     { return nil, nil }
+func (noTable) Add(...nft.Element) error                         { return nil }
+func (noTable) Remove(...netip.Addr) error                       { return nil }
+func (noTable) Rebuild([]nft.Element) error                      { return nil }
+func (noTable) Load(iter.Seq[nft.Element], func() error) error   { return nil }
+func (noTable) Repair(iter.Seq[nft.Element], func() error) error { return nil }
+func (noTable) Sync([]nft.Element) (int, int, int, error)        { return 0, 0, 0, nil }
+func (noTable) CloseAll(...nft.Element) error                    { return nil }
+func (noTable) Check() error                                     { return nil }
+func (noTable) Bites() (uint64, uint64, error)                   { return 0, 0, nil }
+func (noTable) Lacks() error                                     { return nil }
+func (noTable) Watch() (*nft.Watch, error)                       { return nil, nil }
+func (noTable) Close() error                                     { return nil }
+
+func (noTable) Reconfigure(cfg nft.Config, _ []nft.Element) error {
+	if cfg.Mode == nft.Observe {
+		return nil
+	}
+	return errors.New("nftables cannot be used: see doctor, and start relaygate again")
+}
+
+
+// runWatch reads one Watch after the other: a change of the mode makes another.
+func (g *gate) runWatch(ctx context.Context, ready func()) error {
+	ready()
+	for {
+		w := g.watch.Load()
+		if w == nil { // no nftables
+			<-ctx.Done()
+			return nil
+		}
+		err := w.Run(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if g.watch.Load() == w {
+			return errors.Join(err, errors.New("the watch of the gate ended"))
+		}
+	}
+}

@@ -1,0 +1,136 @@
+//go:build linux
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"reflect"
+	"strings"
+	"syscall"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+
+	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/config"
+)
+
+// runReload reads the configuration again at each SIGHUP.
+func (d *daemon) runReload(ctx context.Context, ready func()) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	ready()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+		}
+		if _, err := reloading(); err != nil {
+			d.log.Warn("cannot tell systemd", "error", err)
+		}
+		err := d.reload(ctx)
+		words := "the configuration was read again"
+		if err != nil {
+			words = "the former configuration stays: " + err.Error()
+			d.log.Error("the former configuration stays", "error", err)
+		} else {
+			d.log.Info(words, "gate", d.gate.status().Mode)
+		}
+		d.reloadError.Store(&words)
+		if err == nil {
+			d.reloadError.Store(nil)
+		}
+		d.gate.publish("reload", words)
+		if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
+			d.log.Warn("cannot tell systemd", "error", err)
+		}
+	}
+}
+
+// reload puts the configuration of the file in force, all of it or nothing.
+func (d *daemon) reload(ctx context.Context) error {
+	if d.opts.Reload == nil {
+		return errors.New("there is no configuration file")
+	}
+	next, err := d.opts.Reload()
+	if err != nil {
+		return err
+	}
+	now := d.config.Load()
+	if keys := fixed(now, next); len(keys) > 0 {
+		return fmt.Errorf("%s can be changed by a restart alone", strings.Join(keys, ", "))
+	}
+	// The gate first: whether its sets are there the kernel must say.
+	gate, err := gateConfig(next, *d.gate.static.Load())
+	if err != nil {
+		return err
+	}
+	err = d.gate.ask(ctx, func(ctx context.Context) error { return d.gate.configure(ctx, gate) })
+	if err != nil {
+		return fmt.Errorf("change the gate: %w", err)
+	}
+	settings := settingsOf(gate, next.Gate.CutOnExpiry)
+	d.cutter.set.Store(&settings)
+	d.gate.tellWords(next.Gate.Words())
+	d.keeper.retain.Store(int64(next.Retain))
+	d.config.Store(next)
+	var refused error
+	err = d.owner.ask(ctx, func(now time.Time) { refused = d.owner.reconfigure(now, next) })
+	if err == nil {
+		err = refused
+	}
+	if err != nil {
+		return err
+	}
+	return d.gate.settle(ctx)
+}
+
+// reconfigure puts new bounds and rules in force.
+func (o *owner) reconfigure(now time.Time, cfg *config.Config) error {
+	changes := o.engine.Change(func(t *grant.Table) []grant.Change { return t.SetConfig(now, grantConfig(cfg)) })
+	o.lifetime, o.gate.lifetime = cfg.Lifetime, cfg.Lifetime
+	for _, c := range changes {
+		o.change(now, c)
+	}
+	if len(changes) > 0 {
+		// Elements are never shortened one by one.
+		o.gate.overflow.Store(true)
+	}
+	more, err := o.engine.SetRules(now, rules(cfg))
+	for _, c := range more {
+		o.change(now, c)
+	}
+	return err
+}
+
+// fixed lists the keys that differ and cannot change while the daemon runs.
+func fixed(a, b *config.Config) (keys []string) {
+	for _, k := range []struct {
+		key  string
+		same bool
+	}{
+		{"watch.pop3, watch.imap", reflect.DeepEqual(a.Services, b.Services)},
+		{"watch.tap", a.Tap == b.Tap},
+		{"watch.tls", a.TLS == b.TLS},
+		{"watch.owners", reflect.DeepEqual(a.Owners, b.Owners)},
+		{"watch.trusted_netns", reflect.DeepEqual(a.TrustedNetns, b.TrustedNetns)},
+		{"watch.trusted_proxies", reflect.DeepEqual(a.TrustedProxies, b.TrustedProxies)},
+		{"watch.interfaces", reflect.DeepEqual(a.Interfaces, b.Interfaces)},
+		{"grant.ipv6_prefix", a.IPv6Prefix == b.IPv6Prefix},
+		{"files", a.Relayhosts == b.Relayhosts && a.UsersFile == b.UsersFile && a.Plain == b.Plain},
+		{"state.path", a.StatePath == b.StatePath},
+		{"control.socket", a.Socket == b.Socket},
+		{"metrics.listen", a.Metrics == b.Metrics},
+	} {
+		if !k.same {
+			keys = append(keys, k.key)
+		}
+	}
+	return keys
+}

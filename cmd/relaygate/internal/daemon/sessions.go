@@ -1,0 +1,228 @@
+//go:build linux
+
+package daemon
+
+import (
+	"context"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/authz/grant"
+	"relaygate/capture/sockdiag"
+	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/engine"
+)
+
+// How sessions are followed besides the kernel's word that a connection closed.
+const (
+	// surveyEvery is the pace of the looks at the socket tables, and
+	// surveySoon the one while there are sessions whose end only such a look
+	// shows: those of before a restart, and those of packet sockets.
+	surveyEvery = time.Minute
+	surveySoon  = 5 * time.Second
+	// maxSilence: whose peer was not heard for longer holds nothing. The
+	// address may be another's by then.
+	maxSilence = 15 * time.Minute
+)
+
+// held is an open session that holds a grant.
+type held struct {
+	grant.Session
+	since  time.Time
+	silent bool // it holds nothing until its peer is heard again
+	saved  bool
+	// untold: no event will tell that it closed.
+	untold bool
+}
+
+// savedSession is a session as the state file keeps it.
+type savedSession struct {
+	grant.Session
+	Conn authz.Conn
+	Boot string
+}
+
+// sessions are those that hold grants. They belong to the owner.
+type sessions struct {
+	open map[authz.Conn]*held
+	last uint64 // session number
+}
+
+// follow does what the last Feed says about sessions.
+func (o *owner) follow(now time.Time, verdicts []engine.Verdict) {
+	for _, h := range o.engine.Holds() {
+		if !h.Open {
+			o.closed(now, h.Conn, time.Time{}, "closed")
+			continue
+		}
+		user := ""
+		for i := range verdicts {
+			if v := &verdicts[i]; v.Conn == h.Conn && v.Result == authz.Success {
+				user = v.User
+			}
+		}
+		s := grant.Session{Client: h.Conn.Client.Addr(), User: user, Begin: now}
+		o.hold(now, h.Conn, s, h.Conn.Cookie == 0)
+		o.sessionEvent(now, h.Conn, user, "opened")
+	}
+}
+
+// cookieKey is the key of a session in the state file.
+func cookieKey(c authz.Conn) string { return strconv.FormatUint(c.Cookie, 16) }
+
+// hold lets a session hold its grant, if there is one.
+func (o *owner) hold(now time.Time, c authz.Conn, s grant.Session, untold bool) bool {
+	o.sessions.last++
+	s.ID = o.sessions.last
+	ok := false
+	o.table(func(t *grant.Table) { ok = t.Hold(now, s) })
+	if ok {
+		o.sessions.open[c] = &held{Session: s, since: now, untold: untold}
+	}
+	return ok
+}
+
+// closed ends a session; heard is when its peer was heard last, zero for now.
+func (o *owner) closed(now time.Time, c authz.Conn, heard time.Time, why string) {
+	user := ""
+	if h := o.sessions.open[c]; h != nil {
+		user = h.User
+		if !h.silent {
+			o.table(func(t *grant.Table) { t.Release(now, h.Session, heard) })
+		}
+		if h.saved {
+			o.keeper.put(row{bucket: sessionsBucket, key: cookieKey(c)})
+		}
+		delete(o.sessions.open, c)
+	}
+	o.sessionEvent(now, c, user, why)
+}
+
+func (o *owner) sessionEvent(now time.Time, c authz.Conn, user, what string) {
+	o.hub.Publish(now, control.Event{
+		Event: "session", Time: control.Time{Time: now}, Client: c.Client.Addr().String(), Port: c.Client.Port(),
+		Server: c.Server.Addr().String(), ServerPort: c.Server.Port(), Protocol: c.Service.Protocol.String(),
+		User: control.Text(user), Reason: what,
+	})
+}
+
+// table lets do use the table of grants without changes that people are told.
+func (o *owner) table(do func(*grant.Table)) {
+	o.engine.Change(func(t *grant.Table) []grant.Change { do(t); return nil })
+}
+
+// survey compares the sessions with the socket tables, as they were at taken.
+func (o *owner) survey(now, taken time.Time, alive []sockdiag.Session) {
+	find := finder(alive)
+	for c, h := range o.sessions.open {
+		if h.since.After(taken) {
+			continue
+		}
+		s, ok := find(c)
+		switch {
+		case !ok:
+			o.closed(now, c, time.Time{}, "closed: it is not in the socket tables any more")
+			continue
+		case s.Silent >= maxSilence && !h.silent:
+			h.silent = true
+			o.table(func(t *grant.Table) { t.Release(now, h.Session, taken.Add(-s.Silent)) })
+			o.sessionEvent(now, c, h.User, "silent: its client was not heard for "+s.Silent.Round(time.Minute).String())
+		case s.Silent < maxSilence && h.silent:
+			o.table(func(t *grant.Table) { h.silent = !t.Hold(now, h.Session) })
+		}
+		if !h.saved && c.Cookie != 0 {
+			h.saved = true
+			o.keeper.put(row{bucket: sessionsBucket, key: cookieKey(c), value: savedSession{h.Session, c, boot().ID}})
+		}
+	}
+}
+
+// finder finds a connection in what the socket tables hold: by its cookie, or
+// where the tap knows none by its addresses.
+func finder(alive []sockdiag.Session) func(authz.Conn) (sockdiag.Session, bool) {
+	type ends struct{ local, remote netip.AddrPort }
+	byCookie := make(map[uint64]sockdiag.Session, len(alive))
+	byEnds := make(map[ends]sockdiag.Session)
+	for _, s := range alive {
+		byCookie[s.Cookie] = s
+		byEnds[ends{s.Local, s.Remote}] = s
+	}
+	return func(c authz.Conn) (sockdiag.Session, bool) {
+		if c.Cookie != 0 {
+			s, ok := byCookie[c.Cookie]
+			return s, ok && s.Netns == c.Netns && s.Local == c.Server
+		}
+		s, ok := byEnds[ends{c.Server, c.Client}]
+		return s, ok
+	}
+}
+
+// rejoin lets sessions of before the restart hold their grants again: those
+// that still live, by the same cookie since the same boot, and whose peer was
+// heard of late, so that a reassigned address inherits nothing.
+func (o *owner) rejoin(now time.Time, saved []savedSession, grants []grant.Saved, alive []sockdiag.Session) int {
+	id := boot().ID
+	for i := range grants {
+		g := &grants[i]
+		if g.Conn.Cookie != 0 && len(g.Users) > 0 {
+			s := grant.Session{Client: g.Conn.Client.Addr(), User: g.Users[0].Name, Begin: g.Users[0].Seen}
+			saved = append(saved, savedSession{s, g.Conn, g.Deadline.ID})
+		}
+	}
+	find := finder(alive)
+	n := 0
+	for _, s := range saved {
+		live, ok := find(s.Conn)
+		direct := live.Remote == s.Conn.Client || o.engine.MayAnnounce(live.Remote.Addr())
+		if !ok || s.Boot != id || id == "" || s.Conn.Cookie == 0 || !direct || live.Silent >= maxSilence || o.sessions.open[s.Conn] != nil {
+			continue
+		}
+		if o.hold(now, s.Conn, s.Session, true) {
+			n++
+		}
+	}
+	return n
+}
+
+// runSurvey looks at the socket tables now and then.
+func (d *daemon) runSurvey(ctx context.Context, ready func()) error {
+	ready()
+	tick := time.NewTicker(surveySoon)
+	defer tick.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		soon := false
+		if d.owner.ask(ctx, func(time.Time) { soon = d.owner.surveySoon() }) != nil {
+			return nil // the daemon ends
+		}
+		if !soon && time.Since(last) < surveyEvery {
+			continue
+		}
+		last = time.Now()
+		alive, err := d.trust.tables.Alive()
+		if err != nil {
+			d.log.Warn("the open sessions cannot be compared with the socket tables", "error", err)
+			continue
+		}
+		if d.owner.ask(ctx, func(now time.Time) { d.owner.survey(now, last, alive) }) != nil {
+			return nil
+		}
+	}
+}
+
+// surveySoon: there is a session that no event will tell the end of.
+func (o *owner) surveySoon() bool {
+	for _, h := range o.sessions.open {
+		if h.untold {
+			return true
+		}
+	}
+	return false
+}
