@@ -12,6 +12,14 @@
 // else can forge it. What ingress shows has not yet passed TCP: only bytes that
 // the server acknowledged are real.
 //
+// What passes through TLS is seen in the libraries of the servers' own
+// processes. Egress notes the random of each ServerHello that a followed
+// connection's socket sends. A library's object holds the random of its
+// handshake, so a probe on the functions that read and write finds in the object
+// whose connection it is: no descriptor, thread or moment is compared, and what
+// does not match belongs to nobody. As a random is public, the probes listen
+// only to processes that descend from those of SetServers.
+//
 // The programs are attached by links that nothing pins: they are gone with the
 // process.
 package bpf

@@ -239,33 +239,42 @@ func TestSizeClasses(t *testing.T) {
 	}
 }
 
+// BenchmarkPrograms says what a packet costs in each program.
 func BenchmarkPrograms(b *testing.B) {
 	t := newBench(b, 0)
-	packet := ip4(6, 0, tcp(ack, 12, 60))
-	run := func(b *testing.B) {
-		b.Helper()
-		const repeat = 1_000_000
-		_, took, err := t.objs.RelaygateIn.Benchmark(packet, repeat, nil)
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.ReportMetric(float64(took.Nanoseconds()), "ns/packet")
-		b.ReportMetric(0, "ns/op") // each run of the function is a million packets
+	if err := t.watchHandshakes(); err != nil {
+		b.Fatal(err)
 	}
-	b.Run("other port", func(b *testing.B) {
-		if err := t.SetPorts(nil); err != nil {
-			b.Fatal(err)
+	packet := ip4(6, 0, tcp(ack, 12, 60))
+	for _, direction := range []struct {
+		name string
+		prog *ebpf.Program
+	}{{"ingress", t.objs.RelaygateIn}, {"egress", t.objs.RelaygateOut}} {
+		for _, test := range []struct {
+			name  string
+			ports []uint16
+			flow  *tapFlow
+		}{
+			{"other port", nil, nil},
+			{"watched port, no entry", []uint16{0}, nil},
+			{"after the verdict", []uint16{0}, &tapFlow{State: tapFlowStateDONE}},
+			{"encrypted", []uint16{0}, &tapFlow{State: tapFlowStateENCRYPTED}},
+		} {
+			b.Run(direction.name+", "+test.name, func(b *testing.B) {
+				if err := t.SetPorts(test.ports); err != nil {
+					b.Fatal(err)
+				}
+				if test.flow != nil {
+					t.expect(b, *test.flow)
+				}
+				const repeat = 1_000_000
+				_, took, err := direction.prog.Benchmark(packet, repeat, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(float64(took.Nanoseconds()), "ns/packet")
+				b.ReportMetric(0, "ns/op") // each run of the function is a million packets
+			})
 		}
-		run(b)
-	})
-	b.Run("watched port, no entry", func(b *testing.B) {
-		if err := t.SetPorts([]uint16{0}); err != nil {
-			b.Fatal(err)
-		}
-		run(b)
-	})
-	b.Run("after the verdict", func(b *testing.B) {
-		t.expect(b, tapFlow{State: tapFlowStateDONE})
-		run(b)
-	})
+	}
 }

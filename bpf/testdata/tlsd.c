@@ -18,6 +18,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -90,9 +91,10 @@ static void serve_one(object *o, int fd)
 
 static int accept_one(object **o)
 {
-	int fd = accept(LISTENER, NULL, NULL);
+	int fd = accept(LISTENER, NULL, NULL), on = 1;
 
 	MUST(fd >= 0);
+	MUST(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) == 0);
 	if (with_fork) {
 		if (fork()) {
 			close(fd);
