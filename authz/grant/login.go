@@ -88,6 +88,7 @@ func (t *Table) admit(at uint32, p netip.Prefix, v *authz.Verdict) (i uint32, re
 	}
 	if t.note(i, user, at) > t.cfg.MaxUsers {
 		t.entry(i).brake = tooManyUsers
+		t.dropSessions(i) // nobody's session keeps a shared address open
 		if d := t.details[i]; d != nil {
 			d.name(user, userOf(v), t.cfg.MaxUsers+1)
 		}

@@ -27,11 +27,12 @@ type session struct {
 // Hold lets a session hold the grant of its client: while it is open the grant
 // does not run out. Call it for the connection of a login that was granted or
 // renewed. It reports false, and the grant's time runs from the login, where
-// Config.Follow is off, nothing is open for the client, or the bound is reached.
+// Config.Follow is off, nothing is open for the client, a brake stopped the last
+// login, or the bound is reached.
 func (t *Table) Hold(now time.Time, s Session) bool {
 	at := t.see(now)
 	i := t.holder(s.Client)
-	if i == 0 || !t.cfg.Follow {
+	if i == 0 || !t.cfg.Follow || t.entry(i).brake != noBrake {
 		return false
 	}
 	t.forgetSession(i, s.ID)

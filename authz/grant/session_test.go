@@ -215,3 +215,19 @@ func TestProject(t *testing.T) {
 		t.Errorf("Expire: %s", kinds(got))
 	}
 }
+
+// An address that became shared runs out, whoever has a session open there.
+func TestSessionsDoNotHoldASharedAddress(t *testing.T) {
+	table := newTable(t, Config{Follow: true, MaxUsers: 1})
+	must(t, table, start, "203.0.113.7", "alice", Granted)
+	table.Hold(start, held(1, "203.0.113.7", "alice", 0))
+	through(t, table, 10*m)
+	must(t, table, at(10*m), "203.0.113.7", "bob", Refused)
+	if table.Hold(at(10*m), held(2, "203.0.113.7", "bob", 10*m)) || table.Hold(at(11*m), held(1, "203.0.113.7", "alice", 0)) || table.Followed() != 0 {
+		t.Error("a session holds a shared address")
+	}
+	table.Release(at(12*m), held(1, "203.0.113.7", "alice", 0), time.Time{})
+	if got := through(t, table, 40*m); kinds(got) != "[expired 203.0.113.7/32]" {
+		t.Errorf("Expire: %s", kinds(got))
+	}
+}

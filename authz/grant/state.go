@@ -121,7 +121,9 @@ func (t *Table) restore(now time.Time, boot Boot, s *Saved) (Change, bool) {
 		age := s.Expires.Round(0).Sub(u.Seen.Round(0))
 		seen := min(t.clock.ticks(now.Add(left-age)), at)
 		user := t.user(u.Name, e.key())
-		t.note(i, user, seen)
+		if t.note(i, user, seen) > t.cfg.MaxUsers {
+			e.brake = tooManyUsers
+		}
 		if d != nil {
 			d.name(user, u, t.cfg.MaxUsers+1)
 		}

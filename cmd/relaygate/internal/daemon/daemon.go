@@ -89,6 +89,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 		{"TLS libraries", d.tls.run},
 		{"control socket", serve},
 		{"metrics", d.runMetrics},
+		{"memory", runMemory},
 	})
 	return errors.Join(err, d.leave())
 }
@@ -126,6 +127,7 @@ func (d *daemon) start(ctx context.Context) (err error) {
 		return err
 	}
 	if d.trust, err = openTrust(cfg); err != nil {
+		d.trust = nil // it closed itself
 		return err
 	}
 	eng := engine.New(engine.Config{
@@ -216,18 +218,17 @@ func (d *daemon) inherit() error {
 	}
 	eng := d.owner.engine
 	eng.Remember(now, was.journal)
-	changes := eng.Change(func(t *grant.Table) []grant.Change {
-		return t.Restore(now, boot(), was.state, slices.Values(was.grants))
-	})
 	gone := make(map[netip.Prefix]bool, len(was.grants))
 	for i := range was.grants {
 		gone[was.grants[i].Prefix] = true
 	}
-	for i := range changes {
-		if changes[i].Kind != grant.Refused {
-			delete(gone, changes[i].Grant.Prefix)
+	eng.Change(func(t *grant.Table) []grant.Change {
+		changes := t.Restore(now, boot(), was.state, slices.Values(was.grants))
+		for g := range t.All() {
+			delete(gone, g.Prefix)
 		}
-	}
+		return changes
+	})
 	for p := range gone {
 		d.keeper.put(row{bucket: grantsBucket, key: p.String()})
 	}

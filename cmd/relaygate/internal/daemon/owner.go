@@ -218,6 +218,10 @@ func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 	if c.Static {
 		o.gate.restatic(static(o.engine))
 	}
+	if c.Rebuild { // more changed than is told
+		o.gate.overflow.Store(true)
+		o.keeper.behind.Store(true)
+	}
 	if c.Grant.Source == grant.Always {
 		return
 	}
