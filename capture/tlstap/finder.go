@@ -24,9 +24,11 @@ const (
 	startInterval = 200 * time.Millisecond
 	startTime     = 3 * time.Second
 	// A scan waits at least costFactor times what scans take, one that
-	// somebody asks for askFactor times: 1 % and 5 % of a processor.
+	// somebody asks for askFactor times: 1 % and 5 % of a processor. On a host
+	// that is too busy to tell, none waits for more than longest.
 	costFactor = 100
 	askFactor  = 20
+	longest    = 5 * time.Second
 )
 
 // Tables is what Finder asks about sockets; *sockdiag.Tables has it.
@@ -122,7 +124,7 @@ func (f *Finder) Run(ctx context.Context) error {
 		if begin.Before(quick) {
 			wait = startInterval
 		}
-		timer := time.NewTimer(max(wait, costFactor*cost))
+		timer := time.NewTimer(min(max(wait, costFactor*cost), longest))
 		force = false
 		select {
 		case <-ctx.Done():
@@ -135,7 +137,7 @@ func (f *Finder) Run(ctx context.Context) error {
 		case <-f.kick:
 			force = true
 		}
-		timer.Reset(askFactor*cost - time.Since(begin)) // passed already, mostly
+		timer.Reset(min(askFactor*cost, longest) - time.Since(begin)) // passed already, mostly
 		select {
 		case <-ctx.Done():
 			timer.Stop()

@@ -70,13 +70,18 @@ func certificate(t *testing.T) string {
 	return path
 }
 
-// sslServer runs `openssl s_server`, whose standard input goes to the client.
-func sslServer(t *testing.T, ns *netns.Namespace, program, library string, port int) (pid int, in io.Writer) {
+// sslServer runs `openssl s_server`: what goes in is sent to the client, what
+// comes out is what that sent.
+func sslServer(t *testing.T, ns *netns.Namespace, program, library string, port int) (pid int, in io.Writer, out io.Reader) {
 	t.Helper()
 	cmd := exec.Command(program, "s_server", "-quiet", "-accept", fmt.Sprint("127.0.0.1:", port), "-cert", certificate(t))
 	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+filepath.Dir(library))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +91,7 @@ func sslServer(t *testing.T, ns *netns.Namespace, program, library string, port 
 		_ = cmd.Wait() // it was killed
 		_ = stdin.Close()
 	})
-	return cmd.Process.Pid, stdin
+	return cmd.Process.Pid, stdin, stdout
 }
 
 // TestLiveJoin logs in through a private copy of OpenSSL and reads it.
@@ -108,7 +113,7 @@ func TestLiveJoin(t *testing.T) {
 	}
 	t.Cleanup(func() { bpftest.Close(t, tap) })
 	l := follow(t, ns, trust, KernelTap{tap})
-	pid, in := sslServer(t, ns, program, library, livePort)
+	pid, in, out := sslServer(t, ns, program, library, livePort)
 	wait(t, "the server is seen", func() bool {
 		servers := l.finder.Servers()
 		return len(servers) == 1 && servers[0].PID == pid && servers[0].Seen && used(servers[0], library) != nil
@@ -116,27 +121,20 @@ func TestLiveJoin(t *testing.T) {
 
 	raw := bpftest.Dial(t, ns, fmt.Sprint("127.0.0.1:", livePort))
 	client := tls.Client(raw, &tls.Config{InsecureSkipVerify: true})
-	const greeting, command = "* OK ready\r\n", "a1 LOGIN alice secret\r\n"
+	const greeting, command, answer = "* OK ready\r\n", "a1 LOGIN alice secret\r\n", "a1 OK\r\n"
 	if err := client.Handshake(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.WriteString(in, greeting); err != nil {
-		t.Fatal(err)
-	}
-	got := make([]byte, len(greeting))
-	if _, err := io.ReadFull(client, got); err != nil || string(got) != greeting {
-		t.Fatalf("received %q, %v", got, err)
-	}
-	if _, err := io.WriteString(client, command); err != nil {
-		t.Fatal(err)
-	}
+	pass(t, in, client, greeting)
+	pass(t, client, out, command)
+	pass(t, in, client, answer) // wakes the reader
 
 	ring := capture.NewRing(tap)
 	ring.SetDeadline(time.Now().Add(10 * time.Second))
 	var conn authz.Conn
 	var said [2]string // by the client, by the server
 	var ev capture.Event
-	for said != [2]string{command, greeting} {
+	for said != [2]string{command, greeting + answer} {
 		if err := ring.Next(&ev); err != nil {
 			t.Fatalf("read %q: %v", said, err)
 		}
@@ -157,6 +155,18 @@ func TestLiveJoin(t *testing.T) {
 		t.Errorf("client is %v, want %v", conn.Client, raw.LocalAddr())
 	}
 	wait(t, "the handshake is recognised", func() bool { return used(l.finder.Servers()[0], library).Recognised })
+}
+
+// pass writes at one end and waits until it has come out at the other.
+func pass(t *testing.T, to io.Writer, from io.Reader, text string) {
+	t.Helper()
+	if _, err := io.WriteString(to, text); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(text))
+	if _, err := io.ReadFull(from, got); err != nil || string(got) != text {
+		t.Fatalf("received %q, %v, want %q", got, err, text)
+	}
 }
 
 // used is what is said of a library that a server is seen with.
