@@ -7,7 +7,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 )
 
 // LibraryKind says whose functions a library has.
@@ -110,6 +109,7 @@ func (p *LibraryProbes) load() error {
 		tapMapEvents:   p.tap.objs.Events,
 		tapMapRandoms:  p.tap.objs.Randoms,
 		tapMapServers:  p.tap.objs.Servers,
+		tapMapCalls:    p.tap.objs.Calls,
 		tapMapCounters: p.tap.objs.Counters,
 	}
 	if p.multi {
@@ -137,11 +137,11 @@ func thisProcessor() (tlsMachine, error) {
 
 // arm lets the programs speak, all at once.
 func (p *LibraryProbes) arm() error {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return fmt.Errorf("read the clock: %w", err)
+	now, err := monotonic()
+	if err != nil {
+		return err
 	}
-	if err := p.objs.Armed.Set(uint64(now.Nano())); err != nil {
+	if err := p.objs.Armed.Set(now); err != nil {
 		return fmt.Errorf("arm the probes: %w", err)
 	}
 	return nil
@@ -190,40 +190,4 @@ func (t *Tap) closeProbes() []error {
 	}
 	t.probes = nil
 	return errs
-}
-
-// sweepProbes removes the calls of threads that died within one, which no
-// return will remove.
-func (t *Tap) sweepProbes() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var errs []error
-	for p := range t.probes {
-		errs = append(errs, p.sweep())
-	}
-	return errors.Join(errs...)
-}
-
-func (p *LibraryProbes) sweep() error {
-	var thread uint64
-	var call tlsCall
-	var dead []uint64
-	all := p.objs.Calls.Iterate()
-	for all.Next(&thread, &call) {
-		// The upper half is the thread group. Signal 0 sends none.
-		if err := unix.Tgkill(int(thread>>32), int(uint32(thread)), 0); errors.Is(err, unix.ESRCH) {
-			dead = append(dead, thread)
-		}
-	}
-	// Calls come and go: an iteration that had to give up is tried again
-	// with the next sweep.
-	if err := all.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
-		return fmt.Errorf("list the calls under way: %w", err)
-	}
-	for _, thread := range dead {
-		if err := p.objs.Calls.Delete(thread); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("forget a dead thread's call: %w", err)
-		}
-	}
-	return nil
 }

@@ -13,6 +13,19 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type tapCall struct {
+	_        structs.HostLayout
+	Object   uint64
+	Buffer   uint64
+	Length   uint64
+	Stack    uint64
+	Since    uint64
+	Server   uint32
+	Function uint32
+	Inner    uint32
+	Pad      uint32
+}
+
 type tapCounters struct {
 	_              structs.HostLayout
 	Opened         uint64
@@ -149,10 +162,17 @@ const (
 	tapReasonCALL_UNSEEN      tapReason = 13
 )
 
+type tapServer struct {
+	_     structs.HostLayout
+	Start uint64
+	Since uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	tapMapCalls          = "calls"
 	tapMapCounters       = "counters"
 	tapMapEvents         = "events"
 	tapMapFlows          = "flows"
@@ -226,6 +246,7 @@ type tapProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tapMapSpecs struct {
+	Calls         *ebpf.MapSpec `ebpf:"calls"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
@@ -271,6 +292,7 @@ func (o *tapObjects) Close() error {
 //
 // It can be passed to loadTapObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tapMaps struct {
+	Calls         *ebpf.Map `ebpf:"calls"`
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Events        *ebpf.Map `ebpf:"events"`
 	Flows         *ebpf.Map `ebpf:"flows"`
@@ -284,6 +306,7 @@ type tapMaps struct {
 
 func (m *tapMaps) Close() error {
 	return _TapClose(
+		m.Calls,
 		m.Counters,
 		m.Events,
 		m.Flows,

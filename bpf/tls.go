@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // ServerProcess is a process that owns listeners of watched ports.
@@ -17,21 +18,43 @@ type ServerProcess struct {
 }
 
 // SetServers replaces the processes whose calls of TLS libraries count, and
-// those of their descendants. From its first call on, handshakes are recorded.
+// those of their descendants. Of connections whose handshake was before their
+// server became known nothing is told: they are Lost with their first plaintext.
+// From the first call on, handshakes are recorded.
 func (t *Tap) SetServers(processes []ServerProcess) error {
 	if err := t.watchHandshakes(); err != nil {
 		return err
 	}
-	want := make(map[uint32]uint64, len(processes))
-	for _, p := range processes {
-		want[p.PID] = p.Start
+	now, err := monotonic()
+	if err != nil {
+		return err
 	}
+	want := make(map[uint32]tapServer, len(processes))
+	for _, p := range processes {
+		want[p.PID] = tapServer{Start: p.Start, Since: now}
+	}
+	if err := t.keepServers(want); err != nil {
+		return err
+	}
+	for pid, server := range want {
+		if err := t.objs.Servers.Put(pid, &server); err != nil {
+			return fmt.Errorf("follow the server process %d: %w", pid, err)
+		}
+	}
+	return t.sweepCalls()
+}
+
+// keepServers takes out of want what is in the kernel already, and removes
+// there what is not wanted.
+func (t *Tap) keepServers(want map[uint32]tapServer) error {
 	var pid uint32
-	var start uint64
+	var server tapServer
 	var gone []uint32
 	all := t.objs.Servers.Iterate()
-	for all.Next(&pid, &start) {
-		if _, ok := want[pid]; !ok {
+	for all.Next(&pid, &server) {
+		if wanted, ok := want[pid]; ok && wanted.Start == server.Start {
+			delete(want, pid)
+		} else {
 			gone = append(gone, pid)
 		}
 	}
@@ -43,12 +66,42 @@ func (t *Tap) SetServers(processes []ServerProcess) error {
 			return fmt.Errorf("forget the server process %d: %w", pid, err)
 		}
 	}
-	for pid, start := range want {
-		if err := t.objs.Servers.Put(pid, start); err != nil {
-			return fmt.Errorf("follow the server process %d: %w", pid, err)
+	return nil
+}
+
+// sweepCalls removes the calls of threads that died within one, which no
+// return will remove.
+func (t *Tap) sweepCalls() error {
+	var thread uint64
+	var call tapCall
+	var dead []uint64
+	all := t.objs.Calls.Iterate()
+	for all.Next(&thread, &call) {
+		// The upper half is the thread group. Signal 0 sends none.
+		if err := unix.Tgkill(int(thread>>32), int(uint32(thread)), 0); errors.Is(err, unix.ESRCH) {
+			dead = append(dead, thread)
 		}
 	}
-	return t.sweepProbes()
+	// Calls come and go: an iteration that had to give up is tried again
+	// with the next sweep.
+	if err := all.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return fmt.Errorf("list the calls under way: %w", err)
+	}
+	for _, thread := range dead {
+		if err := t.objs.Calls.Delete(thread); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget a dead thread's call: %w", err)
+		}
+	}
+	return nil
+}
+
+// monotonic is the clock of the programs, in nanoseconds.
+func monotonic() (uint64, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return 0, fmt.Errorf("read the clock: %w", err)
+	}
+	return uint64(now.Nano()), nil
 }
 
 // watchHandshakes has egress look for ServerHellos.

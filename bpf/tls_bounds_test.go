@@ -138,6 +138,66 @@ func TestLateProbes(t *testing.T) {
 	wantLost(t, tap, bpf.AttachedLate, func() { c.say(t, "STAT\r\n") })
 }
 
+// TestLateServer makes a process a server in the middle of its dialogue.
+func TestLateServer(t *testing.T) {
+	d := buildTLSD(t, bpf.OpenSSL)
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	server := d.serve(t, ns, addr)
+	attach(t, tap, d)
+	c := dialTLS(t, ns, addr)
+	c.say(t, "USER a\r\n")
+	rest(t, tap)
+	if err := tap.SetServers([]bpf.ServerProcess{server}); err != nil {
+		t.Fatal(err)
+	}
+	c.say(t, "PASS a\r\n")
+	wantLost(t, tap, bpf.AttachedLate, func() { c.say(t, "STAT\r\n") })
+
+	// To be named again changes nothing.
+	c = dialTLS(t, ns, addr)
+	for range 2 {
+		if err := tap.SetServers([]bpf.ServerProcess{process(t, os.Getpid()), server}); err != nil {
+			t.Fatal(err)
+		}
+		c.say(t, "USER a\r\n")
+		answers(t, tap, 1)
+	}
+}
+
+// TestOneFileTwice has two sets of probes on one file, as on a layer that two
+// containers share: each call is told once.
+func TestOneFileTwice(t *testing.T) {
+	for _, kind := range []bpf.LibraryKind{bpf.OpenSSL, bpf.GnuTLS} {
+		t.Run(kind.String(), func(t *testing.T) {
+			d := buildTLSD(t, kind)
+			ns := bpftest.Namespace(t)
+			tap := load(t, ns)
+			server := d.serve(t, ns, addr)
+			attach(t, tap, d, server)
+			second := attach(t, tap, d, server)
+			third, err := tap.AttachLibraryByPerf(d.library)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := dialTLS(t, ns, addr)
+			c.say(t, "USER a\r\n")
+			got := answers(t, tap, 1)
+			cookie := cookieOf(t, got, c)
+			bpftest.Close(t, second)
+			c.say(t, "PASS a\r\n")
+			got = append(got, answers(t, tap, 1)...)
+			bpftest.Close(t, third)
+			c.say(t, "STAT\r\n")
+			got = append(got, answers(t, tap, 1)...)
+			want := "C:USER a\r\nS:+OK USER a\r\nC:PASS a\r\nS:+OK PASS a\r\nC:STAT\r\nS:+OK STAT\r\n"
+			if text := plainOf(append(got, rest(t, tap)...), cookie); text != want {
+				t.Errorf("the client said %q", text)
+			}
+		})
+	}
+}
+
 func TestAttachRefuses(t *testing.T) {
 	tap := load(t, bpftest.Namespace(t))
 	both := map[string]uint64{"SSL_read": 0x1000, "SSL_write": 0x2000}

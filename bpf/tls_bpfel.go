@@ -19,8 +19,9 @@ type tlsCall struct {
 	Buffer   uint64
 	Length   uint64
 	Stack    uint64
-	Function uint32
+	Since    uint64
 	Server   uint32
+	Function uint32
 	Inner    uint32
 	Pad      uint32
 }
@@ -90,6 +91,12 @@ type tlsOrigin struct {
 type tlsScan struct {
 	_      structs.HostLayout
 	Object [1664]uint8
+}
+
+type tlsServer struct {
+	_     structs.HostLayout
+	Start uint64
+	Since uint64
 }
 
 // Names of all BPF objects in the ELF.

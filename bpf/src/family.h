@@ -17,23 +17,28 @@
 /* A clock tick of proc_pid_stat(5): USER_HZ is 100. */
 #define TICK_NS (10 * 1000 * 1000ULL)
 
-/* family returns the thread group of the current process's server, or 0. */
-static __always_inline __u32 family(void)
+/*
+ * family returns the thread group of the current process's server, and since
+ * when it is known; or 0.
+ */
+static __always_inline __u32 family(__u64 *since)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 
 	for (int i = 0; i < GENERATIONS; i++) {
 		struct task_struct *leader = BPF_CORE_READ(task, group_leader);
 		__u32 tgid = BPF_CORE_READ(leader, tgid);
-		__u64 *start;
+		struct server *server;
 
 		/* Who lost its parents is a child of init, and still a stranger. */
 		if (tgid == 0 || (tgid == 1 && i > 0))
 			return 0;
-		start = bpf_map_lookup_elem(&servers, &tgid);
+		server = bpf_map_lookup_elem(&servers, &tgid);
 		/* A process id can be another process's by now. */
-		if (start && *start == BPF_CORE_READ(leader, start_boottime) / TICK_NS)
+		if (server && server->start == BPF_CORE_READ(leader, start_boottime) / TICK_NS) {
+			*since = server->since;
 			return tgid;
+		}
 		task = BPF_CORE_READ(leader, real_parent);
 	}
 	return 0;

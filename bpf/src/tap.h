@@ -52,6 +52,23 @@ struct origin {
 	__u32 pad;
 };
 
+/* A process that owns listeners. */
+struct server {
+	__u64 start; /* clock ticks since boot, proc_pid_stat(5) */
+	__u64 since; /* when it became known, ns, CLOCK_MONOTONIC */
+};
+
+/* A call of a TLS library that is under way. */
+struct call {
+	__u64 object, buffer, length; /* length: where _ex puts it */
+	__u64 stack;		      /* pointer at the entry */
+	__u64 since;		      /* of its server */
+	__u32 server;
+	__u32 function;
+	__u32 inner; /* calls that it made itself */
+	__u32 pad;
+};
+
 enum event_kind {
 	OPENED = 1,
 	CLOSED = 2,
@@ -163,13 +180,25 @@ struct {
 	__type(value, struct origin);
 } randoms SEC(".maps");
 
-/* The processes that own listeners: thread group, start in ticks since boot. */
+/* The processes that own listeners, by thread group. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct server);
 } servers SEC(".maps");
+
+/*
+ * By thread. One map for all libraries: two files can be one (a layer that two
+ * containers share), and then each call is still told once. A thread that dies
+ * within a call leaves its entry: user space removes it.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct call);
+} calls SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -26,24 +26,6 @@ enum function {
 	FLUSH, /* (object, ...) writes again what was counted as written before */
 };
 
-/* A call under way. */
-struct call {
-	__u64 object, buffer, length; /* length: where _ex puts it */
-	__u64 stack;		      /* pointer at the entry */
-	__u32 function;
-	__u32 server;
-	__u32 inner; /* calls that it made itself */
-	__u32 pad;
-};
-
-/* By thread. A thread that dies within a call leaves its entry: user space removes it. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
-	__type(key, __u64);
-	__type(value, struct call);
-} calls SEC(".maps");
-
 /* When the probes were complete, ns, CLOCK_MONOTONIC; 0 before and after. */
 __u64 armed;
 
@@ -89,7 +71,7 @@ static __always_inline void enter(void *ctx, enum function function, __u64 lengt
 
 	if (!armed)
 		return;
-	call.server = family();
+	call.server = family(&call.since);
 	if (!call.server) {
 		COUNT(refused, 1);
 		return;
@@ -275,7 +257,7 @@ static __always_inline void leave(void *ctx, const struct call *call)
 		COUNT(bound, 1);
 	}
 	/* What was said before the probes were complete is missing. */
-	if (origin.time < armed) {
+	if (origin.time < armed || origin.time < call->since) {
 		COUNT(late, 1);
 		lose(flow, origin.cookie, ATTACHED_LATE);
 		return;
