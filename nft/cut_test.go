@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf/bpftest"
@@ -129,5 +131,71 @@ func TestCut(t *testing.T) {
 	}
 	if _, _, err := cutter.Cut(netip.Prefix{}, []uint16{25}); err == nil {
 		t.Error("no prefix: got no error")
+	}
+}
+
+// Among very many others, a connection ends as fast.
+func TestCutAmongMany(t *testing.T) {
+	w := newWorld(t)
+	accepted := silent(t, w.server, 25)
+	g := openGate(t, inMode(Redirect, w.server)) // which has connections tracked
+	rebuild(t, g)
+	const entries = 100_000
+	c := openCutter(t, w.server)
+	for i := range entries / 2 {
+		track(t, c, nth4(i), server4)
+		track(t, c, nth6(1000+i), server6)
+	}
+	for _, addr := range []struct{ from, to netip.Addr }{{member4, server4}, {member6, server6}} {
+		client := w.hold(t, netip.AddrPortFrom(addr.from, 0), netip.AddrPortFrom(addr.to, 25))
+		server := <-accepted
+		prefix := netip.PrefixFrom(addr.from, addr.from.BitLen())
+		start := time.Now()
+		if n, err := c.Forget([]uint16{25}, prefix); n != 0 || err != nil {
+			t.Errorf("forgot %d, %v, want none", n, err)
+		}
+		forgotten := time.Since(start)
+		start = time.Now()
+		sockets, n, err := c.Cut(prefix, []uint16{25})
+		if err != nil || sockets != 1 || n != 1 {
+			t.Errorf("got %d sockets, %d entries, %v, want one of each", sockets, n, err)
+		}
+		t.Logf("%s, of %d entries: nothing to forget after %v, cut after %v", addr.from, entries, forgotten, time.Since(start))
+		ends(t, client, 5*time.Second)
+		ends(t, server, 5*time.Second)
+	}
+}
+
+// track makes an entry of a connection to port 25 that nobody has.
+func track(t testing.TB, c *Cutter, from, to netip.Addr) {
+	t.Helper()
+	family, source := byte(unix.AF_INET), uint16(ctaIPv4Source)
+	if from.Is6() {
+		family, source = unix.AF_INET6, ctaIPv6Source
+	}
+	a := attributes{family, unix.NFNETLINK_V0, 0, 0}
+	tuple := func(typ uint16, from, to netip.Addr, fromPort, toPort uint16) {
+		at := a.open(typ)
+		ip := a.open(ctaTupleIP)
+		a.bytes(source, from.AsSlice())
+		a.bytes(source+1, to.AsSlice())
+		a.close(ip)
+		proto := a.open(ctaTupleProto)
+		a.bytes(ctaProtoNum, []byte{unix.IPPROTO_TCP})
+		a.bytes(ctaProtoSourcePort, binary.BigEndian.AppendUint16(nil, fromPort))
+		a.bytes(ctaProtoDestPort, binary.BigEndian.AppendUint16(nil, toPort))
+		a.close(proto)
+		a.close(at)
+	}
+	tuple(ctaTupleOrig, from, to, 50000, 25)
+	tuple(2, to, from, 25, 50000)                                                // CTA_TUPLE_REPLY
+	a.uint32(7, 600)                                                             // CTA_TIMEOUT
+	a.bytes(4|unix.NLA_F_NESTED, []byte{12, 0, 1, 0x80, 5, 0, 1, 0, 3, 0, 0, 0}) // CTA_PROTOINFO: ESTABLISHED
+	_, err := c.tracking.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_CTNETLINK << 8, Flags: netlink.Request | netlink.Create | netlink.Acknowledge},
+		Data:   a,
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

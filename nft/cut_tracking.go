@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -77,6 +78,9 @@ func (c *Cutter) dump(family byte, filter attributes, from netip.Prefix, ports [
 	for m, err := range c.tracking.ReceiveIter() {
 		if err != nil {
 			return nil, err
+		}
+		if from.IsSingleIP() && !bytes.Contains(m.Data, from.Addr().AsSlice()) {
+			continue // most, where the kernel cannot filter
 		}
 		t, err := parseTracked(m)
 		if err == nil && t.protocol == unix.IPPROTO_TCP && wanted(t.client, t.port, from, ports) {

@@ -75,16 +75,17 @@ func tcpPort(port uint16) match {
 	return append(destinationPort(), equals(binary.BigEndian.AppendUint16(nil, port)...))
 }
 
-// opening: tcp flags & (fin | syn | rst | ack) == syn
+// opening: tcp flags & (syn | ack) == syn
 //
-// The first segment of a connection (RFC 9293 §3.5), whatever ECN or other
-// bits it carries. Connections in progress stay, and a stranger that guesses
-// nothing else gets no further than this.
+// The first segment of a connection (RFC 9293 §3.5), whatever other bits it
+// carries: there are servers that take FIN or RST beside SYN for one. Connections
+// in progress stay, and a stranger who guesses nothing else gets no further than
+// this.
 func opening() match {
-	const fin, syn, rst, ack = 1, 2, 4, 16
+	const syn, ack = 2, 16
 	return match{
 		load(expr.PayloadBaseTransportHeader, 13, 1),
-		and(fin | syn | rst | ack),
+		and(syn | ack),
 		equals(syn),
 	}
 }

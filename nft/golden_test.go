@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -165,6 +166,29 @@ func BenchmarkAdd(b *testing.B) {
 			b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "adds/s")
 		})
 	}
+}
+
+// One new member, as a login adds it: what half of the calls take, and all but
+// one in a hundred.
+func BenchmarkAddOne(b *testing.B) {
+	g := openGate(b, filter(bpftest.Namespace(b)))
+	rebuild(b, g)
+	b.ReportAllocs()
+	var took []time.Duration
+	for i := 0; b.Loop(); i++ {
+		e := Element{nth4(i % 500_000), time.Hour, time.Minute}
+		if i >= 500_000 {
+			e.Addr = nth6(i % MaxElements)
+		}
+		start := time.Now()
+		if err := g.Add(e); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "ns/p50")
+	b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds()), "ns/p99")
 }
 
 func BenchmarkCheck(b *testing.B) {

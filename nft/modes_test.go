@@ -178,12 +178,15 @@ func TestGateway(t *testing.T) {
 	}
 	cutter := openCutter(t, w.server)
 	silent(t, inside, 587)
-	cfg.Ports = []uint16{587}
+	cfg.Ports, cfg.Brakes = []uint16{587}, Brakes{Concurrent: 1}
 	if err := g.Reconfigure(cfg, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, from := range []netip.Addr{member4, member6} {
 		c := w.hold(t, netip.AddrPortFrom(from, 0), netip.AddrPortFrom(to(from), 587))
+		if _, err := greeting(w.clients, netip.AddrPortFrom(from, 0), netip.AddrPortFrom(to(from), 587)); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("%s: a second connection: %v, want ECONNREFUSED", from, err)
+		}
 		if err := g.Remove(from); err != nil {
 			t.Fatal(err)
 		}
