@@ -1,0 +1,89 @@
+package traffic
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/google/gopacket/pcapgo"
+)
+
+// TestGenerate: the same profile gives the same bytes; every packet is sound to
+// gopacket and has the checksums that it should.
+func TestGenerate(t *testing.T) {
+	for _, p := range []Profile{Logins(50), Downloads(3), Mixed(20)} {
+		t.Run(p.Name, func(t *testing.T) {
+			var file, again bytes.Buffer
+			truth, err := Generate(&file, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Generate(&again, p); err != nil {
+				t.Fatal(err)
+			}
+			if sha256.Sum256(file.Bytes()) != sha256.Sum256(again.Bytes()) {
+				t.Error("two runs differ")
+			}
+			if truth.Bytes != int64(file.Len()) || truth.Succeeded == 0 || truth.MailPackets > truth.Packets {
+				t.Errorf("%d bytes, truth %+v", file.Len(), truth)
+			}
+			if others := truth.Packets - truth.MailPackets; (others > 0) != (p.Background > 0) {
+				t.Errorf("%d packets of other ports", others)
+			}
+			if n := readAll(t, &file); n != truth.Packets {
+				t.Errorf("read %d packets, want %d", n, truth.Packets)
+			}
+		})
+	}
+}
+
+func readAll(t *testing.T, r io.Reader) (n int64) {
+	t.Helper()
+	in, err := pcapgo.NewReader(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := int64(0)
+	for ; ; n++ {
+		data, ci, err := in.ReadPacketData()
+		if errors.Is(err, io.EOF) {
+			return n
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ci.Timestamp.UnixMicro() < before {
+			t.Fatalf("packet %d goes back in time", n)
+		}
+		before = ci.Timestamp.UnixMicro()
+		p := gopacket.NewPacket(data, layers.LayerTypeEthernet, gopacket.Default)
+		if p.ErrorLayer() != nil || p.Layer(layers.LayerTypeTCP) == nil {
+			t.Fatalf("packet %d: %v", n, p)
+		}
+		if n%97 == 0 {
+			checkSums(t, p)
+		}
+	}
+}
+
+// checkSums serializes a packet again, with sums that gopacket computes.
+func checkSums(t *testing.T, p gopacket.Packet) {
+	t.Helper()
+	tcp := p.Layer(layers.LayerTypeTCP).(*layers.TCP)
+	want := tcp.Checksum
+	if err := tcp.SetNetworkLayerForChecksum(p.NetworkLayer()); err != nil {
+		t.Fatal(err)
+	}
+	b := gopacket.NewSerializeBuffer()
+	if err := gopacket.SerializeLayers(b, gopacket.SerializeOptions{ComputeChecksums: true},
+		tcp, gopacket.Payload(tcp.Payload)); err != nil {
+		t.Fatal(err)
+	}
+	if tcp.Checksum != want {
+		t.Errorf("checksum %#x, want %#x: %v", want, tcp.Checksum, p)
+	}
+}
