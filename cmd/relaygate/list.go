@@ -13,11 +13,15 @@ import (
 
 func listCommand(e *env) *cobra.Command {
 	var flags clientFlags
-	return flags.add(&cobra.Command{
+	var denied bool
+	cmd := flags.add(&cobra.Command{
 		Use:   "list",
 		Short: "List who may relay now",
 		Args:  cobra.NoArgs,
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+			if denied {
+				return listDenials(e, cmd, &flags)
+			}
 			grants, err := flags.client(e).Grants(cmd.Context())
 			if err != nil {
 				return err
@@ -51,6 +55,38 @@ func listCommand(e *env) *cobra.Command {
 			return w.Flush()
 		}),
 	})
+	cmd.Flags().BoolVar(&denied, "denied", false, "list what is denied instead")
+	return cmd
+}
+
+// listDenials lists the denials that were made while running.
+func listDenials(e *env, cmd *cobra.Command, flags *clientFlags) error {
+	denials, err := flags.client(e).Denials(cmd.Context())
+	if err != nil {
+		return err
+	}
+	if flags.json {
+		enc := json.NewEncoder(e.Stdout)
+		for i := range denials {
+			if err := enc.Encode(&denials[i]); err != nil {
+				return fmt.Errorf("write the list: %w", err)
+			}
+		}
+		return nil
+	}
+	if len(denials) == 0 {
+		fmt.Fprintln(e.Stdout, "Nothing is denied.")
+		return nil
+	}
+	now := e.Now()
+	w := tabwriter.NewWriter(e.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ADDRESS\tSINCE\tRUNS OUT\tBY\tNOTE")
+	for i := range denials {
+		d := &denials[i]
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", authz.PrefixString(d.Prefix), relative(d.Since.Time, now),
+			relative(d.Until.Time, now), authz.Quote(d.By), orDash(authz.Quote(d.Note)))
+	}
+	return w.Flush()
 }
 
 func orDash(s string) string {

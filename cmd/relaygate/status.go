@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -52,7 +53,7 @@ func checkStatus(e *env, s *control.Status, err error) error {
 	switch {
 	case err != nil:
 		word, code, text = "CRITICAL", checkCritical, err.Error()
-	case !s.Gate.Up:
+	case !s.Gate.Up && s.Gate.Missing == "":
 		word, code, text = "CRITICAL", checkCritical, strings.Join(s.Problems, "; ")
 	case len(s.Problems) > 0:
 		word, code, text = "WARNING", checkWarning, strings.Join(s.Problems, "; ")
@@ -80,22 +81,15 @@ func printStatus(e *env, s *control.Status) {
 	if len(s.Doubts) > 0 {
 		say("Doubt:   %d connections: %s.", s.Tainted, doubtText(s.Doubts))
 	}
-	say("Grants:  %d now.", s.Grants)
-	say("Gate:    %s", gateText(e, &s.Gate))
-	if s.Gate.Losses > 0 {
-		say("         lost %d times, rebuilt %d times; last %s: %s.", s.Gate.Losses, s.Gate.Rebuilds,
-			relative(s.Gate.LastLossAt.Time, now), s.Gate.LastLoss)
+	if s.Paused != nil {
+		say("Paused:  %s by %s%s: nothing is granted.", relative(s.Paused.Since.Time, now), s.Paused.By, noteText(s.Paused.Note))
 	}
-	if s.Gate.Errors > 0 {
-		say("         %d errors; the last: %s.", s.Gate.Errors, s.Gate.LastError)
-	}
-	if s.Gate.Adds > 0 {
-		say("         from the server's answer to the open gate: last %.2f ms, longest %.2f ms.",
-			s.Gate.LastDelay.Seconds()*1e3, s.Gate.MaxDelay.Seconds()*1e3)
-	}
+	say("Grants:  %d now, %s open; %s.", s.Grants, count(s.Sessions, "session"), count(s.Denials, "denial"))
+	printGate(e, &s.Gate, now, say)
 	for _, f := range s.Files {
 		say("File:    %s, written %s.", f.Path, relative(f.Written.Time, now))
 	}
+	say("State:   %s, written %s.", s.State.Path, relative(s.State.Written.Time, now))
 	if len(s.Drops) == 0 {
 		say("Drops:   none: no bound was hit.")
 	}
@@ -133,15 +127,34 @@ func doubtText(doubts map[string]uint64) string {
 	return strings.Join(reasons, ", ")
 }
 
-func gateText(e *env, g *control.Gate) string {
-	what := "is observed: everybody may connect to port " + ports(g.Ports) + ", and the sets show who would be let in."
-	if g.Mode == "filter" {
-		what = "filters port " + ports(g.Ports) + ": only granted addresses may connect."
+func printGate(e *env, g *control.Gate, now time.Time, say func(string, ...any)) {
+	words := g.Words
+	if !g.Up && g.Missing == "" {
+		words = colour(e, red, "MISSING in the kernel.") + " " + words
 	}
-	if !g.Up {
-		return colour(e, red, "MISSING in the kernel") + "; it " + what
+	say("Gate:    %s", words)
+	if g.Losses > 0 {
+		say("         lost %d times, rebuilt %d times; last %s: %s.", g.Losses, g.Rebuilds, relative(g.LastLossAt.Time, now), g.LastLoss)
 	}
-	return what
+	if g.Errors > 0 {
+		say("         %d errors; the last: %s.", g.Errors, g.LastError)
+	}
+	if g.Adds > 0 {
+		say("         from the server's answer to the open gate: last %.2f ms, longest %.2f ms.",
+			g.LastDelay.Seconds()*1e3, g.MaxDelay.Seconds()*1e3)
+	}
+	if g.TooFast+g.TooMany > 0 {
+		say("Brakes:  %s connections of granted addresses: %d too many in a minute, %d too many at a time; last %s.",
+			colour(e, yellow, "refused"), g.TooFast, g.TooMany, relative(g.LastBite.Time, now))
+	}
+}
+
+// noteText is a note in brackets.
+func noteText(note string) string {
+	if note == "" {
+		return ""
+	}
+	return " (" + authz.Quote(note) + ")"
 }
 
 func ports(list []uint16) string {

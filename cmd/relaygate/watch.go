@@ -45,11 +45,11 @@ func printEvent(e *env, line []byte) error {
 		what = ev.Result
 	}
 	switch what {
-	case "success", "grant", "renew":
+	case "success", "grant", "renew", "resume", "undeny":
 		paint = green
-	case "expire", "encrypted":
+	case "expire", "encrypted", "coverage", "reload":
 		paint = yellow
-	case "failure", "tainted", "deny", "revoke", "gate", "drop":
+	case "failure", "tainted", "deny", "revoke", "pause", "gate", "drop":
 		paint = red
 	}
 	_, err := fmt.Fprintf(e.Stdout, "%s  %s  %-39s  %-5s %-12s %-24s %s\n", ev.Time, colour(e, paint, fmt.Sprintf("%-9s", what)),

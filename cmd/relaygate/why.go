@@ -47,8 +47,11 @@ func printStory(e *env, s *control.Story) error {
 	}
 	fmt.Fprintf(e.Stdout, "%s %s.\n", colour(e, paint, s.Address.String()), s.Reason)
 	if s.Grant != nil {
-		fmt.Fprintf(e.Stdout, "Granted %s; runs out %s; %s.\n",
-			relative(s.Grant.Since.Time, now), relative(s.Grant.Expires.Time, now), count(s.Grant.Logins, "login"))
+		runsOut := "runs out " + relative(s.Grant.Expires.Time, now)
+		if s.Grant.Sessions > 0 {
+			runsOut = "held by " + count(s.Grant.Sessions, "open session")
+		}
+		fmt.Fprintf(e.Stdout, "Granted %s; %s; %s.\n", relative(s.Grant.Since.Time, now), runsOut, count(s.Grant.Logins, "login"))
 	}
 	w := tabwriter.NewWriter(e.Stdout, 0, 0, 2, ' ', 0)
 	for i := range s.Events {
@@ -79,6 +82,9 @@ func eventText(ev *control.Event, now time.Time) string {
 	}
 	if ev.Until != nil {
 		say("until %s (%s)", ev.Until.Local().Format("15:04:05"), relative(ev.Until.Time, now))
+	}
+	if ev.By != "" && !strings.Contains(ev.Reason, ev.By) {
+		say("by %s", authz.Quote(ev.By))
 	}
 	text := strings.TrimSpace(strings.Join(words, " "))
 	switch {

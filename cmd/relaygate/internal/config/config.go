@@ -120,7 +120,8 @@ const (
 	ExitExpire OnExit = iota
 	// ExitClose: they are removed; the gate stays closed.
 	ExitClose
-	// ExitKeep: each gets a whole lifetime more.
+	// ExitKeep: each stays for all that it was promised, in the files too,
+	// where nothing runs out.
 	ExitKeep
 )
 

@@ -125,6 +125,7 @@ func TestMistakesNameFileLineAndKey(t *testing.T) {
 		{"mode", "[gate]\nmode = \"on\"\n", "is none of"},
 		{"redirect to itself", "[gate]\nmode = \"redirect\"\nrelay_port = 25\n", "x.toml:3: gate.relay_port: port 25 is one of gate.ports"},
 		{"redirect to a mailbox", "[gate]\nmode = \"redirect\"\nrelay_port = 143\n", "is watched for logins"},
+		{"high relay port", "[gate]\nmode = \"redirect\"\nrelay_port = 10025\n", "x.toml:3: gate.relay_port: any local user"},
 		{"no mark", "[gate]\nmark = \"0\"\n", "is no mark"},
 		{"long mark", "[gate]\nmark = \"0x100000000\"\n", "is no mark"},
 		{"no table", "[gate]\nmode = \"sets\"\n", "gate.sets.table: \"\" is no family and table"},

@@ -46,6 +46,9 @@ func (c *checker) gatePorts(r *raw, cfg *Config) {
 		}
 		cfg.Gate.Ports = append(cfg.Gate.Ports, port)
 	}
+	if ok && relay >= 1024 && cfg.Gate.Mode == ModeRedirect {
+		c.failf("gate.relay_port", "any local user may listen on port %d while it is free: choose one below 1024", relay)
+	}
 	if _, watched := cfg.Services[relay]; ok && watched && cfg.Gate.Mode == ModeRedirect {
 		c.failf("gate.relay_port", "port %d is watched for logins", relay)
 	}

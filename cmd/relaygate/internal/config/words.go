@@ -113,7 +113,7 @@ func (g *Gate) exitWords() string {
 	words := map[OnExit]string{
 		ExitExpire: "When relaygate ends, grants run out by themselves",
 		ExitClose:  "When relaygate ends, all grants are closed",
-		ExitKeep:   "When relaygate ends, each grant stays for one more lifetime",
+		ExitKeep:   "When relaygate ends, each grant stays for all the time that it was promised, and the files keep their lines",
 	}[g.OnExit]
 	if g.CutOnExpiry {
 		return words + "; connections in progress end with their grant."

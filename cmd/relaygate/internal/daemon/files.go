@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"relaygate/authz"
@@ -22,6 +23,7 @@ type files struct {
 	writer   *relayhosts.Writer
 	log      *slog.Logger
 	snapshot func(context.Context) ([]grant.Grant, error)
+	keep     atomic.Bool // lines stay when the daemon ends (on_exit = "keep")
 	dirty    chan struct{}
 	flushes  chan chan struct{}
 	last     []grant.Grant // as last written
@@ -39,6 +41,7 @@ func newFiles(cfg *config.Config, log *slog.Logger) *files {
 		writer: relayhosts.NewWriter(relayhosts.Config{Hosts: cfg.Relayhosts, Users: cfg.UsersFile, Dialect: dialect}),
 		log:    log, dirty: make(chan struct{}, 1), flushes: make(chan chan struct{}),
 	}
+	f.keep.Store(cfg.Gate.OnExit == config.ExitKeep)
 	for _, path := range []string{cfg.Relayhosts, cfg.UsersFile} {
 		if path != "" {
 			f.stats = append(f.stats, control.File{Path: path})
@@ -123,10 +126,11 @@ func (f *files) write(ctx context.Context) {
 	}
 }
 
-// leave writes what may stay when the daemon ends: always rules alone. The
-// gate's elements run out by themselves; lines of a file do not.
+// leave writes what may stay when the daemon ends: always rules alone, if not all
+// is to be kept. The gate's elements run out by themselves; lines of a file do
+// not.
 func (f *files) leave() error {
-	if _, any := f.writer.Due(); !any {
+	if _, any := f.writer.Due(); !any || f.keep.Load() {
 		return nil
 	}
 	stay := slices.DeleteFunc(f.last, func(g grant.Grant) bool { return g.Source != grant.Always })

@@ -88,7 +88,6 @@ func (noTable) Reconfigure(cfg nft.Config, _ []nft.Element) error {
 	return errors.New("nftables cannot be used: see doctor, and start relaygate again")
 }
 
-
 // runWatch reads one Watch after the other: a change of the mode makes another.
 func (g *gate) runWatch(ctx context.Context, ready func()) error {
 	ready()

@@ -78,6 +78,7 @@ func (d *daemon) reload(ctx context.Context) error {
 	settings := settingsOf(gate, next.Gate.CutOnExpiry)
 	d.cutter.set.Store(&settings)
 	d.gate.tellWords(next.Gate.Words())
+	d.files.keep.Store(next.Gate.OnExit == config.ExitKeep)
 	d.keeper.retain.Store(int64(next.Retain))
 	d.config.Store(next)
 	var refused error

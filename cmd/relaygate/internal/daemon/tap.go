@@ -33,7 +33,7 @@ type ringTap struct {
 }
 
 func openRingTap(cfg *config.Config, t *trust) (tap, error) {
-	programs, err := bpf.Load(bpf.Options{Ports: watchedPorts(cfg), Netns: []*bpf.Netns{t.own}, Owners: cfg.Owners})
+	programs, err := bpf.Load(bpf.Options{Ports: watchedPorts(cfg), Netns: t.netns, Owners: cfg.Owners})
 	if err != nil {
 		return nil, fmt.Errorf("load the kernel tap: %w", err)
 	}

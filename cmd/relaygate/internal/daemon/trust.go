@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"relaygate/authz"
 	"relaygate/bpf"
@@ -14,23 +15,39 @@ import (
 )
 
 // trust is whose listeners are believed: those in the daemon's own network
-// namespace, of an allowed owner, and of no program that only hands
-// connections on.
+// namespace and the configured ones, of an allowed owner, and of no program
+// that only hands connections on.
 type trust struct {
-	own    *bpf.Netns
+	netns  []*bpf.Netns // the own one first
 	tables *sockdiag.Tables
 }
 
-func openTrust(cfg *config.Config) (*trust, error) {
-	own, err := bpf.OpenNetns(bpf.OwnNetns)
-	if err != nil {
-		return nil, fmt.Errorf("open the own network namespace: %w", err)
+func openTrust(cfg *config.Config) (t *trust, err error) {
+	t = &trust{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, t.close())
+		}
+	}()
+	for _, path := range append([]string{bpf.OwnNetns}, cfg.TrustedNetns...) {
+		ns, err := bpf.OpenNetns(path)
+		if err != nil {
+			return t, fmt.Errorf("trust %s: %w", path, err)
+		}
+		// One named twice, or the own one, is held once.
+		if slices.ContainsFunc(t.netns, func(other *bpf.Netns) bool { return other.ID() == ns.ID() }) {
+			if err := ns.Close(); err != nil {
+				return t, fmt.Errorf("close network namespace %s: %w", path, err)
+			}
+			continue
+		}
+		t.netns = append(t.netns, ns)
 	}
-	tables, err := sockdiag.New(sockdiag.Options{Ports: watchedPorts(cfg), Netns: []*bpf.Netns{own}, Owners: cfg.Owners})
+	t.tables, err = sockdiag.New(sockdiag.Options{Ports: watchedPorts(cfg), Netns: t.netns, Owners: cfg.Owners})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("read the socket tables: %w", err), own.Close())
+		return t, fmt.Errorf("read the socket tables: %w", err)
 	}
-	return &trust{own: own, tables: tables}, nil
+	return t, nil
 }
 
 func watchedPorts(cfg *config.Config) []uint16 {
@@ -56,4 +73,13 @@ func (t *trust) confirm(c authz.Conn) (ok bool, reason string) {
 	return t.tables.CheckConnection(c)
 }
 
-func (t *trust) close() error { return errors.Join(t.tables.Close(), t.own.Close()) }
+func (t *trust) close() error {
+	var errs []error
+	if t.tables != nil {
+		errs = append(errs, t.tables.Close())
+	}
+	for _, ns := range t.netns {
+		errs = append(errs, ns.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -23,6 +23,8 @@ type Daemon struct {
 	Socket     string
 	Relayhosts string
 
+	path, usual string // of the configuration file
+
 	cmd   *exec.Cmd
 	log   bytes.Buffer
 	ended chan struct{} // closed when the process has been reaped
@@ -35,8 +37,9 @@ type Options struct {
 	Env      []string // in addition to the own environment
 	Dir      string   // for its configuration, socket and files
 	Lifetime time.Duration
+	// Mode is what the table gate of the configuration says; "" is mode filter.
 	// Config is appended to the configuration.
-	Config string
+	Mode, Config string
 }
 
 // readyLimit bounds the time from the start to READY=1.
@@ -50,8 +53,14 @@ func StartDaemon(ctx context.Context, ns *netns.Namespace, o Options) (*Daemon, 
 		Relayhosts: filepath.Join(o.Dir, "relayhosts"),
 		ended:      make(chan struct{}),
 	}
-	d.Config = fmt.Sprintf(configFormat, o.Lifetime, d.Relayhosts, filepath.Join(o.Dir, "state.db"), d.Socket) + o.Config
+	mode := o.Mode
+	if mode == "" {
+		mode = "mode = \"filter\"\nmax_new_per_minute = 0" // tests knock often
+	}
+	d.usual = fmt.Sprintf(configFormat, o.Lifetime, d.Relayhosts, filepath.Join(o.Dir, "state.db"), d.Socket)
+	d.Config = fmt.Sprintf("%s[gate]\n%s\n%s", d.usual, mode, o.Config)
 	config := filepath.Join(o.Dir, "relaygate.toml")
+	d.path = config
 	if err := os.WriteFile(config, []byte(d.Config), 0o600); err != nil {
 		return nil, fmt.Errorf("write the configuration: %w", err)
 	}
@@ -87,8 +96,6 @@ func StartDaemon(ctx context.Context, ns *netns.Namespace, o Options) (*Daemon, 
 
 const configFormat = `[grant]
 lifetime = %q
-[gate]
-mode = "filter"
 [files]
 relayhosts = %q
 [state]
@@ -135,6 +142,18 @@ func (d *Daemon) Stop() error {
 	}
 	if d.err != nil {
 		return fmt.Errorf("relaygate run ended with %w; its log:\n%s", d.err, d.log.String())
+	}
+	return nil
+}
+
+// Reload writes another configuration, appended to the usual one, and sends
+// SIGHUP.
+func (d *Daemon) Reload(more string) error {
+	if err := os.WriteFile(d.path, []byte(d.usual+more), 0o600); err != nil {
+		return fmt.Errorf("write the configuration: %w", err)
+	}
+	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		return fmt.Errorf("signal relaygate: %w", err)
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ type MailServer struct {
 func StartMailServer(ns *netns.Namespace) (*MailServer, error) {
 	m := &MailServer{}
 	for port, serve := range map[uint16]func(*bufio.ReadWriter){
-		SMTPPort: serveSMTP, POP3Port: servePOP3, IMAPPort: serveIMAP,
+		SMTPPort: serveSMTP(MXGreeting), POP3Port: servePOP3, IMAPPort: serveIMAP,
 	} {
 		if err := ns.Do(func() error { return m.listen(port, serve) }); err != nil {
 			return m, errors.Join(err, m.Close())
@@ -92,7 +92,33 @@ func reply(rw *bufio.ReadWriter, line string) bool {
 	return err == nil && rw.Flush() == nil
 }
 
-func serveSMTP(rw *bufio.ReadWriter) { reply(rw, "220 mail.example ESMTP") }
+// serveSMTP greets and takes no mail (RFC 5321 §4.3.1): what counts is who gets
+// here, and for how long.
+func serveSMTP(greeting string) func(*bufio.ReadWriter) {
+	return func(rw *bufio.ReadWriter) {
+		for ok := reply(rw, greeting); ok; {
+			line, err := rw.ReadString('\n')
+			switch {
+			case err != nil:
+				return
+			case strings.EqualFold(strings.TrimSpace(line), "QUIT"):
+				reply(rw, "221 bye")
+				return
+			}
+			ok = reply(rw, "250 ok")
+		}
+	}
+}
+
+// Greetings of the two listeners that a redirected client tells apart by.
+const (
+	MXGreeting    = "220 mail.example ESMTP"
+	RelayGreeting = "220 relay.example ESMTP"
+)
+
+// ListenRelay adds a listener for members, as mode redirect leads them to, in
+// the current thread's namespace.
+func (m *MailServer) ListenRelay(port uint16) error { return m.listen(port, serveSMTP(RelayGreeting)) }
 
 // servePOP3 answers USER, PASS and QUIT (RFC 1939).
 func servePOP3(rw *bufio.ReadWriter) {
@@ -177,22 +203,37 @@ func IMAPLogin(server netip.Addr, password string) Script {
 // Login plays a script from the host, one command at a time, and returns the
 // last answer and whether it was positive.
 func (h *Host) Login(ctx context.Context, s Script) (answer string, ok bool, err error) {
-	conn, err := h.Dial(ctx, s.Server)
-	if err != nil {
-		return "", false, fmt.Errorf("connect to %s: %w", s.Server, err)
+	conn, answer, ok, err := h.Session(ctx, s)
+	if conn != nil {
+		conn.Close()
 	}
-	defer conn.Close()
+	return answer, ok, err
+}
+
+// Session is Login that leaves the connection open; it is nil with an error.
+func (h *Host) Session(ctx context.Context, s Script) (conn net.Conn, answer string, ok bool, err error) {
+	if conn, err = h.Dial(ctx, s.Server); err != nil {
+		return nil, "", false, fmt.Errorf("connect to %s: %w", s.Server, err)
+	}
+	if answer, err = s.play(conn); err != nil {
+		conn.Close()
+		return nil, "", false, err
+	}
+	return conn, strings.TrimSpace(answer), strings.HasPrefix(answer, s.positive), nil
+}
+
+func (s Script) play(conn net.Conn) (answer string, err error) {
 	r := bufio.NewReader(conn)
 	if _, err := r.ReadString('\n'); err != nil {
-		return "", false, fmt.Errorf("read the greeting of %s: %w", s.Server, err)
+		return "", fmt.Errorf("read the greeting of %s: %w", s.Server, err)
 	}
 	for _, command := range s.commands {
 		if _, err := io.WriteString(conn, command+"\r\n"); err != nil {
-			return "", false, fmt.Errorf("send a command to %s: %w", s.Server, err)
+			return "", fmt.Errorf("send a command to %s: %w", s.Server, err)
 		}
 		if answer, err = r.ReadString('\n'); err != nil {
-			return "", false, fmt.Errorf("read an answer of %s: %w", s.Server, err)
+			return "", fmt.Errorf("read an answer of %s: %w", s.Server, err)
 		}
 	}
-	return strings.TrimSpace(answer), strings.HasPrefix(answer, s.positive), nil
+	return answer, nil
 }

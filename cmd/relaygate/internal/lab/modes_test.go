@@ -1,0 +1,112 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"relaygate/bpf/bpftest"
+	"relaygate/cmd/relaygate/internal/lab"
+)
+
+// reload changes the gate's configuration and waits until status says so.
+func (w *world) reload(t *testing.T, gate, want string) {
+	t.Helper()
+	must(t, w.daemon.Reload("[gate]\n"+gate))
+	settles(t, 3*time.Second, func() error {
+		if out := w.verb(t, "status"); !strings.Contains(out, want) {
+			return fmt.Errorf("status does not tell %q:\n%s", want, out)
+		}
+		return nil
+	})
+}
+
+// greets is nil if the host reaches the listener with this greeting.
+func greets(t *testing.T, target lab.Target, want string) func() error {
+	return func() error {
+		got, err := target.Open(t.Context())
+		if err == nil && got != want {
+			err = fmt.Errorf("%s reached %q, want %q", target, got, want)
+		}
+		return err
+	}
+}
+
+func TestReloadChangesTheMode(t *testing.T) {
+	w := newWorld(t, time.Minute, "")
+	bpftest.Do(t, w.Server, func() error { return w.mail.ListenRelay(925) })
+	four, stranger := w.Client4.At(lab.Server4), w.Stranger.At(lab.Server6)
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, greets(t, four, lab.MXGreeting))
+	must(t, stranger.Refused(t.Context()))
+
+	w.reload(t, "mode = \"redirect\"\nmax_new_per_minute = 0\n", "The gate redirects port 25")
+	must(t, greets(t, four, lab.RelayGreeting)())
+	must(t, greets(t, stranger, lab.MXGreeting)())
+
+	w.reload(t, "mode = \"observe\"\n", "The gate observes port 25")
+	must(t, greets(t, four, lab.MXGreeting)())
+	must(t, greets(t, stranger, lab.MXGreeting)())
+
+	w.reload(t, "mode = \"filter\"\nmax_new_per_minute = 0\n", "The gate filters port 25")
+	must(t, greets(t, four, lab.MXGreeting)())
+	must(t, stranger.Refused(t.Context()))
+
+	// What cannot be put in force changes nothing, and is said.
+	w.reload(t, "mode = \"sets\"\nsets = { table = \"inet nobodys\" }\n", "the former configuration stays")
+	must(t, greets(t, four, lab.MXGreeting)())
+	must(t, stranger.Refused(t.Context()))
+	w.reload(t, "mode = \"on\"\n", "gate.mode: \"on\" is none of")
+	w.reload(t, "mode = \"observe\"\n[watch]\npop3 = [1110]\n", "watch.pop3, watch.imap can be changed by a restart alone")
+	must(t, stranger.Refused(t.Context()))
+}
+
+func TestBrakesBiteAndAreSeen(t *testing.T) {
+	w := newWorld(t, time.Minute, "")
+	w.reload(t, "mode = \"filter\"\nmax_new_per_minute = 5\n", "The gate filters port 25")
+	four := w.Client4.At(lab.Server4)
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), four))
+	settles(t, time.Second, refused(t.Context(), four)) // it knocks very often
+	settles(t, 5*time.Second, func() error {
+		if out := w.verb(t, "status"); !strings.Contains(out, "too many in a minute") {
+			return fmt.Errorf("status does not tell of the brake:\n%s", out)
+		}
+		return nil
+	})
+}
+
+func TestExitClosesOrKeeps(t *testing.T) {
+	for _, tt := range []struct {
+		exit    string
+		refused bool
+		lines   bool
+	}{{"expire", false, false}, {"close", true, false}, {"keep", false, true}} {
+		t.Run(tt.exit, func(t *testing.T) {
+			w := newWorld(t, time.Minute, "")
+			w.reload(t, fmt.Sprintf("mode = \"filter\"\non_exit = %q\n", tt.exit), "The gate filters port 25")
+			four := w.Client4.At(lab.Server4)
+			login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+			settles(t, time.Second, open(t.Context(), four))
+			settles(t, 3*time.Second, func() error {
+				got, err := os.ReadFile(w.daemon.Relayhosts)
+				if err == nil && len(got) == 0 {
+					err = fmt.Errorf("relayhosts is empty")
+				}
+				return err
+			})
+			must(t, w.daemon.Stop())
+			if err := four.Refused(t.Context()); (err == nil) != tt.refused {
+				t.Errorf("after the stop: %v", err)
+			}
+			must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
+			if got, err := os.ReadFile(w.daemon.Relayhosts); err != nil || (len(got) > 0) != tt.lines {
+				t.Errorf("after the stop relayhosts holds %q, %v", got, err)
+			}
+		})
+	}
+}

@@ -1,0 +1,204 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/lab"
+)
+
+// order gives an order without the cost of a process, and fails on a refusal.
+func (w *world) order(t *testing.T, o control.Order) control.Outcome {
+	t.Helper()
+	out, err := control.NewClient(w.daemon.Socket).Order(t.Context(), o)
+	if err != nil {
+		t.Fatalf("%s %v: %v", o.Verb, o.Prefix, err)
+	}
+	if len(out.Warnings) > 0 {
+		t.Errorf("%s %v warns: %q", o.Verb, o.Prefix, out.Warnings)
+	}
+	return out
+}
+
+func one(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+// dialSMTP opens a connection that stays, behind its greeting.
+func dialSMTP(t *testing.T, target lab.Target) net.Conn {
+	t.Helper()
+	conn, err := target.Dial(t.Context(), netip.AddrPortFrom(target.Server, lab.SMTPPort))
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	_, err = conn.Read(make([]byte, 100))
+	must(t, err)
+	return conn
+}
+
+func TestRevokeEndsWhatIsInProgress(t *testing.T) {
+	w := newWorld(t, 30*time.Second, "")
+	for _, who := range []struct {
+		target lab.Target
+		script lab.Script
+	}{
+		{w.Client4.At(lab.Server4), lab.POP3Login(lab.Server4, lab.Password)},
+		{w.Client6.At(lab.Server6), lab.IMAPLogin(lab.Server6, lab.Password)},
+	} {
+		login(t, who.target.Host, who.script)
+		settles(t, time.Second, open(t.Context(), who.target))
+		conn := dialSMTP(t, who.target)
+		addr := lab.Client4
+		if who.target.Server == lab.Server6 {
+			addr = lab.Client6
+		}
+
+		begin := time.Now()
+		ended := make(chan time.Duration, 1)
+		go func() {
+			_, err := conn.Read(make([]byte, 100))
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				ended <- time.Since(begin)
+			}
+			close(ended)
+		}()
+		out := w.order(t, control.Order{Verb: control.VerbRevoke, Prefix: one(addr), Note: "stolen"})
+		must(t, who.target.Refused(t.Context())) // closed before the command returned
+		took, ok := <-ended
+		if !ok || took > 100*time.Millisecond || out.Sockets == 0 {
+			t.Errorf("%s: the connection in progress ended: %v, after %v; %+v", addr, ok, took, out)
+		}
+		t.Logf("%s: ended after %v", addr, took)
+		if why := w.verb(t, "why", addr.String()); !strings.Contains(why, "stolen") || !strings.Contains(why, "root (uid 0)") {
+			t.Errorf("why does not tell who revoked, and why:\n%s", why)
+		}
+		login(t, who.target.Host, who.script)
+		settles(t, time.Second, open(t.Context(), who.target)) // a login opens again
+	}
+}
+
+func TestKeptConnectionsStay(t *testing.T) {
+	w := newWorld(t, 30*time.Second, "")
+	four := w.Client4.At(lab.Server4)
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), four))
+	conn := dialSMTP(t, four)
+	w.order(t, control.Order{Verb: control.VerbRevoke, Prefix: one(lab.Client4), KeepConnections: true})
+	must(t, four.Refused(t.Context()))
+	_, err := conn.Write([]byte("NOOP\r\n"))
+	must(t, err)
+	if n, err := conn.Read(make([]byte, 100)); err != nil || n == 0 {
+		t.Errorf("the connection was to be kept: %v", err)
+	}
+}
+
+func TestDenialLasts(t *testing.T) {
+	w := newWorld(t, 30*time.Second, "")
+	four := w.Client4.At(lab.Server4)
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), four))
+	out := w.verb(t, "deny", "192.0.2.0/24", "--note", "sends spam")
+	if !strings.Contains(out, "192.0.2.0/24 is closed and denied for good") {
+		t.Errorf("deny says %q", out)
+	}
+	must(t, four.Refused(t.Context()))
+
+	denied := func() {
+		t.Helper()
+		login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+		w.nobody(t, lab.Client4, four)
+		why := w.verb(t, "why", lab.Client4.String())
+		if !strings.Contains(why, "is denied") || !strings.Contains(why, "sends spam") {
+			t.Errorf("why does not tell of the denial:\n%s", why)
+		}
+	}
+	denied()
+	must(t, w.daemon.Stop())
+	w.start(t)
+	denied()
+	if list := w.verb(t, "list", "--denied"); !strings.Contains(list, "192.0.2.0/24") || !strings.Contains(list, "sends spam") {
+		t.Errorf("list --denied:\n%s", list)
+	}
+	w.verb(t, "undeny", "192.0.2.0/24")
+	must(t, four.Refused(t.Context())) // it opens nothing
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), four))
+}
+
+func TestPauseLastsAndEmptiesTheFile(t *testing.T) {
+	w := newWorld(t, 30*time.Second, "")
+	four := w.Client4.At(lab.Server4)
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), four))
+	w.verb(t, "pause", "--note", "moving house")
+	must(t, four.Refused(t.Context()))
+	if got, err := os.ReadFile(w.daemon.Relayhosts); err != nil || len(got) != 0 {
+		t.Errorf("paused, relayhosts holds %q, %v", got, err)
+	}
+	paused := func() {
+		t.Helper()
+		login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+		settles(t, 3*time.Second, func() error {
+			if why := w.verb(t, "why", lab.Client4.String()); !strings.Contains(why, "paused by root") {
+				return fmt.Errorf("why does not tell of the pause:\n%s", why)
+			}
+			return nil
+		})
+		must(t, four.Refused(t.Context()))
+		if out := w.verb(t, "status"); !strings.Contains(out, "Paused:") || !strings.Contains(out, "moving house") {
+			t.Errorf("status does not tell of the pause:\n%s", out)
+		}
+	}
+	paused()
+	must(t, w.daemon.Kill()) // the order was on the disk before it was answered
+	w.start(t)
+	paused()
+	w.verb(t, "resume")
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), four))
+}
+
+func TestGrantByHand(t *testing.T) {
+	w := newWorld(t, 30*time.Second, "")
+	four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
+	out := w.verb(t, "grant", "192.0.2.8/30", "--for", "3s", "--note", "ticket 4711")
+	if !strings.Contains(out, "192.0.2.8/30 may relay until") {
+		t.Errorf("grant says %q", out)
+	}
+	must(t, open(t.Context(), four)()) // before the command returned
+	must(t, six.Refused(t.Context()))
+	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
+	if why := w.verb(t, "why", lab.Client4.String()); !strings.Contains(why, "granted by hand") || !strings.Contains(why, "ticket 4711") {
+		t.Errorf("why does not tell of the grant:\n%s", why)
+	}
+	must(t, w.daemon.Kill())
+	w.start(t)
+	must(t, open(t.Context(), four)()) // saved before it was answered
+	settles(t, 5*time.Second, refused(t.Context(), four))
+
+	w.order(t, control.Order{Verb: control.VerbGrant, Prefix: one(lab.Client6)})
+	must(t, open(t.Context(), six)())
+	for _, own := range []string{lab.Server4.String(), "127.0.0.1", "10.0.0.0/8", "2001:db8:6::/64"} {
+		_, err := control.NewClient(w.daemon.Socket).Order(t.Context(),
+			control.Order{Verb: control.VerbGrant, Prefix: prefix(own)})
+		var refusal *control.Refusal
+		if !errors.As(err, &refusal) {
+			t.Errorf("grant %s: %v, want a refusal", own, err)
+		} else {
+			t.Logf("grant %s: %v", own, err)
+		}
+	}
+}
+
+func prefix(s string) netip.Prefix {
+	if p, err := netip.ParsePrefix(s); err == nil {
+		return p
+	}
+	return one(netip.MustParseAddr(s))
+}

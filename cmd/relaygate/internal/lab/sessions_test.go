@@ -1,0 +1,82 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"relaygate/cmd/relaygate/internal/lab"
+)
+
+// session logs in and stays.
+func session(t *testing.T, h *lab.Host, s lab.Script) net.Conn {
+	t.Helper()
+	conn, answer, ok, err := h.Session(t.Context(), s)
+	if err != nil || !ok {
+		t.Fatalf("%s login: %q, %v", s.Protocol, answer, err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// stays fails if check fails before the time is over.
+func stays(t *testing.T, until time.Time, check func() error) {
+	t.Helper()
+	settles(t, time.Until(until)+time.Second, func() error {
+		must(t, check())
+		if left := time.Until(until); left > 0 {
+			return fmt.Errorf("%v left", left)
+		}
+		return nil
+	})
+}
+
+// A session of three lifetimes keeps its grant, which ends one lifetime after
+// its close.
+func TestOpenSessionHoldsItsGrant(t *testing.T) {
+	const lifetime = 2 * time.Second
+	w := newWorld(t, lifetime, "")
+	four := w.Client4.At(lab.Server4)
+	conn := session(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), four))
+	stays(t, time.Now().Add(3*lifetime), open(t.Context(), four))
+	if list := w.verb(t, "list"); !strings.Contains(list, " 1  ") {
+		t.Errorf("list does not show the session:\n%s", list)
+	}
+	must(t, conn.Close())
+	closed := time.Now()
+	settles(t, lifetime+time.Second, refused(t.Context(), four))
+	took := time.Since(closed)
+	t.Logf("closed %v after the session", took)
+	if took < lifetime-time.Second || took > lifetime+time.Second {
+		t.Errorf("the grant ended %v after the session, want %v ± 1 s", took, lifetime)
+	}
+}
+
+// With the agent killed an open session holds nothing for longer than one
+// lifetime; a new agent finds it in the socket table.
+func TestKilledAgentAndOpenSession(t *testing.T) {
+	const lifetime = 3 * time.Second
+	w := newWorld(t, lifetime, "")
+	four := w.Client4.At(lab.Server4)
+	session(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), four))
+	w.saved(t)
+	must(t, w.daemon.Kill())
+	w.start(t)
+	if list := w.verb(t, "status"); !strings.Contains(list, "1 session open") {
+		t.Errorf("the session does not hold its grant after the restart:\n%s", list)
+	}
+	stays(t, time.Now().Add(lifetime+time.Second), open(t.Context(), four))
+	must(t, w.daemon.Kill())
+	killed := time.Now()
+	settles(t, lifetime+time.Second, refused(t.Context(), four))
+	if took := time.Since(killed); took > lifetime {
+		t.Errorf("open for %v after the agent was killed, want %v at most", took, lifetime)
+	}
+	w.start(t)
+}
