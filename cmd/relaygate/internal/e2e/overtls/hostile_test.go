@@ -154,7 +154,8 @@ func TestPlantedRandom(t *testing.T) {
 	for name, uid := range map[string]uint32{"an unprivileged user": 65534, "root": 0} {
 		v := w.open(t, service{"dovecot-busy", atBusy, 993, imap, true})
 		w.plant(t, uid, v.random, "mallory")
-		w.load(40) // time for what was planted to arrive
+		all = append(all, w.load(40)...) // what was planted arrives before
+		a.settle(t, all)
 		if got := a.all(v.client); len(got) > 0 {
 			t.Errorf("%s planted a random, and relaygate says %+v", name, got)
 		}

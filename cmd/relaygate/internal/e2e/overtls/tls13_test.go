@@ -75,11 +75,7 @@ func (w *world) openssl(t *testing.T, say string, args ...string) string {
 // a command of what came through TLS (the mistake of CVE-2011-0411 in servers).
 func TestInjection(t *testing.T) {
 	w := newWorld(t)
-	w.startBusyDovecot(t)
-	w.startForkingDovecot(t)
-	w.startCyrus(t)
-	w.startCourier(t)
-	w.startNginx(t)
+	w.startAll(t)
 	a := w.startAgent(t)
 	w.attached(t, a)
 	var all []*attempt
