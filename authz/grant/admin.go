@@ -41,8 +41,7 @@ func (t *Table) Manual(now time.Time, p netip.Prefix, lifetime time.Duration, by
 	}
 	c.By = by
 	if c.Kind != Refused {
-		d := t.detailOf(t.find(keyOf(n)), true)
-		d.by, d.note = by, note
+		t.detailOf(t.find(keyOf(n)), true).admin = &admin{by, note}
 		c.Grant.By, c.Grant.Note = by, note
 	}
 	return c, true

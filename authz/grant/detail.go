@@ -1,6 +1,7 @@
 package grant
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"unique"
@@ -11,20 +12,52 @@ import (
 // detail is what explains a grant. The bound is on grants with details, the
 // oldest grants keep theirs: nobody pushes out what explains another.
 type detail struct {
-	conn              authz.Conn
-	mechanism, answer string
-	by, note          string
+	client            netip.AddrPort
+	cookie            uint64
+	server            unique.Handle[authz.Conn] // the connection without these two
+	mechanism, answer text
+	admin             *admin // nil but for manual grants
 	users             []known
 	logins            uint32
 	tls               bool
 }
 
+// admin is who granted by hand.
+type admin struct{ by, note string }
+
 // known is a link's user with a name.
 type known struct {
 	user      uint64
 	name      string
+	mechanism text
 	protocol  authz.Protocol
-	mechanism string
+}
+
+// text is a string of which grants share one copy.
+type text struct{ shared unique.Handle[string] }
+
+func intern(s string) text { return text{unique.Make(s)} }
+
+func (t text) String() string {
+	if t == (text{}) {
+		return ""
+	}
+	return t.shared.Value()
+}
+
+func (d *detail) setConn(c authz.Conn) {
+	d.client, d.cookie = c.Client, c.Cookie
+	c.Client, c.Cookie = netip.AddrPort{}, 0
+	d.server = unique.Make(c)
+}
+
+func (d *detail) conn() authz.Conn {
+	var c authz.Conn
+	if d.server != (unique.Handle[authz.Conn]{}) {
+		c = d.server.Value()
+	}
+	c.Client, c.Cookie = d.client, d.cookie
+	return c
 }
 
 // detailOf is the detail of entry i, nil where there is no room for it. What
@@ -49,7 +82,8 @@ func (t *Table) explain(i uint32, user uint64, v *authz.Verdict) {
 		return
 	}
 	d.logins++
-	d.conn, d.tls, d.mechanism, d.answer = v.Conn, v.TLS, intern(v.Mechanism), intern(v.Answer)
+	d.setConn(v.Conn)
+	d.tls, d.mechanism, d.answer = v.TLS, intern(v.Mechanism), intern(v.Answer)
 	d.name(user, userOf(v), t.cfg.MaxUsers+1)
 }
 
@@ -59,7 +93,7 @@ func userOf(v *authz.Verdict) User {
 
 // name notes a user as the latest, and keeps at most that many.
 func (d *detail) name(user uint64, u User, most int) {
-	k := known{user, "", u.Protocol, intern(u.Mechanism)}
+	k := known{user: user, protocol: u.Protocol, mechanism: intern(u.Mechanism)}
 	if at := slices.IndexFunc(d.users, func(k known) bool { return k.user == user }); at >= 0 {
 		k.name = d.users[at].name
 		d.users = slices.Delete(d.users, at, at+1)
@@ -72,9 +106,6 @@ func (d *detail) name(user uint64, u User, most int) {
 	d.users = append(d.users, k)
 }
 
-// intern keeps one copy of texts that many grants share.
-func intern(s string) string { return unique.Make(s).Value() }
-
 // users are those of entry i that have names, the newest first.
 func (t *Table) users(i uint32, d *detail) []User {
 	var out []User
@@ -82,7 +113,7 @@ func (t *Table) users(i uint32, d *detail) []User {
 		l := t.link(n)
 		for _, k := range d.users {
 			if k.user == l.user() {
-				out = append(out, User{k.name, t.clock.time(l.seen), k.protocol, k.mechanism})
+				out = append(out, User{k.name, t.clock.time(l.seen), k.protocol, k.mechanism.String()})
 				break
 			}
 		}

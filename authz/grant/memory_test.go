@@ -50,9 +50,9 @@ func TestMillionGrants(t *testing.T) {
 	}
 	const n = 1_000_000
 	// The collector has nothing to look at in a table: it may come often.
-	defer debug.SetGCPercent(debug.SetGCPercent(10))
+	defer debug.SetGCPercent(debug.SetGCPercent(8))
 	before := heap()
-	table := newTable(t, Config{MaxDetails: 1})
+	table := newTable(t, Config{})
 	million(table, n)
 	resident := rss(t)
 	perGrant := float64(heap()-before) / n

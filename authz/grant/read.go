@@ -100,8 +100,11 @@ func (t *Table) grant(i uint32) Grant {
 		Sessions: len(t.sessions[i]),
 	}
 	if d := t.details[i]; d != nil {
-		g.Logins, g.By, g.Note = int(d.logins), d.by, d.note
-		g.Conn, g.Protocol, g.Mechanism, g.TLS, g.Answer = d.conn, d.conn.Service.Protocol, d.mechanism, d.tls, d.answer
+		g.Logins, g.Conn, g.TLS = int(d.logins), d.conn(), d.tls
+		g.Protocol, g.Mechanism, g.Answer = g.Conn.Service.Protocol, d.mechanism.String(), d.answer.String()
+		if d.admin != nil {
+			g.By, g.Note = d.admin.by, d.admin.note
+		}
 		g.Users = t.users(i, d)
 	}
 	return g

@@ -130,8 +130,11 @@ func (t *Table) restore(now time.Time, boot Boot, s *Saved) (Change, bool) {
 	}
 	t.prune(i, t.stale(at))
 	if d != nil {
-		d.logins, d.conn, d.tls = uint32(max(s.Logins, 0)), s.Conn, s.TLS
-		d.mechanism, d.answer, d.by, d.note = intern(s.Mechanism), intern(s.Answer), s.By, s.Note
+		d.setConn(s.Conn)
+		d.logins, d.tls, d.mechanism, d.answer = uint32(max(s.Logins, 0)), s.TLS, intern(s.Mechanism), intern(s.Answer)
+		if s.Source == Manual {
+			d.admin = &admin{s.By, s.Note}
+		}
 	}
 	c.Grant = t.grant(i)
 	return c, true
