@@ -43,87 +43,51 @@ func (c *Cutter) Close() error {
 // Redirect, the relay port. Errors wrap ErrUnsupported if the kernel cannot
 // (CONFIG_INET_DIAG_DESTROY, CONFIG_NF_CT_NETLINK); what it can is done.
 func (c *Cutter) Cut(from netip.Prefix, ports []uint16) (sockets, entries int, err error) {
-	from, err = unmapPrefix(from)
-	if err != nil {
-		return 0, 0, fmt.Errorf("cut connections: %w", err)
+	return c.CutAll(ports, from)
+}
+
+// CutAll is Cut for many prefixes. It costs the same for many as for a few.
+func (c *Cutter) CutAll(ports []uint16, from ...netip.Prefix) (sockets, entries int, err error) {
+	var failed []error
+	each, err := gather(from)
+	for _, group := range each {
+		// Sockets first: their resets find the way back through the entries.
+		n, err := c.destroyAll(group, ports)
+		sockets += n
+		failed = append(failed, err)
+		found, err := c.tracked(group, ports)
+		failed = append(failed, err)
+		n, err = c.untrackAll(found)
+		entries += n
+		failed = append(failed, err)
 	}
-	// Sockets first: their resets find the way back through the entries.
-	live, failed := c.find(from, ports)
-	for _, s := range live {
-		switch err := c.destroy(s); {
-		case err == nil:
-			sockets++
-		case !errors.Is(err, unix.ENOENT): // it ended meanwhile
-			failed = errors.Join(failed, err)
-		}
-		if errors.Is(failed, ErrUnsupported) {
-			break
-		}
-	}
-	entries, err = c.forget(from, ports, nil)
-	return sockets, entries, errors.Join(failed, err)
+	return sockets, entries, errors.Join(append(failed, err)...)
 }
 
 // Forget deletes the entries in connection tracking of connections that came
 // from these addresses to these ports and that no socket of this host belongs to
 // any more. With Redirect, a former member who uses a port of his again is else
 // led to the relay port, whose guard refuses, as long as the entry lasts. It costs
-// the same for many addresses as for one.
+// the same for many prefixes as for a few.
 func (c *Cutter) Forget(ports []uint16, from ...netip.Prefix) (entries int, err error) {
-	for _, cover := range []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")} {
-		former, err := gather(from, cover.Addr().Is4())
-		if err != nil {
-			return entries, fmt.Errorf("forget connections: %w", err)
+	each, err := gather(from)
+	failed := []error{err}
+	for _, group := range each {
+		found, err := c.tracked(group, ports)
+		if err == nil {
+			found, err = c.finished(found, group)
 		}
-		if len(former) == 1 {
-			for p := range former {
-				cover = p
-			}
-		}
-		if len(former) == 0 {
-			continue
-		}
-		n, err := c.forget(cover, ports, func(found []tracked) ([]tracked, error) {
-			found = slices.DeleteFunc(found, func(t tracked) bool { return !former.contains(t.client.Addr()) })
-			return c.finished(found, cover)
-		})
-		if entries += n; err != nil {
-			return entries, err
-		}
+		failed = append(failed, err)
+		n, err := c.untrackAll(found)
+		entries += n
+		failed = append(failed, err)
 	}
-	return entries, nil
-}
-
-// prefixes are a set.
-type prefixes map[netip.Prefix]bool
-
-// gather returns those of list that are of one family.
-func gather(list []netip.Prefix, ipv4 bool) (prefixes, error) {
-	set := make(prefixes)
-	for _, p := range list {
-		p, err := unmapPrefix(p)
-		if err != nil {
-			return nil, err
-		}
-		if p.Addr().Is4() == ipv4 {
-			set[p] = true
-		}
-	}
-	return set, nil
-}
-
-func (set prefixes) contains(addr netip.Addr) bool {
-	for bits := addr.BitLen(); bits >= 0; bits-- {
-		if p, err := addr.Prefix(bits); err == nil && set[p] {
-			return true
-		}
-	}
-	return false
+	return entries, errors.Join(failed...)
 }
 
 // finished leaves out those of found that a socket belongs to. Its local port may
 // be another than the one that the client named.
-func (c *Cutter) finished(found []tracked, from netip.Prefix) ([]tracked, error) {
+func (c *Cutter) finished(found []tracked, from sources) ([]tracked, error) {
 	if len(found) == 0 {
 		return nil, nil
 	}
@@ -138,28 +102,59 @@ func (c *Cutter) finished(found []tracked, from netip.Prefix) ([]tracked, error)
 	return slices.DeleteFunc(found, func(t tracked) bool { return live[t.client] }), nil
 }
 
-// forget deletes the entries that narrow, if it is not nil, leaves of all that
-// match.
-func (c *Cutter) forget(from netip.Prefix, ports []uint16, narrow func([]tracked) ([]tracked, error)) (n int, err error) {
-	found, err := c.tracked(from, ports)
-	if err == nil && narrow != nil {
-		found, err = narrow(found)
-	}
-	if err != nil {
-		return 0, err
-	}
-	for _, t := range found {
-		switch err := c.untrack(t); {
-		case err == nil:
-			n++
-		case !errors.Is(err, unix.ENOENT): // it ran out meanwhile
-			return n, err
-		}
-	}
-	return n, nil
+// sources are prefixes of one family, and one that covers them for the kernel to
+// choose by.
+type sources struct {
+	cover netip.Prefix
+	set   map[netip.Prefix]bool
 }
 
-// wanted says whether a connection from client to a port is one of those.
-func wanted(client netip.AddrPort, port uint16, from netip.Prefix, ports []uint16) bool {
-	return from.Contains(client.Addr()) && (ports == nil || slices.Contains(ports, port))
+// gather sorts prefixes by family. What is no prefix is left out and told.
+func gather(list []netip.Prefix) (groups []sources, err error) {
+	four := sources{netip.MustParsePrefix("0.0.0.0/0"), make(map[netip.Prefix]bool)}
+	six := sources{netip.MustParsePrefix("::/0"), make(map[netip.Prefix]bool)}
+	for _, p := range list {
+		p, refused := unmapPrefix(p)
+		switch {
+		case refused != nil:
+			err = fmt.Errorf("choose connections: %w", refused)
+		case p.Addr().Is4():
+			four.set[p] = true
+		default:
+			six.set[p] = true
+		}
+	}
+	for _, group := range []sources{four, six} {
+		if len(group.set) == 1 {
+			for p := range group.set {
+				group.cover = p
+			}
+		}
+		if len(group.set) > 0 {
+			groups = append(groups, group)
+		}
+	}
+	return groups, err
+}
+
+// family is AF_INET or AF_INET6.
+func (s sources) family() byte {
+	if s.cover.Addr().Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// match says whether a connection from client to a port is one of those; all
+// ports are if that is nil.
+func (s sources) match(client netip.AddrPort, port uint16, ports []uint16) bool {
+	if !s.cover.Contains(client.Addr()) || ports != nil && !slices.Contains(ports, port) {
+		return false
+	}
+	for bits := client.Addr().BitLen(); bits >= 0; bits-- {
+		if p, err := client.Addr().Prefix(bits); err == nil && s.set[p] {
+			return true
+		}
+	}
+	return false
 }

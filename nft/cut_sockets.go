@@ -33,13 +33,13 @@ type socket struct {
 
 // find lists the connections from these addresses to local ports, all if that is
 // nil. A dual-stack listener's connections over IPv4 are of family AF_INET6.
-func (c *Cutter) find(from netip.Prefix, ports []uint16) (list []socket, err error) {
+func (c *Cutter) find(from sources, ports []uint16) (list []socket, err error) {
 	families := []byte{unix.AF_INET6}
-	if from.Addr().Is4() {
+	if from.family() == unix.AF_INET {
 		families = append(families, unix.AF_INET)
 	}
 	for _, family := range families {
-		request := append(diagRequest(family, inProgress, [sockidSize]byte{}), remoteIs(from)...)
+		request := append(diagRequest(family, inProgress, [sockidSize]byte{}), remoteIs(from.cover)...)
 		_, err := c.sockets.Send(netlink.Message{
 			Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | netlink.Dump},
 			Data:   request,
@@ -52,12 +52,32 @@ func (c *Cutter) find(from netip.Prefix, ports []uint16) (list []socket, err err
 				return nil, fmt.Errorf("list sockets: %w", err)
 			}
 			s, port, ok := parseSocket(m.Data)
-			if ok && wanted(s.client, port, from, ports) {
+			if ok && from.match(s.client, port, ports) {
 				list = append(list, s)
 			}
 		}
 	}
 	return list, nil
+}
+
+// destroyAll ends what find lists.
+func (c *Cutter) destroyAll(from sources, ports []uint16) (n int, err error) {
+	live, err := c.find(from, ports)
+	if err != nil {
+		return 0, err
+	}
+	var failed []error
+	for _, s := range live {
+		switch err := c.destroy(s); {
+		case err == nil:
+			n++
+		case errors.Is(err, ErrUnsupported):
+			return n, err
+		case !errors.Is(err, unix.ENOENT): // it ended meanwhile
+			failed = append(failed, err)
+		}
+	}
+	return n, errors.Join(failed...)
 }
 
 // destroy is tcp_abort: both ends get ECONNRESET or the like.

@@ -129,6 +129,14 @@ func TestCut(t *testing.T) {
 	if s, e, err := cutter.Cut(netip.MustParsePrefix("192.0.2.2/32"), []uint16{25, 925}); s+e != 0 || err != nil {
 		t.Errorf("nothing to cut: got %d, %d, %v", s, e, err)
 	}
+	client4 := w.hold(t, netip.AddrPortFrom(strange4, 0), netip.AddrPortFrom(server4, 25))
+	client6 := w.hold(t, netip.AddrPortFrom(strange6, 0), netip.AddrPortFrom(server6, 25))
+	s, e, err := cutter.CutAll([]uint16{25}, netip.MustParsePrefix("192.0.2.8/30"), netip.Prefix{}, netip.PrefixFrom(member4, 32), netip.PrefixFrom(strange6, 128))
+	if s != 2 || e != 2 || err == nil {
+		t.Errorf("many, with one that is no prefix: got %d, %d, %v, want 2 of each and an error", s, e, err)
+	}
+	ends(t, client4, 5*time.Second)
+	ends(t, client6, 5*time.Second)
 	if _, _, err := cutter.Cut(netip.Prefix{}, []uint16{25}); err == nil {
 		t.Error("no prefix: got no error")
 	}

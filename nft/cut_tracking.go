@@ -48,15 +48,11 @@ type tracked struct {
 }
 
 // tracked lists the TCP connections from these addresses to ports.
-func (c *Cutter) tracked(from netip.Prefix, ports []uint16) (list []tracked, err error) {
-	family := byte(unix.AF_INET6)
-	if from.Addr().Is4() {
-		family = unix.AF_INET
-	}
-	list, err = c.dump(family, trackedFilter(from, ports), from, ports)
+func (c *Cutter) tracked(from sources, ports []uint16) (list []tracked, err error) {
+	list, err = c.dump(trackedFilter(from.cover, ports), from, ports)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 		// A kernel that cannot filter lists all.
-		list, err = c.dump(family, nil, from, ports)
+		list, err = c.dump(nil, from, ports)
 	}
 	switch {
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
@@ -67,10 +63,10 @@ func (c *Cutter) tracked(from netip.Prefix, ports []uint16) (list []tracked, err
 	return list, nil
 }
 
-func (c *Cutter) dump(family byte, filter attributes, from netip.Prefix, ports []uint16) (list []tracked, err error) {
+func (c *Cutter) dump(filter attributes, from sources, ports []uint16) (list []tracked, err error) {
 	_, err = c.tracking.Send(netlink.Message{
 		Header: netlink.Header{Type: ctGet, Flags: netlink.Request | netlink.Dump},
-		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, filter...),
+		Data:   append([]byte{from.family(), unix.NFNETLINK_V0, 0, 0}, filter...),
 	})
 	if err != nil {
 		return nil, err
@@ -79,11 +75,11 @@ func (c *Cutter) dump(family byte, filter attributes, from netip.Prefix, ports [
 		if err != nil {
 			return nil, err
 		}
-		if from.IsSingleIP() && !bytes.Contains(m.Data, from.Addr().AsSlice()) {
+		if from.cover.IsSingleIP() && !bytes.Contains(m.Data, from.cover.Addr().AsSlice()) {
 			continue // most, where the kernel cannot filter
 		}
 		t, err := parseTracked(m)
-		if err == nil && t.protocol == unix.IPPROTO_TCP && wanted(t.client, t.port, from, ports) {
+		if err == nil && t.protocol == unix.IPPROTO_TCP && from.match(t.client, t.port, ports) {
 			list = append(list, t)
 		}
 	}
@@ -114,6 +110,20 @@ func trackedFilter(from netip.Prefix, ports []uint16) (a attributes) {
 	a.bytes(ctaFilterOrigFlags, binary.NativeEndian.AppendUint32(nil, flags))
 	a.close(filter)
 	return a
+}
+
+// untrackAll deletes entries.
+func (c *Cutter) untrackAll(list []tracked) (n int, err error) {
+	var failed []error
+	for _, t := range list {
+		switch err := c.untrack(t); {
+		case err == nil:
+			n++
+		case !errors.Is(err, unix.ENOENT): // it ran out meanwhile
+			failed = append(failed, err)
+		}
+	}
+	return n, errors.Join(failed...)
 }
 
 // untrack deletes an entry.

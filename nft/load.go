@@ -71,8 +71,8 @@ const slack = time.Second
 
 // Sync makes the members exactly those in want, each for as long as it says
 // (within a second), and says what it changed. If the table is not as it was
-// built, or there are more than 50,000 in want, it is Load, and all count as
-// added.
+// built, it is Load; if there are more than 50,000 in want, Rebuild: that shuts
+// nobody out meanwhile, and lets nothing else be written. All count as added then.
 //
 // In UserSets it removes nothing, as elements may be another's.
 func (g *Gate) Sync(want []Element) (added, renewed, removed int, err error) {
@@ -82,8 +82,13 @@ func (g *Gate) Sync(want []Element) (added, renewed, removed int, err error) {
 	case err != nil:
 		return 0, 0, 0, err
 	case len(want) > syncMost:
-		return len(want), 0, 0, g.Load(slices.Values(want), nil)
+		return len(want), 0, 0, g.Rebuild(want)
 	}
+	return g.project(want)
+}
+
+// project is Sync for a table that is as it was built.
+func (g *Gate) project(want []Element) (added, renewed, removed int, err error) {
 	members, refused := g.cfg.living(want)
 	held, err := g.held(members)
 	if err != nil {

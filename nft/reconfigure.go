@@ -16,7 +16,8 @@ import (
 // else want is built in. From or to sets of the administrator's, the new place is
 // filled before the old one is emptied of want.
 //
-// Connections in progress go on as they are.
+// Connections in progress go on as they are. Before the first Rebuild or Load it
+// builds nothing.
 //
 // On an error the gate is as it was, but for one that wraps ErrElement, as with
 // Rebuild.
@@ -25,6 +26,10 @@ func (g *Gate) Reconfigure(cfg Config, want []Element) error {
 	cfg.drain = cfg.Mode != Redirect && (g.cfg.drain || g.cfg.Mode == Redirect)
 	if err := next.configure(cfg); err != nil {
 		return err
+	}
+	if g.built == nil {
+		*g = *next
+		return nil
 	}
 	stay := next.table == g.table && g.cfg.Mode != UserSets &&
 		next.cfg.IPv6Prefix == g.cfg.IPv6Prefix && next.cfg.Own == g.cfg.Own
@@ -48,15 +53,22 @@ func (g *Gate) Reconfigure(cfg Config, want []Element) error {
 	return err
 }
 
-// Repair makes the ruleset as it was built, in one transaction, after Check found
-// it changed. Where the sets of members are the ones that were built, they stay
-// with their members, and it costs the same with any number of them; Sync tells
-// whether these are complete. Else it is Load.
+// Repair makes the ruleset as it was built, after Check found it changed. Where
+// the sets of members are the ones that were built, they stay, and the rest is
+// replaced in one transaction, at the same cost with any number of members; then
+// up to 50,000 of these are compared with want. Else it is Load.
 func (g *Gate) Repair(want iter.Seq[Element], between func() error) error {
-	if g.cfg.Mode != UserSets && g.built != nil && g.swap() == nil {
-		return nil
+	if g.cfg.Mode == UserSets || g.built == nil || g.swap() != nil {
+		return g.Load(want, between)
 	}
-	return g.Load(want, between)
+	var list []Element
+	for e := range want {
+		if list = append(list, e); len(list) > syncMost {
+			return nil
+		}
+	}
+	_, _, _, err := g.project(list)
+	return err
 }
 
 // errReplaced says that the sets of members are not those that were built.

@@ -11,13 +11,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"relaygate/authz"
 	"relaygate/nft"
 )
 
 // connections ends connections in progress, as *nft.Cutter does.
 type connections interface {
-	Cut(from netip.Prefix, ports []uint16) (sockets, entries int, err error)
+	CutAll(ports []uint16, from ...netip.Prefix) (sockets, entries int, err error)
 	Forget(ports []uint16, from ...netip.Prefix) (entries int, err error)
 	Close() error
 }
@@ -138,7 +137,7 @@ func (c *cutter) now(p netip.Prefix) (r cutResult) {
 	if c.kernel == nil {
 		return cutResult{err: errors.New(c.missing)}
 	}
-	r.sockets, r.entries, r.err = c.kernel.Cut(p, c.set.Load().ports)
+	r.sockets, r.entries, r.err = c.kernel.CutAll(c.set.Load().ports, p)
 	return r
 }
 
@@ -149,20 +148,17 @@ func (c *cutter) end(batch []netip.Prefix) {
 		return
 	}
 	s := c.set.Load()
-	var errs []error
+	var err error
 	if s.onExpiry {
-		for _, p := range batch {
-			sockets, entries, err := c.kernel.Cut(p, s.ports)
-			if sockets+entries > 0 {
-				c.log.Info("connections ended with their grant", "address", authz.PrefixString(p), "sockets", sockets, "entries", entries)
-			}
-			errs = append(errs, err)
+		var sockets, entries int
+		sockets, entries, err = c.kernel.CutAll(s.ports, batch...)
+		if sockets+entries > 0 {
+			c.log.Info("connections ended with their grants", "grants", len(batch), "sockets", sockets, "entries", entries)
 		}
 	} else if s.forget {
-		_, err := c.kernel.Forget(s.ports, batch...)
-		errs = append(errs, err)
+		_, err = c.kernel.Forget(s.ports, batch...)
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err != nil {
 		c.log.Error("connections of grants that ran out could not be ended", "error", err)
 	}
 }
