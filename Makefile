@@ -47,8 +47,10 @@ fuzz:
 	    echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
 	  done; done
 
-bench:
-	go test -run '^$$' -bench . -benchmem ./...
+# The table of goals. FULL=1 takes captures of full size and the slow peers.
+# Leaves bin/bench.json, and bin/bench.txt for benchstat.
+bench: build
+	go run ./cmd/relaygate/internal/bench/run $(if $(FULL),-full)
 
 clean:
 	rm -rf bin

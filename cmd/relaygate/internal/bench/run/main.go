@@ -1,0 +1,131 @@
+// Command run is make bench: it measures what the program promises, prints one
+// table, and writes it as JSON.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"time"
+
+	"relaygate/cmd/relaygate/internal/bench"
+	"relaygate/cmd/relaygate/internal/bench/traffic"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out, log io.Writer) error {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	full := flags.Bool("full", false, "captures of full size, slow peers, more rounds")
+	only := flags.String("only", "", "measure one section")
+	walk := flags.String("walk", "", "walk over the records of a `FILE` and do nothing else")
+	generate := flags.String("generate", "", "write the capture of a profile (logins, downloads, mixed) to standard output")
+	program := flags.String("relaygate", "bin/relaygate", "the program to be measured")
+	results := flags.String("results", "bin", "the folder for bench.json and bench.txt")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	switch {
+	case *walk != "":
+		return walkFile(*walk, out)
+	case *generate != "":
+		return write(*generate, *full, out, log)
+	}
+	return measure(ctx, options{*full, *only, *program, *results}, out, log)
+}
+
+type options struct {
+	full                   bool
+	only, program, results string
+}
+
+func measure(ctx context.Context, o options, out, log io.Writer) (err error) {
+	dir, err := os.MkdirTemp("", "relaygate-bench")
+	if err != nil {
+		return fmt.Errorf("make a folder for captures: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	baseline := filepath.Join(dir, "baseline")
+	build := exec.CommandContext(ctx, "go", "build", "-o", baseline, "relaygate/cmd/relaygate/internal/bench/baseline")
+	build.Stderr = log
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build the obvious program: %w", err)
+	}
+	text, err := os.Create(filepath.Join(o.results, "bench.txt"))
+	if err != nil {
+		return fmt.Errorf("keep benchmarks: %w", err)
+	}
+	defer func() { err = errors.Join(err, text.Close()) }()
+	sections := bench.Sections()
+	if o.only != "" {
+		sections = slices.DeleteFunc(sections, func(s bench.Section) bool { return s.Name != o.only })
+	}
+	rows, err := bench.Run(ctx, &bench.Config{
+		Full: o.full, Relaygate: o.program, Baseline: baseline, Walk: []string{self, "-walk"}, Dir: dir, Bench: text, Log: log,
+	}, sections)
+	machine := bench.ThisMachine(runtime.NumCPU(), time.Now(), o.full)
+	fmt.Fprintf(out, "%s, %d cores, Linux %s, %s\n", machine.CPU, machine.Cores, machine.Kernel, machine.Time.Format(time.DateOnly))
+	return errors.Join(err, bench.Print(out, rows), save(filepath.Join(o.results, "bench.json"), machine, rows))
+}
+
+func save(file string, m bench.Machine, rows []bench.Row) (err error) {
+	f, err := os.Create(file)
+	if err != nil {
+		return fmt.Errorf("keep the table: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return bench.WriteJSON(f, m, rows)
+}
+
+func walkFile(name string, out io.Writer) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return fmt.Errorf("open capture: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	packets, bytes, err := bench.Walk(f)
+	fmt.Fprintf(out, "%d packets, %d bytes\n", packets, bytes)
+	return err
+}
+
+// write makes a capture for those who want one.
+func write(name string, full bool, out, log io.Writer) error {
+	sizes := map[string]func() traffic.Profile{
+		"logins":    func() traffic.Profile { return traffic.Logins(40000) },
+		"downloads": func() traffic.Profile { return traffic.Downloads(1000) },
+		"mixed":     func() traffic.Profile { return traffic.Mixed(1800) },
+	}
+	profile, ok := sizes[name]
+	if !ok {
+		return fmt.Errorf("no profile %q", name)
+	}
+	p := profile()
+	if full {
+		p.Sessions *= 5
+		p.Clients *= 5
+	}
+	truth, err := traffic.Generate(out, p)
+	fmt.Fprintf(log, "%d packets, %d logins, %d failed, %d encrypted, %d clients\n",
+		truth.Packets, truth.Succeeded, truth.Failed, truth.Encrypted, len(truth.Logins))
+	return err
+}
