@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"relaygate/bpf"
 	"relaygate/capture/sockdiag"
 )
@@ -220,7 +222,8 @@ func (f *Finder) family(h *holder, t tree, now time.Time, reads *budget, room in
 	for _, pid := range t.members(h.process.PID, room) {
 		p := f.process(pid, t.stats[pid], reads)
 		fam.members = append(fam.members, p)
-		fam.mixed = fam.mixed || p.cgroup != fam.members[0].cgroup
+		// Who ended while it was read says nothing about who is where.
+		fam.mixed = fam.mixed || !p.gone && p.cgroup != fam.members[0].cgroup
 		for _, k := range p.files {
 			k.seen = f.scans
 			if k.library != nil {
@@ -261,7 +264,7 @@ func (f *Finder) process(pid int, stat sockdiag.Stat, reads *budget) *process {
 	p.size = stat.Size
 	var err error
 	if p.cgroup, err = readCgroup(f.files, pid); err != nil {
-		p.err = err
+		p.err, p.gone = err, errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
 		return p
 	}
 	files, err := readMaps(f.proc, pid)

@@ -35,6 +35,7 @@ type process struct {
 	cgroup string
 	files  []*knownFile
 	err    error  // why its mappings cannot be read
+	gone   bool   // it ended before its control group was read
 	seen   uint64 // the scan that saw it last
 }
 
