@@ -26,8 +26,8 @@ static __always_inline __u32 family(__u64 *since)
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 
 	for (int i = 0; i < GENERATIONS; i++) {
-		struct task_struct *leader = BPF_CORE_READ(task, group_leader);
-		__u32 tgid = BPF_CORE_READ(leader, tgid);
+		/* All threads of a process have the same parent. */
+		__u32 tgid = BPF_CORE_READ(task, tgid);
 		struct server *server;
 
 		/* Who lost its parents is a child of init, and still a stranger. */
@@ -35,11 +35,12 @@ static __always_inline __u32 family(__u64 *since)
 			return 0;
 		server = bpf_map_lookup_elem(&servers, &tgid);
 		/* A process id can be another process's by now. */
-		if (server && server->start == BPF_CORE_READ(leader, start_boottime) / TICK_NS) {
+		if (server && server->start ==
+				      BPF_CORE_READ(task, group_leader, start_boottime) / TICK_NS) {
 			*since = server->since;
 			return tgid;
 		}
-		task = BPF_CORE_READ(leader, real_parent);
+		task = BPF_CORE_READ(task, real_parent);
 	}
 	return 0;
 }
