@@ -30,3 +30,19 @@ func (t *Tap) Randoms(tb testing.TB) int {
 func (t *Tap) AttachLibraryByPerf(lib Library) (*LibraryProbes, error) {
 	return t.attachLibrary(lib, false)
 }
+
+// Calls counts the calls that are under way.
+func (t *Tap) Calls(tb testing.TB) int {
+	tb.Helper()
+	var thread uint64
+	var call tapCall
+	n := 0
+	all := t.objs.Calls.Iterate()
+	for all.Next(&thread, &call) {
+		n++
+	}
+	if err := all.Err(); err != nil {
+		tb.Fatal(err)
+	}
+	return n
+}

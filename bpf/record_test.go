@@ -80,9 +80,37 @@ func TestDecodePacket(t *testing.T) {
 	}
 }
 
+func TestDecodePlain(t *testing.T) {
+	head := func(kind tapPacketKind, captured uint32, data string) []byte {
+		plain := tapPlain{Head: tapPacket{Cookie: 7, WireLen: 99, Captured: captured, Egress: 1, Kind: kind}, Tgid: 3, Server: 2}
+		return append(encode(t, plain), data...)
+	}
+	for _, test := range []struct {
+		name string
+		raw  []byte
+	}{
+		{"cut", head(tapPacketKindPLAIN, 0, "")[:plainSize-1]},
+		{"claims more than it holds", head(tapPacketKindPLAIN, 6, "hello")},
+		{"unknown kind", head(9, 5, "hello")},
+	} {
+		var rec Record
+		if err := decodePacket(test.raw, &rec); err == nil {
+			t.Errorf("%s: no error, record is %+v", test.name, rec)
+		}
+	}
+	for _, kind := range []tapPacketKind{tapPacketKindPLAIN, tapPacketKindEARLY} {
+		var rec Record
+		err := decodePacket(head(kind, 5, "hello"), &rec)
+		if err != nil || rec.Kind != Plain || string(rec.Data) != "hello" || rec.WireLen != 99 || !rec.Egress ||
+			rec.Cookie != 7 || rec.TGID != 3 || rec.Owner != 2 || rec.Early != (kind == tapPacketKindEARLY) {
+			t.Errorf("kind %d: %+v, %v", kind, rec, err)
+		}
+	}
+}
+
 func TestReasonsHaveWords(t *testing.T) {
 	seen := map[string]Reason{"": None}
-	for r := ForeignNetns; r <= FlowFull; r++ {
+	for r := ForeignNetns; r <= CallUnseen; r++ {
 		words := r.String()
 		if old, ok := seen[words]; ok || bytes.HasPrefix([]byte(words), []byte("unknown")) {
 			t.Errorf("reason %d says %q, as %d does", r, words, old)

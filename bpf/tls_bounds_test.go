@@ -3,8 +3,12 @@ package bpf_test
 import (
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"relaygate/bpf"
 	"relaygate/bpf/bpftest"
@@ -162,6 +166,40 @@ func TestLateServer(t *testing.T) {
 		}
 		c.say(t, "USER a\r\n")
 		answers(t, tap, 1)
+	}
+}
+
+// TestDeadCalls kills processes within a call.
+func TestDeadCalls(t *testing.T) {
+	d := buildTLSD(t, bpf.OpenSSL)
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	server := d.serve(t, ns, addr, "fork")
+	attach(t, tap, d, server)
+	const clients = 3
+	for i := range clients {
+		c := dialTLS(t, ns, addr)
+		c.say(t, "USER a\r\n")
+		got := answers(t, tap, 1)
+		child := got[len(got)-1].TGID
+		// It goes on to read the next command.
+		for deadline := time.Now().Add(5 * time.Second); tap.Calls(t) <= i; runtime.Gosched() {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d calls are under way, want %d", tap.Calls(t), i+1)
+			}
+		}
+		if err := unix.Kill(int(child), unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err == nil { // the end of the process
+			t.Error("the server's process said more")
+		}
+	}
+	if err := tap.SetServers([]bpf.ServerProcess{server}); err != nil {
+		t.Fatal(err)
+	}
+	if n := tap.Calls(t); n != 0 {
+		t.Errorf("%d calls of dead processes are kept", n)
 	}
 }
 

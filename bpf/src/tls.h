@@ -14,9 +14,9 @@
 
 /* What a function's arguments and result mean. */
 enum function {
-	READ = 1,  /* (object, buffer, size) returns the length */
-	READ_EX,   /* (object, buffer, size, *length) returns 1 */
-	READ_UNSEEN, /* (object, ...) returns the length; the buffer is unknown */
+	READ = 1,      /* (object, buffer, size) returns the length */
+	READ_EX,       /* (object, buffer, size, *length) returns 1 */
+	READ_UNSEEN,   /* (object, ...) returns the length; the buffer is unknown */
 	EARLY_READ,    /* as READ, early data */
 	EARLY_READ_EX, /* as READ_EX, early data */
 	WRITE,
@@ -56,11 +56,11 @@ static __always_inline void missed(__u64 object)
 		lose(flow, origin.cookie, CALL_UNSEEN);
 }
 
-static __always_inline void enter(void *ctx, enum function function, __u64 length)
+static __always_inline void enter(void *ctx, enum function function, __u64 buffer, __u64 length)
 {
 	struct call call = {
 		.object = argument1(ctx),
-		.buffer = argument2(ctx),
+		.buffer = buffer,
 		.length = length,
 		.stack = stack_pointer(ctx),
 		.function = function,
@@ -101,24 +101,24 @@ static __always_inline void enter(void *ctx, enum function function, __u64 lengt
 	}
 }
 
-#define ENTRY(name, function, length)             \
-	SEC("uprobe")                             \
-	int relaygate_##name(void *ctx)           \
-	{                                         \
-		enter(ctx, function, length);     \
-		return 0;                         \
+#define ENTRY(name, function, buffer, length)         \
+	SEC("uprobe")                                 \
+	int relaygate_##name(void *ctx)               \
+	{                                             \
+		enter(ctx, function, buffer, length); \
+		return 0;                             \
 	}
 
-ENTRY(read, READ, 0)
-ENTRY(read_ex, READ_EX, argument4(ctx))
-ENTRY(read_unseen, READ_UNSEEN, 0)
-ENTRY(early_read, EARLY_READ, 0)
-ENTRY(early_read_ex, EARLY_READ_EX, argument4(ctx))
-ENTRY(write, WRITE, 0)
-ENTRY(write_ex, WRITE_EX, argument4(ctx))
-ENTRY(write_ex2, WRITE_EX2, argument5(ctx))
-ENTRY(write_unseen, WRITE_UNSEEN, 0)
-ENTRY(flush, FLUSH, 0)
+ENTRY(read, READ, argument2(ctx), 0)
+ENTRY(read_ex, READ_EX, argument2(ctx), argument4(ctx))
+ENTRY(read_unseen, READ_UNSEEN, 0, 0)
+ENTRY(early_read, EARLY_READ, argument2(ctx), 0)
+ENTRY(early_read_ex, EARLY_READ_EX, argument2(ctx), argument4(ctx))
+ENTRY(write, WRITE, argument2(ctx), 0)
+ENTRY(write_ex, WRITE_EX, argument2(ctx), argument4(ctx))
+ENTRY(write_ex2, WRITE_EX2, argument2(ctx), argument5(ctx))
+ENTRY(write_unseen, WRITE_UNSEEN, 0, 0)
+ENTRY(flush, FLUSH, 0, 0)
 
 /* passed returns how many bytes the call read or wrote, -1 if that is unknown. */
 static __always_inline __s64 passed(void *ctx, const struct call *call)
