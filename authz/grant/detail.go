@@ -75,16 +75,17 @@ func (t *Table) detailOf(i uint32, always bool) *detail {
 	return d
 }
 
-// explain keeps what a login shows.
-func (t *Table) explain(i uint32, user uint64, v *authz.Verdict) {
+// explain keeps what a login shows, if there is room.
+func (t *Table) explain(i uint32, user uint64, v *authz.Verdict) bool {
 	d := t.detailOf(i, false)
 	if d == nil {
-		return
+		return false
 	}
 	d.logins++
 	d.setConn(v.Conn)
 	d.tls, d.mechanism, d.answer = v.TLS, intern(v.Mechanism), intern(v.Answer)
 	d.name(user, userOf(v), t.cfg.MaxUsers+1)
+	return true
 }
 
 func userOf(v *authz.Verdict) User {

@@ -44,13 +44,13 @@ func (t *Table) Login(now time.Time, v authz.Verdict) (Change, bool) {
 	e := t.entry(i)
 	c.Kind = t.extend(i, at, t.lifetime, Login)
 	e.brake = noBrake
-	t.explain(i, t.user(v.User, e.key()), &v)
+	kept := t.explain(i, t.user(v.User, e.key()), &v)
 	c.Arm = t.arm(e, t.slack)
 	c.Grant, c.Reason = t.grant(i), "login of "+display(v.User)
-	if len(c.Grant.Users) == 0 {
+	if g := &c.Grant; !kept { // this change can be explained all the same
 		u := userOf(&v)
 		u.Seen = now
-		c.Grant.Users = []User{u}
+		g.Users, g.Conn, g.Protocol, g.Mechanism, g.TLS, g.Answer = []User{u}, v.Conn, u.Protocol, v.Mechanism, v.TLS, v.Answer
 	}
 	return c, true
 }

@@ -68,3 +68,25 @@ func TestBrakesOutliveAPause(t *testing.T) {
 	through(t, table, 40*m)
 	empty(t, table)
 }
+
+// What cannot be kept about a grant is told when it is granted.
+func TestDetailsAreBounded(t *testing.T) {
+	table := newTable(t, Config{MaxDetails: 1, MaxUsers: 2})
+	must(t, table, start, "203.0.113.7", "alice", Granted)
+	c := must(t, table, start, "203.0.113.8", "bob", Granted)
+	if g := c.Grant; len(g.Users) != 1 || g.Users[0].Name != "bob" || g.Answer != "+OK Logged in." || g.Conn.Client.Port() != 51234 {
+		t.Errorf("the change shows %+v", g)
+	}
+	if g, _ := table.Get(addr("203.0.113.8")); len(g.Users) != 0 || g.Conn != (authz.Conn{}) || g.Source != Login || table.Dropped().Details != 1 {
+		t.Errorf("the grant shows %+v, %d dropped", g, table.Dropped().Details)
+	}
+	if c, _ := table.Manual(start, pfx("203.0.113.9/32"), time.Hour, root, "moved"); c.Grant.By != root {
+		t.Errorf("Manual = %+v", c)
+	}
+	if g, _ := table.Get(addr("203.0.113.9")); g.By != root || g.Note != "moved" {
+		t.Errorf("who granted by hand is not known: %+v", g)
+	}
+	// The brakes do not need details.
+	must(t, table, start, "203.0.113.8", "carol", Renewed)
+	must(t, table, start, "203.0.113.8", "dave", Refused)
+}

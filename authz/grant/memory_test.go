@@ -1,6 +1,7 @@
 package grant
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"relaygate/authz"
 )
@@ -30,50 +32,85 @@ func million(table *Table, n int) {
 	}
 }
 
+// alone is set in the process that measures itself.
 const alone = "RELAYGATE_TEST_MILLION"
 
+// figures are what a fresh process with a million grants and as many users
+// measures: bytes per grant of the core, of everything in the table, per grant
+// of the details, and what the process has resident.
+type figures struct {
+	Core, Grant, Detail float64
+	Resident            int
+}
+
+// measure runs this program once more, with nothing but the grants.
+func measure(t testing.TB) (f figures) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestMillionAlone$", "-test.v")
+	cmd.Env = append(os.Environ(), alone+"=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	_, rest, _ := strings.Cut(string(out), "figures ")
+	if err := json.NewDecoder(strings.NewReader(rest)).Decode(&f); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return f
+}
+
 // The core of a grant is small, and so is a process that holds a million of
-// them with a million users: a fresh one tells.
+// them with a million users.
 func TestMillionGrants(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a million grants take a second")
 	}
+	f := measure(t)
+	t.Logf("per grant: core %.1f B, whole table %.1f B, details %.0f B where there are; resident %.1f MB", f.Core, f.Grant, f.Detail, float64(f.Resident)/1e6)
+	if f.Core > 80 || f.Grant > 80 || f.Resident > 90e6 {
+		t.Errorf("want at most 80 B per grant and 90 MB resident")
+	}
+}
+
+func BenchmarkMillionGrants(b *testing.B) {
+	var f figures
+	for b.Loop() {
+		f = measure(b)
+	}
+	b.ReportMetric(f.Core, "core-B/grant")
+	b.ReportMetric(f.Grant, "B/grant")
+	b.ReportMetric(f.Detail, "B/detail")
+	b.ReportMetric(float64(f.Resident)/1e6, "resident-MB")
+}
+
+func TestMillionAlone(t *testing.T) {
 	if os.Getenv(alone) == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestMillionGrants$", "-test.v")
-		cmd.Env = append(os.Environ(), alone+"=1")
-		out, err := cmd.CombinedOutput()
-		t.Logf("%s", out)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return
+		t.Skip("it is run by TestMillionGrants")
 	}
 	const n = 1_000_000
 	// The collector has nothing to look at in a table: it may come often.
 	defer debug.SetGCPercent(debug.SetGCPercent(8))
+	var f figures
 	before := heap()
 	table := newTable(t, Config{})
 	million(table, n)
-	resident := rss(t)
-	perGrant := float64(heap()-before) / n
+	f.Resident = rss(t)
+	f.Grant = float64(heap()-before) / n
 	if table.Len() != n {
 		t.Fatalf("%d grants", table.Len())
 	}
-	core := float64(len(table.entries.chunks)*chunkRows*40+cap(table.entries.heads)*4+len(table.due.chunks)*chunkRows*8) / n
-	t.Logf("%d grants: core %.1f B, with the accounts of their users %.1f B each", n, core, perGrant)
-	if core > 80 || perGrant > 80 {
-		t.Errorf("more than 80 B per grant")
-	}
-	before = heap()
-	filled := newTable(t, Config{})
-	million(filled, filled.cfg.MaxDetails)
-	t.Logf("%d grants that can be explained: %.0f B each", filled.cfg.MaxDetails, float64(heap()-before)/float64(filled.cfg.MaxDetails))
-	runtime.KeepAlive(filled)
-	t.Logf("resident %.1f MB when the last was granted", float64(resident)/1e6)
-	if resident > 90e6 {
-		t.Errorf("more than 90 MB resident")
-	}
+	f.Core = float64(len(table.entries.chunks)*chunkRows*int(unsafe.Sizeof(entry{}))+cap(table.entries.heads)*4+
+		len(table.due.chunks)*chunkRows*int(unsafe.Sizeof(timer{}))) / n
+	details := len(table.details)
+	clear(table.details)
+	table.details = nil
+	f.Detail = (f.Grant*n - float64(heap()-before)) / float64(details)
 	runtime.KeepAlive(table)
+	data, err := json.Marshal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("figures %s\n", data)
 }
 
 func heap() uint64 {
@@ -118,5 +155,21 @@ func BenchmarkLogin(b *testing.B) {
 				table.Login(now, v[i%len(v)])
 			}
 		})
+	}
+}
+
+func BenchmarkRenew(b *testing.B) {
+	table := newTable(b, Config{MaxAddresses: 1 << 20})
+	var clients []authz.Verdict
+	for i := range 100_000 {
+		v := login(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}).String(), fmt.Sprint("user", i))
+		table.Login(start, v)
+		clients = append(clients, v)
+	}
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		i++
+		table.Login(at(time.Duration(i)), clients[i%len(clients)])
 	}
 }

@@ -285,19 +285,3 @@ func TestRenewalAllocations(t *testing.T) {
 		t.Errorf("a renewal allocates %v times, want at most 4", n)
 	}
 }
-
-func BenchmarkRenew(b *testing.B) {
-	table := newTable(b, Config{MaxAddresses: 1 << 20})
-	var clients []authz.Verdict
-	for i := range 100_000 {
-		v := login(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}).String(), fmt.Sprint("user", i))
-		table.Login(start, v)
-		clients = append(clients, v)
-	}
-	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		i++
-		table.Login(at(time.Duration(i)), clients[i%len(clients)])
-	}
-}
