@@ -43,7 +43,7 @@ func growth(ctx context.Context, c *Config) ([]Row, error) {
 }
 
 func (c *Config) replayOnly(ctx context.Context, p traffic.Profile, rounds int) (pairs, traffic.Truth, error) {
-	file, truth, err := c.capture(p)
+	file, truth, err := c.capture(ctx, p)
 	if err != nil {
 		return nil, truth, err
 	}

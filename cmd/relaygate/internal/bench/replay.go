@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"relaygate/cmd/relaygate/internal/bench/traffic"
 )
@@ -20,10 +21,12 @@ import (
 type Config struct {
 	// Full takes captures of full size, and the slow peers.
 	Full bool
-	// Relaygate, Baseline and Walk are the programs; Walk is a command that
-	// takes a file.
+	// Relaygate and Baseline are programs. Walk is a command that takes a
+	// capture; Generate one that takes a capture to be written and its profile
+	// in JSON, and prints the truth. They are programs of their own because a
+	// child counts the memory of its parent as if it had been its own.
 	Relaygate, Baseline string
-	Walk                []string
+	Walk, Generate      []string
 	// Dir is for captures. Bench takes the output of go test -bench.
 	Dir   string
 	Bench io.Writer
@@ -97,7 +100,7 @@ func replay(ctx context.Context, c *Config) ([]Row, error) {
 }
 
 func (c *Config) replayLoad(ctx context.Context, l load, p traffic.Profile) ([]Row, error) {
-	file, truth, err := c.capture(p)
+	file, truth, err := c.capture(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +111,7 @@ func (c *Config) replayLoad(ctx context.Context, l load, p traffic.Profile) ([]R
 	}
 	const program, peer, floor, rounds = 0, 1, 2, 5
 	runs, err := inTurn(ctx, rounds, []string{c.Relaygate, "replay", "--json", file},
-		[]string{c.Baseline, file}, append(append([]string{}, c.Walk...), file))
+		[]string{c.Baseline, file}, slices.Concat(c.Walk, []string{file}))
 	if err != nil {
 		return nil, err
 	}
@@ -137,18 +140,18 @@ func (c *Config) replayLoad(ctx context.Context, l load, p traffic.Profile) ([]R
 }
 
 // capture writes the capture of a profile. It is then in the page cache.
-func (c *Config) capture(p traffic.Profile) (file string, truth traffic.Truth, err error) {
+func (c *Config) capture(ctx context.Context, p traffic.Profile) (file string, truth traffic.Truth, err error) {
 	file = filepath.Join(c.Dir, fmt.Sprintf("%s-%d.pcap", p.Name, p.Sessions))
-	f, err := os.Create(file)
+	profile, err := json.Marshal(p)
 	if err != nil {
-		return "", truth, fmt.Errorf("make capture: %w", err)
+		return "", truth, fmt.Errorf("describe capture: %w", err)
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if truth, err = traffic.Generate(f, p); err != nil {
+	var out bytes.Buffer
+	if _, err := measure(ctx, &out, c.Generate[0], slices.Concat(c.Generate[1:], []string{file, string(profile)})...); err != nil {
 		return "", truth, err
 	}
-	if err := f.Sync(); err != nil { // or the disk is busy while others are measured
-		return "", truth, fmt.Errorf("write capture: %w", err)
+	if err := json.Unmarshal(out.Bytes(), &truth); err != nil {
+		return "", truth, fmt.Errorf("truth about the capture: %w", err)
 	}
 	fmt.Fprintf(c.Log, "  %s: %d MB\n", p.Name, truth.Bytes>>20)
 	return file, truth, nil

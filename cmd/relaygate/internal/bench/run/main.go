@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -35,7 +36,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	full := flags.Bool("full", false, "captures of full size, slow peers, more rounds")
 	only := flags.String("only", "", "measure one section")
 	walk := flags.String("walk", "", "walk over the records of a `FILE` and do nothing else")
-	generate := flags.String("generate", "", "write the capture of a profile (logins, downloads, mixed) to standard output")
+	capture := flags.Bool("generate", false, "write a capture: name the file, and a profile in JSON")
 	program := flags.String("relaygate", "bin/relaygate", "the program to be measured")
 	results := flags.String("results", "bin", "the folder for bench.json and bench.txt")
 	if err := flags.Parse(args); err != nil {
@@ -44,8 +45,8 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	switch {
 	case *walk != "":
 		return walkFile(*walk, out)
-	case *generate != "":
-		return write(*generate, *full, out, log)
+	case *capture:
+		return generate(flags.Args(), out)
 	}
 	return measure(ctx, options{*full, *only, *program, *results}, out, log)
 }
@@ -81,7 +82,8 @@ func measure(ctx context.Context, o options, out, log io.Writer) (err error) {
 		sections = slices.DeleteFunc(sections, func(s bench.Section) bool { return s.Name != o.only })
 	}
 	rows, err := bench.Run(ctx, &bench.Config{
-		Full: o.full, Relaygate: o.program, Baseline: baseline, Walk: []string{self, "-walk"}, Dir: dir, Bench: text, Log: log,
+		Full: o.full, Relaygate: o.program, Baseline: baseline, Dir: dir,
+		Walk: []string{self, "-walk"}, Generate: []string{self, "-generate"}, Bench: text, Log: log,
 	}, sections)
 	machine := bench.ThisMachine(runtime.NumCPU(), time.Now(), o.full)
 	fmt.Fprintf(out, "%s, %d cores, Linux %s, %s\n", machine.CPU, machine.Cores, machine.Kernel, machine.Time.Format(time.DateOnly))
@@ -108,24 +110,22 @@ func walkFile(name string, out io.Writer) error {
 	return err
 }
 
-// write makes a capture for those who want one.
-func write(name string, full bool, out, log io.Writer) error {
-	sizes := map[string]func() traffic.Profile{
-		"logins":    func() traffic.Profile { return traffic.Logins(40000) },
-		"downloads": func() traffic.Profile { return traffic.Downloads(1000) },
-		"mixed":     func() traffic.Profile { return traffic.Mixed(1800) },
+// generate writes a capture and prints the truth about it.
+func generate(args []string, out io.Writer) error {
+	if len(args) != 2 {
+		return errors.New("name a file, and a profile in JSON")
 	}
-	profile, ok := sizes[name]
-	if !ok {
-		return fmt.Errorf("no profile %q", name)
+	var p traffic.Profile
+	if err := json.Unmarshal([]byte(args[1]), &p); err != nil {
+		return fmt.Errorf("read profile: %w", err)
 	}
-	p := profile()
-	if full {
-		p.Sessions *= 5
-		p.Clients *= 5
+	f, err := os.Create(args[0])
+	if err != nil {
+		return fmt.Errorf("make capture: %w", err)
 	}
-	truth, err := traffic.Generate(out, p)
-	fmt.Fprintf(log, "%d packets, %d logins, %d failed, %d encrypted, %d clients\n",
-		truth.Packets, truth.Succeeded, truth.Failed, truth.Encrypted, len(truth.Logins))
-	return err
+	truth, err := traffic.Generate(f, p)
+	if err == nil {
+		err = f.Sync() // or the disk is busy while others are measured
+	}
+	return errors.Join(err, f.Close(), json.NewEncoder(out).Encode(truth))
 }
