@@ -33,11 +33,17 @@ func TestFragmentedOpeningIsRefused(t *testing.T) {
 		{"no gate, conntrack", false, true, answers{open, open, silence, open}},
 		{"gate", true, false, answers{reset, silence, silence, silence}},
 		{"gate, conntrack", true, true, answers{reset, reset, silence, reset}},
+		{"relay port", false, false, answers{reset, reset, silence, reset}}, // its translation tracks
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
-			serve(t, w.server, 25)
+			port := uint16(25)
+			if tt.name == "relay port" {
+				port = 925
+				rebuild(t, openGate(t, inMode(Redirect, w.server)), minute(member4, member6)...)
+			}
+			serve(t, w.server, port)
 			if tt.conntrack {
 				addTable(t, another(t, w.server), "stateful", ruleset{chains: []chain{{
 					name: "pre", hook: &hook{"filter", unix.NF_INET_PRE_ROUTING, 0},
@@ -50,7 +56,7 @@ func TestFragmentedOpeningIsRefused(t *testing.T) {
 			// The stranger's neighbours must know it: resets are not repeated.
 			w.expect(t, "stranger", strange4, server4, 1, false)
 			w.expect(t, "stranger", strange6, server6, 1, false)
-			wire := w.wire(t)
+			wire := w.wire(t, port)
 			got := answers{
 				wire.knock(t, strange4, server4, 8), wire.knock(t, strange4, server4, 16),
 				wire.knock(t, strange6, server6, 8), wire.knock(t, strange6, server6, 24),
@@ -66,11 +72,12 @@ func TestFragmentedOpeningIsRefused(t *testing.T) {
 type wire struct {
 	*packet.Conn
 	own, server net.HardwareAddr
+	port        layers.TCPPort // that is knocked at
 }
 
-func (w world) wire(t *testing.T) wire {
+func (w world) wire(t *testing.T, port uint16) wire {
 	t.Helper()
-	var x wire
+	x := wire{port: layers.TCPPort(port)}
 	bpftest.Do(t, w.server, func() error {
 		ifi, err := net.InterfaceByName("wan")
 		if err == nil {
@@ -91,10 +98,10 @@ func (w world) wire(t *testing.T) wire {
 	return x
 }
 
-// send sends a SYN to port 25 in fragments of size bytes.
+// send sends a SYN in fragments of size bytes.
 func (x wire) send(t *testing.T, from, to netip.Addr, port layers.TCPPort, size int) {
 	t.Helper()
-	for _, frame := range x.fragments(t, from, to, port, syn(t, from, to, port), size) {
+	for _, frame := range x.fragments(t, from, to, port, x.syn(t, from, to, port), size) {
 		if _, err := x.WriteTo(frame, &packet.Addr{HardwareAddr: x.server}); err != nil {
 			t.Fatal(err)
 		}
@@ -122,7 +129,7 @@ func (x wire) knock(t *testing.T, from, to netip.Addr, size int) string {
 		}
 		p := gopacket.NewPacket(buf[:n], layers.LayerTypeEthernet, gopacket.NoCopy)
 		tcp, ok := p.TransportLayer().(*layers.TCP)
-		if !ok || tcp.SrcPort != 25 || p.NetworkLayer().NetworkFlow().Src().String() != to.String() {
+		if !ok || tcp.SrcPort != x.port || p.NetworkLayer().NetworkFlow().Src().String() != to.String() {
 			continue
 		}
 		switch {
@@ -138,9 +145,9 @@ func (x wire) knock(t *testing.T, from, to netip.Addr, size int) string {
 
 // syn encodes the TCP header of an opening segment, with an option so that it
 // fills four fragments.
-func syn(t *testing.T, from, to netip.Addr, port layers.TCPPort) []byte {
+func (x wire) syn(t *testing.T, from, to netip.Addr, port layers.TCPPort) []byte {
 	t.Helper()
-	tcp := &layers.TCP{SrcPort: port, DstPort: 25, Seq: 1, SYN: true, Window: 65535, Options: []layers.TCPOption{
+	tcp := &layers.TCP{SrcPort: port, DstPort: x.port, Seq: 1, SYN: true, Window: 65535, Options: []layers.TCPOption{
 		{OptionType: layers.TCPOptionKindMSS, OptionLength: 4, OptionData: []byte{5, 180}},
 		{OptionType: layers.TCPOptionKindSACKPermitted, OptionLength: 2},
 	}}

@@ -81,6 +81,16 @@ func (g *Gate) Remove(addrs ...netip.Addr) error {
 }
 
 func (g *Gate) removeMember(m member) error {
+	if g.cfg.Mode == UserSets {
+		// One that stays for ever is the administrator's.
+		left, err := g.conn.remaining(g.table, []member{m})
+		if err != nil {
+			return fmt.Errorf("remove %s: %w", m.key, err)
+		}
+		if left[0] == forever {
+			return nil
+		}
+	}
 	_, err := g.conn.commit(memberMessages(nil, unix.NFT_MSG_DELSETELEM, g.table, []member{m}))
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove %s: %w", m.key, err)

@@ -62,6 +62,13 @@ func TestUserSets(t *testing.T) {
 	}
 	w.expect(t, "static member", static4A, server4, 25, true)
 
+	// What the administrator added for ever, stays.
+	commit(t, other, elementMessages(nil, unix.NFT_MSG_NEWSETELEM, mine, allow4, []setElement{{key: strange4.AsSlice()}})...)
+	if err := errors.Join(g.Add(minute(strange4)...), g.Remove(strange4)); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(t, "the administrator's own", strange4, server4, 25, true)
+
 	// A set that was made again is empty.
 	addTable(t, other, "mine", ownSets())
 	if err := g.Check(); !errors.Is(err, ErrChanged) {

@@ -1,0 +1,96 @@
+package nft
+
+import (
+	"errors"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"relaygate/bpf/bpftest"
+)
+
+// What the tools of administrators do to the gate, where they are installed.
+func TestOtherTools(t *testing.T) {
+	for _, tt := range []struct {
+		command, input string
+		want           error
+	}{
+		{"iptables-nft -F", "", nil},
+		{"ip6tables-nft -F", "", nil},
+		{"iptables-nft -t nat -F", "", nil},
+		{"nft -f -", "table inet firewalld {\n chain in { type filter hook input priority 10; }\n}\ndelete table inet firewalld\n", nil},
+		{"nft list ruleset", "", nil},
+		{"nft -f -", "flush ruleset\ntable inet filter {\n chain in { type filter hook input priority 0; }\n}\n", ErrTableGone},
+		{"nft flush ruleset", "", ErrTableGone},
+		{"nft flush table inet relaygate", "", ErrChanged},
+		{"nft flush chain inet relaygate gate", "", ErrChanged},
+	} {
+		t.Run(tt.command, func(t *testing.T) {
+			ns := bpftest.Namespace(t)
+			args := strings.Fields(tt.command)
+			if _, err := exec.LookPath(args[0]); err != nil {
+				t.Skipf("needs %s: %v", args[0], err)
+			}
+			g := openGate(t, inMode(Filter, ns))
+			rebuild(t, g, minute(member4)...)
+			bpftest.Do(t, ns, func() error {
+				cmd := exec.Command(args[0], args[1:]...)
+				cmd.Stdin = strings.NewReader(tt.input)
+				out, err := cmd.CombinedOutput()
+				if err != nil {
+					t.Logf("%s", out)
+				}
+				return err
+			})
+			if err := g.Check(); !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+// nft(8) reads back each mode as it was meant.
+func TestListedByNft(t *testing.T) {
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Skipf("needs nft(8) to compare with: %v", err)
+	}
+	for mode, want := range map[Mode][]string{
+		Filter: {
+			"type filter hook prerouting priority dstnat - 10; policy accept;",
+			`iifname != "lo" fib daddr type local tcp dport @ports tcp flags syn / syn,ack jump gate`,
+			"ip saddr @allow4 update @rate4 { ip saddr limit rate over 60/minute burst 20 packets } counter packets 0 bytes 0 reject with tcp reset",
+			"ip6 saddr @allow6 add @conn6 { ip6 saddr ct count over 10 } counter packets 0 bytes 0 reject with tcp reset",
+		},
+		Redirect: {
+			"type nat hook prerouting priority dstnat - 10; policy accept;",
+			"ip saddr @allow4 counter packets 0 bytes 0 dnat to :925",
+			"ip6 saddr @static6 counter packets 0 bytes 0 dnat to :925",
+			`iifname != "lo" tcp dport 925 tcp flags syn / syn,ack jump guard`,
+		},
+		Mark: {
+			"type filter hook prerouting priority mangle; policy accept;",
+			"ip saddr @allow4 counter packets 0 bytes 0 meta mark set meta mark | 0x00100000",
+			"ip saddr @allow4 update @rate4 { ip saddr limit rate over 60/minute burst 20 packets } counter packets 0 bytes 0 accept",
+		},
+		Gateway: {
+			"type filter hook forward priority filter - 10; policy accept;",
+			"ip daddr @servers4 tcp dport @ports tcp flags syn / syn,ack jump gate",
+			"ip6 daddr @servers6 tcp dport @ports ct state new jump gate",
+		},
+	} {
+		ns := bpftest.Namespace(t)
+		cfg := inMode(mode, ns)
+		cfg.Brakes, cfg.Servers = Brakes{NewPerMinute: 60, Burst: 20, Concurrent: 10}, cfg.Static
+		rebuild(t, openGate(t, cfg))
+		var out []byte
+		bpftest.Do(t, ns, func() (err error) {
+			out, err = exec.Command("nft", "list", "table", "inet", Table).CombinedOutput()
+			return err
+		})
+		for _, line := range want {
+			if !strings.Contains(string(out), line) {
+				t.Errorf("%s: nft lists no %q in\n%s", mode, line, out)
+			}
+		}
+	}
+}
