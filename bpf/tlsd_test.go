@@ -34,12 +34,12 @@ type tlsd struct {
 
 // buildTLSD compiles the test server. Where that cannot be done the test is
 // skipped, but not in CI.
-func buildTLSD(t testing.TB, kind bpf.LibraryKind) *tlsd {
+func buildTLSD(t testing.TB, kind bpf.LibraryKind, flags ...string) *tlsd {
 	t.Helper()
 	bpftest.RequireRoot(t)
 	dir := t.TempDir()
 	d := &tlsd{program: filepath.Join(dir, "tlsd"), library: bpf.Library{Kind: kind}}
-	args := []string{"-o", d.program, "testdata/tlsd.c"}
+	args := append([]string{"-o", d.program, "testdata/tlsd.c"}, flags...)
 	need := "cc, libc6-dev and "
 	soname := "libssl.so.3"
 	if kind == bpf.GnuTLS {
@@ -86,6 +86,11 @@ func libraryOf(t testing.TB, program, soname string) (string, map[string]uint64)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return path, offsetsOf(f, symbols)
+}
+
+// offsetsOf says where in the file functions are.
+func offsetsOf(f *elf.File, symbols []elf.Symbol) map[string]uint64 {
 	offsets := make(map[string]uint64)
 	for _, s := range symbols {
 		for _, p := range f.Progs {
@@ -94,7 +99,7 @@ func libraryOf(t testing.TB, program, soname string) (string, map[string]uint64)
 			}
 		}
 	}
-	return path, offsets
+	return offsets
 }
 
 func writeCertificate(t testing.TB, dir string) (cert, key string) {

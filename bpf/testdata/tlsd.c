@@ -4,6 +4,7 @@
  * linked to the run-time libraries without their headers:
  *
  *   cc -o tlsd tlsd.c -l:libssl.so.3 -l:libcrypto.so.3
+ *   cc -o tlsd -DOLD tlsd.c -l:libssl.so.3 -l:libcrypto.so.3
  *   cc -o tlsd -DGNUTLS tlsd.c -l:libgnutls.so.30
  *
  * tlsd serve CERT KEY OPTION...  accepts on descriptor 3 for ever

@@ -37,8 +37,6 @@ int BIO_up_ref(BIO *);
 #define SSL_CTRL_SET_MAX_PROTO_VERSION 124
 #define TLS1_2_VERSION 0x0303
 
-typedef SSL object;
-
 static SSL_CTX *context;
 static SSL *only;
 
@@ -53,7 +51,7 @@ static void tls_start(void)
 		MUST(SSL_CTX_ctrl(context, SSL_CTRL_SET_GROUPS_LIST, 0, "P-384"));
 }
 
-static object *tls_accept(int fd)
+static SSL *accept_openssl(int fd)
 {
 	SSL *o = only;
 
@@ -72,10 +70,25 @@ static object *tls_accept(int fd)
 	return NULL;
 }
 
-static void tls_free(object *o)
+static void free_openssl(SSL *o)
 {
 	if (!with_reuse)
 		SSL_free(o);
+}
+
+#ifdef OLD
+#include "tlsd_old.h"
+#else
+typedef SSL object;
+
+static object *tls_accept(int fd)
+{
+	return accept_openssl(fd);
+}
+
+static void tls_free(object *o)
+{
+	free_openssl(o);
 }
 
 static int tls_read(object *o, void *b, int size)
@@ -95,6 +108,7 @@ static int tls_write(object *o, const void *b, int size)
 		return SSL_write_ex(o, b, size, &n) == 1 ? (int)n : -1;
 	return SSL_write(o, b, size);
 }
+#endif
 
 static int client(int port, const char *line)
 {

@@ -1,0 +1,73 @@
+package bpf_test
+
+import (
+	"debug/elf"
+	"strings"
+	"testing"
+
+	"relaygate/bpf"
+	"relaygate/bpf/bpftest"
+)
+
+// TestOldLayout has objects like those of OpenSSL 1.1.1, and rarer functions.
+func TestOldLayout(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		option []string
+		want   string
+		early  bool
+		length int // of what was written
+	}{
+		{"read and write", nil, "C:USER a\r\nS:+OK USER a\r\n", false, 12},
+		{"early data, and _ex2", []string{"ex"}, "C:USER a\r\nS:+OK USER a\r\n", true, 12},
+		{"sendfile", []string{"big"}, "C:USER a\r\nS:", false, 8},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d := buildTLSD(t, bpf.OpenSSL, "-DOLD")
+			d.library = ownLibrary(t, d.program)
+			ns := bpftest.Namespace(t)
+			tap := load(t, ns)
+			probes := attach(t, tap, d, d.serve(t, ns, addr, test.option...))
+			c := dialTLS(t, ns, addr)
+			if _, err := c.Write([]byte("USER a\r\n")); err != nil {
+				t.Fatal(err)
+			}
+			got := answers(t, tap, 1)
+			if text := plainOf(got, cookieOf(t, got, c)); text != test.want {
+				t.Errorf("the client said %q, want %q", text, test.want)
+			}
+			for _, r := range got {
+				if r.Kind == bpf.Plain && !r.Egress && r.Early != test.early {
+					t.Errorf("early data: %v, want %v", r.Early, test.early)
+				}
+			}
+			if last := got[len(got)-1]; last.WireLen != test.length {
+				t.Errorf("%d bytes were written, want %d", last.WireLen, test.length)
+			}
+			if offset, ok := probes.Offset(); !ok || offset != 1<<31|0xa8<<16|0x98 {
+				t.Errorf("offset is %#x, %v", offset, ok)
+			}
+		})
+	}
+}
+
+// ownLibrary takes a program's own functions for a library's.
+func ownLibrary(t *testing.T, program string) bpf.Library {
+	t.Helper()
+	f, err := elf.Open(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bpftest.Close(t, f)
+	symbols, err := f.Symbols()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lib := bpf.Library{Path: program, Kind: bpf.OpenSSL, Symbols: make(map[string]uint64)}
+	for name, offset := range offsetsOf(f, symbols) {
+		if rest, ok := strings.CutPrefix(name, "old_"); ok {
+			lib.Symbols["SSL_"+rest] = offset
+		}
+	}
+	return lib
+}
