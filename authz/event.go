@@ -99,7 +99,8 @@ type Event struct {
 	Count      int
 	// Prefix is what it concerns: an address, or what a grant covers.
 	Prefix netip.Prefix
-	// Conn is the last connection concerned; zero where there is none.
+	// Conn is the last connection concerned, in the journal without its cookie;
+	// zero where there is none.
 	Conn      Conn
 	Mechanism string
 	// User and Answer are safe to keep (no secret can be in them), and raw
@@ -112,17 +113,4 @@ type Event struct {
 	Until  time.Time
 	Open   bool
 	Reason string
-}
-
-// same reports whether two events differ in nothing but when and where from.
-func (e *Event) same(o *Event) bool {
-	return e.Kind == o.Kind && e.User == o.User && e.Mechanism == o.Mechanism &&
-		e.TLS == o.TLS && e.Reason == o.Reason && e.By == o.By &&
-		e.Conn.Service == o.Conn.Service && e.Conn.Server == o.Conn.Server
-}
-
-// repeat counts o into e.
-func (e *Event) repeat(o *Event) {
-	e.Count += o.Count
-	e.Last, e.Conn, e.Answer, e.Until, e.Open = o.Last, o.Conn, o.Answer, o.Until, o.Open
 }

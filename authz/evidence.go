@@ -46,7 +46,7 @@ const Masked = "(masked)"
 type Evidence struct {
 	cfg               EvidenceConfig
 	earned, strangers pool
-	users             map[string]string // folded to as first proved
+	users             names // as first proved
 	// general are events that concern every address.
 	general      []Event
 	usersDropped uint64
@@ -70,7 +70,6 @@ func NewEvidence(cfg EvidenceConfig) *Evidence {
 		cfg:       cfg,
 		earned:    newPool(cfg.Earned),
 		strangers: newPool(cfg.Strangers),
-		users:     make(map[string]string),
 	}
 }
 
@@ -93,7 +92,7 @@ func (e *Evidence) known(name string) string {
 	if name == "" {
 		return ""
 	}
-	if proved, ok := e.users[strings.ToLower(cut(name, userLimit))]; ok {
+	if proved := e.users.get(cut(name, userLimit)); proved != "" {
 		return proved
 	}
 	return Masked
@@ -187,15 +186,14 @@ func (e *Evidence) add(ev Event) {
 
 // learn keeps a proved name, so that later failures of it need no mask.
 func (e *Evidence) learn(name string) {
-	folded := strings.ToLower(name)
-	if _, ok := e.users[folded]; ok || name == "" {
+	if name == "" || e.users.has(name) {
 		return
 	}
-	if len(e.users) >= e.cfg.Users {
+	if e.users.n >= e.cfg.Users {
 		e.usersDropped++
 		return
 	}
-	e.users[strings.Clone(folded)] = strings.Clone(name)
+	e.users.add(name)
 }
 
 // Prune forgets what is older than it has to be.
@@ -222,7 +220,7 @@ func (e *Evidence) Story(a netip.Addr, now time.Time) []Event {
 			if r == nil || r.stale(now, e.cfg.Retain) {
 				continue
 			}
-			story = append(append(story, r.decisions...), r.doubts...)
+			story = r.events(story)
 		}
 	}
 	if len(story) > 0 {
@@ -238,7 +236,7 @@ func (e *Evidence) Story(a netip.Addr, now time.Time) []Event {
 // Counts says how full the journal is.
 func (e *Evidence) Counts() EvidenceCounts {
 	return EvidenceCounts{
-		Earned: len(e.earned.records), Strangers: len(e.strangers.records), Users: len(e.users),
+		Earned: len(e.earned.records), Strangers: len(e.strangers.records), Users: e.users.n,
 		EarnedDropped: e.earned.dropped, StrangersDropped: e.strangers.dropped, UsersDropped: e.usersDropped,
 	}
 }

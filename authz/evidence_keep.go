@@ -79,6 +79,5 @@ func (e *Evidence) Import(now time.Time, kept iter.Seq[Kept]) {
 }
 
 func (r *record) kept(earned bool) Kept {
-	events := append(append(make([]Event, 0, len(r.decisions)+len(r.doubts)), r.decisions...), r.doubts...)
-	return Kept{Prefix: r.prefix, Earned: earned, Until: r.until, Open: r.open, Events: events}
+	return Kept{Prefix: r.prefix, Earned: earned, Until: r.until, Open: r.open, Events: r.events(nil)}
 }

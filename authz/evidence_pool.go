@@ -20,7 +20,7 @@ type pool struct {
 // record is what is known about one prefix.
 type record struct {
 	prefix            netip.Prefix
-	decisions, doubts []Event
+	decisions, doubts []note
 	last              time.Time
 	// until is when its grant closes, open means without a deadline.
 	until   time.Time
@@ -114,31 +114,38 @@ func (r *record) keep(ev Event) {
 	if ev.Last.After(r.last) {
 		r.last = ev.Last
 	}
-	if ev.Kind.doubt() {
-		r.doubts = count(r.doubts, ev, doubtsKept)
+	if n := noteOf(&ev); ev.Kind.doubt() {
+		r.doubts = count(r.doubts, n, doubtsKept)
 	} else {
-		r.decisions = count(r.decisions, ev, decisionsKept)
+		r.decisions = count(r.decisions, n, decisionsKept)
 	}
 }
 
-// count adds ev to events, into an equal event if there is one. A turn in the
-// story (granted, expired, revoked) is never joined, nor anything across it.
-func count(events []Event, ev Event, limit int) []Event {
-	for i := len(events) - 1; i >= 0 && !events[i].turn() && !ev.turn(); i-- {
-		if events[i].same(&ev) {
-			events[i].repeat(&ev)
-			return events
+// count adds n to notes, into an equal one if there is one. A turn in the story
+// (granted, expired, revoked) is never joined, nor anything across it.
+func count(notes []note, n note, limit int) []note {
+	for i := len(notes) - 1; i >= 0 && !notes[i].turn() && !n.turn(); i-- {
+		if notes[i].same(&n) {
+			notes[i].repeat(&n)
+			return notes
 		}
 	}
-	if len(events) >= limit {
+	if len(notes) >= limit {
 		at := 0
-		if events[0].Kind == EventGranted && !slices.ContainsFunc(events[1:], func(e Event) bool { return e.turn() }) {
+		if notes[0].kind == EventGranted && !slices.ContainsFunc(notes[1:], func(n note) bool { return n.turn() }) {
 			at = 1 // what opened the present grant stays
 		}
-		events = slices.Delete(events, at, at+1)
+		notes = slices.Delete(notes, at, at+1)
 	}
-	return append(events, ev)
+	return append(notes, n)
 }
 
-// turn reports whether the event opens or closes a grant.
-func (e *Event) turn() bool { return e.Kind.concernsGrant() && e.Kind != EventRenewed }
+// events appends what is known, the decisions first.
+func (r *record) events(out []Event) []Event {
+	for _, notes := range [][]note{r.decisions, r.doubts} {
+		for i := range notes {
+			out = append(out, notes[i].event(r.prefix))
+		}
+	}
+	return out
+}
