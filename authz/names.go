@@ -1,0 +1,108 @@
+package authz
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/maphash"
+	"strings"
+)
+
+// names is a set of user names without regard to case, each kept as it was put
+// in first. It holds no pointers: many names are one block of text.
+type names struct {
+	seed  maphash.Seed
+	slots []uint32 // where a name begins in text, plus one; a power of 2
+	text  []byte   // of each name its length in two bytes, then itself
+	n     int
+}
+
+const nameSlots = 256
+
+// folded is room for a name that is looked up.
+type folded [userLimit]byte
+
+// fold writes name in lower case to f, where there is room.
+func (f *folded) fold(name string) []byte {
+	b := f[:0]
+	for i := range len(name) {
+		c := name[i]
+		if c >= 0x80 {
+			return append(f[:0], strings.ToLower(name)...)
+		}
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		b = append(b, c)
+	}
+	return b
+}
+
+// find returns the slot of a name in lower case, or the free one where it would
+// be, and the name as it was put in.
+func (s *names) find(lower []byte) (slot *uint32, proved []byte) {
+	var other folded
+	mask := uint64(len(s.slots) - 1)
+	for i := maphash.Bytes(s.seed, lower) & mask; ; i = (i + 1) & mask {
+		slot = &s.slots[i]
+		if *slot == 0 {
+			return slot, nil
+		}
+		proved = s.at(*slot)
+		if len(proved) == len(lower) && bytes.Equal(proved, lower) || bytes.Equal(other.fold(string(proved)), lower) {
+			return slot, proved
+		}
+	}
+}
+
+func (s *names) at(slot uint32) []byte {
+	entry := s.text[slot-1:]
+	return entry[2 : 2+int(binary.NativeEndian.Uint16(entry))]
+}
+
+// get returns a name as it was put in, "" if it was not.
+func (s *names) get(name string) string {
+	if s.n == 0 {
+		return ""
+	}
+	var f folded
+	_, proved := s.find(f.fold(name))
+	return string(proved)
+}
+
+// has tells whether a name is there.
+func (s *names) has(name string) bool {
+	if s.n == 0 {
+		return false
+	}
+	var f folded
+	_, proved := s.find(f.fold(name))
+	return proved != nil
+}
+
+// add puts in a name that is not there, of at most userLimit bytes.
+func (s *names) add(name string) {
+	if 2*s.n >= len(s.slots) {
+		s.grow()
+	}
+	var f folded
+	slot, _ := s.find(f.fold(name))
+	*slot = uint32(len(s.text)) + 1
+	s.text = binary.NativeEndian.AppendUint16(s.text, uint16(len(name)))
+	s.text = append(s.text, name...)
+	s.n++
+}
+
+func (s *names) grow() {
+	if s.slots == nil {
+		s.seed = maphash.MakeSeed()
+	}
+	old := s.slots
+	s.slots = make([]uint32, max(2*len(old), nameSlots))
+	var f folded
+	for _, begin := range old {
+		if begin != 0 {
+			slot, _ := s.find(f.fold(string(s.at(begin))))
+			*slot = begin
+		}
+	}
+}
