@@ -29,7 +29,7 @@ func TestElementsDecodeAsEncoded(t *testing.T) {
 
 // Nothing in a message makes the daemon fall over.
 func FuzzDecode(f *testing.F) {
-	batch, err := declare(Config{Mode: Filter, Ports: []uint16{25}, IPv6Prefix: 64}, 10).messages(tableMessages(nil, own), own)
+	batch, err := declare(Config{Mode: Filter, Ports: []uint16{25}, IPv6Prefix: 64, Brakes: Brakes{1, 1, 1}}, 10).messages(tableMessages(nil, own), own)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -38,10 +38,18 @@ func FuzzDecode(f *testing.F) {
 		f.Add(uint16(m.Header.Type), m.Data)
 	}
 	f.Add(uint16(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN), []byte("\x00\x00\x00\x00\x08\x00\x02\x00\x00\x00\x04\xd2\x08\x00\x03\x00nft\x00"))
+	f.Add(uint16(0), append([]byte{unix.AF_INET, 0, 0, 0}, trackedFilter(netip.MustParsePrefix("192.0.2.1/32"), []uint16{25})...))
+	f.Add(uint16(0), make([]byte, diagMsgSize))
 	f.Add(uint16(0), []byte{})
 	f.Fuzz(func(t *testing.T, kind uint16, data []byte) {
 		m := netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(kind)}, Data: data}
 		_ = author(m)
+		_, _, _ = parseCounter(m)
+		_, _, _ = parseSet(m)
+		_, _ = parseTracked(m)
+		_, _, _ = parseSocket(data)
+		_ = parseComment(data)
+		_ = (&Watch{table: own, sets: []string{allow4}}).member(m)
 		_, _ = inventoryOf([]netlink.Message{m}, own)
 		members, err := parseElements(m)
 		if err != nil {
