@@ -14,8 +14,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -23,7 +21,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"relaygate/authz"
-	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/engine"
@@ -116,180 +113,6 @@ type daemon struct {
 	reloadError atomic.Pointer[string]        // nil: the last reload was good
 }
 
-// start does in order what must not overlap: learn the host's own addresses,
-// take over what stood before, build the gate, and only then watch.
-func (d *daemon) start(ctx context.Context) (err error) {
-	cfg := d.opts.Config
-	if d.scrapes, err = listenMetrics(cfg.Metrics); err != nil {
-		return err
-	}
-	if d.keeper, err = openKeeper(cfg.StatePath, cfg.Retain, time.Now(), d.log); err != nil {
-		return err
-	}
-	if d.trust, err = openTrust(cfg); err != nil {
-		d.trust = nil // it closed itself
-		return err
-	}
-	eng := engine.New(engine.Config{
-		Confirm:  d.trust.confirm,
-		Services: cfg.Services,
-		Grants:   grantConfig(cfg),
-		Rules:    rules(cfg),
-		Retain:   cfg.Retain,
-	})
-	host, err := hostinfo.Read()
-	if err != nil {
-		return fmt.Errorf("read the host's addresses: %w", err)
-	}
-	if _, err := eng.SetHost(time.Now(), host); err != nil {
-		return fmt.Errorf("policy: %w", err)
-	}
-	if d.gate, err = openGate(cfg, static(eng), d.log, d.hub); err != nil {
-		return err
-	}
-	d.cutter = openCutter(settingsOf(d.gate.cfg, cfg.Gate.CutOnExpiry), d.log)
-	d.files = newFiles(cfg, d.log)
-	d.owner = newOwner(eng, d)
-	if err := d.inherit(); err != nil {
-		return err
-	}
-	// Denials may have taken something from the static members.
-	d.gate.cfg.Static = static(eng)
-	d.gate.static.Store(&d.gate.cfg.Static)
-	want, err := gateConfig(cfg, d.gate.cfg.Static)
-	if err == nil {
-		err = d.gate.begin(ctx, want, d.gate.project(d.owner.grants(), time.Now()))
-	}
-	if err != nil {
-		return err
-	}
-	if d.tap, err = openTap(cfg, d.trust, d.log); err != nil {
-		return err
-	}
-	if d.tls, err = openTLS(cfg, d.tap, d.trust, d.log, d.hub); err != nil {
-		return err
-	}
-	d.tls.follow(eng)
-	d.owner.tap, d.owner.tls = d.tap, d.tls
-	d.connect()
-	return nil
-}
-
-// connect lets the other tasks ask the owner.
-func (d *daemon) connect() {
-	t := d.owner.grants()
-	d.gate.snapshot = func(ctx context.Context) (p projection, err error) {
-		return p, d.owner.ask(ctx, func(now time.Time) { p = d.gate.project(t, now) })
-	}
-	d.files.snapshot = func(ctx context.Context) (list []grant.Grant, err error) {
-		return list, d.owner.ask(ctx, func(time.Time) { list = t.List() })
-	}
-	d.keeper.snapshot = func(ctx context.Context) (rows []row, err error) {
-		return rows, d.owner.ask(ctx, func(now time.Time) { rows = everything(t, now) })
-	}
-}
-
-func grantConfig(cfg *config.Config) grant.Config {
-	return grant.Config{
-		Lifetime: cfg.Lifetime, Follow: cfg.FollowSessions, MaxSession: cfg.MaxSession,
-		IPv6Prefix: cfg.IPv6Prefix, MaxUsers: cfg.MaxUsers, MaxAddresses: cfg.MaxAddresses,
-	}
-}
-
-func rules(cfg *config.Config) authz.Rules {
-	return authz.Rules{Never: cfg.Never, Always: cfg.Always, Proxies: cfg.TrustedProxies}
-}
-
-func static(eng *engine.Engine) (list []netip.Prefix) {
-	eng.Change(func(t *grant.Table) []grant.Change { list = t.Static(); return nil })
-	return list
-}
-
-// inherit takes over what stood before: from the state file, or, where there was
-// none yet, from the gate's table.
-func (d *daemon) inherit() error {
-	if d.keeper.store.Fresh() {
-		return d.importElements()
-	}
-	now := time.Now()
-	was, err := d.keeper.load(now)
-	if err != nil {
-		return err
-	}
-	eng := d.owner.engine
-	eng.Remember(now, was.journal)
-	gone := make(map[netip.Prefix]bool, len(was.grants))
-	for i := range was.grants {
-		gone[was.grants[i].Prefix] = true
-	}
-	eng.Change(func(t *grant.Table) []grant.Change {
-		changes := t.Restore(now, boot(), was.state, slices.Values(was.grants))
-		for g := range t.All() {
-			delete(gone, g.Prefix)
-		}
-		return changes
-	})
-	for p := range gone {
-		d.keeper.put(row{bucket: grantsBucket, key: p.String()})
-	}
-	d.owner.before = was.counters
-	alive, err := d.trust.tables.Alive()
-	if err != nil {
-		d.log.Warn("sessions of before the restart hold nothing", "error", err)
-	}
-	n := d.owner.rejoin(now, was.sessions, was.grants, alive)
-	for _, s := range was.sessions {
-		if d.owner.sessions.open[s.Conn] == nil {
-			d.keeper.put(row{bucket: sessionsBucket, key: cookieKey(s.Conn)})
-		}
-	}
-	d.log.Info("took over what stood before the start", "grants", eng.Len(), "over", len(gone), "denials", len(was.state.Denials), "sessions", n)
-	if was.state.Paused != nil {
-		d.log.Warn("relaygate is paused: nothing is granted", "by", was.state.Paused.By)
-	}
-	return nil
-}
-
-// importElements takes over what our table held before, once: without a state
-// file it is all that is known of the time before the start.
-func (d *daemon) importElements() error {
-	found, err := d.gate.nft.Read()
-	if err != nil {
-		return fmt.Errorf("read what the gate holds: %w", err)
-	}
-	n, now := 0, time.Now()
-	for _, e := range found {
-		if c, ok := d.owner.engine.Import(now, e.Addr, e.Remaining); ok {
-			d.keeper.changed(now, &c, d.owner.engine)
-			n++
-		}
-	}
-	if n > 0 {
-		d.log.Info("took over what the gate held", "grants", n, "found", len(found))
-	}
-	return nil
-}
-
-// leave does what the configuration wants at the end. All tasks have ended.
-func (d *daemon) leave() error {
-	now, t := time.Now(), d.owner.grants()
-	words := "stopped: what the gate holds runs out by itself"
-	var err error
-	switch d.config.Load().Gate.OnExit {
-	case config.ExitExpire:
-	case config.ExitClose:
-		words = "stopped: the gate is closed"
-		err = d.gate.nft.CloseAll(d.gate.project(t, now).members...)
-	case config.ExitKeep:
-		words = "stopped: the gate holds all that was promised"
-		for part := range slices.Chunk(d.gate.project(t, now).members, 1000) {
-			err = errors.Join(err, d.gate.nft.Add(part...))
-		}
-	}
-	d.log.Info(words, "grants", t.Len())
-	return err
-}
-
 func (d *daemon) close() error {
 	var errs []error
 	if d.scrapes != nil {
@@ -307,11 +130,15 @@ func (d *daemon) close() error {
 		errs = append(errs, d.cutter.close())
 	}
 	if d.keeper != nil {
+		var eng *engine.Engine
 		var rows []row
-		if d.tap != nil && d.owner.engine.Len() <= exactAtStop {
-			rows = append(everything(d.owner.grants(), time.Now()), d.owner.counters()...)
+		if d.owner != nil {
+			eng, rows = d.owner.engine, d.owner.counters()
+			if eng.Len() <= exactAtStop {
+				rows = append(rows, everything(d.owner.grants(), time.Now())...)
+			}
 		}
-		errs = append(errs, d.keeper.close(rows))
+		errs = append(errs, d.keeper.close(eng, rows))
 	}
 	if d.gate != nil {
 		errs = append(errs, d.gate.close())

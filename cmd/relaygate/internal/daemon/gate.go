@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/nft"
@@ -31,8 +30,9 @@ type gate struct {
 
 	ops      chan gateOp
 	asked    chan gateQuestion
-	overflow atomic.Bool // an op found no room: only a rebuild helps
-	broken   bool        // the table is not as it should be
+	more     chan struct{} // overflow was set
+	overflow atomic.Bool   // an op found no room: only a rebuild helps
+	broken   bool          // the table is not as it should be
 	// static are the static members that the owner wants, stale whether the
 	// table may have others.
 	static atomic.Pointer[[]netip.Prefix]
@@ -91,7 +91,7 @@ func openGate(cfg *config.Config, static []netip.Prefix, log *slog.Logger, hub *
 	}
 	g := &gate{
 		nft: t, cfg: want, opened: static, lifetime: cfg.Lifetime, log: log, hub: hub,
-		ops: make(chan gateOp, opsQueue), asked: make(chan gateQuestion),
+		ops: make(chan gateOp, opsQueue), asked: make(chan gateQuestion), more: make(chan struct{}, 1),
 		stats: control.Gate{Mode: want.Mode.String(), Ports: want.Ports, Words: cfg.Gate.Words()},
 	}
 	g.static.Store(&want.Static)
@@ -123,67 +123,6 @@ func (g *gate) tellLacks() {
 
 // tellWords says what the gate does.
 func (g *gate) tellWords(words string) { g.note(func(s *control.Gate) { s.Words = words }) }
-
-// element is false for what ran out.
-func element(p netip.Prefix, until time.Time, lifetime time.Duration, now time.Time) (nft.Element, bool) {
-	left := until.Sub(now)
-	if until.IsZero() || left <= 0 {
-		return nft.Element{}, false
-	}
-	return nft.Element{Addr: p.Addr(), Timeout: max(lifetime, left), Remaining: left}, true
-}
-
-// project lists what the kernel should hold; it runs in the owner's goroutine.
-func (g *gate) project(t *grant.Table, now time.Time) projection {
-	p := projection{generation: g.generation, members: make([]nft.Element, 0, t.Len())}
-	g.generation++
-	for prefix, until := range t.Project(now) {
-		if e, ok := element(prefix, until, g.lifetime, now); ok {
-			p.members = append(p.members, e)
-		}
-	}
-	return p
-}
-
-// add, remove and restatic hand work over and never wait: they are called by
-// the owner.
-func (g *gate) add(gr grant.Grant, now, caused time.Time) {
-	if gr.Source == grant.Always {
-		return
-	}
-	for p := range grant.Members(gr.Prefix) {
-		if e, ok := element(p, gr.Expires, g.lifetime, now); ok {
-			g.send(gateOp{element: e, caused: caused})
-		}
-	}
-}
-
-// remove shuts out what a grant let in, unless another grant does: covered
-// finds that one.
-func (g *gate) remove(gr grant.Grant, now time.Time, covered func(netip.Addr) (grant.Grant, bool)) {
-	for p := range grant.Members(gr.Prefix) {
-		g.send(gateOp{remove: p.Addr()})
-		if other, ok := covered(p.Addr()); ok && other.Source != grant.Always {
-			if e, ok := element(p, other.Expires, g.lifetime, now); ok {
-				g.send(gateOp{element: e, caused: now})
-			}
-		}
-	}
-}
-
-func (g *gate) restatic(static []netip.Prefix) {
-	g.static.Store(&static)
-	g.send(gateOp{})
-}
-
-func (g *gate) send(op gateOp) {
-	op.generation = g.generation
-	select {
-	case g.ops <- op:
-	default:
-		g.overflow.Store(true)
-	}
-}
 
 // ask runs do in the gate's goroutine when all that was sent before is done.
 func (g *gate) ask(ctx context.Context, do func(context.Context) error) error {
@@ -231,6 +170,8 @@ func (g *gate) run(ctx context.Context, ready func()) error {
 				err = q.do(ctx)
 			}
 			q.done <- err
+		case <-g.more:
+			g.mend(ctx)
 		case change := <-g.changes():
 			g.inspect(ctx, &change)
 		case <-tick.C:

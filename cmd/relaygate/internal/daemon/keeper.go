@@ -4,18 +4,13 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"strings"
+	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/state"
@@ -34,27 +29,43 @@ const (
 const pauseKey = "pause"
 
 // keeper is the goroutine that writes down what must survive a restart. The
-// owner hands it rows and never waits.
+// owner only marks what changed and never waits; the keeper asks it, a few
+// prefixes at a time, how they are.
 type keeper struct {
-	store *state.Store
-	log   *slog.Logger
-	rows  chan row
-	// behind: a row found no room. Then everything is written anew.
-	behind   atomic.Bool
-	snapshot func(context.Context) (rows []row, err error)
-	retain   atomic.Int64 // time.Duration
+	store  *state.Store
+	log    *slog.Logger
+	retain atomic.Int64 // time.Duration
+	// fetch asks the owner.
+	fetch func(context.Context, marks) ([]row, error)
+
+	wake  chan struct{}
+	asked chan chan error
+	rows  chan row // sessions and counters: what finds no room comes again
+
+	mu     sync.Mutex
+	marked marks
+	// sweep: more changed than was told, so that every row must be compared.
+	sweep bool
 }
+
+// marks are what changed since it was written.
+type marks struct {
+	prefixes map[netip.Prefix]mark
+	rules    bool // denials or the pause
+}
+
+type mark struct{ journal bool }
 
 // row is a record to be written, or to be deleted where value is nil.
 type row struct {
 	bucket, key string
 	value       any
-	flushed     chan error // answered when it, and all before it, is written
 }
 
 // The bounds and the pace of what is kept.
 const (
 	rowQueue   = 16384
+	fetchBatch = 1000 // prefixes per question: less than a millisecond
 	pruneEvery = time.Hour
 	// exactAtStop is up to how many grants a clean stop writes once more, as
 	// renewals are written only when the kernel is told of them too.
@@ -69,80 +80,98 @@ func openKeeper(path string, retain time.Duration, now time.Time, log *slog.Logg
 	if words := s.Aside(); words != "" {
 		log.Error(words)
 	}
-	k := &keeper{store: s, log: log, rows: make(chan row, rowQueue)}
+	k := &keeper{
+		store: s, log: log, rows: make(chan row, rowQueue), wake: make(chan struct{}, 1), asked: make(chan chan error),
+		marked: marks{prefixes: make(map[netip.Prefix]mark)},
+	}
 	k.retain.Store(int64(retain))
 	return k, nil
 }
 
-// boot is this moment by the clock since boot.
-func boot() grant.Boot {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	var ts unix.Timespec
-	if err = errors.Join(err, unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)); err != nil {
-		return grant.Boot{} // then the wall clock counts
-	}
-	return grant.Boot{ID: strings.TrimSpace(string(id)), At: time.Duration(ts.Nano())}
-}
-
-// changed writes down a change; it is called by the owner. A renewal that the
-// kernel is not told of yet is not written either: after a crash such a grant
+// changed marks what a change touched; it is called by the owner. A renewal that
+// the kernel is not told of yet is not written either: after a crash such a grant
 // ends as much too early as its element would.
-func (k *keeper) changed(now time.Time, c *grant.Change, e *engine.Engine) {
-	e.Change(func(t *grant.Table) []grant.Change { k.stands(now, c, t); return nil })
-	if c.Kind == grant.Renewed || c.Kind == grant.Rearmed {
-		return // not worth a write: the next other change tells it too
+func (k *keeper) changed(c *grant.Change) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sweep = k.sweep || c.Rebuild
+	switch c.Kind {
+	case grant.Denied, grant.Undenied, grant.Paused, grant.Resumed:
+		k.marked.rules = true
+	case grant.Renewed, grant.Rearmed:
+		if !c.Arm {
+			return
+		}
+	case grant.Granted, grant.Expired, grant.Revoked, grant.Refused:
 	}
-	if kept, ok := e.Kept(c.Grant.Prefix); ok {
-		k.put(row{bucket: journalBucket, key: c.Grant.Prefix.String(), value: kept})
+	if c.Grant.Prefix.IsValid() {
+		before := k.marked.prefixes[c.Grant.Prefix]
+		k.marked.prefixes[c.Grant.Prefix] = mark{journal: before.journal || c.Kind != grant.Rearmed && c.Kind != grant.Renewed}
+	}
+	select {
+	case k.wake <- struct{}{}:
+	default:
 	}
 }
 
-// stands writes down what a change left.
-func (k *keeper) stands(now time.Time, c *grant.Change, t *grant.Table) {
-	key := c.Grant.Prefix.String()
-	switch c.Kind {
-	case grant.Granted, grant.Renewed, grant.Rearmed:
-		if c.Grant.Source != grant.Always && (c.Arm || c.Kind == grant.Granted) {
-			k.put(row{bucket: grantsBucket, key: key, value: grant.Save(now, boot(), c.Grant)})
-		}
-	case grant.Expired, grant.Revoked:
-		k.put(row{bucket: grantsBucket, key: key})
-	case grant.Denied:
-		for _, d := range t.Denials() {
-			if d.Prefix == c.Grant.Prefix {
-				k.put(row{bucket: denialsBucket, key: key, value: d})
+// fetch is how marked things are; it runs in the owner's goroutine.
+func fetch(e *engine.Engine, now time.Time, m marks) (rows []row) {
+	b := boot()
+	e.Change(func(t *grant.Table) []grant.Change {
+		for p, mark := range m.prefixes {
+			r := row{bucket: grantsBucket, key: p.String()}
+			if g, ok := t.Of(p); ok && g.Source != grant.Always {
+				r.value = grant.Save(now, b, g)
+			}
+			rows = append(rows, r)
+			if !mark.journal {
+				continue
+			}
+			if kept, ok := e.Kept(p); ok {
+				rows = append(rows, row{bucket: journalBucket, key: p.String(), value: kept})
 			}
 		}
-	case grant.Undenied:
-		k.put(row{bucket: denialsBucket, key: key})
-	case grant.Paused:
-		if p, ok := t.Paused(); ok {
-			k.put(row{bucket: pauseBucket, key: pauseKey, value: p})
+		if m.rules {
+			rows = append(rows, ruleRows(t)...)
 		}
-	case grant.Resumed:
-		k.put(row{bucket: pauseBucket, key: pauseKey})
-	case grant.Refused:
-	}
+		return nil
+	})
+	return rows
 }
 
-func (k *keeper) put(r row) {
+// ruleRows are all denials and the pause.
+func ruleRows(t *grant.Table) []row {
+	pause := row{bucket: pauseBucket, key: pauseKey}
+	if p, ok := t.Paused(); ok {
+		pause.value = p
+	}
+	rows := []row{pause}
+	for _, d := range t.Denials() {
+		rows = append(rows, row{bucket: denialsBucket, key: d.Prefix.String(), value: d})
+	}
+	return rows
+}
+
+// put writes a row that nobody waits for. It reports false if there is no room.
+func (k *keeper) put(r row) bool {
 	select {
 	case k.rows <- r:
+		return true
 	default:
-		k.behind.Store(true)
+		return false
 	}
 }
 
-// save returns when all that was put before is on the disk.
+// save returns when all that changed before is on the disk.
 func (k *keeper) save(ctx context.Context) error {
-	r := row{flushed: make(chan error, 1)}
+	done := make(chan error, 1)
 	select {
-	case k.rows <- r:
+	case k.asked <- done:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 	select {
-	case err := <-r.flushed:
+	case err := <-done:
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -161,168 +190,76 @@ func (k *keeper) run(ctx context.Context, ready func()) error {
 			return <-written
 		case r := <-k.rows:
 			k.write(r)
+		case <-k.wake:
+			k.collect(ctx)
+		case done := <-k.asked:
+			k.collect(ctx)
+			done <- k.store.Flush()
 		case <-prune.C:
 			k.prune(time.Now())
 		}
-		if len(k.rows) == 0 && k.behind.Swap(false) {
-			k.rewrite(ctx)
-		}
 	}
 }
 
-func (k *keeper) write(r row) {
-	switch {
-	case r.flushed != nil:
-		r.flushed <- k.store.Flush()
-	case r.value == nil:
-		k.store.Delete(r.bucket, r.key)
-	default:
-		data, err := json.Marshal(r.value)
-		if err != nil {
-			k.log.Error("a record cannot be kept over a restart", "kind", r.bucket, "error", err)
+// collect asks for all that is marked and writes it.
+func (k *keeper) collect(ctx context.Context) {
+	for {
+		m := k.take()
+		if len(m.prefixes) == 0 && !m.rules {
 			return
 		}
-		k.store.Put(r.bucket, r.key, data)
-	}
-}
-
-// rewrite writes everything anew, and deletes what is no more.
-func (k *keeper) rewrite(ctx context.Context) {
-	rows, err := k.snapshot(ctx)
-	if err != nil {
-		k.behind.Store(true)
-		return
-	}
-	k.all(rows)
-}
-
-func (k *keeper) all(rows []row) {
-	there := make(map[[2]string]bool, len(rows))
-	for _, r := range rows {
-		there[[2]string{r.bucket, r.key}] = true
-	}
-	if err := k.store.Flush(); err != nil {
-		k.log.Error("the state cannot be written", "error", err)
-	}
-	for _, bucket := range []string{grantsBucket, denialsBucket, pauseBucket} {
-		err := k.store.Each(bucket, func(key string, _ []byte) error {
-			if !there[[2]string{bucket, key}] {
-				k.store.Delete(bucket, key)
-			}
-			return nil
-		})
+		rows, err := k.fetch(ctx, m)
 		if err != nil {
-			k.log.Error("the state cannot be read", "error", err)
+			return // the daemon ends
+		}
+		if m.rules {
+			k.drop(denialsBucket, rows)
+		}
+		for _, r := range rows {
+			k.write(r)
 		}
 	}
-	for _, r := range rows {
-		k.write(r)
-	}
 }
 
-// everything is all rows but the journal's; it runs in the owner's goroutine.
-func everything(t *grant.Table, now time.Time) (rows []row) {
-	b := boot()
-	for g := range t.All() {
-		if g.Source != grant.Always {
-			rows = append(rows, row{bucket: grantsBucket, key: g.Prefix.String(), value: grant.Save(now, b, g)})
+// take takes some of what is marked.
+func (k *keeper) take() marks {
+	k.mu.Lock()
+	sweep := k.sweep
+	k.sweep = false
+	k.mu.Unlock()
+	var stored []netip.Prefix
+	if sweep {
+		stored = k.stored()
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, p := range stored {
+		k.marked.prefixes[p] = k.marked.prefixes[p]
+	}
+	m := marks{prefixes: make(map[netip.Prefix]mark), rules: k.marked.rules}
+	k.marked.rules = false
+	for p, mark := range k.marked.prefixes {
+		if len(m.prefixes) == fetchBatch {
+			return m
 		}
+		m.prefixes[p] = mark
+		delete(k.marked.prefixes, p)
 	}
-	for _, d := range t.Denials() {
-		rows = append(rows, row{bucket: denialsBucket, key: d.Prefix.String(), value: d})
-	}
-	if p, ok := t.Paused(); ok {
-		rows = append(rows, row{bucket: pauseBucket, key: pauseKey, value: p})
-	}
-	return rows
+	return m
 }
 
-// prune forgets what the journal has forgotten: prefixes of which nothing was
-// seen for too long.
-func (k *keeper) prune(now time.Time) {
-	oldest := now.Add(-time.Duration(k.retain.Load()))
-	err := k.store.Each(journalBucket, func(key string, data []byte) error {
-		var kept authz.Kept
-		if json.Unmarshal(data, &kept) != nil || stale(&kept, oldest) {
-			k.store.Delete(journalBucket, key)
-		}
-		return nil
-	})
-	if err != nil {
-		k.log.Error("the state cannot be read", "error", err)
-	}
-}
-
-func stale(kept *authz.Kept, oldest time.Time) bool {
-	last := kept.Until
-	for i := range kept.Events {
-		if t := kept.Events[i].Last; t.After(last) {
-			last = t
-		}
-	}
-	return !kept.Open && last.Before(oldest)
-}
-
-// restored is what the state file held.
-type restored struct {
-	state    grant.State
-	grants   []grant.Saved
-	sessions []savedSession
-	journal  []authz.Kept
-	counters map[string]uint64
-}
-
-// load reads the state file. A record that cannot be understood is left out and
-// said.
-func (k *keeper) load(now time.Time) (r restored, err error) {
-	k.prune(now)
-	r.counters = make(map[string]uint64)
-	read := func(bucket string, take func(key string, data []byte) error) {
-		bad := 0
-		err = errors.Join(err, k.store.Each(bucket, func(key string, data []byte) error {
-			if take(key, data) != nil {
-				bad++
-			}
-			return nil
-		}))
-		if bad > 0 {
-			k.log.Error("records of the state file cannot be understood", "kind", bucket, "records", bad)
-		}
-	}
-	read(grantsBucket, func(_ string, data []byte) error { return decode(data, &r.grants) })
-	read(denialsBucket, func(_ string, data []byte) error { return decode(data, &r.state.Denials) })
-	read(sessionsBucket, func(_ string, data []byte) error { return decode(data, &r.sessions) })
-	read(journalBucket, func(_ string, data []byte) error { return decode(data, &r.journal) })
-	read(pauseBucket, func(_ string, data []byte) error {
-		r.state.Paused = new(grant.Pause)
-		return json.Unmarshal(data, r.state.Paused)
-	})
-	read(countersBucket, func(key string, data []byte) error {
-		var n uint64
-		err := json.Unmarshal(data, &n)
-		r.counters[key] = n
-		return err
-	})
-	return r, err
-}
-
-func decode[T any](data []byte, into *[]T) error {
-	var v T
-	if err := json.Unmarshal(data, &v); err != nil {
-		return err
-	}
-	*into = append(*into, v)
-	return nil
-}
-
-// close writes what is left. rows are everything, or nil to leave the file as it
-// is.
-func (k *keeper) close(rows []row) error {
+// close writes what is left: rows, and what was marked. The owner has ended, and
+// e is nobody's any more.
+func (k *keeper) close(e *engine.Engine, rows []row) error {
 	for len(k.rows) > 0 {
 		k.write(<-k.rows)
 	}
-	if rows != nil {
-		k.all(rows)
+	if e != nil {
+		k.fetch = func(_ context.Context, m marks) ([]row, error) { return fetch(e, time.Now(), m), nil }
+		k.collect(context.Background())
+	}
+	for _, r := range rows {
+		k.write(r)
 	}
 	return k.store.Close()
 }

@@ -22,8 +22,11 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 		return out, err
 	}
 	var changes []grant.Change
+	closed := 0
 	err := d.owner.ask(ctx, func(now time.Time) {
+		closed = d.owner.engine.Len()
 		changes = d.owner.engine.Change(func(t *grant.Table) []grant.Change { return obey(t, now, string(by), &o, d.owner.lifetime) })
+		closed -= d.owner.engine.Len()
 		for _, c := range changes {
 			d.owner.change(now, c)
 		}
@@ -35,7 +38,9 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 		if changes[i].Kind == grant.Refused {
 			return out, &control.Refusal{Reason: changes[i].Reason}
 		}
-		out.Changes = append(out.Changes, control.NewChange(&changes[i]))
+		if i < maxTold {
+			out.Changes = append(out.Changes, control.NewChange(&changes[i]))
+		}
 	}
 	if err := d.gate.settle(ctx); err != nil {
 		return out, fmt.Errorf("it is decided, and the gate does not hold it yet: %w", err)
@@ -53,9 +58,12 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 	if err := d.keeper.save(ctx); err != nil {
 		warn("it holds now, and would be forgotten by a restart: %v", err)
 	}
-	out.Result = result(&o, changes, time.Now()) + cutWords(out.Sockets, out.Entries) + "."
+	out.Result = result(&o, changes, max(closed, 0), time.Now()) + cutWords(out.Sockets, out.Entries) + "."
 	return out, nil
 }
+
+// maxTold bounds the changes in an answer; the number of all is in its words.
+const maxTold = 1000
 
 // orderable completes an order, or says why it cannot be obeyed here.
 func (d *daemon) orderable(o *control.Order, warn func(string, ...any)) error {
@@ -129,14 +137,8 @@ func cutFor(p netip.Prefix, changes []grant.Change) []netip.Prefix {
 }
 
 // result tells what holds now, without the final full stop.
-func result(o *control.Order, changes []grant.Change, now time.Time) string {
+func result(o *control.Order, changes []grant.Change, closed int, now time.Time) string {
 	target := authz.PrefixString(o.Prefix)
-	closed := 0
-	for i := range changes {
-		if changes[i].Kind == grant.Revoked {
-			closed++
-		}
-	}
 	until := func(t time.Time) string {
 		if t.IsZero() {
 			return "for good"

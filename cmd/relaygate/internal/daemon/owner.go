@@ -133,7 +133,7 @@ func (o *owner) look(now time.Time) {
 	if slept := o.sleep.since(); slept > 0 {
 		o.log.Warn("the machine slept: every grant ends as much earlier", "for", slept)
 		o.table(func(t *grant.Table) { t.Slept(slept) })
-		o.gate.overflow.Store(true) // the elements did not run meanwhile
+		o.gate.refresh() // the elements did not run meanwhile
 	}
 	if now.Sub(o.counted) >= countEvery {
 		o.counted = now
@@ -208,7 +208,7 @@ func (o *owner) change(now time.Time, c grant.Change) {
 	if c.Kind != grant.Rearmed {
 		o.tell(now, &c)
 	} else {
-		o.keeper.changed(now, &c, o.engine)
+		o.keeper.changed(&c)
 	}
 }
 
@@ -219,8 +219,7 @@ func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 		o.gate.restatic(static(o.engine))
 	}
 	if c.Rebuild { // more changed than is told
-		o.gate.overflow.Store(true)
-		o.keeper.behind.Store(true)
+		o.gate.refresh()
 	}
 	if c.Grant.Source == grant.Always {
 		return
@@ -239,7 +238,7 @@ func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 // tell carries a change to the files, the log and the watchers.
 func (o *owner) tell(now time.Time, c *grant.Change) {
 	o.files.changed()
-	o.keeper.changed(now, c, o.engine)
+	o.keeper.changed(c)
 	o.log.Info(c.Kind.String(), "address", grantName(&c.Grant), "user", lastUser(&c.Grant),
 		"until", c.Grant.Expires.Format(time.RFC3339), "reason", c.Reason)
 	o.hub.Publish(now, control.NewChange(c))

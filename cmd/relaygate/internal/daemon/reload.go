@@ -101,7 +101,7 @@ func (o *owner) reconfigure(now time.Time, cfg *config.Config) error {
 	}
 	if len(changes) > 0 {
 		// Elements are never shortened one by one.
-		o.gate.overflow.Store(true)
+		o.gate.refresh()
 	}
 	more, err := o.engine.SetRules(now, rules(cfg))
 	for _, c := range more {

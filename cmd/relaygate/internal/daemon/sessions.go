@@ -115,7 +115,7 @@ func (o *owner) table(do func(*grant.Table)) {
 
 // survey compares the sessions with the socket tables, as they were at taken.
 func (o *owner) survey(now, taken time.Time, alive []sockdiag.Session) {
-	find := finder(alive)
+	find, id := finder(alive), boot().ID
 	for c, h := range o.sessions.open {
 		if h.since.After(taken) {
 			continue
@@ -133,8 +133,7 @@ func (o *owner) survey(now, taken time.Time, alive []sockdiag.Session) {
 			o.table(func(t *grant.Table) { h.silent = !t.Hold(now, h.Session) })
 		}
 		if !h.saved && c.Cookie != 0 {
-			h.saved = true
-			o.keeper.put(row{bucket: sessionsBucket, key: cookieKey(c), value: savedSession{h.Session, c, boot().ID}})
+			h.saved = o.keeper.put(row{bucket: sessionsBucket, key: cookieKey(c), value: savedSession{h.Session, c, id}})
 		}
 	}
 }

@@ -1,0 +1,81 @@
+//go:build linux
+
+package daemon
+
+import (
+	"net/netip"
+	"time"
+
+	"relaygate/authz/grant"
+	"relaygate/nft"
+)
+
+// element is false for what ran out.
+func element(p netip.Prefix, until time.Time, lifetime time.Duration, now time.Time) (nft.Element, bool) {
+	left := until.Sub(now)
+	if until.IsZero() || left <= 0 {
+		return nft.Element{}, false
+	}
+	return nft.Element{Addr: p.Addr(), Timeout: max(lifetime, left), Remaining: left}, true
+}
+
+// project lists what the kernel should hold; it runs in the owner's goroutine.
+func (g *gate) project(t *grant.Table, now time.Time) projection {
+	p := projection{generation: g.generation, members: make([]nft.Element, 0, t.Len())}
+	g.generation++
+	for prefix, until := range t.Project(now) {
+		if e, ok := element(prefix, until, g.lifetime, now); ok {
+			p.members = append(p.members, e)
+		}
+	}
+	return p
+}
+
+// add, remove and restatic hand work over and never wait: they are called by
+// the owner.
+func (g *gate) add(gr grant.Grant, now, caused time.Time) {
+	if gr.Source == grant.Always {
+		return
+	}
+	for p := range grant.Members(gr.Prefix) {
+		if e, ok := element(p, gr.Expires, g.lifetime, now); ok {
+			g.send(gateOp{element: e, caused: caused})
+		}
+	}
+}
+
+// remove shuts out what a grant let in, unless another grant does: covered
+// finds that one.
+func (g *gate) remove(gr grant.Grant, now time.Time, covered func(netip.Addr) (grant.Grant, bool)) {
+	for p := range grant.Members(gr.Prefix) {
+		g.send(gateOp{remove: p.Addr()})
+		if other, ok := covered(p.Addr()); ok && other.Source != grant.Always {
+			if e, ok := element(p, other.Expires, g.lifetime, now); ok {
+				g.send(gateOp{element: e, caused: now})
+			}
+		}
+	}
+}
+
+func (g *gate) restatic(static []netip.Prefix) {
+	g.static.Store(&static)
+	g.send(gateOp{})
+}
+
+func (g *gate) send(op gateOp) {
+	op.generation = g.generation
+	select {
+	case g.ops <- op:
+	default:
+		g.refresh()
+	}
+}
+
+// refresh asks for the whole table to be written anew.
+func (g *gate) refresh() {
+	g.overflow.Store(true)
+	select {
+	case g.more <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,166 @@
+//go:build linux
+
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"relaygate/authz"
+	"relaygate/authz/grant"
+)
+
+// boot is this moment by the clock since boot.
+func boot() grant.Boot {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	var ts unix.Timespec
+	if err = errors.Join(err, unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)); err != nil {
+		return grant.Boot{} // then the wall clock counts
+	}
+	return grant.Boot{ID: strings.TrimSpace(string(id)), At: time.Duration(ts.Nano())}
+}
+
+// everything is the row of every grant; it runs where the owner has ended.
+func everything(t *grant.Table, now time.Time) (rows []row) {
+	b := boot()
+	for g := range t.All() {
+		if g.Source != grant.Always {
+			rows = append(rows, row{bucket: grantsBucket, key: g.Prefix.String(), value: grant.Save(now, b, g)})
+		}
+	}
+	return rows
+}
+
+// stored are the prefixes whose grants the file holds.
+func (k *keeper) stored() (list []netip.Prefix) {
+	err := k.store.Flush()
+	if err == nil {
+		err = k.store.Each(grantsBucket, func(key string, _ []byte) error {
+			if p, err := netip.ParsePrefix(key); err == nil {
+				list = append(list, p)
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		k.log.Error("the state cannot be compared with what holds", "error", err)
+	}
+	return list
+}
+
+// drop deletes what a bucket holds besides rows.
+func (k *keeper) drop(bucket string, rows []row) {
+	there := make(map[string]bool, len(rows))
+	for _, r := range rows {
+		there[r.key] = r.bucket == bucket || there[r.key]
+	}
+	err := k.store.Flush()
+	if err == nil {
+		err = k.store.Each(bucket, func(key string, _ []byte) error {
+			if !there[key] {
+				k.store.Delete(bucket, key)
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		k.log.Error("the state cannot be compared with what holds", "error", err)
+	}
+}
+
+func (k *keeper) write(r row) {
+	if r.value == nil {
+		k.store.Delete(r.bucket, r.key)
+		return
+	}
+	data, err := json.Marshal(r.value)
+	if err != nil {
+		k.log.Error("a record cannot be kept over a restart", "kind", r.bucket, "error", err)
+		return
+	}
+	k.store.Put(r.bucket, r.key, data)
+}
+
+// prune forgets what the journal has forgotten: prefixes of which nothing was
+// seen for too long.
+func (k *keeper) prune(now time.Time) {
+	oldest := now.Add(-time.Duration(k.retain.Load()))
+	err := k.store.Each(journalBucket, func(key string, data []byte) error {
+		var kept authz.Kept
+		if json.Unmarshal(data, &kept) != nil || stale(&kept, oldest) {
+			k.store.Delete(journalBucket, key)
+		}
+		return nil
+	})
+	if err != nil {
+		k.log.Error("the state cannot be read", "error", err)
+	}
+}
+
+func stale(kept *authz.Kept, oldest time.Time) bool {
+	last := kept.Until
+	for i := range kept.Events {
+		if t := kept.Events[i].Last; t.After(last) {
+			last = t
+		}
+	}
+	return !kept.Open && last.Before(oldest)
+}
+
+// restored is what the state file held.
+type restored struct {
+	state    grant.State
+	grants   []grant.Saved
+	sessions []savedSession
+	journal  []authz.Kept
+	counters map[string]uint64
+}
+
+// load reads the state file. A record that cannot be understood is left out and
+// said.
+func (k *keeper) load(now time.Time) (r restored, err error) {
+	k.prune(now)
+	r.counters = make(map[string]uint64)
+	read := func(bucket string, take func(key string, data []byte) error) {
+		bad := 0
+		err = errors.Join(err, k.store.Each(bucket, func(key string, data []byte) error {
+			if take(key, data) != nil {
+				bad++
+			}
+			return nil
+		}))
+		if bad > 0 {
+			k.log.Error("records of the state file cannot be understood", "kind", bucket, "records", bad)
+		}
+	}
+	read(grantsBucket, func(_ string, data []byte) error { return decode(data, &r.grants) })
+	read(denialsBucket, func(_ string, data []byte) error { return decode(data, &r.state.Denials) })
+	read(sessionsBucket, func(_ string, data []byte) error { return decode(data, &r.sessions) })
+	read(journalBucket, func(_ string, data []byte) error { return decode(data, &r.journal) })
+	read(pauseBucket, func(_ string, data []byte) error {
+		r.state.Paused = new(grant.Pause) // also if it cannot be understood
+		return json.Unmarshal(data, r.state.Paused)
+	})
+	read(countersBucket, func(key string, data []byte) error {
+		var n uint64
+		err := json.Unmarshal(data, &n)
+		r.counters[key] = n
+		return err
+	})
+	return r, err
+}
+
+func decode[T any](data []byte, into *[]T) error {
+	var v T
+	if err := json.Unmarshal(data, &v); err != nil {
+		return err
+	}
+	*into = append(*into, v)
+	return nil
+}
