@@ -214,6 +214,23 @@ func (w *world) deny(p netip.Prefix, d time.Duration) {
 	w.take(w.table.Deny(w.now, p, d, "root (uid 0)", "")...)
 }
 
+// restart takes a new table for the old one. Sessions are not held again.
+func (w *world) restart() {
+	boot := Boot{"boot", w.now.Sub(start)}
+	state, rows := saved(w.t, w.table, w.now, boot)
+	w.table = New(w.cfg)
+	w.table.SetPolicy(w.now, policy(w.t, authz.Host{}, authz.Rules{Never: []netip.Prefix{w.never}}))
+	for _, g := range w.grants {
+		g.expires = w.until(g)
+		clear(g.sessions)
+	}
+	w.take(w.table.Restore(w.now, boot, state, rows)...)
+	clear(w.kernel)
+	for _, g := range w.table.List() {
+		w.kernel[g.Prefix] = g.Expires
+	}
+}
+
 func TestWorld(t *testing.T) {
 	for seed := range uint64(60) {
 		rng := rand.New(rand.NewPCG(seed, 7))
@@ -234,7 +251,9 @@ func play(w *world, seed uint64, rng *rand.Rand) {
 		w.where = fmt.Sprintf("seed %d, step %d", seed, step)
 		client, p := clients[rng.IntN(len(clients))], wide[rng.IntN(len(wide))]
 		user := []string{"alice", "bob", "carol"}[rng.IntN(3)]
-		switch rng.IntN(24) {
+		switch rng.IntN(25) {
+		case 24:
+			w.restart()
 		case 0:
 			w.deny(p, time.Duration(rng.IntN(640))*tick)
 		case 1, 2:
