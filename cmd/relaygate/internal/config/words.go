@@ -67,7 +67,8 @@ func (c *Config) grantWords() []string {
 		words    string
 		prefixes []netip.Prefix
 	}{
-		{"Always open: %s.", c.Always}, {"Never granted: %s, besides the built-in rules.", c.Never},
+		{"Always open: %s.", c.Always},
+		{"Never granted: %s, besides the built-in rules.", c.Never},
 		{"Proxies, which may announce clients and are never granted: %s.", c.TrustedProxies},
 	} {
 		if len(rule.prefixes) > 0 {

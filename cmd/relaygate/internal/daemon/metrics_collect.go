@@ -35,6 +35,11 @@ const (
 	metricDelayMax     = "relaygate_gate_delay_max_seconds"
 	metricFileWrites   = "relaygate_file_writes_total"
 	metricFileErrors   = "relaygate_file_errors_total"
+	metricSessions     = "relaygate_sessions"
+	metricDenials      = "relaygate_denials"
+	metricPaused       = "relaygate_paused"
+	metricBites        = "relaygate_gate_brakes_total"
+	metricStateErrors  = "relaygate_state_errors_total"
 	metricTLS          = "relaygate_tls_connections_total"
 	metricTLSServers   = "relaygate_tls_servers"
 	metricTLSUnseen    = "relaygate_tls_servers_unseen"
@@ -76,6 +81,11 @@ var families = map[string]family{
 	metricDelayMax:     gauge(metricDelayMax, "Time from the server's answer to the open gate, the longest since the start."),
 	metricFileWrites:   counter(metricFileWrites, "Times that a file was brought up to date, by its path.", "path"),
 	metricFileErrors:   counter(metricFileErrors, "Times that a file could not be written, by its path.", "path"),
+	metricSessions:     gauge(metricSessions, "Open sessions that hold a grant."),
+	metricDenials:      gauge(metricDenials, "Denials in force."),
+	metricPaused:       gauge(metricPaused, "1 while relaygate is paused."),
+	metricBites:        counter(metricBites, "Connections of granted addresses that a brake refused, by the brake.", "brake"),
+	metricStateErrors:  counter(metricStateErrors, "Failures to write the state file."),
 	metricTLS:          counter(metricTLS, "Connections in TLS: handshakes seen, and of those the ones whose plaintext was seen or not.", "stage"),
 	metricTLSServers:   gauge(metricTLSServers, "Mail servers that are known to speak TLS."),
 	metricTLSUnseen:    gauge(metricTLSUnseen, "Mail servers whose TLS is not read."),
@@ -150,6 +160,15 @@ func measure(s *control.Status, put func(name string, value float64, label ...st
 	put(metricGateErrors, float64(s.Gate.Errors))
 	put(metricDelayLast, s.Gate.LastDelay.Seconds())
 	put(metricDelayMax, s.Gate.MaxDelay.Seconds())
+	put(metricSessions, float64(s.Sessions))
+	put(metricDenials, float64(s.Denials))
+	paused := 0.0
+	if s.Paused != nil {
+		paused = 1
+	}
+	put(metricPaused, paused)
+	each(metricBites, map[string]uint64{"new per minute": s.Gate.TooFast, "concurrent": s.Gate.TooMany})
+	put(metricStateErrors, float64(s.State.Errors))
 	each(metricTLS, map[string]uint64{"handshake": s.TLS.Handshakes, "seen": s.TLS.Seen, "unseen": s.TLS.Unseen})
 	speak, unseen := 0, 0
 	for _, server := range s.TLS.Servers {

@@ -70,8 +70,11 @@ func TestTheDaemonsProblemsAreTold(t *testing.T) {
 	if got := ask(control.Status{}, errors.New("is relaygate running?")); len(got) != 1 || got[0].State != Advice || got[0].Bad() {
 		t.Errorf("no daemon: %+v", got)
 	}
-	got := ask(control.Status{Version: "1", Problems: []string{"4 of 5 TLS servers are seen"}}, nil)
-	if len(got) != 2 || got[0].State != OK || !strings.Contains(got[1].Words, "4 of 5") {
+	got := ask(control.Status{
+		Version: "1", Problems: []string{"4 of 5 TLS servers are seen"},
+		TLS: control.TLS{Servers: []control.TLSServer{{TLS: true, Seen: true, Words: "a"}, {TLS: true, Words: "b"}, {Words: "c"}}},
+	}, nil)
+	if len(got) != 4 || got[0].State != OK || got[1].State != OK || got[2].State != Advice || !strings.Contains(got[3].Words, "4 of 5") {
 		t.Errorf("daemon: %+v", got)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"relaygate/authz"
 	"relaygate/bpf"
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
@@ -146,6 +147,17 @@ func daemon(ctx context.Context, p Patient) []Finding {
 		Subject: "daemon", State: OK,
 		Words: fmt.Sprintf("runs (%s), taps by %s, gate mode %s, %d grants", s.Version, s.Tap.Kind, s.Gate.Mode, s.Grants),
 	}}
+	for i := range s.TLS.Servers {
+		server := &s.TLS.Servers[i]
+		if !server.TLS {
+			continue
+		}
+		f := Finding{Subject: "TLS", State: OK, Words: authz.Quote(string(server.Words))}
+		if !server.Seen {
+			f.State, f.Then = Advice, "logins to it in TLS are not read"
+		}
+		list = append(list, f)
+	}
 	for _, problem := range s.Problems {
 		list = append(list, Finding{Subject: "daemon", State: Advice, Words: problem})
 	}

@@ -37,6 +37,8 @@ type Options struct {
 	Env      []string // in addition to the own environment
 	Dir      string   // for its configuration, socket and files
 	Lifetime time.Duration
+	// Grant is added to the table grant of the configuration.
+	Grant string
 	// Mode is what the table gate of the configuration says; "" is mode filter.
 	// Config is appended to the configuration.
 	Mode, Config string
@@ -57,7 +59,7 @@ func StartDaemon(ctx context.Context, ns *netns.Namespace, o Options) (*Daemon, 
 	if mode == "" {
 		mode = "mode = \"filter\"\nmax_new_per_minute = 0" // tests knock often
 	}
-	d.usual = fmt.Sprintf(configFormat, o.Lifetime, d.Relayhosts, filepath.Join(o.Dir, "state.db"), d.Socket)
+	d.usual = fmt.Sprintf(configFormat, o.Lifetime, o.Grant, d.Relayhosts, filepath.Join(o.Dir, "state.db"), d.Socket)
 	d.Config = fmt.Sprintf("%s[gate]\n%s\n%s", d.usual, mode, o.Config)
 	config := filepath.Join(o.Dir, "relaygate.toml")
 	d.path = config
@@ -96,6 +98,7 @@ func StartDaemon(ctx context.Context, ns *netns.Namespace, o Options) (*Daemon, 
 
 const configFormat = `[grant]
 lifetime = %q
+%s
 [files]
 relayhosts = %q
 [state]

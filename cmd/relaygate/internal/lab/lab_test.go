@@ -56,9 +56,14 @@ type world struct {
 
 func newWorld(t *testing.T, lifetime time.Duration, config string) *world {
 	t.Helper()
+	return newWorldWith(t, lab.Options{Lifetime: lifetime, Config: config})
+}
+
+func newWorldWith(t *testing.T, o lab.Options) *world {
+	t.Helper()
 	bpftest.RequireRoot(t)
-	w := &world{dir: t.TempDir()}
-	w.opts = lab.Options{Exe: program, Dir: w.dir, Lifetime: lifetime, Config: config}
+	w := &world{dir: t.TempDir(), opts: o}
+	w.opts.Exe, w.opts.Dir = program, w.dir
 	var err error
 	if w.Network, err = lab.NewNetwork(); err != nil {
 		t.Fatal(err)

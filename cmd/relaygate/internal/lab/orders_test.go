@@ -3,12 +3,14 @@
 package lab_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -202,3 +204,91 @@ func prefix(s string) netip.Prefix {
 	}
 	return one(netip.MustParseAddr(s))
 }
+
+// A denial closes a part of an always rule, which the gate keeps among its
+// static members, and lasts over a restart.
+func TestDenialWinsOverAlways(t *testing.T) {
+	w := newWorldWith(t, lab.Options{Lifetime: 30 * time.Second, Grant: `always = ["192.0.2.0/24", "2001:db8:6::/64"]`})
+	four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
+	must(t, open(t.Context(), four)())
+	must(t, open(t.Context(), six)())
+	w.order(t, control.Order{Verb: control.VerbDeny, Prefix: one(lab.Client4)})
+	must(t, four.Refused(t.Context()))
+	must(t, open(t.Context(), six)())
+	must(t, w.daemon.Kill())
+	w.start(t)
+	must(t, four.Refused(t.Context()))
+	must(t, open(t.Context(), six)())
+	w.order(t, control.Order{Verb: control.VerbPause})
+	must(t, open(t.Context(), six)()) // paused closes all but always rules
+	w.order(t, control.Order{Verb: control.VerbUndeny, Prefix: one(lab.Client4)})
+	must(t, open(t.Context(), four)())
+}
+
+// What watch tells of orders and sessions, in their order.
+func TestWatchTellsOfOrdersAndSessions(t *testing.T) {
+	w := newWorld(t, 30*time.Second, "")
+	lines := w.watch(t)
+	conn := session(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
+	w.verb(t, "revoke", lab.Client4.String())
+	must(t, conn.Close())
+	w.verb(t, "grant", lab.Client6.String(), "--for", "1m")
+	w.verb(t, "deny", lab.Client6.String())
+	w.verb(t, "undeny", lab.Client6.String())
+	w.verb(t, "pause")
+	w.verb(t, "resume")
+	must(t, w.daemon.Reload("[gate]\nmode = \"observe\"\n"))
+	// A session's close comes when the kernel says so: not in line with the others.
+	want := []string{"login", "grant", "session", "revoke", "grant", "deny", "revoke", "undeny", "pause", "resume", "reload"}
+	closed := false
+	deadline := time.After(8 * time.Second)
+	for len(want) > 0 || !closed {
+		select {
+		case ev := <-lines:
+			switch {
+			case ev.Event == "session" && ev.Reason == "closed":
+				closed = true
+			case len(want) > 0 && ev.Event == want[0]:
+				want = want[1:]
+			case ev.Event != "gate":
+				t.Errorf("%+v came, want %q", ev, want)
+			}
+		case <-deadline:
+			t.Fatalf("missing %q, session closed: %v", want, closed)
+		}
+	}
+}
+
+// watch returns the events from when the watcher is there.
+func (w *world) watch(t *testing.T) <-chan control.Event {
+	t.Helper()
+	events, there := make(chan control.Event, 1000), make(chan struct{})
+	var once sync.Once
+	go func() {
+		_ = control.NewClient(w.daemon.Socket).Watch(t.Context(), func(line []byte) error {
+			var ev control.Event
+			if err := json.Unmarshal(line, &ev); err != nil {
+				return err
+			}
+			once.Do(func() { close(there) })
+			if ev.Client != knock {
+				events <- ev
+			}
+			return nil
+		})
+	}()
+	settles(t, 5*time.Second, func() error {
+		w.order(t, control.Order{Verb: control.VerbDeny, Prefix: prefix(knock)})
+		w.order(t, control.Order{Verb: control.VerbUndeny, Prefix: prefix(knock)})
+		select {
+		case <-there:
+			return nil
+		default:
+			return errors.New("no event yet")
+		}
+	})
+	return events
+}
+
+// knock is whom the events are about by which a watcher shows that it is there.
+const knock = "100.64.0.9"

@@ -5,10 +5,12 @@ package lab_test
 import (
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/lab"
 )
 
@@ -79,4 +81,19 @@ func TestKilledAgentAndOpenSession(t *testing.T) {
 		t.Errorf("open for %v after the agent was killed, want %v at most", took, lifetime)
 	}
 	w.start(t)
+}
+
+// A trusted network namespace counts as the own one.
+func TestTrustedNamespace(t *testing.T) {
+	bpftest.RequireRoot(t)
+	inner, err := lab.NewNetwork()
+	must(t, err)
+	t.Cleanup(func() { must(t, inner.Close()) })
+	mail, err := lab.StartMailServer(inner.Server)
+	must(t, err)
+	t.Cleanup(func() { must(t, mail.Close()) })
+	path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), inner.Server.FD())
+	w := newWorld(t, 30*time.Second, fmt.Sprintf("[watch]\ntrusted_netns = [%q]\n", path))
+	login(t, inner.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
 }
