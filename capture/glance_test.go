@@ -74,11 +74,17 @@ func TestDone(t *testing.T) {
 		silent bool
 	}{
 		{frame, 1000, false}, // not yet
-		{frame, 1000, true}, {back, 1000, true}, {frame, 1059, true},
-		{back, 1060, false}, {frame, 1060, true}, {back, 1119, true},
+		{frame, 1000, true},
+		{back, 1000, true},
+		{frame, 1059, true},
+		{back, 1060, false},
+		{frame, 1060, true},
+		{back, 1119, true},
 		{frame, 1059, false}, // the clock went back
 		{frame, 1059, true},
-		{reset, 1059, false}, {frame, 1059, false}, {back, 1059, false},
+		{reset, 1059, false},
+		{frame, 1059, false},
+		{back, 1059, false},
 	} {
 		if i == 1 {
 			d.Done(s.Src, s.Dst, 1000)

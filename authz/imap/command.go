@@ -3,6 +3,8 @@ package imap
 import (
 	"bytes"
 	"net/netip"
+
+	"relaygate/authz/line"
 )
 
 // verb is a command, and the greeting as the answer to the connection itself.
@@ -63,7 +65,7 @@ var names = [...]struct {
 
 func lookup(word []byte) verb {
 	for i := range names {
-		if bytes.EqualFold(word, []byte(names[i].name)) {
+		if line.Is(word, names[i].name) {
 			return names[i].verb
 		}
 	}
@@ -146,7 +148,7 @@ func parseResponse(text []byte) response {
 		return response{status: untagged, word: word, text: rest}
 	}
 	for _, w := range [...]string{"OK", "NO", "BAD"} {
-		if bytes.EqualFold(word, []byte(w)) {
+		if line.Is(word, w) {
 			return response{status: tagged, tag: first, word: word, text: rest}
 		}
 	}
@@ -154,7 +156,7 @@ func parseResponse(text []byte) response {
 }
 
 // is compares the status word, whose case is free (RFC 9051 §9).
-func (r *response) is(word string) bool { return bytes.EqualFold(r.word, []byte(word)) }
+func (r *response) is(word string) bool { return line.Is(r.word, word) }
 
 // takesLiterals reports whether a server line lists a capability with which the
 // server takes literals that it was not asked for (RFC 7888 §3; RFC 9051 §7.2.2
@@ -168,7 +170,7 @@ func takesLiterals(text []byte) bool {
 		var word []byte
 		word, list, _ = bytes.Cut(list, []byte{' '})
 		for _, name := range [...]string{"LITERAL+", "LITERAL-", "IMAP4rev2"} {
-			if bytes.EqualFold(word, []byte(name)) {
+			if line.Is(word, name) {
 				return true
 			}
 		}

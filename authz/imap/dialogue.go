@@ -51,6 +51,7 @@ const (
 type Dialogue struct {
 	client, server line.Reader
 	out            []authz.Login
+	single         [1]authz.Login // room for out
 	done           bool
 
 	// window holds the commands since the server last owed nothing, oldest
@@ -92,11 +93,13 @@ type Dialogue struct {
 
 // New returns a Dialogue that stands before the greeting.
 func New() *Dialogue {
-	return &Dialogue{
+	d := &Dialogue{
 		client: line.Reader{Max: maxClientLine, Strict: true},
 		server: line.Reader{Max: maxServerLine},
 		window: []command{{verb: greeting}},
 	}
+	d.out = d.single[:0]
+	return d
 }
 
 // NewAfterTLS returns a Dialogue that stands behind STARTTLS: no greeting comes,

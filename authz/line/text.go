@@ -42,6 +42,12 @@ func Answer(text []byte, positive bool) string {
 	return string(text)
 }
 
+// Is reports whether an octet string is a word of ASCII letters in any case. No
+// other letter counts as one of them, as some do in Unicode's folding.
+func Is(word []byte, name string) bool {
+	return len(word) == len(name) && bytes.EqualFold(word, []byte(name))
+}
+
 // HelloTLS reports whether the first octets of a client are those of a TLS
 // record with a handshake message (RFC 8446 §5.1), as far as they have come.
 func HelloTLS(b []byte) bool {

@@ -95,7 +95,7 @@ func parse(text []byte) (c command, argument []byte) {
 		word, argument = text[:i], text[i+1:]
 	}
 	for i := range specs {
-		if bytes.EqualFold(word, []byte(specs[i].name)) && (len(word) > 0 || len(text) == 0) {
+		if line.Is(word, specs[i].name) && (len(word) > 0 || len(text) == 0) {
 			c.spec = specs[i]
 			break
 		}

@@ -27,6 +27,7 @@ const (
 type Dialogue struct {
 	client, server line.Reader
 	out            []authz.Login
+	single         [1]authz.Login // room for out
 	done           bool
 
 	// waiting holds the commands without a complete answer, oldest first. Its
@@ -82,11 +83,13 @@ const (
 
 // New returns a Dialogue that stands before the greeting.
 func New() *Dialogue {
-	return &Dialogue{
+	d := &Dialogue{
 		client:  line.Reader{Max: maxClientLine, Strict: true},
 		server:  line.Reader{Max: maxServerLine},
 		waiting: []command{{spec: spec{verb: greeting}}},
 	}
+	d.out = d.single[:0]
+	return d
 }
 
 // NewAfterTLS returns a Dialogue that stands behind STLS: no greeting comes, and
