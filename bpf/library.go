@@ -104,13 +104,14 @@ func (p *LibraryProbes) load() error {
 	}
 	spec.Maps[tapMapPackets].MaxEntries = p.tap.objs.Packets.MaxEntries()
 	shared := map[string]*ebpf.Map{
-		tapMapFlows:    p.tap.objs.Flows,
-		tapMapPackets:  p.tap.objs.Packets,
-		tapMapEvents:   p.tap.objs.Events,
-		tapMapRandoms:  p.tap.objs.Randoms,
-		tapMapServers:  p.tap.objs.Servers,
-		tapMapCalls:    p.tap.objs.Calls,
-		tapMapCounters: p.tap.objs.Counters,
+		tapMapFlows:       p.tap.objs.Flows,
+		tapMapPackets:     p.tap.objs.Packets,
+		tapMapEvents:      p.tap.objs.Events,
+		tapMapRandoms:     p.tap.objs.Randoms,
+		tapMapServers:     p.tap.objs.Servers,
+		tapMapDescendants: p.tap.objs.Descendants,
+		tapMapCalls:       p.tap.objs.Calls,
+		tapMapCounters:    p.tap.objs.Counters,
 	}
 	if p.multi {
 		for _, program := range spec.Programs {

@@ -34,8 +34,9 @@ type Tap struct {
 	reader *Reader
 	wakeup uint64 // fill of the packets ring that wakes the reader, in bytes
 
-	mu     sync.Mutex // guards probes
+	mu     sync.Mutex // guards probes and forks
 	probes map[*LibraryProbes]bool
+	forks  link.Link // nil until servers are known
 }
 
 // Load attaches the tap. If the kernel lacks something the error holds a
@@ -112,6 +113,9 @@ func (t *Tap) attach(cgroup string) error {
 // reader.
 func (t *Tap) Close() error {
 	errs := t.closeProbes()
+	if t.forks != nil {
+		errs = append(errs, t.forks.Close())
+	}
 	for _, l := range t.links {
 		errs = append(errs, l.Close())
 	}

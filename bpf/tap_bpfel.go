@@ -62,6 +62,14 @@ type tapCounters struct {
 	PlainTruncated uint64
 }
 
+type tapDescendant struct {
+	_           structs.HostLayout
+	Start       uint64
+	ServerStart uint64
+	Server      uint32
+	Pad         uint32
+}
+
 type tapEvent struct {
 	_          structs.HostLayout
 	Cookie     uint64
@@ -174,6 +182,7 @@ type tapServer struct {
 const (
 	tapMapCalls          = "calls"
 	tapMapCounters       = "counters"
+	tapMapDescendants    = "descendants"
 	tapMapEvents         = "events"
 	tapMapFlows          = "flows"
 	tapMapHellos         = "hellos"
@@ -183,6 +192,7 @@ const (
 	tapMapTrustedNetns   = "trusted_netns"
 	tapMapTrustedOwners  = "trusted_owners"
 	tapProgRelaygateConn = "relaygate_conn"
+	tapProgRelaygateFork = "relaygate_fork"
 	tapProgRelaygateIn   = "relaygate_in"
 	tapProgRelaygateOut  = "relaygate_out"
 	tapVarEventType      = "event_type"
@@ -238,6 +248,7 @@ type tapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type tapProgramSpecs struct {
 	RelaygateConn *ebpf.ProgramSpec `ebpf:"relaygate_conn"`
+	RelaygateFork *ebpf.ProgramSpec `ebpf:"relaygate_fork"`
 	RelaygateIn   *ebpf.ProgramSpec `ebpf:"relaygate_in"`
 	RelaygateOut  *ebpf.ProgramSpec `ebpf:"relaygate_out"`
 }
@@ -248,6 +259,7 @@ type tapProgramSpecs struct {
 type tapMapSpecs struct {
 	Calls         *ebpf.MapSpec `ebpf:"calls"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Descendants   *ebpf.MapSpec `ebpf:"descendants"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Hellos        *ebpf.MapSpec `ebpf:"hellos"`
@@ -294,6 +306,7 @@ func (o *tapObjects) Close() error {
 type tapMaps struct {
 	Calls         *ebpf.Map `ebpf:"calls"`
 	Counters      *ebpf.Map `ebpf:"counters"`
+	Descendants   *ebpf.Map `ebpf:"descendants"`
 	Events        *ebpf.Map `ebpf:"events"`
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Hellos        *ebpf.Map `ebpf:"hellos"`
@@ -308,6 +321,7 @@ func (m *tapMaps) Close() error {
 	return _TapClose(
 		m.Calls,
 		m.Counters,
+		m.Descendants,
 		m.Events,
 		m.Flows,
 		m.Hellos,
@@ -338,6 +352,7 @@ type tapVariables struct {
 // It can be passed to loadTapObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tapPrograms struct {
 	RelaygateConn *ebpf.Program `ebpf:"relaygate_conn"`
+	RelaygateFork *ebpf.Program `ebpf:"relaygate_fork"`
 	RelaygateIn   *ebpf.Program `ebpf:"relaygate_in"`
 	RelaygateOut  *ebpf.Program `ebpf:"relaygate_out"`
 }
@@ -345,6 +360,7 @@ type tapPrograms struct {
 func (p *tapPrograms) Close() error {
 	return _TapClose(
 		p.RelaygateConn,
+		p.RelaygateFork,
 		p.RelaygateIn,
 		p.RelaygateOut,
 	)

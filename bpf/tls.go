@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,6 +24,9 @@ type ServerProcess struct {
 // From the first call on, handshakes are recorded.
 func (t *Tap) SetServers(processes []ServerProcess) error {
 	if err := t.watchHandshakes(); err != nil {
+		return err
+	}
+	if err := t.followForks(); err != nil {
 		return err
 	}
 	now, err := monotonic()
@@ -102,6 +106,24 @@ func monotonic() (uint64, error) {
 		return 0, fmt.Errorf("read the clock: %w", err)
 	}
 	return uint64(now.Nano()), nil
+}
+
+// followForks has the kernel remember who was forked within a server's family.
+// Who lost its parents before that is a stranger.
+func (t *Tap) followForks() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.forks != nil {
+		return nil
+	}
+	var err error
+	t.forks, err = link.AttachRawTracepoint(link.RawTracepointOptions{
+		Name: "sched_process_fork", Program: t.objs.RelaygateFork,
+	})
+	if err != nil {
+		return fmt.Errorf("follow the forks of servers: %w", err)
+	}
+	return nil
 }
 
 // watchHandshakes has egress look for ServerHellos.

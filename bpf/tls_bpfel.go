@@ -62,6 +62,14 @@ type tlsCounters struct {
 	PlainTruncated uint64
 }
 
+type tlsDescendant struct {
+	_           structs.HostLayout
+	Start       uint64
+	ServerStart uint64
+	Server      uint32
+	Pad         uint32
+}
+
 type tlsFlow struct {
 	_               structs.HostLayout
 	State           uint32
@@ -105,6 +113,7 @@ type tlsServer struct {
 const (
 	tlsMapCalls                 = "calls"
 	tlsMapCounters              = "counters"
+	tlsMapDescendants           = "descendants"
 	tlsMapEvents                = "events"
 	tlsMapFlows                 = "flows"
 	tlsMapPackets               = "packets"
@@ -191,14 +200,15 @@ type tlsProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tlsMapSpecs struct {
-	Calls    *ebpf.MapSpec `ebpf:"calls"`
-	Counters *ebpf.MapSpec `ebpf:"counters"`
-	Events   *ebpf.MapSpec `ebpf:"events"`
-	Flows    *ebpf.MapSpec `ebpf:"flows"`
-	Packets  *ebpf.MapSpec `ebpf:"packets"`
-	Randoms  *ebpf.MapSpec `ebpf:"randoms"`
-	Scratch  *ebpf.MapSpec `ebpf:"scratch"`
-	Servers  *ebpf.MapSpec `ebpf:"servers"`
+	Calls       *ebpf.MapSpec `ebpf:"calls"`
+	Counters    *ebpf.MapSpec `ebpf:"counters"`
+	Descendants *ebpf.MapSpec `ebpf:"descendants"`
+	Events      *ebpf.MapSpec `ebpf:"events"`
+	Flows       *ebpf.MapSpec `ebpf:"flows"`
+	Packets     *ebpf.MapSpec `ebpf:"packets"`
+	Randoms     *ebpf.MapSpec `ebpf:"randoms"`
+	Scratch     *ebpf.MapSpec `ebpf:"scratch"`
+	Servers     *ebpf.MapSpec `ebpf:"servers"`
 }
 
 // tlsVariableSpecs contains global variables before they are loaded into the kernel.
@@ -235,20 +245,22 @@ func (o *tlsObjects) Close() error {
 //
 // It can be passed to loadTlsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tlsMaps struct {
-	Calls    *ebpf.Map `ebpf:"calls"`
-	Counters *ebpf.Map `ebpf:"counters"`
-	Events   *ebpf.Map `ebpf:"events"`
-	Flows    *ebpf.Map `ebpf:"flows"`
-	Packets  *ebpf.Map `ebpf:"packets"`
-	Randoms  *ebpf.Map `ebpf:"randoms"`
-	Scratch  *ebpf.Map `ebpf:"scratch"`
-	Servers  *ebpf.Map `ebpf:"servers"`
+	Calls       *ebpf.Map `ebpf:"calls"`
+	Counters    *ebpf.Map `ebpf:"counters"`
+	Descendants *ebpf.Map `ebpf:"descendants"`
+	Events      *ebpf.Map `ebpf:"events"`
+	Flows       *ebpf.Map `ebpf:"flows"`
+	Packets     *ebpf.Map `ebpf:"packets"`
+	Randoms     *ebpf.Map `ebpf:"randoms"`
+	Scratch     *ebpf.Map `ebpf:"scratch"`
+	Servers     *ebpf.Map `ebpf:"servers"`
 }
 
 func (m *tlsMaps) Close() error {
 	return _TlsClose(
 		m.Calls,
 		m.Counters,
+		m.Descendants,
 		m.Events,
 		m.Flows,
 		m.Packets,

@@ -58,6 +58,14 @@ struct server {
 	__u64 since; /* when it became known, ns, CLOCK_MONOTONIC */
 };
 
+/* A process that was forked within a server's family. */
+struct descendant {
+	__u64 start;	    /* ns since boot */
+	__u64 server_start; /* as in struct server */
+	__u32 server;
+	__u32 pad;
+};
+
 /* A call of a TLS library that is under way. */
 struct call {
 	__u64 object, buffer, length; /* length: where _ex puts it */
@@ -187,6 +195,17 @@ struct {
 	__type(key, __u32);
 	__type(value, struct server);
 } servers SEC(".maps");
+
+/*
+ * Processes that were forked within a server's family, by thread group. What
+ * has ended is displaced in time.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct descendant);
+} descendants SEC(".maps");
 
 /*
  * By thread. One map for all libraries: two files can be one (a layer that two
