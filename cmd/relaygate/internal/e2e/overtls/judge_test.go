@@ -140,17 +140,12 @@ func (a *agent) overlaps(one *attempt) bool {
 	return one.begun.Before(a.ready) || !a.stopped.IsZero() && one.ended.After(a.stopped)
 }
 
-// unread tells whether relaygate is known not to read a service. On Courier's
-// STARTTLS and STLS, couriertls forks twice: it is a child of init, and none of
-// the family that holds the listener.
-func (s service) unread() bool { return s.server == "courier" && !s.implicit }
-
 // score is what the judge counts.
-type score struct{ verdicts, wrong, missing, unrefused, overlapping, unread int }
+type score struct{ verdicts, wrong, missing, unrefused, overlapping int }
 
 func (s score) String() string {
-	return fmt.Sprintf("%d verdicts over TLS, %d wrong, %d logins missing, %d refusals missing; %d connections overlapped a start or stop, %d went to services that are known not to be read",
-		s.verdicts, s.wrong, s.missing, s.unrefused, s.overlapping, s.unread)
+	return fmt.Sprintf("%d verdicts over TLS, %d wrong, %d logins missing, %d refusals missing; %d connections overlapped a start or stop",
+		s.verdicts, s.wrong, s.missing, s.unrefused, s.overlapping)
 }
 
 // missed says what the agent has not said of a client.
@@ -167,7 +162,7 @@ func (a *agent) settle(t *testing.T, all []*attempt) {
 	t.Helper()
 	_ = lab.Poll(t.Context(), 5*time.Second, 100*time.Millisecond, func() error {
 		for _, one := range all {
-			if login, refusal := a.missed(one); (login || refusal) && !a.overlaps(one) && !one.unread() {
+			if login, refusal := a.missed(one); (login || refusal) && !a.overlaps(one) {
 				return errors.New("something is missing")
 			}
 		}
@@ -220,10 +215,6 @@ func judge(t *testing.T, all []*attempt, agents ...*agent) score {
 		a.mu.Unlock()
 	}
 	for _, one := range all {
-		if one.unread() {
-			s.unread++
-			continue
-		}
 		i := slices.IndexFunc(agents, func(a *agent) bool { return !a.overlaps(one) })
 		if i < 0 {
 			s.overlapping++

@@ -71,7 +71,7 @@ func (w *world) perServer(all []*attempt) map[string]figures {
 func (w *world) attached(t *testing.T, a *agent) {
 	t.Helper()
 	begin := time.Now()
-	left := slices.DeleteFunc(slices.Clone(w.services), service.unread)
+	left := slices.Clone(w.services)
 	services := len(left)
 	for len(left) > 0 && time.Since(begin) < 30*time.Second {
 		probes := w.loadAt(left, len(left))
