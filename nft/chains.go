@@ -98,8 +98,9 @@ func markChains(cfg Config) []chain {
 }
 
 // gatewayChains guard servers behind this host. Asking for a connection's state
-// makes the kernel reassemble and track what it forwards; a connection that it
-// does not know, as its entry was deleted, must pass the gate again.
+// makes the kernel reassemble and track what it forwards. A connection whose
+// entry was deleted must pass the gate again: its next segment makes a new entry
+// and, if that one comes from the server, seems to begin there.
 func gatewayChains(cfg Config) []chain {
 	forward := chain{name: "forward", comment: "to the mail servers", hook: &hook{"filter", unix.NF_INET_FORWARD, beforeFilter}}
 	for _, to := range []match{destinationIn4(servers4), destinationIn6(servers6)} {
@@ -107,7 +108,8 @@ func gatewayChains(cfg Config) []chain {
 		forward.rules = append(forward.rules, braked(cfg.Brakes, knock)...)
 		forward.rules = append(forward.rules,
 			rule{all(knock, jump("gate")), "new connections"},
-			rule{all(to, tcpPortIn(ports), untracked(), jump("gate")), "connections that were cut"})
+			rule{all(to, tcpPortIn(ports), stateNew(), jump("gate")), "connections that were cut"},
+			rule{all(to, tcpPortIn(ports), inReply(), jump("gate")), "connections that were cut"})
 	}
 	return append(brakeChains(cfg.Brakes, reset()), gateChain("gate", nil), forward)
 }

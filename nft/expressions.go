@@ -140,10 +140,13 @@ func translatedFrom(set string) match {
 		&expr.Ct{Key: expr.CtKeyPROTODST, Register: register, Direction: 0}, in(set))
 }
 
-// untracked: ct state new
-//
-// For a segment that opens nothing, it says that its connection is not known.
-func untracked() match { return anyBit(expr.CtKeySTATE, expr.CtStateBitNEW) }
+// stateNew: ct state new
+func stateNew() match { return anyBit(expr.CtKeySTATE, expr.CtStateBitNEW) }
+
+// inReply: ct direction reply
+func inReply() match {
+	return match{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: register}, equals(1)} // IP_CT_DIR_REPLY
+}
 
 // portOnlyDNAT: dnat to :port
 func portOnlyDNAT(port uint16) match {

@@ -176,31 +176,39 @@ func TestGateway(t *testing.T) {
 		w.expect(t, c.name, c.from, to(c.from), 25, c.passes)
 		w.expect(t, c.name, c.from, to(c.from), 110, true)
 	}
-	cutter := openCutter(t, w.server)
-	silent(t, inside, 587)
 	cfg.Ports, cfg.Brakes = []uint16{587}, Brakes{Concurrent: 1}
 	if err := g.Reconfigure(cfg, nil); err != nil {
 		t.Fatal(err)
 	}
+	accepted := silent(t, inside, 587)
+	cutter := openCutter(t, w.server)
 	for _, from := range []netip.Addr{member4, member6} {
-		c := w.hold(t, netip.AddrPortFrom(from, 0), netip.AddrPortFrom(to(from), 587))
-		if _, err := greeting(w.clients, netip.AddrPortFrom(from, 0), netip.AddrPortFrom(to(from), 587)); !errors.Is(err, unix.ECONNREFUSED) {
-			t.Errorf("%s: a second connection: %v, want ECONNREFUSED", from, err)
-		}
-		if err := g.Remove(from); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := c.Write([]byte("NOOP\r\n")); err != nil {
-			t.Errorf("%s: in progress after the removal: %v", from, err)
-		}
-		_, n, err := cutter.Cut(netip.PrefixFrom(from, from.BitLen()), []uint16{587})
-		if err != nil || n != 1 {
-			t.Errorf("%s: cut %d entries, %v, want 1", from, n, err)
-		}
-		_, _ = c.Write([]byte("NOOP\r\n"))
-		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
-		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
-			t.Errorf("%s: after the cut: %v, want ECONNRESET", from, err)
+		for _, first := range []string{"client", "server"} {
+			if err := g.Add(minute(from)...); err != nil {
+				t.Fatal(err)
+			}
+			client := w.hold(t, netip.AddrPortFrom(from, 0), netip.AddrPortFrom(to(from), 587))
+			server := <-accepted
+			if _, err := greeting(w.clients, netip.AddrPortFrom(from, 0), netip.AddrPortFrom(to(from), 587)); !errors.Is(err, unix.ECONNREFUSED) {
+				t.Errorf("%s: a second connection: %v, want ECONNREFUSED", from, err)
+			}
+			if err := g.Remove(from); err != nil {
+				t.Fatal(err)
+			}
+			bpftest.Send(t, client, server, "NOOP\r\n") // nobody cuts it
+			_, n, err := cutter.Cut(netip.PrefixFrom(from, from.BitLen()), []uint16{587})
+			if err != nil || n != 1 {
+				t.Errorf("%s: cut %d entries, %v, want 1", from, n, err)
+			}
+			if first == "server" {
+				bpftest.Send(t, server, client, "250 OK\r\n")
+			}
+			_, _ = client.Write([]byte("NOOP\r\n")) // its acknowledgement may have met the gate
+			ends(t, client, 5*time.Second)
+			_ = server.SetReadDeadline(time.Now())
+			if n, _ := server.Read(make([]byte, 1)); n > 0 {
+				t.Errorf("%s: the server heard the client after the cut, the %s being first", from, first)
+			}
 		}
 	}
 }

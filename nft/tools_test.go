@@ -76,6 +76,7 @@ func TestListedByNft(t *testing.T) {
 			"type filter hook forward priority filter - 10; policy accept;",
 			"ip daddr @servers4 tcp dport @ports tcp flags syn / syn,ack jump gate",
 			"ip6 daddr @servers6 tcp dport @ports ct state new jump gate",
+			"ip6 daddr @servers6 tcp dport @ports ct direction reply jump gate",
 		},
 	} {
 		ns := bpftest.Namespace(t)
