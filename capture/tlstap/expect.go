@@ -34,7 +34,7 @@ const (
 // this client's login.
 func (f *Finder) expect(fam *family, now time.Time) {
 	_, read := f.history(fam.head)
-	if read || fam.explained() {
+	if read && f.uses(fam.head) || fam.explained() {
 		for _, l := range f.libraries {
 			delete(l.expected, fam.head)
 		}
@@ -57,6 +57,18 @@ func (f *Finder) expect(fam *family, now time.Time) {
 			}
 		}
 	}
+}
+
+// uses says whether a member was seen with a library. Who was read without one
+// has it in processes that init adopts, as Courier for STARTTLS: what is expected
+// of it stays watched.
+func (f *Finder) uses(head bpf.ServerProcess) bool {
+	for _, l := range f.libraries {
+		if l.users[head] {
+			return true
+		}
+	}
+	return false
 }
 
 // explained says whether a member has a TLS library that cannot be watched
