@@ -17,8 +17,9 @@ func BenchmarkDialogue(b *testing.B) {
 		chunks = append(chunks, authz.Chunk{Dir: authz.Dir((i + 1) % 2), Bytes: []byte(text)})
 	}
 	b.ReportAllocs()
+	d := New()
 	for b.Loop() {
-		d := New()
+		d.Reset()
 		for _, c := range chunks {
 			d.Feed(c)
 		}

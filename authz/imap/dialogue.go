@@ -93,13 +93,25 @@ type Dialogue struct {
 
 // New returns a Dialogue that stands before the greeting.
 func New() *Dialogue {
-	d := &Dialogue{
+	d := new(Dialogue)
+	d.Reset()
+	return d
+}
+
+// Reset makes d what New returns. Nothing of what it was is left.
+func (d *Dialogue) Reset() {
+	d.client.Drop()
+	d.server.Drop()
+	d.exchange.Reset()
+	d.arguments.begin(false)
+	window := d.window[:cap(d.window)]
+	clear(window)
+	*d = Dialogue{
 		client: line.Reader{Max: maxClientLine, Strict: true},
 		server: line.Reader{Max: maxServerLine},
-		window: []command{{verb: greeting}},
+		window: append(window[:0], command{verb: greeting}),
 	}
 	d.out = d.single[:0]
-	return d
 }
 
 // NewAfterTLS returns a Dialogue that stands behind STARTTLS: no greeting comes,

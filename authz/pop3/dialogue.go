@@ -83,13 +83,24 @@ const (
 
 // New returns a Dialogue that stands before the greeting.
 func New() *Dialogue {
-	d := &Dialogue{
+	d := new(Dialogue)
+	d.Reset()
+	return d
+}
+
+// Reset makes d what New returns. Nothing of what it was is left.
+func (d *Dialogue) Reset() {
+	d.client.Drop()
+	d.server.Drop()
+	d.exchange.Reset()
+	waiting := d.waiting[:cap(d.waiting)]
+	clear(waiting)
+	*d = Dialogue{
 		client:  line.Reader{Max: maxClientLine, Strict: true},
 		server:  line.Reader{Max: maxServerLine},
-		waiting: []command{{spec: spec{verb: greeting}}},
+		waiting: append(waiting[:0], command{spec: spec{verb: greeting}}),
 	}
 	d.out = d.single[:0]
-	return d
 }
 
 // NewAfterTLS returns a Dialogue that stands behind STLS: no greeting comes, and

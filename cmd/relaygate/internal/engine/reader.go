@@ -35,6 +35,7 @@ type Verdict struct {
 type Reader struct {
 	flows    *flow.Table
 	sessions []session // by flow.ID
+	spare    spare
 	held     holds
 	evidence *authz.Evidence
 	confirm  Confirm
@@ -115,7 +116,7 @@ func (r *Reader) open(e *flow.Event) {
 	for int(e.ID) >= len(r.sessions) {
 		r.sessions = append(r.sessions, session{})
 	}
-	s := session{dialogue: newDialogue(e.Conn.Service), conn: e.Conn, origin: e.Origin}
+	s := session{dialogue: r.spare.take(e.Conn.Service), conn: e.Conn, origin: e.Origin}
 	if r.mayAnnounce(e.Conn.Client.Addr()) {
 		s.peer = newPeer()
 		s.peer.trust(s.dialogue)
@@ -240,6 +241,7 @@ func (r *Reader) closed(e *flow.Event) {
 func (r *Reader) drop(id flow.ID) {
 	if int(id) < len(r.sessions) {
 		delete(r.tls.byCookie, r.sessions[id].conn.Cookie)
+		r.spare.keep(r.sessions[id].dialogue)
 		r.sessions[id] = session{}
 	}
 }

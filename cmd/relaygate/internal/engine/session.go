@@ -39,8 +39,7 @@ type session struct {
 	began string
 }
 
-// newDialogue makes the reader of one connection. Dialogues are not reused: a
-// fresh one holds nothing of another client.
+// newDialogue makes the reader of one connection.
 func newDialogue(s authz.Service) dialogue {
 	if s.ImplicitTLS {
 		return &tlsDialogue{}

@@ -1,0 +1,37 @@
+package imap
+
+import (
+	"reflect"
+	"testing"
+
+	"relaygate/authz"
+)
+
+// TestReset: nothing of a dialogue is left, wherever it stood.
+func TestReset(t *testing.T) {
+	for _, client := range []string{
+		"", "a", "USER alice\r\n", "USER alice\r\nPASS secret\r\n", "AUTH PLAIN\r\n", "AUTH PLAIN AGEAYg==\r\n",
+		"a1 LOGIN alice secret\r\n", "a1 LOGIN {5}\r\n", "a1 AUTHENTICATE PLAIN\r\n", "a1 NOOP\r\na2 NOOP\r\na3 NOOP\r\n", "\x16\x03",
+	} {
+		for _, server := range []string{"", "+", "+ \r\n", "+OK\r\n", "-ERR\r\n", "a1 OK\r\n", "a1 NO\r\n", "* BAD\r\n"} {
+			d := New()
+			d.Feed(authz.Chunk{Dir: authz.FromServer, Bytes: []byte("+OK <1@x> ready\r\n")})
+			if d.Done() {
+				d = New()
+				d.Feed(authz.Chunk{Dir: authz.FromServer, Bytes: []byte("* OK ready\r\n")})
+			}
+			d.Feed(authz.Chunk{Dir: authz.FromClient, Bytes: []byte(client)})
+			d.Feed(authz.Chunk{Dir: authz.FromServer, Bytes: []byte(server)})
+			d.TrustPeer()
+			d.Reset()
+			if !reflect.DeepEqual(d, New()) {
+				t.Fatalf("after %q, %q: %+v", client, server, d)
+			}
+			for _, c := range d.window[1:cap(d.window)] {
+				if !reflect.DeepEqual(c, command{}) {
+					t.Fatalf("after %q, %q a command is left: %+v", client, server, c)
+				}
+			}
+		}
+	}
+}
