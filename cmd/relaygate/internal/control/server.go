@@ -93,7 +93,7 @@ func (l *Listener) Close() error {
 const (
 	maxHeader    = 8 << 10
 	readTimeout  = 5 * time.Second
-	writeTimeout = 10 * time.Second
+	writeTimeout = 18 * time.Second // longer than an order takes
 	maxWatchers  = 32
 )
 

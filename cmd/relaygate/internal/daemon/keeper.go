@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -66,7 +67,11 @@ type row struct {
 const (
 	rowQueue   = 16384
 	fetchBatch = 1000 // prefixes per question: less than a millisecond
-	pruneEvery = time.Hour
+	maxWaiting = 32768
+	// collectEvery lets the owner be asked once about many logins.
+	collectEvery = 100 * time.Millisecond
+	retryEvery   = 5 * time.Second
+	pruneEvery   = time.Hour
 	// exactAtStop is up to how many grants a clean stop writes once more, as
 	// renewals are written only when the kernel is told of them too.
 	exactAtStop = 50_000
@@ -184,6 +189,7 @@ func (k *keeper) run(ctx context.Context, ready func()) error {
 	go func() { written <- k.store.Run(ctx) }()
 	prune := time.NewTicker(pruneEvery)
 	defer prune.Stop()
+	var due <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -191,26 +197,39 @@ func (k *keeper) run(ctx context.Context, ready func()) error {
 		case r := <-k.rows:
 			k.write(r)
 		case <-k.wake:
-			k.collect(ctx)
+			if due == nil {
+				due = time.After(collectEvery)
+			}
+		case <-due:
+			due = nil
+			if err := k.collect(ctx); err != nil {
+				due = time.After(retryEvery) // the marks stay
+			}
 		case done := <-k.asked:
-			k.collect(ctx)
-			done <- k.store.Flush()
+			err := k.collect(ctx)
+			done <- errors.Join(err, k.store.Flush())
 		case <-prune.C:
 			k.prune(time.Now())
 		}
 	}
 }
 
-// collect asks for all that is marked and writes it.
-func (k *keeper) collect(ctx context.Context) {
+// collect asks for all that is marked and writes it. Where the disk does not
+// take it, the rest stays marked, which is cheaper than rows.
+func (k *keeper) collect(ctx context.Context) error {
 	for {
+		if k.store.Stats().Pending > maxWaiting {
+			if err := k.store.Flush(); err != nil {
+				return err
+			}
+		}
 		m := k.take()
 		if len(m.prefixes) == 0 && !m.rules {
-			return
+			return nil
 		}
 		rows, err := k.fetch(ctx, m)
 		if err != nil {
-			return // the daemon ends
+			return err // the daemon ends
 		}
 		if m.rules {
 			k.drop(denialsBucket, rows)
@@ -234,7 +253,9 @@ func (k *keeper) take() marks {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, p := range stored {
-		k.marked.prefixes[p] = k.marked.prefixes[p]
+		if _, known := k.marked.prefixes[p]; !known {
+			k.marked.prefixes[p] = mark{}
+		}
 	}
 	m := marks{prefixes: make(map[netip.Prefix]mark), rules: k.marked.rules}
 	k.marked.rules = false
@@ -250,16 +271,23 @@ func (k *keeper) take() marks {
 
 // close writes what is left: rows, and what was marked. The owner has ended, and
 // e is nobody's any more.
-func (k *keeper) close(e *engine.Engine, rows []row) error {
+func (k *keeper) close(e *engine.Engine, rows []row) (failed error) {
 	for len(k.rows) > 0 {
 		k.write(<-k.rows)
 	}
 	if e != nil {
 		k.fetch = func(_ context.Context, m marks) ([]row, error) { return fetch(e, time.Now(), m), nil }
-		k.collect(context.Background())
+		failed = k.collect(context.Background())
 	}
 	for _, r := range rows {
 		k.write(r)
 	}
-	return k.store.Close()
+	return errors.Join(failed, k.store.Close())
+}
+
+// pending counts what is not on the disk yet.
+func (k *keeper) pending() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.marked.prefixes) + len(k.rows) + k.store.Stats().Pending
 }

@@ -10,6 +10,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 )
 
@@ -42,10 +43,15 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 			out.Changes = append(out.Changes, control.NewChange(&changes[i]))
 		}
 	}
+	// Whoever ordered it may have left by now: what is decided is done all the same.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), doneWithin)
+	defer cancel()
 	if err := d.gate.settle(ctx); err != nil {
 		return out, fmt.Errorf("it is decided, and the gate does not hold it yet: %w", err)
 	}
-	if !o.KeepConnections && (o.Verb == control.VerbRevoke || o.Verb == control.VerbDeny) {
+	cuts := o.Verb == control.VerbRevoke || o.Verb == control.VerbDeny
+	// Mode observe closes nothing.
+	if cuts && !o.KeepConnections && d.gate.status().Mode != config.ModeObserve {
 		for _, p := range cutFor(o.Prefix, changes) {
 			sockets, entries, err := d.cutter.cut(ctx, p)
 			out.Sockets, out.Entries = out.Sockets+sockets, out.Entries+entries
@@ -61,6 +67,9 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 	out.Result = result(&o, changes, max(closed, 0), time.Now()) + cutWords(out.Sockets, out.Entries) + "."
 	return out, nil
 }
+
+// doneWithin bounds the time that an order takes once it is decided.
+const doneWithin = 15 * time.Second
 
 // maxTold bounds the changes in an answer; the number of all is in its words.
 const maxTold = 1000

@@ -179,6 +179,9 @@ func (o *owner) judge(verdicts []engine.Verdict) {
 		c, changed := o.engine.Decide(now, v)
 		if changed {
 			o.write(now, &c, v.Time)
+			if c.Kind == grant.Granted || c.Kind == grant.Renewed {
+				o.sessions.admitted = append(o.sessions.admitted, v.Conn)
+			}
 		}
 		out := control.NewVerdict(v)
 		out.Event = "login"
@@ -200,6 +203,7 @@ func (o *owner) judge(verdicts []engine.Verdict) {
 	if len(o.engine.Holds()) > 0 {
 		o.follow(time.Now(), verdicts)
 	}
+	o.sessions.admitted = o.sessions.admitted[:0]
 }
 
 // change carries a change that no packet caused to the gate and to everybody.
@@ -229,7 +233,7 @@ func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 		o.gate.add(c.Grant, now, caused)
 	case c.Kind == grant.Revoked, c.Kind == grant.Expired:
 		o.gate.remove(c.Grant, now, o.engine.Get)
-		if c.Kind == grant.Expired {
+		if c.By == "" { // an order says itself what becomes of connections
 			o.cutter.ranOut(c.Grant.Prefix)
 		}
 	}

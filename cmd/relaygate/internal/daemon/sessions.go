@@ -5,6 +5,7 @@ package daemon
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -48,6 +49,9 @@ type savedSession struct {
 type sessions struct {
 	open map[authz.Conn]*held
 	last uint64 // session number
+	// admitted are the connections whose logins were granted of late: no other
+	// holds a grant, which may rest on somebody else's login.
+	admitted []authz.Conn
 }
 
 // follow does what the last Feed says about sessions.
@@ -64,7 +68,9 @@ func (o *owner) follow(now time.Time, verdicts []engine.Verdict) {
 			}
 		}
 		s := grant.Session{Client: h.Conn.Client.Addr(), User: user, Begin: now}
-		o.hold(now, h.Conn, s, h.Conn.Cookie == 0)
+		if slices.Contains(o.sessions.admitted, h.Conn) {
+			o.hold(now, h.Conn, s, h.Conn.Cookie == 0)
+		}
 		o.sessionEvent(now, h.Conn, user, "opened")
 	}
 }

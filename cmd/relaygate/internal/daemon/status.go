@@ -123,7 +123,7 @@ func (d *daemon) problems(s *control.Status) {
 	st := d.keeper.store.Stats()
 	s.State = control.State{
 		Path: d.opts.Config.StatePath, Written: control.Time{Time: st.Written}, Records: st.Records,
-		Errors: st.Errors, Pending: st.Pending, Error: st.LastError, Aside: d.keeper.store.Aside(),
+		Errors: st.Errors, Pending: d.keeper.pending(), Error: st.LastError, Aside: d.keeper.store.Aside(),
 	}
 	s.Drops["state: changes without room"] = st.Lost
 	s.Drops["connections: expired grants whose connections were not ended"] = d.cutter.dropped.Load()

@@ -128,8 +128,13 @@ func (t *tlsTap) report(ctx context.Context) {
 // encrypts reports whether a server is known to speak TLS, so that it matters
 // whether that is read.
 func encrypts(s *tlstap.Server) bool {
-	if s.Seen || s.Handshakes > 0 {
+	if s.Handshakes > 0 {
 		return true
+	}
+	for _, l := range s.Libraries {
+		if len(l.Users) > 0 { // others are watched in advance
+			return true
+		}
 	}
 	for _, l := range s.Listeners {
 		if config.Service(l.Port(), authz.IMAP).ImplicitTLS {
@@ -182,9 +187,9 @@ func unseen(servers []tlstap.Server) (problems []string) {
 	for i := range servers {
 		if encrypts(&servers[i]) {
 			all++
-		}
-		if servers[i].Seen {
-			seen++
+			if servers[i].Seen {
+				seen++
+			}
 		}
 	}
 	for i := range servers {

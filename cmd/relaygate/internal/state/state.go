@@ -33,7 +33,7 @@ const (
 	groupEvery = 250 * time.Millisecond
 	groupSize  = 4096
 	// maxPending bounds what waits for a disk that cannot be written.
-	maxPending = 1 << 21
+	maxPending = 1 << 17
 	// maxFile bounds the file in bytes.
 	maxFile = 2 << 30
 )
