@@ -95,3 +95,16 @@ func (w *world) attached(t *testing.T, a *agent) {
 		t.FailNow()
 	}
 }
+
+// TestAdoptedProcesses reads a Courier that has STARTTLS and STLS alone: TLS is
+// spoken by processes that init adopts, and no other maps the library.
+func TestAdoptedProcesses(t *testing.T) {
+	w := newWorld(t)
+	w.courier(t, false)
+	a := w.startAgent(t)
+	w.attached(t, a)
+	all := w.load(min(200, *number))
+	a.settle(t, all)
+	t.Log(judge(t, slices.Concat(all, w.probes), a))
+	t.Logf("relaygate status:\n%s", a.status(t))
+}

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -139,8 +141,8 @@ func startSaslauthd(t *testing.T, path string) {
 // Courier: TLS is done by couriertls (GnuTLS), a process for each connection
 // that hands plain text to the server through a socket pair.
 const courierScript = `
-shared=$1
-shift
+shared=$1 implicit=$2
+shift 2
 sed -i 's/^authmodulelist=.*/authmodulelist="authuserdb"/' /etc/courier/authdaemonrc
 cp "$shared/userdb" /etc/courier/userdb
 chmod 600 /etc/courier/userdb
@@ -173,6 +175,7 @@ for a; do
   tls=0 starttls=YES
   serve imapd 143 $a $lib/imaplogin /usr/bin/imapd Maildir
   serve pop3d 110 $a $lib/courierpop3login $lib/courierpop3d Maildir
+  [ $implicit = true ] || continue
   tls=1 starttls=NO
   serve imapd 993 $a /usr/bin/couriertls -server -tcpd -user=courier $lib/imaplogin /usr/bin/imapd Maildir
   serve pop3d 995 $a /usr/bin/couriertls -server -tcpd -user=courier $lib/courierpop3login $lib/courierpop3d Maildir
@@ -183,7 +186,10 @@ wait
 // courierUsers bounds the numbers of clients: Courier has a list of users.
 const courierUsers = 20000
 
-func (w *world) startCourier(t *testing.T) *server {
+func (w *world) startCourier(t *testing.T) *server { return w.courier(t, true) }
+
+// courier starts Courier, with or without the ports that begin in TLS.
+func (w *world) courier(t *testing.T, implicit bool) *server {
 	t.Helper()
 	hash, err := exec.Command("openssl", "passwd", "-1", right).Output()
 	must(t, err)
@@ -194,8 +200,8 @@ func (w *world) startCourier(t *testing.T) *server {
 	w.file(t, "courier/userdb", "%s", list.String())
 	w.copyCertificate(t, "courier")
 	s := w.start(t, "courier", "courier", "sh", "-euc", courierScript, "sh", filepath.Join(w.dir, "courier"),
-		atCourier.v4.String(), atCourier.v6.String())
-	w.up(t, s, atCourier.services("courier"))
+		strconv.FormatBool(implicit), atCourier.v4.String(), atCourier.v6.String())
+	w.up(t, s, slices.DeleteFunc(atCourier.services("courier"), func(s service) bool { return s.implicit && !implicit }))
 	return s
 }
 
