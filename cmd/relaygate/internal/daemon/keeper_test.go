@@ -1,0 +1,180 @@
+//go:build linux
+
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/engine"
+)
+
+// kept is an engine with a keeper, both in the test's goroutine.
+type kept struct {
+	*keeper
+	engine *engine.Engine
+	now    time.Time
+}
+
+func newKept(t *testing.T, path string) *kept {
+	t.Helper()
+	k, err := openKeeper(path, time.Hour, time.Now(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := engine.New(engine.Config{})
+	if _, err := e.SetHost(time.Now(), authz.Host{}); err != nil {
+		t.Fatal(err)
+	}
+	out := &kept{keeper: k, engine: e, now: time.Now()}
+	k.fetch = func(_ context.Context, m marks) ([]row, error) { return fetch(e, out.now, m), nil }
+	return out
+}
+
+func (k *kept) do(t *testing.T, what func(*grant.Table) []grant.Change) {
+	t.Helper()
+	changes := k.engine.Change(what)
+	for i := range changes {
+		k.changed(&changes[i])
+	}
+	if err := k.collect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.store.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (k *kept) manual(t *testing.T, prefix string) {
+	t.Helper()
+	k.do(t, func(table *grant.Table) []grant.Change {
+		c, _ := table.Manual(k.now, netip.MustParsePrefix(prefix), time.Hour, "root", "a test")
+		return []grant.Change{c}
+	})
+}
+
+// holds compares the prefixes of the grants in the file.
+func (k *kept) holds(t *testing.T, want ...string) restored {
+	t.Helper()
+	r, err := k.load(k.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for i := range r.grants {
+		got = append(got, r.grants[i].Prefix.String())
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("the file holds %q, want %q", got, want)
+	}
+	return r
+}
+
+func TestFileFollowsTheTable(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	k := newKept(t, path)
+	k.manual(t, "192.0.2.7/32")
+	k.manual(t, "198.51.100.0/28")
+	k.holds(t, "192.0.2.7/32", "198.51.100.0/28")
+	k.do(t, func(table *grant.Table) []grant.Change {
+		return table.Revoke(k.now, netip.MustParsePrefix("192.0.2.7/32"), "root", "no")
+	})
+	k.holds(t, "198.51.100.0/28")
+	k.do(t, func(table *grant.Table) []grant.Change {
+		return table.Deny(k.now, netip.MustParsePrefix("203.0.113.0/24"), time.Hour, "root", "spam")
+	})
+	k.do(t, func(table *grant.Table) []grant.Change { return table.Pause(k.now, "root", "moving") })
+	r := k.holds(t)
+	if len(r.state.Denials) != 1 || r.state.Denials[0].Note != "spam" || r.state.Paused == nil || r.state.Paused.Note != "moving" {
+		t.Errorf("rules %+v", r.state)
+	}
+	if len(r.journal) < 3 {
+		t.Errorf("%d prefixes in the journal, want those of all orders", len(r.journal))
+	}
+	k.do(t, func(table *grant.Table) []grant.Change {
+		return append(table.Resume(k.now, "root", ""), table.Undeny(k.now, netip.MustParsePrefix("203.0.113.0/24"), "root", "")...)
+	})
+	if r := k.holds(t); len(r.state.Denials) != 0 || r.state.Paused != nil {
+		t.Errorf("rules %+v, want none", r.state)
+	}
+	if err := k.close(k.engine, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Where more closed than was told, no row of a closed grant stays: it would open
+// again with the next start.
+func TestSweepFindsWhatWasNotTold(t *testing.T) {
+	k := newKept(t, filepath.Join(t.TempDir(), "state.db"))
+	for i := range 5 {
+		k.manual(t, fmt.Sprintf("192.0.2.%d/32", i))
+	}
+	k.do(t, func(table *grant.Table) []grant.Change {
+		changes := table.Revoke(k.now, netip.MustParsePrefix("192.0.2.0/29"), "root", "all")
+		changes[0].Rebuild = true
+		return changes[:1] // as if there were too many
+	})
+	k.holds(t)
+	if err := k.close(k.engine, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A record that was written by somebody else's version leaves out what it
+// cannot say, and a pause stays a pause.
+func TestRecordsThatCannotBeUnderstood(t *testing.T) {
+	k := newKept(t, filepath.Join(t.TempDir(), "state.db"))
+	for _, bucket := range []string{grantsBucket, denialsBucket, sessionsBucket, journalBucket, countersBucket, pauseBucket} {
+		for _, bad := range []string{"", "null garbage", `{"Prefix":7}`, `[]`, `"x"`} {
+			k.store.Put(bucket, "key of "+bad, []byte(bad))
+		}
+	}
+	if err := k.store.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := k.load(k.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.grants)+len(r.state.Denials) != 0 || r.state.Paused == nil {
+		t.Errorf("%+v", r)
+	}
+	if err := k.close(nil, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSavedShapesComeBackAsTheyWere(t *testing.T) {
+	now := time.Now()
+	want := grant.Saved{
+		Grant: grant.Grant{
+			Prefix: netip.MustParsePrefix("2001:db8::/64"), Since: now.Round(0), Expires: now.Add(time.Hour).Round(0),
+			Source: grant.Login, Users: []grant.User{{Name: "ünïcode\x00\xff?", Seen: now.Round(0), Protocol: authz.IMAP, Mechanism: "PLAIN"}},
+			Conn: authz.Conn{
+				Client: netip.MustParseAddrPort("[2001:db8::1]:4711"), Server: netip.MustParseAddrPort("[2001:db8:1::]:993"),
+				Service: authz.Service{Protocol: authz.IMAP, ImplicitTLS: true}, Cookie: 1<<64 - 1, Netns: 4026531840,
+			},
+		},
+		Deadline: grant.Boot{ID: "b", At: time.Hour},
+	}
+	data, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []grant.Saved
+	if err := decode(data, &list); err != nil {
+		t.Fatal(err)
+	}
+	got := list[0]
+	if got.Conn != want.Conn || got.Prefix != want.Prefix || !got.Expires.Equal(want.Expires) || got.Deadline != want.Deadline {
+		t.Errorf("%+v\ncame back as\n%+v", want, got)
+	}
+}

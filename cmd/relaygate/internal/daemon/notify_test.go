@@ -1,0 +1,97 @@
+//go:build linux
+
+package daemon
+
+import (
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// systemd listens as systemd does, and returns what it was told since.
+func systemd(t *testing.T) (told func() string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	t.Setenv("NOTIFY_SOCKET", path)
+	t.Setenv("WATCHDOG_USEC", "30000000")
+	return func() string {
+		var all strings.Builder
+		buf := make([]byte, 4096)
+		for {
+			if err := conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+				t.Fatal(err)
+			}
+			n, err := conn.Read(buf)
+			if err != nil {
+				return all.String()
+			}
+			all.Write(buf[:n])
+		}
+	}
+}
+
+func TestWatchdogIsServedWhileBothLoopsTurn(t *testing.T) {
+	told := systemd(t)
+	beat := now
+	w := newWatchdog(func() time.Time { return beat }, slog.New(slog.DiscardHandler))
+	for _, tt := range []struct {
+		name  string
+		after time.Duration
+		beat  time.Duration
+		want  string
+	}{
+		{"at the start", 0, 0, "WATCHDOG=1"},
+		{"too soon", 5 * time.Second, 5 * time.Second, ""},
+		{"a third of the limit later", 10 * time.Second, 9 * time.Second, "WATCHDOG=1"},
+		{"the gate is slow", 25 * time.Second, 9 * time.Second, "WATCHDOG=1"},
+		{"the gate hangs", 45 * time.Second, 9 * time.Second, ""},
+		{"it turns again", 46 * time.Second, 46 * time.Second, "WATCHDOG=1"},
+	} {
+		beat = now.Add(tt.beat)
+		w.look(now.Add(tt.after))
+		if got := told(); got != tt.want {
+			t.Errorf("%s: systemd was told %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestReloadingIsToldWithItsTime(t *testing.T) {
+	told := systemd(t)
+	if _, err := reloading(); err != nil {
+		t.Fatal(err)
+	}
+	if got := told(); !strings.HasPrefix(got, "RELOADING=1\nMONOTONIC_USEC=") {
+		t.Errorf("systemd was told %q", got)
+	}
+}
+
+func TestWithoutSystemdNothingIsTold(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "")
+	t.Setenv("WATCHDOG_USEC", "")
+	w := newWatchdog(func() time.Time { t.Error("the gate is asked"); return now }, slog.New(slog.DiscardHandler))
+	w.look(now)
+}
+
+func TestSleepIsNoneWhileAwake(t *testing.T) {
+	var s sleep
+	for range 3 {
+		if got := s.since(); got != 0 {
+			t.Errorf("slept %v", got)
+		}
+	}
+	s.ahead -= time.Hour // as if the clocks had been together before
+	if got := s.since(); got < time.Hour || got > time.Hour+time.Second {
+		t.Errorf("slept %v, want an hour", got)
+	}
+	if got := s.since(); got != 0 {
+		t.Errorf("slept %v, told twice", got)
+	}
+}
