@@ -75,10 +75,14 @@ func redirectChains(cfg Config) []chain {
 		})
 }
 
-// drainChain has no rule. While there is a chain of its kind, the kernel goes on
-// to translate connections that were redirected before the mode was changed.
+// drainChain lets the kernel go on translating connections that were redirected
+// before the mode was changed. It does while there is a chain of this kind, and
+// tracks connections while a rule asks about them; this one does nothing else.
 func drainChain() chain {
-	return chain{name: "drain", comment: "connections that were redirected go on", hook: &hook{"nat", unix.NF_INET_PRE_ROUTING, beforeDstnat}}
+	return chain{
+		name: "drain", comment: "connections that were redirected go on", hook: &hook{"nat", unix.NF_INET_PRE_ROUTING, beforeDstnat},
+		rules: []rule{{stateNew(), "keeps connection tracking on"}},
+	}
 }
 
 // markChains mark every packet, as it carries nothing over from the one before.

@@ -212,3 +212,37 @@ func TestGateway(t *testing.T) {
 		}
 	}
 }
+
+// Whatever the mode is changed to, what is in progress goes on where it is.
+func TestConnectionsOutliveModes(t *testing.T) {
+	w := newWorld(t)
+	direct, relayed := silent(t, w.server, 25), silent(t, w.server, 925)
+	g := openGate(t, inMode(Filter, w.server))
+	rebuild(t, g, minute(member4, member6)...)
+	type connection struct {
+		name           string
+		client, server net.Conn
+	}
+	var open []connection
+	dial := func(name string, accepted <-chan net.Conn) {
+		t.Helper()
+		for _, c := range who[:2] {
+			client := w.hold(t, netip.AddrPortFrom(c.from, 0), netip.AddrPortFrom(c.to, 25))
+			open = append(open, connection{name + " " + c.from.String(), client, <-accepted})
+		}
+	}
+	dial("filtered", direct)
+	for _, mode := range []Mode{Redirect, Observe, Mark, Filter, Redirect, Filter} {
+		if err := g.Reconfigure(inMode(mode, w.server), nil); err != nil {
+			t.Fatal(err)
+		}
+		if mode == Redirect {
+			dial("redirected", relayed)
+		}
+		for _, c := range open {
+			t.Logf("%s: %s", mode, c.name)
+			bpftest.Send(t, c.client, c.server, "NOOP\r\n")
+			bpftest.Send(t, c.server, c.client, "250 OK\r\n")
+		}
+	}
+}

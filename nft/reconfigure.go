@@ -19,8 +19,9 @@ import (
 // Connections in progress go on as they are. Before the first Rebuild or Load it
 // builds nothing.
 //
-// On an error the gate is as it was, but for one that wraps ErrElement, as with
-// Rebuild.
+// On an error the gate is as it was, but for one that wraps ErrElement: then it is
+// changed, as with Rebuild, without the elements that the error names or with some
+// left in the former sets, to run out there.
 func (g *Gate) Reconfigure(cfg Config, want []Element) error {
 	next := &Gate{conn: g.conn, updates: g.updates, built: g.built}
 	cfg.drain = cfg.Mode != Redirect && (g.cfg.drain || g.cfg.Mode == Redirect)
@@ -37,20 +38,46 @@ func (g *Gate) Reconfigure(cfg Config, want []Element) error {
 	if stay {
 		err = next.swap()
 	}
+	if next.table == g.table && err != nil {
+		// First, as a member who was static has another life.
+		if err := g.leave(next, nil); err != nil {
+			return err
+		}
+	}
 	if err != nil {
 		err = next.Rebuild(want)
 	}
 	if err != nil && !errors.Is(err, ErrElement) {
 		return err
 	}
-	if g.cfg.Mode == UserSets && (next.table != g.table || next.cfg.Sets != g.cfg.Sets) {
-		err = errors.Join(err, g.removeMembers(want))
-		for _, m := range staticMembers(g.cfg) {
-			err = errors.Join(err, g.removeMember(m))
-		}
+	if left := g.leave(next, want); left != nil {
+		err = errors.Join(err, fmt.Errorf("%w: left in the former sets: %w", ErrElement, left))
 	}
 	*g = *next
 	return err
+}
+
+// leave takes the static members, and those of want, out of sets of the
+// administrator's, but for those that next has there too.
+func (g *Gate) leave(next *Gate, want []Element) error {
+	if g.cfg.Mode != UserSets {
+		return nil
+	}
+	former, _ := g.cfg.living(want) // what is refused was told by Rebuild
+	stay := make(map[place]bool)
+	if next.table == g.table {
+		wanted, _ := next.cfg.living(want)
+		for _, m := range slices.Concat(wanted, staticMembers(next.cfg)) {
+			stay[m.place()] = true
+		}
+	}
+	var failed []error
+	for _, m := range slices.Concat(former, staticMembers(g.cfg)) {
+		if !stay[m.place()] {
+			failed = append(failed, g.removeMember(m))
+		}
+	}
+	return errors.Join(failed...)
 }
 
 // Repair makes the ruleset as it was built, after Check found it changed. Where

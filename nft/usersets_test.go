@@ -154,3 +154,46 @@ func TestStaticMembersOfUserSets(t *testing.T) {
 		t.Errorf("got %v, want 5 IPv4 addresses, 2 of IPv6 and 2 networks", got)
 	}
 }
+
+// What is wanted no more is taken out at once, and nothing else is touched.
+func TestReconfigureWithinUserSets(t *testing.T) {
+	w := newWorld(t)
+	serve(t, w.server, 25)
+	addTable(t, another(t, w.server), "mine", ownSets())
+	cfg := userSets(w.server)
+	g := openGate(t, cfg)
+	want := minute(member4, memberNet6)
+	rebuild(t, g, want...)
+
+	fewer := cfg
+	fewer.Static = cfg.Static[:1]
+	if err := g.Reconfigure(fewer, append(want, minute(static4A)...)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range who {
+		w.expect(t, c.name, c.from, c.to, 25, c.from == member4 || c.from == static4A)
+	}
+	none := cfg
+	none.Static = nil
+	if err := g.Reconfigure(none, append(want, minute(static4A)...)); err != nil {
+		t.Fatal(err)
+	}
+	members, err := g.cfg.members(minute(static4A))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left, err := g.conn.remaining(g.table, members); err != nil || !about(left[0], time.Minute) {
+		t.Errorf("a member who was static has %v left, %v, want 1m", left, err)
+	}
+
+	wide := none
+	wide.IPv6Prefix = 64
+	for _, cfg := range []Config{wide, none} {
+		if err := g.Reconfigure(cfg, want); err != nil {
+			t.Fatal(err)
+		}
+		w.expect(t, "member", member4, server4, 25, true)
+		w.expect(t, "member", memberNet6, serverNet6, 25, true)
+		w.expect(t, "neighbour", neighbour6, serverNet6, 25, cfg.IPv6Prefix == 64)
+	}
+}
