@@ -10,7 +10,7 @@ import (
 // Hasher hashes the two ends of a connection, whichever of them comes first.
 // Strangers choose addresses and ports, so the hash is keyed: who cannot see
 // the key cannot aim at one slot of a table.
-type Hasher struct{ key [5]uint64 }
+type Hasher struct{ key [4]uint64 }
 
 // NewHasher draws a key.
 func NewHasher() Hasher {
@@ -43,11 +43,11 @@ func (h *Hasher) end4(addr []byte, port uint16) uint64 {
 }
 
 func (h *Hasher) words(hi, lo uint64, port uint16) uint64 {
-	return mix(hi^h.key[0], lo^h.key[1]) ^ mix(uint64(port)^h.key[2], lo^h.key[3])
+	return mix(hi^h.key[0]^uint64(port)*h.key[2], lo^h.key[1])
 }
 
 // join makes one hash of two ends. Their order does not count.
-func (h *Hasher) join(a, b uint64) uint64 { return mix(a+b, h.key[4]|1) }
+func (h *Hasher) join(a, b uint64) uint64 { return mix(a+b, h.key[3]|1) }
 
 // mix folds the 128 bits of a product, as wyhash does.
 func mix(a, b uint64) uint64 {

@@ -115,7 +115,7 @@ func (t *Table) reuseOf(f *flow) *handshake {
 	if f.reuse == 0 {
 		return nil
 	}
-	h := &t.ring[f.reuse-1]
+	h := t.entry(f.reuse - 1)
 	if !h.used || h.key != f.key || h.stage != asked {
 		return nil
 	}
@@ -135,7 +135,7 @@ func (t *Table) replaced(id ID, f *flow, seg *capture.Segment) bool {
 		*h = handshake{}
 		t.close(id)
 		_, r, _ := t.find(&key)
-		t.ring[r&^ringBit] = begun // in the place of the buried
+		*t.entry(uint32(r &^ ringBit)) = begun // in the place of the buried
 	case f.guard.authentic(seg):
 		t.taint(id, reasonReplaced)
 	case h == nil:

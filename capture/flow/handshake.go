@@ -54,21 +54,27 @@ func carries(seg *capture.Segment) bool {
 	return len(seg.Payload)+seg.Missing > 0
 }
 
+// ringPage is how many entries of the ring are allocated at one time.
+const ringPage = 256
+
+// entry is the i-th of the ring.
+func (t *Table) entry(i uint32) *handshake { return &t.ring[i/ringPage][i%ringPage] }
+
 // ringEntry returns a free entry of the ring for a tuple.
 func (t *Table) ringEntry(key tuple) (ref, *handshake) {
 	if i, ok := t.given(); ok {
-		h := &t.ring[i]
+		h := t.entry(i)
 		*h = handshake{key: key, used: true}
 		return ringBit | ref(i), h
 	}
 	i := t.oldest
-	if int(i) == len(t.ring) && len(t.ring) < t.limits.Handshakes {
-		t.ring = append(t.ring, handshake{})
+	if int(i) == len(t.ring)*ringPage {
+		t.ring = append(t.ring, new([ringPage]handshake))
 	}
 	if t.oldest++; int(t.oldest) == t.limits.Handshakes {
 		t.oldest = 0
 	}
-	h := &t.ring[i]
+	h := t.entry(i)
 	r := ringBit | ref(i)
 	if h.used {
 		if h.stage != buried {
@@ -91,7 +97,7 @@ func (t *Table) given() (i uint32, ok bool) {
 	i, t.unused = t.unused[n-1], t.unused[:n-1]
 	size := uint32(t.limits.Handshakes)
 	age := (t.oldest + size - 1 - i) % size // entries taken since
-	return i, !t.ring[i].used && age < size/2
+	return i, !t.entry(i).used && age < size/2
 }
 
 // bury remembers that what comes late on a tuple is no news.
@@ -153,7 +159,7 @@ func (t *Table) synAck(h *handshake, seg *capture.Segment) bool {
 
 // shake takes a segment of a tuple that has no flow yet.
 func (t *Table) shake(r ref, dir authz.Dir, seg *capture.Segment) {
-	h := &t.ring[r&^ringBit]
+	h := t.entry(uint32(r &^ ringBit))
 	switch {
 	case dir == authz.FromClient && isSYN(seg):
 		if h.stage == buried { // a new connection: as young as any other

@@ -20,14 +20,14 @@ type Table struct {
 
 	byCookie map[uint64]ID // live
 	hasher   capture.Hasher
-	tuples   index             // files, see tuple.go
-	key      tuple             // files: of the segment being fed
-	ring     []handshake       // files, see handshake.go
-	oldest   uint32            // the ring's next entry to be reused
-	unused   []uint32          // entries of the ring that were given up lately
-	doubts   [doubtSlots]int64 // files, see doubt.go
-	stations stations          // files: who sent a SYN or an RST
-	lostAt   int64             // files: the tick at which records were lost, of any connection
+	tuples   index                  // files, see tuple.go
+	key      tuple                  // files: of the segment being fed
+	ring     []*[ringPage]handshake // files, see handshake.go
+	oldest   uint32                 // the ring's next entry to be reused
+	unused   []uint32               // entries of the ring that were given up lately
+	doubts   [doubtSlots]int64      // files, see doubt.go
+	stations stations               // files: who sent a SYN or an RST
+	lostAt   int64                  // files: the tick at which records were lost, of any connection
 
 	// Of the event being fed.
 	time  time.Time
@@ -132,7 +132,9 @@ func (t *Table) Flush(now time.Time) []Event {
 		}
 	}
 	t.tuples.clear()
-	clear(t.ring)
+	for _, page := range t.ring {
+		clear(page[:])
+	}
 	t.unused = t.unused[:0]
 	return t.events
 }

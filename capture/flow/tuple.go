@@ -42,7 +42,7 @@ func (t *Table) find(key *tuple) (at uint32, r ref, ok bool) {
 
 func (t *Table) keyOf(r ref) *tuple {
 	if r&ringBit != 0 {
-		return &t.ring[r&^ringBit].key
+		return &t.entry(uint32(r &^ ringBit)).key
 	}
 	return &t.slots.at(ID(r)).key
 }

@@ -260,14 +260,14 @@ func check(t *testing.T, table *Table) {
 			continue
 		}
 		known++
-		if to := ref(uint32(slot) - 1); to&ringBit != 0 && !table.ring[to&^ringBit].used {
+		if to := ref(uint32(slot) - 1); to&ringBit != 0 && !table.entry(uint32(to&^ringBit)).used {
 			t.Fatal("a tuple leads to a free entry of the ring")
 		} else if _, r, found := table.find(table.keyOf(to)); !found || r != to {
 			t.Fatal("a tuple leads to what has another key")
 		}
 	}
-	if known != table.tuples.used || known > table.limits.Handshakes+open || len(table.ring) > table.limits.Handshakes {
-		t.Fatalf("%d tuples, counted %d, %d handshakes", known, table.tuples.used, len(table.ring))
+	if known != table.tuples.used || known > table.limits.Handshakes+open || len(table.ring)*ringPage >= table.limits.Handshakes+ringPage {
+		t.Fatalf("%d tuples, counted %d, %d handshakes", known, table.tuples.used, len(table.ring)*ringPage)
 	}
 	if table.pool.held > table.pool.limit {
 		t.Fatalf("buffers of %d bytes", table.pool.held)
