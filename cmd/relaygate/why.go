@@ -73,6 +73,9 @@ func eventText(ev *control.Event, now time.Time) string {
 	}
 	if ev.Protocol != "" {
 		say("by %s %s", ev.Protocol, authz.Quote(string(ev.Mechanism)))
+		if ev.TLS {
+			say("in TLS")
+		}
 	}
 	if ev.Port != 0 {
 		say("from port %d to %s", ev.Port, net.JoinHostPort(ev.Server, strconv.Itoa(int(ev.ServerPort))))

@@ -120,7 +120,9 @@ func TestLoginInTLS(t *testing.T) {
 	if !strings.Contains(story, "may relay: alice logged in") || !strings.Contains(story, "TLS") {
 		t.Errorf("why says %q", story)
 	}
-	for _, text := range []string{story, w.verb(t, "status", "--json"), w.verb(t, "why", "--json", lab.Client4.String()), w.daemon.Log()} {
+	shown := []string{story, w.verb(t, "status", "--json"), w.verb(t, "why", "--json", lab.Client4.String())}
+	must(t, w.daemon.Stop())
+	for _, text := range append(shown, w.daemon.Log()) {
 		if strings.Contains(text, wrong) || strings.Contains(text, lab.Password) {
 			t.Errorf("a password came out in %q", text)
 		}
