@@ -49,7 +49,7 @@ func (c *Cutter) Cut(from netip.Prefix, ports []uint16) (sockets, entries int, e
 // CutAll is Cut for many prefixes. It costs the same for many as for a few.
 func (c *Cutter) CutAll(ports []uint16, from ...netip.Prefix) (sockets, entries int, err error) {
 	var failed []error
-	each, err := gather(from)
+	each, err := gather(from, ports)
 	for _, group := range each {
 		// Sockets first: their resets find the way back through the entries.
 		n, err := c.destroyAll(group, ports)
@@ -70,7 +70,7 @@ func (c *Cutter) CutAll(ports []uint16, from ...netip.Prefix) (sockets, entries 
 // led to the relay port, whose guard refuses, as long as the entry lasts. It costs
 // the same for many prefixes as for a few.
 func (c *Cutter) Forget(ports []uint16, from ...netip.Prefix) (entries int, err error) {
-	each, err := gather(from)
+	each, err := gather(from, ports)
 	failed := []error{err}
 	for _, group := range each {
 		found, err := c.tracked(group, ports)
@@ -109,8 +109,12 @@ type sources struct {
 	set   map[netip.Prefix]bool
 }
 
-// gather sorts prefixes by family. What is no prefix is left out and told.
-func gather(list []netip.Prefix) (groups []sources, err error) {
+// gather sorts prefixes by family. What is no prefix is left out and told; without
+// a port there is nothing to choose.
+func gather(list []netip.Prefix, ports []uint16) (groups []sources, err error) {
+	if len(ports) == 0 {
+		return nil, errors.New("choose connections: no port is given")
+	}
 	four := sources{netip.MustParsePrefix("0.0.0.0/0"), make(map[netip.Prefix]bool)}
 	six := sources{netip.MustParsePrefix("::/0"), make(map[netip.Prefix]bool)}
 	for _, p := range list {

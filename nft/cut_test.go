@@ -137,6 +137,13 @@ func TestCut(t *testing.T) {
 	}
 	ends(t, client4, 5*time.Second)
 	ends(t, client6, 5*time.Second)
+	other := w.hold(t, netip.AddrPortFrom(strange4, 0), netip.AddrPortFrom(server4, 25))
+	if n, m, err := cutter.Cut(netip.PrefixFrom(strange4, 32), nil); n+m != 0 || err == nil {
+		t.Errorf("no ports: got %d, %d, %v, want an error", n, m, err)
+	}
+	_ = (<-accepted).Close() // those that were cut
+	_ = (<-accepted).Close()
+	bpftest.Send(t, other, <-accepted, "NOOP\r\n")
 	if _, _, err := cutter.Cut(netip.Prefix{}, []uint16{25}); err == nil {
 		t.Error("no prefix: got no error")
 	}

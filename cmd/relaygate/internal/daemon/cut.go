@@ -44,6 +44,7 @@ type cutSettings struct {
 
 type cutOrder struct {
 	prefix netip.Prefix
+	keep   bool // what is in progress
 	done   chan cutResult
 }
 
@@ -91,9 +92,10 @@ func (c *cutter) ranOut(p netip.Prefix) {
 	}
 }
 
-// cut ends the connections of a prefix and waits until that is done.
-func (c *cutter) cut(ctx context.Context, p netip.Prefix) (sockets, entries int, err error) {
-	o := cutOrder{prefix: p, done: make(chan cutResult, 1)}
+// cut ends the connections of a prefix, or with keep forgets those that have
+// ended, and waits until that is done.
+func (c *cutter) cut(ctx context.Context, p netip.Prefix, keep bool) (sockets, entries int, err error) {
+	o := cutOrder{prefix: p, keep: keep, done: make(chan cutResult, 1)}
 	select {
 	case c.asked <- o:
 	case <-ctx.Done():
@@ -116,7 +118,7 @@ func (c *cutter) run(ctx context.Context, ready func()) error {
 		case <-ctx.Done():
 			return nil
 		case o := <-c.asked:
-			o.done <- c.now(o.prefix)
+			o.done <- c.now(o)
 		case p := <-c.expired:
 			if batch = append(batch, p); len(batch) == 1 {
 				due = time.After(cutBatch)
@@ -133,11 +135,17 @@ func (c *cutter) run(ctx context.Context, ready func()) error {
 	}
 }
 
-func (c *cutter) now(p netip.Prefix) (r cutResult) {
-	if c.kernel == nil {
-		return cutResult{err: errors.New(c.missing)}
+func (c *cutter) now(o cutOrder) (r cutResult) {
+	s := c.set.Load()
+	switch {
+	case o.keep && !s.forget:
+	case c.kernel == nil:
+		r.err = errors.New(c.missing)
+	case o.keep:
+		_, r.err = c.kernel.Forget(s.ports, o.prefix)
+	default:
+		r.sockets, r.entries, r.err = c.kernel.CutAll(s.ports, o.prefix)
 	}
-	r.sockets, r.entries, r.err = c.kernel.CutAll(c.set.Load().ports, p)
 	return r
 }
 

@@ -51,9 +51,9 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 	}
 	cuts := o.Verb == control.VerbRevoke || o.Verb == control.VerbDeny
 	// Mode observe closes nothing.
-	if cuts && !o.KeepConnections && d.gate.status().Mode != config.ModeObserve {
+	if cuts && d.gate.status().Mode != config.ModeObserve {
 		for _, p := range cutFor(o.Prefix, changes) {
-			sockets, entries, err := d.cutter.cut(ctx, p)
+			sockets, entries, err := d.cutter.cut(ctx, p, o.KeepConnections)
 			out.Sockets, out.Entries = out.Sockets+sockets, out.Entries+entries
 			if err != nil {
 				warn("connections in progress of %s may go on: %v", authz.PrefixString(p), err)
