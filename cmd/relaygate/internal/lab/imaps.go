@@ -121,7 +121,7 @@ func (h *Host) LoginTLS(ctx context.Context, s Script) (answer, version string, 
 	}
 	// The key was made a moment ago, and nothing secret is sent.
 	conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // see above
-	defer conn.Close()
+	defer raw.Close()
 	if answer, err = s.play(conn); err != nil {
 		return "", "", false, err
 	}
