@@ -43,10 +43,6 @@ type setElement struct {
 	timeout, remaining time.Duration // 0 in sets without timeouts
 }
 
-func (m member) element() setElement {
-	return setElement{key: m.key.AsSlice(), timeout: m.timeout, remaining: m.remaining}
-}
-
 // elementMessages appends what adds (NFT_MSG_NEWSETELEM) or deletes
 // (NFT_MSG_DELSETELEM) elements of one set.
 func elementMessages(batch []netlink.Message, kind uint16, table tableID, set string, elements []setElement) []netlink.Message {
@@ -94,13 +90,19 @@ func milliseconds(d time.Duration) uint64 {
 // sorted by set.
 func memberMessages(batch []netlink.Message, kind uint16, table tableID, members []member) []netlink.Message {
 	for len(members) > 0 {
-		set := members[0].set
-		var elements []setElement
-		for len(members) > 0 && members[0].set == set {
-			elements = append(elements, members[0].element())
-			members = members[1:]
+		n := 1
+		for n < len(members) && members[n].set == members[0].set {
+			n++
 		}
-		batch = elementMessages(batch, kind, table, set, elements)
+		elements := make([]setElement, n)
+		keys := make([]byte, 0, n*16) // of all: one allocation
+		for i, m := range members[:n] {
+			at := len(keys)
+			keys, _ = m.key.AppendBinary(keys) // an address without a zone: its bytes
+			elements[i] = setElement{key: keys[at:], timeout: m.timeout, remaining: m.remaining}
+		}
+		batch = elementMessages(batch, kind, table, members[0].set, elements)
+		members = members[n:]
 	}
 	return batch
 }
