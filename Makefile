@@ -22,10 +22,12 @@ test:
 	go vet ./...
 	go test ./...
 
-# Beside a real Dovecot; needs root and, for the first time, apt.
+# Beside real mail servers and proxies, in clear text and over TLS; needs root
+# and, for the first time, apt. Quick: make e2e E2E='-short -number 300'
+E2E ?=
 e2e:
 	cmd/relaygate/internal/e2e/install.sh
-	go test -tags e2e -count=1 ./cmd/relaygate/internal/e2e/...
+	go test -tags e2e -count=1 -v -p 1 -timeout 40m ./cmd/relaygate/internal/e2e/... $(E2E)
 
 lint:
 	go run $(GOLANGCI) run ./...

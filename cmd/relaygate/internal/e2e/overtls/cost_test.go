@@ -39,6 +39,9 @@ func (s *server) cpu(t *testing.T) time.Duration {
 // TestCost downloads a big mail over TLS with and without relaygate, in turn,
 // and prints what the server's processes and relaygate spent.
 func TestCost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes a minute")
+	}
 	w := newWorld(t)
 	s := w.startBusyDovecot(t)
 	mail := append([]byte("Subject: big\r\n\r\n"), bytes.Repeat([]byte(strings.Repeat("0123456789", 7)+"\r\n"), mailSize/72)...)

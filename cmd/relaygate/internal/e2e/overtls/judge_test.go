@@ -221,6 +221,9 @@ func judge(t *testing.T, all []*attempt, agents ...*agent) score {
 			continue
 		}
 		login, refusal := agents[i].missed(one)
+		if one.injected != "" && agents[i].has(one.client, func(v verdict) bool { return v.Result == "tainted" }) {
+			continue // to doubt it is right too
+		}
 		if login {
 			s.missing++
 			problem("missing login at "+one.server, "port %d, %s from %s, TLS %x, retried %v, resumed %v\n%sverdicts: %+v", one.port, one.user, one.client,
