@@ -183,9 +183,12 @@ func TestChaos(t *testing.T) {
 	every(150*time.Millisecond, func() {
 		addr := members[rand.N(len(members))]
 		p.Lock()
-		p.until[addr], p.changed[addr] = time.Time{}, time.Now()
-		if rand.N(3) > 0 {
-			p.until[addr] = time.Now().Add(time.Duration(rand.N(3000)) * time.Millisecond)
+		p.changed[addr] = time.Now()
+		until := time.Now().Add(rand.N(3 * time.Second))
+		if rand.N(3) == 0 {
+			p.until[addr] = time.Time{}
+		} else if until.After(p.until[addr]) { // a grant shortens none
+			p.until[addr] = until
 		}
 		p.Unlock()
 		select {
