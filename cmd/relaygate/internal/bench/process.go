@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -50,6 +51,9 @@ func measure(ctx context.Context, out io.Writer, program string, args ...string)
 	cmd := exec.CommandContext(ctx, program, args...)
 	var errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = out, &errs
+	if err := forgetPeak(); err != nil {
+		return sample{}, err
+	}
 	begin := time.Now()
 	if err := cmd.Run(); err != nil {
 		return sample{}, fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, &errs)
@@ -59,6 +63,17 @@ func measure(ctx context.Context, out io.Writer, program string, args ...string)
 		s.resident = usage.Maxrss << 10
 	}
 	return s, nil
+}
+
+// forgetPeak gives memory back and lets the kernel forget how much there was
+// (proc_pid_clear_refs(5)): a child begins with the peak of its parent as if it
+// had been its own.
+func forgetPeak() error {
+	debug.FreeOSMemory()
+	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil {
+		return fmt.Errorf("forget the peak of memory: %w", err)
+	}
+	return nil
 }
 
 // median of at least one value.

@@ -23,8 +23,7 @@ type Config struct {
 	Full bool
 	// Relaygate and Baseline are programs. Walk is a command that takes a
 	// capture; Generate one that takes a capture to be written and its profile
-	// in JSON, and prints the truth. They are programs of their own because a
-	// child counts the memory of its parent as if it had been its own.
+	// in JSON, and prints the truth.
 	Relaygate, Baseline string
 	Walk, Generate      []string
 	// Dir is for captures. Bench takes the output of go test -bench.
