@@ -9,7 +9,8 @@ import (
 // Receipt reads a server's clear text behind a header and says whether the
 // server took the header for one. Answers come in the order of the commands: a
 // server that took it for a command refuses it before it answers anything else.
-// So the first answer behind the greeting must not be a refusal.
+// So the first answer behind the greeting must not be a refusal, or in IMAP not
+// one that can be that of the header: its tag would be the header's first word.
 //
 // The zero value is ready.
 type Receipt struct {
@@ -67,9 +68,11 @@ func (r *Receipt) answer(p authz.Protocol, line []byte) bool {
 		return !is("BAD") && !is("NO") && !is("BYE")
 	case "+":
 		r.done = true
+	case "PROXY", "QUIT": // the words that begin a line of a header
+		return false
 	default:
-		// A tag that leaves no room for the status counts as a refusal.
-		r.done = is("OK")
+		// A tag that leaves no room for the status proves nothing.
+		r.done = is("OK") || is("NO") || is("BAD")
 		return r.done
 	}
 	return true
