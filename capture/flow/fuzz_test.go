@@ -19,7 +19,7 @@ func (g grammar) check(t *testing.T, events []Event) {
 		switch {
 		case ev.Kind == Opened && open,
 			ev.Kind != Opened && !open,
-			ev.Kind == Data && (last == Tainted || len(ev.Chunk.Bytes) == 0),
+			ev.Kind == Data && (last == Tainted || len(ev.Chunk.Bytes)+ev.Chunk.Cut == 0),
 			ev.Kind == Tainted && (last == Tainted || ev.Reason == ""),
 			ev.Conn.Service.Protocol == 0,
 			ev.Conn.Client == ev.Conn.Server:
