@@ -19,3 +19,16 @@ func FuzzDialogue(f *testing.F) {
 		"S* OK ready\r\n|Ca1 NOOP\r\na1 LOGIN alice x\r\n|Sa1 OK\r\n",
 	}, start)
 }
+
+// FuzzBehindTLS feeds anything that a trusted proxy sends through TLS.
+func FuzzBehindTLS(f *testing.F) {
+	linetest.Fuzz(f, "testdata/*.txt", []string{
+		"",
+		"Ca1 ID (\"x-originating-ip\" \"192.0.2.1\")\r\na2 LOGIN alice x\r\n|Sa1 OK\r\n",
+		"Ca1 LOGIN alice x\r\n",
+	}, func() linetest.Dialogue {
+		d := NewAfterTLS()
+		d.TrustPeer()
+		return d
+	})
+}

@@ -26,7 +26,11 @@ func TestHostileDialogues(t *testing.T) {
 		if r.IntN(2) == 0 {
 			client = attack(r)
 		}
-		verdicts, err := linetest.Play(r, &m, client, New(), linetest.Options{Merge: true})
+		d := New()
+		if r.IntN(2) == 0 {
+			d.TrustPeer()
+		}
+		verdicts, err := linetest.Play(r, &m, client, d, linetest.Options{Merge: true})
 		if err != nil {
 			t.Fatalf("dialogue %d with %+v: %v", i, m, err)
 		}
@@ -170,7 +174,7 @@ func randomTag(r *rand.Rand) string {
 // pipelineLine is a line that may stand in a pipeline.
 func pipelineLine(r *rand.Rand, password string) string {
 	return pick(r, "a1", "a1", "b2", "c3", "d4") + " " + pick(r,
-		"NOOP", "NOOP", "CAPABILITY", "ID NIL", "ID (\"a\" \"b\")", "LOGOUT", "SELECT INBOX", "ENABLE X",
+		"NOOP", "NOOP", "CAPABILITY", "ID NIL", "ID (\"a\" \"b\")", "ID (\"x-originating-ip\" \"192.0.2.1\")", "LOGOUT", "SELECT INBOX", "ENABLE X",
 		"LOGIN alice "+password, "LOGIN alice "+password, "LOGIN \"alice\" \""+password+"\"",
 		"AUTHENTICATE PLAIN "+plain("alice", password))
 }

@@ -18,3 +18,16 @@ func FuzzDialogue(f *testing.F) {
 		"S+OK ready\r\n|CCAPA\r\n|S+OK\r\nX\r\n",
 	}, start)
 }
+
+// FuzzBehindTLS feeds anything that a trusted proxy sends through TLS.
+func FuzzBehindTLS(f *testing.F) {
+	linetest.Fuzz(f, "testdata/*.txt", []string{
+		"",
+		"CXCLIENT ADDR=192.0.2.1\r\nUSER alice\r\n|S+OK\r\n",
+		"CUSER alice\r\n|S+OK\r\n|CPASS x\r\n",
+	}, func() linetest.Dialogue {
+		d := NewAfterTLS()
+		d.TrustPeer()
+		return d
+	})
+}

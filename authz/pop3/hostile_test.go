@@ -23,7 +23,11 @@ func TestHostileDialogues(t *testing.T) {
 		if r.IntN(2) == 0 {
 			client = attack(r)
 		}
-		verdicts, err := linetest.Play(r, &m, client, New(), linetest.Options{Merge: !m.drops()})
+		d := New()
+		if r.IntN(2) == 0 {
+			d.TrustPeer()
+		}
+		verdicts, err := linetest.Play(r, &m, client, d, linetest.Options{Merge: !m.drops()})
 		if err != nil {
 			t.Fatalf("dialogue %d with %+v: %v", i, m, err)
 		}
@@ -152,7 +156,7 @@ func hostileClient(r *rand.Rand) []linetest.Segment {
 func pipelineLine(r *rand.Rand, password string) string {
 	words := []string{
 		"USER alice", "USER alice", "USER bob", "PASS " + password, "PASS " + password,
-		"PASS " + password, "NOOP", "CAPA", "STAT", "RSET", "QUIT", "", "AUTH",
+		"PASS " + password, "NOOP", "CAPA", "STAT", "RSET", "QUIT", "", "AUTH", "XCLIENT ADDR=192.0.2.1",
 		"APOP alice 00000000000000000000000000000000", "LIST", "LIST 1", "UTF8", "LANG",
 		"AUTH PLAIN " + plain("alice", password),
 	}
