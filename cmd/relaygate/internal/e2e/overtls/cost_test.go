@@ -89,8 +89,8 @@ func (a *agent) cpu(t *testing.T) time.Duration {
 func (w *world) download(t *testing.T, times int) {
 	t.Helper()
 	v := w.open(t, service{"dovecot-busy", atBusy, 993, imap, true})
-	defer v.Conn.Close()
-	must(t, v.Conn.SetDeadline(time.Now().Add(2*time.Minute)))
+	defer v.Close()
+	must(t, v.SetDeadline(time.Now().Add(2*time.Minute)))
 	v.r = bufio.NewReaderSize(v.Conn, 1<<16)
 	must(t, v.say("a1 LOGIN %s %s", v.user, right))
 	_, err := v.answer("a1 OK")
