@@ -58,6 +58,23 @@ func TestGlance(t *testing.T) {
 	}
 }
 
+// TestGlanceAllocatesNothing holds for packets of other ports, of connections
+// that are done, and for segments.
+func TestGlanceAllocatesNothing(t *testing.T) {
+	d := newTestDecoder()
+	s := want("x")
+	d.Done(netip.AddrPortFrom(s.Src.Addr(), s.Src.Port()+1), s.Dst, 0)
+	var ev Event
+	for _, frame := range [][]byte{
+		frameA, frameB, ethernet(etherIPv4, ipv4Packet(protoTCP, set(tcpSegment("x"), 2, 0, 80))),
+		ethernet(etherIPv4, ipv4Packet(protoTCP, set(tcpSegment("x"), 1, byte(s.Src.Port()+1)))),
+	} {
+		if n := testing.AllocsPerRun(100, func() { look(d, frame, 1, &ev) }); n != 0 {
+			t.Errorf("%v allocations for %x", n, frame)
+		}
+	}
+}
+
 // TestDone: a connection that is done is silent in both directions, but for one
 // packet a minute, until a SYN, FIN or RST.
 func TestDone(t *testing.T) {
