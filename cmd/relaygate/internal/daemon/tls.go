@@ -99,30 +99,44 @@ const reportEvery = 2 * time.Second
 func (t *tlsTap) report(ctx context.Context) {
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
-	told := make(map[string]bool)
+	told := make(map[server]string) // why it is not seen, "" if it is
 	for {
-		words := make(map[string]bool)
+		now := make(map[server]string)
 		for _, s := range t.finder.Servers() {
-			text := printable(s.String())
-			words[text] = true
-			if told[text] || !encrypts(&s) {
-				continue
+			who := server{s.Name, s.PID}
+			before, known := told[who]
+			if known || encrypts(&s) {
+				now[who] = s.Why
 			}
-			if s.Seen {
-				t.log.Info("TLS is read", "server", text)
-			} else {
-				t.log.Warn("TLS is not read", "server", text)
+			if encrypts(&s) && (!known || before != s.Why) {
+				t.tell(&s)
 			}
-			now := time.Now()
-			t.hub.Publish(now, control.Event{Event: "coverage", Time: control.Time{Time: now}, Reason: text})
 		}
-		told = words
+		told = now
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
 	}
+}
+
+// server is one of the servers that are followed.
+type server struct {
+	name string
+	pid  int
+}
+
+// tell says whether a server's TLS is read.
+func (t *tlsTap) tell(s *tlstap.Server) {
+	text := printable(s.String())
+	if s.Seen {
+		t.log.Info("TLS is read", "server", text)
+	} else {
+		t.log.Warn("TLS is not read", "server", text)
+	}
+	now := time.Now()
+	t.hub.Publish(now, control.Event{Event: "coverage", Time: control.Time{Time: now}, Reason: text})
 }
 
 // encrypts reports whether a server is known to speak TLS, so that it matters
