@@ -108,3 +108,26 @@ func TestAdoptedProcesses(t *testing.T) {
 	t.Log(judge(t, slices.Concat(all, w.probes), a))
 	t.Logf("relaygate status:\n%s", a.status(t))
 }
+
+// TestServerComesLater starts servers after relaygate, and one of them again.
+func TestServerComesLater(t *testing.T) {
+	w := newWorld(t)
+	a := w.startAgent(t)
+	s := w.startForkingDovecot(t)
+	w.startCyrus(t)
+	w.attached(t, a)
+	all := w.load(min(200, *number))
+	a.settle(t, all)
+	for _, one := range all {
+		if login, refusal := a.missed(one); login || refusal {
+			t.Errorf("missing at %s, port %d: %s", one.server, one.port, one.seen)
+		}
+	}
+	must(t, s.stop())
+	w.services = nil
+	w.startForkingDovecot(t)
+	w.attached(t, a) // what is missed until then is no promise
+	again := w.load(min(200, *number))
+	a.settle(t, again)
+	t.Log(judge(t, slices.Concat(all, w.probes, again), a))
+}
