@@ -26,15 +26,21 @@ func TestUnseenServersAreNamed(t *testing.T) {
 		{"clear text", tlstap.Server{Name: "popa3d", PID: 5, Listeners: at("[::]:110"), Why: "no TLS library found"}, false, ""},
 		{"clear text, watched in advance", tlstap.Server{Name: "popa3d", PID: 5, Listeners: at("[::]:110"), Libraries: advance, Seen: true}, false, ""},
 		{
-			"a TLS port", tlstap.Server{Name: "maild", PID: 5, Listeners: at("[::]:995"), Why: "no TLS library found"}, true,
+			"a TLS port",
+			tlstap.Server{Name: "maild", PID: 5, Listeners: at("[::]:995"), Why: "no TLS library found"},
+			true,
 			"1 of 2 TLS servers are seen; not seen is maild (pid 5): no TLS library found",
 		},
 		{
-			"STARTTLS", tlstap.Server{Name: "maild", PID: 5, Listeners: at("[::]:143"), Handshakes: 1, Why: "no TLS library found"}, true,
+			"STARTTLS",
+			tlstap.Server{Name: "maild", PID: 5, Listeners: at("[::]:143"), Handshakes: 1, Why: "no TLS library found"},
+			true,
 			"1 of 2 TLS servers are seen; not seen is maild (pid 5): no TLS library found",
 		},
 		{
-			"a name that acts on terminals", tlstap.Server{Name: "\x1b[2Jmaild", PID: 5, Listeners: at("[::]:993"), Why: `"no"`}, true,
+			"a name that acts on terminals",
+			tlstap.Server{Name: "\x1b[2Jmaild", PID: 5, Listeners: at("[::]:993"), Why: `"no"`},
+			true,
 			`1 of 2 TLS servers are seen; not seen is \x1b[2Jmaild (pid 5): "no"`,
 		},
 	} {
