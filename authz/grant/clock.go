@@ -11,7 +11,7 @@ const tick = time.Second / 64
 // can be told; rebaseAt is when the clock is set back to origin, long before
 // the 32 bits run out for the longest lifetime.
 const (
-	origin   = 1 << 27 // 24 days
+	origin   = 1 << 30 // 194 days
 	rebaseAt = 1 << 31 // 388 days
 )
 

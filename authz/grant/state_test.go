@@ -205,6 +205,45 @@ func TestClockIsSetBack(t *testing.T) {
 	empty(t, table)
 }
 
+func TestGrantsOutliveTheClockSetBack(t *testing.T) {
+	const day = 24 * time.Hour
+	table := newTable(t, Config{Follow: true, MaxSession: 200 * day /* cut to 180 */})
+	table.Manual(at(300*day), pfx("203.0.113.8/32"), 100*day, root, "")
+	must(t, table, at(300*day), "203.0.113.7", "alice", Granted)
+	table.Hold(at(300*day), Session{ID: 1, Client: addr("203.0.113.7"), User: "alice", Begin: at(299 * day)})
+	if told := through(t, table, 390*day); len(told) != 0 || table.clock.base.Before(start) {
+		t.Fatalf("%+v, base %v", told, table.clock.base)
+	}
+	if g, _ := table.Get(addr("203.0.113.8")); !g.Since.Equal(at(300*day)) || !g.Expires.Equal(at(400*day)) {
+		t.Errorf("%v to %v", g.Since, g.Expires)
+	}
+	if got := through(t, table, 400*day); kinds(got) != "[expired 203.0.113.8/32]" {
+		t.Errorf("Expire: %s", kinds(got))
+	}
+	if told := through(t, table, 479*day+30*m-tick); len(told) != 0 {
+		t.Errorf("too early: %+v", told)
+	}
+	if got := through(t, table, 479*day+30*m); kinds(got) != "[expired 203.0.113.7/32]" {
+		t.Errorf("Expire: %s", kinds(got))
+	}
+}
+
+// An address that was shared stays so.
+func TestRestoredSharedAddress(t *testing.T) {
+	table := newTable(t, Config{MaxUsers: 1})
+	must(t, table, start, "203.0.113.7", "alice", Granted)
+	must(t, table, at(m), "203.0.113.7", "bob", Refused)
+	state, rows := saved(t, table, at(m), Boot{"x", 0})
+	again := newTable(t, Config{MaxUsers: 1, Follow: true})
+	if got := again.Restore(at(m), Boot{"x", 0}, state, rows); kinds(got) != "[granted 203.0.113.7/32]" {
+		t.Fatalf("Restore: %s", kinds(got))
+	}
+	if again.Hold(at(m), held(1, "203.0.113.7", "alice", 0)) {
+		t.Error("a session holds a shared address")
+	}
+	must(t, again, at(2*m), "203.0.113.7", "alice", Refused)
+}
+
 func TestSlept(t *testing.T) {
 	table := newTable(t, Config{})
 	must(t, table, start, "203.0.113.7", "alice", Granted)

@@ -14,7 +14,8 @@ type Config struct {
 	// Lifetime is how long a login holds an address open (30 min).
 	Lifetime time.Duration
 	// Follow lets an open session hold its grant: the lifetime starts when it
-	// closes. MaxSession bounds that, from the session's begin (24 h).
+	// closes. MaxSession bounds that, from the session's begin (24 h; at most
+	// 180 days).
 	Follow     bool
 	MaxSession time.Duration
 	// IPv6Prefix is the length to which IPv6 addresses are widened (128).
@@ -34,9 +35,13 @@ type Config struct {
 // MaxLifetime bounds every deadline from now on.
 const MaxLifetime = 366 * 24 * time.Hour
 
+// maxSession bounds Config.MaxSession: a begin that is older is not told from
+// one at tick 0.
+const maxSession = 180 * 24 * time.Hour
+
 func (cfg Config) defaults() Config {
 	cfg.Lifetime = min(cmp.Or(cfg.Lifetime, 30*time.Minute), MaxLifetime)
-	cfg.MaxSession = min(cmp.Or(cfg.MaxSession, 24*time.Hour), MaxLifetime)
+	cfg.MaxSession = min(cmp.Or(cfg.MaxSession, 24*time.Hour), maxSession)
 	cfg.IPv6Prefix = cmp.Or(cfg.IPv6Prefix, 128)
 	cfg.MaxUsers = cmp.Or(cfg.MaxUsers, 5)
 	cfg.MaxAddresses = cmp.Or(cfg.MaxAddresses, 20)

@@ -215,9 +215,24 @@ func TestUserWithManyAddresses(t *testing.T) {
 	}
 	table.Expire(at(31 * time.Minute))
 	must(t, table, at(31*time.Minute), "203.0.113.4", "alice", Granted)
+	// Why it was not renewed is told.
+	must(t, table, at(31*time.Minute), "203.0.113.3", "alice", Refused)
+	if got := table.Expire(at(34 * time.Minute)); len(got) != 2 || !strings.Contains(got[1].Reason, "not renewed: the last user to log in already held 2 addresses") {
+		t.Errorf("Expire: %+v", got)
+	}
+	must(t, table, at(34*time.Minute), "203.0.113.3", "bob", Granted)
+	must(t, table, at(35*time.Minute), "203.0.113.5", "alice", Granted)
+	must(t, table, at(36*time.Minute), "203.0.113.3", "alice", Refused)
+	must(t, table, at(37*time.Minute), "203.0.113.3", "bob", Renewed)
+	for _, c := range table.Expire(at(67 * time.Minute)) {
+		if c.Grant.Prefix == netip.MustParsePrefix("203.0.113.3/32") && c.Reason != "no login for 30m0s" {
+			t.Errorf("expired because %q", c.Reason)
+		}
+	}
+	must(t, table, at(67*time.Minute), "203.0.113.4", "alice", Granted)
 	// Names that no mechanism shows are not one user.
 	for i := range 5 {
-		must(t, table, at(31*time.Minute), fmt.Sprintf("203.0.113.%d", 100+i), "", Granted)
+		must(t, table, at(67*time.Minute), fmt.Sprintf("203.0.113.%d", 100+i), "", Granted)
 	}
 }
 
