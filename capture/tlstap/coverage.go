@@ -39,8 +39,11 @@ func (f *Finder) Judged(conn authz.Conn, read bool) {
 	}
 }
 
-// history says whether a server had TLS connections and none of them was read,
-// and read whether one was.
+// unreadLimit is from how many TLS connections on a server is said to be unread
+// if none of them was read: fewer may be scanners, that leave after a handshake.
+const unreadLimit = 5
+
+// history says whether a server's TLS seems not to be read, and whether some was.
 func (f *Finder) history(head bpf.ServerProcess) (unread, read bool) {
 	f.counting.Lock()
 	defer f.counting.Unlock()
@@ -48,7 +51,7 @@ func (f *Finder) history(head bpf.ServerProcess) (unread, read bool) {
 	if c == nil {
 		return false, false
 	}
-	return c.handshakes > 0 && c.read == 0, c.read > 0
+	return c.handshakes >= unreadLimit && c.read == 0, c.read > 0
 }
 
 // trimCounts forgets the servers that are gone, so that counts stay as few as

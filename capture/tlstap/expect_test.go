@@ -90,10 +90,15 @@ func TestExpectationEnds(t *testing.T) {
 	w.scan(0)
 	w.want(ssl, old)
 
-	w.finder.Judged(connection(), false)
-	w.scan(interval)
+	for i := range unreadLimit {
+		if s := w.finder.Servers()[0]; !s.Seen {
+			t.Errorf("after %d connections that were not read: %v", i, s)
+		}
+		w.finder.Judged(connection(), false)
+		w.scan(interval)
+	}
 	if s := w.finder.Servers()[0]; s.Seen || !strings.Contains(s.Why, "no TLS library found") {
-		t.Errorf("after a connection that was not read: seen %v, %q", s.Seen, s.Why)
+		t.Errorf("after %d connections that were not read: seen %v, %q", unreadLimit, s.Seen, s.Why)
 	}
 	w.process(11, 10, "login", "/", ssl)
 	w.finder.Judged(connection(), true)

@@ -250,6 +250,13 @@ func (f *Finder) process(pid int, stat sockdiag.Stat, reads *budget) *process {
 		return p // a member of two families
 	}
 	p.seen, p.name = f.scans, stat.Name
+	if p.cgroup == "" || p.size != stat.Size {
+		var err error
+		if p.cgroup, err = readCgroup(f.files, pid); err != nil {
+			p.err, p.gone = err, errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
+			return p
+		}
+	}
 	switch {
 	case p.size == stat.Size && reads.again == 0:
 		return p
@@ -262,11 +269,6 @@ func (f *Finder) process(pid int, stat sockdiag.Stat, reads *budget) *process {
 		reads.changed--
 	}
 	p.size = stat.Size
-	var err error
-	if p.cgroup, err = readCgroup(f.files, pid); err != nil {
-		p.err, p.gone = err, errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
-		return p
-	}
 	files, err := readMaps(f.proc, pid)
 	p.err = err
 	p.files = p.files[:0]
