@@ -62,8 +62,9 @@ type TLSCounters struct {
 	Unbound uint64
 	// Late counts connections lost because their handshake was before the
 	// probes; CallsFull calls that were not followed for want of an entry;
-	// Unseen calls of which the return or the outer call was not seen.
-	Late, CallsFull, Unseen uint64
+	// Unseen calls of which the return or the outer call was not seen; Unread
+	// calls whose object could not be read.
+	Late, CallsFull, Unseen, Unread uint64
 	// Plain and PlainBytes were put into the ring, PlainTruncated of them not
 	// whole; PlainLost counts connections lost for too much, or a full ring.
 	Plain, PlainBytes, PlainTruncated, PlainLost uint64
@@ -82,6 +83,7 @@ func (c *TLSCounters) add(o *tapCounters) {
 	c.Late += o.Late
 	c.CallsFull += o.CallsFull
 	c.Unseen += o.Unseen
+	c.Unread += o.Unread
 	c.Plain += o.Plain
 	c.PlainBytes += o.PlainBytes
 	c.PlainTruncated += o.PlainTruncated

@@ -17,7 +17,8 @@ const (
 	// Closed: the kernel closed a followed connection (TCP_CLOSE).
 	Closed
 	// Lost: a packet of a followed connection could not be recorded, or what
-	// it said through TLS. Only its Closed comes after that.
+	// it said through TLS. Only its Closed comes after that. With cookie 0 it
+	// is not known which connection's, and each may be concerned.
 	Lost
 	// Handshake: a ServerHello (RFC 8446 §4.1.3) left a followed connection's
 	// socket, its first. Nothing more than the bytes at the start of a segment
@@ -51,6 +52,7 @@ const (
 	TwoHellos       = Reason(tapReasonTWO_HELLOS)
 	AttachedLate    = Reason(tapReasonATTACHED_LATE)
 	CallUnseen      = Reason(tapReasonCALL_UNSEEN)
+	ObjectUnread    = Reason(tapReasonOBJECT_UNREAD)
 )
 
 func (r Reason) String() string {
@@ -83,6 +85,8 @@ func (r Reason) String() string {
 		return "the TLS handshake was before the server and its library were followed"
 	case CallUnseen:
 		return "a call of the TLS library was not seen whole"
+	case ObjectUnread:
+		return "an object of the TLS library could not be read"
 	}
 	return fmt.Sprintf("unknown reason %d", uint8(r))
 }

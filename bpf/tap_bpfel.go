@@ -56,6 +56,7 @@ type tapCounters struct {
 	Late           uint64
 	CallsFull      uint64
 	Unseen         uint64
+	Unread         uint64
 	PlainLost      uint64
 	Plain          uint64
 	PlainBytes     uint64
@@ -168,6 +169,7 @@ const (
 	tapReasonTWO_HELLOS       tapReason = 11
 	tapReasonATTACHED_LATE    tapReason = 12
 	tapReasonCALL_UNSEEN      tapReason = 13
+	tapReasonOBJECT_UNREAD    tapReason = 14
 )
 
 type tapServer struct {

@@ -56,6 +56,7 @@ type tlsCounters struct {
 	Late           uint64
 	CallsFull      uint64
 	Unseen         uint64
+	Unread         uint64
 	PlainLost      uint64
 	Plain          uint64
 	PlainBytes     uint64

@@ -51,6 +51,28 @@ func TestOldLayout(t *testing.T) {
 	}
 }
 
+// TestUnreadObject has an object that cannot be read, as if its page were
+// swapped out: whose call was missed is not known.
+func TestUnreadObject(t *testing.T) {
+	const hiding = "127.0.0.2:61143"
+	d := buildTLSD(t, bpf.OpenSSL, "-DOLD")
+	d.library = ownLibrary(t, d.program)
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	attach(t, tap, d, d.serve(t, ns, addr), d.serve(t, ns, hiding, "hide"))
+	c := dialTLS(t, ns, addr) // teaches the offset
+	c.say(t, "USER a\r\n")
+	answers(t, tap, 1)
+	dialTLS(t, ns, hiding).say(t, "USER b\r\n")
+	got := collect(t, tap, kind(bpf.Lost))
+	if lost := got[len(got)-1]; lost.Cookie != 0 || lost.Reason != bpf.ObjectUnread {
+		t.Errorf("lost is %+v", lost)
+	}
+	if n := count(got, bpf.Plain); n != 0 {
+		t.Errorf("%d plaintexts of an object that cannot be read", n)
+	}
+}
+
 // ownLibrary takes a program's own functions for a library's.
 func ownLibrary(t *testing.T, program string) bpf.Library {
 	t.Helper()

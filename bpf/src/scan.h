@@ -53,11 +53,17 @@ static __always_inline struct origin *look_up(const void *random, struct origin 
 	return bpf_map_lookup_elem(&randoms, random);
 }
 
-/* look_at looks for the random at an offset of the object. */
+/*
+ * look_at looks for the random at an offset of the object. Where that cannot be
+ * read, because a page is swapped out, copy->cookie is UNREAD.
+ */
+#define UNREAD (~0ULL)
+
 static __always_inline struct origin *look_at(__u64 object, __u32 at, struct origin *copy)
 {
 	__u8 random[RANDOM_BYTES];
 
+	copy->cookie = UNREAD;
 	if (at & INDIRECT) {
 		if (bpf_probe_read_user(&object, sizeof(object),
 					(void *)(object + (at >> 16 & 0x7fff))))
@@ -66,6 +72,7 @@ static __always_inline struct origin *look_at(__u64 object, __u32 at, struct ori
 	}
 	if (bpf_probe_read_user(random, sizeof(random), (void *)(object + at)))
 		return NULL;
+	copy->cookie = 0;
 	return look_up(random, copy);
 }
 
@@ -74,6 +81,7 @@ static __always_inline struct origin *known(__u64 object, struct origin *copy)
 {
 	__u32 at = offset;
 
+	copy->cookie = 0;
 	return at ? look_at(object, at, copy) : NULL;
 }
 
@@ -102,6 +110,7 @@ static __always_inline struct origin *search(__u64 object, struct origin *copy)
 		offset = OPENSSL_1_1_1;
 		return origin;
 	}
+	copy->cookie = 0; /* no pointer was there */
 	COUNT(scan_misses, 1);
 	return NULL;
 }
@@ -115,6 +124,8 @@ static __always_inline struct origin *find(__u64 object, struct origin *copy)
 		misses = 0;
 		return origin;
 	}
+	if (copy->cookie == UNREAD)
+		return NULL;
 	/* Other ports' objects miss too: a found offset is rarely doubted. */
 	if (offset && ++misses < MISSES_MAX)
 		return NULL;

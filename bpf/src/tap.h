@@ -102,6 +102,7 @@ enum reason {
 	TWO_HELLOS = 11,
 	ATTACHED_LATE = 12,
 	CALL_UNSEEN = 13,
+	OBJECT_UNREAD = 14,
 };
 
 /* A record of the events ring. */
@@ -160,7 +161,7 @@ struct counters {
 	__u64 ring_full, unanswered, flow_full;
 	__u64 packets, bytes, truncated, wakeups;
 	__u64 handshakes, same_random, two_hellos, randoms_full;
-	__u64 refused, scans, scan_misses, unbound, bound, late, calls_full, unseen;
+	__u64 refused, scans, scan_misses, unbound, bound, late, calls_full, unseen, unread;
 	__u64 plain_lost, plain, plain_bytes, plain_truncated;
 };
 
@@ -238,14 +239,12 @@ volatile const __u64 wakeup_bytes = 2 * 1024 * 1024;
 			__sync_fetch_and_add(&all->field, (n));                \
 	} while (0)
 
-/* lose marks the connection: one missing record and nothing can be proved. */
-static __always_inline void lose(struct flow *flow, __u64 cookie, enum reason reason)
+/* tell_lost says that a record of a connection is missing; 0 is any of them. */
+static __always_inline void tell_lost(__u64 cookie, enum reason reason)
 {
 	__u64 position = bpf_ringbuf_query(&packets, BPF_RB_PROD_POS);
-	struct event *ev;
+	struct event *ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
 
-	flow->state = LOST;
-	ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
 	if (!ev) {
 		/* No matter: without its packets the flow proves nothing. */
 		COUNT(events_full, 1);
@@ -258,6 +257,13 @@ static __always_inline void lose(struct flow *flow, __u64 cookie, enum reason re
 	ev->kind = RECORD_LOST;
 	ev->reason = reason;
 	bpf_ringbuf_submit(ev, BPF_RB_FORCE_WAKEUP);
+}
+
+/* lose marks the connection: one missing record and nothing can be proved. */
+static __always_inline void lose(struct flow *flow, __u64 cookie, enum reason reason)
+{
+	flow->state = LOST;
+	tell_lost(cookie, reason);
 }
 
 #endif

@@ -42,6 +42,13 @@ static __always_inline struct flow *owner_of(const struct origin *origin)
 	return NULL;
 }
 
+/* unread is a call on an object that cannot be read: any connection's. */
+static __always_inline void unread(void)
+{
+	COUNT(unread, 1);
+	tell_lost(0, OBJECT_UNREAD);
+}
+
 /* missed says that a call on this object was not seen whole. */
 static __always_inline void missed(__u64 object)
 {
@@ -49,8 +56,11 @@ static __always_inline void missed(__u64 object)
 	struct flow *flow;
 
 	COUNT(unseen, 1);
-	if (!known(object, &origin))
+	if (!known(object, &origin)) {
+		if (origin.cookie == UNREAD)
+			unread();
 		return;
+	}
 	flow = owner_of(&origin);
 	if (flow)
 		lose(flow, origin.cookie, CALL_UNSEEN);
@@ -246,7 +256,10 @@ static __always_inline void leave(void *ctx, const struct call *call)
 		return;
 	entry = find(call->object, &origin);
 	if (!entry) {
-		COUNT(unbound, 1);
+		if (origin.cookie == UNREAD)
+			unread();
+		else
+			COUNT(unbound, 1);
 		return;
 	}
 	flow = owner_of(&origin);

@@ -14,7 +14,7 @@
  *
  * Options: fork, forklate (after the handshake), starttls, ex (the _ex
  * functions), reuse (one object for all), cork, big (answers of 40000 bytes),
- * tls12, p384 (no other group).
+ * tls12, p384 (no other group), hide (with OLD: objects that cannot be read).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -25,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -34,7 +35,7 @@
 
 static const char *cert, *key;
 static int with_fork, with_forklate, with_starttls, with_ex, with_reuse, with_cork, with_big,
-	with_tls12, with_p384;
+	with_tls12, with_p384, with_hide;
 
 static void die(const char *what)
 {
@@ -166,6 +167,7 @@ int main(int argc, char **argv)
 			with_big |= !strcmp(argv[i], "big");
 			with_tls12 |= !strcmp(argv[i], "tls12");
 			with_p384 |= !strcmp(argv[i], "p384");
+			with_hide |= !strcmp(argv[i], "hide");
 		}
 		tls_start();
 		puts("ready");

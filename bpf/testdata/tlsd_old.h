@@ -19,16 +19,19 @@ static object *tls_accept(int fd)
 	if (!real)
 		return NULL;
 	MUST(o = calloc(1, sizeof(*o)));
-	MUST(o->s3 = calloc(1, 0x98 + 32));
+	o->s3 = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	MUST(o->s3 != MAP_FAILED);
 	MUST(SSL_get_server_random(real, (unsigned char *)o->s3 + 0x98, 32) == 32);
 	o->real = real;
+	if (with_hide)
+		MUST(mprotect(o->s3, 4096, PROT_NONE) == 0);
 	return o;
 }
 
 static void tls_free(object *o)
 {
 	free_openssl(o->real);
-	free(o->s3);
+	munmap(o->s3, 4096);
 	free(o);
 }
 
