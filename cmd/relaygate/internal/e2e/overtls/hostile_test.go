@@ -77,6 +77,10 @@ func (v *tapped) login(t *testing.T) {
 	v.ended = time.Now()
 }
 
+// python is Debian's, which every user may run; another in PATH may be one
+// person's own.
+const python = "/usr/bin/python3"
+
 // planter makes a connection to itself in its own memory, writes another
 // connection's random into the server's object, and plays a login through it.
 const planter = `
@@ -124,7 +128,7 @@ sys.stdin.read()
 // object, until the test ends.
 func (w *world) plant(t *testing.T, uid uint32, random []byte, user string) {
 	t.Helper()
-	cmd := exec.Command("python3", "-c", planter, w.both, hex.EncodeToString(random), user)
+	cmd := exec.Command(python, "-c", planter, w.both, hex.EncodeToString(random), user)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	said := &output{}
 	cmd.Stderr = said
@@ -245,7 +249,7 @@ func TestFakeServer(t *testing.T) {
 	must(t, other.client.Do(func() error {
 		return errors.Join(route(servers4, "lo", netip.Addr{}), route(clients4, "lo", netip.Addr{}))
 	}))
-	cmd := exec.Command("python3", "-c", fakeServer, w.both, atBusy.v4.String())
+	cmd := exec.Command(python, "-c", fakeServer, w.both, atBusy.v4.String())
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	must(t, other.client.Do(cmd.Start))
