@@ -55,8 +55,8 @@ type TLSCounters struct {
 	SameRandom, TwoHellos, RandomsFull uint64
 	// Refused counts calls of processes that descend from no server.
 	Refused uint64
-	// Scans of an object for its server random, and those without a hit.
-	Scans, ScanMisses uint64
+	// Clients counts calls on the client's end of a followed connection.
+	Clients uint64
 	// Unbound counts calls with content whose object belongs to no followed
 	// connection, for instance to one of another port.
 	Unbound uint64
@@ -77,8 +77,7 @@ func (c *TLSCounters) add(o *tapCounters) {
 	c.TwoHellos += o.TwoHellos
 	c.RandomsFull += o.RandomsFull
 	c.Refused += o.Refused
-	c.Scans += o.Scans
-	c.ScanMisses += o.ScanMisses
+	c.Clients += o.Clients
 	c.Unbound += o.Unbound
 	c.Late += o.Late
 	c.CallsFull += o.CallsFull

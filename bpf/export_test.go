@@ -1,6 +1,13 @@
 package bpf
 
-import "testing"
+import (
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
 
 // Randoms counts the server randoms that are kept.
 func (t *Tap) Randoms(tb testing.TB) int {
@@ -26,9 +33,19 @@ func (t *Tap) Randoms(tb testing.TB) int {
 	return n
 }
 
-// AttachLibraryByPerf is AttachLibrary on a kernel before 6.6.
-func (t *Tap) AttachLibraryByPerf(lib Library) (*LibraryProbes, error) {
-	return t.attachLibrary(lib, false)
+// Way is how programs are attached.
+type Way = way
+
+// The ways.
+const (
+	ByPerf    = byPerf
+	ByMulti   = byMulti
+	BySession = bySession
+)
+
+// AttachLibraryBy is AttachLibrary on a kernel where a way is the best.
+func (t *Tap) AttachLibraryBy(way Way, lib Library) (*LibraryProbes, error) {
+	return t.attachLibrary(lib, way)
 }
 
 // Calls counts the calls that are under way.
@@ -46,3 +63,37 @@ func (t *Tap) Calls(tb testing.TB) int {
 	}
 	return n
 }
+
+// Spent is what programs have run, while the kernel keeps count of that.
+type Spent struct {
+	Runs uint64
+	Time time.Duration
+}
+
+// Since is what was spent after another count.
+func (s Spent) Since(before Spent) Spent { return Spent{s.Runs - before.Runs, s.Time - before.Time} }
+
+// Each is the nanoseconds that one run took.
+func (s Spent) Each() float64 { return float64(s.Time.Nanoseconds()) / float64(max(s.Runs, 1)) }
+
+func spent(tb testing.TB, programs ...*ebpf.Program) (sum Spent) {
+	tb.Helper()
+	for _, p := range programs {
+		stats, err := p.Stats()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		sum.Runs += stats.RunCount
+		sum.Time += stats.Runtime
+	}
+	return sum
+}
+
+// Spent is what all programs on the library have run.
+func (p *LibraryProbes) Spent(tb testing.TB) Spent {
+	return spent(tb, slices.Collect(maps.Values(p.objs.Programs))...)
+}
+
+// Egress is what the program for packets to clients has run, Ingress the other.
+func (t *Tap) Egress(tb testing.TB) Spent  { return spent(tb, t.objs.RelaygateOut) }
+func (t *Tap) Ingress(tb testing.TB) Spent { return spent(tb, t.objs.RelaygateIn) }

@@ -3,10 +3,12 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"os"
 	"runtime"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 )
 
 // LibraryKind says whose functions a library has.
@@ -33,18 +35,50 @@ type Library struct {
 	// Path leads to the file, for instance /proc/PID/map_files/ADDRESSES.
 	Path string
 	Kind LibraryKind
-	// Symbols are the exported functions, each with its offset in the file in
-	// bytes. Those that are not in Functions do not matter.
-	Symbols map[string]uint64
+	// Functions are those that it exports, by name. Only those of Functions and
+	// Accessors matter.
+	Functions map[string]Function
 }
 
 // LibraryProbes are the programs on one library file. They stay on it, for
 // all processes that use it, until Close.
 type LibraryProbes struct {
 	tap              *Tap
-	objs             tlsObjects
-	multi            bool // links hold many functions each (Linux 6.6)
-	entries, returns []link.Link
+	objs             *ebpf.Collection // of what this way needs
+	way              way
+	entries, returns []io.Closer
+}
+
+// way is how programs are attached.
+type way uint8
+
+const (
+	byPerf    way = iota // a perf event for each function and each end of it
+	byMulti              // a link for many functions (Linux 6.6)
+	bySession            // a link for both ends of all (Linux 6.13)
+)
+
+func (w way) String() string {
+	switch w {
+	case byPerf:
+		return "perf events"
+	case byMulti:
+		return "uprobe_multi links"
+	case bySession:
+		return "uprobe session links"
+	}
+	return fmt.Sprintf("unknown way %d", uint8(w))
+}
+
+// bestWay is the best that this kernel has.
+func bestWay() way {
+	switch {
+	case HaveUprobeSession() == nil:
+		return bySession
+	case HaveUprobeMulti() == nil:
+		return byMulti
+	}
+	return byPerf
 }
 
 // ErrNoFunctions says that a library file has not the functions that it takes.
@@ -57,23 +91,15 @@ func (t *Tap) AttachLibrary(lib Library) (*LibraryProbes, error) {
 	if err := HaveUprobes(); err != nil {
 		return nil, err
 	}
-	return t.attachLibrary(lib, HaveUprobeMulti() == nil)
+	return t.attachLibrary(lib, bestWay())
 }
 
-// attachLibrary does so with links that hold many functions each, or one.
-func (t *Tap) attachLibrary(lib Library, multi bool) (*LibraryProbes, error) {
+func (t *Tap) attachLibrary(lib Library, way way) (*LibraryProbes, error) {
 	if err := t.watchHandshakes(); err != nil {
 		return nil, err
 	}
-	p := &LibraryProbes{tap: t, multi: multi}
-	err := p.load()
-	if err == nil {
-		err = p.attach(lib)
-	}
-	if err == nil {
-		err = p.arm()
-	}
-	if err != nil {
+	p := &LibraryProbes{tap: t, way: way}
+	if err := p.start(lib); err != nil {
 		return nil, errors.Join(fmt.Errorf("probe %v in %s: %w", lib.Kind, lib.Path, err), p.release())
 	}
 	t.mu.Lock()
@@ -85,19 +111,47 @@ func (t *Tap) attachLibrary(lib Library, multi bool) (*LibraryProbes, error) {
 	return p, nil
 }
 
-// load makes a copy of the programs that shares the tap's maps.
-func (p *LibraryProbes) load() error {
-	spec, err := loadTls()
-	if err != nil {
-		return fmt.Errorf("read the programs: %w", err)
-	}
+// start reads the library's code, attaches the programs to it and lets them speak.
+func (p *LibraryProbes) start(lib Library) error {
 	cpu, err := thisProcessor()
 	if err != nil {
 		return err
 	}
+	file, err := os.Open(lib.Path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }() // it was only read
+	code := &machineCode{machine: cpu, functions: lib.Functions, file: file}
+	places := code.places(lib.Kind)
+	if !complete(places) {
+		return ErrNoFunctions
+	}
+	l, err := code.layout(lib.Kind)
+	if err != nil {
+		return err
+	}
+	if err := p.load(cpu, l); err != nil {
+		return err
+	}
+	if err := p.attach(lib.Path, places); err != nil {
+		return err
+	}
+	return p.arm()
+}
+
+// load makes a copy of the programs that shares the tap's maps.
+func (p *LibraryProbes) load(cpu tlsMachine, l layout) error {
+	spec, err := loadTls()
+	if err != nil {
+		return fmt.Errorf("read the programs: %w", err)
+	}
 	err = errors.Join(
 		spec.Variables[tlsVarProcessor].Set(cpu),
 		spec.Variables[tlsVarWakeupBytes].Set(p.tap.wakeup),
+		spec.Variables[tlsVarRandomAt].Set(l.random),
+		spec.Variables[tlsVarPointerAt].Set(l.pointer),
+		spec.Variables[tlsVarRoleAt].Set(l.role),
 	)
 	if err != nil {
 		return fmt.Errorf("set the programs' constants: %w", err)
@@ -113,12 +167,19 @@ func (p *LibraryProbes) load() error {
 		tapMapCalls:       p.tap.objs.Calls,
 		tapMapCounters:    p.tap.objs.Counters,
 	}
-	if p.multi {
-		for _, program := range spec.Programs {
+	for _, program := range spec.Programs {
+		switch p.way {
+		case byMulti:
 			program.AttachType = ebpf.AttachTraceUprobeMulti
+		case bySession:
+			program.AttachType = attachUprobeSession
 		}
 	}
-	err = spec.LoadAndAssign(&p.objs, &ebpf.CollectionOptions{MapReplacements: shared})
+	// What is not needed is not loaded: older kernels refuse the one for both ends.
+	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool {
+		return (name == tlsProgRelaygateBoth) != (p.way == bySession)
+	})
+	p.objs, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared})
 	if err != nil {
 		return fmt.Errorf("load the programs: %w", err)
 	}
@@ -142,22 +203,16 @@ func (p *LibraryProbes) arm() error {
 	if err != nil {
 		return err
 	}
-	if err := p.objs.Armed.Set(now); err != nil {
+	if err := p.objs.Variables[tlsVarArmed].Set(now); err != nil {
 		return fmt.Errorf("arm the probes: %w", err)
 	}
 	return nil
 }
 
-// Offset is where the library's objects keep the server random: an offset in
-// bytes, or with the highest bit set two of them, one in the object in bits 16
-// to 30 and one behind the pointer that is there. It is false until the first
-// handshake was found in an object.
-func (p *LibraryProbes) Offset() (uint32, bool) {
-	var offset uint32
-	if err := p.objs.Offset.Get(&offset); err != nil {
-		return 0, false
-	}
-	return offset, offset != 0
+// Recognised is true once a followed connection was found in an object.
+func (p *LibraryProbes) Recognised() bool {
+	var recognised uint32
+	return p.objs.Variables[tlsVarRecognised].Get(&recognised) == nil && recognised != 0
 }
 
 // Close disarms the probes and takes them away.
@@ -173,12 +228,12 @@ func (p *LibraryProbes) Close() error {
 
 // release undoes what was done so far; entries go before returns.
 func (p *LibraryProbes) release() error {
-	var errs []error
-	if p.objs.Armed != nil {
-		errs = append(errs, p.objs.Armed.Set(uint64(0)))
+	if p.objs == nil {
+		return nil
 	}
-	errs = append(errs, closeLinks(p.entries), closeLinks(p.returns), p.objs.Close())
-	return errors.Join(errs...)
+	err := errors.Join(p.objs.Variables[tlsVarArmed].Set(uint64(0)), closeLinks(p.entries), closeLinks(p.returns))
+	p.objs.Close()
+	return err
 }
 
 // closeProbes closes all that are open.

@@ -10,17 +10,16 @@ import (
 // TestLibraryProgramsLoad is for kernels whose verifier is less clever.
 func TestLibraryProgramsLoad(t *testing.T) {
 	b := newBench(t, 0)
-	p := &LibraryProbes{tap: b.Tap}
-	defer func() {
-		if err := p.release(); err != nil {
-			t.Error(err)
+	for way := byPerf; way <= bestWay(); way++ {
+		p := &LibraryProbes{tap: b.Tap, way: way}
+		for _, l := range []layout{{random: 0x140, role: 0x38}, {random: 0x98, pointer: 0xa8, role: 0x38}} {
+			err := p.load(tlsMachineX8664, l)
+			if rejected := (*ebpf.VerifierError)(nil); errors.As(err, &rejected) {
+				t.Fatalf("%v: %+v", way, rejected)
+			}
+			if err := errors.Join(err, p.release()); err != nil {
+				t.Fatalf("%v: %v", way, err)
+			}
 		}
-	}()
-	if err := p.load(); err != nil {
-		var rejected *ebpf.VerifierError
-		if errors.As(err, &rejected) {
-			t.Fatalf("%+v", rejected)
-		}
-		t.Fatal(err)
 	}
 }

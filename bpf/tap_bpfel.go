@@ -49,8 +49,7 @@ type tapCounters struct {
 	TwoHellos      uint64
 	RandomsFull    uint64
 	Refused        uint64
-	Scans          uint64
-	ScanMisses     uint64
+	Clients        uint64
 	Unbound        uint64
 	Bound          uint64
 	Late           uint64

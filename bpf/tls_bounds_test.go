@@ -214,7 +214,7 @@ func TestOneFileTwice(t *testing.T) {
 			server := d.serve(t, ns, addr)
 			attach(t, tap, d, server)
 			second := attach(t, tap, d, server)
-			third, err := tap.AttachLibraryByPerf(d.library)
+			third, err := tap.AttachLibraryBy(bpf.ByPerf, d.library)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -238,22 +238,27 @@ func TestOneFileTwice(t *testing.T) {
 
 func TestAttachRefuses(t *testing.T) {
 	tap := load(t, bpftest.Namespace(t))
-	both := map[string]uint64{"SSL_read": 0x1000, "SSL_write": 0x2000}
+	functions := map[string]bpf.Function{"SSL_read": {Offset: 0x1000}, "SSL_write": {Offset: 0x2000}}
+	far := map[string]bpf.Function{"SSL_read": {Offset: 1 << 40}, "SSL_write": {Offset: 1 << 40}}
 	for _, test := range []struct {
 		name string
 		lib  bpf.Library
+		want string
 	}{
-		{"no such file", bpf.Library{Path: "/proc/self/nothing", Kind: bpf.OpenSSL, Symbols: both}},
-		{"no file", bpf.Library{Path: "/proc/self", Kind: bpf.OpenSSL, Symbols: both}},
-		{"no functions", bpf.Library{Path: "/proc/self/exe", Kind: bpf.OpenSSL}},
-		{"another library's functions", bpf.Library{Path: "/proc/self/exe", Kind: bpf.GnuTLS, Symbols: both}},
-		{"nothing that writes", bpf.Library{Path: "/proc/self/exe", Kind: bpf.OpenSSL, Symbols: map[string]uint64{"SSL_read": 0x1000}}},
-		{"beyond the file", bpf.Library{Path: "/proc/self/exe", Kind: bpf.OpenSSL, Symbols: map[string]uint64{"SSL_read": 1 << 40, "SSL_write": 1 << 40}}},
-		{"no library", bpf.Library{Path: "/proc/self/exe", Symbols: both}},
+		{"no such file", bpf.Library{Path: "/proc/self/nothing", Kind: bpf.OpenSSL, Functions: functions}, "no such file"},
+		{"no file", bpf.Library{Path: "/proc/self", Kind: bpf.OpenSSL, Functions: functions}, ""},
+		{"no functions", bpf.Library{Path: "/proc/self/exe", Kind: bpf.OpenSSL}, bpf.ErrNoFunctions.Error()},
+		{"another library's functions", bpf.Library{Path: "/proc/self/exe", Kind: bpf.GnuTLS, Functions: functions}, bpf.ErrNoFunctions.Error()},
+		{"nothing that writes", bpf.Library{Path: "/proc/self/exe", Kind: bpf.OpenSSL, Functions: map[string]bpf.Function{"SSL_read": {}}}, bpf.ErrNoFunctions.Error()},
+		{"no accessors", bpf.Library{Path: "/proc/self/exe", Kind: bpf.OpenSSL, Functions: functions}, "SSL_get_server_random forms the addresses []"},
+		{"beyond the file", bpf.Library{Path: "/proc/self/exe", Kind: bpf.OpenSSL, Functions: far}, ""},
+		{"no library", bpf.Library{Path: "/proc/self/exe", Functions: functions}, bpf.ErrNoFunctions.Error()},
 	} {
 		if probes, err := tap.AttachLibrary(test.lib); err == nil {
 			bpftest.Close(t, probes)
 			t.Errorf("%s: attached", test.name)
+		} else if !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
 	}
 }

@@ -49,8 +49,7 @@ type tlsCounters struct {
 	TwoHellos      uint64
 	RandomsFull    uint64
 	Refused        uint64
-	Scans          uint64
-	ScanMisses     uint64
+	Clients        uint64
 	Unbound        uint64
 	Bound          uint64
 	Late           uint64
@@ -81,6 +80,21 @@ type tlsFlow struct {
 	Pad             uint32
 }
 
+type tlsFunction uint32
+
+const (
+	tlsFunctionREAD          tlsFunction = 1
+	tlsFunctionREAD_EX       tlsFunction = 2
+	tlsFunctionREAD_UNSEEN   tlsFunction = 3
+	tlsFunctionEARLY_READ    tlsFunction = 4
+	tlsFunctionEARLY_READ_EX tlsFunction = 5
+	tlsFunctionWRITE         tlsFunction = 6
+	tlsFunctionWRITE_EX      tlsFunction = 7
+	tlsFunctionWRITE_EX2     tlsFunction = 8
+	tlsFunctionWRITE_UNSEEN  tlsFunction = 9
+	tlsFunctionFLUSH         tlsFunction = 10
+)
+
 type tlsMachine uint32
 
 const (
@@ -95,11 +109,6 @@ type tlsOrigin struct {
 	Time   uint64
 	Bound  uint32
 	Pad    uint32
-}
-
-type tlsScan struct {
-	_      structs.HostLayout
-	Object [1664]uint8
 }
 
 type tlsServer struct {
@@ -119,8 +128,8 @@ const (
 	tlsMapFlows                 = "flows"
 	tlsMapPackets               = "packets"
 	tlsMapRandoms               = "randoms"
-	tlsMapScratch               = "scratch"
 	tlsMapServers               = "servers"
+	tlsProgRelaygateBoth        = "relaygate_both"
 	tlsProgRelaygateEarlyRead   = "relaygate_early_read"
 	tlsProgRelaygateEarlyReadEx = "relaygate_early_read_ex"
 	tlsProgRelaygateFlush       = "relaygate_flush"
@@ -134,11 +143,14 @@ const (
 	tlsProgRelaygateWriteUnseen = "relaygate_write_unseen"
 	tlsVarArmed                 = "armed"
 	tlsVarEventType             = "event_type"
-	tlsVarMisses                = "misses"
-	tlsVarOffset                = "offset"
+	tlsVarMissedAt              = "missed_at"
 	tlsVarPacketType            = "packet_type"
 	tlsVarPlainType             = "plain_type"
+	tlsVarPointerAt             = "pointer_at"
 	tlsVarProcessor             = "processor"
+	tlsVarRandomAt              = "random_at"
+	tlsVarRecognised            = "recognised"
+	tlsVarRoleAt                = "role_at"
 	tlsVarWakeupBytes           = "wakeup_bytes"
 )
 
@@ -184,6 +196,7 @@ type tlsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tlsProgramSpecs struct {
+	RelaygateBoth        *ebpf.ProgramSpec `ebpf:"relaygate_both"`
 	RelaygateEarlyRead   *ebpf.ProgramSpec `ebpf:"relaygate_early_read"`
 	RelaygateEarlyReadEx *ebpf.ProgramSpec `ebpf:"relaygate_early_read_ex"`
 	RelaygateFlush       *ebpf.ProgramSpec `ebpf:"relaygate_flush"`
@@ -208,7 +221,6 @@ type tlsMapSpecs struct {
 	Flows       *ebpf.MapSpec `ebpf:"flows"`
 	Packets     *ebpf.MapSpec `ebpf:"packets"`
 	Randoms     *ebpf.MapSpec `ebpf:"randoms"`
-	Scratch     *ebpf.MapSpec `ebpf:"scratch"`
 	Servers     *ebpf.MapSpec `ebpf:"servers"`
 }
 
@@ -218,11 +230,14 @@ type tlsMapSpecs struct {
 type tlsVariableSpecs struct {
 	Armed       *ebpf.VariableSpec `ebpf:"armed"`
 	EventType   *ebpf.VariableSpec `ebpf:"event_type"`
-	Misses      *ebpf.VariableSpec `ebpf:"misses"`
-	Offset      *ebpf.VariableSpec `ebpf:"offset"`
+	MissedAt    *ebpf.VariableSpec `ebpf:"missed_at"`
 	PacketType  *ebpf.VariableSpec `ebpf:"packet_type"`
 	PlainType   *ebpf.VariableSpec `ebpf:"plain_type"`
+	PointerAt   *ebpf.VariableSpec `ebpf:"pointer_at"`
 	Processor   *ebpf.VariableSpec `ebpf:"processor"`
+	RandomAt    *ebpf.VariableSpec `ebpf:"random_at"`
+	Recognised  *ebpf.VariableSpec `ebpf:"recognised"`
+	RoleAt      *ebpf.VariableSpec `ebpf:"role_at"`
 	WakeupBytes *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
 }
 
@@ -253,7 +268,6 @@ type tlsMaps struct {
 	Flows       *ebpf.Map `ebpf:"flows"`
 	Packets     *ebpf.Map `ebpf:"packets"`
 	Randoms     *ebpf.Map `ebpf:"randoms"`
-	Scratch     *ebpf.Map `ebpf:"scratch"`
 	Servers     *ebpf.Map `ebpf:"servers"`
 }
 
@@ -266,7 +280,6 @@ func (m *tlsMaps) Close() error {
 		m.Flows,
 		m.Packets,
 		m.Randoms,
-		m.Scratch,
 		m.Servers,
 	)
 }
@@ -277,11 +290,14 @@ func (m *tlsMaps) Close() error {
 type tlsVariables struct {
 	Armed       *ebpf.Variable `ebpf:"armed"`
 	EventType   *ebpf.Variable `ebpf:"event_type"`
-	Misses      *ebpf.Variable `ebpf:"misses"`
-	Offset      *ebpf.Variable `ebpf:"offset"`
+	MissedAt    *ebpf.Variable `ebpf:"missed_at"`
 	PacketType  *ebpf.Variable `ebpf:"packet_type"`
 	PlainType   *ebpf.Variable `ebpf:"plain_type"`
+	PointerAt   *ebpf.Variable `ebpf:"pointer_at"`
 	Processor   *ebpf.Variable `ebpf:"processor"`
+	RandomAt    *ebpf.Variable `ebpf:"random_at"`
+	Recognised  *ebpf.Variable `ebpf:"recognised"`
+	RoleAt      *ebpf.Variable `ebpf:"role_at"`
 	WakeupBytes *ebpf.Variable `ebpf:"wakeup_bytes"`
 }
 
@@ -289,6 +305,7 @@ type tlsVariables struct {
 //
 // It can be passed to loadTlsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tlsPrograms struct {
+	RelaygateBoth        *ebpf.Program `ebpf:"relaygate_both"`
 	RelaygateEarlyRead   *ebpf.Program `ebpf:"relaygate_early_read"`
 	RelaygateEarlyReadEx *ebpf.Program `ebpf:"relaygate_early_read_ex"`
 	RelaygateFlush       *ebpf.Program `ebpf:"relaygate_flush"`
@@ -304,6 +321,7 @@ type tlsPrograms struct {
 
 func (p *tlsPrograms) Close() error {
 	return _TlsClose(
+		p.RelaygateBoth,
 		p.RelaygateEarlyRead,
 		p.RelaygateEarlyReadEx,
 		p.RelaygateFlush,

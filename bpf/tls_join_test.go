@@ -3,8 +3,11 @@ package bpf_test
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"testing"
+
+	"github.com/cilium/ebpf"
 
 	"relaygate/bpf"
 	"relaygate/bpf/bpftest"
@@ -97,13 +100,11 @@ func TestTLSJoin(t *testing.T) {
 				t.Errorf("%d handshakes, want %d", n, clients)
 			}
 			counters := tlsCounters(t, tap)
-			if counters.Handshakes != clients || counters.Bound != clients || counters.Unbound != 0 || counters.Scans != 1 {
+			if counters.Handshakes != clients || counters.Bound != clients || counters.Unbound != 0 || counters.Clients != 0 {
 				t.Errorf("counters are %+v", counters)
 			}
-			if offset, ok := probes.Offset(); !ok {
-				t.Error("the offset was not found")
-			} else {
-				t.Logf("offset %#x", offset)
+			if !probes.Recognised() {
+				t.Error("no handshake was recognised")
 			}
 
 			for _, c := range all {
@@ -199,22 +200,40 @@ func TestSTARTTLS(t *testing.T) {
 	}
 }
 
-// TestPerfEvents is the join on a kernel that has one link for each function.
-func TestPerfEvents(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
-	if err := tap.SetServers([]bpf.ServerProcess{d.serve(t, ns, addr)}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tap.AttachLibraryByPerf(d.library); err != nil {
-		t.Fatal(err)
-	}
-	c := dialTLS(t, ns, addr)
-	c.say(t, "USER a\r\n")
-	got := answers(t, tap, 1)
-	if text := plainOf(got, cookieOf(t, got, c)); text != "C:USER a\r\nS:+OK USER a\r\n" {
-		t.Errorf("the client said %q", text)
+// TestWays is the join on kernels where each way to attach is the best.
+func TestWays(t *testing.T) {
+	for _, test := range []struct {
+		way   bpf.Way
+		probe func() error
+	}{
+		{bpf.ByPerf, bpf.HaveUprobes}, {bpf.ByMulti, bpf.HaveUprobeMulti}, {bpf.BySession, bpf.HaveUprobeSession},
+	} {
+		t.Run(test.way.String(), func(t *testing.T) {
+			bpftest.RequireRoot(t)
+			if err := test.probe(); errors.Is(err, ebpf.ErrNotSupported) {
+				t.Skip(err)
+			}
+			for _, kind := range []bpf.LibraryKind{bpf.OpenSSL, bpf.GnuTLS} {
+				d := buildTLSD(t, kind)
+				ns := bpftest.Namespace(t)
+				tap := load(t, ns)
+				if err := tap.SetServers([]bpf.ServerProcess{d.serve(t, ns, addr, "ex")}); err != nil {
+					t.Fatal(err)
+				}
+				probes, err := tap.AttachLibraryBy(test.way, d.library)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c := dialTLS(t, ns, addr)
+				c.say(t, "USER a\r\n")
+				c.say(t, "PASS a\r\n")
+				got := answers(t, tap, 2)
+				if text := plainOf(got, cookieOf(t, got, c)); text != "C:USER a\r\nS:+OK USER a\r\nC:PASS a\r\nS:+OK PASS a\r\n" {
+					t.Errorf("%v: the client said %q", kind, text)
+				}
+				bpftest.Close(t, probes)
+			}
+		})
 	}
 }
 

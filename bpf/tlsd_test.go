@@ -38,7 +38,7 @@ func buildTLSD(t testing.TB, kind bpf.LibraryKind, flags ...string) *tlsd {
 	t.Helper()
 	bpftest.RequireRoot(t)
 	dir := t.TempDir()
-	d := &tlsd{program: filepath.Join(dir, "tlsd"), library: bpf.Library{Kind: kind}}
+	d := &tlsd{program: filepath.Join(dir, "tlsd")}
 	args := append([]string{"-o", d.program, "testdata/tlsd.c"}, flags...)
 	need := "cc, libc6-dev and "
 	soname := "libssl.so.3"
@@ -63,13 +63,12 @@ func buildTLSD(t testing.TB, kind bpf.LibraryKind, flags ...string) *tlsd {
 			t.Fatal(err)
 		}
 	}
-	d.library.Path, d.library.Symbols = libraryOf(t, d.program, soname)
+	d.library = libraryOf(t, kind, d.program, soname)
 	return d
 }
 
-// libraryOf finds the file of a library that a program is linked to, and where
-// its functions are in it.
-func libraryOf(t testing.TB, program, soname string) (string, map[string]uint64) {
+// libraryOf finds the file of a library that a program is linked to.
+func libraryOf(t testing.TB, kind bpf.LibraryKind, program, soname string) bpf.Library {
 	t.Helper()
 	out, err := exec.Command("ldd", program).Output()
 	if err != nil {
@@ -86,20 +85,21 @@ func libraryOf(t testing.TB, program, soname string) (string, map[string]uint64)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return path, offsetsOf(f, symbols)
+	return libraryIn(t, kind, path, f, symbols)
 }
 
-// offsetsOf says where in the file functions are.
-func offsetsOf(f *elf.File, symbols []elf.Symbol) map[string]uint64 {
-	offsets := make(map[string]uint64)
+// libraryIn says where in a file the functions are.
+func libraryIn(t testing.TB, kind bpf.LibraryKind, path string, f *elf.File, symbols []elf.Symbol) bpf.Library {
+	t.Helper()
+	lib := bpf.Library{Path: path, Kind: kind, Functions: make(map[string]bpf.Function)}
 	for _, s := range symbols {
 		for _, p := range f.Progs {
 			if p.Type == elf.PT_LOAD && p.Flags&elf.PF_X != 0 && s.Value >= p.Vaddr && s.Value < p.Vaddr+p.Filesz {
-				offsets[s.Name] = s.Value - p.Vaddr + p.Off
+				lib.Functions[s.Name] = bpf.Function{Offset: s.Value - p.Vaddr + p.Off, Size: s.Size}
 			}
 		}
 	}
-	return offsets
+	return lib
 }
 
 func writeCertificate(t testing.TB, dir string) (cert, key string) {

@@ -36,11 +36,11 @@ volatile const enum machine processor = X86_64;
 /* Offsets in struct pt_regs (x86-64) and struct user_pt_regs (arm64). */
 REGISTER(argument1, 112, 0)
 REGISTER(argument2, 104, 8)
-REGISTER(argument3, 96, 16)
 REGISTER(argument4, 88, 24)
 REGISTER(argument5, 72, 32)
 REGISTER(result, 80, 0)
 REGISTER(stack_pointer, 152, 248)
+REGISTER(instruction_pointer, 128, 256)
 
 /* On x86-64 a return takes the return address off the stack. */
 static __always_inline __u64 returned_from(void *ctx)

@@ -161,7 +161,7 @@ struct counters {
 	__u64 ring_full, unanswered, flow_full;
 	__u64 packets, bytes, truncated, wakeups;
 	__u64 handshakes, same_random, two_hellos, randoms_full;
-	__u64 refused, scans, scan_misses, unbound, bound, late, calls_full, unseen, unread;
+	__u64 refused, clients, unbound, bound, late, calls_full, unseen, unread;
 	__u64 plain_lost, plain, plain_bytes, plain_truncated;
 };
 
@@ -239,16 +239,19 @@ volatile const __u64 wakeup_bytes = 2 * 1024 * 1024;
 			__sync_fetch_and_add(&all->field, (n));                \
 	} while (0)
 
-/* tell_lost says that a record of a connection is missing; 0 is any of them. */
-static __always_inline void tell_lost(__u64 cookie, enum reason reason)
+/*
+ * tell_lost says that a record of a connection is missing; 0 is any of them. It
+ * returns -1 if there is no room to say it.
+ */
+static __always_inline int tell_lost(__u64 cookie, enum reason reason)
 {
 	__u64 position = bpf_ringbuf_query(&packets, BPF_RB_PROD_POS);
 	struct event *ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
 
 	if (!ev) {
-		/* No matter: without its packets the flow proves nothing. */
+		/* No matter for one: without its packets it proves nothing. */
 		COUNT(events_full, 1);
-		return;
+		return -1;
 	}
 	__builtin_memset(ev, 0, sizeof(*ev));
 	ev->cookie = cookie;
@@ -257,6 +260,7 @@ static __always_inline void tell_lost(__u64 cookie, enum reason reason)
 	ev->kind = RECORD_LOST;
 	ev->reason = reason;
 	bpf_ringbuf_submit(ev, BPF_RB_FORCE_WAKEUP);
+	return 0;
 }
 
 /* lose marks the connection: one missing record and nothing can be proved. */

@@ -11,6 +11,7 @@
  * tlsd client PORT LINE          says LINE to a local server over TLS
  * tlsd plant RANDOM LINE CERT KEY  shakes hands with itself, puts the random (hex)
  *                                into its object, and writes LINE through it
+ * tlsd calls RANDOM COUNT CERT KEY  the same, and says how long a call takes, in ns
  *
  * Options: fork, forklate (after the handshake), starttls, ex (the _ex
  * functions), reuse (one object for all), cork, big (answers of 40000 bytes),
@@ -27,6 +28,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LISTENER 3
@@ -177,10 +179,10 @@ int main(int argc, char **argv)
 #ifndef GNUTLS
 	if (argc == 4 && strcmp(argv[1], "client") == 0)
 		return client(atoi(argv[2]), argv[3]);
-	if (argc == 6 && strcmp(argv[1], "plant") == 0) {
+	if (argc == 6 && (strcmp(argv[1], "plant") == 0 || strcmp(argv[1], "calls") == 0)) {
 		cert = argv[4];
 		key = argv[5];
-		return plant(argv[2], argv[3]);
+		return argv[1][0] == 'p' ? plant(argv[2], argv[3]) : calls(argv[2], atol(argv[3]));
 	}
 #endif
 	die("reading the arguments");

@@ -5,7 +5,9 @@
  * pointer. It also has what a server rarely calls.
  */
 typedef struct {
-	char before[0xa8];
+	char before[0x38];
+	int server;
+	char between[0xa8 - 0x3c];
 	char *s3;
 	char after[0x700];
 	SSL *real;
@@ -23,6 +25,7 @@ static object *tls_accept(int fd)
 	MUST(o->s3 != MAP_FAILED);
 	MUST(SSL_get_server_random(real, (unsigned char *)o->s3 + 0x98, 32) == 32);
 	o->real = real;
+	o->server = 1;
 	if (with_hide)
 		MUST(mprotect(o->s3, 4096, PROT_NONE) == 0);
 	return o;
@@ -36,6 +39,20 @@ static void tls_free(object *o)
 }
 
 #define EXPORT __attribute__((noinline, used))
+
+/* These say where the random is, and at which end an object is. */
+EXPORT size_t old_get_server_random(const object *o, unsigned char *out, size_t size)
+{
+	if (size > 32)
+		size = 32;
+	memcpy(out, o->s3 + 0x98, size);
+	return size;
+}
+
+EXPORT int old_is_server(const object *o)
+{
+	return o->server;
+}
 
 EXPORT int old_read(object *o, void *b, int size)
 {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"relaygate/bpf"
@@ -30,8 +31,8 @@ var errForeign = errors.New("no 64-bit ELF file for this machine")
 // image is what one ELF file says about TLS.
 type image struct {
 	kind bpf.LibraryKind // 0: nothing to attach to
-	// functions are the offsets in the file of the TLS functions.
-	functions map[string]uint64
+	// functions are the TLS functions in the file.
+	functions map[string]bpf.Function
 	// goProgram is true for programs that the Go toolchain linked.
 	goProgram bool
 }
@@ -51,7 +52,7 @@ func inspect(r io.ReaderAt) (image, error) {
 	if err != nil {
 		return image{}, err
 	}
-	img := image{functions: make(map[string]uint64)}
+	img := image{functions: make(map[string]bpf.Function)}
 	for i := range f.sections {
 		s := &f.sections[i]
 		switch elf.SectionType(s.Type) {
@@ -150,7 +151,7 @@ func text(table []byte, off uint32) string {
 }
 
 // symbols collects the TLS functions that a symbol table defines.
-func (f *elfFile) symbols(table *elf.Section64, functions map[string]uint64) error {
+func (f *elfFile) symbols(table *elf.Section64, functions map[string]bpf.Function) error {
 	const size = elf.Sym64Size
 	if table.Link >= uint32(len(f.sections)) {
 		return errors.New("symbol table without names")
@@ -181,7 +182,7 @@ func (f *elfFile) symbols(table *elf.Section64, functions map[string]uint64) err
 }
 
 // function keeps a symbol if it is a TLS function in this file.
-func (f *elfFile) function(sym *elf.Sym64, strs []byte, functions map[string]uint64) {
+func (f *elfFile) function(sym *elf.Sym64, strs []byte, functions map[string]bpf.Function) {
 	if elf.ST_TYPE(sym.Info) != elf.STT_FUNC || elf.SectionIndex(sym.Shndx) == elf.SHN_UNDEF || len(functions) == functionLimit {
 		return
 	}
@@ -190,12 +191,15 @@ func (f *elfFile) function(sym *elf.Sym64, strs []byte, functions map[string]uin
 		return
 	}
 	if off, ok := f.offset(sym.Value); ok {
-		functions[name] = off
+		functions[name] = bpf.Function{Offset: off, Size: sym.Size}
 	}
 }
 
 // tlsFunction says whether a tap may want to know where a function is.
 func tlsFunction(name string) bool {
+	if slices.Contains(bpf.Accessors(bpf.OpenSSL), name) || slices.Contains(bpf.Accessors(bpf.GnuTLS), name) {
+		return true
+	}
 	for _, prefix := range []string{"SSL_read", "SSL_write", "SSL_sendfile", "gnutls_record_"} {
 		if strings.HasPrefix(name, prefix) {
 			return true

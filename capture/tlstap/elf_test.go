@@ -154,8 +154,8 @@ func TestInspectOffsets(t *testing.T) {
 		t.Errorf("functions are %v, want %v", img.functions, want)
 	}
 	for name, off := range want {
-		if img.functions[name] != off {
-			t.Errorf("%s is at %#x, want %#x", name, img.functions[name], off)
+		if got := img.functions[name]; got.Offset != off {
+			t.Errorf("%s is at %#x, want %#x", name, got.Offset, off)
 		}
 	}
 	if !img.goProgram {
@@ -213,8 +213,8 @@ func TestInspectAgreesWithDebugELF(t *testing.T) {
 			functions++
 			for _, p := range standard.Progs {
 				if p.Type == elf.PT_LOAD && p.Flags&elf.PF_X != 0 && s.Value >= p.Vaddr && s.Value < p.Vaddr+p.Filesz {
-					if want := s.Value - p.Vaddr + p.Off; img.functions[s.Name] != want {
-						t.Errorf("%s: %s is at %#x, want %#x", path, s.Name, img.functions[s.Name], want)
+					if want := (bpf.Function{Offset: s.Value - p.Vaddr + p.Off, Size: s.Size}); img.functions[s.Name] != want {
+						t.Errorf("%s: %s is %+v, want %+v", path, s.Name, img.functions[s.Name], want)
 					}
 				}
 			}

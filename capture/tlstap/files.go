@@ -83,7 +83,7 @@ func (f *Finder) attach(now time.Time) {
 	for _, l := range f.libraries {
 		l.attach(f.tap, now, f.log)
 		if l.probes != nil {
-			l.offset, l.found = l.probes.Offset()
+			l.found = l.probes.Recognised()
 		}
 	}
 }

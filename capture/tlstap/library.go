@@ -24,10 +24,12 @@ const (
 	retryLast  = 5 * time.Minute
 )
 
-// libraryKey tells libraries apart. The device is not in it: containers show
-// one file of their common image on a device each, and probes are on the file
-// itself, so that to attach twice would have everything told twice.
+// libraryKey tells libraries apart. Containers show one file of their common image
+// on a device each (overlayfs), and probes are on the file itself, so that there
+// the device says nothing. Elsewhere it does: a snapshot of a file system has
+// other files with the same inodes.
 type libraryKey struct {
+	device  uint64 // 0 where it says nothing
 	inode   uint64
 	size    int64
 	changed unix.Timespec // the contents
@@ -38,7 +40,15 @@ func keyOf(f *os.File) (libraryKey, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return libraryKey{}, fmt.Errorf("stat %s: %w", f.Name(), err)
 	}
-	return libraryKey{st.Ino, st.Size, st.Mtim}, nil
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+		return libraryKey{}, fmt.Errorf("stat the file system of %s: %w", f.Name(), err)
+	}
+	key := libraryKey{st.Dev, st.Ino, st.Size, st.Mtim}
+	if fs.Type == unix.OVERLAYFS_SUPER_MAGIC {
+		key.device = 0
+	}
+	return key, nil
 }
 
 // library is a file with TLS functions that a server's family uses.
@@ -58,8 +68,7 @@ type library struct {
 	err    error  // why not
 	retry  time.Time
 	wait   time.Duration
-	offset uint32
-	found  bool // offset is known
+	found  bool // a handshake was recognised in it
 }
 
 // attach tries once, if it is time.
@@ -68,7 +77,7 @@ func (l *library) attach(tap Tap, now time.Time, log *slog.Logger) {
 		return
 	}
 	probes, err := tap.AttachLibrary(bpf.Library{
-		Path: selfPath(int(l.file.Fd())), Kind: l.image.kind, Symbols: l.image.functions,
+		Path: selfPath(int(l.file.Fd())), Kind: l.image.kind, Functions: l.image.functions,
 	})
 	if err != nil {
 		l.err = fmt.Errorf("attach to %s: %w", l.path, err)

@@ -13,9 +13,8 @@ type Tap interface {
 
 // Probes are on one library.
 type Probes interface {
-	// Offset is where in a connection's object its random was found, once a
-	// handshake was recognised.
-	Offset() (offset uint32, found bool)
+	// Recognised is true once a handshake was found in a connection's object.
+	Recognised() bool
 	Close() error
 }
 
