@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
+	"golang.org/x/sys/unix"
 )
 
 // FeatureError says that this kernel (or this process, if Err is
@@ -67,8 +68,24 @@ var loadBTF = sync.OnceValue(func() error {
 // HaveSocketFields probes for the cast through which a sockops program reads
 // the owner and the network namespace of a socket.
 func HaveSocketFields() error {
-	return needs("bpf_skc_to_tcp_sock in sockops programs", "5.10",
-		features.HaveProgramHelper(ebpf.SockOps, asm.FnSkcToTcpSock))
+	err := features.HaveProgramHelper(ebpf.SockOps, asm.FnSkcToTcpSock)
+	if errors.Is(err, ebpf.ErrNotSupported) && !holdsPerfmon() {
+		// The kernel does not tell these two apart.
+		err = fmt.Errorf("CAP_PERFMON is not held: %w", os.ErrPermission)
+	}
+	return needs("bpf_skc_to_tcp_sock in sockops programs", "5.10", err)
+}
+
+// holdsPerfmon says whether this process has CAP_PERFMON (capabilities(7)), or the
+// one that includes it.
+func holdsPerfmon() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var held [2]unix.CapUserData
+	if err := unix.Capget(&header, &held[0]); err != nil {
+		return false
+	}
+	has := func(c int) bool { return held[c/32].Effective&(1<<(c%32)) != 0 }
+	return has(unix.CAP_PERFMON) || has(unix.CAP_SYS_ADMIN)
 }
 
 // HaveUprobes probes for the way to see the calls of a TLS library. The tap

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"syscall"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -86,4 +88,24 @@ func make1025() []uint32 {
 		uids[i] = uint32(i)
 	}
 	return uids
+}
+
+// TestInitialPIDs runs itself again in a PID namespace of its own.
+func TestInitialPIDs(t *testing.T) {
+	if os.Getenv("RELAYGATE_OWN_PIDS") != "" {
+		if err := bpf.InitialPIDs(); !errors.Is(err, bpf.ErrOwnPIDs) {
+			t.Fatal(err)
+		}
+		return
+	}
+	bpftest.RequireRoot(t)
+	if err := bpf.InitialPIDs(); err != nil {
+		t.Skip(err)
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestInitialPIDs$")
+	cmd.Env = append(os.Environ(), "RELAYGATE_OWN_PIDS=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
 }

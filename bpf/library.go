@@ -100,7 +100,7 @@ func (t *Tap) attachLibrary(lib Library, way way) (*LibraryProbes, error) {
 	}
 	p := &LibraryProbes{tap: t, way: way}
 	if err := p.start(lib); err != nil {
-		return nil, errors.Join(fmt.Errorf("probe %v in %s: %w", lib.Kind, lib.Path, err), p.release())
+		return nil, errors.Join(fmt.Errorf("probe %v: %w", lib.Kind, err), p.release())
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -12,6 +13,26 @@ import (
 type Netns struct {
 	file  *os.File
 	inode uint32
+}
+
+// ErrOwnPIDs says that this process has a PID namespace of its own.
+var ErrOwnPIDs = errors.New("processes have other numbers here than for the kernel (inside a container?)")
+
+// initialPIDs is the inode number of the initial PID namespace, which is fixed
+// (PROC_PID_INIT_INO, linux/nsfs.h).
+const initialPIDs = 0xEFFFFFFC
+
+// InitialPIDs returns nil if the processes have the numbers here that the programs
+// see, and else ErrOwnPIDs: then no server can be named to them.
+func InitialPIDs() error {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
+		return fmt.Errorf("look at the PID namespace: %w", err)
+	}
+	if st.Ino != initialPIDs {
+		return ErrOwnPIDs
+	}
+	return nil
 }
 
 // OwnNetns is the path of the namespace that the process is in.

@@ -99,11 +99,10 @@ func (f *Finder) Explain(conn authz.Conn) string {
 			silent = append(silent, l.Path)
 		}
 	}
-	name := fmt.Sprintf("%s (pid %d)", s.Name, s.PID)
 	if len(silent) > 0 {
-		return fmt.Sprintf("%s: %s is watched, but no handshake was recognised in it yet", name, strings.Join(silent, ", "))
+		return fmt.Sprintf("%s: %s is watched, but no handshake was recognised in it yet", s.Who(), strings.Join(silent, ", "))
 	}
-	return name + ": the connection began before its library was watched, or used another TLS library than the one that is"
+	return s.Who() + ": the connection began before its library was watched, or used another TLS library than the one that is"
 }
 
 // nobody says why a connection has no server.

@@ -18,14 +18,14 @@ func TestCoverageWords(t *testing.T) {
 		want  string
 		seen  bool
 	}{
-		{"nothing", nil, false, "maild (pid 10): no TLS library found (built in", false},
-		{"OpenSSL", map[string][]symbol{"libssl.so.3": ssl}, false, "libssl.so.3: seen", true},
+		{"nothing", nil, false, "maild (pid 10) is not read: no TLS library was found: it may be built in", false},
+		{"OpenSSL", map[string][]symbol{"libssl.so.3": ssl}, false, "maild (pid 10) is read through /", true},
 		{"NSS", map[string][]symbol{"libnss3.so": nil}, false, "it uses NSS", false},
 		{"NSS's libssl3", map[string][]symbol{"libssl3.so": nil}, false, "it uses NSS", false},
 		{"wolfSSL", map[string][]symbol{"libwolfssl.so.35": nil}, false, "it uses wolfSSL", false},
 		{"Go", nil, true, "a Go program", false},
 		{"libssl without symbols", map[string][]symbol{"libssl.so.3": nil}, false, "not both a function that reads", false},
-		{"OpenSSL and NSS", map[string][]symbol{"libssl.so.3": ssl, "libnss3.so": nil}, false, "libssl.so.3: seen", true},
+		{"OpenSSL and NSS", map[string][]symbol{"libssl.so.3": ssl, "libnss3.so": nil}, false, "libssl.so.3", true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t)

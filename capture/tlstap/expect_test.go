@@ -17,12 +17,12 @@ func TestExpects(t *testing.T) {
 		seen bool
 		says string
 	}{
-		{"nothing is installed", func(*world) []string { return nil }, false, "no TLS library found"},
+		{"nothing is installed", func(*world) []string { return nil }, false, "no TLS library was found"},
 		{"something else is installed", func(w *world) []string {
 			w.install(w.root+"/usr/lib/libssl3.so", openSSL...)
 			w.install(w.root + "/usr/lib/libssl.so.3")
 			return nil
-		}, false, "no TLS library found"},
+		}, false, "no TLS library was found"},
 		{"both are installed", func(w *world) []string {
 			return []string{w.install(w.root+"/usr/lib64/libssl.so.3", openSSL...), w.install(w.root+"/usr/lib/libgnutls.so.30", gnuTLS...)}
 		}, true, "watched in advance: /usr/lib"},
@@ -50,7 +50,7 @@ func TestExpects(t *testing.T) {
 			ssl := w.install(w.root+"/usr/lib/libssl.so.3", openSSL...)
 			w.process(11, 10, "login", "/", ssl)
 			return []string{ssl}
-		}, true, "libssl.so.3: seen"},
+		}, true, "is read through /usr/lib/libssl.so.3"},
 		{"another library is used", func(w *world) []string {
 			w.install(w.root+"/usr/lib/libssl.so.3", openSSL...)
 			w.process(11, 10, "login", "/", w.library("libwolfssl.so.1"))
@@ -97,7 +97,7 @@ func TestExpectationEnds(t *testing.T) {
 		w.finder.Judged(connection(), false)
 		w.scan(interval)
 	}
-	if s := w.finder.Servers()[0]; s.Seen || !strings.Contains(s.Why, "no TLS library found") {
+	if s := w.finder.Servers()[0]; s.Seen || !strings.Contains(s.Why, "no TLS library was found") {
 		t.Errorf("after %d connections that were not read: seen %v, %q", unreadLimit, s.Seen, s.Why)
 	}
 	w.process(11, 10, "login", "/", ssl)

@@ -45,7 +45,7 @@ func (f *Finder) file(pid int, m mapped) *knownFile {
 		err = bpf.ErrNoFunctions
 	}
 	if err != nil {
-		k.err = fmt.Errorf("read %s: %w", m.path, err)
+		k.err = fmt.Errorf("%s cannot be looked into: %w", m.path, err)
 	}
 	if img.kind == 0 {
 		_ = handle.Close() // it was only read

@@ -80,7 +80,7 @@ func (l *library) attach(tap Tap, now time.Time, log *slog.Logger) {
 		Path: selfPath(int(l.file.Fd())), Kind: l.image.kind, Functions: l.image.functions,
 	})
 	if err != nil {
-		l.err = fmt.Errorf("attach to %s: %w", l.path, err)
+		l.err = fmt.Errorf("%s cannot be watched: %w", l.path, err)
 		l.wait = min(max(retryFirst, 2*l.wait), retryLast)
 		l.retry = now.Add(l.wait)
 		log.Warn("a TLS library is not seen", "library", l.path, "error", err, "again", l.wait)

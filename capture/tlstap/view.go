@@ -29,7 +29,8 @@ type Server struct {
 	// Libraries are the TLS libraries that the family uses or may use.
 	Libraries []LibraryUse
 	// Seen is true if its TLS can be read: it has libraries or has not needed
-	// one, and all of them are attached. Why says in words why not.
+	// one, and all of them are attached. Why says in words why not, to stand
+	// behind "because".
 	Seen bool
 	Why  string
 	// Handshakes and Read count TLS connections that ended or were judged,
@@ -62,13 +63,17 @@ type LibraryUse struct {
 // namesListed is how many command names are listed.
 const namesListed = 8
 
-func (s Server) String() string {
-	words := fmt.Sprintf("%s (pid %d)", s.Name, s.PID)
+// Who names the server.
+func (s Server) Who() string {
 	if s.PID == 0 {
-		words = s.Name
+		return s.Name
 	}
+	return fmt.Sprintf("%s (pid %d)", s.Name, s.PID)
+}
+
+func (s Server) String() string {
 	if s.Why != "" {
-		return words + ": " + s.Why
+		return s.Who() + " is not read: " + s.Why
 	}
 	var used, expected []string
 	for _, l := range s.Libraries {
@@ -79,9 +84,9 @@ func (s Server) String() string {
 		}
 	}
 	if len(used) == 0 {
-		return words + ": no process of it uses TLS now; watched in advance: " + strings.Join(expected, ", ")
+		return s.Who() + " uses no TLS now; watched in advance: " + strings.Join(expected, ", ")
 	}
-	return words + ": " + strings.Join(used, ", ") + ": seen"
+	return s.Who() + " is read through " + strings.Join(used, ", ")
 }
 
 // published is what people are told of a family.

@@ -67,7 +67,7 @@ func (f *Finder) missing(fam *family) string {
 			}
 		}
 	}
-	const none = "no TLS library found"
+	const none = "no TLS library was found"
 	switch {
 	case broken != nil:
 		return none + ": " + broken.Error()
@@ -76,13 +76,13 @@ func (f *Finder) missing(fam *family) string {
 	case f.unread > 0:
 		return none + " yet: more processes than can be looked at once"
 	case inGo:
-		return none + ": a Go program has its own built in, which is not read"
+		return none + ": a Go program has its own built in"
 	case other != "":
-		return none + " that can be read: it uses " + other
+		return "it uses " + other + ", which cannot be read"
 	case unread != nil:
 		return none + ": " + unread.Error()
 	}
-	return none + " (built in without symbols, or rustls, NSS, wolfSSL: those are not read)"
+	return none + ": it may be built in without symbols, or be rustls"
 }
 
 // otherLibrary names the TLS library in the file that cannot be watched, or "".

@@ -110,7 +110,10 @@ func printTLS(e *env, t *control.TLS) {
 		say("TLS:     not read: watch.tls is off.")
 	}
 	for _, s := range t.Servers {
-		if s.TLS {
+		switch {
+		case s.TLS && s.Handshakes > 0:
+			say("         %s (%d of %s).", authz.Quote(string(s.Words)), s.Read, count(s.Handshakes, "connection"))
+		case s.TLS:
 			say("         %s.", authz.Quote(string(s.Words)))
 		}
 	}

@@ -72,7 +72,7 @@ func eventText(ev *control.Event, now time.Time) string {
 		say("%s", authz.Quote(string(ev.User)))
 	}
 	if ev.Protocol != "" {
-		say("by %s %s", ev.Protocol, authz.Quote(string(ev.Mechanism)))
+		say("by %s", strings.TrimSpace(ev.Protocol+" "+authz.Quote(string(ev.Mechanism))))
 		if ev.TLS {
 			say("in TLS")
 		}

@@ -10,6 +10,8 @@ type TLS struct {
 	Handshakes uint64 `json:"handshakes"`
 	Seen       uint64 `json:"seen"`
 	Unseen     uint64 `json:"unseen"`
+	// Calls counts the calls of TLS libraries whose plaintext was taken.
+	Calls uint64 `json:"calls"`
 	// Servers are the programs that listen on watched ports.
 	Servers []TLSServer `json:"servers"`
 }

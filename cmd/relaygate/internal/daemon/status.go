@@ -78,7 +78,6 @@ func (o *owner) status(now time.Time, s *control.Status) {
 	tls := counts.TLS
 	s.TLS.Handshakes, s.TLS.Seen, s.TLS.Unseen = tls.Handshakes, tls.Seen, tls.Unseen
 	s.Drops["tls: calls of processes that may not speak for the connection"] = tls.Refused
-	s.Drops["tls: calls on connections that are read no more"] = tls.Stray
 	packets, drops, err := o.tap.Counts()
 	if err != nil {
 		s.Problems = append(s.Problems, err.Error())

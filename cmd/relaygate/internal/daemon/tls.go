@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -23,7 +24,8 @@ import (
 
 // tlsTap is what follows the TLS libraries of the mail servers.
 type tlsTap struct {
-	finder *tlstap.Finder // nil where TLS is not read
+	finder   *tlstap.Finder // nil where TLS is not read
+	programs *bpf.Tap
 	// why says why TLS is not read, "" where that is as configured.
 	why string
 	log *slog.Logger
@@ -40,13 +42,14 @@ func openTLS(cfg *config.Config, tap tap, trust *trust, log *slog.Logger, hub *c
 	ring, ok := tap.(*ringTap)
 	if !ok {
 		t.why = "packets of interfaces do not show which process a connection belongs to"
-	} else if err := bpf.HaveUprobes(); err != nil {
-		t.why = err.Error()
+	} else if err := errors.Join(bpf.HaveUprobes(), bpf.InitialPIDs()); err != nil {
+		t.why = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	if t.why != "" {
 		log.Warn("logins in TLS are not seen", "reason", t.why)
 		return t, nil
 	}
+	t.programs = ring.programs
 	var err error
 	t.finder, err = tlstap.New(tlstap.Options{Tap: tlstap.KernelTap{Tap: ring.programs}, Tables: trust.tables, Log: log})
 	if err != nil {
@@ -183,9 +186,35 @@ func (t *tlsTap) status(s *control.Status) {
 	if t.finder == nil {
 		return
 	}
+	t.count(s)
 	servers := t.finder.Servers()
 	s.TLS.Servers = newTLSServers(servers)
-	s.Problems = append(s.Problems, unseen(servers)...)
+	if problem := unseen(servers); problem != "" {
+		s.Problems = append(s.Problems, problem)
+	}
+}
+
+// count adds what the programs on the libraries have counted.
+func (t *tlsTap) count(s *control.Status) {
+	c, err := t.programs.TLSCounters()
+	if err != nil {
+		s.Problems = append(s.Problems, err.Error())
+		return
+	}
+	s.TLS.Calls = c.Plain
+	for name, n := range map[string]uint64{
+		"tls: handshakes without room in the kernel's table":             c.RandomsFull,
+		"tls: connections in doubt, two with one handshake":              c.SameRandom,
+		"tls: connections in doubt, two handshakes":                      c.TwoHellos,
+		"tls: connections in doubt, begun before their server was known": c.Late,
+		"tls: connections in doubt, too much said or the ring full":      c.PlainLost,
+		"tls: calls cut":                       c.PlainTruncated,
+		"tls: calls without room":              c.CallsFull,
+		"tls: calls whose end was not seen":    c.Unseen,
+		"tls: calls on what could not be read": c.Unread,
+	} {
+		s.Drops[name] = n
+	}
 }
 
 // share adds who else uses the servers' libraries, which costs more to find out.
@@ -195,8 +224,8 @@ func (t *tlsTap) share(s *control.Status) {
 	}
 }
 
-// unseen says which servers' TLS is not read, in words.
-func unseen(servers []tlstap.Server) (problems []string) {
+// unseen says which servers' TLS is not read, in words; "" if all are.
+func unseen(servers []tlstap.Server) (problem string) {
 	all, seen := 0, 0
 	for i := range servers {
 		if encrypts(&servers[i]) {
@@ -206,12 +235,16 @@ func unseen(servers []tlstap.Server) (problems []string) {
 			}
 		}
 	}
+	if seen == all {
+		return ""
+	}
+	problem = fmt.Sprintf("%d of %d TLS servers are seen", seen, all)
 	for i := range servers {
 		if s := &servers[i]; encrypts(s) && !s.Seen {
-			problems = append(problems, fmt.Sprintf("%d of %d TLS servers are seen; not seen is %s", seen, all, printable(s.String())))
+			problem += fmt.Sprintf("; %s is not, because %s", printable(s.Who()), printable(s.Why))
 		}
 	}
-	return problems
+	return problem
 }
 
 func newTLSServers(servers []tlstap.Server) []control.TLSServer {

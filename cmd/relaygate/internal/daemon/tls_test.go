@@ -23,31 +23,31 @@ func TestUnseenServersAreNamed(t *testing.T) {
 		want   string // the problem with dovecot beside it, "" for none
 	}{
 		{"seen", tlstap.Server{Name: "nginx", PID: 5, Listeners: at("[::]:143"), Libraries: used, Seen: true}, true, ""},
-		{"clear text", tlstap.Server{Name: "popa3d", PID: 5, Listeners: at("[::]:110"), Why: "no TLS library found"}, false, ""},
+		{"clear text", tlstap.Server{Name: "popa3d", PID: 5, Listeners: at("[::]:110"), Why: "no TLS library was found"}, false, ""},
 		{"clear text, watched in advance", tlstap.Server{Name: "popa3d", PID: 5, Listeners: at("[::]:110"), Libraries: advance, Seen: true}, false, ""},
 		{
 			"a TLS port",
-			tlstap.Server{Name: "maild", PID: 5, Listeners: at("[::]:995"), Why: "no TLS library found"},
+			tlstap.Server{Name: "maild", PID: 5, Listeners: at("[::]:995"), Why: "no TLS library was found"},
 			true,
-			"1 of 2 TLS servers are seen; not seen is maild (pid 5): no TLS library found",
+			"1 of 2 TLS servers are seen; maild (pid 5) is not, because no TLS library was found",
 		},
 		{
 			"STARTTLS",
-			tlstap.Server{Name: "maild", PID: 5, Listeners: at("[::]:143"), Handshakes: 1, Why: "no TLS library found"},
+			tlstap.Server{Name: "maild", PID: 5, Listeners: at("[::]:143"), Handshakes: 1, Why: "no TLS library was found"},
 			true,
-			"1 of 2 TLS servers are seen; not seen is maild (pid 5): no TLS library found",
+			"1 of 2 TLS servers are seen; maild (pid 5) is not, because no TLS library was found",
 		},
 		{
 			"a name that acts on terminals",
 			tlstap.Server{Name: "\x1b[2Jmaild", PID: 5, Listeners: at("[::]:993"), Why: `"no"`},
 			true,
-			`1 of 2 TLS servers are seen; not seen is \x1b[2Jmaild (pid 5): "no"`,
+			`1 of 2 TLS servers are seen; \x1b[2Jmaild (pid 5) is not, because "no"`,
 		},
 	} {
 		if got := encrypts(&tt.server); got != tt.speaks {
 			t.Errorf("%s: speaks TLS %v, want %v", tt.name, got, tt.speaks)
 		}
-		if got := strings.Join(unseen([]tlstap.Server{dovecot, tt.server}), "; "); got != tt.want {
+		if got := unseen([]tlstap.Server{dovecot, tt.server}); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}

@@ -31,7 +31,7 @@ func (d *demo) loginIMAPS(ctx context.Context) (err error) {
 	if err != nil || server == nil {
 		return err
 	}
-	d.say("relaygate reads %s", server.Words)
+	d.say("%s", server.Words)
 	to := d.net.Client4.At(lab.Server4)
 	script := lab.IMAPSLogin(lab.Server4, lab.Password)
 	answer, version, ok, err := to.LoginTLS(ctx, script)

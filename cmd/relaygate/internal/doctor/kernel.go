@@ -35,6 +35,10 @@ func kernel(cfg *config.Config) []Finding {
 	if cfg.TLS {
 		list = append(list, found("kernel: uprobes", false, "are there", bpf.HaveUprobes(),
 			"logins in TLS are not read: grants come from clear text and by hand alone"))
+		list = append(list, found("kernel: uprobe sessions", false, "are there", bpf.HaveUprobeSession(),
+			"each call of a TLS library that mail servers use costs two traps, also where one would do"))
+		list = append(list, found("processes", false, "have the numbers that the kernel knows them by", bpf.InitialPIDs(),
+			"logins in TLS are not read: run relaygate on the host, or with the host's PID namespace"))
 	}
 	return list
 }
@@ -54,6 +58,7 @@ var wanted = []capability{
 	{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN, "neither the gate nor the tap can be built", always},
 	{"CAP_BPF", unix.CAP_BPF, "the kernel tap cannot be loaded", needsCgroups},
 	{"CAP_PERFMON", unix.CAP_PERFMON, "logins in TLS are not read", func(c *config.Config) bool { return needsCgroups(c) || c.TLS }},
+	{"CAP_CHECKPOINT_RESTORE", unix.CAP_CHECKPOINT_RESTORE, "TLS libraries that no path leads to, as after an upgrade, are not read", never},
 	{"CAP_NET_RAW", unix.CAP_NET_RAW, "packet sockets cannot be opened", func(c *config.Config) bool { return !needsCgroups(c) }},
 	{"CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN, "trusted network namespaces cannot be entered", func(c *config.Config) bool { return len(c.TrustedNetns) > 0 }},
 	{"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE, "whose listeners they are cannot be told: nothing is believed", always},
