@@ -42,6 +42,9 @@ static __noinline int enter(void *ctx, enum function function)
 
 	if (!armed)
 		return 0;
+	/* After the verdict a call costs no more than this, whosever it is. */
+	if (origin_of(call.object, &origin) && !owner_of(&origin))
+		return 0;
 	call.server = family(&call.since);
 	if (!call.server) {
 		COUNT(refused, 1);
@@ -60,9 +63,6 @@ static __noinline int enter(void *ctx, enum function function)
 		missed(outer->object);
 		bpf_map_delete_elem(&calls, &thread);
 	}
-	/* After the verdict a call costs no more than this. */
-	if (origin_of(call.object, &origin) && !owner_of(&origin))
-		return 0;
 	if (bpf_map_update_elem(&calls, &thread, &call, BPF_ANY)) {
 		COUNT(calls_full, 1);
 		missed(call.object);

@@ -253,3 +253,17 @@ func (a *agent) status(t *testing.T) string {
 	}
 	return string(out)
 }
+
+// records says how much of a connection in TLS the kernel hands to relaygate.
+func (a *agent) records(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command(program, "status", "--json", "--socket", a.Socket).Output()
+	must(t, err)
+	var s struct {
+		Tap struct{ Packets, Opened float64 }
+		TLS struct{ Handshakes, Calls float64 }
+	}
+	must(t, json.Unmarshal(out, &s))
+	return fmt.Sprintf("%.1f packets of a connection, and %.1f calls of one in TLS, with the handshake and the login",
+		s.Tap.Packets/max(s.Tap.Opened, 1), s.TLS.Calls/max(s.TLS.Handshakes, 1))
+}

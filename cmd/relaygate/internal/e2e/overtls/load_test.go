@@ -22,6 +22,7 @@ func TestEveryServer(t *testing.T) {
 	for name, f := range w.perServer(all) {
 		t.Logf("%s: %v", name, f)
 	}
+	t.Logf("relaygate was told %s", a.records(t))
 	t.Logf("relaygate status:\n%s", a.status(t))
 }
 
