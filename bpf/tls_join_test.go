@@ -35,6 +35,15 @@ func tlsCounters(t testing.TB, tap *bpf.Tap) bpf.TLSCounters {
 	return counters
 }
 
+func counters(t testing.TB, tap *bpf.Tap) bpf.Counters {
+	t.Helper()
+	counters, err := tap.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return counters
+}
+
 var retryRandom = []byte{
 	0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91,
 	0xC2, 0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C,
@@ -55,6 +64,7 @@ func TestTLSJoin(t *testing.T) {
 		{"OpenSSL, TLS 1.2", v4, bpf.OpenSSL, []string{"tls12"}, false},
 		{"OpenSSL, _ex", v4, bpf.OpenSSL, []string{"ex"}, false},
 		{"OpenSSL, HelloRetryRequest", v4, bpf.OpenSSL, []string{"p384"}, true},
+		{"OpenSSL, TLS by the kernel", v4, bpf.OpenSSL, []string{"ktls"}, false},
 		{"OpenSSL, fork before the handshake", v4, bpf.OpenSSL, []string{"fork"}, false},
 		{"OpenSSL, fork after the handshake", v6, bpf.OpenSSL, []string{"forklate"}, false},
 		{"GnuTLS, TLS 1.3", v4, bpf.GnuTLS, nil, false},

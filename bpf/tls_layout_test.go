@@ -2,6 +2,7 @@ package bpf_test
 
 import (
 	"debug/elf"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -70,6 +71,46 @@ func TestUnreadObject(t *testing.T) {
 	}
 	if n := count(got, bpf.Plain); n != 0 {
 		t.Errorf("%d plaintexts of an object that cannot be read", n)
+	}
+}
+
+// TestUnreadUntold has such an object while the ring of events is full: nobody can be
+// told, and yet nobody who shook hands before is believed.
+func TestUnreadUntold(t *testing.T) {
+	const hiding, idle = "127.0.0.2:61143", "127.0.0.3:61143"
+	d := buildTLSD(t, bpf.OpenSSL, "-DOLD")
+	d.library = ownLibrary(t, d.program)
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	attach(t, tap, d, d.serve(t, ns, addr), d.serve(t, ns, hiding, "hide"))
+	c := dialTLS(t, ns, addr)
+	c.say(t, "USER a\r\n")
+	cookie := cookieOf(t, answers(t, tap, 1), c)
+	hidden := dialTLS(t, ns, hiding)
+	l := bpftest.Listen(t, ns, "tcp", idle)
+	for before := counters(t, tap); counters(t, tap).EventsFull == before.EventsFull; {
+		one := bpftest.Dial(t, ns, idle)
+		bpftest.Close(t, bpftest.Accept(t, l))
+		bpftest.Close(t, one)
+	}
+	hidden.say(t, "USER b\r\n")
+	for tlsCounters(t, tap).Unread < 2 { // what it read, and then what it wrote
+		runtime.Gosched()
+	}
+	for _, r := range rest(t, tap) {
+		if r.Kind == bpf.Lost {
+			t.Fatalf("there was room for %+v: the test proves nothing", r)
+		}
+	}
+	c.say(t, "PASS a\r\n")
+	if got := wantLost(t, tap, bpf.AttachedLate, func() { c.say(t, "STAT\r\n") }); plainOf(got, cookie) != "" {
+		t.Errorf("then the client said %q", plainOf(got, cookie))
+	}
+	c = dialTLS(t, ns, addr)
+	c.say(t, "USER a\r\n")
+	got := answers(t, tap, 1)
+	if text := plainOf(got, cookieOf(t, got, c)); text != "C:USER a\r\nS:+OK USER a\r\n" {
+		t.Errorf("a new client said %q", text)
 	}
 }
 

@@ -15,7 +15,7 @@
  *
  * Options: fork, forklate (after the handshake), starttls, ex (the _ex
  * functions), reuse (one object for all), cork, big (answers of 40000 bytes),
- * tls12, p384 (no other group), hide (with OLD: objects that cannot be read).
+ * tls12, p384 (no other group), ktls (where the kernel can), hide (with OLD: objects that cannot be read).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -23,6 +23,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +38,7 @@
 
 static const char *cert, *key;
 static int with_fork, with_forklate, with_starttls, with_ex, with_reuse, with_cork, with_big,
-	with_tls12, with_p384, with_hide;
+	with_tls12, with_p384, with_ktls, with_hide;
 
 static void die(const char *what)
 {
@@ -169,6 +170,7 @@ int main(int argc, char **argv)
 			with_big |= !strcmp(argv[i], "big");
 			with_tls12 |= !strcmp(argv[i], "tls12");
 			with_p384 |= !strcmp(argv[i], "p384");
+			with_ktls |= !strcmp(argv[i], "ktls");
 			with_hide |= !strcmp(argv[i], "hide");
 		}
 		tls_start();

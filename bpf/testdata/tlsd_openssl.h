@@ -11,6 +11,7 @@ const SSL_METHOD *TLS_server_method(void);
 const SSL_METHOD *TLS_client_method(void);
 int SSL_CTX_use_certificate_file(SSL_CTX *, const char *, int);
 int SSL_CTX_use_PrivateKey_file(SSL_CTX *, const char *, int);
+uint64_t SSL_CTX_set_options(SSL_CTX *, uint64_t);
 long SSL_CTX_ctrl(SSL_CTX *, int, long, void *);
 SSL *SSL_new(SSL_CTX *);
 void SSL_free(SSL *);
@@ -35,6 +36,7 @@ int BIO_up_ref(BIO *);
 
 /* Numbers of the library's interface. */
 #define SSL_FILETYPE_PEM 1
+#define SSL_OP_ENABLE_KTLS (1 << 3)
 #define SSL_CTRL_SET_GROUPS_LIST 92
 #define SSL_CTRL_SET_MAX_PROTO_VERSION 124
 #define TLS1_2_VERSION 0x0303
@@ -49,6 +51,8 @@ static void tls_start(void)
 	MUST(SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM) == 1);
 	if (with_tls12)
 		MUST(SSL_CTX_ctrl(context, SSL_CTRL_SET_MAX_PROTO_VERSION, TLS1_2_VERSION, NULL));
+	if (with_ktls)
+		SSL_CTX_set_options(context, SSL_OP_ENABLE_KTLS);
 	if (with_p384)
 		MUST(SSL_CTX_ctrl(context, SSL_CTRL_SET_GROUPS_LIST, 0, "P-384"));
 }

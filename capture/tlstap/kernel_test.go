@@ -253,6 +253,94 @@ func TestLiveLibraries(t *testing.T) {
 	}
 }
 
+// TestLiveUpgrade replaces a library under a server, whose next process maps the
+// new one.
+func TestLiveUpgrade(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	tap := &fakeTap{}
+	l := follow(t, ns, trusted(t, ns), tap)
+	w := newWorld(t)
+	path, next := w.library("libssl.so.3", openSSL...), w.library("libssl.so.3", openSSL...)
+	want := []uint64{inode(t, path), inode(t, next)}
+	slices.Sort(want)
+	s := startServer(t, ns)
+	s.say("listen 127.0.0.1:%d", livePort)
+	s.say("map %s", path)
+	wait(t, "the library is attached", func() bool { return slices.Contains(tap.inodes(), inode(t, path)) })
+	if err := os.Rename(next, path); err != nil {
+		t.Fatal(err)
+	}
+	s.say("fork")
+	s.say("map %s", path)
+	wait(t, "both are attached", func() bool { return slices.Equal(tap.inodes(), want) })
+	wait(t, "the server is seen", func() bool {
+		servers := l.finder.Servers()
+		return len(servers) == 1 && servers[0].Seen && len(servers[0].Libraries) == 2
+	})
+	s.end()
+}
+
+// mount mounts a file system until the test ends.
+func mount(t *testing.T, kind, options string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := unix.Mount(kind, dir, kind, 0, options); err != nil {
+		t.Fatalf("mount %s: %v", kind, err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount %s: %v", kind, err)
+		}
+	})
+	return dir
+}
+
+// TestOneInodeTwice has files with one inode number, size and time: on two file
+// systems, as with a snapshot, and one file that two overlays show, as with the
+// image of two containers.
+func TestOneInodeTwice(t *testing.T) {
+	bpftest.RequireRoot(t)
+	write := func(dir string) string {
+		path := filepath.Join(dir, "libssl.so.3")
+		if err := errors.Join(os.WriteFile(path, []byte("code"), 0o644), os.Chtimes(path, time.Unix(1, 0), time.Unix(1, 0))); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	key := func(path string) libraryKey {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		k, err := keyOf(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	one, two := write(mount(t, "tmpfs", "")), write(mount(t, "tmpfs", ""))
+	if inode(t, one) != inode(t, two) {
+		t.Skip("two file systems have not the same inodes here")
+	}
+	if key(one) == key(two) {
+		t.Errorf("two files are one: %+v", key(one))
+	}
+
+	image, own := t.TempDir(), mount(t, "tmpfs", "") // an overlay cannot write to an overlay
+	write(image)
+	overlay := func(name string) string {
+		upper, work := filepath.Join(own, name), filepath.Join(own, name+".work")
+		if err := errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(mount(t, "overlay", fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", image, upper, work)), "libssl.so.3")
+	}
+	if a, b := key(overlay("a")), key(overlay("b")); a != b {
+		t.Errorf("one file is two: %+v, %+v", a, b)
+	}
+}
+
 // TestLiveStrangers has processes besides the server that are none: nobody
 // attaches to what they map.
 func TestLiveStrangers(t *testing.T) {
