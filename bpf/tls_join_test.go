@@ -5,12 +5,16 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
 
 	"relaygate/bpf"
 	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
 )
 
 // attach puts probes on the server's library, for these processes' calls.
@@ -116,6 +120,9 @@ func TestTLSJoin(t *testing.T) {
 			if !probes.Recognised() {
 				t.Error("no handshake was recognised")
 			}
+			if slices.Contains(test.options, "ktls") {
+				t.Logf("connections whose records the kernel makes, and reads: %v", kernelTLS(t, ns))
+			}
 
 			for _, c := range all {
 				bpftest.Close(t, c)
@@ -128,6 +135,25 @@ func TestTLSJoin(t *testing.T) {
 			}
 		})
 	}
+}
+
+// kernelTLS reads what the kernel counts (Documentation/networking/tls.rst), if
+// it has TLS.
+func kernelTLS(t *testing.T, ns *netns.Namespace) (found []string) {
+	t.Helper()
+	bpftest.Do(t, ns, func() error {
+		b, err := os.ReadFile("/proc/thread-self/net/tls_stat")
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		for line := range strings.Lines(string(b)) {
+			if f := strings.Fields(line); len(f) == 2 && (f[0] == "TlsTxSw" || f[0] == "TlsRxSw") {
+				found = append(found, f[1])
+			}
+		}
+		return err
+	})
+	return found
 }
 
 func TestResumption(t *testing.T) {

@@ -62,10 +62,15 @@ func (f *Finder) file(pid int, m mapped) *knownFile {
 // path. The file is the library's then, or closed.
 func (f *Finder) library(path string, img image, handle *os.File) (*library, error) {
 	key, err := keyOf(handle)
-	if err == nil && f.libraries[key] == nil && len(f.libraries) >= libraryLimit {
+	var l *library
+	for known, candidate := range f.libraries {
+		if err == nil && known.same(key) {
+			l = candidate
+		}
+	}
+	if err == nil && l == nil && len(f.libraries) >= libraryLimit {
 		err = fmt.Errorf("%s is not watched: %w", path, errTooManyLibraries)
 	}
-	l := f.libraries[key]
 	if err != nil || l != nil {
 		_ = handle.Close() // it was only read
 		return l, err

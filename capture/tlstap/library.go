@@ -24,15 +24,23 @@ const (
 	retryLast  = 5 * time.Minute
 )
 
-// libraryKey tells libraries apart. Containers show one file of their common image
-// on a device each (overlayfs), and probes are on the file itself, so that there
-// the device says nothing. Elsewhere it does: a snapshot of a file system has
-// other files with the same inodes.
+// libraryKey tells libraries apart.
 type libraryKey struct {
 	device  uint64 // 0 where it says nothing
 	inode   uint64
 	size    int64
 	changed unix.Timespec // the contents
+}
+
+// same says whether two are one file. Containers show a file of their common image,
+// or of the host, on a device each (overlayfs), and probes are on the file itself:
+// so there the device says nothing. Elsewhere it does: a snapshot of a file system
+// has other files with the same inodes.
+func (k libraryKey) same(o libraryKey) bool {
+	if k.device == 0 || o.device == 0 {
+		k.device, o.device = 0, 0
+	}
+	return k == o
 }
 
 func keyOf(f *os.File) (libraryKey, error) {

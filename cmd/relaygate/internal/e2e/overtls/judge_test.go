@@ -226,8 +226,9 @@ func judge(t *testing.T, all []*attempt, agents ...*agent) score {
 		}
 		if login {
 			s.missing++
-			problem("missing login at "+one.server, "port %d, %s from %s, TLS %x, retried %v, resumed %v\n%sverdicts: %+v", one.port, one.user, one.client,
-				one.state.Version, one.state.HelloRetryRequest, one.state.DidResume, one.seen, agents[i].all(one.client))
+			problem("missing login at "+one.server, "port %d, %s from %s, TLS %x, retried %v, resumed %v, begun %v after the attach and ended %v before the stop\n%sverdicts: %+v",
+				one.port, one.user, one.client, one.state.Version, one.state.HelloRetryRequest, one.state.DidResume,
+				one.begun.Sub(agents[i].ready), agents[i].stopped.Sub(one.ended), one.seen, agents[i].all(one.client))
 		}
 		if refusal {
 			s.unrefused++
