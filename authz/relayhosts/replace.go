@@ -73,9 +73,9 @@ func replace(path string, data []byte, before func(step) error) error {
 
 // inPlaceOnly reports whether err means that the file can be written but not
 // replaced: it is a mount point (EBUSY), or its directory cannot be written, or
-// its owner cannot be given to another file.
+// its owner cannot be given to another file, or the disk is full.
 func inPlaceOnly(err error) bool {
-	for _, e := range []error{unix.EBUSY, unix.EROFS, unix.EACCES, unix.EPERM} {
+	for _, e := range []error{unix.EBUSY, unix.EROFS, unix.EACCES, unix.EPERM, unix.ENOSPC, unix.EDQUOT} {
 		if errors.Is(err, e) {
 			return true
 		}

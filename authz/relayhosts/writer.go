@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"syscall"
 	"time"
 
 	"relaygate/authz/grant"
@@ -46,7 +48,27 @@ type file struct {
 	path     string
 	render   func([]grant.Grant) []byte
 	written  []byte // what we wrote last; nil before the first time
+	left     mark   // how we left it
 	backedUp bool
+}
+
+// mark tells a file from what it was, without reading it.
+type mark struct {
+	inode    uint64
+	size     int64
+	modified time.Time
+}
+
+func markOf(path string) mark {
+	info, err := os.Stat(path)
+	if err != nil {
+		return mark{}
+	}
+	m := mark{size: info.Size(), modified: info.ModTime()}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		m.inode = st.Ino
+	}
+	return m
 }
 
 // Report says what a Write did.
@@ -78,6 +100,14 @@ func NewWriter(cfg Config) *Writer {
 
 // Changed says that the grants are not what was written.
 func (w *Writer) Changed() { w.dirty = true }
+
+// Look makes the next Write due where somebody else has been at a file. It costs
+// a stat(2) for each.
+func (w *Writer) Look() {
+	for _, f := range w.files {
+		w.dirty = w.dirty || f.written != nil && markOf(f.path) != f.left
+	}
+}
 
 // Due is when the next Write should come; it may lie in the past. It reports
 // false if there is nothing to write ever.
@@ -114,7 +144,13 @@ func (w *Writer) Write(now time.Time, grants []grant.Grant) (Report, error) {
 }
 
 // write brings one file up to date.
-func (f *file) write(now time.Time, data []byte, report *Report) error {
+func (f *file) write(now time.Time, data []byte, report *Report) (err error) {
+	defer func() {
+		if err != nil {
+			f.written = nil // what it holds now is nobody's
+		}
+		f.left = markOf(f.path)
+	}()
 	if !f.backedUp {
 		foreign, err := backup(f.path, data)
 		if err != nil {

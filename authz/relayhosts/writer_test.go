@@ -1,6 +1,7 @@
 package relayhosts
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -87,6 +88,36 @@ func TestWriterRepairs(t *testing.T) {
 		r := write(t, w, start.Add(time.Duration(i)*time.Minute), one(1))
 		if d := cmp.Diff(Report{Written: []string{path}, Repaired: []string{path}}, r); d != "" {
 			t.Errorf("%d (-want +got):\n%s", i, d)
+		}
+		holds(t, path, "203.0.113.1\n")
+	}
+}
+
+// Whoever else writes to a file is noticed without reading it.
+func TestWriterLooks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "relayhosts")
+	w := NewWriter(Config{Hosts: path})
+	w.Look() // before the first write there is nothing to compare
+	now := start
+	for name, harm := range map[string]func() error{
+		"removed":  func() error { return os.Remove(path) },
+		"emptied":  func() error { return os.Truncate(path, 0) },
+		"replaced": func() error { return Replace(path, []byte("203.0.113.9\n")) },
+		"forged": func() error { // of the same length
+			return errors.Join(os.WriteFile(path, []byte("203.0.113.9\n"), 0o644), os.Chtimes(path, now, now.Add(time.Second)))
+		},
+	} {
+		write(t, w, now, one(1))
+		w.Look()
+		due(t, w, now.Add(MaxInterval))
+		if err := harm(); err != nil {
+			t.Fatal(err)
+		}
+		w.Look()
+		due(t, w, now.Add(MinInterval))
+		now = now.Add(MinInterval)
+		if r := write(t, w, now, one(1)); len(r.Repaired) != 1 {
+			t.Errorf("%s: %+v, want it repaired", name, r)
 		}
 		holds(t, path, "203.0.113.1\n")
 	}

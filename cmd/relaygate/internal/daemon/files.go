@@ -25,7 +25,7 @@ type files struct {
 	snapshot func(context.Context) ([]grant.Grant, error)
 	keep     atomic.Bool // lines stay when the daemon ends (on_exit = "keep")
 	dirty    chan struct{}
-	flushes  chan chan struct{}
+	flushes  chan chan error
 	last     []grant.Grant // as last written
 
 	mu    sync.Mutex
@@ -39,7 +39,7 @@ func newFiles(cfg *config.Config, log *slog.Logger) *files {
 	}
 	f := &files{
 		writer: relayhosts.NewWriter(relayhosts.Config{Hosts: cfg.Relayhosts, Users: cfg.UsersFile, Dialect: dialect}),
-		log:    log, dirty: make(chan struct{}, 1), flushes: make(chan chan struct{}),
+		log:    log, dirty: make(chan struct{}, 1), flushes: make(chan chan error),
 	}
 	f.keep.Store(cfg.Gate.OnExit == config.ExitKeep)
 	for _, path := range []string{cfg.Relayhosts, cfg.UsersFile} {
@@ -58,8 +58,13 @@ func (f *files) changed() {
 	}
 }
 
+// lookEvery is how often the files are compared with what was written.
+const lookEvery = 2 * time.Second
+
 func (f *files) run(ctx context.Context, ready func()) error {
 	ready()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	for {
 		var due <-chan time.Time
 		if at, ok := f.writer.Due(); ok {
@@ -70,35 +75,40 @@ func (f *files) run(ctx context.Context, ready func()) error {
 			return f.leave()
 		case <-f.dirty:
 			f.writer.Changed()
+		case <-look.C:
+			f.writer.Look()
 		case done := <-f.flushes:
+			var err error
 			if due != nil {
-				f.write(ctx)
+				err = f.write(ctx)
 			}
-			close(done)
+			done <- err
 		case <-due:
-			f.write(ctx)
+			_ = f.write(ctx) // told by the log and by status
 		}
 	}
 }
 
 // flush returns when the files have been written.
-func (f *files) flush(ctx context.Context) {
-	done := make(chan struct{})
+func (f *files) flush(ctx context.Context) error {
+	done := make(chan error, 1)
 	select {
 	case f.flushes <- done:
 	case <-ctx.Done():
-		return
+		return context.Cause(ctx)
 	}
 	select {
-	case <-done:
+	case err := <-done:
+		return err
 	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
-func (f *files) write(ctx context.Context) {
+func (f *files) write(ctx context.Context) error {
 	grants, err := f.snapshot(ctx)
 	if err != nil {
-		return // the daemon ends
+		return err // the daemon ends
 	}
 	f.last = grants
 	now := time.Now()
@@ -124,6 +134,7 @@ func (f *files) write(ctx context.Context) {
 		f.stats[i].Written, f.stats[i].Error = control.Time{Time: now}, ""
 		f.stats[i].Writes++
 	}
+	return err
 }
 
 // leave writes what may stay when the daemon ends: always rules alone, if not all

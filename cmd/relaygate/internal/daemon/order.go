@@ -60,7 +60,9 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 			}
 		}
 	}
-	d.files.flush(ctx)
+	if err := d.files.flush(ctx); err != nil {
+		warn("what the files say may be older: %v", err)
+	}
 	if err := d.keeper.save(ctx); err != nil {
 		warn("it holds now, and would be forgotten by a restart: %v", err)
 	}
