@@ -34,6 +34,9 @@ const (
 	// EventPaused, EventResumed concern every address; they have no prefix.
 	EventPaused
 	EventResumed
+	// EventBraked: the gate refused a connection of a granted address, as it had
+	// too many.
+	EventBraked
 )
 
 func (k EventKind) String() string {
@@ -66,6 +69,8 @@ func (k EventKind) String() string {
 		return "paused"
 	case EventResumed:
 		return "resumed"
+	case EventBraked:
+		return "braked"
 	}
 	return "unknown"
 }

@@ -1,13 +1,9 @@
 package nft
 
 import (
-	"encoding/binary"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,13 +16,41 @@ const (
 	conn6 = "conn6"
 )
 
-// What the rules say in their comments, by which Bites tells them apart.
-const (
-	tooFast = "too many new connections"
-	tooMany = "too many connections at a time"
+const brakes = "brakes" // their chain
+
+// bite is the chain to which a brake leads a connection too many. It keeps an
+// element with a counter for each address that was bitten of late.
+type bite struct{ chain, words, set4, set6 string }
+
+var (
+	tooFast = bite{"too_fast", "too many new connections", "fast4", "fast6"}
+	tooMany = bite{"too_many", "too many connections at a time", "many4", "many6"}
 )
 
-const brakes = "brakes" // their chain
+// How many bitten addresses are told, and for how long after the last bite.
+const (
+	maxBitten  = 4096
+	bittenLife = time.Hour
+)
+
+func (b bite) sets() []set {
+	flags := uint32(unix.NFT_SET_EVAL | unix.NFT_SET_TIMEOUT)
+	return []set{
+		{name: b.set4, key: ipv4Addr, flags: flags, size: maxBitten, timeout: bittenLife, comment: b.words},
+		{name: b.set6, key: ipv6Addr, flags: flags, size: maxBitten, timeout: bittenLife, comment: b.words},
+	}
+}
+
+// chainTo notes who is bitten, and then does what stop says. Where there is no
+// room for a note its rule ends there, and the next one stops all the same.
+func (b bite) chainTo(stop match) chain {
+	note := func(set string) match { return dynamic(unix.NFT_DYNSET_OP_UPDATE, set, &expr.Counter{}) }
+	return chain{name: b.chain, comment: b.words, rules: []rule{
+		{all(network(unix.NFPROTO_IPV4, 12, 4), note(b.set4)), "who"},
+		{all(network(unix.NFPROTO_IPV6, 8, 16), note(b.set6)), "who"},
+		{all(counter(), stop), b.words},
+	}}
+}
 
 // brakeSets are the sets for b, of size elements each. Those of connections
 // have no timeout: the kernel collects an element when its last connection is
@@ -40,11 +64,13 @@ func brakeSets(b Brakes, size uint32) (sets []set) {
 		sets = append(sets,
 			set{name: rate4, key: ipv4Addr, flags: flags, size: size, timeout: full, comment: "members' new connections"},
 			set{name: rate6, key: ipv6Addr, flags: flags, size: size, timeout: full, comment: "members' new connections"})
+		sets = append(sets, tooFast.sets()...)
 	}
 	if b.Concurrent > 0 {
 		sets = append(sets,
 			set{name: conn4, key: ipv4Addr, flags: unix.NFT_SET_EVAL, size: size, comment: "members' connections"},
 			set{name: conn6, key: ipv6Addr, flags: unix.NFT_SET_EVAL, size: size, comment: "members' connections"})
+		sets = append(sets, tooMany.sets()...)
 	}
 	return sets
 }
@@ -56,31 +82,31 @@ func (b Brakes) burst() int {
 	return b.NewPerMinute
 }
 
-// brakeChains returns the chain of b, or none. stop is what happens to a
-// connection too many. Strangers leave no trace in it: only members fill its
+// brakeChains returns the chains of b, or none. stop is what happens to a
+// connection too many. Strangers leave no trace in them: only members fill their
 // sets.
-func brakeChains(b Brakes, stop match) []chain {
+func brakeChains(b Brakes, stop match) (chains []chain) {
 	if !b.on() {
 		return nil
 	}
-	stop = all(counter(), stop)
 	c := chain{name: brakes, comment: "what one member may do", rules: staticRules(returns())}
+	bites := func(to bite, operation uint32, set4, set6 string, over expr.Any) {
+		chains = append(chains, to.chainTo(stop))
+		c.rules = append(c.rules, memberRules(
+			all(dynamic(operation, set4, over), jump(to.chain)),
+			all(dynamic(operation, set6, over), jump(to.chain)), to.words)...)
+	}
 	if b.NewPerMinute > 0 {
-		over := &expr.Limit{
+		bites(tooFast, unix.NFT_DYNSET_OP_UPDATE, rate4, rate6, &expr.Limit{
 			Type: expr.LimitTypePkts, Rate: uint64(b.NewPerMinute), Unit: expr.LimitTimeMinute,
 			Burst: uint32(b.burst()), Over: true,
-		}
-		c.rules = append(c.rules, memberRules(
-			all(dynamic(unix.NFT_DYNSET_OP_UPDATE, rate4, over), stop),
-			all(dynamic(unix.NFT_DYNSET_OP_UPDATE, rate6, over), stop), tooFast)...)
+		})
 	}
 	if b.Concurrent > 0 {
-		over := &expr.Connlimit{Count: uint32(b.Concurrent), Flags: expr.NFT_CONNLIMIT_F_INV}
-		c.rules = append(c.rules, memberRules(
-			all(dynamic(unix.NFT_DYNSET_OP_ADD, conn4, over), stop),
-			all(dynamic(unix.NFT_DYNSET_OP_ADD, conn6, over), stop), tooMany)...)
+		bites(tooMany, unix.NFT_DYNSET_OP_ADD, conn4, conn6,
+			&expr.Connlimit{Count: uint32(b.Concurrent), Flags: expr.NFT_CONNLIMIT_F_INV})
 	}
-	return []chain{c}
+	return append(chains, c)
 }
 
 // braked leads to the chain of brakes, if there is one.
@@ -89,77 +115,4 @@ func braked(b Brakes, when match) []rule {
 		return nil
 	}
 	return []rule{{all(when, jump(brakes)), "brakes"}}
-}
-
-// Bites says how many connections of members each brake refused since the table
-// was last built. Without a table, or a brake, it is 0.
-func (g *Gate) Bites() (rate, concurrent uint64, err error) {
-	if g.cfg.Mode == UserSets || !g.cfg.Brakes.on() {
-		return 0, 0, nil
-	}
-	body := g.table.body()
-	body.string(unix.NFTA_RULE_CHAIN, brakes)
-	err = g.conn.list(message(unix.NFT_MSG_GETRULE, 0, body), func(m netlink.Message) error {
-		text, packets, err := parseCounter(m)
-		switch text {
-		case tooFast:
-			rate += packets
-		case tooMany:
-			concurrent += packets
-		}
-		return err
-	})
-	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, errInterrupted) {
-		return 0, 0, fmt.Errorf("read counters of brakes: %w", err)
-	}
-	return rate, concurrent, nil
-}
-
-// parseCounter returns what a rule's comment says and how many packets its
-// counter saw.
-func parseCounter(m netlink.Message) (text string, packets uint64, err error) {
-	ad, err := decoder(m)
-	if err != nil {
-		return "", 0, err
-	}
-	for ad.Next() {
-		switch ad.Type() {
-		case unix.NFTA_RULE_USERDATA:
-			text = parseComment(ad.Bytes())
-		case unix.NFTA_RULE_EXPRESSIONS:
-			ad.Nested(func(list *netlink.AttributeDecoder) error {
-				for list.Next() {
-					list.Nested(func(e *netlink.AttributeDecoder) error {
-						n, err := counted(e)
-						packets += n
-						return err
-					})
-				}
-				return nil
-			})
-		}
-	}
-	return text, packets, ad.Err()
-}
-
-// counted is the number of packets in a counter, 0 for another expression.
-func counted(e *netlink.AttributeDecoder) (packets uint64, err error) {
-	name := ""
-	for e.Next() {
-		switch {
-		case e.Type() == unix.NFTA_EXPR_NAME:
-			name = e.String()
-		case e.Type() == unix.NFTA_EXPR_DATA && name == "counter":
-			e.Nested(func(data *netlink.AttributeDecoder) error {
-				data.ByteOrder = binary.BigEndian
-				for data.Next() {
-					if data.Type() == unix.NFTA_COUNTER_PACKETS {
-						packets = data.Uint64()
-					}
-				}
-				return nil
-			})
-		}
-	}
-	return packets, nil
 }

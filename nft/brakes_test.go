@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -42,6 +43,7 @@ func TestBrakes(t *testing.T) {
 			if err != nil || rate != 6 || concurrent != 0 {
 				t.Errorf("got %d, %d bites, %v, want 6 of the first", rate, concurrent, err)
 			}
+			w.bitten(t, g, Bitten{TooFast: 3})
 
 			// The burst begins anew with a new table; one at a time does not end.
 			cfg.Brakes = Brakes{Concurrent: 2}
@@ -60,10 +62,54 @@ func TestBrakes(t *testing.T) {
 			if err != nil || rate != 0 || concurrent != 8 {
 				t.Errorf("got %d, %d bites, %v, want 8 of the second", rate, concurrent, err)
 			}
+			w.bitten(t, g, Bitten{TooMany: 4})
 			if err := g.Check(); err != nil {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// bitten expects that both members were bitten so often, and nobody else.
+func (w world) bitten(t *testing.T, g *Gate, each Bitten) {
+	t.Helper()
+	got, err := g.Bitten()
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(got, func(a, b Bitten) int { return a.Addr.Compare(b.Addr) })
+	want := []Bitten{{member4, each.TooFast, each.TooMany}, {member6, each.TooFast, each.TooMany}}
+	if !slices.Equal(got, want) {
+		t.Errorf("bitten are %+v, want %+v", got, want)
+	}
+}
+
+// Where there is no room to note who was bitten, the brake bites all the same.
+func TestBrakeWithoutRoomForNotes(t *testing.T) {
+	w := newWorld(t)
+	open := silent(t, w.server, 25)
+	cfg := inMode(Filter, w.server)
+	cfg.Brakes = Brakes{NewPerMinute: 1, Burst: 2}
+	g := openGate(t, cfg)
+	for i, s := range g.ruleset.sets {
+		if s.name == tooFast.set4 || s.name == tooFast.set6 {
+			g.ruleset.sets[i].size = 1
+			g.ruleset.sets[i].flags = unix.NFT_SET_EVAL | unix.NFT_SET_TIMEOUT
+			key := member4.Next().Next().AsSlice()
+			if s.name == tooFast.set6 {
+				key = member6.Next().Next().AsSlice()
+			}
+			g.ruleset.sets[i].elements = []setElement{{key: key, timeout: time.Hour, remaining: time.Hour}}
+		}
+	}
+	rebuild(t, g, minute(member4, member6)...)
+	for _, c := range []struct{ from, to netip.Addr }{{member4, server4}, {member6, server6}} {
+		if got := w.connects(t, c.from, c.to, open); got != 2 {
+			t.Errorf("%s: got %d connections of 6, want 2", c.from, got)
+		}
+	}
+	if rate, _, err := g.Bites(); err != nil || rate != 8 {
+		t.Errorf("got %d bites, %v, want 8", rate, err)
 	}
 }
 
@@ -111,7 +157,7 @@ func onlyMarked() ruleset {
 func TestBrakeThatTheKernelLacks(t *testing.T) {
 	g := openGate(t, filter(bpftest.Namespace(t)))
 	unknown := declareProbe(brakeSets(Brakes{Concurrent: 1}, 1), []chain{{name: brakes, rules: memberRules(
-		dynamic(unix.NFT_DYNSET_OP_ADD, "nowhere", &expr.Connlimit{Count: 1}), accept(), tooMany)}})
+		dynamic(unix.NFT_DYNSET_OP_ADD, "nowhere", &expr.Connlimit{Count: 1}), accept(), tooMany.words)}})
 	if ok, err := g.conn.try(unknown, 0); ok || err != nil {
 		t.Errorf("got %v, %v, want that it cannot be made", ok, err)
 	}

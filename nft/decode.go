@@ -27,15 +27,25 @@ func decoder(m netlink.Message) (*netlink.AttributeDecoder, error) {
 	return ad, nil
 }
 
+// listed is an element as the kernel describes it.
+type listed struct {
+	member
+	packets uint64 // of the counter that an element of a brake has
+}
+
 // parseElements returns the elements of one message (NFT_MSG_NEWSETELEM) whose
 // keys are addresses.
-func parseElements(m netlink.Message) ([]member, error) {
+func parseElements(m netlink.Message) (members []member, err error) {
+	err = eachElement(m, func(e listed) { members = append(members, e.member) })
+	return members, err
+}
+
+func eachElement(m netlink.Message, each func(listed)) error {
 	ad, err := decoder(m)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var set string
-	var members []member
+	var set string // it comes before the elements
 	for ad.Next() {
 		switch ad.Type() {
 		case unix.NFTA_SET_ELEM_LIST_SET:
@@ -43,27 +53,24 @@ func parseElements(m netlink.Message) ([]member, error) {
 		case unix.NFTA_SET_ELEM_LIST_ELEMENTS:
 			ad.Nested(func(list *netlink.AttributeDecoder) error {
 				for list.Next() {
-					e := member{remaining: forever}
+					e := listed{member: member{set: set, remaining: forever}}
 					list.Nested(e.parse)
 					if e.key.IsValid() {
-						members = append(members, e)
+						each(e)
 					}
 				}
 				return nil
 			})
 		}
 	}
-	for i := range members {
-		members[i].set = set
-	}
 	if err := ad.Err(); err != nil {
-		return nil, fmt.Errorf("decode elements: %w", err)
+		return fmt.Errorf("decode elements: %w", err)
 	}
-	return members, nil
+	return nil
 }
 
 // parse reads one element. Without a timeout it stays for ever.
-func (m *member) parse(ad *netlink.AttributeDecoder) error {
+func (l *listed) parse(ad *netlink.AttributeDecoder) error {
 	var timeout, left time.Duration
 	for ad.Next() {
 		switch ad.Type() {
@@ -71,7 +78,7 @@ func (m *member) parse(ad *netlink.AttributeDecoder) error {
 			ad.Nested(func(key *netlink.AttributeDecoder) error {
 				for key.Next() {
 					if key.Type() == unix.NFTA_DATA_VALUE {
-						m.key, _ = netip.AddrFromSlice(key.Bytes())
+						l.key, _ = netip.AddrFromSlice(key.Bytes())
 					}
 				}
 				return nil
@@ -80,10 +87,15 @@ func (m *member) parse(ad *netlink.AttributeDecoder) error {
 			timeout = duration(ad.Uint64())
 		case unix.NFTA_SET_ELEM_EXPIRATION:
 			left = duration(ad.Uint64())
+		case unix.NFTA_SET_ELEM_EXPR:
+			ad.Nested(func(e *netlink.AttributeDecoder) error {
+				l.packets = counted(e)
+				return nil
+			})
 		}
 	}
 	if timeout > 0 {
-		m.timeout, m.remaining = timeout, min(left, timeout)
+		l.timeout, l.remaining = timeout, min(left, timeout)
 	}
 	return nil
 }

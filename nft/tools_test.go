@@ -58,8 +58,9 @@ func TestListedByNft(t *testing.T) {
 		Filter: {
 			"type filter hook prerouting priority dstnat - 10; policy accept;",
 			`iifname != "lo" fib daddr type local tcp dport @ports tcp flags syn / syn,ack jump gate`,
-			"ip saddr @allow4 update @rate4 { ip saddr limit rate over 60/minute burst 20 packets } counter packets 0 bytes 0 reject with tcp reset",
-			"ip6 saddr @allow6 add @conn6 { ip6 saddr ct count over 10 } counter packets 0 bytes 0 reject with tcp reset",
+			"ip saddr @allow4 update @rate4 { ip saddr limit rate over 60/minute burst 20 packets } jump too_fast",
+			"update @fast4 { ip saddr counter }",
+			"ip6 saddr @allow6 add @conn6 { ip6 saddr ct count over 10 } jump too_many",
 		},
 		Redirect: {
 			"type nat hook prerouting priority dstnat - 10; policy accept;",
@@ -70,7 +71,7 @@ func TestListedByNft(t *testing.T) {
 		Mark: {
 			"type filter hook prerouting priority mangle; policy accept;",
 			"ip saddr @allow4 counter packets 0 bytes 0 meta mark set meta mark | 0x00100000",
-			"ip saddr @allow4 update @rate4 { ip saddr limit rate over 60/minute burst 20 packets } counter packets 0 bytes 0 accept",
+			"ip saddr @allow4 update @rate4 { ip saddr limit rate over 60/minute burst 20 packets } jump too_fast",
 		},
 		Gateway: {
 			"type filter hook forward priority filter - 10; policy accept;",

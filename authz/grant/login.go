@@ -76,6 +76,7 @@ func (t *Table) admit(at uint32, p netip.Prefix, v *authz.Verdict) (i uint32, re
 			if i != 0 {
 				t.entry(i).brake = tooManyAddresses
 			}
+			t.stopped.Addresses++
 			return 0, fmt.Sprintf("%s already holds %d addresses, which is the limit for one user", display(v.User), n)
 		}
 	}
@@ -92,6 +93,7 @@ func (t *Table) admit(at uint32, p netip.Prefix, v *authz.Verdict) (i uint32, re
 		if d := t.details[i]; d != nil {
 			d.name(user, userOf(v), t.cfg.MaxUsers+1)
 		}
+		t.stopped.Users++
 		return 0, t.shared()
 	}
 	return i, ""

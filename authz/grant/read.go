@@ -83,6 +83,9 @@ func (t *Table) Len() int { return t.granted + len(t.always) }
 // Dropped counts what the bounds left out.
 func (t *Table) Dropped() Dropped { return t.dropped }
 
+// Stopped counts what the brakes stopped since the start.
+func (t *Table) Stopped() Stopped { return t.stopped }
+
 // live reports whether an entry's grant stands at the latest time seen.
 func (t *Table) live(i uint32) bool {
 	at := t.clock.ticks(t.clock.last)

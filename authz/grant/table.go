@@ -80,7 +80,13 @@ type Table struct {
 	sessions map[uint32][]session
 	followed int
 	dropped  Dropped
+	stopped  Stopped
 }
+
+// Stopped counts the proved logins that a brake kept from granting: Users those
+// from addresses with too many users, Addresses those of users with too many
+// addresses.
+type Stopped struct{ Users, Addresses uint64 }
 
 // Dropped counts what a bound left out since the start.
 type Dropped struct {

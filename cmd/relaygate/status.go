@@ -85,6 +85,10 @@ func printStatus(e *env, s *control.Status) {
 		say("Paused:  %s by %s%s: nothing is granted.", relative(s.Paused.Since.Time, now), s.Paused.By, noteText(s.Paused.Note))
 	}
 	say("Grants:  %d now, %s open; %s.", s.Grants, count(s.Sessions, "session"), count(s.Denials, "denial"))
+	if s.Shared+s.Spread > 0 {
+		say("Brakes:  %s %s: %d from addresses of too many users, %d of users with too many addresses.",
+			count(s.Shared+s.Spread, "login"), colour(e, yellow, "granted nothing"), s.Shared, s.Spread)
+	}
 	printGate(e, &s.Gate, now, say)
 	for _, f := range s.Files {
 		say("File:    %s, written %s.", f.Path, relative(f.Written.Time, now))
@@ -146,9 +150,9 @@ func printGate(e *env, g *control.Gate, now time.Time, say func(string, ...any))
 		say("         from the server's answer to the open gate: last %.2f ms, longest %.2f ms.",
 			g.LastDelay.Seconds()*1e3, g.MaxDelay.Seconds()*1e3)
 	}
-	if g.TooFast+g.TooMany > 0 {
-		say("Brakes:  %s connections of granted addresses: %d too many in a minute, %d too many at a time; last %s.",
-			colour(e, yellow, "refused"), g.TooFast, g.TooMany, relative(g.LastBite.Time, now))
+	if n := g.TooFast + g.TooMany; n > 0 {
+		say("Brakes:  %s of granted addresses %s: %d too many in a minute, %d too many at a time; last %s.",
+			count(n, "connection"), colour(e, yellow, "refused"), g.TooFast, g.TooMany, relative(g.LastBite.Time, now))
 	}
 }
 

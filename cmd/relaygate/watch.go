@@ -49,7 +49,7 @@ func printEvent(e *env, line []byte) error {
 		paint = green
 	case "expire", "encrypted", "coverage", "reload":
 		paint = yellow
-	case "failure", "tainted", "deny", "revoke", "pause", "gate", "drop":
+	case "failure", "tainted", "deny", "revoke", "pause", "gate", "brake", "drop":
 		paint = red
 	}
 	_, err := fmt.Fprintf(e.Stdout, "%s  %s  %-39s  %-5s %-12s %-24s %s\n", ev.Time, colour(e, paint, fmt.Sprintf("%-9s", what)),

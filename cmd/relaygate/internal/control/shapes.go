@@ -113,6 +113,10 @@ type Status struct {
 	// Sessions hold a grant; Denials are in force.
 	Sessions int `json:"sessions"`
 	Denials  int `json:"denials"`
+	// Shared counts the proved logins that granted nothing as their address has
+	// too many users, Spread those whose user holds too many addresses.
+	Shared uint64 `json:"shared"`
+	Spread uint64 `json:"spread"`
 	// Paused: nothing is granted.
 	Paused *Pause `json:"paused,omitempty"`
 	// Totals count since the state file was made.

@@ -43,9 +43,9 @@ type cutSettings struct {
 }
 
 type cutOrder struct {
-	prefix netip.Prefix
-	keep   bool // what is in progress
-	done   chan cutResult
+	prefixes []netip.Prefix
+	keep     bool // what is in progress
+	done     chan cutResult
 }
 
 type cutResult struct {
@@ -92,10 +92,10 @@ func (c *cutter) ranOut(p netip.Prefix) {
 	}
 }
 
-// cut ends the connections of a prefix, or with keep forgets those that have
+// cut ends the connections of some prefixes, or with keep forgets those that have
 // ended, and waits until that is done.
-func (c *cutter) cut(ctx context.Context, p netip.Prefix, keep bool) (sockets, entries int, err error) {
-	o := cutOrder{prefix: p, keep: keep, done: make(chan cutResult, 1)}
+func (c *cutter) cut(ctx context.Context, list []netip.Prefix, keep bool) (sockets, entries int, err error) {
+	o := cutOrder{prefixes: list, keep: keep, done: make(chan cutResult, 1)}
 	select {
 	case c.asked <- o:
 	case <-ctx.Done():
@@ -142,9 +142,9 @@ func (c *cutter) now(o cutOrder) (r cutResult) {
 	case c.kernel == nil:
 		r.err = errors.New(c.missing)
 	case o.keep:
-		_, r.err = c.kernel.Forget(s.ports, o.prefix)
+		_, r.err = c.kernel.Forget(s.ports, o.prefixes...)
 	default:
-		r.sockets, r.entries, r.err = c.kernel.CutAll(s.ports, o.prefix)
+		r.sockets, r.entries, r.err = c.kernel.CutAll(s.ports, o.prefixes...)
 	}
 	return r
 }

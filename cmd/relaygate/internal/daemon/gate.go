@@ -25,19 +25,23 @@ type gate struct {
 	log      *slog.Logger
 	hub      *control.Hub
 	snapshot func(context.Context) (projection, error)
-	opened   []netip.Prefix // the static members that Open was told
-	count    int            // elements of the first build
+	bitten   func(context.Context, []nft.Bitten) // tells the owner
+	opened   []netip.Prefix                      // the static members that Open was told
+	count    int                                 // elements of the first build
 
 	ops      chan gateOp
 	asked    chan gateQuestion
 	more     chan struct{} // overflow was set
 	overflow atomic.Bool   // an op found no room: only a rebuild helps
 	broken   bool          // the table is not as it should be
+	suspicion
+	bites bites
 	// static are the static members that the owner wants, stale whether the
 	// table may have others.
 	static atomic.Pointer[[]netip.Prefix]
 	stale  bool
 	beat   atomic.Int64 // when the loop last turned, Unix ns
+	grants atomic.Int64 // how many there are, as the owner last saw
 
 	// What follows is the owner's.
 	lifetime   time.Duration
@@ -45,7 +49,6 @@ type gate struct {
 
 	mu    sync.Mutex
 	stats control.Gate
-	bites [2]uint64 // as the kernel counted last
 }
 
 // gateOp adds an element, removes an address where element is zero, or says
@@ -176,7 +179,7 @@ func (g *gate) run(ctx context.Context, ready func()) error {
 			g.inspect(ctx, &change)
 		case <-tick.C:
 			g.inspect(ctx, nil)
-			g.readBites()
+			g.readBites(ctx)
 		case <-ctx.Done():
 			return g.drain(ctx) // what was decided before the end
 		}
@@ -235,7 +238,7 @@ func (g *gate) failed(ctx context.Context, err error) {
 		return
 	case errors.Is(err, nft.ErrTableGone):
 		g.noteError(err)
-		g.repair(ctx, "it was gone when it was to be written")
+		g.repair(ctx, "it was gone when it was to be written", false)
 	default:
 		g.noteError(err)
 		g.log.Error("the gate could not be written", "error", err)

@@ -85,27 +85,6 @@ func (g *gate) load(ctx context.Context, want projection, few func([]nft.Element
 	return err
 }
 
-// inspect looks at the table and mends it. change is what another program did,
-// nil for the regular look.
-func (g *gate) inspect(ctx context.Context, change *nft.Change) {
-	err := g.nft.Check()
-	switch {
-	case errors.Is(err, nft.ErrTableGone), errors.Is(err, nft.ErrChanged), errors.Is(err, nft.ErrSets):
-		reason := err.Error()
-		if change != nil {
-			reason = change.String()
-		}
-		g.repair(ctx, reason)
-	case err != nil:
-		g.noteError(err)
-		g.log.Error("the gate could not be checked", "error", err)
-	case change != nil && (change.Members || change.Lost):
-		g.sync(ctx, change.String())
-	default:
-		g.mend(ctx)
-	}
-}
-
 // mend does what is left to be done.
 func (g *gate) mend(ctx context.Context) {
 	if g.stale {
@@ -119,8 +98,12 @@ func (g *gate) mend(ctx context.Context) {
 	}
 }
 
-// repair makes the table as it should be after somebody took it away.
-func (g *gate) repair(ctx context.Context, reason string) {
+// repair makes the table as it should be after somebody took it away. explained
+// says whether the reason tells who.
+func (g *gate) repair(ctx context.Context, reason string, explained bool) {
+	if !explained {
+		g.unexplained = time.Now()
+	}
 	g.note(func(s *control.Gate) {
 		s.Up = false
 		s.Losses++
@@ -154,31 +137,6 @@ func (g *gate) refill(ctx context.Context, why string, few func([]nft.Element) e
 	g.note(func(s *control.Gate) { s.Up = s.Missing == ""; s.Rebuilds++ })
 	g.log.Warn("the gate was rebuilt", "members", len(want.members), "took", time.Since(start), "reason", why)
 	g.publish("gate", fmt.Sprintf("rebuilt with %d members: %s", len(want.members), why))
-}
-
-// sync puts members back that somebody took out, and takes out what somebody
-// put in.
-func (g *gate) sync(ctx context.Context, reason string) {
-	want, err := g.snapshot(ctx)
-	var added, renewed, removed int
-	if err == nil {
-		added, renewed, removed, err = g.nft.Sync(want.members)
-	}
-	switch {
-	case err != nil && !errors.Is(err, nft.ErrElement):
-		g.broken = true
-		g.noteError(err)
-		g.log.Error("the gate's members could not be compared", "error", err)
-	case added+renewed+removed > 0:
-		words := fmt.Sprintf("%d members put back, %d mended, %d taken out", added, renewed, removed)
-		g.note(func(s *control.Gate) {
-			s.Losses++
-			s.Rebuilds++
-			s.LastLoss, s.LastLossAt = reason, control.Time{Time: time.Now()}
-		})
-		g.log.Warn("the gate's members were changed", "reason", reason, "mended", words)
-		g.publish("gate", words+": "+reason)
-	}
 }
 
 // reconfigure puts the static members in force that the owner wants.
@@ -221,33 +179,4 @@ func (g *gate) configure(ctx context.Context, cfg nft.Config) error {
 		return old.Close()
 	}
 	return nil
-}
-
-// readBites adds up what the brakes refused. A table that is built anew counts
-// from 0.
-func (g *gate) readBites() {
-	rate, concurrent, err := g.nft.Bites()
-	if err != nil {
-		g.noteError(err)
-		return
-	}
-	more := func(now, before uint64) uint64 {
-		if now < before {
-			return now
-		}
-		return now - before
-	}
-	tooFast, tooMany := more(rate, g.bites[0]), more(concurrent, g.bites[1])
-	g.bites = [2]uint64{rate, concurrent}
-	if tooFast+tooMany == 0 {
-		return
-	}
-	g.note(func(s *control.Gate) {
-		s.TooFast += tooFast
-		s.TooMany += tooMany
-		s.LastBite = control.Time{Time: time.Now()}
-	})
-	words := fmt.Sprintf("brakes refused connections of granted addresses: %d for too many in a minute, %d for too many at a time", tooFast, tooMany)
-	g.log.Warn(words)
-	g.publish("gate", words)
 }

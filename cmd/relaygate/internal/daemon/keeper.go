@@ -119,6 +119,18 @@ func (k *keeper) changed(c *grant.Change) {
 	}
 }
 
+// noted marks a prefix of which only the journal changed; it is called by the
+// owner.
+func (k *keeper) noted(p netip.Prefix) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.marked.prefixes[p] = mark{journal: true}
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
 // fetch is how marked things are; it runs in the owner's goroutine.
 func fetch(e *engine.Engine, now time.Time, m marks) (rows []row) {
 	b := boot()

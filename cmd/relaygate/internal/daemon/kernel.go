@@ -27,6 +27,7 @@ type table interface {
 	CloseAll(...nft.Element) error
 	Check() error
 	Bites() (rate, concurrent uint64, err error)
+	Bitten() ([]nft.Bitten, error)
 	Lacks() error
 	Watch() (*nft.Watch, error)
 	Close() error
@@ -77,6 +78,7 @@ func (noTable) Sync([]nft.Element) (int, int, int, error)        { return 0, 0, 
 func (noTable) CloseAll(...nft.Element) error                    { return nil }
 func (noTable) Check() error                                     { return nil }
 func (noTable) Bites() (uint64, uint64, error)                   { return 0, 0, nil }
+func (noTable) Bitten() ([]nft.Bitten, error)                    { return nil, nil }
 func (noTable) Lacks() error                                     { return nil }
 func (noTable) Watch() (*nft.Watch, error)                       { return nil, nil }
 func (noTable) Close() error                                     { return nil }

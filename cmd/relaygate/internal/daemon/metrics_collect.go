@@ -38,7 +38,7 @@ const (
 	metricSessions     = "relaygate_sessions"
 	metricDenials      = "relaygate_denials"
 	metricPaused       = "relaygate_paused"
-	metricBites        = "relaygate_gate_brakes_total"
+	metricBites        = "relaygate_brakes_total"
 	metricStateErrors  = "relaygate_state_errors_total"
 	metricTLS          = "relaygate_tls_connections_total"
 	metricTLSServers   = "relaygate_tls_servers"
@@ -84,7 +84,7 @@ var families = map[string]family{
 	metricSessions:     gauge(metricSessions, "Open sessions that hold a grant."),
 	metricDenials:      gauge(metricDenials, "Denials in force."),
 	metricPaused:       gauge(metricPaused, "1 while relaygate is paused."),
-	metricBites:        counter(metricBites, "Connections of granted addresses that a brake refused, by the brake.", "brake"),
+	metricBites:        counter(metricBites, "What the brakes stopped: connections of granted addresses, or logins that granted nothing, by the brake.", "brake"),
 	metricStateErrors:  counter(metricStateErrors, "Failures to write the state file."),
 	metricTLS:          counter(metricTLS, "Connections in TLS: handshakes seen, and of those the ones whose plaintext was seen or not.", "stage"),
 	metricTLSServers:   gauge(metricTLSServers, "Mail servers that are known to speak TLS."),
@@ -167,7 +167,10 @@ func measure(s *control.Status, put func(name string, value float64, label ...st
 		paused = 1
 	}
 	put(metricPaused, paused)
-	each(metricBites, map[string]uint64{"new per minute": s.Gate.TooFast, "concurrent": s.Gate.TooMany})
+	each(metricBites, map[string]uint64{
+		"new per minute": s.Gate.TooFast, "concurrent": s.Gate.TooMany,
+		"users per address": s.Shared, "addresses per user": s.Spread,
+	})
 	put(metricStateErrors, float64(s.State.Errors))
 	each(metricTLS, map[string]uint64{"handshake": s.TLS.Handshakes, "seen": s.TLS.Seen, "unseen": s.TLS.Unseen})
 	speak, unseen := 0, 0

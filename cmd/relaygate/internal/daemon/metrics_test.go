@@ -24,7 +24,7 @@ var measured = control.Status{
 	Since:  control.Time{Time: time.Unix(1_000_000_000, 5e8)},
 	Tap:    control.Tap{Flows: 2, Opened: 17, Untrusted: 1, Packets: 900},
 	Logins: 5, Refused: 3, Tainted: 4, Encrypted: 6, Grants: 2,
-	Sessions: 3, Denials: 4, Paused: &control.Pause{By: "never a label"}, State: control.State{Errors: 1, Error: "never a label"},
+	Sessions: 3, Denials: 4, Shared: 15, Spread: 16, Paused: &control.Pause{By: "never a label"}, State: control.State{Errors: 1, Error: "never a label"},
 	Doubts:  map[string]uint64{"client line is too long": 4, "literal is too long": 0},
 	Changes: map[string]uint64{"granted": 5, "refused": 0},
 	Gate: control.Gate{
@@ -76,6 +76,7 @@ func TestScrapeSaysWhatStatusSays(t *testing.T) {
 		metricDelayLast + " 0.00025", metricDelayMax + " 0.002",
 		metricSessions + " 3", metricDenials + " 4", metricPaused + " 1", metricStateErrors + " 1",
 		metricBites + `{brake="new per minute"} 11`, metricBites + `{brake="concurrent"} 13`,
+		metricBites + `{brake="users per address"} 15`, metricBites + `{brake="addresses per user"} 16`,
 		metricTLS + `{stage="handshake"} 12`, metricTLS + `{stage="seen"} 10`, metricTLS + `{stage="unseen"} 2`,
 		metricTLSServers + " 2", metricTLSUnseen + " 1",
 		metricFileWrites + `{path="/etc/relayhosts"} 8`, metricFileErrors + `{path="/etc/relayhosts"} 1`,

@@ -19,7 +19,7 @@ import (
 func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (control.Outcome, error) {
 	out := control.Outcome{Changes: []control.Event{}, Warnings: []string{}}
 	warn := func(format string, args ...any) { out.Warnings = append(out.Warnings, fmt.Sprintf(format, args...)) }
-	if err := d.orderable(&o, warn); err != nil {
+	if err := d.orderable(ctx, &o, warn); err != nil {
 		return out, err
 	}
 	var changes []grant.Change
@@ -46,18 +46,13 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 	// Whoever ordered it may have left by now: what is decided is done all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), doneWithin)
 	defer cancel()
-	if err := d.gate.settle(ctx); err != nil {
-		return out, fmt.Errorf("it is decided, and the gate does not hold it yet: %w", err)
-	}
-	cuts := o.Verb == control.VerbRevoke || o.Verb == control.VerbDeny
+	unsettled := d.gate.settle(ctx) // the rest is done all the same
 	// Mode observe closes nothing.
-	if cuts && d.gate.status().Mode != config.ModeObserve {
-		for _, p := range cutFor(o.Prefix, changes) {
-			sockets, entries, err := d.cutter.cut(ctx, p, o.KeepConnections)
-			out.Sockets, out.Entries = out.Sockets+sockets, out.Entries+entries
-			if err != nil {
-				warn("connections in progress of %s may go on: %v", authz.PrefixString(p), err)
-			}
+	if list := cutFor(&o, changes); len(list) > 0 && d.gate.status().Mode != config.ModeObserve {
+		keep := o.KeepConnections || o.Verb == control.VerbPause && !d.config.Load().Gate.CutOnExpiry
+		out.Sockets, out.Entries, err = d.cutter.cut(ctx, list, keep)
+		if err != nil {
+			warn("connections in progress of what was closed may go on: %v", err)
 		}
 	}
 	if err := d.files.flush(ctx); err != nil {
@@ -65,6 +60,9 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 	}
 	if err := d.keeper.save(ctx); err != nil {
 		warn("it holds now, and would be forgotten by a restart: %v", err)
+	}
+	if unsettled != nil {
+		return out, fmt.Errorf("it is decided, and the gate does not hold it yet: %w", unsettled)
 	}
 	out.Result = result(&o, changes, max(closed, 0), time.Now()) + cutWords(out.Sockets, out.Entries) + "."
 	return out, nil
@@ -77,7 +75,7 @@ const doneWithin = 15 * time.Second
 const maxTold = 1000
 
 // orderable completes an order, or says why it cannot be obeyed here.
-func (d *daemon) orderable(o *control.Order, warn func(string, ...any)) error {
+func (d *daemon) orderable(ctx context.Context, o *control.Order, warn func(string, ...any)) error {
 	if o.For.Duration > grant.MaxLifetime {
 		return &control.Refusal{Reason: fmt.Sprintf("%v is longer than a year: for what always holds there are the rules grant.always and grant.never", o.For.Duration)}
 	}
@@ -86,8 +84,10 @@ func (d *daemon) orderable(o *control.Order, warn func(string, ...any)) error {
 	}
 	// The gate's set of networks opens a /64 as a whole, and only with
 	// ipv6_prefix 64: the table must say what the gate does.
-	whole := d.widen(o.Prefix.Addr())
+	whole, err := d.widen(ctx, o.Prefix.Addr())
 	switch {
+	case err != nil:
+		return fmt.Errorf("relaygate is ending: %w", err)
 	case o.Prefix.Bits() > whole.Bits():
 		warn("an IPv6 address is opened with its whole network, as by a login (grant.ipv6_prefix)")
 		o.Prefix = whole
@@ -98,11 +98,9 @@ func (d *daemon) orderable(o *control.Order, warn func(string, ...any)) error {
 }
 
 // widen is what a login from an address opens.
-func (d *daemon) widen(a netip.Addr) (p netip.Prefix) {
-	_ = d.owner.ask(context.Background(), func(time.Time) {
-		d.owner.engine.Change(func(t *grant.Table) []grant.Change { p = t.Key(a); return nil })
-	})
-	return p
+func (d *daemon) widen(ctx context.Context, a netip.Addr) (p netip.Prefix, err error) {
+	err = d.owner.ask(ctx, func(time.Time) { p = d.owner.grants().Key(a) })
+	return p, err
 }
 
 // obey changes the table; it runs in the owner's goroutine.
@@ -135,13 +133,20 @@ func obey(t *grant.Table, now time.Time, by string, o *control.Order, lifetime t
 }
 
 // cutFor lists whose connections end: those of the order's prefix, and of wider
-// grants that were closed for it.
-func cutFor(p netip.Prefix, changes []grant.Change) []netip.Prefix {
-	list := []netip.Prefix{p}
+// grants that were closed for it. A pause is the end of every grant, and no order
+// about other connections.
+func cutFor(o *control.Order, changes []grant.Change) (list []netip.Prefix) {
+	pause := o.Verb == control.VerbPause
+	if o.Verb == control.VerbRevoke || o.Verb == control.VerbDeny {
+		list = append(list, o.Prefix)
+	} else if !pause {
+		return nil
+	}
 	for i := range changes {
-		wider := changes[i].Grant.Prefix
-		if changes[i].Kind == grant.Revoked && wider.Bits() < p.Bits() && wider.Contains(p.Addr()) {
-			list = append(list, wider)
+		p := changes[i].Grant.Prefix
+		wider := p.Bits() < o.Prefix.Bits() && p.Contains(o.Prefix.Addr())
+		if changes[i].Kind == grant.Revoked && (pause || wider) {
+			list = append(list, p)
 		}
 	}
 	return list

@@ -130,6 +130,7 @@ func (o *owner) run(ctx context.Context, ready func()) error {
 // look serves what is due and what was asked, and sets the next deadline.
 func (o *owner) look(now time.Time) {
 	o.watchdog.look(now)
+	o.gate.grants.Store(int64(o.engine.Len()))
 	if slept := o.sleep.since(); slept > 0 {
 		o.log.Warn("the machine slept: every grant ends as much earlier", "for", slept)
 		o.table(func(t *grant.Table) { t.Slept(slept) })

@@ -15,6 +15,7 @@ import (
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/hostinfo"
+	"relaygate/nft"
 )
 
 // start does in order what must not overlap: learn the host's own addresses,
@@ -81,6 +82,9 @@ func (d *daemon) connect() {
 	t := d.owner.grants()
 	d.gate.snapshot = func(ctx context.Context) (p projection, err error) {
 		return p, d.owner.ask(ctx, func(now time.Time) { p = d.gate.project(t, now) })
+	}
+	d.gate.bitten = func(ctx context.Context, list []nft.Bitten) {
+		_ = d.owner.ask(ctx, func(now time.Time) { d.owner.bitten(now, list) }) // an error: the daemon ends
 	}
 	d.files.snapshot = func(ctx context.Context) (list []grant.Grant, err error) {
 		return list, d.owner.ask(ctx, func(time.Time) { list = t.List() })

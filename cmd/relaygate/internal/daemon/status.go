@@ -71,6 +71,8 @@ func (o *owner) status(now time.Time, s *control.Status) {
 	for _, r := range o.counters() {
 		s.Totals[r.key], _ = r.value.(uint64)
 	}
+	stopped := t.Stopped()
+	s.Shared, s.Spread = stopped.Users, stopped.Addresses
 	dropped := t.Dropped()
 	s.Drops["grants: sessions not followed"] = dropped.Sessions
 	s.Drops["grants: grants whose users cannot be told"] = dropped.Details

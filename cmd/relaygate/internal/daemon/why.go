@@ -17,7 +17,7 @@ func reason(g grant.Grant, granted bool, paused grant.Pause, d authz.Decision, e
 	case granted && g.Source == grant.Always:
 		return "may relay: it " + d.Reason
 	case granted:
-		return "may relay: " + grantedReason(&g, now)
+		return "may relay: " + grantedReason(&g, now) + brakedReason(events, now)
 	case d.Rule == authz.RuleNever, d.Rule == authz.RuleDeny, d.Rule == authz.RuleInvalid:
 		return "may not relay: it " + d.Reason
 	case !d.Allow:
@@ -50,6 +50,17 @@ func grantedReason(g *grant.Grant, now time.Time) string {
 	}
 	return fmt.Sprintf("%s logged in from it by %s; its time runs out in %v",
 		authz.Quote(g.Users[0].Name), g.Users[0].Protocol, left)
+}
+
+// brakedReason tells of connections that a brake refused of late.
+func brakedReason(events []authz.Event, now time.Time) string {
+	const lately = 10 * time.Minute
+	for i := len(events) - 1; i >= 0; i-- {
+		if ev := &events[i]; ev.Kind == authz.EventBraked && now.Sub(ev.Last) < lately {
+			return fmt.Sprintf("; but %v ago %s", now.Sub(ev.Last).Round(time.Second), ev.Reason)
+		}
+	}
+	return ""
 }
 
 // lastDecision tells the latest event that decided something, else what was

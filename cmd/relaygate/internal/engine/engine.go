@@ -102,6 +102,9 @@ func (e *Engine) note(changes []grant.Change) []grant.Change {
 	return changes
 }
 
+// Note adds what another than a verdict or a grant tells to the journal.
+func (e *Engine) Note(ev authz.Event) { e.evidence.Add(ev) }
+
 // Next is when Expire has something to do; false if never.
 func (e *Engine) Next() (time.Time, bool) { return e.grants.Next() }
 

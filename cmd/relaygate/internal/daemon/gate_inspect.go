@@ -1,0 +1,97 @@
+//go:build linux
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/nft"
+)
+
+// suspicion is what the gate knows about others who write rulesets.
+type suspicion struct {
+	// doubted says who wrote what was not seen as a whole, "" if nobody did:
+	// members may have been among it. They are compared, but not before rest.
+	doubted string
+	rest    time.Time
+	// unexplained is when the gate was found damaged before it was told by whom.
+	unexplained time.Time
+}
+
+const (
+	// explainedWithin: the kernel tells of a transaction at once.
+	explainedWithin = 2 * time.Second
+	// compareShare is how many times longer than comparing the members took it
+	// is not done again: others may write all day.
+	compareShare = 100
+)
+
+// inspect looks at the table and mends it. change is what another program did,
+// nil for the regular look.
+func (g *gate) inspect(ctx context.Context, change *nft.Change) {
+	err := g.nft.Check()
+	switch {
+	case errors.Is(err, nft.ErrTableGone), errors.Is(err, nft.ErrChanged), errors.Is(err, nft.ErrSets):
+		reason := err.Error()
+		if change != nil {
+			reason = change.String() + ": " + reason
+		}
+		g.repair(ctx, reason, change != nil)
+	case err != nil:
+		g.noteError(err)
+		g.log.Error("the gate could not be checked", "error", err)
+	case change != nil && (change.Members || change.Lost):
+		g.compare(ctx, change.String())
+	case change != nil:
+		g.suspect(change)
+		g.mend(ctx)
+	default:
+		g.mend(ctx)
+		if g.doubted != "" && g.grants.Load() < loadFrom && !time.Now().Before(g.rest) {
+			g.compare(ctx, g.doubted)
+		}
+	}
+}
+
+// suspect takes note of who wrote something while the gate is as it was built.
+func (g *gate) suspect(change *nft.Change) {
+	g.doubted = change.String()
+	if change.PID == 0 || time.Since(g.unexplained) > explainedWithin {
+		return
+	}
+	g.unexplained = time.Time{}
+	g.note(func(s *control.Gate) { s.LastLoss += "; just before, " + change.String() })
+	g.log.Warn("the gate was lost: this came just before", "change", change.String())
+	g.publish("gate", "just before it was lost, "+change.String())
+}
+
+// compare puts members back that somebody took out, and takes out what somebody
+// put in.
+func (g *gate) compare(ctx context.Context, reason string) {
+	start := time.Now()
+	want, err := g.snapshot(ctx)
+	var added, renewed, removed int
+	if err == nil {
+		added, renewed, removed, err = g.nft.Sync(want.members)
+	}
+	g.doubted, g.rest = "", start.Add(compareShare*time.Since(start))
+	switch {
+	case err != nil && !errors.Is(err, nft.ErrElement):
+		g.broken = true
+		g.noteError(err)
+		g.log.Error("the gate's members could not be compared", "error", err)
+	case added+renewed+removed > 0:
+		words := fmt.Sprintf("%d members put back, %d mended, %d taken out", added, renewed, removed)
+		g.note(func(s *control.Gate) {
+			s.Losses++
+			s.Rebuilds++
+			s.LastLoss, s.LastLossAt = reason, control.Time{Time: time.Now()}
+		})
+		g.log.Warn("the gate's members were changed", "reason", reason, "mended", words)
+		g.publish("gate", words+": "+reason)
+	}
+}
