@@ -6,7 +6,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 
 export CGO_ENABLED = 0
 
-.PHONY: build demo test e2e lint generate generate-check fuzz bench clean
+.PHONY: build demo test chaos e2e lint generate generate-check fuzz bench clean
 
 build: bin/relaygate
 
@@ -21,6 +21,12 @@ demo: build
 test:
 	go vet ./...
 	go test ./...
+
+# The gate under flushes, deletions, kills, restarts, reloads and orders at
+# random, for this long in each of three modes; the tests do it for seconds.
+CHAOS ?= 60s
+chaos:
+	RELAYGATE_CHAOS=$(CHAOS) go test -count=1 -v -timeout 60m -run '^TestChaos$$' ./cmd/relaygate/internal/lab
 
 # Beside real mail servers and proxies, in clear text and over TLS; needs root
 # and, for the first time, apt. Quick: make e2e E2E='-short -number 300'

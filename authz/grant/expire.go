@@ -44,7 +44,8 @@ func (t *Table) attend(now time.Time, i, at uint32) (c Change, ok bool) {
 	case e.state == open && e.expires <= at:
 		c, ok = Change{Kind: Expired, Time: now, Grant: t.grant(i), Reason: t.expiry(e)}, true
 		t.close(i)
-	case e.state == open && e.expires > e.armed && at >= back(e.armed, t.slack):
+	case e.state == open && e.expires > e.armed &&
+		(at >= back(e.armed, t.slack) || len(t.sessions[i]) == 0 && e.expires > e.armed+t.slack):
 		e.armed = e.expires
 		c, ok = Change{Kind: Rearmed, Time: now, Grant: t.grant(i), Arm: true, Reason: "its element is renewed before it runs out"}, true
 	}

@@ -58,19 +58,29 @@ func (t *Table) Hold(now time.Time, s Session) bool {
 // its client since heard. With the last one the lifetime starts: from heard, or
 // from now where heard is zero. It never shortens what was promised before. A
 // session that holds nothing is no error.
-func (t *Table) Release(now time.Time, s Session, heard time.Time) {
+//
+// What is promised then may be much more than the kernel was told last: it is told
+// (Rearmed).
+func (t *Table) Release(now time.Time, s Session, heard time.Time) (Change, bool) {
 	at := t.see(now)
 	i := t.holder(s.Client)
 	if i == 0 {
-		return
+		return Change{}, false
 	}
 	until := at
 	if !heard.IsZero() {
 		until = min(t.clock.ticks(heard), at)
 	}
-	if gone, ok := t.forgetSession(i, s.ID); ok {
-		t.released(i, gone.user, min(until, gone.begin+t.maxSession))
+	gone, ok := t.forgetSession(i, s.ID)
+	if !ok {
+		return Change{}, false
 	}
+	t.released(i, gone.user, min(until, gone.begin+t.maxSession))
+	e := t.entry(i)
+	if len(t.sessions[i]) > 0 || e.expires <= at || !t.arm(e, t.slack) {
+		return Change{}, false
+	}
+	return Change{Kind: Rearmed, Time: now, Grant: t.grant(i), Arm: true, Reason: "its last session ended"}, true
 }
 
 // released starts the lifetime of what one session held until then.

@@ -123,6 +123,8 @@ func (w *world) check() {
 			w.t.Fatalf("%s: %v is armed %v beyond its promise", w.where, p, until.Sub(w.until(g)))
 		case !until.After(w.now):
 			w.t.Fatalf("%s: the element of %v ran out %v ago, it is promised for %v more", w.where, p, w.now.Sub(until), w.until(g).Sub(w.now))
+		case w.holding(g) == 0 && w.until(g).Sub(until) > w.cfg.Lifetime/8+2*tick:
+			w.t.Fatalf("%s: the element of %v ends %v before its promise", w.where, p, w.until(g).Sub(until))
 		}
 	}
 	list := w.table.List()
@@ -195,13 +197,17 @@ func (w *world) hold(client netip.Addr, user string) {
 func (w *world) releaseOne(client netip.Addr) {
 	g := w.grants[w.table.Key(client)]
 	if g == nil {
-		w.table.Release(w.now, Session{ID: w.next, Client: client}, time.Time{})
+		if c, ok := w.table.Release(w.now, Session{ID: w.next, Client: client}, time.Time{}); ok {
+			w.t.Fatalf("%s: Release of nothing = %+v", w.where, c)
+		}
 		return
 	}
 	for id, s := range g.sessions {
 		g.expires = w.until(g)
 		delete(g.sessions, id)
-		w.table.Release(w.now, s, time.Time{})
+		if c, ok := w.table.Release(w.now, s, time.Time{}); ok {
+			w.take(c)
+		}
 		return
 	}
 }

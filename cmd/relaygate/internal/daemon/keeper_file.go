@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,13 +19,18 @@ import (
 
 // boot is this moment by the clock since boot.
 func boot() grant.Boot {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	var ts unix.Timespec
-	if err = errors.Join(err, unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)); err != nil {
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
 		return grant.Boot{} // then the wall clock counts
 	}
-	return grant.Boot{ID: strings.TrimSpace(string(id)), At: time.Duration(ts.Nano())}
+	return grant.Boot{ID: bootID(), At: time.Duration(ts.Nano())}
 }
+
+// bootID names this boot; "" if the kernel does not tell.
+var bootID = sync.OnceValue(func() string {
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(id))
+})
 
 // everything is the row of every grant; it runs where the owner has ended.
 func everything(t *grant.Table, now time.Time) (rows []row) {

@@ -20,12 +20,16 @@ import (
 const (
 	// surveyEvery is the pace of the looks at the socket tables, and
 	// surveySoon the one while there are sessions whose end only such a look
-	// shows: those of before a restart, and those of packet sockets.
+	// shows: those of before a restart, and those of packet sockets. But a look
+	// that takes long is not made again before surveyShare times as long.
 	surveyEvery = time.Minute
-	surveySoon  = 5 * time.Second
+	surveySoon  = time.Second
+	surveyShare = 100
 	// maxSilence: whose peer was not heard for longer holds nothing. The
 	// address may be another's by then.
 	maxSilence = 15 * time.Minute
+	// saveAfter: most sessions are over by then and need not be written down.
+	saveAfter = 5 * time.Second
 )
 
 // held is an open session that holds a grant.
@@ -47,8 +51,9 @@ type savedSession struct {
 
 // sessions are those that hold grants. They belong to the owner.
 type sessions struct {
-	open map[authz.Conn]*held
-	last uint64 // session number
+	open  map[authz.Conn]*held
+	young []authz.Conn // not written down yet, the oldest first
+	last  uint64       // session number
 	// admitted are the connections whose logins were granted of late: no other
 	// holds a grant, which may rest on somebody else's login.
 	admitted []authz.Conn
@@ -86,8 +91,32 @@ func (o *owner) hold(now time.Time, c authz.Conn, s grant.Session, untold bool) 
 	o.table(func(t *grant.Table) { ok = t.Hold(now, s) })
 	if ok {
 		o.sessions.open[c] = &held{Session: s, since: now, untold: untold}
+		o.sessions.young = append(o.sessions.young, c)
 	}
 	return ok
+}
+
+// save writes down the sessions that last.
+func (o *owner) save(now time.Time) {
+	young := o.sessions.young
+	for ; len(young) > 0; young = young[1:] {
+		h := o.sessions.open[young[0]]
+		if h == nil {
+			continue // it is over
+		}
+		if now.Sub(h.since) < saveAfter {
+			break
+		}
+		o.keep(young[0], h)
+	}
+	o.sessions.young = young
+}
+
+// keep writes one session down, once.
+func (o *owner) keep(c authz.Conn, h *held) {
+	if !h.saved && c.Cookie != 0 {
+		h.saved = o.keeper.put(row{bucket: sessionsBucket, key: cookieKey(c), value: savedSession{h.Session, c, bootID()}})
+	}
 }
 
 // closed ends a session; heard is when its peer was heard last, zero for now.
@@ -96,7 +125,7 @@ func (o *owner) closed(now time.Time, c authz.Conn, heard time.Time, why string)
 	if h := o.sessions.open[c]; h != nil {
 		user = h.User
 		if !h.silent {
-			o.table(func(t *grant.Table) { t.Release(now, h.Session, heard) })
+			o.release(now, h, heard)
 		}
 		if h.saved {
 			o.keeper.put(row{bucket: sessionsBucket, key: cookieKey(c)})
@@ -104,6 +133,19 @@ func (o *owner) closed(now time.Time, c authz.Conn, heard time.Time, why string)
 		delete(o.sessions.open, c)
 	}
 	o.sessionEvent(now, c, user, why)
+}
+
+// release lets a session hold nothing any more.
+func (o *owner) release(now time.Time, h *held, heard time.Time) {
+	changes := o.engine.Change(func(t *grant.Table) []grant.Change {
+		if c, ok := t.Release(now, h.Session, heard); ok {
+			return []grant.Change{c}
+		}
+		return nil
+	})
+	for _, c := range changes {
+		o.change(now, c)
+	}
 }
 
 func (o *owner) sessionEvent(now time.Time, c authz.Conn, user, what string) {
@@ -121,7 +163,7 @@ func (o *owner) table(do func(*grant.Table)) {
 
 // survey compares the sessions with the socket tables, as they were at taken.
 func (o *owner) survey(now, taken time.Time, alive []sockdiag.Session) {
-	find, id := finder(alive), boot().ID
+	find := finder(alive)
 	for c, h := range o.sessions.open {
 		if h.since.After(taken) {
 			continue
@@ -133,14 +175,12 @@ func (o *owner) survey(now, taken time.Time, alive []sockdiag.Session) {
 			continue
 		case s.Silent >= maxSilence && !h.silent:
 			h.silent = true
-			o.table(func(t *grant.Table) { t.Release(now, h.Session, taken.Add(-s.Silent)) })
+			o.release(now, h, taken.Add(-s.Silent))
 			o.sessionEvent(now, c, h.User, "silent: its client was not heard for "+s.Silent.Round(time.Minute).String())
 		case s.Silent < maxSilence && h.silent:
 			o.table(func(t *grant.Table) { h.silent = !t.Hold(now, h.Session) })
 		}
-		if !h.saved && c.Cookie != 0 {
-			h.saved = o.keeper.put(row{bucket: sessionsBucket, key: cookieKey(c), value: savedSession{h.Session, c, id}})
-		}
+		o.keep(c, h)
 	}
 }
 
@@ -168,7 +208,7 @@ func finder(alive []sockdiag.Session) func(authz.Conn) (sockdiag.Session, bool) 
 // that still live, by the same cookie since the same boot, and whose peer was
 // heard of late, so that a reassigned address inherits nothing.
 func (o *owner) rejoin(now time.Time, saved []savedSession, grants []grant.Saved, alive []sockdiag.Session) int {
-	id := boot().ID
+	id := bootID()
 	for i := range grants {
 		g := &grants[i]
 		if g.Conn.Cookie != 0 && len(g.Users) > 0 {
@@ -196,7 +236,7 @@ func (d *daemon) runSurvey(ctx context.Context, ready func()) error {
 	ready()
 	tick := time.NewTicker(surveySoon)
 	defer tick.Stop()
-	last := time.Now()
+	last, rest := time.Now(), surveySoon
 	for {
 		select {
 		case <-ctx.Done():
@@ -204,14 +244,15 @@ func (d *daemon) runSurvey(ctx context.Context, ready func()) error {
 		case <-tick.C:
 		}
 		soon := false
-		if d.owner.ask(ctx, func(time.Time) { soon = d.owner.surveySoon() }) != nil {
+		if d.owner.ask(ctx, func(now time.Time) { d.owner.save(now); soon = d.owner.surveySoon() }) != nil {
 			return nil // the daemon ends
 		}
-		if !soon && time.Since(last) < surveyEvery {
+		if since := time.Since(last); since < surveyEvery && (!soon || since < rest) {
 			continue
 		}
 		last = time.Now()
 		alive, err := d.trust.tables.Alive()
+		rest = min(surveyShare*time.Since(last), surveyEvery)
 		if err != nil {
 			d.log.Warn("the open sessions cannot be compared with the socket tables", "error", err)
 			continue

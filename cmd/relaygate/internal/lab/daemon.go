@@ -23,7 +23,7 @@ type Daemon struct {
 	Socket     string
 	Relayhosts string
 
-	path, usual string // of the configuration file
+	path, usual string // of the configuration file, and what always is in it
 
 	cmd   *exec.Cmd
 	log   bytes.Buffer
@@ -55,16 +55,10 @@ func StartDaemon(ctx context.Context, ns *netns.Namespace, o Options) (*Daemon, 
 		Relayhosts: filepath.Join(o.Dir, "relayhosts"),
 		ended:      make(chan struct{}),
 	}
-	mode := o.Mode
-	if mode == "" {
-		mode = "mode = \"filter\"\nmax_new_per_minute = 0" // tests knock often
-	}
-	d.usual = fmt.Sprintf(configFormat, o.Lifetime, o.Grant, d.Relayhosts, filepath.Join(o.Dir, "state.db"), d.Socket)
-	d.Config = fmt.Sprintf("%s[gate]\n%s\n%s", d.usual, mode, o.Config)
 	config := filepath.Join(o.Dir, "relaygate.toml")
 	d.path = config
-	if err := os.WriteFile(config, []byte(d.Config), 0o600); err != nil {
-		return nil, fmt.Errorf("write the configuration: %w", err)
+	if err := d.configure(o); err != nil {
+		return nil, err
 	}
 	notify := filepath.Join(o.Dir, "notify.sock")
 	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
@@ -94,6 +88,20 @@ func StartDaemon(ctx context.Context, ns *netns.Namespace, o Options) (*Daemon, 
 		return nil, errors.Join(err, stopped, fmt.Errorf("its log:\n%s", d.Log()))
 	}
 	return d, nil
+}
+
+// configure writes the configuration file.
+func (d *Daemon) configure(o Options) error {
+	mode := o.Mode
+	if mode == "" {
+		mode = "mode = \"filter\"\nmax_new_per_minute = 0" // tests knock often
+	}
+	d.usual = fmt.Sprintf(configFormat, o.Lifetime, o.Grant, d.Relayhosts, filepath.Join(o.Dir, "state.db"), d.Socket)
+	d.Config = fmt.Sprintf("%s[gate]\n%s\n%s", d.usual, mode, o.Config)
+	if err := os.WriteFile(d.path, []byte(d.Config), 0o600); err != nil {
+		return fmt.Errorf("write the configuration: %w", err)
+	}
+	return nil
 }
 
 const configFormat = `[grant]
@@ -155,6 +163,18 @@ func (d *Daemon) Reload(more string) error {
 	if err := os.WriteFile(d.path, []byte(d.usual+more), 0o600); err != nil {
 		return fmt.Errorf("write the configuration: %w", err)
 	}
+	return d.hangUp()
+}
+
+// Reconfigure writes the configuration of other options, and sends SIGHUP.
+func (d *Daemon) Reconfigure(o Options) error {
+	if err := d.configure(o); err != nil {
+		return err
+	}
+	return d.hangUp()
+}
+
+func (d *Daemon) hangUp() error {
 	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		return fmt.Errorf("signal relaygate: %w", err)
 	}

@@ -52,6 +52,7 @@ type world struct {
 	daemon *lab.Daemon
 	dir    string
 	opts   lab.Options
+	before string // the logs of daemons that were replaced
 }
 
 func newWorld(t *testing.T, lifetime time.Duration, config string) *world {
@@ -77,7 +78,7 @@ func newWorldWith(t *testing.T, o lab.Options) *world {
 	t.Cleanup(func() {
 		must(t, w.daemon.Stop())
 		if t.Failed() {
-			t.Logf("the daemon's log:\n%s", w.daemon.Log())
+			t.Logf("the daemon's log:\n%s%s", w.before, w.daemon.Log())
 		}
 	})
 	return w
@@ -85,6 +86,9 @@ func newWorldWith(t *testing.T, o lab.Options) *world {
 
 func (w *world) start(t *testing.T) {
 	t.Helper()
+	if w.daemon != nil {
+		w.before += w.daemon.Log()
+	}
 	var err error
 	if w.daemon, err = lab.StartDaemon(t.Context(), w.Server, w.opts); err != nil {
 		t.Fatal(err)

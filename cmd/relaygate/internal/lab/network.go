@@ -42,6 +42,8 @@ const dialTimeout = 2 * time.Second
 type Host struct {
 	Name string
 	NS   *netns.Namespace
+	// From is the address that it connects from, if it has many.
+	From netip.Addr
 }
 
 // Network is the machines, joined to the server by a veth pair each.
@@ -149,6 +151,9 @@ func (n *Network) Everybody() []Target {
 func (h *Host) Dial(ctx context.Context, to netip.AddrPort) (conn net.Conn, err error) {
 	err = h.NS.Do(func() error {
 		d := net.Dialer{Timeout: dialTimeout}
+		if h.From.IsValid() {
+			d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(h.From, 0))
+		}
 		d.SetMultipathTCP(false)
 		conn, err = d.DialContext(ctx, "tcp", to.String())
 		return err

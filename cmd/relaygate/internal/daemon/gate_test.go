@@ -1,0 +1,181 @@
+//go:build linux
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/nft"
+)
+
+// fakeTable is a kernel that says what it is told to.
+type fakeTable struct {
+	noTable
+	check, add error
+	compared   int // by Sync
+	repaired   int
+	bites      [2]uint64
+	members    []nft.Bitten
+}
+
+func (f *fakeTable) Check() error             { return f.check }
+func (f *fakeTable) Add(...nft.Element) error { return f.add }
+func (f *fakeTable) Sync([]nft.Element) (added, renewed, removed int, err error) {
+	f.compared++
+	return 1, 0, 0, nil
+}
+
+func (f *fakeTable) Repair(iter.Seq[nft.Element], func() error) error {
+	f.repaired++
+	f.check, f.add = nil, nil
+	return nil
+}
+func (f *fakeTable) Bites() (rate, concurrent uint64, err error) { return f.bites[0], f.bites[1], nil }
+func (f *fakeTable) Bitten() ([]nft.Bitten, error)               { return f.members, nil }
+
+func newFakeGate(f *fakeTable) *gate {
+	return &gate{
+		nft: f, log: slog.New(slog.DiscardHandler), hub: control.NewHub(), ops: make(chan gateOp, opsQueue),
+		snapshot: func(context.Context) (projection, error) { return projection{}, nil },
+	}
+}
+
+// Who took the table away is told, whether the gate hears of it first or finds it
+// gone first.
+func TestWhoDamagedTheGateIsTold(t *testing.T) {
+	culprit := &nft.Change{Process: "nft", PID: 4711}
+	gone := fmt.Errorf("wrapped: %w", nft.ErrTableGone)
+	const named = `"nft" (process 4711) changed a ruleset`
+	for _, tt := range []struct {
+		name string
+		play func(context.Context, *gate, *fakeTable)
+		want string
+	}{
+		{"heard of", func(ctx context.Context, g *gate, f *fakeTable) {
+			f.check = gone
+			g.inspect(ctx, culprit)
+		}, named + ": wrapped: "},
+		{"found when it was to be written", func(ctx context.Context, g *gate, f *fakeTable) {
+			f.add = gone
+			g.apply(ctx, gateOp{element: nft.Element{Addr: netip.MustParseAddr("192.0.2.7")}})
+			g.inspect(ctx, culprit)
+		}, "gone when it was to be written; just before, " + named},
+		{"found by the regular look", func(ctx context.Context, g *gate, f *fakeTable) {
+			f.check = gone
+			g.inspect(ctx, nil)
+			g.inspect(ctx, culprit)
+		}, nft.ErrTableGone.Error() + "; just before, " + named},
+		{"what comes much later explains nothing", func(ctx context.Context, g *gate, f *fakeTable) {
+			f.check = gone
+			g.inspect(ctx, nil)
+			g.unexplained = g.unexplained.Add(-2 * explainedWithin)
+			g.inspect(ctx, culprit)
+		}, nft.ErrTableGone.Error()},
+	} {
+		f := &fakeTable{}
+		g := newFakeGate(f)
+		tt.play(t.Context(), g, f)
+		s := g.status()
+		late := strings.HasPrefix(tt.name, "what comes")
+		if s.Losses != 1 || s.Rebuilds != 1 || f.repaired != 1 || !strings.Contains(s.LastLoss, tt.want) || late == strings.Contains(s.LastLoss, named) {
+			t.Errorf("%s: %+v, repaired %d times, want %q", tt.name, s, f.repaired, tt.want)
+		}
+	}
+}
+
+// After a transaction that was not seen as a whole members are compared at the
+// next regular look, but not again and again where that takes long.
+func TestUnseenChangesAreComparedInTime(t *testing.T) {
+	f := &fakeTable{}
+	g := newFakeGate(f)
+	look := func(want int) {
+		t.Helper()
+		g.inspect(t.Context(), nil)
+		if f.compared != want {
+			t.Errorf("compared %d times, want %d", f.compared, want)
+		}
+	}
+	look(0) // nobody wrote anything
+	g.inspect(t.Context(), &nft.Change{Process: "nft", PID: 1})
+	look(1)
+	look(1)
+	if s := g.status(); s.LastLoss != `"nft" (process 1) changed a ruleset` {
+		t.Errorf("the last loss is told as %q", s.LastLoss)
+	}
+	g.rest = time.Now().Add(time.Hour) // it took long
+	g.inspect(t.Context(), &nft.Change{Process: "nft", PID: 1})
+	look(1)
+	g.rest = time.Time{}
+	g.grants.Store(loadFrom)
+	look(1) // very many are not listed
+	g.grants.Store(0)
+	look(2)
+}
+
+// Members that were bitten again are told once, also after the kernel began to
+// count anew.
+func TestBitesAreToldOnce(t *testing.T) {
+	a, b := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")
+	f := &fakeTable{}
+	g := newFakeGate(f)
+	var told []nft.Bitten
+	g.bitten = func(_ context.Context, list []nft.Bitten) { told = append(told, list...) }
+	for _, step := range []struct {
+		bites   [2]uint64
+		members []nft.Bitten
+		want    []nft.Bitten
+	}{
+		{[2]uint64{0, 0}, nil, nil},
+		{[2]uint64{3, 0}, []nft.Bitten{{Addr: a, TooFast: 3}}, []nft.Bitten{{Addr: a, TooFast: 3}}},
+		{[2]uint64{3, 0}, []nft.Bitten{{Addr: a, TooFast: 3}}, nil},
+		{
+			[2]uint64{5, 9}, []nft.Bitten{{Addr: a, TooFast: 5}, {Addr: b, TooMany: 9}},
+			[]nft.Bitten{{Addr: b, TooMany: 9}, {Addr: a, TooFast: 2}},
+		},
+		{[2]uint64{1, 0}, []nft.Bitten{{Addr: a, TooFast: 1}}, []nft.Bitten{{Addr: a, TooFast: 1}}}, // a new table
+	} {
+		f.bites, f.members, told = step.bites, step.members, nil
+		g.readBites(t.Context())
+		if !slices.Equal(told, step.want) {
+			t.Errorf("%v: told %+v, want %+v", step.bites, told, step.want)
+		}
+	}
+	if s := g.status(); s.TooFast != 6 || s.TooMany != 9 || s.LastBite.IsZero() {
+		t.Errorf("counted %+v", s)
+	}
+	many := make([]nft.Bitten, 3*maxBites)
+	for i := range many {
+		a = a.Next()
+		many[i] = nft.Bitten{Addr: a, TooFast: 1}
+	}
+	f.bites, f.members, told = [2]uint64{1000, 0}, many, nil
+	g.readBites(t.Context())
+	if len(told) != maxBites {
+		t.Errorf("told of %d, want %d", len(told), maxBites)
+	}
+}
+
+// What cannot be written is tried again with the next look, and said.
+func TestGateThatCannotBeWritten(t *testing.T) {
+	f := &fakeTable{add: errors.New("no buffer space")}
+	g := newFakeGate(f)
+	g.apply(t.Context(), gateOp{element: nft.Element{Addr: netip.MustParseAddr("192.0.2.7")}})
+	if s := g.status(); !g.broken || s.Errors != 1 || s.LastError != "no buffer space" {
+		t.Errorf("%+v, broken %v", s, g.broken)
+	}
+	f.add = nil
+	g.inspect(t.Context(), nil)
+	if s := g.status(); g.broken || s.Rebuilds != 1 {
+		t.Errorf("%+v, broken %v", s, g.broken)
+	}
+}
