@@ -244,16 +244,22 @@ func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 func (o *owner) tell(now time.Time, c *grant.Change) {
 	o.files.changed()
 	o.keeper.changed(c)
-	o.log.Info(c.Kind.String(), "address", grantName(&c.Grant), "user", lastUser(&c.Grant),
-		"until", c.Grant.Expires.Format(time.RFC3339), "reason", c.Reason)
+	o.log.LogAttrs(context.Background(), slog.LevelInfo, c.Kind.String(), attributes(c)...)
 	o.hub.Publish(now, control.NewChange(c))
 }
 
-func lastUser(g *grant.Grant) string {
-	if len(g.Users) == 0 {
-		return ""
+// attributes are what the log says of a change, where there is something to say.
+func attributes(c *grant.Change) (list []slog.Attr) {
+	if c.Grant.Prefix.IsValid() {
+		list = append(list, slog.String("address", grantName(&c.Grant)))
 	}
-	return authz.Quote(g.Users[0].Name)
+	if len(c.Grant.Users) > 0 && c.Grant.Users[0].Name != "" {
+		list = append(list, slog.String("user", authz.Quote(c.Grant.Users[0].Name)))
+	}
+	if !c.Grant.Expires.IsZero() {
+		list = append(list, slog.String("until", c.Grant.Expires.Format(time.RFC3339)))
+	}
+	return append(list, slog.String("reason", c.Reason))
 }
 
 func grantName(g *grant.Grant) string { return authz.PrefixString(g.Prefix) }

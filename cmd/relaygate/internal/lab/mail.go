@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,13 +18,19 @@ import (
 	"relaygate/bpf/netns"
 )
 
-// User and Password are the one account of the built-in mail server.
+// User and Password are an account of the built-in mail server; the other users
+// have the same password.
 const (
 	User     = "alice"
 	Password = "correct-horse"
 )
 
-// MailServer is a small POP3, IMAP and SMTP server that knows one user.
+// Users are all that the mail server knows.
+var Users = []string{User, "bob", "carol", "dave"}
+
+func knows(user, password string) bool { return slices.Contains(Users, user) && password == Password }
+
+// MailServer is a small POP3, IMAP and SMTP server that knows some users.
 type MailServer struct {
 	listeners []net.Listener
 	serving   sync.WaitGroup
@@ -134,7 +141,7 @@ func servePOP3(rw *bufio.ReadWriter) {
 			name = arg
 			ok = reply(rw, "+OK send your password")
 		case "PASS":
-			if name == User && arg == Password {
+			if knows(name, arg) {
 				ok = reply(rw, "+OK maildrop has no messages")
 			} else {
 				ok = reply(rw, "-ERR [AUTH] wrong user or password")
@@ -159,7 +166,7 @@ func serveIMAP(rw *bufio.ReadWriter) {
 		tag := words[0]
 		switch strings.ToUpper(words[1]) {
 		case "LOGIN":
-			if words[2] == User && words[3] == Password {
+			if knows(words[2], words[3]) {
 				ok = reply(rw, tag+" OK logged in")
 			} else {
 				ok = reply(rw, tag+" NO [AUTHENTICATIONFAILED] wrong user or password")
@@ -198,6 +205,16 @@ func IMAPLogin(server netip.Addr, password string) Script {
 		Server: netip.AddrPortFrom(server, IMAPPort), Protocol: "IMAP", Shown: "a1 LOGIN " + User + " ******",
 		commands: []string{fmt.Sprintf("a1 LOGIN %s %s", User, password)}, positive: "a1 OK",
 	}
+}
+
+// As is the script of another user.
+func (s Script) As(user string) Script {
+	s.Shown = strings.ReplaceAll(s.Shown, User, user)
+	s.commands = slices.Clone(s.commands)
+	for i := range s.commands {
+		s.commands[i] = strings.ReplaceAll(s.commands[i], User, user)
+	}
+	return s
 }
 
 // Login plays a script from the host, one command at a time, and returns the

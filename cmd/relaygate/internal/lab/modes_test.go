@@ -4,6 +4,7 @@ package lab_test
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -68,6 +69,7 @@ func TestReloadChangesTheMode(t *testing.T) {
 func TestBrakesBiteAndAreSeen(t *testing.T) {
 	w := newWorld(t, time.Minute, "")
 	w.reload(t, "mode = \"filter\"\nmax_new_per_minute = 5\n", "The gate filters port 25")
+	events := w.watch(t)
 	four := w.Client4.At(lab.Server4)
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
 	settles(t, time.Second, open(t.Context(), four))
@@ -76,8 +78,59 @@ func TestBrakesBiteAndAreSeen(t *testing.T) {
 		if out := w.verb(t, "status"); !strings.Contains(out, "too many in a minute") {
 			return fmt.Errorf("status does not tell of the brake:\n%s", out)
 		}
+		if out := w.verb(t, "why", lab.Client4.String()); !strings.Contains(out, "braked") ||
+			!strings.Contains(out, "may relay: alice logged in") || !strings.Contains(out, "too many new ones in a minute") {
+			return fmt.Errorf("why does not tell of the brake:\n%s", out)
+		}
 		return nil
 	})
+	for deadline := time.After(3 * time.Second); ; {
+		select {
+		case ev := <-events:
+			if ev.Event != "brake" {
+				continue
+			}
+			if ev.Client != lab.Client4.String() || !strings.Contains(ev.Reason, "too many new ones in a minute") {
+				t.Errorf("a watcher was told %+v", ev)
+			}
+			return
+		case <-deadline:
+			t.Fatal("no watcher is told of the brake")
+		}
+	}
+}
+
+// An address from which too many different users log in is not opened for longer,
+// and whoever asks is told why.
+func TestSharedAddressIsExplained(t *testing.T) {
+	w := newWorldWith(t, lab.Options{Lifetime: 3 * time.Second, Grant: "max_users = 2\nmax_addresses = 1\nfollow_sessions = false"})
+	four := w.Client4.At(lab.Server4)
+	for _, user := range lab.Users[:3] {
+		login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password).As(user))
+	}
+	const shared = "more than 2 users logged in from it within"
+	why := func(words string, addr netip.Addr) func() error {
+		return func() error {
+			if out := w.verb(t, "why", addr.String()); !strings.Contains(out, words) {
+				return fmt.Errorf("why does not tell %q:\n%s", words, out)
+			}
+			return nil
+		}
+	}
+	settles(t, time.Second, why(shared, lab.Client4))
+	settles(t, 5*time.Second, refused(t.Context(), four))
+	must(t, why("its grant ran out", lab.Client4)())
+	must(t, why(shared, lab.Client4)())
+
+	// The user who holds another address already is refused too.
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password).As("dave"))
+	settles(t, time.Second, open(t.Context(), four))
+	login(t, w.Client6, lab.IMAPLogin(lab.Server6, lab.Password).As("dave"))
+	settles(t, time.Second, why("dave already holds 1 addresses", lab.Client6))
+	must(t, w.Client6.At(lab.Server6).Refused(t.Context()))
+	if out := w.verb(t, "status"); !strings.Contains(out, "2 logins granted nothing: 1 from addresses of too many users, 1 of users with too many addresses") {
+		t.Errorf("status does not tell of the brakes:\n%s", out)
+	}
 }
 
 func TestExitClosesOrKeeps(t *testing.T) {

@@ -44,44 +44,88 @@ func dialSMTP(t *testing.T, target lab.Target) net.Conn {
 	return conn
 }
 
-func TestRevokeEndsWhatIsInProgress(t *testing.T) {
+// An SMTP connection in progress ends within 100 ms of an order, and the address
+// is closed before the command returns.
+func TestOrdersEndWhatIsInProgress(t *testing.T) {
 	w := newWorld(t, 30*time.Second, "")
 	for _, who := range []struct {
 		target lab.Target
+		addr   netip.Addr
 		script lab.Script
 	}{
-		{w.Client4.At(lab.Server4), lab.POP3Login(lab.Server4, lab.Password)},
-		{w.Client6.At(lab.Server6), lab.IMAPLogin(lab.Server6, lab.Password)},
+		{w.Client4.At(lab.Server4), lab.Client4, lab.POP3Login(lab.Server4, lab.Password)},
+		{w.Client6.At(lab.Server6), lab.Client6, lab.IMAPLogin(lab.Server6, lab.Password)},
 	} {
-		login(t, who.target.Host, who.script)
-		settles(t, time.Second, open(t.Context(), who.target))
-		conn := dialSMTP(t, who.target)
-		addr := lab.Client4
-		if who.target.Server == lab.Server6 {
-			addr = lab.Client6
-		}
-
-		begin := time.Now()
-		ended := make(chan time.Duration, 1)
-		go func() {
-			_, err := conn.Read(make([]byte, 100))
-			if !errors.Is(err, os.ErrDeadlineExceeded) {
-				ended <- time.Since(begin)
+		net, err := who.addr.Prefix(who.addr.BitLen() - 8)
+		must(t, err)
+		for _, o := range []control.Order{
+			{Verb: control.VerbRevoke, Prefix: one(who.addr)},
+			{Verb: control.VerbRevoke, Prefix: net},
+			{Verb: control.VerbDeny, Prefix: one(who.addr)},
+			{Verb: control.VerbDeny, Prefix: net},
+		} {
+			login(t, who.target.Host, who.script)
+			settles(t, time.Second, open(t.Context(), who.target))
+			w.ends(t, who.target, o)
+			if why := w.verb(t, "why", who.addr.String()); !strings.Contains(why, "stolen") || !strings.Contains(why, "root (uid 0)") {
+				t.Errorf("%s: why does not tell who did it, and why:\n%s", o.Verb, why)
 			}
-			close(ended)
-		}()
-		out := w.order(t, control.Order{Verb: control.VerbRevoke, Prefix: one(addr), Note: "stolen"})
-		must(t, who.target.Refused(t.Context())) // closed before the command returned
-		took, ok := <-ended
-		if !ok || took > 100*time.Millisecond || out.Sockets == 0 {
-			t.Errorf("%s: the connection in progress ended: %v, after %v; %+v", addr, ok, took, out)
+			if o.Verb == control.VerbDeny {
+				w.order(t, control.Order{Verb: control.VerbUndeny, Prefix: o.Prefix})
+			}
 		}
-		t.Logf("%s: ended after %v", addr, took)
-		if why := w.verb(t, "why", addr.String()); !strings.Contains(why, "stolen") || !strings.Contains(why, "root (uid 0)") {
-			t.Errorf("why does not tell who revoked, and why:\n%s", why)
+	}
+}
+
+// ends gives an order while a connection is open.
+func (w *world) ends(t *testing.T, target lab.Target, o control.Order) {
+	t.Helper()
+	conn := dialSMTP(t, target)
+	begin := time.Now()
+	ended := make(chan time.Duration, 1)
+	go func() {
+		_, err := conn.Read(make([]byte, 100))
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			ended <- time.Since(begin)
 		}
-		login(t, who.target.Host, who.script)
-		settles(t, time.Second, open(t.Context(), who.target)) // a login opens again
+		close(ended)
+	}()
+	o.Note = "stolen"
+	out := w.order(t, o)
+	must(t, target.Refused(t.Context())) // closed before the command returned
+	took, ok := <-ended
+	if !ok || took > 100*time.Millisecond || out.Sockets == 0 {
+		t.Errorf("%s %v: the connection in progress ended: %v, after %v; %+v", o.Verb, o.Prefix, ok, took, out)
+	}
+	t.Logf("%s %v: ended after %v", o.Verb, o.Prefix, took)
+}
+
+// A pause ends connections in progress where the end of a grant does.
+func TestPauseEndsWhatIsInProgress(t *testing.T) {
+	for _, cut := range []bool{false, true} {
+		gate := fmt.Sprintf("mode = \"filter\"\nmax_new_per_minute = 0\ncut_on_expiry = %v\n", cut)
+		w := newWorldWith(t, lab.Options{Lifetime: 30 * time.Second, Mode: gate})
+		four := w.Client4.At(lab.Server4)
+		login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+		settles(t, time.Second, open(t.Context(), four))
+		if cut {
+			w.ends(t, four, control.Order{Verb: control.VerbPause})
+			continue
+		}
+		conn := dialSMTP(t, four)
+		w.order(t, control.Order{Verb: control.VerbPause})
+		must(t, four.Refused(t.Context()))
+		talks(t, conn)
+	}
+}
+
+// talks expects that a connection goes on.
+func talks(t *testing.T, conn net.Conn) {
+	t.Helper()
+	_, err := conn.Write([]byte("NOOP\r\n"))
+	must(t, err)
+	if n, err := conn.Read(make([]byte, 100)); err != nil || n == 0 {
+		t.Errorf("the connection was to be kept: %v", err)
 	}
 }
 
@@ -93,11 +137,7 @@ func TestKeptConnectionsStay(t *testing.T) {
 	conn := dialSMTP(t, four)
 	w.order(t, control.Order{Verb: control.VerbRevoke, Prefix: one(lab.Client4), KeepConnections: true})
 	must(t, four.Refused(t.Context()))
-	_, err := conn.Write([]byte("NOOP\r\n"))
-	must(t, err)
-	if n, err := conn.Read(make([]byte, 100)); err != nil || n == 0 {
-		t.Errorf("the connection was to be kept: %v", err)
-	}
+	talks(t, conn)
 }
 
 func TestDenialLasts(t *testing.T) {
