@@ -32,8 +32,21 @@ func Quote(s string) string {
 	return string(AppendQuote(nil, s))
 }
 
+// QuoteWords is Quote for what an administrator wrote: quotation marks and
+// ampersands stay as they are.
+func QuoteWords(s string) string {
+	if plain(s) {
+		return s
+	}
+	return string(appendQuote(nil, s, func(r rune) bool {
+		return shown(r) || strings.ContainsRune(`'"&`, r)
+	}))
+}
+
 // AppendQuote appends Quote(s) to dst.
-func AppendQuote(dst []byte, s string) []byte {
+func AppendQuote(dst []byte, s string) []byte { return appendQuote(dst, s, shown) }
+
+func appendQuote(dst []byte, s string, shown func(rune) bool) []byte {
 	start := len(dst)
 	for i := 0; i < len(s); {
 		r, size := utf8.DecodeRuneInString(s[i:])

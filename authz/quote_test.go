@@ -7,6 +7,21 @@ import (
 	"unicode/utf8"
 )
 
+func TestQuoteWords(t *testing.T) {
+	for in, want := range map[string]string{
+		"Bob's \"new\" printer & scanner": "Bob's \"new\" printer & scanner",
+		"ticket 4711":                     "ticket 4711",
+		"<b>":                             `\x3cb\x3e`,
+		"a\nb":                            `a\x0ab`,
+		"=1":                              `\x3d1`,
+		"a\u202eb":                        `a\u{202e}b`,
+	} {
+		if got := QuoteWords(in); got != want {
+			t.Errorf("QuoteWords(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestQuote(t *testing.T) {
 	for _, tt := range []struct{ name, in, want string }{
 		{"empty", "", ""},

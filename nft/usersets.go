@@ -13,6 +13,12 @@ import (
 
 var families = map[string]byte{"inet": unix.NFPROTO_INET, "ip": unix.NFPROTO_IPV4, "ip6": unix.NFPROTO_IPV6}
 
+// needsNet6 says whether a member can be a network of IPv6.
+func (c Config) needsNet6() bool {
+	return c.IPv6Prefix == 64 ||
+		slices.ContainsFunc(c.Static, func(p netip.Prefix) bool { return p.Addr().Is6() && p.Bits() <= 64 })
+}
+
 func (c Config) validateSets() error {
 	s := c.Sets
 	switch {
@@ -33,7 +39,10 @@ func (c Config) validateSets() error {
 // memberSets are the names of the sets of members; some may be "" in UserSets.
 func (c Config) memberSets() (four, six, net string) {
 	if c.Mode == UserSets {
-		return c.Sets.Allow4, c.Sets.Allow6, c.Sets.Net6
+		if four, six = c.Sets.Allow4, c.Sets.Allow6; c.needsNet6() {
+			net = c.Sets.Net6
+		}
+		return four, six, net
 	}
 	return allow4, allow6, net6
 }

@@ -197,3 +197,25 @@ func TestReconfigureWithinUserSets(t *testing.T) {
 		w.expect(t, "neighbour", neighbour6, serverNet6, 25, cfg.IPv6Prefix == 64)
 	}
 }
+
+// The set of networks need not be there unless a member can be one.
+func TestUserSetsWithoutNetworks(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	addTable(t, another(t, ns), "mine", ruleset{sets: []set{
+		{name: allow4, key: ipv4Addr, flags: unix.NFT_SET_TIMEOUT}, {name: allow6, key: ipv6Addr, flags: unix.NFT_SET_TIMEOUT},
+	}})
+	cfg := userSets(ns)
+	g := openGate(t, cfg)
+	rebuild(t, g, minute(member4, member6)...)
+	if err := g.Check(); err != nil {
+		t.Error(err)
+	}
+	cfg.Static = []netip.Prefix{netip.MustParsePrefix("2001:db8:64::/64")}
+	if err := openGate(t, cfg).Rebuild(nil); !errors.Is(err, ErrSets) {
+		t.Errorf("a static network without its set: %v, want ErrSets", err)
+	}
+	cfg.Static, cfg.IPv6Prefix = nil, 64
+	if err := openGate(t, cfg).Rebuild(nil); !errors.Is(err, ErrSets) {
+		t.Errorf("networks without their set: %v, want ErrSets", err)
+	}
+}

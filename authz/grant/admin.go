@@ -53,7 +53,7 @@ func words(by, note string) string {
 		by = "the administrator"
 	}
 	if note != "" {
-		return authz.Quote(by) + ": " + authz.Quote(note)
+		return authz.Quote(by) + ": " + authz.QuoteWords(note)
 	}
 	return authz.Quote(by)
 }

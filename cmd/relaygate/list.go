@@ -84,7 +84,7 @@ func listDenials(e *env, cmd *cobra.Command, flags *clientFlags) error {
 	for i := range denials {
 		d := &denials[i]
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", authz.PrefixString(d.Prefix), relative(d.Since.Time, now),
-			relative(d.Until.Time, now), authz.Quote(d.By), orDash(authz.Quote(d.Note)))
+			relative(d.Until.Time, now), authz.Quote(d.By), orDash(authz.QuoteWords(d.Note)))
 	}
 	return w.Flush()
 }

@@ -161,7 +161,7 @@ func noteText(note string) string {
 	if note == "" {
 		return ""
 	}
-	return " (" + authz.Quote(note) + ")"
+	return " (" + authz.QuoteWords(note) + ")"
 }
 
 func ports(list []uint16) string {

@@ -58,8 +58,8 @@ type Refusal struct{ Reason string }
 
 func (r *Refusal) Error() string { return r.Reason }
 
-// maxNote bounds a note, in bytes.
-const maxNote = 300
+// maxNote bounds a note, in bytes; it is never cut where it is shown.
+const maxNote = 200
 
 // check says what is wrong with an order, before the daemon sees it.
 func (o *Order) check() error {
@@ -77,7 +77,7 @@ func (o *Order) check() error {
 		return fmt.Errorf("%s has no time to run out", o.Verb)
 	case len(o.Note) > maxNote:
 		return fmt.Errorf("the note is longer than %d bytes", maxNote)
-	case !utf8.ValidString(o.Note) || authz.Quote(o.Note) != o.Note:
+	case !utf8.ValidString(o.Note) || authz.QuoteWords(o.Note) != o.Note:
 		return errors.New("the note holds characters that are not printable, or that act on who reads it")
 	}
 	if !needsPrefix {

@@ -117,7 +117,7 @@ func obey(t *grant.Table, now time.Time, by string, o *control.Order, lifetime t
 	case control.VerbRevoke:
 		why := "revoked by " + authz.Quote(by)
 		if o.Note != "" {
-			why += ": " + authz.Quote(o.Note)
+			why += ": " + authz.QuoteWords(o.Note)
 		}
 		return t.Revoke(now, o.Prefix, by, why)
 	case control.VerbDeny:

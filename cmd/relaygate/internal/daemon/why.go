@@ -100,5 +100,5 @@ func noteWords(note string) string {
 	if note == "" {
 		return ""
 	}
-	return " (" + authz.Quote(note) + ")"
+	return " (" + authz.QuoteWords(note) + ")"
 }

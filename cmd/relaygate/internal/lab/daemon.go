@@ -4,6 +4,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"relaygate/bpf/netns"
 )
@@ -42,6 +45,10 @@ type Options struct {
 	// Mode is what the table gate of the configuration says; "" is mode filter.
 	// Config is appended to the configuration.
 	Mode, Config string
+	// Relayhosts and State are paths outside of Dir, if they are not empty.
+	Relayhosts, State string
+	// Without are capabilities(7) that the daemon cannot have.
+	Without []uintptr
 }
 
 // readyLimit bounds the time from the start to READY=1.
@@ -52,7 +59,7 @@ const readyLimit = 10 * time.Second
 func StartDaemon(ctx context.Context, ns *netns.Namespace, o Options) (*Daemon, error) {
 	d := &Daemon{
 		Socket:     filepath.Join(o.Dir, "control.sock"),
-		Relayhosts: filepath.Join(o.Dir, "relayhosts"),
+		Relayhosts: cmp.Or(o.Relayhosts, filepath.Join(o.Dir, "relayhosts")),
 		ended:      make(chan struct{}),
 	}
 	config := filepath.Join(o.Dir, "relaygate.toml")
@@ -73,7 +80,15 @@ func StartDaemon(ctx context.Context, ns *netns.Namespace, o Options) (*Daemon, 
 	// A process group of its own: Ctrl-C reaches the demo alone, which then
 	// stops the daemon in order.
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := ns.Do(d.cmd.Start); err != nil {
+	err = ns.Do(func() error { // on a thread that ends with it
+		for _, c := range o.Without {
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
+				return fmt.Errorf("give up capability %d: %w", c, err)
+			}
+		}
+		return d.cmd.Start()
+	})
+	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", o.Exe, err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -96,7 +111,8 @@ func (d *Daemon) configure(o Options) error {
 	if mode == "" {
 		mode = "mode = \"filter\"\nmax_new_per_minute = 0" // tests knock often
 	}
-	d.usual = fmt.Sprintf(configFormat, o.Lifetime, o.Grant, d.Relayhosts, filepath.Join(o.Dir, "state.db"), d.Socket)
+	d.usual = fmt.Sprintf(configFormat, o.Lifetime, o.Grant, d.Relayhosts,
+		cmp.Or(o.State, filepath.Join(o.Dir, "state.db")), d.Socket)
 	d.Config = fmt.Sprintf("%s[gate]\n%s\n%s", d.usual, mode, o.Config)
 	if err := os.WriteFile(d.path, []byte(d.Config), 0o600); err != nil {
 		return fmt.Errorf("write the configuration: %w", err)

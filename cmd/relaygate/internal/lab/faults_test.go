@@ -3,14 +3,72 @@
 package lab_test
 
 import (
+	"errors"
+	"fmt"
+	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/lab"
 )
+
+// Each test here shows a row of the table of faults in relaygate(8).
+
+// says is nil if a verb prints all words.
+func (w *world) says(t *testing.T, verb string, words ...string) func() error {
+	return func() error {
+		out := w.verb(t, strings.Fields(verb)...)
+		for _, want := range words {
+			if !strings.Contains(out, want) {
+				return fmt.Errorf("%s does not tell %q:\n%s", verb, want, out)
+			}
+		}
+		return nil
+	}
+}
+
+// lists is nil if relayhosts holds these lines.
+func (w *world) lists(want string) func() error {
+	return func() error {
+		got, err := os.ReadFile(w.daemon.Relayhosts)
+		if err == nil && string(got) != want {
+			err = fmt.Errorf("relayhosts holds %q, want %q", got, want)
+		}
+		return err
+	}
+}
+
+// small mounts a small file system of its own.
+func small(t *testing.T, size string) (dir string) {
+	t.Helper()
+	bpftest.RequireRoot(t)
+	dir = t.TempDir()
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=700,size="+size))
+	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	return dir
+}
+
+// fill writes until there is no room.
+func fill(t *testing.T, dir string) (filler string) {
+	t.Helper()
+	filler = filepath.Join(dir, "filler")
+	err := os.WriteFile(filler, make([]byte, 16<<20), 0o600)
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("fill %s: %v", dir, err)
+	}
+	return filler
+}
 
 func TestSecondAgentIsRefused(t *testing.T) {
 	w := newWorld(t, 30*time.Second, "")
@@ -28,6 +86,72 @@ func TestSecondAgentIsRefused(t *testing.T) {
 	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
 }
 
+// Without relaygate the port is what it was; when it says that it is ready, the
+// gate stands.
+func TestBeforeTheStart(t *testing.T) {
+	bpftest.RequireRoot(t)
+	n, err := lab.NewNetwork()
+	must(t, err)
+	t.Cleanup(func() { must(t, n.Close()) })
+	mail, err := lab.StartMailServer(n.Server)
+	must(t, err)
+	t.Cleanup(func() { must(t, mail.Close()) })
+	for _, target := range n.Everybody() {
+		settles(t, 5*time.Second, open(t.Context(), target))
+	}
+	d, err := lab.StartDaemon(t.Context(), n.Server, lab.Options{Exe: program, Dir: t.TempDir(), Lifetime: time.Minute})
+	must(t, err)
+	t.Cleanup(func() { must(t, d.Stop()) })
+	for _, target := range n.Everybody() {
+		must(t, target.Refused(t.Context()))
+	}
+}
+
+// An agent that hangs renews nothing and lets nobody in.
+func TestHungAgentClosesByItself(t *testing.T) {
+	const lifetime = 2 * time.Second
+	w := newWorld(t, lifetime, "")
+	four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
+	session(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password)) // it would be held
+	settles(t, time.Second, open(t.Context(), four))
+	must(t, syscall.Kill(w.daemon.PID(), syscall.SIGSTOP))
+	hung := time.Now()
+	login(t, w.Client6, lab.POP3Login(lab.Server6, lab.Password))
+	settles(t, lifetime+500*time.Millisecond, refused(t.Context(), four))
+	t.Logf("closed %v after the agent hung", time.Since(hung))
+	must(t, six.Refused(t.Context()))
+	must(t, syscall.Kill(w.daemon.PID(), syscall.SIGCONT))
+	settles(t, time.Second, open(t.Context(), four)) // the session is still there
+	settles(t, time.Second, open(t.Context(), six))  // the login waited in the ring
+}
+
+// Where the kernel refuses nf_tables, a gate that should close something does not
+// start, and one that only observes says so.
+func TestWithoutNftables(t *testing.T) {
+	w := newWorld(t, time.Minute, "")
+	must(t, w.daemon.Stop())
+	o := w.opts
+	o.Without = []uintptr{unix.CAP_NET_ADMIN}
+	d, err := lab.StartDaemon(t.Context(), w.Server, o)
+	if err == nil {
+		must(t, d.Stop())
+		t.Fatal("mode filter starts without nftables")
+	}
+	if !strings.Contains(err.Error(), "gate mode filter needs nftables") {
+		t.Errorf("it says %v", err)
+	}
+	for _, target := range w.Everybody() {
+		must(t, target.Refused(t.Context())) // what stood before stands
+	}
+	w.opts = o
+	w.opts.Mode = "mode = \"observe\""
+	w.start(t)
+	must(t, w.says(t, "status", "nftables cannot be used")())
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, w.says(t, "list", lab.Client4.String()))
+	settles(t, 3*time.Second, w.lists(lab.Client4.String()+"\n"))
+}
+
 func TestDamagedStateIsPutAside(t *testing.T) {
 	w := newWorld(t, 30*time.Second, "")
 	four := w.Client4.At(lab.Server4)
@@ -36,9 +160,7 @@ func TestDamagedStateIsPutAside(t *testing.T) {
 	must(t, w.daemon.Stop())
 	must(t, os.WriteFile(filepath.Join(w.dir, "state.db"), []byte(strings.Repeat("no database ", 1000)), 0o600))
 	w.start(t)
-	if out := w.verb(t, "status"); !strings.Contains(out, "could not be read") || !strings.Contains(out, ".damaged-") {
-		t.Errorf("status does not tell of the damage:\n%s", out)
-	}
+	must(t, w.says(t, "status", "could not be read", ".damaged-")())
 	must(t, open(t.Context(), four)()) // as without a state file: the kernel's elements are taken over
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
 }
@@ -56,4 +178,197 @@ func TestForeignStateFileOfOthersStartsNothing(t *testing.T) {
 		t.Errorf("it says %v", err)
 	}
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context())) // the gate stands
+}
+
+// While the state cannot be written all goes on, and an order says that a restart
+// would forget it. Without room for the state nothing starts.
+func TestStateDiskFull(t *testing.T) {
+	dir := small(t, "2m")
+	w := newWorldWith(t, lab.Options{Lifetime: time.Minute, State: filepath.Join(dir, "state.db")})
+	four := w.Client4.At(lab.Server4)
+	w.verb(t, "deny", "203.0.113.7")
+	filler := fill(t, dir)
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), four))
+	// What is freed within the file is used again: some orders find room.
+	settles(t, 10*time.Second, func() error {
+		out, err := control.NewClient(w.daemon.Socket).Order(t.Context(), control.Order{
+			Verb: control.VerbDeny, Prefix: prefix("203.0.113.8"), Note: strings.Repeat("x", 200),
+		})
+		if err == nil && !strings.Contains(strings.Join(out.Warnings, " "), "would be forgotten by a restart") {
+			err = fmt.Errorf("deny warns %q", out.Warnings)
+		}
+		return err
+	})
+	must(t, w.says(t, "status", "the state cannot be written, so that a restart would forget", "no space left")())
+	must(t, open(t.Context(), four)())
+
+	must(t, w.daemon.Kill())
+	if d, err := lab.StartDaemon(t.Context(), w.Server, w.opts); err == nil {
+		must(t, d.Stop())
+		t.Error("it starts without room for its state")
+	} else if !strings.Contains(err.Error(), "no space left") {
+		t.Errorf("it says %v", err)
+	}
+	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
+	must(t, os.Remove(filler))
+	w.start(t)
+	settles(t, time.Second, w.says(t, "list --denied", "203.0.113.7"))
+}
+
+// The gate does its work where nobody can ask it anything.
+func TestControlSocketGone(t *testing.T) {
+	w := newWorld(t, 30*time.Second, "")
+	four := w.Client4.At(lab.Server4)
+	must(t, os.Remove(w.daemon.Socket))
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), four))
+	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
+	out, err := exec.Command(program, "status", "--socket", w.daemon.Socket).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "is relaygate running?") {
+		t.Errorf("status says %s, %v", out, err)
+	}
+	must(t, w.daemon.Stop())
+	w.start(t)
+	must(t, w.says(t, "list", lab.Client4.String())())
+}
+
+// On a full disk no line of a grant that is over stays; of a file that cannot be
+// changed at all it is said that it is old.
+func TestRelayhostsUnwritable(t *testing.T) {
+	dir := small(t, "64k")
+	w := newWorldWith(t, lab.Options{
+		Lifetime: 3 * time.Second, Grant: "follow_sessions = false", Relayhosts: filepath.Join(dir, "relayhosts"),
+	})
+	settles(t, 3*time.Second, w.lists(""))
+	filler := fill(t, dir)
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, 3*time.Second, func() error { // in the place of the old list, or not at all
+		if err := w.lists(lab.Client4.String() + "\n")(); err == nil {
+			return nil
+		}
+		return errors.Join(w.lists("")(), w.says(t, "status", w.daemon.Relayhosts+" cannot be written", "no space left")())
+	})
+	settles(t, 6*time.Second, w.lists(""))
+	must(t, os.Remove(filler))
+
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, 70*time.Second, w.lists(lab.Client4.String()+"\n"))
+	must(t, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	settles(t, 6*time.Second, refused(t.Context(), w.Client4.At(lab.Server4)))
+	settles(t, 3*time.Second, w.says(t, "status", w.daemon.Relayhosts+" cannot be written", "read-only file system"))
+	if out := w.verb(t, "pause"); !strings.Contains(out, "what the files say may be older") {
+		t.Errorf("pause says %q", out)
+	}
+	must(t, w.lists(lab.Client4.String()+"\n")())
+	must(t, unix.Mount("", dir, "", unix.MS_REMOUNT, ""))
+	w.verb(t, "resume") // writes at once
+	must(t, w.lists("")())
+}
+
+// What another program makes of relayhosts is put right in seconds, and told.
+func TestForeignChangeOfRelayhosts(t *testing.T) {
+	w := newWorld(t, time.Minute, "")
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	want := lab.Client4.String() + "\n"
+	settles(t, 3*time.Second, w.lists(want))
+	must(t, os.WriteFile(w.daemon.Relayhosts, []byte("203.0.113.66\n"), 0o644))
+	settles(t, 4*time.Second, w.lists(want))
+	must(t, os.Remove(w.daemon.Relayhosts))
+	settles(t, 4*time.Second, w.lists(want))
+	must(t, w.daemon.Stop())
+	if log := w.daemon.Log(); strings.Count(log, "somebody else changed the file") != 2 {
+		t.Errorf("the log does not tell twice that somebody else changed the file:\n%s", log)
+	}
+}
+
+// The end of a mail server is the end of its sessions; with the next one all goes
+// on.
+func TestMailServerRestarts(t *testing.T) {
+	const lifetime = 2 * time.Second
+	w := newWorld(t, lifetime, "")
+	four := w.Client4.At(lab.Server4)
+	session(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
+	settles(t, time.Second, w.says(t, "status", "1 session open"))
+	must(t, w.mail.Close())
+	settles(t, time.Second, w.says(t, "status", "1 now, 0 sessions open"))
+	var err error
+	w.mail, err = lab.StartMailServer(w.Server)
+	must(t, err)
+	settles(t, lifetime+time.Second, refused(t.Context(), four))
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), four))
+}
+
+// An address that becomes the host's own is granted no more, and guarded at once.
+func TestAddressBecomesOwn(t *testing.T) {
+	w := newWorld(t, time.Minute, "")
+	fresh4, fresh6 := netip.MustParsePrefix("203.0.113.99/24"), netip.MustParsePrefix("2001:db8:bad::99/64")
+	w.verb(t, "grant", fresh4.Addr().String())
+	w.verb(t, "grant", fresh6.Addr().String())
+	bpftest.Do(t, w.Server, func() error { return netns.AddAddresses("to-stranger", fresh4, fresh6) })
+	for _, addr := range []netip.Addr{fresh4.Addr(), fresh6.Addr()} {
+		settles(t, 2*time.Second, w.says(t, "why "+addr.String(), "is one of this host's own addresses", "revoked"))
+		must(t, w.Stranger.At(addr).Refused(t.Context()))
+	}
+}
+
+// With a set of the administrator's gone, his rules decide; the members are back
+// as soon as it is.
+func TestSetsGone(t *testing.T) {
+	bpftest.RequireRoot(t)
+	n, err := lab.NewNetwork()
+	must(t, err)
+	t.Cleanup(func() { must(t, n.Close()) })
+	mail, err := lab.StartMailServer(n.Server)
+	must(t, err)
+	t.Cleanup(func() { must(t, mail.Close()) })
+	o := lab.Options{Exe: program, Dir: t.TempDir(), Lifetime: time.Minute, Mode: "mode = \"sets\"\nsets = { table = \"inet mine\" }"}
+	if d, err := lab.StartDaemon(t.Context(), n.Server, o); err == nil {
+		must(t, d.Stop())
+		t.Error("it starts without the sets")
+	} else if !strings.Contains(err.Error(), "no table inet mine") {
+		t.Errorf("it says %v", err)
+	}
+	mine := &nftables.Table{Family: nftables.TableFamilyINet, Name: "mine"}
+	declare := func() {
+		t.Helper()
+		c, err := nftables.New(nftables.WithNetNSFd(n.Server.FD()))
+		must(t, err)
+		c.AddTable(mine)
+		for _, addr := range []netip.Addr{lab.Client4, lab.Client6} {
+			s := allowSet(addr)
+			s.Table = mine
+			must(t, c.AddSet(s, nil))
+		}
+		must(t, c.Flush())
+	}
+	declare()
+	d, err := lab.StartDaemon(t.Context(), n.Server, o)
+	must(t, err)
+	t.Cleanup(func() { must(t, d.Stop()) })
+	w := &world{Network: n, mail: mail, daemon: d}
+	holds := func() error {
+		c, err := nftables.New(nftables.WithNetNSFd(n.Server.FD()))
+		must(t, err)
+		s := allowSet(lab.Client4)
+		s.Table = mine
+		members, err := c.GetSetElements(s)
+		if err == nil && len(members) != 1 {
+			err = fmt.Errorf("%d members", len(members))
+		}
+		return err
+	}
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, holds)
+	c, err := nftables.New(nftables.WithNetNSFd(n.Server.FD()))
+	must(t, err)
+	c.DelTable(mine)
+	must(t, c.Flush())
+	settles(t, 3*time.Second, w.says(t, "status", "MISSING in the kernel", "no table inet mine"))
+	declare()
+	settles(t, 3*time.Second, holds)
+	if out := w.verb(t, "status"); strings.Contains(out, "MISSING") {
+		t.Errorf("status still misses the sets:\n%s", out)
+	}
 }

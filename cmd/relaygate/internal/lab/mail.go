@@ -34,11 +34,14 @@ func knows(user, password string) bool { return slices.Contains(Users, user) && 
 type MailServer struct {
 	listeners []net.Listener
 	serving   sync.WaitGroup
+
+	mu    sync.Mutex
+	conns map[net.Conn]bool
 }
 
 // StartMailServer listens on all addresses of a namespace.
 func StartMailServer(ns *netns.Namespace) (*MailServer, error) {
-	m := &MailServer{}
+	m := &MailServer{conns: make(map[net.Conn]bool)}
 	for port, serve := range map[uint16]func(*bufio.ReadWriter){
 		SMTPPort: serveSMTP(MXGreeting), POP3Port: servePOP3, IMAPPort: serveIMAP,
 	} {
@@ -63,27 +66,45 @@ func (m *MailServer) listen(port uint16, serve func(*bufio.ReadWriter)) error {
 		return fmt.Errorf("listen on port %d: %w", port, err)
 	}
 	m.listeners = append(m.listeners, ln)
-	m.serving.Go(func() { accept(ln, serve) })
+	m.serving.Go(func() { m.accept(ln, serve) })
 	return nil
 }
 
-// Close stops listening and waits for the accept loops.
+// Close stops listening, ends all connections, and waits for the accept loops.
 func (m *MailServer) Close() error {
 	var errs []error
 	for _, ln := range m.listeners {
 		errs = append(errs, ln.Close())
 	}
 	m.serving.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for conn := range m.conns {
+		_ = conn.Close() // its client may have gone
+	}
 	return errors.Join(errs...)
 }
 
-func accept(ln net.Listener, serve func(*bufio.ReadWriter)) {
+// remember keeps a connection for Close, or forgets it.
+func (m *MailServer) remember(conn net.Conn, open bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if open {
+		m.conns[conn] = true
+	} else {
+		delete(m.conns, conn)
+	}
+}
+
+func (m *MailServer) accept(ln net.Listener, serve func(*bufio.ReadWriter)) {
 	for {
 		conn, err := ln.Accept()
 		if err != nil {
 			return // closed
 		}
+		m.remember(conn, true)
 		go func() {
+			defer m.remember(conn, false)
 			defer conn.Close()
 			if conn.SetDeadline(time.Now().Add(10*time.Second)) != nil {
 				return
