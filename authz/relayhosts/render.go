@@ -30,24 +30,21 @@ const (
 	// Plain quotes nothing: a file named in an Exim host list, OpenSMTPD's
 	// table. A quoted line there would hide every later one.
 	Plain
+	// Postfix is its cidr table (cidr_table(5)): each line has a result.
+	Postfix
 )
 
-func (d Dialect) String() string {
-	if d == Plain {
-		return "plain"
-	}
-	return "iplsearch"
-}
+// Dialects are the names of the dialects, by Dialect.
+var Dialects = []string{"iplsearch", "plain", "postfix"}
+
+func (d Dialect) String() string { return Dialects[d] }
 
 // ParseDialect reads the name of a dialect.
 func ParseDialect(s string) (Dialect, error) {
-	switch s {
-	case "iplsearch":
-		return IPLSearch, nil
-	case "plain":
-		return Plain, nil
+	if i := slices.Index(Dialects, s); i >= 0 {
+		return Dialect(i), nil
 	}
-	return 0, fmt.Errorf("dialect %q is neither iplsearch nor plain", s)
+	return 0, fmt.Errorf("dialect %q is none of %q", s, Dialects)
 }
 
 // Static names the user of an entry that nobody logged in for.
@@ -62,6 +59,9 @@ func RenderHosts(d Dialect, grants []grant.Grant) []byte {
 	b := make([]byte, 0, 20*len(grants))
 	for _, g := range sorted(grants) {
 		b = appendHost(b, d, g.Prefix)
+		if d == Postfix {
+			b = append(b, " OK"...)
+		}
 		b = append(b, '\n')
 	}
 	return b

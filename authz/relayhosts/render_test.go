@@ -40,6 +40,7 @@ func TestGolden(t *testing.T) {
 	for name, got := range map[string][]byte{
 		"relayhosts.iplsearch": RenderHosts(IPLSearch, sample()),
 		"relayhosts.plain":     RenderHosts(Plain, sample()),
+		"relayhosts.postfix":   RenderHosts(Postfix, sample()),
 		"relayhostsusers":      RenderUsers(sample()),
 	} {
 		want, err := os.ReadFile(filepath.Join("testdata", name))
@@ -93,7 +94,7 @@ func TestSanitise(t *testing.T) {
 }
 
 func TestParseDialect(t *testing.T) {
-	for _, d := range []Dialect{IPLSearch, Plain} {
+	for _, d := range []Dialect{IPLSearch, Plain, Postfix} {
 		if got, err := ParseDialect(d.String()); got != d || err != nil {
 			t.Errorf("ParseDialect(%v) = %v, %v", d, got, err)
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"relaygate/authz"
+	"relaygate/authz/relayhosts"
 )
 
 // MinLifetime and MaxLifetime bound grant.lifetime.
@@ -64,7 +65,7 @@ func (c *checker) check(r *raw) *Config {
 	if cfg.Relayhosts != "" && cfg.Relayhosts == cfg.UsersFile {
 		c.failf("files.users", "is the same file as files.relayhosts")
 	}
-	cfg.Plain = c.oneOf("files.dialect", r.Files.Dialect, "iplsearch", "plain") == 1
+	cfg.Dialect = relayhosts.Dialect(c.oneOf("files.dialect", r.Files.Dialect, relayhosts.Dialects...))
 	cfg.StatePath = c.path("state.path", r.State.Path, false)
 	cfg.Retain = c.duration("state.retain", r.State.Retain, time.Hour, 10*365*24*time.Hour)
 	cfg.Socket = c.path("control.socket", r.Control.Socket, false)

@@ -17,6 +17,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"relaygate/authz"
+	"relaygate/authz/relayhosts"
 )
 
 // DefaultFile is the commented file that holds every key with its default.
@@ -61,8 +62,8 @@ type Config struct {
 
 	// Relayhosts and UsersFile are paths, empty to write none.
 	Relayhosts, UsersFile string
-	// Plain selects the dialect "plain" instead of "iplsearch".
-	Plain bool
+	// Dialect is that of Relayhosts.
+	Dialect relayhosts.Dialect
 
 	// StatePath is the file that keeps grants and evidence over a restart, and
 	// Retain how long it keeps what is over.

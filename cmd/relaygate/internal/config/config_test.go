@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"relaygate/authz"
+	"relaygate/authz/relayhosts"
 )
 
 var defaultGate = Gate{
@@ -86,7 +87,7 @@ listen = "[2001:db8:0::1]:9125"
 		Never: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("192.0.2.8/32")},
 		TLS:   true, TrustedNetns: []string{"/run/netns/mail", "/proc/812/ns/net"}, MaxSession: time.Hour,
 		Gate: gate, StatePath: "/var/lib/relaygate/state.db", Retain: 7 * 24 * time.Hour,
-		Relayhosts: "/etc/relayhosts", Plain: true,
+		Relayhosts: "/etc/relayhosts", Dialect: relayhosts.Plain,
 		Socket: "/run/relaygate/control.sock", Metrics: "[2001:db8::1]:9125",
 	}
 	if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); d != "" {

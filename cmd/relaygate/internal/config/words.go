@@ -19,11 +19,7 @@ func (c *Config) Words() []string {
 		lines = append(lines, c.Gate.brakeWords(), c.Gate.exitWords())
 	}
 	if c.Relayhosts != "" {
-		dialect := "iplsearch"
-		if c.Plain {
-			dialect = "plain"
-		}
-		lines = append(lines, fmt.Sprintf("The granted addresses are written to %s (dialect %s).", c.Relayhosts, dialect))
+		lines = append(lines, fmt.Sprintf("The granted addresses are written to %s (dialect %s).", c.Relayhosts, c.Dialect))
 	}
 	if c.UsersFile != "" {
 		lines = append(lines, fmt.Sprintf("Their users are written to %s.", c.UsersFile))

@@ -33,12 +33,8 @@ type files struct {
 }
 
 func newFiles(cfg *config.Config, log *slog.Logger) *files {
-	dialect := relayhosts.IPLSearch
-	if cfg.Plain {
-		dialect = relayhosts.Plain
-	}
 	f := &files{
-		writer: relayhosts.NewWriter(relayhosts.Config{Hosts: cfg.Relayhosts, Users: cfg.UsersFile, Dialect: dialect}),
+		writer: relayhosts.NewWriter(relayhosts.Config{Hosts: cfg.Relayhosts, Users: cfg.UsersFile, Dialect: cfg.Dialect}),
 		log:    log, dirty: make(chan struct{}, 1), flushes: make(chan chan error),
 	}
 	f.keep.Store(cfg.Gate.OnExit == config.ExitKeep)

@@ -124,7 +124,7 @@ func fixed(a, b *config.Config) (keys []string) {
 		{"watch.trusted_proxies", reflect.DeepEqual(a.TrustedProxies, b.TrustedProxies)},
 		{"watch.interfaces", reflect.DeepEqual(a.Interfaces, b.Interfaces)},
 		{"grant.ipv6_prefix", a.IPv6Prefix == b.IPv6Prefix},
-		{"files", a.Relayhosts == b.Relayhosts && a.UsersFile == b.UsersFile && a.Plain == b.Plain},
+		{"files", a.Relayhosts == b.Relayhosts && a.UsersFile == b.UsersFile && a.Dialect == b.Dialect},
 		{"state.path", a.StatePath == b.StatePath},
 		{"control.socket", a.Socket == b.Socket},
 		{"metrics.listen", a.Metrics == b.Metrics},

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Installs the mail servers of the tests, without starting one: the tests run
 # their own. Dovecot and the proxies come to the host. Debian lets no other
-# IMAP server stand beside Dovecot, so Cyrus and Courier come to a layer of
-# their own over the host's files (overlayfs), as in a container.
+# IMAP server stand beside Dovecot, and no mail server beside another, so these
+# come to a layer of their own over the host's files (overlayfs), as in a
+# container.
 set -eu
 
 layers=${RELAYGATE_LAYERS:-/var/cache/relaygate-e2e}
@@ -56,8 +57,10 @@ if missing /usr/sbin/dovecot /usr/lib/dovecot/imap-login /usr/lib/dovecot/pop3-l
 	apt-get install -y --no-install-recommends \
 		dovecot-imapd dovecot-pop3d nginx-core libnginx-mod-mail haproxy stunnel4 openssl python3
 fi
-if missing "$layers/cyrus" "$layers/courier"; then
+if missing "$layers/cyrus" "$layers/courier" "$layers/exim" "$layers/postfix"; then
 	update
 	layer cyrus cyrus-imapd cyrus-pop3d msmtp-mta
 	layer courier courier-imap courier-pop msmtp-mta
+	layer exim exim4-daemon-heavy
+	layer postfix postfix
 fi
