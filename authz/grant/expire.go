@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"relaygate/authz"
 )
 
 // Expire closes what ran out until now, ends denials, and renews what the
@@ -83,13 +85,13 @@ func (t *Table) expiry(e *entry) string {
 	case e.brake == tooManyAddresses:
 		return fmt.Sprintf("%sthe last user to log in already held %d addresses, which is the limit for one user", held, t.cfg.MaxAddresses)
 	case e.source == Login:
-		return fmt.Sprintf("no login for %v", t.cfg.Lifetime)
+		return "no login for " + authz.Span(t.cfg.Lifetime)
 	}
 	return "its time ran out"
 }
 
 func (t *Table) shared() string {
-	return fmt.Sprintf("more than %d users logged in from it within %v: it counts as shared", t.cfg.MaxUsers, t.cfg.Lifetime)
+	return fmt.Sprintf("more than %d users logged in from it within %s: it counts as shared", t.cfg.MaxUsers, authz.Span(t.cfg.Lifetime))
 }
 
 // Next is when Expire has something to do at the latest; false if never.

@@ -131,7 +131,7 @@ func TestRenewalAndExpiry(t *testing.T) {
 		t.Errorf("expired early: %v", got)
 	}
 	got := table.Expire(at(40 * time.Minute))
-	if len(got) != 1 || got[0].Kind != Expired || got[0].Reason != "no login for 30m0s" {
+	if len(got) != 1 || got[0].Kind != Expired || got[0].Reason != "no login for 30 min" {
 		t.Errorf("Expire = %+v", got)
 	}
 	if _, ok := table.Next(); ok {
@@ -225,7 +225,7 @@ func TestUserWithManyAddresses(t *testing.T) {
 	must(t, table, at(36*time.Minute), "203.0.113.3", "alice", Refused)
 	must(t, table, at(37*time.Minute), "203.0.113.3", "bob", Renewed)
 	for _, c := range table.Expire(at(67 * time.Minute)) {
-		if c.Grant.Prefix == netip.MustParsePrefix("203.0.113.3/32") && c.Reason != "no login for 30m0s" {
+		if c.Grant.Prefix == netip.MustParsePrefix("203.0.113.3/32") && c.Reason != "no login for 30 min" {
 			t.Errorf("expired because %q", c.Reason)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,7 +54,7 @@ func (f *orderFlags) give(e *env, cmd *cobra.Command, word, target string) error
 	out, err := f.client(e).Order(cmd.Context(), o)
 	var refusal *control.Refusal
 	if errors.As(err, &refusal) {
-		return fmt.Errorf("%s %s: %s", word, target, refusal.Reason)
+		return refused(word, target, refusal.Reason)
 	}
 	if err != nil {
 		return err
@@ -66,6 +67,26 @@ func (f *orderFlags) give(e *env, cmd *cobra.Command, word, target string) error
 		fmt.Fprintf(e.Stdout, "%s: %s.\n", colour(e, yellow, "Mind"), w)
 	}
 	return nil
+}
+
+// refused tells why an order was not obeyed, and what would help.
+func refused(word, target, reason string) error {
+	subject := ""
+	for _, predicate := range []string{"is ", "has ", "cannot "} {
+		if strings.HasPrefix(reason, predicate) {
+			subject = "it "
+		}
+	}
+	help := ""
+	switch {
+	case strings.HasPrefix(reason, "is denied"):
+		help = "; relaygate list --denied shows by which denial, and undeny ends it"
+	case strings.HasPrefix(reason, "nothing is granted: paused"):
+		help = "; relaygate resume ends that"
+	case strings.HasPrefix(reason, "has no denial"):
+		help = "; relaygate list --denied shows what is denied"
+	}
+	return fmt.Errorf("cannot %s %s: %s%s%s", word, target, subject, reason, help)
 }
 
 // prefixArg reads an address or a prefix. One with host bits is wrong use: who

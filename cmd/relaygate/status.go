@@ -79,17 +79,14 @@ func printStatus(e *env, s *control.Status) {
 	say("Logins:  %d proved, %d refused by the server; %d connections in doubt, %d in TLS that was not read.",
 		s.Logins, s.Refused, s.Tainted, s.Encrypted)
 	if len(s.Doubts) > 0 {
-		say("Doubt:   %d connections: %s.", s.Tainted, doubtText(s.Doubts))
+		say("Doubt:   %s: %s.", count(s.Tainted, "connection"), doubtText(s.Doubts))
 	}
 	if s.Paused != nil {
-		say("Paused:  %s by %s%s: nothing is granted.", relative(s.Paused.Since.Time, now), s.Paused.By, noteText(s.Paused.Note))
+		say("Paused:  %s by %s%s: nothing is granted.", authz.Ago(now.Sub(s.Paused.Since.Time)), s.Paused.By, noteText(s.Paused.Note))
 	}
 	say("Grants:  %d now, %s open; %s.", s.Grants, count(s.Sessions, "session"), count(s.Denials, "denial"))
-	if s.Shared+s.Spread > 0 {
-		say("Brakes:  %s %s: %d from addresses of too many users, %d of users with too many addresses.",
-			count(s.Shared+s.Spread, "login"), colour(e, yellow, "granted nothing"), s.Shared, s.Spread)
-	}
 	printGate(e, &s.Gate, now, say)
+	printBrakes(e, s, now, say)
 	for _, f := range s.Files {
 		say("File:    %s, written %s.", f.Path, relative(f.Written.Time, now))
 	}
@@ -150,9 +147,18 @@ func printGate(e *env, g *control.Gate, now time.Time, say func(string, ...any))
 		say("         from the server's answer to the open gate: last %.2f ms, longest %.2f ms.",
 			g.LastDelay.Seconds()*1e3, g.MaxDelay.Seconds()*1e3)
 	}
+}
+
+// printBrakes tells what the brakes stopped.
+func printBrakes(e *env, s *control.Status, now time.Time, say func(string, ...any)) {
+	g := &s.Gate
 	if n := g.TooFast + g.TooMany; n > 0 {
-		say("Brakes:  %s of granted addresses %s: %d too many in a minute, %d too many at a time; last %s.",
+		say("Brakes:  %s %s to granted addresses: %d too many in a minute, %d too many at a time; last %s.",
 			count(n, "connection"), colour(e, yellow, "refused"), g.TooFast, g.TooMany, relative(g.LastBite.Time, now))
+	}
+	if n := s.Shared + s.Spread; n > 0 {
+		say("Brakes:  %s %s: %d from addresses of too many users, %d of users with too many addresses.",
+			count(n, "login"), colour(e, yellow, "granted nothing"), s.Shared, s.Spread)
 	}
 }
 

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"time"
+
+	"relaygate/authz"
 )
 
 // relative tells a time as people do: "12 min ago", "in 17 min".
@@ -13,24 +15,20 @@ func relative(t, now time.Time) string {
 	d := t.Sub(now).Round(time.Second)
 	switch {
 	case d < 0:
-		return span(-d) + " ago"
+		return authz.Ago(-d)
 	case d == 0:
 		return "now"
 	}
-	return "in " + span(d)
+	return "in " + authz.Span(d)
 }
 
-func span(d time.Duration) string {
-	const day = 24 * time.Hour
-	switch {
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%d s", int(d.Seconds()))
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%d min", int(d.Minutes()))
-	case d < 2*day:
-		return fmt.Sprintf("%d h", int(d.Hours()))
+// clock tells a time of today by its hour, any other by its day.
+func clock(t, now time.Time) string {
+	t, now = t.Local(), now.Local()
+	if t.YearDay() == now.YearDay() && t.Year() == now.Year() {
+		return t.Format("15:04:05")
 	}
-	return fmt.Sprintf("%d days", int(d/day))
+	return t.Format("2006-01-02 15:04")
 }
 
 // count tells how many: "1 login", "2 logins".

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -52,7 +54,12 @@ func printEvent(e *env, line []byte) error {
 	case "failure", "tainted", "deny", "revoke", "pause", "gate", "brake", "drop":
 		paint = red
 	}
-	_, err := fmt.Fprintf(e.Stdout, "%s  %s  %-39s  %-5s %-12s %-24s %s\n", ev.Time, colour(e, paint, fmt.Sprintf("%-9s", what)),
+	when := ev.Time
+	if t, err := time.Parse(time.RFC3339Nano, ev.Time); err == nil {
+		when = t.Local().Format("15:04:05.000")
+	}
+	line = fmt.Appendf(nil, "%s  %s  %-24s  %-4s  %-10s  %-20s  %s", when, colour(e, paint, fmt.Sprintf("%-9s", what)),
 		orDash(ev.Client), orDash(ev.Protocol), orDash(authz.Quote(ev.Mechanism)), orDash(authz.Quote(ev.User)), ev.Reason)
+	_, err := fmt.Fprintf(e.Stdout, "%s\n", bytes.TrimRight(line, " "))
 	return err
 }

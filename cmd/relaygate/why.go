@@ -47,11 +47,7 @@ func printStory(e *env, s *control.Story) error {
 	}
 	fmt.Fprintf(e.Stdout, "%s %s.\n", colour(e, paint, s.Address.String()), s.Reason)
 	if s.Grant != nil {
-		runsOut := "runs out " + relative(s.Grant.Expires.Time, now)
-		if s.Grant.Sessions > 0 {
-			runsOut = "held by " + count(s.Grant.Sessions, "open session")
-		}
-		fmt.Fprintf(e.Stdout, "Granted %s; %s; %s.\n", relative(s.Grant.Since.Time, now), runsOut, count(s.Grant.Logins, "login"))
+		fmt.Fprintf(e.Stdout, "Granted %s.\n", strings.Join(grantText(s.Grant, now), "; "))
 	}
 	w := tabwriter.NewWriter(e.Stdout, 0, 0, 2, ' ', 0)
 	for i := range s.Events {
@@ -61,6 +57,23 @@ func printStory(e *env, s *control.Story) error {
 	return w.Flush()
 }
 
+// grantText tells of a grant that stands.
+func grantText(g *control.Grant, now time.Time) []string {
+	words := []string{relative(g.Since.Time, now)}
+	switch {
+	case g.Expires.IsZero():
+		words = append(words, "it never runs out")
+	case g.Sessions > 0:
+		words = append(words, "held by "+count(g.Sessions, "open session"))
+	default:
+		words = append(words, "runs out "+relative(g.Expires.Time, now))
+	}
+	if g.Logins > 0 {
+		words = append(words, count(g.Logins, "login"))
+	}
+	return words
+}
+
 // eventText is an event in words.
 func eventText(ev *control.Event, now time.Time) string {
 	var words []string
@@ -68,23 +81,33 @@ func eventText(ev *control.Event, now time.Time) string {
 	if ev.Count > 1 {
 		say("%d times", ev.Count)
 	}
-	if ev.User != "" {
+	// What a login led to needs no second telling of how it was made.
+	evidence := false
+	switch ev.Event {
+	case "login", "failure", "tainted", "encrypted", "untrusted":
+		evidence = true
+	}
+	if ev.User != "" && evidence {
 		say("%s", authz.Quote(string(ev.User)))
 	}
-	if ev.Protocol != "" {
+	if ev.Protocol != "" && evidence {
 		say("by %s", strings.TrimSpace(ev.Protocol+" "+authz.Quote(string(ev.Mechanism))))
 		if ev.TLS {
 			say("in TLS")
 		}
 	}
-	if ev.Port != 0 {
+	if ev.Port != 0 && evidence {
 		say("from port %d to %s", ev.Port, net.JoinHostPort(ev.Server, strconv.Itoa(int(ev.ServerPort))))
 	}
-	if ev.Answer != "" {
+	if ev.Answer != "" && evidence {
 		say("answered %s", authz.Quote("“"+string(ev.Answer)+"”"))
 	}
-	if ev.Until != nil {
-		say("until %s (%s)", ev.Until.Local().Format("15:04:05"), relative(ev.Until.Time, now))
+	switch {
+	case ev.Until == nil, ev.Event == "revoked", ev.Event == "expired":
+	case ev.Event == "refused":
+		say("what stands lasts until %s", clock(ev.Until.Time, now))
+	default:
+		say("until %s (%s)", clock(ev.Until.Time, now), relative(ev.Until.Time, now))
 	}
 	if ev.By != "" && !strings.Contains(ev.Reason, ev.By) {
 		say("by %s", authz.Quote(ev.By))

@@ -135,7 +135,7 @@ func (c *Client) ask(ctx context.Context, method, path string, what io.Reader) (
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("the control socket %s is for root and its group", c.socket)
 	case errors.As(err, &op) && op.Op == "dial":
-		return nil, fmt.Errorf("is relaygate running? cannot connect to %s: %w", c.socket, op.Err)
+		return nil, fmt.Errorf("is relaygate running? cannot connect to %s: %w (start it, or name its socket with --socket)", c.socket, op.Err)
 	case err != nil:
 		return nil, fmt.Errorf("ask relaygate: %w", err)
 	}

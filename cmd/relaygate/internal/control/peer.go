@@ -76,8 +76,11 @@ func orderer(ctx context.Context) (By, bool) {
 			words = userName(id) + " as " + words
 		}
 	}
-	if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.pid)); err == nil {
-		words += fmt.Sprintf(", with %s[%d]", authz.Quote(strings.TrimSpace(string(name))), p.pid)
+	if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.pid)); err == nil {
+		// Our own verbs go without saying.
+		if name := strings.TrimSpace(string(comm)); name != "relaygate" {
+			words += fmt.Sprintf(", with %s[%d]", authz.Quote(name), p.pid)
+		}
 	}
 	return By(words), true
 }

@@ -215,8 +215,11 @@ type File struct {
 // NewEvent is the shape of an event of the journal.
 func NewEvent(e *authz.Event) Event {
 	out := Event{
-		Event: e.Kind.String(), Time: Time{e.Last}, Client: authz.PrefixString(e.Prefix),
+		Event: e.Kind.String(), Time: Time{e.Last},
 		Mechanism: Text(e.Mechanism), User: Text(e.User), Answer: Text(e.Answer), TLS: e.TLS, By: e.By, Reason: e.Reason,
+	}
+	if e.Prefix.IsValid() { // a pause concerns all
+		out.Client = authz.PrefixString(e.Prefix)
 	}
 	if e.Conn.Client.IsValid() {
 		out.Client, out.Port = e.Conn.Client.Addr().String(), e.Conn.Client.Port()

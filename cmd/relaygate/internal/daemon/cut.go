@@ -183,5 +183,5 @@ func cutWords(sockets, entries int) string {
 	if sockets+entries == 0 {
 		return ""
 	}
-	return fmt.Sprintf("; connections in progress were ended (sockets: %d, entries of connection tracking: %d)", sockets, entries)
+	return fmt.Sprintf("; what was in progress was cut (sockets: %d, entries of connection tracking: %d)", sockets, entries)
 }

@@ -53,18 +53,18 @@ func TestReasonTellsInWords(t *testing.T) {
 		},
 		{
 			name: "refused", rule: good, events: []authz.Event{event(authz.EventLogin, ""), event(authz.EventRefused, "too many users")},
-			want: "a login was seen 1m0s ago and granted nothing: too many users",
+			want: "a login was seen 60 s ago and granted nothing: too many users",
 		},
 		{
 			name: "ran out, then a failure", rule: good, events: []authz.Event{event(authz.EventExpired, ""), event(authz.EventFailure, "no")},
-			want: "its grant ran out 1m0s ago",
+			want: "its grant ran out 60 s ago",
 		},
 		{
 			name: "revoked", rule: good, events: []authz.Event{event(authz.EventRevoked, "it became an own address")},
-			want: "closed 1m0s ago: it became an own address",
+			want: "closed 60 s ago: it became an own address",
 		},
 		{
-			name: "granted", granted: true, rule: good, want: "may relay: alice logged in from it by pop3; its time runs out in 10m0s",
+			name: "granted", granted: true, rule: good, want: "may relay: alice logged in from it by pop3; its time runs out in 10 min",
 			grant: grant.Grant{Prefix: prefix, Expires: now.Add(10 * time.Minute), Source: grant.Login, Users: user},
 		},
 		{

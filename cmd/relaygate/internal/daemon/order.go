@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"relaygate/authz"
@@ -77,7 +78,7 @@ const maxTold = 1000
 // orderable completes an order, or says why it cannot be obeyed here.
 func (d *daemon) orderable(ctx context.Context, o *control.Order, warn func(string, ...any)) error {
 	if o.For.Duration > grant.MaxLifetime {
-		return &control.Refusal{Reason: fmt.Sprintf("%v is longer than a year: for what always holds there are the rules grant.always and grant.never", o.For.Duration)}
+		return &control.Refusal{Reason: authz.Span(o.For.Duration) + " are longer than a year: for what always holds there are the rules grant.always and grant.never"}
 	}
 	if o.Verb != control.VerbGrant || !o.Prefix.Addr().Is6() {
 		return nil
@@ -159,7 +160,14 @@ func result(o *control.Order, changes []grant.Change, closed int, now time.Time)
 		if t.IsZero() {
 			return "for good"
 		}
-		return fmt.Sprintf("until %s (for %v)", t.Local().Format("2006-01-02 15:04:05"), t.Sub(now).Round(time.Second))
+		return fmt.Sprintf("until %s (%s)", t.Local().Format("2006-01-02 15:04:05"), authz.Span(t.Sub(now)))
+	}
+	ended := ""
+	switch {
+	case closed == 1:
+		ended = "; its grant ended"
+	case closed > 1:
+		ended = fmt.Sprintf("; %d grants ended", closed)
 	}
 	switch o.Verb {
 	case control.VerbGrant:
@@ -171,16 +179,16 @@ func result(o *control.Order, changes []grant.Change, closed int, now time.Time)
 		if closed == 0 {
 			return target + " held no grant: nothing was open"
 		}
-		return fmt.Sprintf("%s is closed (grants ended: %d)", target, closed)
+		return target + " is closed" + ended
 	case control.VerbDeny:
-		return fmt.Sprintf("%s is closed and denied %s (grants ended: %d)", target, until(changes[0].Grant.Expires), closed)
+		return target + " is closed and denied " + until(changes[0].Grant.Expires) + ended
 	case control.VerbUndeny:
 		return target + " is denied no more: the next login may open it"
 	case control.VerbPause:
 		if len(changes) == 0 {
 			return "It is paused already"
 		}
-		return fmt.Sprintf("Paused: nobody but the always rules may relay (grants ended: %d)", closed)
+		return "Paused: nobody but the always rules may relay" + strings.Replace(ended, "its", "one", 1)
 	}
 	if len(changes) == 0 {
 		return "It is not paused"

@@ -4,6 +4,8 @@ package daemon
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"relaygate/authz"
@@ -17,50 +19,80 @@ func reason(g grant.Grant, granted bool, paused grant.Pause, d authz.Decision, e
 	case granted && g.Source == grant.Always:
 		return "may relay: it " + d.Reason
 	case granted:
-		return "may relay: " + grantedReason(&g, now) + brakedReason(events, now)
+		return "may relay: " + grantedReason(&g, events, now) + butReason(events, now)
 	case d.Rule == authz.RuleNever, d.Rule == authz.RuleDeny, d.Rule == authz.RuleInvalid:
 		return "may not relay: it " + d.Reason
 	case !d.Allow:
 		return "may not relay: it " + d.Reason + ", and such an address is never granted"
 	case !paused.Since.IsZero():
-		return fmt.Sprintf("may not relay: nothing is granted, paused by %s %v ago%s",
-			authz.Quote(paused.By), now.Sub(paused.Since).Round(time.Second), noteWords(paused.Note))
+		return fmt.Sprintf("may not relay: nothing is granted, paused by %s %s%s",
+			authz.Quote(paused.By), authz.Ago(now.Sub(paused.Since)), noteWords(paused.Note))
 	case len(events) == 0:
 		return "may not relay: nothing has been seen from it, or it is too long ago"
 	}
 	return "may not relay: " + lastDecision(events, now)
 }
 
-func grantedReason(g *grant.Grant, now time.Time) string {
-	left := g.Expires.Sub(now).Round(time.Second)
-	if g.Sessions > 0 {
-		words := fmt.Sprintf("open sessions hold it (%d), and its time runs out %v after the last one closes", g.Sessions, left)
-		if len(g.Users) > 0 && g.Users[0].Name != "" {
-			words = authz.Quote(g.Users[0].Name) + " logged in from it; " + words
+func grantedReason(g *grant.Grant, events []authz.Event, now time.Time) string {
+	left := authz.Span(g.Expires.Sub(now))
+	who, protocol := lastUser(g, events)
+	switch {
+	case g.Sessions > 0:
+		words := fmt.Sprintf("open sessions hold it (%d), and its time runs out %s after the last one closes", g.Sessions, left)
+		if who != "" {
+			words = authz.Quote(who) + " logged in from it; " + words
 		}
 		return words
-	}
-	switch {
 	case g.Source == grant.Manual:
-		return fmt.Sprintf("granted by hand by %s%s; its time runs out in %v", authz.Quote(g.By), noteWords(g.Note), left)
+		return fmt.Sprintf("granted by hand by %s%s; its time runs out in %s", authz.Quote(g.By), noteWords(g.Note), left)
 	case g.Source == grant.Import:
-		return fmt.Sprintf("the gate held it when relaygate started; its time runs out in %v", left)
-	case len(g.Users) == 0 || g.Users[0].Name == "":
-		return fmt.Sprintf("somebody logged in from it; its time runs out in %v", left)
+		return fmt.Sprintf("the gate held it when relaygate started; its time runs out in %s", left)
+	case who == "":
+		return fmt.Sprintf("somebody logged in from it; its time runs out in %s", left)
 	}
-	return fmt.Sprintf("%s logged in from it by %s; its time runs out in %v",
-		authz.Quote(g.Users[0].Name), g.Users[0].Protocol, left)
+	return fmt.Sprintf("%s logged in from it by %s; its time runs out in %s", authz.Quote(who), protocol, left)
 }
 
-// brakedReason tells of connections that a brake refused of late.
-func brakedReason(events []authz.Event, now time.Time) string {
-	const lately = 10 * time.Minute
-	for i := len(events) - 1; i >= 0; i-- {
-		if ev := &events[i]; ev.Kind == authz.EventBraked && now.Sub(ev.Last) < lately {
-			return fmt.Sprintf("; but %v ago %s", now.Sub(ev.Last).Round(time.Second), ev.Reason)
+// lastUser is whose login opened or renewed the grant last: later ones may have
+// been refused.
+func lastUser(g *grant.Grant, events []authz.Event) (name string, protocol authz.Protocol) {
+	for _, ev := range slices.Backward(events) {
+		if (ev.Kind == authz.EventGranted || ev.Kind == authz.EventRenewed) && ev.User != "" {
+			return ev.User, ev.Conn.Service.Protocol
 		}
 	}
-	return ""
+	if len(g.Users) == 0 {
+		return "", 0
+	}
+	return g.Users[0].Name, g.Users[0].Protocol
+}
+
+// butReason tells what does not go well of late with an address that may relay: a
+// login that renewed nothing, connections that a brake refused.
+func butReason(events []authz.Event, now time.Time) (words string) {
+	const lately = 10 * time.Minute
+	for _, ev := range slices.Backward(events) {
+		if ev.Kind == authz.EventGranted || ev.Kind == authz.EventRenewed || now.Sub(ev.Last) > lately {
+			break
+		}
+		if ev.Kind == authz.EventRefused {
+			words = fmt.Sprintf("; but the login of %s renewed nothing: %s", userWords(ev.User), ev.Reason)
+			break
+		}
+	}
+	for _, ev := range slices.Backward(events) {
+		if ev.Kind == authz.EventBraked && now.Sub(ev.Last) < lately {
+			return words + fmt.Sprintf("; but %s %s", authz.Ago(now.Sub(ev.Last)), ev.Reason)
+		}
+	}
+	return words
+}
+
+func userWords(name string) string {
+	if name == "" {
+		return "somebody"
+	}
+	return authz.Quote(name)
 }
 
 // lastDecision tells the latest event that decided something, else what was
@@ -68,14 +100,16 @@ func brakedReason(events []authz.Event, now time.Time) string {
 func lastDecision(events []authz.Event, now time.Time) string {
 	for i := len(events) - 1; i >= 0; i-- {
 		ev := &events[i]
-		ago := now.Sub(ev.Last).Round(time.Second)
+		ago := authz.Ago(now.Sub(ev.Last))
 		switch ev.Kind {
 		case authz.EventExpired:
-			return fmt.Sprintf("its grant ran out %v ago", ago)
+			return fmt.Sprintf("its grant ran out %s", ago)
 		case authz.EventRevoked:
-			return fmt.Sprintf("its grant was closed %v ago: %s", ago, ev.Reason)
+			return fmt.Sprintf("its grant was closed %s: %s", ago, clause(ev.Reason))
 		case authz.EventRefused:
-			return fmt.Sprintf("a login was seen %v ago and granted nothing: %s", ago, ev.Reason)
+			if ev.By == "" { // else it was an order
+				return fmt.Sprintf("a login was seen %s and granted nothing: %s", ago, clause(ev.Reason))
+			}
 		}
 	}
 	counts := make(map[authz.EventKind]int)
@@ -94,6 +128,16 @@ func lastDecision(events []authz.Event, now time.Time) string {
 		return "it connected to a listener that is not believed: " + last.Reason
 	}
 	return "it has no grant"
+}
+
+// clause makes a whole clause of a reason that completes "192.0.2.7: …".
+func clause(reason string) string {
+	for _, predicate := range []string{"is ", "has ", "contains "} {
+		if strings.HasPrefix(reason, predicate) {
+			return "it " + reason
+		}
+	}
+	return reason
 }
 
 func noteWords(note string) string {
