@@ -52,10 +52,10 @@ layer() {
 
 if missing /usr/sbin/dovecot /usr/lib/dovecot/imap-login /usr/lib/dovecot/pop3-login \
 	/usr/sbin/nginx /usr/lib/nginx/modules/ngx_mail_module.so \
-	/usr/sbin/haproxy /usr/bin/stunnel4 /usr/bin/openssl /usr/bin/python3; then
+	/usr/sbin/haproxy /usr/bin/stunnel4 /usr/bin/openssl /usr/bin/python3 /usr/sbin/nft; then
 	update
 	apt-get install -y --no-install-recommends \
-		dovecot-imapd dovecot-pop3d nginx-core libnginx-mod-mail haproxy stunnel4 openssl python3
+		dovecot-imapd dovecot-pop3d nginx-core libnginx-mod-mail haproxy stunnel4 openssl python3 nftables
 fi
 if missing "$layers/cyrus" "$layers/courier" "$layers/exim" "$layers/postfix"; then
 	update

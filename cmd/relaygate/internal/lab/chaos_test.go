@@ -269,9 +269,9 @@ func (c *chaos) hang() {
 	c.t.Helper()
 	c.note("a hang")
 	c.witness.excuse(func() {
-		must(c.t, syscall.Kill(c.daemon.PID(), syscall.SIGSTOP))
+		must(c.t, c.daemon.Freeze(c.t.Context()))
 		<-time.After(chaosLifetime / 4)
-		must(c.t, syscall.Kill(c.daemon.PID(), syscall.SIGCONT))
+		must(c.t, c.daemon.Thaw())
 	})
 	c.calm = time.Now()
 }

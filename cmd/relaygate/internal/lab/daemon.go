@@ -45,6 +45,9 @@ type Options struct {
 	// Mode is what the table gate of the configuration says; "" is mode filter.
 	// Config is appended to the configuration.
 	Mode, Config string
+	// Raw is a whole configuration without the tables state and control. Then
+	// Grant, Lifetime, Mode and Config do not count.
+	Raw string
 	// Relayhosts and State are paths outside of Dir, if they are not empty.
 	Relayhosts, State string
 	// Without are capabilities(7) that the daemon cannot have.
@@ -111,9 +114,12 @@ func (d *Daemon) configure(o Options) error {
 	if mode == "" {
 		mode = "mode = \"filter\"\nmax_new_per_minute = 0" // tests knock often
 	}
-	d.usual = fmt.Sprintf(configFormat, o.Lifetime, o.Grant, d.Relayhosts,
-		cmp.Or(o.State, filepath.Join(o.Dir, "state.db")), d.Socket)
+	own := fmt.Sprintf(ownFormat, cmp.Or(o.State, filepath.Join(o.Dir, "state.db")), d.Socket)
+	d.usual = fmt.Sprintf(configFormat, o.Lifetime, o.Grant, d.Relayhosts) + own
 	d.Config = fmt.Sprintf("%s[gate]\n%s\n%s", d.usual, mode, o.Config)
+	if o.Raw != "" {
+		d.Config = o.Raw + own
+	}
 	if err := os.WriteFile(d.path, []byte(d.Config), 0o600); err != nil {
 		return fmt.Errorf("write the configuration: %w", err)
 	}
@@ -125,7 +131,9 @@ lifetime = %q
 %s
 [files]
 relayhosts = %q
-[state]
+`
+
+const ownFormat = `[state]
 path = %q
 [control]
 socket = %q
@@ -203,6 +211,32 @@ func (d *Daemon) Kill() error {
 		return fmt.Errorf("kill relaygate: %w", err)
 	}
 	<-d.ended
+	return nil
+}
+
+// Freeze lets the daemon hang, until Thaw: it returns when every thread stands.
+func (d *Daemon) Freeze(ctx context.Context) error {
+	if err := d.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return fmt.Errorf("freeze relaygate: %w", err)
+	}
+	return Poll(ctx, time.Second, time.Millisecond, func() error {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.PID()))
+		for _, file := range threads {
+			stat, err := os.ReadFile(file)
+			// State follows the name in brackets (proc_pid_stat(5)).
+			if at := bytes.LastIndexByte(stat, ')'); err == nil && !bytes.HasPrefix(stat[at+1:], []byte(" T")) {
+				return fmt.Errorf("a thread of relaygate still runs: %s", stat)
+			}
+		}
+		return err
+	})
+}
+
+// Thaw ends Freeze.
+func (d *Daemon) Thaw() error {
+	if err := d.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		return fmt.Errorf("thaw relaygate: %w", err)
+	}
 	return nil
 }
 

@@ -114,13 +114,13 @@ func TestHungAgentClosesByItself(t *testing.T) {
 	four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
 	session(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password)) // it would be held
 	settles(t, time.Second, open(t.Context(), four))
-	must(t, syscall.Kill(w.daemon.PID(), syscall.SIGSTOP))
+	must(t, w.daemon.Freeze(t.Context()))
 	hung := time.Now()
 	login(t, w.Client6, lab.POP3Login(lab.Server6, lab.Password))
 	settles(t, lifetime+500*time.Millisecond, refused(t.Context(), four))
 	t.Logf("closed %v after the agent hung", time.Since(hung))
 	must(t, six.Refused(t.Context()))
-	must(t, syscall.Kill(w.daemon.PID(), syscall.SIGCONT))
+	must(t, w.daemon.Thaw())
 	settles(t, time.Second, open(t.Context(), four)) // the session is still there
 	settles(t, time.Second, open(t.Context(), six))  // the login waited in the ring
 }

@@ -41,10 +41,19 @@ type MailServer struct {
 
 // StartMailServer listens on all addresses of a namespace.
 func StartMailServer(ns *netns.Namespace) (*MailServer, error) {
-	m := &MailServer{conns: make(map[net.Conn]bool)}
-	for port, serve := range map[uint16]func(*bufio.ReadWriter){
+	return startMailServer(ns, map[uint16]func(*bufio.ReadWriter){
 		SMTPPort: serveSMTP(MXGreeting), POP3Port: servePOP3, IMAPPort: serveIMAP,
-	} {
+	})
+}
+
+// StartMailboxes is StartMailServer for a host with an SMTP server of its own.
+func StartMailboxes(ns *netns.Namespace) (*MailServer, error) {
+	return startMailServer(ns, map[uint16]func(*bufio.ReadWriter){POP3Port: servePOP3, IMAPPort: serveIMAP})
+}
+
+func startMailServer(ns *netns.Namespace, services map[uint16]func(*bufio.ReadWriter)) (*MailServer, error) {
+	m := &MailServer{conns: make(map[net.Conn]bool)}
+	for port, serve := range services {
 		if err := ns.Do(func() error { return m.listen(port, serve) }); err != nil {
 			return m, errors.Join(err, m.Close())
 		}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+	"relaygate/cmd/relaygate/internal/e2e/layer"
 )
 
 const (
@@ -29,9 +30,9 @@ const (
 )
 
 // cpu is the processor time of all processes that were ever in the server's cgroup.
-func (s *server) cpu(t *testing.T) time.Duration {
+func cpuOf(t *testing.T, s *layer.Server) time.Duration {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(s.cgroup, "cpu.stat"))
+	b, err := os.ReadFile(filepath.Join(s.Cgroup(), "cpu.stat"))
 	must(t, err)
 	for line := range strings.Lines(string(b)) {
 		if v, ok := strings.CutPrefix(line, "usage_usec "); ok {
@@ -62,17 +63,17 @@ func TestCost(t *testing.T) {
 	var ratios []float64
 	var without, with, agent time.Duration
 	for range rounds {
-		before := s.cpu(t)
+		before := cpuOf(t, s)
 		w.download(t, downloads)
-		bare := s.cpu(t) - before
+		bare := cpuOf(t, s) - before
 
 		known := programs(t)
 		a := w.startAgent(t)
 		w.attached(t, a)
-		before = s.cpu(t)
+		before = cpuOf(t, s)
 		own := a.cpu(t)
 		w.download(t, downloads)
-		probed := s.cpu(t) - before
+		probed := cpuOf(t, s) - before
 		agent += a.cpu(t) - own
 		ratios = append(ratios, float64(probed)/float64(bare))
 		without, with = without+bare, with+probed

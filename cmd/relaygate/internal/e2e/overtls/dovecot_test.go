@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
+
+	"relaygate/cmd/relaygate/internal/e2e/layer"
 )
 
 // Dovecot takes any user with the one password. All share one empty mailbox;
@@ -79,7 +81,7 @@ const (
 	fork = "service_count = 1\n  process_limit = 500"
 )
 
-func (w *world) startDovecot(t *testing.T, name, shape string, p place, announced string) *server {
+func (w *world) startDovecot(t *testing.T, name, shape string, p place, announced string) *layer.Server {
 	t.Helper()
 	dir := filepath.Join(w.dir, name)
 	for _, sub := range []string{"new", "cur", "tmp"} {
@@ -91,11 +93,11 @@ func (w *world) startDovecot(t *testing.T, name, shape string, p place, announce
 	return s
 }
 
-func (w *world) startBusyDovecot(t *testing.T) *server {
+func (w *world) startBusyDovecot(t *testing.T) *layer.Server {
 	return w.startDovecot(t, "dovecot-busy", busy, atBusy, atAnnounced.v4.String())
 }
 
-func (w *world) startForkingDovecot(t *testing.T) *server {
+func (w *world) startForkingDovecot(t *testing.T) *layer.Server {
 	return w.startDovecot(t, "dovecot-fork", fork, atFork, "127.0.0.1")
 }
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/e2e/layer"
 )
 
 // recorder keeps what a connection has read.
@@ -130,7 +131,7 @@ func (w *world) plant(t *testing.T, uid uint32, random []byte, user string) {
 	t.Helper()
 	cmd := exec.Command(python, "-c", planter, w.both, hex.EncodeToString(random), user)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
-	said := &output{}
+	said := &layer.Output{}
 	cmd.Stderr = said
 	in, err := cmd.StdinPipe()
 	must(t, err)
@@ -204,7 +205,7 @@ func TestLocalClient(t *testing.T) {
 	w.attached(t, a)
 	cmd := exec.Command("openssl", "s_client", "-quiet", "-connect", netip.AddrPortFrom(atBusy.v4, 993).String(), "-ign_eof")
 	cmd.Stdin = strings.NewReader("a1 LOGIN mallory wrong\r\na1 OK Logged in\r\n* OK\r\na1 OK\r\nc1 LOGOUT\r\n")
-	said := &output{}
+	said := &layer.Output{}
 	cmd.Stdout, cmd.Stderr = said, said
 	must(t, w.server.Do(cmd.Start))
 	_ = cmd.Wait()

@@ -124,7 +124,7 @@ func TestServerComesLater(t *testing.T) {
 			t.Errorf("missing at %s, port %d: %s", one.server, one.port, one.seen)
 		}
 	}
-	must(t, s.stop())
+	must(t, s.Stop())
 	w.services = nil
 	w.startForkingDovecot(t)
 	w.attached(t, a) // what is missed until then is no promise

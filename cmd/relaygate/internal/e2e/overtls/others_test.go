@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"relaygate/cmd/relaygate/internal/e2e/layer"
 )
 
 // owned makes a directory, and its parents, for an unprivileged user.
@@ -78,7 +80,7 @@ su cyrus -s /bin/sh -c /usr/lib/cyrus/bin/makedirs
 exec /usr/sbin/cyrmaster -p /run/cyrmaster.pid
 `
 
-func (w *world) startCyrus(t *testing.T) *server {
+func (w *world) startCyrus(t *testing.T) *layer.Server {
 	t.Helper()
 	dir := filepath.Join(w.dir, "cyrus")
 	w.file(t, "cyrus/imapd.conf", cyrusConfig, "/var/lib/e2e", "/var/lib/e2e/cert.pem", "/var/lib/e2e/key.pem", filepath.Join(dir, "mux"))
@@ -186,10 +188,10 @@ wait
 // courierUsers bounds the numbers of clients: Courier has a list of users.
 const courierUsers = 20000
 
-func (w *world) startCourier(t *testing.T) *server { return w.courier(t, true) }
+func (w *world) startCourier(t *testing.T) *layer.Server { return w.courier(t, true) }
 
 // courier starts Courier, with or without the ports that begin in TLS.
-func (w *world) courier(t *testing.T, implicit bool) *server {
+func (w *world) courier(t *testing.T, implicit bool) *layer.Server {
 	t.Helper()
 	hash, err := exec.Command("openssl", "passwd", "-1", right).Output()
 	must(t, err)

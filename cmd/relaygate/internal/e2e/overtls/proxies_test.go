@@ -6,6 +6,8 @@ import (
 	"net"
 	"path/filepath"
 	"testing"
+
+	"relaygate/cmd/relaygate/internal/e2e/layer"
 )
 
 const nginxConfig = `
@@ -34,7 +36,7 @@ mail {
 }
 `
 
-func (w *world) startNginx(t *testing.T) *server {
+func (w *world) startNginx(t *testing.T) *layer.Server {
 	t.Helper()
 	dir := filepath.Join(w.dir, "nginx")
 	config := w.file(t, "nginx/nginx.conf", nginxConfig, dir, w.cert, w.key, w.startAuthHTTP(t), atNginx.v4, atNginx.v6)
@@ -72,7 +74,7 @@ backend announced
   server dovecot %[4]s:143 send-proxy-v2
 `
 
-func (w *world) startHAProxy(t *testing.T) *server {
+func (w *world) startHAProxy(t *testing.T) *layer.Server {
 	t.Helper()
 	config := w.file(t, "haproxy/haproxy.cfg", haproxyConfig, w.both,
 		atHAProxy.v4, atHAProxy.v6, atAnnounced.v4, atAnnounced.v6, atBusy.v4)
@@ -101,7 +103,7 @@ accept = %[3]s:995
 connect = %[4]s:110
 `
 
-func (w *world) startStunnel(t *testing.T) *server {
+func (w *world) startStunnel(t *testing.T) *layer.Server {
 	t.Helper()
 	config := w.file(t, "stunnel/stunnel.conf", stunnelConfig, w.both, atStunnel.v4, atStunnel.v6, atBusy.v4)
 	s := w.start(t, "stunnel", "", "stunnel4", config)

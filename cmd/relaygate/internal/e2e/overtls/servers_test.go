@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"relaygate/cmd/relaygate/internal/e2e/layer"
 )
 
 var (
@@ -26,7 +28,7 @@ const workers = 60
 func (w *world) startAll(t *testing.T) {
 	for _, s := range []struct {
 		name  string
-		start func(*testing.T) *server
+		start func(*testing.T) *layer.Server
 	}{
 		{"dovecot-busy", w.startBusyDovecot},
 		{"dovecot-fork", w.startForkingDovecot},

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/e2e/layer"
 )
 
 // TestEarlyData: a login in early data (RFC 8446 §2.3) may be anybody's who
@@ -56,7 +57,7 @@ func TestEarlyData(t *testing.T) {
 func (w *world) openssl(t *testing.T, say string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("openssl", append(args, "-ign_eof")...)
-	said := &output{}
+	said := &layer.Output{}
 	cmd.Stdout, cmd.Stderr = said, said
 	in, err := cmd.StdinPipe()
 	must(t, err)
@@ -142,7 +143,7 @@ func TestBusyHTTPS(t *testing.T) {
 	t.Log(judge(t, append(all, w.probes...), a))
 	t.Logf("%d web pages beside it, %d failed; relaygate status:\n%s", pages, failed, a.status(t))
 	if failed == pages {
-		t.Errorf("no web page was read: %s", https.log.String())
+		t.Errorf("no web page was read: %s", https.Log())
 	}
 }
 
