@@ -42,11 +42,12 @@ func expected(mode string) (with, without behaviour) {
 }
 
 func TestRecipes(t *testing.T) {
-	for _, s := range mailServers {
+	for _, s := range []mailServer{exim, postfix} {
 		for _, mode := range []string{"observe", "filter", "redirect", "mark", "sets", "gateway"} {
 			t.Run(s.name+"/"+mode, func(t *testing.T) { follow(t, s, mode) })
 		}
 	}
+	t.Run("exim of Debian/observe", func(t *testing.T) { follow(t, debianExim, "observe") })
 }
 
 // follow does what the manual says, and looks at what becomes of mail.

@@ -5,13 +5,17 @@ package recipes
 // mailServer is one with its default configuration, the recipe of the manual put
 // in, and what the test's small world needs: where mail goes, a user, no DNS.
 type mailServer struct {
-	name string
+	name string // of the program, its layer and its recipes
 	// script gets the folder that is shared with the host, the address that all
 	// foreign mail goes to, and the mode.
 	script string
 }
 
-var mailServers = []mailServer{{"exim", eximScript}, {"postfix", postfixScript}}
+var (
+	exim       = mailServer{"exim", eximScript}
+	debianExim = mailServer{"exim", debianEximScript}
+	postfix    = mailServer{"postfix", postfixScript}
+)
 
 // The default configuration is that of Exim's own distribution. The line of the
 // hosts that may relay is the one that the recipe replaces.
@@ -32,6 +36,32 @@ conf=/etc/exim4/exim4.conf
 } >"$conf"
 chown root:Debian-exim "$conf"
 chmod 640 "$conf"
+tail -F /var/log/exim4/mainlog /var/log/exim4/paniclog 2>/dev/null &
+exec exim4 -bdf -q1m
+`
+
+// Debian's own configuration takes the list from a macro.
+const debianEximScript = `
+shared=$1 smarthost=$2
+useradd --create-home alice
+chmod 1777 /var/mail
+ln -sf "$shared/relayhosts" /etc/relayhosts
+sed -e 's/^hostlist *relay_from_hosts/MAIN_RELAY_NETS/' "$shared/recipe" >/etc/exim4/exim4.conf.localmacros
+cat >/etc/exim4/update-exim4.conf.conf <<END
+dc_eximconfig_configtype='smarthost'
+dc_other_hostnames='local.example'
+dc_local_interfaces=''
+dc_readhost=''
+dc_relay_domains=''
+dc_relay_nets=''
+dc_minimaldns='false'
+dc_smarthost='$smarthost'
+dc_use_split_config='false'
+dc_hide_mailname=''
+dc_mailname_in_oh='true'
+dc_localdelivery='mail_spool'
+END
+update-exim4.conf
 tail -F /var/log/exim4/mainlog /var/log/exim4/paniclog 2>/dev/null &
 exec exim4 -bdf -q1m
 `
