@@ -74,8 +74,8 @@ func exitCode(err error) int {
 	return exitWrongUse
 }
 
-// run is the whole program.
-func run(ctx context.Context, e *env, args []string) error {
+// rootCommand is the command line.
+func rootCommand(e *env) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "relaygate",
 		Short:         "Open SMTP relaying for addresses that proved a POP3 or IMAP login",
@@ -92,10 +92,16 @@ func run(ctx context.Context, e *env, args []string) error {
 	root.SetOut(e.Stdout)
 	root.SetErr(e.Stderr)
 	root.SetIn(e.Stdin)
-	root.SetArgs(args)
 	root.AddCommand(replayCommand(e), runCommand(e), checkCommand(e), listCommand(e), whyCommand(e),
 		grantCommand(e), revokeCommand(e), denyCommand(e), undenyCommand(e), pauseCommand(e), resumeCommand(e), doctorCommand(e),
 		statusCommand(e), watchCommand(e), demoCommand(e))
+	return root
+}
+
+// run is the whole program.
+func run(ctx context.Context, e *env, args []string) error {
+	root := rootCommand(e)
+	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var f *failure
 	silent := errors.As(err, &f) && f.silent

@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -95,6 +97,18 @@ func TestScrapeSaysWhatStatusSays(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Log(got)
+	}
+}
+
+func TestManualHasMetrics(t *testing.T) {
+	manual, err := os.ReadFile("../../packaging/relaygate.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range families {
+		if !regexp.MustCompile(`(?m)^\.It Li ` + name + `(\{\w+\})?$`).Match(manual) {
+			t.Errorf("%s is not in the manual", name)
+		}
 	}
 }
 

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"relaygate/cmd/relaygate/internal/config"
+)
+
+// The pages of the manual.
+const (
+	programPage = "packaging/relaygate.8"
+	configPage  = "packaging/relaygate.toml.5"
+)
+
+func page(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// section is the text of a section or subsection whose title begins so.
+func section(t *testing.T, text, macro, title string) string {
+	t.Helper()
+	_, text, ok := strings.Cut(text, "\n"+macro+" "+title)
+	if !ok {
+		t.Fatalf("there is no %s %s", macro, title)
+	}
+	end := len(text)
+	for _, next := range []string{"\n.Sh ", "\n" + macro + " "} {
+		if at := strings.Index(text, next); at >= 0 {
+			end = min(end, at)
+		}
+	}
+	return text[:end+1]
+}
+
+// Each verb is in the manual, with each of its flags.
+func TestManualHasVerbsAndFlags(t *testing.T) {
+	text := page(t, programPage)
+	verbs, common := section(t, text, ".Sh", "VERBS"), section(t, text, ".Ss", "Options of several verbs")
+	e, _, _ := testEnv()
+	for _, c := range rootCommand(e).Commands() {
+		if c.Name() == "help" {
+			continue
+		}
+		entry := regexp.MustCompile(`(?m)^\.It Cm ` + c.Name() + `( .*)?$`).FindString(verbs)
+		if entry == "" {
+			t.Errorf("the verb %s is missing", c.Name())
+		}
+		c.InitDefaultHelpFlag()
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			flag := `Fl \-` + f.Name
+			if !strings.Contains(entry+" ", flag+" ") && !strings.Contains(common, ".It "+flag) {
+				t.Errorf("the flag --%s of %s is missing", f.Name, c.Name())
+			}
+		})
+		for _, word := range regexp.MustCompile(`Fl \\-([a-z0-9-]+)`).FindAllStringSubmatch(entry, -1) {
+			if c.Flags().Lookup(word[1]) == nil {
+				t.Errorf("%s has no flag --%s", c.Name(), word[1])
+			}
+		}
+	}
+	for _, word := range regexp.MustCompile(`(?m)^\.It Cm ([a-z]+)`).FindAllStringSubmatch(verbs, -1) {
+		if !slices.ContainsFunc(rootCommand(e).Commands(), func(c *cobra.Command) bool { return c.Name() == word[1] }) {
+			t.Errorf("there is no verb %s", word[1])
+		}
+	}
+}
+
+// Each key of the default file is in the manual, with its default.
+func TestManualHasKeysAndDefaults(t *testing.T) {
+	text := page(t, configPage)
+	table, keys := "", make(map[string]bool)
+	for line := range strings.Lines(string(config.DefaultFile)) {
+		line, _, _ = strings.Cut(line, "#")
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") && strings.HasSuffix(line, "]") && !strings.Contains(line, "=") {
+			table = strings.Trim(line, "[]") + "."
+			continue
+		}
+		key, value, ok := strings.Cut(line, " = ")
+		if !ok {
+			continue
+		}
+		keys[table+key] = true
+		entry := ".It Ic " + table + key + " No = Li " + strings.ReplaceAll(value, `"`, `\(dq`)
+		if !strings.Contains(text, "\n"+entry+"\n") {
+			t.Errorf("there is no line %s", entry)
+		}
+	}
+	for _, word := range regexp.MustCompile(`(?m)^\.It Ic (\S+) No`).FindAllStringSubmatch(text, -1) {
+		if !keys[word[1]] {
+			t.Errorf("there is no key %s", word[1])
+		}
+	}
+}
+
+// Each mode has its recipe for relaygate, Exim and Postfix, and names its second
+// lock. That the recipes work is for the tests beside real servers.
+func TestManualHasRecipes(t *testing.T) {
+	text := page(t, configPage)
+	labels := make(map[string]bool)
+	for _, m := range regexp.MustCompile(`(?m)^\.\\" snippet (\S+) (.*)$`).FindAllStringSubmatch(text, -1) {
+		for _, mode := range strings.Fields(m[2]) {
+			labels[m[1]+" "+mode] = true
+		}
+	}
+	for _, mode := range []string{
+		config.ModeObserve, config.ModeFilter, config.ModeRedirect, config.ModeMark, config.ModeSets, config.ModeGateway,
+	} {
+		for _, program := range []string{"gate", "exim", "postfix"} {
+			if !labels[program+" "+mode] {
+				t.Errorf("mode %s has no recipe for %s", mode, program)
+			}
+		}
+		words := strings.Join(strings.Fields(section(t, text, ".Ss", mode+"\n")), " ")
+		if mode == config.ModeObserve {
+			if !strings.Contains(words, "the only lock") {
+				t.Errorf("mode %s does not name its lock", mode)
+			}
+		} else if !strings.Contains(words, "second lock is the file") {
+			t.Errorf("mode %s does not name its second lock", mode)
+		}
+	}
+}
+
+// testNames are the names of all tests of the module.
+func testNames(t *testing.T) map[string]bool {
+	t.Helper()
+	const root = "../.."
+	names := make(map[string]bool)
+	declaration := regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		for _, m := range declaration.FindAllSubmatch(data, -1) {
+			names[string(m[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// The table of faults says of each what is open and what is closed, and each row
+// names the tests that show it.
+func TestManualShowsEachFault(t *testing.T) {
+	faults := section(t, page(t, programPage), ".Sh", "FAULTS")
+	rows := strings.Split(faults, "\n.It Sy ")[1:]
+	if len(rows) < 20 {
+		t.Errorf("the table of faults has %d rows", len(rows))
+	}
+	names := testNames(t)
+	for _, row := range rows {
+		title, row, _ := strings.Cut(row, "\n")
+		for _, want := range []string{".Em Open :\n", ".Em Closed :\n"} {
+			if !strings.Contains("\n"+row, "\n"+want) {
+				t.Errorf("%q does not say %q", title, want)
+			}
+		}
+		_, tests, ok := strings.Cut(row, ".\\\" Shown by ")
+		tests, _, _ = strings.Cut(tests, "\n")
+		if !ok || tests == "" {
+			t.Errorf("%q is shown by no test", title)
+		}
+		for _, name := range strings.Fields(tests) {
+			if !names[name] {
+				t.Errorf("%q is shown by %s, which is no test", title, name)
+			}
+		}
+	}
+}
+
+// The pages are clean, and fit on a terminal of 80 columns.
+func TestManualIsClean(t *testing.T) {
+	if _, err := exec.LookPath("mandoc"); err != nil {
+		t.Skip("needs mandoc(1) to look at the pages: ", err)
+	}
+	for _, path := range []string{programPage, configPage} {
+		if out, err := exec.Command("mandoc", "-Tlint", "-W", "warning", path).CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("%v\n%s", err, out)
+		}
+		out, err := exec.Command("mandoc", "-Tascii", path).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		overstrike := regexp.MustCompile(".\x08")
+		for line := range strings.Lines(overstrike.ReplaceAllString(string(out), "")) {
+			if line = strings.TrimRight(line, "\n"); len(line) > 80 {
+				t.Errorf("%s has a line of %d columns: %s", path, len(line), line)
+			}
+		}
+	}
+}
