@@ -180,32 +180,49 @@ func (s *Store) copyBuckets(tx *bbolt.Tx, size int64) error {
 		if string(name) == markBucket {
 			return nil
 		}
-		group := make(map[id][]byte)
-		write := func() error {
-			err := s.db.Update(func(to *bbolt.Tx) error { return apply(to, group) })
-			if err != nil {
-				return fmt.Errorf("%w: %w", errNotWritten, err)
-			}
-			clear(group)
-			return nil
-		}
+		var group []record
 		err := b.ForEach(func(k, v []byte) error {
-			key := id{string(name), string(k)}
-			value, err := unsealed(key, v)
+			_, err := unsealed(id{string(name), string(k)}, v)
 			if left--; err == nil && left < 0 {
 				err = fmt.Errorf("%w: more records than it has room for", errDamaged)
 			}
 			if err != nil {
 				return err
 			}
-			if group[key] = value; len(group) >= copyGroup {
-				return write()
+			if group = append(group, record{k, v}); len(group) >= copyGroup {
+				err = s.append(name, group)
+				group = group[:0]
 			}
-			return nil
+			return err
 		})
 		if err != nil {
 			return err
 		}
-		return write()
+		return s.append(name, group)
 	})
+}
+
+// record is one of the old file, as it is there.
+type record struct{ key, sealed []byte }
+
+// append adds records in the order of their keys: so each page is written once,
+// and full.
+func (s *Store) append(bucket []byte, list []record) error {
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists(bucket)
+		if err != nil {
+			return err
+		}
+		b.FillPercent = 1
+		for _, r := range list {
+			if err := b.Put(r.key, r.sealed); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNotWritten, err)
+	}
+	return nil
 }
