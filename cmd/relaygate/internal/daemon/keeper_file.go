@@ -119,10 +119,9 @@ func stale(kept *authz.Kept, oldest time.Time) bool {
 	return !kept.Open && last.Before(oldest)
 }
 
-// restored is what the state file held.
+// restored is what the state file held, but for the grants.
 type restored struct {
 	state    grant.State
-	grants   []grant.Saved
 	sessions []savedSession
 	journal  []authz.Kept
 	counters map[string]uint64
@@ -145,7 +144,6 @@ func (k *keeper) load(now time.Time) (r restored, err error) {
 			k.log.Error("records of the state file cannot be understood", "kind", bucket, "records", bad)
 		}
 	}
-	read(grantsBucket, func(_ string, data []byte) error { return decode(data, &r.grants) })
 	read(denialsBucket, func(_ string, data []byte) error { return decode(data, &r.state.Denials) })
 	read(sessionsBucket, func(_ string, data []byte) error { return decode(data, &r.sessions) })
 	read(journalBucket, func(_ string, data []byte) error { return decode(data, &r.journal) })
@@ -160,6 +158,27 @@ func (k *keeper) load(now time.Time) (r restored, err error) {
 		return err
 	})
 	return r, err
+}
+
+// grants visits the grants of the file until visit says false: one by one, as there
+// may be a million.
+func (k *keeper) grants(visit func(*grant.Saved) bool) error {
+	bad, enough := 0, false
+	err := k.store.Each(grantsBucket, func(_ string, data []byte) error {
+		var g grant.Saved
+		switch {
+		case enough:
+		case json.Unmarshal(data, &g) != nil:
+			bad++
+		default:
+			enough = !visit(&g)
+		}
+		return nil
+	})
+	if bad > 0 {
+		k.log.Error("records of the state file cannot be understood", "kind", grantsBucket, "records", bad)
+	}
+	return err
 }
 
 func decode[T any](data []byte, into *[]T) error {

@@ -207,15 +207,8 @@ func finder(alive []sockdiag.Session) func(authz.Conn) (sockdiag.Session, bool) 
 // rejoin lets sessions of before the restart hold their grants again: those
 // that still live, by the same cookie since the same boot, and whose peer was
 // heard of late, so that a reassigned address inherits nothing.
-func (o *owner) rejoin(now time.Time, saved []savedSession, grants []grant.Saved, alive []sockdiag.Session) int {
+func (o *owner) rejoin(now time.Time, saved []savedSession, alive []sockdiag.Session) int {
 	id := bootID()
-	for i := range grants {
-		g := &grants[i]
-		if g.Conn.Cookie != 0 && len(g.Users) > 0 {
-			s := grant.Session{Client: g.Conn.Client.Addr(), User: g.Users[0].Name, Begin: g.Users[0].Seen}
-			saved = append(saved, savedSession{s, g.Conn, g.Deadline.ID})
-		}
-	}
 	find := finder(alive)
 	n := 0
 	for _, s := range saved {
@@ -229,6 +222,16 @@ func (o *owner) rejoin(now time.Time, saved []savedSession, grants []grant.Saved
 		}
 	}
 	return n
+}
+
+// anchor is the session of a grant's last login, which need not have been written
+// down itself.
+func anchor(g *grant.Saved) (savedSession, bool) {
+	if g.Conn.Cookie == 0 || len(g.Users) == 0 {
+		return savedSession{}, false
+	}
+	s := grant.Session{Client: g.Conn.Client.Addr(), User: g.Users[0].Name, Begin: g.Users[0].Seen}
+	return savedSession{s, g.Conn, g.Deadline.ID}, true
 }
 
 // runSurvey looks at the socket tables now and then.

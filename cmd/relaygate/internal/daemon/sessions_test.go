@@ -136,7 +136,7 @@ func TestRejoin(t *testing.T) {
 	} {
 		o, was, now := newTestOwner(t, start), saved, alive
 		tt.change(&was, &now)
-		if got := o.rejoin(start, []savedSession{was, was}, nil, []sockdiag.Session{now}); got != tt.want || o.grants().Followed() != tt.want {
+		if got := o.rejoin(start, []savedSession{was, was}, []sockdiag.Session{now}); got != tt.want || o.grants().Followed() != tt.want {
 			t.Errorf("%s: %d sessions hold their grants, want %d", tt.name, got, tt.want)
 		}
 	}

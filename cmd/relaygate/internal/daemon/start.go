@@ -123,22 +123,16 @@ func (d *daemon) inherit() error {
 	}
 	eng := d.owner.engine
 	eng.Remember(now, was.journal)
-	eng.Change(func(t *grant.Table) []grant.Change {
-		return t.Restore(now, boot(), was.state, slices.Values(was.grants))
-	})
-	over := 0
-	for i := range was.grants {
-		if _, stands := d.owner.grants().Of(was.grants[i].Prefix); !stands {
-			d.keeper.store.Delete(grantsBucket, was.grants[i].Prefix.String())
-			over++
-		}
+	anchors, over, err := d.restore(now, was.state)
+	if err != nil {
+		return err
 	}
 	d.owner.before = was.counters
 	alive, err := d.trust.tables.Alive()
 	if err != nil {
 		d.log.Warn("sessions of before the restart hold nothing", "error", err)
 	}
-	n := d.owner.rejoin(now, was.sessions, was.grants, alive)
+	n := d.owner.rejoin(now, slices.Concat(was.sessions, anchors), alive)
 	for _, s := range was.sessions {
 		if d.owner.sessions.open[s.Conn] == nil {
 			d.keeper.store.Delete(sessionsBucket, cookieKey(s.Conn))
@@ -149,6 +143,30 @@ func (d *daemon) inherit() error {
 		d.log.Warn("relaygate is paused: nothing is granted", "by", was.state.Paused.By)
 	}
 	return nil
+}
+
+// restore takes over the grants that stand still. It returns the sessions of their
+// last logins, which may be open, and how many grants are over.
+func (d *daemon) restore(now time.Time, was grant.State) (anchors []savedSession, over int, err error) {
+	eng := d.owner.engine
+	eng.Change(func(t *grant.Table) []grant.Change {
+		return t.Restore(now, boot(), was, func(yield func(grant.Saved) bool) {
+			err = d.keeper.grants(func(g *grant.Saved) bool {
+				if s, ok := anchor(g); ok {
+					anchors = append(anchors, s)
+				}
+				if !yield(*g) {
+					return false
+				}
+				if _, stands := t.Of(g.Prefix); !stands {
+					d.keeper.store.Delete(grantsBucket, g.Prefix.String())
+					over++
+				}
+				return true
+			})
+		})
+	})
+	return anchors, over, err
 }
 
 // importElements takes over what our table held before, once: without a state
