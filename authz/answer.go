@@ -17,7 +17,10 @@ func SafeAnswer(v Verdict) string {
 		answer = untagged(answer)
 	}
 	if v.Result == Success {
-		return strings.Clone(answer)
+		if len(answer) < len(v.Answer) {
+			return strings.Clone(answer) // and let go of what was cut off
+		}
+		return answer
 	}
 	status, text, _ := strings.Cut(answer, " ")
 	status = registered(strings.ToUpper(status), statuses)

@@ -169,7 +169,7 @@ func takesLiterals(text []byte) bool {
 	for ok && len(list) > 0 {
 		var word []byte
 		word, list, _ = bytes.Cut(list, []byte{' '})
-		for _, name := range [...]string{"LITERAL+", "LITERAL-", "IMAP4rev2"} {
+		for _, name := range [...]string{"LITERAL+", "LITERAL-", "IMAP4REV2"} {
 			if line.Is(word, name) {
 				return true
 			}

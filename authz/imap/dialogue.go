@@ -89,6 +89,8 @@ type Dialogue struct {
 	// proved is a login that was answered positively and is believed once the
 	// window closes.
 	proved authz.Login
+
+	answers line.Answers
 }
 
 // New returns a Dialogue that stands before the greeting.
@@ -98,20 +100,30 @@ func New() *Dialogue {
 	return d
 }
 
-// Reset makes d what New returns. Nothing of what it was is left.
+// Reset makes d what New returns. Nothing of what it was is left, but empty
+// buffers and the answers that it knows.
 func (d *Dialogue) Reset() {
+	d.forget()
+	*d = Dialogue{
+		client:    line.Reader{Max: maxClientLine, Strict: true},
+		server:    line.Reader{Max: maxServerLine},
+		window:    append(d.window, command{verb: greeting}),
+		arguments: d.arguments,
+		exchange:  d.exchange,
+		answers:   d.answers,
+	}
+	d.out = d.single[:0]
+}
+
+// forget drops what was kept of the connection.
+func (d *Dialogue) forget() {
 	d.client.Drop()
 	d.server.Drop()
 	d.exchange.Reset()
 	d.arguments.begin(false)
-	window := d.window[:cap(d.window)]
-	clear(window)
-	*d = Dialogue{
-		client: line.Reader{Max: maxClientLine, Strict: true},
-		server: line.Reader{Max: maxServerLine},
-		window: append(window[:0], command{verb: greeting}),
-	}
-	d.out = d.single[:0]
+	clear(d.window)
+	d.window, d.next = d.window[:0], 0
+	d.proved = authz.Login{}
 }
 
 // NewAfterTLS returns a Dialogue that stands behind STARTTLS: no greeting comes,
@@ -188,12 +200,7 @@ func (d *Dialogue) report(l authz.Login) {
 		return
 	}
 	d.done = true
-	d.client.Drop()
-	d.server.Drop()
-	d.exchange.Reset()
-	d.arguments.begin(false)
-	clear(d.window)
-	d.window, d.next, d.proved = nil, 0, authz.Login{}
+	d.forget()
 }
 
 func (d *Dialogue) taint(reason string) {

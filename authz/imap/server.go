@@ -157,7 +157,7 @@ func (d *Dialogue) tagged(c *command, r response) {
 	}
 	if l, ok := d.login(c); ok {
 		l.Result, l.Reason = authz.Failure, "the server refused the login"
-		l.Answer = line.Answer(r.text, false)
+		l.Answer = d.answers.Negative(r.text)
 		d.report(l)
 	}
 	if c.odd {
@@ -206,7 +206,7 @@ func (d *Dialogue) loggedIn(c *command, r response) {
 		d.taint(reason)
 		return
 	}
-	l.Result, l.Answer = authz.Success, line.Answer(r.text, true)
+	l.Result, l.Answer = authz.Success, d.answers.Positive(r.text)
 	closed := d.next == len(d.window)-1 && d.client.Empty()
 	if closed || !c.twin {
 		d.report(l)

@@ -3,6 +3,7 @@ package line
 import (
 	"bytes"
 	"encoding/binary"
+	"math/bits"
 )
 
 // Line is one complete line.
@@ -51,6 +52,16 @@ func (r *Reader) Empty() bool { return len(r.buf) == 0 }
 // Next takes octets from b up to the end of a line and returns what it left.
 // A forbidden octet is reported when it is seen, not when its line ends.
 func (r *Reader) Next(b []byte) (l Line, rest []byte, s State) {
+	if len(r.buf) == 0 {
+		// Almost every line: whole, printable, with CRLF.
+		if n := printable(b); n+2 <= min(len(b), r.Max) && b[n] == '\r' && b[n+1] == '\n' {
+			return Line{Text: b[:n]}, b[n+2:], Complete
+		}
+	}
+	return r.next(b)
+}
+
+func (r *Reader) next(b []byte) (l Line, rest []byte, s State) {
 	piece, rest := b, []byte(nil)
 	end := bytes.IndexByte(b, '\n')
 	if end >= 0 {
@@ -96,9 +107,6 @@ func (r *Reader) join(piece []byte) {
 // scan notes what the piece holds and reports whether all of it is allowed.
 func (r *Reader) scan(piece []byte) bool {
 	cr := len(r.buf) > 0 && r.buf[len(r.buf)-1] == '\r'
-	if !cr {
-		piece = piece[printable(piece):]
-	}
 	for _, c := range piece {
 		if cr && c != '\n' && r.Strict {
 			return false
@@ -122,18 +130,22 @@ func (r *Reader) scan(piece []byte) bool {
 	return true
 }
 
-// printable counts octets at the start of b, eight at a time, that every line
-// may hold and no flag notes: 0x20 to 0x7e.
+// printable counts octets at the start of b that every line may hold and no flag
+// notes: 0x20 to 0x7e.
 func printable(b []byte) int {
 	const each, top = 0x0101010101010101, 0x8080808080808080
 	n := 0
 	for ; n+8 <= len(b); n += 8 {
 		w := binary.LittleEndian.Uint64(b[n:])
-		// Without a top bit, no octet carries into the next one: adding 1 sets
-		// the top bit of 0x7f, adding 0x60 that of 0x20 and above.
-		if w&top != 0 || (w+each)&top != 0 || (w+0x60*each)&top != top {
-			break
+		// Up to the first octet that is not printable, none carries into the
+		// next one: adding 1 sets the top bit of 0x7f, adding 0x60 that of 0x20
+		// and above.
+		if other := (w | (w + each) | ^(w + 0x60*each)) & top; other != 0 {
+			return n + bits.TrailingZeros64(other)/8
 		}
+	}
+	for n < len(b) && ' ' <= b[n] && b[n] <= '~' {
+		n++
 	}
 	return n
 }

@@ -87,7 +87,7 @@ func TestReaderWipes(t *testing.T) {
 	}
 }
 
-func TestAnswer(t *testing.T) {
+func TestAnswers(t *testing.T) {
 	for _, test := range []struct {
 		text     string
 		positive bool
@@ -102,8 +102,15 @@ func TestAnswer(t *testing.T) {
 		{"NO", false, "NO"},
 		{"", false, ""},
 	} {
-		if got := Answer([]byte(test.text), test.positive); got != test.want {
-			t.Errorf("Answer(%q, %v) = %q, want %q", test.text, test.positive, got, test.want)
+		var a Answers
+		of := a.Negative
+		if test.positive {
+			of = a.Positive
+		}
+		for range 2 {
+			if got := of([]byte(test.text)); got != test.want {
+				t.Errorf("answer %q (%v) = %q, want %q", test.text, test.positive, got, test.want)
+			}
 		}
 	}
 }

@@ -2,25 +2,21 @@ package line
 
 import "testing"
 
-// TestPrintable tries every octet at every place of a word.
+// TestPrintable tries every octet at every place of pieces of some words.
 func TestPrintable(t *testing.T) {
-	for at := range 8 {
-		for c := range 256 {
-			b := []byte("abcdefgh~ !}0@Z`")
-			b[at] = byte(c)
-			want := 16
-			if c < ' ' || c > '~' {
-				want = 0
-			}
-			if got := printable(b); got != want {
-				t.Errorf("octet %#x at %d: %d, want %d", c, at, got, want)
-			}
-			if got := printable(append([]byte("12345678"), b...)); got != want+8 {
-				t.Errorf("octet %#x at %d: %d, want %d", c, 8+at, got, want+8)
+	for length := range 20 {
+		for at := range length {
+			for c := range 256 {
+				b := []byte("abcdefgh~ !}0@Z`\x80\xff\x00\r")[:length]
+				b[at] = byte(c)
+				want := 0
+				for want < length && ' ' <= b[want] && b[want] <= '~' {
+					want++
+				}
+				if got := printable(b); got != want {
+					t.Errorf("%q: %d, want %d", b, got, want)
+				}
 			}
 		}
-	}
-	if got := printable([]byte("short")); got != 0 {
-		t.Errorf("got %d of a part of a word", got)
 	}
 }

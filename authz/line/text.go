@@ -9,12 +9,19 @@ import (
 // Field returns the text up to the first blank, and what follows all blanks
 // behind it.
 func Field(text []byte) (field, rest []byte) {
-	end := bytes.IndexAny(text, " \t")
-	if end < 0 {
-		return text, nil
+	for i, c := range text {
+		if blank(c) {
+			field, rest = text[:i], text[i+1:]
+			for len(rest) > 0 && blank(rest[0]) {
+				rest = rest[1:]
+			}
+			return field, rest
+		}
 	}
-	return text[:end], bytes.TrimLeft(text[end:], " \t")
+	return text, nil
 }
+
+func blank(c byte) bool { return c == ' ' || c == '\t' }
 
 // Splits reports whether some text library would end a line inside the text:
 // NEL (U+0085, also as a single octet) or the separators U+2028 and U+2029,
@@ -24,28 +31,49 @@ func Splits(text []byte) bool {
 		bytes.Contains(text, []byte("\u2028")) || bytes.Contains(text, []byte("\u2029"))
 }
 
-// Answer makes Login.Answer out of a server's status line. Of a refusal it
-// keeps the status word and the bracketed response code (RFC 2449 §8, RFC 9051
-// §7.1) only: servers exist that repeat what the client sent in the text.
-func Answer(text []byte, positive bool) string {
-	if !positive {
-		word, rest := Field(text)
-		end := len(word)
-		if i := bytes.IndexByte(rest, ']'); i > 0 && rest[0] == '[' {
-			end = len(text) - len(rest) + i + 1
-		}
-		text = text[:end]
+// Answers makes Login.Answer out of a server's status line. It keeps the last ones:
+// servers say the same to everybody.
+type Answers struct{ positive, negative string }
+
+// Positive is the answer of a line that accepts.
+func (a *Answers) Positive(text []byte) string { return keep(&a.positive, text) }
+
+// Negative is the answer of a line that refuses: the status word and the bracketed
+// response code (RFC 2449 §8, RFC 9051 §7.1) only, as servers exist that repeat
+// what the client sent in the text.
+func (a *Answers) Negative(text []byte) string {
+	word, rest := Field(text)
+	end := len(word)
+	if i := bytes.IndexByte(rest, ']'); i > 0 && rest[0] == '[' {
+		end = len(text) - len(rest) + i + 1
 	}
-	if len(text) > authz.AnswerLimit {
-		text = text[:authz.AnswerLimit]
-	}
-	return string(text)
+	return keep(&a.negative, text[:end])
 }
 
-// Is reports whether an octet string is a word of ASCII letters in any case. No
-// other letter counts as one of them, as some do in Unicode's folding.
+func keep(last *string, text []byte) string {
+	text = text[:min(len(text), authz.AnswerLimit)]
+	if string(text) != *last {
+		*last = string(text)
+	}
+	return *last
+}
+
+// Is reports whether an octet string is a word, named in capitals, in any case.
+// ASCII letters alone have one: no other counts as one of them, as some do in
+// Unicode's folding.
 func Is(word []byte, name string) bool {
-	return len(word) == len(name) && bytes.EqualFold(word, []byte(name))
+	if len(word) != len(name) {
+		return false
+	}
+	for i, c := range word {
+		if 'a' <= c && c <= 'z' {
+			c -= 'a' - 'A'
+		}
+		if c != name[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // HelloTLS reports whether the first octets of a client are those of a TLS

@@ -70,6 +70,8 @@ type Dialogue struct {
 	// proved is a login that was answered positively and is believed once the
 	// window closes.
 	proved authz.Login
+
+	answers line.Answers
 }
 
 // turn says whose move it is in the SASL exchange.
@@ -88,19 +90,28 @@ func New() *Dialogue {
 	return d
 }
 
-// Reset makes d what New returns. Nothing of what it was is left.
+// Reset makes d what New returns. Nothing of what it was is left, but empty
+// buffers and the answers that it knows.
 func (d *Dialogue) Reset() {
+	d.forget()
+	*d = Dialogue{
+		client:   line.Reader{Max: maxClientLine, Strict: true},
+		server:   line.Reader{Max: maxServerLine},
+		waiting:  append(d.waiting, command{spec: spec{verb: greeting}}),
+		exchange: d.exchange,
+		answers:  d.answers,
+	}
+	d.out = d.single[:0]
+}
+
+// forget drops what was kept of the connection.
+func (d *Dialogue) forget() {
 	d.client.Drop()
 	d.server.Drop()
 	d.exchange.Reset()
-	waiting := d.waiting[:cap(d.waiting)]
-	clear(waiting)
-	*d = Dialogue{
-		client:  line.Reader{Max: maxClientLine, Strict: true},
-		server:  line.Reader{Max: maxServerLine},
-		waiting: append(waiting[:0], command{spec: spec{verb: greeting}}),
-	}
-	d.out = d.single[:0]
+	clear(d.waiting)
+	d.waiting = d.waiting[:0]
+	d.user, d.proved = "", authz.Login{}
 }
 
 // NewAfterTLS returns a Dialogue that stands behind STLS: no greeting comes, and
@@ -176,10 +187,7 @@ func (d *Dialogue) report(l authz.Login) {
 		return
 	}
 	d.done = true
-	d.client.Drop()
-	d.server.Drop()
-	d.exchange.Reset()
-	d.waiting, d.user, d.proved = nil, "", authz.Login{}
+	d.forget()
 }
 
 func (d *Dialogue) taint(reason string) {

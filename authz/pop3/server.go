@@ -115,7 +115,7 @@ func (d *Dialogue) negative(c *command, text []byte) {
 	}
 	if l, login := d.login(c); login {
 		l.Result, l.Reason = authz.Failure, "the server refused the login"
-		l.Answer = line.Answer(text, false)
+		l.Answer = d.answers.Negative(text)
 		d.report(l)
 	}
 	d.refused = true
@@ -180,7 +180,7 @@ func (d *Dialogue) loggedIn(c *command, text []byte) {
 		d.taint("two logins were accepted")
 		return
 	}
-	l.Result, l.Answer = authz.Success, line.Answer(text, true)
+	l.Result, l.Answer = authz.Success, d.answers.Positive(text)
 	if d.settled() {
 		d.report(l)
 		return

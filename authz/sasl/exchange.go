@@ -13,6 +13,8 @@ const (
 	maxMechanism = 20
 	// maxIdentity bounds a user name. RFC 4616 §2 has 255 octets.
 	maxIdentity = 255
+	// maxKept bounds the buffer that is kept for the next exchange.
+	maxKept = 512
 	// maxMessages bounds the client's messages of one exchange.
 	maxMessages = 16
 )
@@ -41,13 +43,13 @@ type Identity struct {
 
 // Exchange is one SASL exchange. The zero value is ready for Begin.
 type Exchange struct {
-	mechanism mechanism
+	mechanism *mechanism
 	id        Identity
 	messages  int  // decoded client messages so far
 	ready     bool // enough of them for a positive answer
 	malformed bool
 	cancelled bool
-	scratch   []byte
+	scratch   []byte // empty; its room is wiped after each message
 }
 
 // Begin starts an exchange and reports whether the name is that of a mechanism
@@ -97,7 +99,7 @@ func (x *Exchange) Message(line []byte, initial bool) (reason string) {
 		x.cancelled = true
 		return ""
 	}
-	if x.mechanism.read == nil {
+	if x.mechanism == nil {
 		return doubtNoMechanism
 	}
 	if x.messages++; x.messages > maxMessages {
@@ -110,7 +112,7 @@ func (x *Exchange) Message(line []byte, initial bool) (reason string) {
 	if !ok {
 		return reasonBase64
 	}
-	defer clear(x.scratch)
+	defer clear(x.scratch[:cap(x.scratch)])
 	if reason = x.mechanism.check(message); reason != "" {
 		return reason
 	}
@@ -122,7 +124,12 @@ func (x *Exchange) Message(line []byte, initial bool) (reason string) {
 }
 
 // Reset forgets the exchange.
-func (x *Exchange) Reset() { *x = Exchange{scratch: x.scratch} }
+func (x *Exchange) Reset() {
+	if cap(x.scratch) > maxKept {
+		x.scratch = nil
+	}
+	*x = Exchange{scratch: x.scratch}
+}
 
 // decode decodes into the scratch buffer. The result is valid until the next
 // call, and the caller wipes it.
@@ -135,15 +142,17 @@ func (x *Exchange) decode(line []byte) ([]byte, bool) {
 	if bytes.IndexByte(line, '\r') >= 0 || bytes.IndexByte(line, '\n') >= 0 {
 		return nil, false
 	}
-	if need := base64.StdEncoding.DecodedLen(len(line)); need > len(x.scratch) {
-		x.scratch = make([]byte, max(need, 128))
+	need := base64.StdEncoding.DecodedLen(len(line))
+	if need > cap(x.scratch) {
+		x.scratch = make([]byte, 0, max(need, 128))
 	}
-	n, err := base64.StdEncoding.Decode(x.scratch, line)
+	message := x.scratch[:need]
+	n, err := base64.StdEncoding.Decode(message, line)
 	if err != nil {
-		clear(x.scratch)
+		clear(x.scratch[:cap(x.scratch)])
 		return nil, false
 	}
-	return x.scratch[:n], true
+	return message[:n], true
 }
 
 // name sets the authentication identity; the text is copied.

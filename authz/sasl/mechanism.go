@@ -37,17 +37,17 @@ var (
 )
 
 // lookup returns the mechanism and its name in capitals.
-func lookup(name []byte) (mechanism, string) {
-	for _, m := range known {
-		if bytes.EqualFold(name, []byte(m.name)) {
+func lookup(name []byte) (*mechanism, string) {
+	for i := range known {
+		if m := &known[i]; line.Is(name, m.name) {
 			return m, m.name
 		}
 	}
 	upper := strings.ToUpper(string(name))
 	if strings.HasPrefix(upper, "SCRAM-") {
-		return scram, upper
+		return &scram, upper
 	}
-	return opaque, upper
+	return &opaque, upper
 }
 
 // check returns a reason to believe nothing further, else "".
