@@ -1,14 +1,11 @@
 package authz
 
-import "time"
-
 // Chunk is the next piece of one direction of a connection, in the order in
 // which the server's kernel gave and took it: client bytes come when the server
 // acknowledged them, and always before the server bytes of the segment that
 // acknowledged them.
 type Chunk struct {
-	Dir  Dir
-	Time time.Time
+	Dir Dir
 	// Bytes is valid only until the dialogue returns. It can hold passwords:
 	// copy nothing out of it but what a Login carries.
 	Bytes []byte

@@ -19,8 +19,8 @@ import (
 type Decoder struct {
 	ports *PortSet
 	frags fragments
-	// done are the connections that are read to their end, by hasher.
-	done   doneSet
+	// done are connections to be passed over, by hasher.
+	done   *DoneSet
 	hasher Hasher
 	// queue holds the Events of one frame behind the first; queue[next:] are
 	// still to be fetched. It is bounded by the number of waiting datagrams.
@@ -44,7 +44,7 @@ type DecodeStats struct {
 
 // NewDecoder makes a Decoder for packets from or to the ports.
 func NewDecoder(ports *PortSet) *Decoder {
-	return &Decoder{ports: ports, frags: newFragments(), hasher: NewHasher()}
+	return &Decoder{ports: ports, frags: newFragments(), hasher: NewHasher(), done: new(DoneSet)}
 }
 
 // Stats returns the counters.

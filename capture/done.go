@@ -1,122 +1,126 @@
 package capture
 
-// doneSet holds the connections of a file of which nothing more is to be read,
-// as the kernel's table of flows does on a live tap. It knows them by a keyed
-// hash of 64 bits. Two connections that share one would cost the second its
-// reading, never a false login.
-type doneSet struct {
-	slots []doneSlot // a power of 2, linear probing
-	used  int
-	// tried is the second in which the full set last found nothing to forget.
-	tried int64
+// DoneSet holds the connections of a capture of which nothing more is to be
+// said: a verdict ended their reading, or they ended themselves. The table of
+// flows fills it, and a Decoder that shares it passes over their packets, as the
+// kernel's program does on a live tap.
+//
+// It knows connections by a keyed hash of 64 bits. Two that share one would cost
+// the second its reading, never a false login. It belongs to one goroutine.
+type DoneSet struct {
+	// recent are those of which packets may still come, and few of them: most
+	// packets of a capture are looked up here, so it must fit in a cache.
+	recent hashSet
+	// ended are those of which something late may come, the oldest at order[at].
+	ended hashSet
+	order []uint64
+	at    int
+	// tried is the second in which recent was last found full.
+	tried uint32
 	full  bool
-}
-
-type doneSlot struct {
-	hash uint64 // 0: free
-	// passed is the second in which a packet was last handed on.
-	passed int64
+	kept  []hashSlot // for makeRoom
 }
 
 const (
 	doneSlots    = 1 << 10
 	maxDoneSlots = 1 << 17 // twice the flows that are followed at one time
-	// donePause is how long packets are held back, in seconds. Then one passes,
-	// so that the flow is not taken for idle.
-	donePause = 60
+	// doneEndings is how many connections are remembered behind their ends.
+	doneEndings = 1 << 14
+	// doneIdle is the silence, in seconds, after which a connection without an
+	// end is forgotten: an IMAP server waits 30 minutes (RFC 9051 §5.4).
+	doneIdle = 35 * 60
+	// doneLinger is how long, in seconds, one that has ended is among the recent.
+	doneLinger = 2
+	// doneRetry is how long, in seconds, a full set looks for no room again.
+	doneRetry = 60
 )
 
-// find returns the slot of a hash, or the free one where it would be.
-func (s *doneSet) find(hash uint64) *doneSlot {
-	mask := uint64(len(s.slots) - 1)
-	for i := hash & mask; ; i = (i + 1) & mask {
-		if slot := &s.slots[i]; slot.hash == hash || slot.hash == 0 {
-			return slot
-		}
+// Add takes a connection, and reports false if there is no room. Its packets
+// have nothing more to say.
+func (s *DoneSet) Add(hash uint64, second int64) bool { return s.add(hash, second, false) }
+
+// End takes a connection that ended. What comes late is no news.
+func (s *DoneSet) End(hash uint64, second int64) {
+	if !s.add(hash, second, true) {
+		s.remember(hash)
 	}
 }
 
-// add notes that a connection is done. A full set takes no more: then packets
-// pass which have nothing to say.
-func (s *doneSet) add(hash uint64, second int64) {
-	hash |= 1 << 63 // never 0
-	if s.used*2 >= len(s.slots) && !s.grow(second) {
+// Lift takes a connection out: another one began between the same ends.
+func (s *DoneSet) Lift(hash uint64) { s.recent.remove(hash) }
+
+// Clear empties the set.
+func (s *DoneSet) Clear() { *s = DoneSet{} }
+
+// Has reports whether a connection is in the set.
+func (s *DoneSet) Has(hash uint64) bool {
+	return s.recent.find(hash) != nil || s.ended.find(hash) != nil
+}
+
+// passesOver reports whether a packet is to be passed over. A SYN never is: it can
+// be another's beginning. Nor is an RST: it shows who is there.
+func (s *DoneSet) passesOver(hash uint64, flags Flags, second int64) bool {
+	slot := s.recent.find(hash)
+	if slot == nil || flags&SYN != 0 {
+		return false
+	}
+	slot.seen = uint32(second)
+	slot.ended = slot.ended || flags&(FIN|RST) != 0
+	return flags&RST == 0
+}
+
+func (s *DoneSet) add(hash uint64, second int64, ended bool) bool {
+	if 2*s.recent.used >= len(s.recent.slots) && !s.makeRoom(uint32(second)) {
+		return false
+	}
+	slot := s.recent.put(hash)
+	slot.seen, slot.ended = uint32(second), ended
+	return true
+}
+
+// makeRoom moves out those that are recent no more, and grows the set if that is
+// not enough.
+func (s *DoneSet) makeRoom(second uint32) bool {
+	if s.full && second-s.tried < doneRetry {
+		return false // it costs a walk over all slots
+	}
+	kept := s.kept[:0]
+	for _, slot := range s.recent.slots {
+		silence := int32(second - slot.seen)
+		silence = max(silence, -silence) // a file's clock can also go back
+		switch {
+		case slot.hash == 0, silence > doneIdle:
+		case slot.ended && silence > doneLinger:
+			s.remember(slot.hash)
+		default:
+			kept = append(kept, slot)
+		}
+	}
+	size := max(len(s.recent.slots), doneSlots)
+	crowded := 3*len(kept) >= size
+	if crowded && size < maxDoneSlots {
+		size, crowded = 2*size, false
+	}
+	s.full, s.tried = crowded, second
+	s.kept = kept
+	s.recent.reset(size)
+	for _, slot := range kept {
+		*s.recent.put(slot.hash) = slot
+	}
+	return !crowded
+}
+
+// remember keeps a connection behind its end, and forgets the oldest.
+func (s *DoneSet) remember(hash uint64) {
+	if s.order == nil {
+		s.order = make([]uint64, doneEndings)
+		s.ended.reset(2 * doneEndings)
+	}
+	if s.ended.find(hash) != nil {
 		return
 	}
-	slot := s.find(hash)
-	if slot.hash == 0 {
-		s.used++
-	}
-	*slot = doneSlot{hash, second}
-}
-
-// grow makes room, and forgets the connections of which nothing was heard.
-func (s *doneSet) grow(second int64) bool {
-	if s.full && uint64(second-s.tried) < donePause {
-		return false // a search costs a walk over all slots
-	}
-	old := s.slots
-	kept := 0
-	for _, slot := range old {
-		if slot.hash != 0 && slot.recent(second, 2*donePause) {
-			kept++
-		}
-	}
-	size := max(len(old), doneSlots)
-	if kept*4 >= size {
-		size *= 2
-	}
-	if s.full, s.tried = size > maxDoneSlots, second; s.full {
-		return false
-	}
-	s.slots, s.used = make([]doneSlot, size), kept
-	for _, slot := range old {
-		if slot.hash != 0 && slot.recent(second, 2*donePause) {
-			*s.find(slot.hash) = slot
-		}
-	}
-	return true
-}
-
-// recent tells whether a packet passed in the last so many seconds. The clock of
-// a file can go back.
-func (s *doneSlot) recent(second, span int64) bool {
-	return uint64(second-s.passed) < uint64(span)
-}
-
-// holds tells whether a packet is held back. A SYN, FIN or RST passes, and ends
-// the silence: it can be the connection's end, or another's beginning.
-func (s *doneSet) holds(hash uint64, flags Flags, second int64) bool {
-	if s.used == 0 {
-		return false
-	}
-	slot := s.find(hash | 1<<63)
-	switch {
-	case slot.hash == 0:
-		return false
-	case flags&(SYN|FIN|RST) != 0:
-		s.remove(slot)
-		return false
-	case !slot.recent(second, donePause):
-		slot.passed = second
-		return false
-	}
-	return true
-}
-
-// remove frees a slot, and moves up those behind it that would be lost.
-func (s *doneSet) remove(slot *doneSlot) {
-	mask := uint64(len(s.slots) - 1)
-	gap := slot.hash & mask
-	for &s.slots[gap] != slot {
-		gap = (gap + 1) & mask
-	}
-	for i := (gap + 1) & mask; s.slots[i].hash != 0; i = (i + 1) & mask {
-		if home := s.slots[i].hash & mask; (i-home)&mask >= (i-gap)&mask {
-			s.slots[gap] = s.slots[i]
-			gap = i
-		}
-	}
-	s.slots[gap] = doneSlot{}
-	s.used--
+	s.ended.remove(s.order[s.at])
+	s.ended.put(hash)
+	s.order[s.at] = hash
+	s.at = (s.at + 1) % doneEndings
 }

@@ -5,11 +5,9 @@ import (
 	"time"
 )
 
-// Done says that nothing more of a connection is to be read: its packets are not
-// handed on any more, but those with SYN, FIN or RST, and one a minute.
-func (d *Decoder) Done(client, server netip.AddrPort, second int64) {
-	d.done.add(d.hasher.Pair(client, server), second)
-}
+// PassOver lets d pass over the packets of connections in the set, but for those
+// with SYN or RST.
+func (d *Decoder) PassOver(done *DoneSet) { d.done = done }
 
 // sight is what a glance shows of a record.
 type sight uint8
@@ -90,7 +88,7 @@ func (d *Decoder) plain(r *record, hash uint64, body []byte, missing int, ev *Ev
 		return unclear
 	}
 	flags := Flags(body[13] & 0x3f)
-	if d.done.used != 0 && d.done.holds(hash, flags, r.second) {
+	if d.done.passesOver(hash, flags, r.second) {
 		return silent
 	}
 	if ev.Kind != Packet {
@@ -100,7 +98,8 @@ func (d *Decoder) plain(r *record, hash uint64, body []byte, missing int, ev *Ev
 	s := &ev.Segment
 	s.Hash = hash
 	s.Sent = r.direction
-	s.Link = Link{HasMAC: true, Dst: [6]byte(r.data[0:6]), Src: [6]byte(r.data[6:12]), Interface: r.iface}
+	s.Link.HasMAC, s.Link.Interface = true, r.iface
+	s.Link.Dst, s.Link.Src = [6]byte(r.data[0:6]), [6]byte(r.data[6:12])
 	s.Seq, s.Ack, s.Flags = be32(body[4:]), be32(body[8:]), flags
 	s.Payload, s.Missing = body[header:], missing
 	s.MPTCP, s.TFO = false, false

@@ -27,8 +27,8 @@ func (h *Hasher) Pair(a, b netip.AddrPort) uint64 {
 	return h.join(h.end(x[:], a.Port()), h.end(y[:], b.Port()))
 }
 
-// Address is the hash of an address or a prefix in 16 bytes.
-func (h *Hasher) Address(a [16]byte) uint64 { return h.join(h.end(a[:], 0), 0) }
+// Words is the hash of two words, for instance those of an address.
+func (h *Hasher) Words(hi, lo uint64) uint64 { return h.join(h.words(hi, lo, 0), 0) }
 
 // end hashes one end, given its address in 16 bytes.
 func (h *Hasher) end(addr []byte, port uint16) uint64 {

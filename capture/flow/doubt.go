@@ -17,7 +17,7 @@ func (t *Table) doubt(a, b netip.Addr, reason string) {
 	for _, pair := range [2][2]netip.Addr{{a, b}, {b, a}} {
 		client, server := pair[0], pair[1]
 		t.doubts[doubtSlot(client.As16(), server.As16())] = t.tick
-		head, _, ok := t.slots.ofClient(client)
+		head, _, ok := t.slots.list(clientOf(client))
 		for next := head + 1; ok && next != 0; {
 			id := next - 1
 			f := t.slots.at(id)
@@ -30,8 +30,8 @@ func (t *Table) doubt(a, b netip.Addr, reason string) {
 }
 
 // doubted reports whether the two were in doubt at or after a tick.
-func (t *Table) doubted(client, server [16]byte, since int64) bool {
-	return t.doubts[doubtSlot(client, server)] >= since
+func (t *Table) doubted(client, server netip.Addr, since int64) bool {
+	return t.doubts[doubtSlot(client.As16(), server.As16())] >= since
 }
 
 // doubtSlot is a plain hash, so that a file always gives the same verdicts. Who

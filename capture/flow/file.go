@@ -10,48 +10,48 @@ func (t *Table) file(seg *capture.Segment) {
 	if seg.Flags&(capture.SYN|capture.RST) != 0 {
 		t.stations.add(seg.Link.Src)
 	}
-	dir, watched := t.orient(seg)
+	hash := seg.Hash
+	if hash == 0 {
+		hash = t.hasher.Pair(seg.Src, seg.Dst)
+	}
+	dir, watched := t.orient(hash, seg)
 	if !watched {
 		t.stats.Ignored++
 		return
 	}
-	_, r, known := t.find(&t.key)
+	client, server := &seg.Src, &seg.Dst
+	if dir == authz.FromServer {
+		client, server = server, client
+	}
+	_, r, known := t.find(hash, client, server)
 	switch {
 	case known && r&ringBit == 0:
 		t.followed(ID(r), dir, seg)
 	case known:
 		t.shake(r, dir, seg)
 	case dir == authz.FromClient && isSYN(seg):
-		r, h := t.ringEntry(t.key)
-		t.lead(&t.key, r)
-		t.syn(h, seg)
-	case carries(seg):
-		t.midstream(t.key, t.connOf(dir, seg), reasonMidstream)
+		t.asks(tuple{t.connOf(dir, seg), hash}, seg)
+	case carries(seg) && !t.done.Has(hash):
+		t.midstream(tuple{t.connOf(dir, seg), hash}, reasonMidstream)
 	}
 }
 
-// orient says which side of a segment is the server, and notes its tuple in
-// t.key. Where both ports are watched, a known connection decides, and candidates
-// of client bytes go before; else the SYN.
-func (t *Table) orient(seg *capture.Segment) (dir authz.Dir, watched bool) {
-	hash := seg.Hash
-	if hash == 0 {
-		hash = t.hasher.Pair(seg.Src, seg.Dst)
-	}
+// orient says which side of a segment is the server. Where both ports are
+// watched, a known connection decides, and candidates of client bytes go before;
+// else the SYN.
+func (t *Table) orient(hash uint64, seg *capture.Segment) (dir authz.Dir, watched bool) {
 	to, from := t.ports.Has(seg.Dst.Port()), t.ports.Has(seg.Src.Port())
-	if to {
-		t.key.set(seg.Src, seg.Dst, hash)
-		if !from || isSYN(seg) {
-			return authz.FromClient, true
-		}
-		if _, _, known := t.find(&t.key); known {
+	switch {
+	case !from:
+		return authz.FromClient, to
+	case to && isSYN(seg):
+		return authz.FromClient, true
+	case to:
+		if _, _, known := t.find(hash, &seg.Src, &seg.Dst); known {
 			return authz.FromClient, true
 		}
 	}
-	if from {
-		t.key.set(seg.Dst, seg.Src, hash)
-	}
-	return authz.FromServer, from
+	return authz.FromServer, true
 }
 
 // connOf names the connection of a segment.
@@ -70,6 +70,9 @@ func (t *Table) followed(id ID, dir authz.Dir, seg *capture.Segment) {
 	f.last = t.now
 	if f.guard.contradicts(seg) {
 		t.taint(id, reasonStations)
+	}
+	if f.phase == free {
+		return
 	}
 	if dir == authz.FromClient {
 		if isSYN(seg) {
@@ -92,20 +95,20 @@ func (t *Table) followed(id ID, dir authz.Dir, seg *capture.Segment) {
 	switch {
 	case f.phase == following:
 		t.fromServer(id, f, seg)
-	case seg.Flags&(capture.FIN|capture.RST) != 0:
+	case f.phase == finished && seg.Flags&(capture.FIN|capture.RST) != 0:
 		t.close(id)
 	}
 }
 
-// synInside notes a SYN on the tuple of a flow. It is a new connection if the
-// server answers it with a SYN-ACK; a challenge ACK (RFC 5961 §4) changes
+// synInside notes a SYN between the ends of a flow. It is a new connection if
+// the server answers it with a SYN-ACK; a challenge ACK (RFC 5961 §4) changes
 // nothing.
 func (t *Table) synInside(f *flow, seg *capture.Segment) {
 	h := t.reuseOf(f)
 	if h == nil {
 		var r ref
-		r, h = t.ringEntry(f.key)
-		f.reuse = uint32(r&^ringBit) + 1
+		r, h = t.ringEntry(f.tuple)
+		f.reuse = r
 	}
 	t.syn(h, seg)
 }
@@ -115,15 +118,15 @@ func (t *Table) reuseOf(f *flow) *handshake {
 	if f.reuse == 0 {
 		return nil
 	}
-	h := t.entry(f.reuse - 1)
-	if !h.used || h.key != f.key || h.stage != asked {
+	h := t.entry(f.reuse)
+	if !h.used || h.conn != f.conn || h.stage != asked {
 		return nil
 	}
 	return h
 }
 
-// replaced reports whether a SYN-ACK on the tuple of a flow belongs to another
-// connection, which then takes its place.
+// replaced reports whether a SYN-ACK between the ends of a flow belongs to
+// another connection, which then takes its place.
 func (t *Table) replaced(id ID, f *flow, seg *capture.Segment) bool {
 	if seg.Seq+1 == f.serverISN && seg.Ack == f.clientISN {
 		return false // the flow's own, once more
@@ -131,11 +134,10 @@ func (t *Table) replaced(id ID, f *flow, seg *capture.Segment) bool {
 	h := t.reuseOf(f)
 	switch {
 	case h != nil && t.synAck(h, seg):
-		key, begun := f.key, *h
-		*h = handshake{}
+		r := f.reuse
 		t.close(id)
-		_, r, _ := t.find(&key)
-		*t.entry(uint32(r &^ ringBit)) = begun // in the place of the buried
+		t.done.Lift(h.hash)
+		t.lead(&h.tuple, r)
 	case f.guard.authentic(seg):
 		t.taint(id, reasonReplaced)
 	case h == nil:

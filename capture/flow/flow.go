@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"relaygate/authz"
+	"relaygate/capture"
 )
 
 // ID is the slot of a flow. It is reused after Closed.
@@ -39,19 +40,14 @@ func (k Kind) String() string {
 
 // Event is what became of a flow. Each flow gives Opened, then any number of
 // Data, at most one Tainted, and Closed. A session whose beginning was not seen
-// gives Opened, Tainted and Closed at once.
+// gives Opened, Tainted and Closed at once. Table.Conn tells whose flow it is.
 type Event struct {
 	Kind Kind
 	ID   ID
-	Conn authz.Conn
 	// Chunk is valid until the next call to Feed.
 	Chunk authz.Chunk
 	// Reason says in words why the flow is Tainted.
 	Reason string
-	Origin authz.Origin
-	// Time and Index are those of the capture event that led to this one.
-	Time  time.Time
-	Index uint64
 }
 
 // Config is what New needs.
@@ -59,6 +55,10 @@ type Config struct {
 	// Services are the watched server ports.
 	Services map[uint16]authz.Service
 	Limits   Limits
+	// Done is the set that a Decoder passes over (capture.Decoder.PassOver).
+	// Where there is one, a flow of a file that was tainted or forgotten leaves
+	// the table for it at once, without Closed.
+	Done *capture.DoneSet
 }
 
 // Limits bounds what strangers can fill. A field that is not positive takes its
@@ -70,7 +70,7 @@ type Limits struct {
 	// address or one IPv6 /64 (1024). An address with more is a gateway of
 	// many users, far beyond what the policy grants.
 	FlowsPerClient int
-	// Handshakes in progress and endings remembered, of files (16384).
+	// Handshakes in progress, of files (16384).
 	Handshakes int
 	// ClientBytes of one flow that may wait for their acknowledgement (16 KiB).
 	// A login line with a long token is a few KiB. 128 KiB at most.

@@ -9,24 +9,26 @@ import (
 )
 
 // grammar checks the order of events: each flow is opened, gives data, is
-// tainted at most once, gives no data after that, and is closed.
+// tainted at most once, gives no data after that, and is closed, unless it left
+// its table before.
 type grammar map[ID]Kind
 
-func (g grammar) check(t *testing.T, events []Event) {
+func (g grammar) check(t *testing.T, table *Table, events []Event) {
 	t.Helper()
 	for _, ev := range events {
 		last, open := g[ev.ID]
+		conn, _ := table.Conn(ev.ID)
 		switch {
 		case ev.Kind == Opened && open,
 			ev.Kind != Opened && !open,
 			ev.Kind == Data && (last == Tainted || len(ev.Chunk.Bytes)+ev.Chunk.Cut == 0),
 			ev.Kind == Tainted && (last == Tainted || ev.Reason == ""),
-			ev.Conn.Service.Protocol == 0,
-			ev.Conn.Client == ev.Conn.Server:
+			conn.Service.Protocol == 0,
+			conn.Client == conn.Server:
 			t.Fatalf("%v after %v: %+v", ev.Kind, last, ev)
 		}
 		g[ev.ID] = ev.Kind
-		if ev.Kind == Closed {
+		if ev.Kind == Closed || ev.Kind == Tainted && table.leaving && conn.Cookie == 0 {
 			delete(g, ev.ID)
 		}
 	}
@@ -101,34 +103,40 @@ func FuzzFeed(f *testing.F) {
 		})
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		table := newTable(Limits{
-			Flows: 6, FlowsPerClient: 4, Handshakes: 4, ClientBytes: 600, ServerBytes: 900, Pieces: 4, Buffered: 4 << 10,
-		})
-		g := grammar{}
-		for n := 0; len(data) >= opSize; n++ {
-			ev := decodeOp(data, n)
-			events := table.Feed(&ev)
-			g.check(t, events)
-			if data[7] == 0xff {
-				table.Forget(ID(data[6] & 3))
-			}
-			check(t, table)
-			data = data[opSize:]
-		}
-		g.check(t, table.Flush(start))
-		check(t, table)
-		if len(g) != 0 || table.Stats().Open != 0 || table.Stats().Opened < table.Stats().Tainted {
-			t.Fatalf("open at the end: %v, %+v", g, table.Stats())
-		}
-		var fresh capture.Event
-		for _, s := range shake(login...) {
-			s(cooked, &fresh)
-			g.check(t, table.Feed(&fresh))
-		}
-		if st := table.Stats(); st.Open != 1 {
-			t.Fatalf("an honest flow after it: %+v", st)
-		}
+		limits := Limits{Flows: 6, FlowsPerClient: 4, Handshakes: 4, ClientBytes: 600, ServerBytes: 900, Pieces: 4, Buffered: 4 << 10}
+		play(t, newTable(limits), data)
+		play(t, newLeavingTable(limits), data)
 	})
+}
+
+// play feeds a fuzzer's input to a table.
+func play(t *testing.T, table *Table, data []byte) {
+	g := grammar{}
+	for n := 0; len(data) >= opSize; n++ {
+		ev := decodeOp(data, n)
+		events := table.Feed(&ev)
+		g.check(t, table, events)
+		if id := ID(data[6] & 3); data[7] == 0xff {
+			if table.Forget(id); id < table.slots.size() && table.slots.at(id).phase == free {
+				delete(g, id)
+			}
+		}
+		check(t, table)
+		data = data[opSize:]
+	}
+	g.check(t, table, table.Flush(start))
+	check(t, table)
+	if len(g) != 0 || table.Stats().Open != 0 || table.Stats().Opened < table.Stats().Tainted {
+		t.Fatalf("open at the end: %v, %+v", g, table.Stats())
+	}
+	var fresh capture.Event
+	for _, s := range shake(login...) {
+		s(cooked, &fresh)
+		g.check(t, table, table.Feed(&fresh))
+	}
+	if st := table.Stats(); st.Open != 1 {
+		t.Fatalf("an honest flow after it: %+v", st)
+	}
 }
 
 func TestKindString(t *testing.T) {

@@ -14,11 +14,8 @@ const ringBit ref = 1 << 31
 type stage uint8
 
 const (
-	// buried: the tuple's flow has ended or is not believed. What comes late
-	// is no news.
-	buried stage = iota
 	// asked: a SYN was seen.
-	asked
+	asked stage = iota
 	// answered: an authentic SYN-ACK acknowledged it.
 	answered
 )
@@ -26,7 +23,7 @@ const (
 // handshake is an entry of the ring. Entries are overwritten oldest first, so a
 // flood of SYNs costs only other handshakes in progress.
 type handshake struct {
-	key   tuple
+	tuple
 	used  bool
 	stage stage
 	born  int64 // the tick of its first SYN
@@ -57,53 +54,58 @@ func carries(seg *capture.Segment) bool {
 // ringPage is how many entries of the ring are allocated at one time.
 const ringPage = 256
 
-// entry is the i-th of the ring.
-func (t *Table) entry(i uint32) *handshake { return &t.ring[i/ringPage][i%ringPage] }
+func (t *Table) entry(r ref) *handshake {
+	i := r &^ ringBit
+	return &t.ring[i/ringPage][i%ringPage]
+}
 
-// ringEntry returns a free entry of the ring for a tuple.
-func (t *Table) ringEntry(key tuple) (ref, *handshake) {
-	if i, ok := t.given(); ok {
-		h := t.entry(i)
-		*h = handshake{key: key, used: true}
-		return ringBit | ref(i), h
-	}
-	i := t.oldest
-	if int(i) == len(t.ring)*ringPage {
-		t.ring = append(t.ring, new([ringPage]handshake))
-	}
-	if t.oldest++; int(t.oldest) == t.limits.Handshakes {
-		t.oldest = 0
-	}
-	h := t.entry(i)
-	r := ringBit | ref(i)
-	if h.used {
-		if h.stage != buried {
-			t.stats.Bounds.Handshakes++
+// ringEntry returns an entry of the ring for a tuple.
+func (t *Table) ringEntry(k tuple) (ref, *handshake) {
+	r, given := t.given()
+	if !given {
+		i := t.oldest
+		if int(i) == len(t.ring)*ringPage {
+			t.ring = append(t.ring, new([ringPage]handshake))
 		}
-		t.unlead(&h.key, r)
+		if t.oldest++; int(t.oldest) == t.limits.Handshakes {
+			t.oldest = 0
+		}
+		r = ringBit | ref(i)
 	}
-	*h = handshake{key: key, used: true}
+	h := t.entry(r)
+	if h.used {
+		t.stats.Bounds.Handshakes++
+		t.unlead(&h.tuple, r)
+	}
+	*h = handshake{tuple: k, used: true, born: t.tick}
 	return r, h
 }
 
 // given returns an entry that was given up a while ago and is still in a cache.
 // One that is soon the oldest is left alone: what would stand there would soon be
 // pushed out.
-func (t *Table) given() (i uint32, ok bool) {
+func (t *Table) given() (r ref, ok bool) {
 	n := len(t.unused)
 	if n == 0 {
 		return 0, false
 	}
-	i, t.unused = t.unused[n-1], t.unused[:n-1]
+	r, t.unused = t.unused[n-1], t.unused[:n-1]
 	size := uint32(t.limits.Handshakes)
-	age := (t.oldest + size - 1 - i) % size // entries taken since
-	return i, !t.entry(i).used && age < size/2
+	age := (t.oldest + size - 1 - uint32(r&^ringBit)) % size // entries taken since
+	return r, !t.entry(r).used && age < size/2
 }
 
-// bury remembers that what comes late on a tuple is no news.
-func (t *Table) bury(key tuple) {
-	r, _ := t.ringEntry(key)
-	t.lead(&key, r)
+// giveUp frees an entry of the ring, to which no tuple leads any more.
+func (t *Table) giveUp(r ref) {
+	t.entry(r).used = false
+	t.unused = append(t.unused, r)
+}
+
+// asks begins a handshake.
+func (t *Table) asks(k tuple, seg *capture.Segment) {
+	r, h := t.ringEntry(k)
+	t.tuples.add(k.hash, uint32(r))
+	t.syn(h, seg)
 }
 
 // syn notes a SYN in h. Of several SYNs the latest sequence number counts: the
@@ -111,9 +113,6 @@ func (t *Table) bury(key tuple) {
 func (t *Table) syn(h *handshake, seg *capture.Segment) {
 	first := seg.Seq + 1
 	if h.stage != asked || h.clientISN != first {
-		if h.stage == buried {
-			h.born = t.tick
-		}
 		h.stage, h.clientISN = asked, first
 		h.link, h.host, h.outside, h.forged = seg.Link, false, false, false
 	}
@@ -159,40 +158,33 @@ func (t *Table) synAck(h *handshake, seg *capture.Segment) bool {
 
 // shake takes a segment of a tuple that has no flow yet.
 func (t *Table) shake(r ref, dir authz.Dir, seg *capture.Segment) {
-	h := t.entry(uint32(r &^ ringBit))
+	h := t.entry(r)
 	switch {
 	case dir == authz.FromClient && isSYN(seg):
-		if h.stage == buried { // a new connection: as young as any other
-			key := h.key
-			t.unlead(&key, r)
-			h.used = false
-			r, h = t.ringEntry(key)
-			t.lead(&key, r)
-		}
 		if h.stage != answered || h.clientISN != seg.Seq+1 || carries(seg) {
 			t.syn(h, seg)
 		}
-	case h.stage == buried:
 	case dir == authz.FromServer && isSYNACK(seg):
-		t.synAck(h, seg)
-	case h.stage == asked:
-		if carries(seg) {
-			key, reason := h.key, orElse(h.reason, reasonMidstream)
-			if h.forged {
-				reason = reasonForgedAnswer
-			}
-			t.unlead(&key, r)
-			*h = handshake{}
-			t.midstream(key, t.connOf(dir, seg), reason)
+		if t.synAck(h, seg) {
+			t.done.Lift(h.hash)
 		}
-	default:
-		t.complete(h, dir, seg)
+	case h.stage == answered:
+		t.complete(r, h, dir, seg)
+	case carries(seg) && !t.done.Has(h.hash):
+		reason := orElse(h.reason, reasonMidstream)
+		if h.forged {
+			reason = reasonForgedAnswer
+		}
+		k := h.tuple
+		t.unlead(&k, r)
+		t.giveUp(r)
+		t.midstream(k, reason)
 	}
 }
 
 // complete begins the flow of an answered handshake when a segment shows that
 // the connection is established.
-func (t *Table) complete(h *handshake, dir authz.Dir, seg *capture.Segment) {
+func (t *Table) complete(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) {
 	if h.guard.contradicts(seg) {
 		h.reason = orElse(h.reason, reasonStations)
 	}
@@ -204,7 +196,7 @@ func (t *Table) complete(h *handshake, dir authz.Dir, seg *capture.Segment) {
 			return
 		}
 		if seg.Flags&capture.RST != 0 {
-			h.stage = buried
+			t.refuse(r, h)
 			return
 		}
 		// A pure ACK of the server proves nothing: the kernel sends such
@@ -222,40 +214,49 @@ func (t *Table) complete(h *handshake, dir authz.Dir, seg *capture.Segment) {
 			return
 		}
 	}
-	t.established(h, dir, seg)
+	t.established(r, h, dir, seg)
 }
 
-func (t *Table) established(h *handshake, dir authz.Dir, seg *capture.Segment) {
-	id, f, ok := t.open(t.connOf(dir, seg), h.guard.origin())
+// refuse gives a handshake up that comes to nothing.
+func (t *Table) refuse(r ref, h *handshake) {
+	t.unlead(&h.tuple, r)
+	t.done.End(h.hash, t.second())
+	t.giveUp(r)
+}
+
+func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) {
+	id, f, ok := t.open(h.tuple, h.guard.origin())
 	if !ok {
-		h.stage = buried
+		t.refuse(r, h)
 		return
 	}
-	f.key, f.guard, f.last = h.key, h.guard, t.now
+	f.guard, f.last = h.guard, t.now
 	f.start(h.clientISN, h.serverISN)
 	reason := h.reason
-	if t.doubted(h.key.client, h.key.server, h.born) {
+	if t.doubted(h.conn.Client.Addr(), h.conn.Server.Addr(), h.born) {
 		reason = orElse(reason, reasonDoubt)
 	}
 	if h.born <= t.lostAt {
 		reason = orElse(reason, reasonLost)
 	}
-	at, _, _ := t.find(&f.key)
-	t.unused = append(t.unused, t.tuples.number(at)&^uint32(ringBit))
-	t.tuples.set(at, uint32(id))
-	*h = handshake{}
+	t.lead(&f.tuple, ref(id))
+	t.giveUp(r)
 	if reason != "" {
 		t.taint(id, reason)
 	}
-	t.followed(id, dir, seg)
+	if f.phase != free {
+		t.followed(id, dir, seg)
+	}
 }
 
 // midstream says once that a session is there which cannot be read. It takes no
 // slot for longer than that: anybody can send such a segment.
-func (t *Table) midstream(key tuple, conn authz.Conn, reason string) {
+func (t *Table) midstream(k tuple, reason string) {
 	t.stats.Midstream++
-	id, f := t.begun(conn, authz.Unauthenticated)
-	f.key = key
+	id, f := t.begun(k, authz.Unauthenticated)
 	t.taint(id, reason)
-	t.close(id)
+	if f.phase != free {
+		t.close(id)
+	}
+	t.done.Add(k.hash, t.second())
 }

@@ -128,6 +128,10 @@ func TestFiles(t *testing.T) {
 			if got := tell(t, newTable(Limits{}), tt.mode, tt.steps); got != tt.want {
 				t.Errorf("got  %.300q\nwant %.300q", got, tt.want)
 			}
+			leaving := closedAfterTaint.ReplaceAllString(tt.want, "$1")
+			if got := tell(t, newLeavingTable(Limits{}), tt.mode, tt.steps); got != leaving {
+				t.Errorf("with Config.Done: got  %.300q\nwant %.300q", got, leaving)
+			}
 		})
 	}
 }

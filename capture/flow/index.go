@@ -36,9 +36,6 @@ func (x *index) next(hash uint64, i uint32) (at, number uint32, ok bool) {
 // home is where to look first.
 func home(hash uint64) uint32 { return tag(hash) }
 
-// number is the one in slot at.
-func (x *index) number(at uint32) uint32 { return uint32(x.slots[at]) - 1 }
-
 // set changes the number in slot at.
 func (x *index) set(at, number uint32) {
 	x.slots[at] = x.slots[at]&^0xffffffff | uint64(number+1)

@@ -22,7 +22,7 @@ func (t *Table) liveOpened(ev *capture.Event) {
 		t.close(id) // the kernel never reuses a cookie: its end was lost
 	}
 	conn.Service = service
-	id, f, ok := t.open(conn, authz.FromHost)
+	id, f, ok := t.open(tuple{conn: conn}, authz.FromHost)
 	if !ok {
 		return
 	}

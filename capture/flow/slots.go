@@ -1,8 +1,6 @@
 package flow
 
 import (
-	"net/netip"
-
 	"relaygate/authz"
 	"relaygate/capture"
 )
@@ -22,7 +20,7 @@ const (
 // flow is a slot: one connection.
 type flow struct {
 	phase  phase
-	conn   authz.Conn
+	tuple  // hash of files only
 	origin authz.Origin
 
 	// The client's stream: the next byte to release, and where it began.
@@ -45,28 +43,15 @@ type flow struct {
 	client, server *window // nil while nothing waits
 
 	// Files only.
-	key   tuple
 	guard guard
-	last  int64  // time of the last segment, in Unix nanoseconds
-	reuse uint32 // the ring entry of a SYN inside this flow, plus one
+	last  int64 // time of the last segment, in Unix nanoseconds
+	reuse ref   // the ring entry of a SYN inside this flow, 0 for none
 	// aborted: an RST came from the client's address, and no segment of the
 	// server since.
 	aborted bool
 
 	prev, next ID  // the client's other flows, plus one; 0 ends the list
-	siblings   int // in the head of the list: how long it is
-}
-
-// clientKey groups flows by client: an IPv4 address or an IPv6 /64, which one
-// host can own whole.
-type clientKey [16]byte
-
-func clientKeyOf(addr netip.Addr) clientKey {
-	key := clientKey(addr.As16())
-	if addr.Is6() {
-		clear(key[8:])
-	}
-	return key
+	length     int // in the head of the list: how long it is
 }
 
 // pageSize is how many slots are allocated at one time.
@@ -76,6 +61,7 @@ const pageSize = 256
 type slots struct {
 	pages   []*[pageSize]flow
 	free    []ID
+	freed   []ID // not to be taken before recycle: events name them
 	hasher  capture.Hasher
 	clients index // of the heads of lists
 	open    int
@@ -89,7 +75,7 @@ func (s *slots) at(id ID) *flow {
 func (s *slots) size() ID { return ID(len(s.pages) * pageSize) }
 
 // take returns a free slot, linked to its client's others.
-func (s *slots) take(conn authz.Conn) (ID, *flow) {
+func (s *slots) take(k tuple) (ID, *flow) {
 	if len(s.free) == 0 {
 		first := s.size()
 		s.pages = append(s.pages, new([pageSize]flow))
@@ -100,47 +86,30 @@ func (s *slots) take(conn authz.Conn) (ID, *flow) {
 	id := s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
 	f := s.at(id)
-	f.phase, f.conn = following, conn
-
-	f.siblings = 1
-	if head, at, ok := s.ofClient(conn.Client.Addr()); ok {
+	*f = flow{phase: following, tuple: k, length: 1}
+	client := clientOf(k.conn.Client.Addr())
+	if head, at, ok := s.list(client); ok {
 		first := s.at(head)
 		f.next, first.prev = head+1, id+1
-		f.siblings += first.siblings
+		f.length += first.length
 		s.clients.set(at, uint32(id))
 	} else {
-		s.clients.add(s.clientHash(conn.Client.Addr()), uint32(id))
+		s.clients.add(client.hash(&s.hasher), uint32(id))
 	}
 	s.open++
 	return id, f
 }
 
-// ofClient finds the first flow of the client with an address.
-func (s *slots) ofClient(addr netip.Addr) (head ID, at uint32, ok bool) {
-	key, hash := clientKeyOf(addr), s.clientHash(addr)
-	for at, number, more := s.clients.next(hash, home(hash)); more; at, number, more = s.clients.next(hash, at+1) {
-		if head = ID(number); clientKeyOf(s.at(head).conn.Client.Addr()) == key {
-			return head, at, true
-		}
-	}
-	return 0, 0, false
-}
-
-// clientHash is that of clientKeyOf.
-func (s *slots) clientHash(addr netip.Addr) uint64 {
-	return s.hasher.Address(clientKeyOf(addr))
-}
-
-// release frees a slot.
+// release frees a slot. What it held can be read until recycle.
 func (s *slots) release(id ID) {
 	f := s.at(id)
-	head, at, _ := s.ofClient(f.conn.Client.Addr())
+	head, at, _ := s.list(clientOf(f.conn.Client.Addr()))
 	switch {
 	case f.prev != 0:
 		s.at(f.prev - 1).next = f.next
-		s.at(head).siblings--
+		s.at(head).length--
 	case f.next != 0:
-		s.at(f.next - 1).siblings = f.siblings - 1
+		s.at(f.next - 1).length = f.length - 1
 		s.clients.set(at, uint32(f.next-1))
 	default:
 		s.clients.remove(at)
@@ -148,7 +117,15 @@ func (s *slots) release(id ID) {
 	if f.next != 0 {
 		s.at(f.next - 1).prev = f.prev
 	}
-	*f = flow{}
-	s.free = append(s.free, id)
+	f.phase = free
+	s.freed = append(s.freed, id)
 	s.open--
+}
+
+// recycle lets the slots be taken that were freed.
+func (s *slots) recycle() {
+	if len(s.freed) > 0 {
+		s.free = append(s.free, s.freed...)
+		s.freed = s.freed[:0]
+	}
 }

@@ -148,7 +148,7 @@ func (t *Table) acknowledged(id ID, f *flow, ack uint32) string {
 	default:
 		return reasonMissing
 	}
-	t.data(id, f, authz.FromClient, ready)
+	t.data(id, authz.FromClient, ready)
 	f.clientNext += uint32(n)
 	t.advance(&f.client, n)
 	return ""
@@ -215,15 +215,15 @@ func (t *Table) answer(id ID, f *flow, seg *capture.Segment) string {
 // bytes are cut off behind them, the dialogue is told and says what that means.
 func (t *Table) inOrder(id ID, f *flow, payload []byte, cut int) {
 	if cut > 0 {
-		t.emit(Data, id, f).Chunk = authz.Chunk{Dir: authz.FromServer, Time: t.time, Bytes: payload, Cut: cut}
+		t.emit(Data, id).Chunk = authz.Chunk{Dir: authz.FromServer, Bytes: payload, Cut: cut}
 		f.serverNext += uint32(len(payload) + cut)
 		return
 	}
-	t.data(id, f, authz.FromServer, payload)
+	t.data(id, authz.FromServer, payload)
 	f.serverNext += uint32(len(payload))
 	t.advance(&f.server, len(payload))
 	if ready := f.server.ready(); len(ready) > 0 {
-		t.data(id, f, authz.FromServer, ready)
+		t.data(id, authz.FromServer, ready)
 		f.serverNext += uint32(len(ready))
 		t.advance(&f.server, len(ready))
 	}

@@ -108,6 +108,9 @@ func TestStreams(t *testing.T) {
 				if got != "("+tt.want {
 					t.Errorf("got  %.300q\nwant %.300q", got, "("+tt.want)
 				}
+				if got := tell(t, newLeavingTable(Limits{}), m, begin(m, tt.steps)); got != "("+tt.want {
+					t.Errorf("with Config.Done: got  %.300q\nwant %.300q", got, "("+tt.want)
+				}
 			})
 		}
 	}

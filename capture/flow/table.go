@@ -21,19 +21,17 @@ type Table struct {
 	byCookie map[uint64]ID // live
 	hasher   capture.Hasher
 	tuples   index                  // files, see tuple.go
-	key      tuple                  // files: of the segment being fed
 	ring     []*[ringPage]handshake // files, see handshake.go
 	oldest   uint32                 // the ring's next entry to be reused
-	unused   []uint32               // entries of the ring that were given up lately
+	unused   []ref                  // entries of the ring that were given up lately
+	done     *capture.DoneSet       // files: of which nothing more is to be said
+	leaving  bool                   // finished flows go there at once
 	doubts   [doubtSlots]int64      // files, see doubt.go
 	stations stations               // files: who sent a SYN or an RST
 	lostAt   int64                  // files: the tick at which records were lost, of any connection
 
-	// Of the event being fed.
-	time  time.Time
-	now   int64 // time in Unix nanoseconds
-	index uint64
-	tick  int64 // events fed so far
+	now  int64 // time of the event being fed, in Unix nanoseconds
+	tick int64 // events fed so far
 
 	nextSweep int64 // files: when to look for idle flows, in Unix nanoseconds
 }
@@ -48,6 +46,11 @@ func New(c Config) *Table {
 		byCookie: make(map[uint64]ID),
 		hasher:   capture.NewHasher(),
 		services: make(map[uint16]authz.Service),
+		done:     c.Done,
+		leaving:  c.Done != nil,
+	}
+	if t.done == nil {
+		t.done = new(capture.DoneSet)
 	}
 	var ports []uint16
 	for port, service := range c.Services {
@@ -71,7 +74,7 @@ func (t *Table) Stats() Stats {
 // concerns, in order. The slice, and the chunks in it, are valid until the next
 // call; chunks alias the segment or a buffer of the table.
 func (t *Table) Feed(ev *capture.Event) []Event {
-	t.begin(ev.Time, ev.Index)
+	t.begin(ev.Time)
 	switch ev.Kind {
 	case capture.Packet:
 		t.stats.Packets++
@@ -111,21 +114,29 @@ func (t *Table) lost(reason string) {
 	}
 }
 
+// Conn is the connection of a flow that an event of the last Feed names, and why
+// its server's bytes are believed to be the server's.
+func (t *Table) Conn(id ID) (authz.Conn, authz.Origin) {
+	f := t.slots.at(id)
+	return f.conn, f.origin
+}
+
 // Forget ends the reading of a flow, for instance when its verdict is reached.
 // Its buffers are dropped, later packets cost one look-up, and Closed is all
-// that it still gives. Chunks of the last Feed stay valid.
+// that it still gives; with Config.Done not even that. Chunks of the last Feed
+// stay valid.
 func (t *Table) Forget(id ID) {
 	if id >= t.slots.size() {
 		return
 	}
 	if f := t.slots.at(id); f.phase == following {
-		t.finish(f)
+		t.finish(id, f)
 	}
 }
 
 // Flush closes all flows: the capture is at its end. The table is then empty.
 func (t *Table) Flush(now time.Time) []Event {
-	t.begin(now, t.index)
+	t.begin(now)
 	for id := range t.slots.size() {
 		if t.slots.at(id).phase != free {
 			t.close(id)
@@ -136,15 +147,20 @@ func (t *Table) Flush(now time.Time) []Event {
 		clear(page[:])
 	}
 	t.unused = t.unused[:0]
+	t.done.Clear()
 	return t.events
 }
 
-func (t *Table) begin(now time.Time, index uint64) {
+func (t *Table) begin(now time.Time) {
 	t.pool.recycle()
+	t.slots.recycle()
 	t.events = t.events[:0]
-	t.time, t.now, t.index = now, now.UnixNano(), index
+	t.now = now.UnixNano()
 	t.tick++
 }
+
+// second is the Unix time of the event being fed.
+func (t *Table) second() int64 { return t.now / int64(time.Second) }
 
 // sweepEvery is the packet time between two searches for idle flows. One costs
 // a walk over all slots.
@@ -178,24 +194,24 @@ func (t *Table) sweep() {
 }
 
 // open begins a flow, unless a bound is hit.
-func (t *Table) open(conn authz.Conn, origin authz.Origin) (ID, *flow, bool) {
+func (t *Table) open(k tuple, origin authz.Origin) (ID, *flow, bool) {
 	if t.slots.open >= t.limits.Flows {
 		t.stats.Bounds.Flows++
 		return 0, nil, false
 	}
-	if head, _, ok := t.slots.ofClient(conn.Client.Addr()); ok && t.slots.at(head).siblings >= t.limits.FlowsPerClient {
+	if t.slots.siblings(k.conn.Client.Addr()) >= t.limits.FlowsPerClient {
 		t.stats.Bounds.FlowsPerClient++
 		return 0, nil, false
 	}
-	id, f := t.begun(conn, origin)
+	id, f := t.begun(k, origin)
 	return id, f, true
 }
 
-func (t *Table) begun(conn authz.Conn, origin authz.Origin) (ID, *flow) {
-	id, f := t.slots.take(conn)
+func (t *Table) begun(k tuple, origin authz.Origin) (ID, *flow) {
+	id, f := t.slots.take(k)
 	f.origin = origin
 	t.stats.Opened++
-	t.emit(Opened, id, f)
+	t.emit(Opened, id)
 	return id, f
 }
 
@@ -205,46 +221,65 @@ func (t *Table) taint(id ID, reason string) {
 	if f.phase != following {
 		return
 	}
-	t.finish(f)
 	t.stats.Tainted++
-	t.emit(Tainted, id, f).Reason = reason
+	t.emit(Tainted, id).Reason = reason
+	t.finish(id, f)
 }
 
-func (t *Table) finish(f *flow) {
+// finish ends the reading of a flow. Where the set of those that are done is
+// shared, it takes the flow's place if it has room.
+func (t *Table) finish(id ID, f *flow) {
 	f.phase = finished
 	t.pool.drop(f.client)
 	t.pool.drop(f.server)
 	f.client, f.server = nil, nil
+	if t.leaving && f.conn.Cookie == 0 && t.done.Add(f.hash, t.second()) {
+		t.unlead(&f.tuple, ref(id))
+		t.slots.release(id)
+	}
 }
 
 // close ends a flow and frees its slot.
 func (t *Table) close(id ID) {
 	f := t.slots.at(id)
-	if f.phase == following && int32(f.serverEnd-f.serverNext) > 0 {
+	switch {
+	case f.phase != following:
+	case int32(f.serverEnd-f.serverNext) > 0:
 		t.taint(id, reasonServerGap)
+	default:
+		t.pool.drop(f.client)
+		t.pool.drop(f.server)
+		f.client, f.server = nil, nil
 	}
-	if f.phase == following {
-		t.finish(f)
+	if f.phase != free {
+		t.emit(Closed, id)
+		if f.conn.Cookie != 0 {
+			delete(t.byCookie, f.conn.Cookie)
+		} else {
+			t.unlead(&f.tuple, ref(id))
+		}
+		t.slots.release(id)
 	}
-	t.emit(Closed, id, f)
-	if f.conn.Cookie != 0 {
-		delete(t.byCookie, f.conn.Cookie)
-	} else {
-		t.bury(f.key)
+	if f.conn.Cookie == 0 {
+		t.done.End(f.hash, t.second())
 	}
-	t.slots.release(id)
 }
 
-func (t *Table) emit(kind Kind, id ID, f *flow) *Event {
-	t.events = append(t.events, Event{
-		Kind: kind, ID: id, Conn: f.conn, Origin: f.origin, Time: t.time, Index: t.index,
-	})
-	return &t.events[len(t.events)-1]
+// emit adds an event in place.
+func (t *Table) emit(kind Kind, id ID) *Event {
+	n := len(t.events)
+	if n == cap(t.events) {
+		t.events = append(t.events, Event{})
+	}
+	t.events = t.events[:n+1]
+	e := &t.events[n]
+	*e = Event{Kind: kind, ID: id}
+	return e
 }
 
-func (t *Table) data(id ID, f *flow, dir authz.Dir, b []byte) {
+func (t *Table) data(id ID, dir authz.Dir, b []byte) {
 	if len(b) > 0 {
-		t.emit(Data, id, f).Chunk = authz.Chunk{Dir: dir, Time: t.time, Bytes: b}
+		t.emit(Data, id).Chunk = authz.Chunk{Dir: dir, Bytes: b}
 	}
 }
 

@@ -1,64 +1,49 @@
 package flow
 
 import (
-	"encoding/binary"
 	"net/netip"
+
+	"relaygate/authz"
 )
 
-// tuple is a connection's key in a file: compact and without pointers, so that
-// comparing it is one pass. hash is the same for both directions.
+// tuple is a connection with the hash of its two ends (files; see index.go).
 type tuple struct {
-	client, server [16]byte
-	ports          uint32 // the client's above the server's
-	hash           uint64
+	conn authz.Conn
+	hash uint64
 }
 
-// equal is faster than the comparison that the compiler makes.
-func (k *tuple) equal(o *tuple) bool {
-	return k.hash == o.hash && k.ports == o.ports &&
-		word(k.client[8:]) == word(o.client[8:]) && word(k.client[:]) == word(o.client[:]) &&
-		word(k.server[8:]) == word(o.server[8:]) && word(k.server[:]) == word(o.server[:])
-}
-
-func word(b []byte) uint64 { return binary.NativeEndian.Uint64(b) }
-
-func (k *tuple) set(client, server netip.AddrPort, hash uint64) {
-	k.client, k.server = client.Addr().As16(), server.Addr().As16()
-	k.ports = uint32(client.Port())<<16 | uint32(server.Port())
-	k.hash = hash
-}
-
-// find returns what a tuple leads to: its flow, or its entry in the ring of
-// handshakes, which hold the key. An entry that gives up its key must be taken
-// out, or replaced, before.
-func (t *Table) find(key *tuple) (at uint32, r ref, ok bool) {
-	for at, number, more := t.tuples.next(key.hash, home(key.hash)); more; at, number, more = t.tuples.next(key.hash, at+1) {
-		if r = ref(number); t.keyOf(r).equal(key) {
+// find returns what the ends of a connection lead to: its flow, or its entry in
+// the ring of handshakes, which hold the tuple themselves. An entry that gives
+// its tuple up must be taken out, or replaced, before.
+func (t *Table) find(hash uint64, client, server *netip.AddrPort) (at uint32, r ref, ok bool) {
+	for at, number, more := t.tuples.next(hash, home(hash)); more; at, number, more = t.tuples.next(hash, at+1) {
+		r = ref(number)
+		if c := &t.tupleOf(r).conn; c.Client == *client && c.Server == *server {
 			return at, r, true
 		}
 	}
 	return 0, 0, false
 }
 
-func (t *Table) keyOf(r ref) *tuple {
+func (t *Table) tupleOf(r ref) *tuple {
 	if r&ringBit != 0 {
-		return &t.entry(uint32(r &^ ringBit)).key
+		return &t.entry(r).tuple
 	}
-	return &t.slots.at(ID(r)).key
+	return &t.slots.at(ID(r)).tuple
 }
 
 // lead makes a tuple lead to r.
-func (t *Table) lead(key *tuple, r ref) {
-	if at, _, ok := t.find(key); ok {
+func (t *Table) lead(k *tuple, r ref) {
+	if at, _, ok := t.find(k.hash, &k.conn.Client, &k.conn.Server); ok {
 		t.tuples.set(at, uint32(r))
 	} else {
-		t.tuples.add(key.hash, uint32(r))
+		t.tuples.add(k.hash, uint32(r))
 	}
 }
 
 // unlead takes a tuple out if it leads to r.
-func (t *Table) unlead(key *tuple, r ref) {
-	if at, now, ok := t.find(key); ok && now == r {
+func (t *Table) unlead(k *tuple, r ref) {
+	if at, now, ok := t.find(k.hash, &k.conn.Client, &k.conn.Server); ok && now == r {
 		t.tuples.remove(at)
 	}
 }

@@ -132,16 +132,14 @@ func replayFile(e *env, services map[uint16]authz.Service, name string, out prin
 	defer func() { err = errors.Join(err, file.Close()) }()
 	bar := newProgress(e, name, file)
 	defer bar.clear()
-	reader := engine.NewReader(services, authz.NewEvidence(authz.EvidenceConfig{NamesOnly: true}))
-	reader.IgnoreSessions()
+	done := new(capture.DoneSet)
+	decoder.PassOver(done)
+	reader := engine.NewFileReader(services, authz.NewEvidence(authz.EvidenceConfig{NamesOnly: true}), done)
 	defer func() { sum.file(file.Packets(), reader) }()
 	emit := func(verdicts []engine.Verdict) error {
 		for i := range verdicts {
 			v := &verdicts[i]
 			sum.verdict(v)
-			if v.Final {
-				decoder.Done(v.Conn.Client, v.Conn.Server, v.Time.Unix())
-			}
 			if err := out.print(v); err != nil {
 				return fmt.Errorf("%w: %w", errOutput, err)
 			}

@@ -80,17 +80,17 @@ func (r *Reader) FollowTLS(explain func(authz.Conn) string) {
 func (r *Reader) follows(s *session) bool { return r.tls.on && s.conn.Cookie != 0 }
 
 // encrypted takes a connection into TLS, or to its threshold.
-func (r *Reader) encrypted(id flow.ID, c *authz.Chunk, began string) {
+func (r *Reader) encrypted(id flow.ID, dir authz.Dir, began string) {
 	s := &r.sessions[id]
 	if s.phase == inTLS {
-		r.doubt(id, c.Time, reasonTwice)
+		r.doubt(id, reasonTwice)
 		return
 	}
 	startTLS := s.phase == startingTLS
 	if !startTLS {
 		s.began = began
 	}
-	if c.Dir == authz.FromServer {
+	if dir == authz.FromServer {
 		// STARTTLS was accepted. Whatever comes from the client now and does not
 		// begin TLS was injected: some servers would run it behind the handshake.
 		s.phase, s.dialogue = startingTLS, &tlsDialogue{}
@@ -145,7 +145,7 @@ func (r *Reader) plain(ev *capture.Event) {
 	s, p := &r.sessions[id], &ev.Plain
 	fromClient := p.Dir == authz.FromClient
 	if s.phase != inTLS {
-		r.doubt(id, ev.Time, reasonTooEarly)
+		r.doubt(id, reasonTooEarly)
 		return
 	}
 	r.seen(s)
@@ -154,14 +154,14 @@ func (r *Reader) plain(ev *capture.Event) {
 		// What the server writes early answers nobody yet. What the client
 		// sends early is not known to come from whom it names: HAProxy turns
 		// off OpenSSL's protection against replay.
-		r.doubt(id, ev.Time, reasonEarlyData)
+		r.doubt(id, reasonEarlyData)
 		return
 	case p.Missing > 0 && fromClient:
-		r.doubt(id, ev.Time, reasonPlainCut)
+		r.doubt(id, reasonPlainCut)
 		return
 	}
 	r.ask(s)
-	r.speak(id, authz.Chunk{Dir: p.Dir, Time: ev.Time, Bytes: p.Bytes, Cut: p.Missing})
+	r.speak(id, authz.Chunk{Dir: p.Dir, Bytes: p.Bytes, Cut: p.Missing})
 }
 
 // seen notes that plaintext of a connection came.
@@ -208,7 +208,7 @@ func (r *Reader) lost(ev *capture.Event) {
 	reason := cmp.Or(ev.Reason, reasonPlainLost)
 	if id, ok := r.tls.byCookie[ev.Conn.Cookie]; ok {
 		r.unseen(&r.sessions[id])
-		r.doubt(id, ev.Time, reason)
+		r.doubt(id, reason)
 		return
 	}
 	if ev.Conn.Cookie != 0 {
@@ -217,7 +217,7 @@ func (r *Reader) lost(ev *capture.Event) {
 	for _, id := range r.tls.byCookie {
 		if r.sessions[id].phase == inTLS {
 			r.unseen(&r.sessions[id])
-			r.doubt(id, ev.Time, reason)
+			r.doubt(id, reason)
 		}
 	}
 }
@@ -225,7 +225,7 @@ func (r *Reader) lost(ev *capture.Event) {
 // Unread returns verdicts about the connections whose plaintext did not come in
 // time, valid until the next call. They are not final: the client may be slow.
 func (r *Reader) Unread(now time.Time) []Verdict {
-	r.begin()
+	r.begin(now)
 	t := &r.tls
 	n := 0
 	for ; n < t.fresh && !t.awaited[n].deadline.After(now); n++ {

@@ -43,6 +43,7 @@ type Reader struct {
 	tls      tls
 	counts   Counts
 	doubts   doubts
+	now      time.Time // of the event being fed
 	out      []Verdict
 	steered  []Steering
 }
@@ -62,13 +63,26 @@ type Counts struct {
 // NewReader makes a Reader for the given services by server port, which notes
 // in evidence what it reads.
 func NewReader(services map[uint16]authz.Service, evidence *authz.Evidence) *Reader {
-	return &Reader{flows: flow.New(flow.Config{Services: services}), held: newHolds(), doubts: newDoubts(), evidence: evidence}
+	return newReader(flow.Config{Services: services}, evidence)
+}
+
+// NewFileReader makes a Reader for capture files, which keeps no account of
+// sessions: Holds and Sessions stay empty. A connection of which nothing more is
+// to be said is in done, for a capture.Decoder to pass over.
+func NewFileReader(services map[uint16]authz.Service, evidence *authz.Evidence, done *capture.DoneSet) *Reader {
+	r := newReader(flow.Config{Services: services, Done: done}, evidence)
+	r.held = holds{}
+	return r
+}
+
+func newReader(c flow.Config, evidence *authz.Evidence) *Reader {
+	return &Reader{flows: flow.New(c), held: newHolds(), doubts: newDoubts(), evidence: evidence}
 }
 
 // Feed takes one event and returns the verdicts that it brought, valid until
 // the next call, as are what Steer and Holds then return.
 func (r *Reader) Feed(ev *capture.Event) []Verdict {
-	r.begin()
+	r.begin(ev.Time)
 	switch {
 	case ev.Kind == capture.Plain:
 		r.plain(ev)
@@ -90,7 +104,8 @@ func (r *Reader) Feed(ev *capture.Event) []Verdict {
 }
 
 // begin forgets what the last call returned.
-func (r *Reader) begin() {
+func (r *Reader) begin(now time.Time) {
+	r.now = now
 	r.out, r.steered = r.out[:0], r.steered[:0]
 	r.held.changes, r.tls.covered = r.held.changes[:0], r.tls.covered[:0]
 }
@@ -102,28 +117,30 @@ func (r *Reader) Flows() flow.Stats { return r.flows.Stats() }
 func (r *Reader) event(e *flow.Event) {
 	switch e.Kind {
 	case flow.Opened:
-		r.open(e)
+		r.open(e.ID)
 	case flow.Data:
 		r.data(e.ID, e.Chunk)
 	case flow.Tainted:
-		r.tainted(e)
+		r.tainted(e.ID, e.Reason)
 	case flow.Closed:
-		r.closed(e)
+		r.closed(e.ID)
 	}
 }
 
-func (r *Reader) open(e *flow.Event) {
-	for int(e.ID) >= len(r.sessions) {
+func (r *Reader) open(id flow.ID) {
+	for int(id) >= len(r.sessions) {
 		r.sessions = append(r.sessions, session{})
 	}
-	s := session{dialogue: r.spare.take(e.Conn.Service), conn: e.Conn, origin: e.Origin}
-	if r.mayAnnounce(e.Conn.Client.Addr()) {
+	s := &r.sessions[id]
+	*s = session{}
+	s.conn, s.origin = r.flows.Conn(id)
+	s.dialogue = r.spare.take(s.conn.Service)
+	if r.mayAnnounce(s.conn.Client.Addr()) {
 		s.peer = newPeer()
 		s.peer.trust(s.dialogue)
 	}
-	r.sessions[e.ID] = s
-	if r.follows(&s) {
-		r.tls.byCookie[e.Conn.Cookie] = e.ID
+	if r.follows(s) {
+		r.tls.byCookie[s.conn.Cookie] = id
 	}
 }
 
@@ -145,11 +162,11 @@ func (r *Reader) data(id flow.ID, c authz.Chunk) {
 	if s.peer != nil {
 		begun, rest, reason := s.peer.header(s.conn.Service.Protocol, c)
 		if reason != "" {
-			r.doubt(id, c.Time, reason)
+			r.doubt(id, reason)
 			return
 		}
 		if len(begun) > 0 {
-			r.speak(id, authz.Chunk{Dir: c.Dir, Time: c.Time, Bytes: begun})
+			r.speak(id, authz.Chunk{Dir: c.Dir, Bytes: begun})
 		}
 		if c = rest; len(c.Bytes) == 0 && c.Cut == 0 {
 			return
@@ -166,16 +183,16 @@ func (r *Reader) speak(id flow.ID, c authz.Chunk) {
 	}
 	logins := s.dialogue.Feed(c)
 	if s.peer != nil && !s.peer.listen(s.dialogue) {
-		r.doubt(id, c.Time, reasonTwoClients)
+		r.doubt(id, reasonTwoClients)
 		return
 	}
 	done := s.dialogue.Done()
 	for i, l := range logins {
 		if l.Result == authz.Encrypted && r.follows(s) {
-			r.encrypted(id, &c, l.Reason)
+			r.encrypted(id, c.Dir, l.Reason)
 			return
 		}
-		r.login(id, s, c.Time, l, done && i == len(logins)-1)
+		r.login(id, s, l, done && i == len(logins)-1)
 	}
 	if done {
 		r.finish(id)
@@ -183,7 +200,7 @@ func (r *Reader) speak(id flow.ID, c authz.Chunk) {
 }
 
 // login makes a verdict of what a dialogue said.
-func (r *Reader) login(id flow.ID, s *session, now time.Time, l authz.Login, final bool) {
+func (r *Reader) login(id flow.ID, s *session, l authz.Login, final bool) {
 	why := l.Reason
 	doubted := func(because, counted string) {
 		l, why = authz.Login{Result: authz.Tainted, Mechanism: l.Mechanism, User: l.User, Reason: because}, counted
@@ -195,17 +212,17 @@ func (r *Reader) login(id flow.ID, s *session, now time.Time, l authz.Login, fin
 	case s.peer != nil && !s.peer.taken():
 		doubted(proxy.ReasonNotTaken, proxy.ReasonNotTaken)
 	}
-	v := s.verdict(now, l)
+	v := s.verdict(r.now, l)
 	if l.Result == authz.Success {
-		r.held.open(id, now, v.Conn)
+		r.held.open(id, r.now, v.Conn)
 	}
 	r.add(Verdict{Verdict: v, Final: final}, why)
 }
 
 // doubt ends a session that is not to be believed.
-func (r *Reader) doubt(id flow.ID, now time.Time, reason string) {
+func (r *Reader) doubt(id flow.ID, reason string) {
 	s := &r.sessions[id]
-	r.add(Verdict{Verdict: s.verdict(now, authz.Login{Result: authz.Tainted, Reason: reason}), Final: true}, reason)
+	r.add(Verdict{Verdict: s.verdict(r.now, authz.Login{Result: authz.Tainted, Reason: reason}), Final: true}, reason)
 	r.finish(id)
 }
 
@@ -218,24 +235,25 @@ func (r *Reader) finish(id flow.ID) {
 
 // tainted takes a flow that the flow table does not believe. A flow can be
 // tainted without ever having been opened.
-func (r *Reader) tainted(e *flow.Event) {
-	s := session{conn: e.Conn, origin: e.Origin}
-	if known := r.session(e.ID); known != nil && known.conn == e.Conn {
+func (r *Reader) tainted(id flow.ID, reason string) {
+	conn, origin := r.flows.Conn(id)
+	s := session{conn: conn, origin: origin}
+	if known := r.session(id); known != nil && known.conn == conn {
 		s = *known
 	}
-	v := s.verdict(e.Time, authz.Login{Result: authz.Tainted, Reason: e.Reason})
-	r.add(Verdict{Verdict: v, Final: true}, e.Reason)
-	r.steer(e.Conn.Cookie, false)
-	r.drop(e.ID)
+	v := s.verdict(r.now, authz.Login{Result: authz.Tainted, Reason: reason})
+	r.add(Verdict{Verdict: v, Final: true}, reason)
+	r.steer(conn.Cookie, false)
+	r.drop(id)
 }
 
 // closed ends a flow.
-func (r *Reader) closed(e *flow.Event) {
-	if s := r.session(e.ID); s != nil && s.phase != inClear {
-		r.unread(s, e.Time, true)
+func (r *Reader) closed(id flow.ID) {
+	if s := r.session(id); s != nil && s.phase != inClear {
+		r.unread(s, r.now, true)
 	}
-	r.drop(e.ID)
-	r.held.close(e.ID, e.Time)
+	r.drop(id)
+	r.held.close(id, r.now)
 }
 
 func (r *Reader) drop(id flow.ID) {
@@ -280,7 +298,7 @@ func (r *Reader) add(v Verdict, why string) {
 
 // Flush ends the input: what can no longer be mended is told.
 func (r *Reader) Flush(now time.Time) []Verdict {
-	r.begin()
+	r.begin(now)
 	for _, e := range r.flows.Flush(now) {
 		r.event(&e)
 	}

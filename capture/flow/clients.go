@@ -1,0 +1,43 @@
+package flow
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"relaygate/capture"
+)
+
+// client groups flows: an IPv4 address or an IPv6 /64, which one host can own
+// whole. Its upper half is 0 for IPv4.
+type client struct{ hi, lo uint64 }
+
+func clientOf(addr netip.Addr) client {
+	b := addr.As16()
+	c := client{hi: binary.BigEndian.Uint64(b[:8])}
+	if addr.Is4() {
+		c.lo = binary.BigEndian.Uint64(b[8:])
+	}
+	return c
+}
+
+func (c client) hash(h *capture.Hasher) uint64 { return h.Words(c.hi, c.lo) }
+
+// list finds the first flow of a client.
+func (s *slots) list(c client) (head ID, at uint32, ok bool) {
+	hash := c.hash(&s.hasher)
+	for at, number, more := s.clients.next(hash, home(hash)); more; at, number, more = s.clients.next(hash, at+1) {
+		if head = ID(number); clientOf(s.at(head).conn.Client.Addr()) == c {
+			return head, at, true
+		}
+	}
+	return 0, 0, false
+}
+
+// siblings counts the flows of the client with an address.
+func (s *slots) siblings(addr netip.Addr) int {
+	head, _, ok := s.list(clientOf(addr))
+	if !ok {
+		return 0
+	}
+	return s.at(head).length
+}
