@@ -15,10 +15,16 @@ type DoneSet struct {
 	ended hashSet
 	order []uint64
 	at    int
-	// tried is the second in which recent was last found full.
-	tried uint32
+	// tried is when recent was last found full.
+	tried stamp
 	full  bool
-	kept  []hashSlot // for makeRoom
+	kept  []kept // for makeRoom
+}
+
+// kept is a connection that stays among the recent.
+type kept struct {
+	hash uint64
+	seen stamp
 }
 
 const (
@@ -37,11 +43,11 @@ const (
 
 // Add takes a connection, and reports false if there is no room. Its packets
 // have nothing more to say.
-func (s *DoneSet) Add(hash uint64, second int64) bool { return s.add(hash, second, false) }
+func (s *DoneSet) Add(hash uint64, second int64) bool { return s.add(hash, stampOf(second)) }
 
 // End takes a connection that ended. What comes late is no news.
 func (s *DoneSet) End(hash uint64, second int64) {
-	if !s.add(hash, second, true) {
+	if !s.add(hash, stampOf(second)|1) {
 		s.remember(hash)
 	}
 }
@@ -54,58 +60,65 @@ func (s *DoneSet) Clear() { *s = DoneSet{} }
 
 // Has reports whether a connection is in the set.
 func (s *DoneSet) Has(hash uint64) bool {
-	return s.recent.find(hash) != nil || s.ended.find(hash) != nil
+	_, found := s.recent.find(hash)
+	if !found {
+		_, found = s.ended.find(hash)
+	}
+	return found
 }
 
 // passesOver reports whether a packet is to be passed over. A SYN never is: it can
 // be another's beginning. Nor is an RST: it shows who is there.
 func (s *DoneSet) passesOver(hash uint64, flags Flags, second int64) bool {
-	slot := s.recent.find(hash)
-	if slot == nil || flags&SYN != 0 {
+	at, found := s.recent.find(hash)
+	if !found || flags&SYN != 0 {
 		return false
 	}
-	slot.seen = uint32(second)
-	slot.ended = slot.ended || flags&(FIN|RST) != 0
+	seen := &s.recent.seen[at]
+	*seen = stampOf(second) | *seen&1
+	if flags&(FIN|RST) != 0 {
+		*seen |= 1
+	}
 	return flags&RST == 0
 }
 
-func (s *DoneSet) add(hash uint64, second int64, ended bool) bool {
-	if 2*s.recent.used >= len(s.recent.slots) && !s.makeRoom(uint32(second)) {
+func (s *DoneSet) add(hash uint64, now stamp) bool {
+	if 2*s.recent.used >= len(s.recent.hashes) && !s.makeRoom(now) {
 		return false
 	}
-	slot := s.recent.put(hash)
-	slot.seen, slot.ended = uint32(second), ended
+	s.recent.seen[s.recent.put(hash)] = now
 	return true
 }
 
 // makeRoom moves out those that are recent no more, and grows the set if that is
 // not enough.
-func (s *DoneSet) makeRoom(second uint32) bool {
-	if s.full && second-s.tried < doneRetry {
-		return false // it costs a walk over all slots
+func (s *DoneSet) makeRoom(now stamp) bool {
+	if s.full && now.since(s.tried) < doneRetry {
+		return false // it costs a walk over all places
 	}
-	kept := s.kept[:0]
-	for _, slot := range s.recent.slots {
-		silence := int32(second - slot.seen)
-		silence = max(silence, -silence) // a file's clock can also go back
-		switch {
-		case slot.hash == 0, silence > doneIdle:
-		case slot.ended && silence > doneLinger:
-			s.remember(slot.hash)
+	stay := s.kept[:0]
+	for at, hash := range s.recent.hashes {
+		if hash == 0 {
+			continue
+		}
+		seen := s.recent.seen[at]
+		switch silence := now.since(seen); {
+		case silence > doneIdle:
+		case seen.ended() && silence > doneLinger:
+			s.remember(hash)
 		default:
-			kept = append(kept, slot)
+			stay = append(stay, kept{hash, seen})
 		}
 	}
-	size := max(len(s.recent.slots), doneSlots)
-	crowded := 3*len(kept) >= size
+	size := max(len(s.recent.hashes), doneSlots)
+	crowded := 3*len(stay) >= size
 	if crowded && size < maxDoneSlots {
 		size, crowded = 2*size, false
 	}
-	s.full, s.tried = crowded, second
-	s.kept = kept
-	s.recent.reset(size)
-	for _, slot := range kept {
-		*s.recent.put(slot.hash) = slot
+	s.full, s.tried, s.kept = crowded, now, stay
+	s.recent.reset(size, true)
+	for _, k := range stay {
+		s.recent.seen[s.recent.put(k.hash)] = k.seen
 	}
 	return !crowded
 }
@@ -114,10 +127,7 @@ func (s *DoneSet) makeRoom(second uint32) bool {
 func (s *DoneSet) remember(hash uint64) {
 	if s.order == nil {
 		s.order = make([]uint64, doneEndings)
-		s.ended.reset(2 * doneEndings)
-	}
-	if s.ended.find(hash) != nil {
-		return
+		s.ended.reset(2*doneEndings, false)
 	}
 	s.ended.remove(s.order[s.at])
 	s.ended.put(hash)

@@ -60,8 +60,8 @@ func TestDoneBound(t *testing.T) {
 	var s DoneSet
 	const second, many = 1_700_000_000, 1 << 20
 	n := fill(&s, 0, many, second)
-	if n < maxDoneSlots/3 || len(s.recent.slots) != maxDoneSlots || !has(&s, 0) || !has(&s, n-1) || has(&s, n) {
-		t.Fatalf("%d connections in %d slots", n, len(s.recent.slots))
+	if n < maxDoneSlots/3 || len(s.recent.hashes) != maxDoneSlots || !has(&s, 0) || !has(&s, n-1) || has(&s, n) {
+		t.Fatalf("%d connections in %d slots", n, len(s.recent.hashes))
 	}
 	if more := fill(&s, n, many, second+doneRetry-1); more != 0 {
 		t.Errorf("%d more", more)
@@ -87,8 +87,8 @@ func TestDoneEnds(t *testing.T) {
 		s.passesOver(hash, FIN, second)
 		s.End(hash, second)
 	}
-	if len(s.recent.slots) > 4*doneSlots {
-		t.Errorf("%d slots for the recent", len(s.recent.slots))
+	if len(s.recent.hashes) > 4*doneSlots {
+		t.Errorf("%d slots for the recent", len(s.recent.hashes))
 	}
 	if !has(&s, many-1) || !has(&s, many-doneEndings) || has(&s, 0) || s.ended.used != doneEndings {
 		t.Errorf("%d are remembered", s.ended.used)
@@ -99,7 +99,7 @@ func TestDoneEnds(t *testing.T) {
 func TestHashSet(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
 	var s hashSet
-	s.reset(1024)
+	s.reset(1024, false)
 	model := map[uint64]bool{}
 	for range 200000 {
 		hash := rng.Uint64N(3000)<<35 | rng.Uint64N(2)
@@ -110,8 +110,10 @@ func TestHashSet(t *testing.T) {
 		case rng.IntN(3) == 0:
 			s.remove(hash)
 			delete(model, hash|1)
-		case (s.find(hash) != nil) != model[hash|1]:
-			t.Fatalf("hash %x: want %v", hash, model[hash|1])
+		default:
+			if _, found := s.find(hash); found != model[hash|1] {
+				t.Fatalf("hash %x: want %v", hash, model[hash|1])
+			}
 		}
 	}
 	if s.used != len(model) {

@@ -1,78 +1,87 @@
 package capture
 
 // hashSet is a set of keyed hashes: open addressing with linear probing, half
-// full at most.
+// full at most. It is a part of a DoneSet.
 type hashSet struct {
-	slots []hashSlot // a power of 2
-	used  int
+	hashes []uint64 // 0: free; a power of 2
+	// seen is, by place, when a packet last came; nil where nobody asks.
+	seen []stamp
+	used int
 }
 
-type hashSlot struct {
-	hash uint64 // 0: free
-	// seen is the Unix time in seconds of the connection's last packet.
-	seen  uint32
-	ended bool
+// stamp is a Unix time in seconds, of 31 bits, above a bit that says whether the
+// connection has ended.
+type stamp uint32
+
+func stampOf(second int64) stamp { return stamp(second << 1) }
+
+// since is the time since then in seconds. A file's clock can also go back.
+func (s stamp) since(then stamp) int32 {
+	d := int32(s&^1-then&^1) / 2
+	return max(d, -d)
 }
+
+func (s stamp) ended() bool { return s&1 != 0 }
 
 // reset empties the set and makes it of a size, a power of 2.
-func (s *hashSet) reset(size int) {
-	if s.used = 0; len(s.slots) != size {
-		s.slots = make([]hashSlot, size)
+func (s *hashSet) reset(size int, stamped bool) {
+	if s.used = 0; len(s.hashes) == size {
+		clear(s.hashes)
 		return
 	}
-	clear(s.slots)
+	s.hashes = make([]uint64, size)
+	if stamped {
+		s.seen = make([]stamp, size)
+	}
 }
 
-// find returns the slot of a hash, nil if there is none.
-func (s *hashSet) find(hash uint64) *hashSlot {
-	if s.used == 0 {
-		return nil
-	}
-	if slot := s.place(hash); slot.hash != 0 {
-		return slot
-	}
-	return nil
-}
+// key is what is kept of a hash: never 0.
+func key(hash uint64) uint64 { return hash | 1 }
 
-// place returns the slot of a hash, or the free one where it would be.
-func (s *hashSet) place(hash uint64) *hashSlot {
-	hash |= 1 // never 0
-	mask := uint64(len(s.slots) - 1)
-	for i := hash >> 32; ; i++ {
-		if slot := &s.slots[i&mask]; slot.hash == hash || slot.hash == 0 {
-			return slot
+// home is the place where to look first for a key.
+func (s *hashSet) home(key uint64) int { return int(key>>32) & (len(s.hashes) - 1) }
+
+// find returns the place of a hash, or the free one where it would be.
+func (s *hashSet) find(hash uint64) (at int, found bool) {
+	if len(s.hashes) == 0 {
+		return 0, false
+	}
+	k := key(hash)
+	for at = s.home(k); s.hashes[at] != 0; at = (at + 1) & (len(s.hashes) - 1) {
+		if s.hashes[at] == k {
+			return at, true
 		}
 	}
+	return at, false
 }
 
-// put returns the slot of a hash, for which there is room.
-func (s *hashSet) put(hash uint64) *hashSlot {
-	slot := s.place(hash)
-	if slot.hash == 0 {
-		slot.hash = hash | 1
+// put returns the place of a hash, for which there must be room.
+func (s *hashSet) put(hash uint64) (at int) {
+	at, found := s.find(hash)
+	if !found {
+		s.hashes[at] = key(hash)
 		s.used++
 	}
-	return slot
+	return at
 }
 
-// remove frees the slot of a hash, if there is one, and moves up those behind it
-// that would be lost.
+// remove takes a hash out, if it is there, and moves up those behind it that
+// would be lost.
 func (s *hashSet) remove(hash uint64) {
-	slot := s.find(hash)
-	if slot == nil {
+	gap, found := s.find(hash)
+	if !found {
 		return
 	}
-	mask := uint64(len(s.slots) - 1)
-	gap := slot.hash >> 32 & mask
-	for &s.slots[gap] != slot {
-		gap = (gap + 1) & mask
-	}
-	for i := (gap + 1) & mask; s.slots[i].hash != 0; i = (i + 1) & mask {
-		if home := s.slots[i].hash >> 32 & mask; (i-home)&mask >= (i-gap)&mask {
-			s.slots[gap] = s.slots[i]
+	mask := len(s.hashes) - 1
+	for i := (gap + 1) & mask; s.hashes[i] != 0; i = (i + 1) & mask {
+		if home := s.home(s.hashes[i]); (i-home)&mask >= (i-gap)&mask {
+			s.hashes[gap] = s.hashes[i]
+			if s.seen != nil {
+				s.seen[gap] = s.seen[i]
+			}
 			gap = i
 		}
 	}
-	s.slots[gap] = hashSlot{}
+	s.hashes[gap] = 0
 	s.used--
 }

@@ -12,7 +12,7 @@ import (
 // Walk is the floor of a replay: it reads a pcap file of this machine's byte
 // order and looks at nothing but the lengths of its records.
 func Walk(r io.Reader) (packets, bytes int64, err error) {
-	const fileHeader, recordHeader, window = 24, 16, 256 << 10
+	const fileHeader, recordHeader, window = 24, 16, 1 << 20
 	buf := make([]byte, window)
 	lo, hi := 0, 0
 	for begun := false; ; {
