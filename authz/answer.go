@@ -8,7 +8,7 @@ import "strings"
 // text is kept only of a success; of anything else the status and a registered
 // response code stay. Applied to its own result it changes nothing. The result
 // is raw text: print it through Quote.
-func SafeAnswer(v Verdict) string {
+func SafeAnswer(v *Verdict) string {
 	answer := v.Answer
 	if len(answer) > AnswerLimit {
 		answer = answer[:AnswerLimit]

@@ -16,7 +16,7 @@ type EvidenceConfig struct {
 	// Earned bounds the prefixes that were granted (32,768), Strangers all
 	// others (4,096), Users the names that are known (65,536).
 	Earned, Strangers, Users int
-	// NamesOnly keeps the proved names and no stories: enough for Mask.
+	// NamesOnly keeps the proved names and no stories: enough for the mask.
 	NamesOnly bool
 }
 
@@ -73,10 +73,9 @@ func NewEvidence(cfg EvidenceConfig) *Evidence {
 	}
 }
 
-// Mask returns v without what could be a secret: the names of logins that did
-// not succeed, mechanisms that no server accepted, and the free text of answers.
-// Everything that is stored, logged or sent on goes through it.
-func (e *Evidence) Mask(v Verdict) Verdict {
+// mask takes out of v what could be a secret: the names of logins that did not
+// succeed, mechanisms that no server accepted, and the free text of answers.
+func (e *Evidence) mask(v *Verdict) {
 	v.Answer = SafeAnswer(v)
 	v.Mechanism = mechanismName(v.Mechanism, v.Result)
 	if v.Result == Success {
@@ -84,7 +83,6 @@ func (e *Evidence) Mask(v Verdict) Verdict {
 	} else {
 		v.User, v.AuthzID = e.known(v.User), e.known(v.AuthzID)
 	}
-	return v
 }
 
 // known returns a name as it was once proved, else Masked.
@@ -98,19 +96,18 @@ func (e *Evidence) known(name string) string {
 	return Masked
 }
 
-// Record notes a verdict about its client's address.
-func (e *Evidence) Record(v Verdict) {
+// Record notes a verdict about its client's address, and takes out of it what
+// could be a secret (mask): everything that is stored, logged or sent on goes
+// through here.
+func (e *Evidence) Record(v *Verdict) {
 	client, err := normalAddr(v.Conn.Client.Addr())
-	if err != nil {
-		return
-	}
-	if v.Result == Success && CheckLogin(v).Allow {
+	if err == nil && v.Result == Success && CheckLogin(v).Allow {
 		e.learn(cut(v.User, userLimit))
 	}
-	if e.cfg.NamesOnly {
+	e.mask(v)
+	if err != nil || e.cfg.NamesOnly {
 		return
 	}
-	v = e.Mask(v)
 	e.add(Event{
 		Kind:      resultKind(v.Result),
 		Time:      v.Time,
@@ -125,7 +122,7 @@ func (e *Evidence) Record(v Verdict) {
 }
 
 // announced is the verdict's reason, with the proxy that announced its client.
-func announced(v Verdict) string {
+func announced(v *Verdict) string {
 	if !v.Proxy.IsValid() {
 		return v.Reason
 	}
@@ -137,7 +134,7 @@ func announced(v Verdict) string {
 }
 
 // Add notes an event about its prefix, for instance what the table of grants
-// did. User and Answer must come out of Mask or of the table.
+// did. User and Answer must come out of Record or of the table.
 func (e *Evidence) Add(ev Event) {
 	if ev.Kind == EventPaused || ev.Kind == EventResumed {
 		ev.Last, ev.Count = ev.Time, 1

@@ -12,12 +12,12 @@ import (
 func TestExportAndImport(t *testing.T) {
 	const m = time.Minute
 	e := NewEvidence(EvidenceConfig{})
-	e.Record(seen("203.0.113.7", "hunter2", Failure, 0))
-	e.Record(seen("203.0.113.7", "alice", Success, 1*m))
+	recorded(e, seen("203.0.113.7", "hunter2", Failure, 0))
+	recorded(e, seen("203.0.113.7", "alice", Success, 1*m))
 	e.Add(change(EventGranted, "203.0.113.7/32", 1*m, 31*m))
-	e.Record(seen("203.0.113.7", "alice", Success, 2*m))
+	recorded(e, seen("203.0.113.7", "alice", Success, 2*m))
 	e.Add(change(EventRenewed, "203.0.113.7/32", 2*m, 32*m))
-	e.Record(seen("203.0.113.8", "hunter3", Failure, 3*m))
+	recorded(e, seen("203.0.113.8", "hunter3", Failure, 3*m))
 	e.Add(change(EventDenied, "203.0.113.9/32", 4*m, 0))
 	var kept []Kept
 	for k := range e.Export() {
@@ -46,7 +46,7 @@ func TestExportAndImport(t *testing.T) {
 		t.Errorf("counts: %+v", c)
 	}
 	// A name that has succeeded is known again.
-	again.Record(seen("203.0.113.8", "Alice", Failure, 6*m))
+	recorded(again, seen("203.0.113.8", "Alice", Failure, 6*m))
 	story(t, again, "203.0.113.8", 6*m, "failure (masked), failure alice")
 	story(t, again, "203.0.113.7", 24*60*m+32*m, tell(e.Story(netip.MustParseAddr("203.0.113.7"), start.Add(5*m))))
 	story(t, again, "203.0.113.7", 24*60*m+33*m, "")
@@ -84,7 +84,7 @@ func TestImportIsBounded(t *testing.T) {
 
 func TestPauseIsInEachStory(t *testing.T) {
 	e := NewEvidence(EvidenceConfig{})
-	e.Record(seen("203.0.113.7", "alice", Success, 0))
+	recorded(e, seen("203.0.113.7", "alice", Success, 0))
 	for i := range 100 {
 		e.Add(Event{Kind: EventPaused, Time: start.Add(time.Duration(i) * time.Minute), By: "root (uid 0)"})
 	}

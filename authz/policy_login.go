@@ -4,7 +4,7 @@ import "strings"
 
 // CheckLogin decides about a verdict apart from its client's address: whether
 // it proves that somebody logged in who may open a relay.
-func CheckLogin(v Verdict) Decision {
+func CheckLogin(v *Verdict) Decision {
 	refuse := func(reason string) Decision { return Decision{Rule: RuleLogin, Reason: reason} }
 	switch {
 	case v.Result != Success:

@@ -226,7 +226,7 @@ func TestCheckLogin(t *testing.T) {
 	} {
 		v := goodVerdict()
 		tt.change(&v)
-		if d := CheckLogin(v); d.Allow != tt.allow || d.Allow != (d.Reason == "") {
+		if d := CheckLogin(&v); d.Allow != tt.allow || d.Allow != (d.Reason == "") {
 			t.Errorf("%s: CheckLogin = %+v, want allow %v", tt.name, d, tt.allow)
 		}
 	}
@@ -260,11 +260,11 @@ func TestSafeAnswer(t *testing.T) {
 	} {
 		v := goodVerdict()
 		v.Result, v.Conn.Service.Protocol, v.Answer = tt.result, tt.proto, tt.answer
-		if got := SafeAnswer(v); got != tt.want {
+		if got := SafeAnswer(&v); got != tt.want {
 			t.Errorf("SafeAnswer(%v %v %q) = %q, want %q", tt.result, tt.proto, tt.answer, got, tt.want)
 		}
 		v.Answer = tt.want
-		if got := SafeAnswer(v); got != tt.want {
+		if got := SafeAnswer(&v); got != tt.want {
 			t.Errorf("SafeAnswer(%v %v %q) again = %q, want the same", tt.result, tt.proto, tt.want, got)
 		}
 	}

@@ -29,7 +29,10 @@ type kept struct {
 
 const (
 	doneSlots    = 1 << 10
-	maxDoneSlots = 1 << 17 // twice the flows that are followed at one time
+	maxDoneSlots = 1 << 18 // room for as many flows as are followed at one time
+	// doneSpace is how many places there are for each connection: most of those
+	// looked up are not there, which a place that is free shows at once.
+	doneSpace = 4
 	// doneEndings is how many connections are remembered behind their ends.
 	doneEndings = 1 << 14
 	// doneIdle is the silence, in seconds, after which a connection without an
@@ -83,7 +86,7 @@ func (s *DoneSet) passesOver(hash uint64, flags Flags, second int64) bool {
 }
 
 func (s *DoneSet) add(hash uint64, now stamp) bool {
-	if 2*s.recent.used >= len(s.recent.hashes) && !s.makeRoom(now) {
+	if doneSpace*s.recent.used >= len(s.recent.hashes) && !s.makeRoom(now) {
 		return false
 	}
 	s.recent.seen[s.recent.put(hash)] = now
@@ -111,7 +114,7 @@ func (s *DoneSet) makeRoom(now stamp) bool {
 		}
 	}
 	size := max(len(s.recent.hashes), doneSlots)
-	crowded := 3*len(stay) >= size
+	crowded := doneSpace*len(stay)*3/2 >= size
 	if crowded && size < maxDoneSlots {
 		size, crowded = 2*size, false
 	}

@@ -60,7 +60,7 @@ func TestDoneBound(t *testing.T) {
 	var s DoneSet
 	const second, many = 1_700_000_000, 1 << 20
 	n := fill(&s, 0, many, second)
-	if n < maxDoneSlots/3 || len(s.recent.hashes) != maxDoneSlots || !has(&s, 0) || !has(&s, n-1) || has(&s, n) {
+	if n < maxDoneSlots/doneSpace/2 || len(s.recent.hashes) != maxDoneSlots || !has(&s, 0) || !has(&s, n-1) || has(&s, n) {
 		t.Fatalf("%d connections in %d slots", n, len(s.recent.hashes))
 	}
 	if more := fill(&s, n, many, second+doneRetry-1); more != 0 {
@@ -87,7 +87,7 @@ func TestDoneEnds(t *testing.T) {
 		s.passesOver(hash, FIN, second)
 		s.End(hash, second)
 	}
-	if len(s.recent.hashes) > 4*doneSlots {
+	if len(s.recent.hashes) > 8*doneSlots {
 		t.Errorf("%d slots for the recent", len(s.recent.hashes))
 	}
 	if !has(&s, many-1) || !has(&s, many-doneEndings) || has(&s, 0) || s.ended.used != doneEndings {

@@ -1,7 +1,7 @@
 package capture
 
-// hashSet is a set of keyed hashes: open addressing with linear probing, half
-// full at most. It is a part of a DoneSet.
+// hashSet is a set of keyed hashes, a part of a DoneSet: open addressing with
+// linear probing.
 type hashSet struct {
 	hashes []uint64 // 0: free; a power of 2
 	// seen is, by place, when a packet last came; nil where nobody asks.

@@ -17,9 +17,9 @@ func (t *Table) Login(now time.Time, v authz.Verdict) (Change, bool) {
 	if v.Result != authz.Success {
 		return Change{}, false
 	}
-	v.Answer = authz.SafeAnswer(v)
+	v.Answer = authz.SafeAnswer(&v)
 	p := t.Key(v.Conn.Client.Addr())
-	d := authz.CheckLogin(v)
+	d := authz.CheckLogin(&v)
 	if d.Allow {
 		d = t.policy.Check(v.Conn.Client.Addr())
 	}

@@ -206,7 +206,7 @@ func (d *Dialogue) text(l line.Line, arguments []byte) {
 func (d *Dialogue) authenticate(text []byte) {
 	c := d.present()
 	c.piece = d.pieces
-	name, initial, _ := bytes.Cut(text, []byte{' '})
+	name, initial := line.Word(text)
 	for _, w := range d.window[d.next : len(d.window)-1] {
 		if w.verb == authenticate {
 			d.taint("two SASL exchanges in a pipeline")

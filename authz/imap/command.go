@@ -139,8 +139,8 @@ type response struct {
 }
 
 func parseResponse(text []byte) response {
-	first, rest, _ := bytes.Cut(text, []byte{' '})
-	word, _, _ := bytes.Cut(rest, []byte{' '})
+	first, rest := line.Word(text)
+	word, _ := line.Word(rest)
 	switch string(first) {
 	case "+":
 		return response{status: challenge, text: rest}

@@ -52,8 +52,7 @@ func (r *Reader) Empty() bool { return len(r.buf) == 0 }
 // Next takes octets from b up to the end of a line and returns what it left.
 // A forbidden octet is reported when it is seen, not when its line ends.
 func (r *Reader) Next(b []byte) (l Line, rest []byte, s State) {
-	if len(r.buf) == 0 {
-		// Almost every line: whole, printable, with CRLF.
+	if len(r.buf) == 0 { // almost every line: whole, printable, with CRLF
 		if n := printable(b); n+2 <= min(len(b), r.Max) && b[n] == '\r' && b[n+1] == '\n' {
 			return Line{Text: b[:n]}, b[n+2:], Complete
 		}
@@ -61,6 +60,7 @@ func (r *Reader) Next(b []byte) (l Line, rest []byte, s State) {
 	return r.next(b)
 }
 
+// next is Next for any line.
 func (r *Reader) next(b []byte) (l Line, rest []byte, s State) {
 	piece, rest := b, []byte(nil)
 	end := bytes.IndexByte(b, '\n')

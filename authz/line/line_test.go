@@ -57,7 +57,10 @@ func TestReader(t *testing.T) {
 		{"DEL", true, []string{"\x7f"}, []string{"control"}},
 		{"IAC", true, []string{"\xff"}, []string{"control"}},
 		{"server: bare CR, ESC, IAC", false, []string{"a\rb\x1b\xff\r\n"}, []string{`"a\rb\x1b\xff" lf=false tab=false eight=true`}},
+		{"server: CR CR LF", false, []string{"a\r\r\nb\r\n"}, []string{`"a\r"` + plain, `"b"` + plain}},
+		{"server: LF", false, []string{"\n\r\na\n"}, []string{`"" lf=true tab=false eight=false`, `""` + plain, `"a" lf=true tab=false eight=false`}},
 		{"server: NUL", false, []string{"a\x00\r\n"}, []string{"control"}},
+		{"server: nine octets", false, []string{"abcdefg\r\n"}, []string{"too long"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := read(&Reader{Max: 8, Strict: test.strict}, test.pieces...)

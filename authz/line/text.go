@@ -21,6 +21,16 @@ func Field(text []byte) (field, rest []byte) {
 	return text, nil
 }
 
+// Word returns the text up to the first space, and what follows that one.
+func Word(text []byte) (word, rest []byte) {
+	for i, c := range text {
+		if c == ' ' {
+			return text[:i], text[i+1:]
+		}
+	}
+	return text, nil
+}
+
 func blank(c byte) bool { return c == ' ' || c == '\t' }
 
 // Splits reports whether some text library would end a line inside the text:

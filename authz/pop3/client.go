@@ -137,7 +137,7 @@ func (d *Dialogue) begin(c *command, argument []byte) string {
 	if d.turn != noExchange {
 		return "two SASL exchanges in a pipeline"
 	}
-	name, initial, _ := bytes.Cut(argument, []byte{' '})
+	name, initial := line.Word(argument)
 	// One blank between the words: with two, some servers see an AUTH without
 	// an argument, which they answer positively with a list.
 	if !d.exchange.Begin(name) || bytes.IndexByte(initial, ' ') >= 0 {

@@ -90,20 +90,16 @@ type command struct {
 
 // parse finds the command and its argument. The argument is a part of text.
 func parse(text []byte) (c command, argument []byte) {
-	word, argument := text, []byte(nil)
-	if i := bytes.IndexByte(text, ' '); i >= 0 {
-		word, argument = text[:i], text[i+1:]
-	}
+	word, argument := line.Word(text)
 	for i := range specs {
 		if line.Is(word, specs[i].name) && (len(word) > 0 || len(text) == 0) {
 			c.spec = specs[i]
 			break
 		}
 	}
-	bare := len(bytes.TrimSpace(argument)) == 0
 	if c.shape == multiBare {
 		c.shape = single
-		if bare {
+		if len(bytes.TrimSpace(argument)) == 0 {
 			c.shape = multi
 		}
 	}

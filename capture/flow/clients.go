@@ -22,22 +22,12 @@ func clientOf(addr netip.Addr) client {
 
 func (c client) hash(h *capture.Hasher) uint64 { return h.Words(c.hi, c.lo) }
 
-// list finds the first flow of a client.
-func (s *slots) list(c client) (head ID, at uint32, ok bool) {
-	hash := c.hash(&s.hasher)
+// list finds the first flow of a client by its hash.
+func (s *slots) list(c client, hash uint64) (head ID, at uint32, ok bool) {
 	for at, number, more := s.clients.next(hash, home(hash)); more; at, number, more = s.clients.next(hash, at+1) {
 		if head = ID(number); clientOf(s.at(head).conn.Client.Addr()) == c {
 			return head, at, true
 		}
 	}
 	return 0, 0, false
-}
-
-// siblings counts the flows of the client with an address.
-func (s *slots) siblings(addr netip.Addr) int {
-	head, _, ok := s.list(clientOf(addr))
-	if !ok {
-		return 0
-	}
-	return s.at(head).length
 }

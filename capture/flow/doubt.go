@@ -14,10 +14,12 @@ const doubtSlots = 1 << (64 - 52)
 // of these two clients, at most Limits.FlowsPerClient each.
 func (t *Table) doubt(a, b netip.Addr, reason string) {
 	reason = orElse(reason, reasonDoubt)
+	t.doubtAt = t.tick
 	for _, pair := range [2][2]netip.Addr{{a, b}, {b, a}} {
 		client, server := pair[0], pair[1]
 		t.doubts[doubtSlot(client.As16(), server.As16())] = t.tick
-		head, _, ok := t.slots.list(clientOf(client))
+		c := clientOf(client)
+		head, _, ok := t.slots.list(c, c.hash(&t.slots.hasher))
 		for next := head + 1; ok && next != 0; {
 			id := next - 1
 			f := t.slots.at(id)

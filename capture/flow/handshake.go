@@ -233,7 +233,7 @@ func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Seg
 	f.guard, f.last = h.guard, t.now
 	f.start(h.clientISN, h.serverISN)
 	reason := h.reason
-	if t.doubted(h.conn.Client.Addr(), h.conn.Server.Addr(), h.born) {
+	if h.born <= t.doubtAt && t.doubted(h.conn.Client.Addr(), h.conn.Server.Addr(), h.born) {
 		reason = orElse(reason, reasonDoubt)
 	}
 	if h.born <= t.lostAt {
@@ -253,7 +253,7 @@ func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Seg
 // slot for longer than that: anybody can send such a segment.
 func (t *Table) midstream(k tuple, reason string) {
 	t.stats.Midstream++
-	id, f := t.begun(k, authz.Unauthenticated)
+	id, f := t.begun(k, authz.Unauthenticated, t.limits.Flows)
 	t.taint(id, reason)
 	if f.phase != free {
 		t.close(id)

@@ -13,26 +13,27 @@ type pool struct {
 	limit   int // for held, in bytes
 	held    int // bytes of charged buffers, in use or free
 	free    [len(bufferSizes)][][]byte
-	windows []*window
+	windows []*window // each with a buffer of the smallest size
 	dirty   []*window
 }
 
-// window returns an empty one without a buffer.
+// window returns an empty one with a buffer of the smallest size.
 func (p *pool) window() *window {
 	if n := len(p.windows); n > 0 {
 		w := p.windows[n-1]
 		p.windows = p.windows[:n-1]
 		return w
 	}
-	return new(window)
+	return &window{buf: p.buffer(0)}
 }
 
 // reserve makes room for n bytes in w, and reports whether there is any.
 func (p *pool) reserve(w *window, n int) bool {
-	n += w.head
-	if n <= len(w.buf) {
-		return true
-	}
+	return w.head+n <= len(w.buf) || p.grow(w, w.head+n)
+}
+
+// grow gives w a buffer of n bytes.
+func (p *pool) grow(w *window, n int) bool {
 	class := 0
 	for class < len(bufferSizes) && bufferSizes[class] < n {
 		class++
@@ -82,9 +83,6 @@ func (p *pool) trim() {
 
 // put takes a buffer back of which the first used bytes were written.
 func (p *pool) put(buf []byte, used int) {
-	if buf == nil {
-		return
-	}
 	clear(buf[:used])
 	for class, size := range bufferSizes {
 		if size == len(buf) {
@@ -112,14 +110,20 @@ func (p *pool) drop(w *window) {
 func (p *pool) recycle() {
 	for i, w := range p.dirty {
 		p.dirty[i] = nil
-		if w.dropped {
-			p.put(w.buf, w.used)
-			*w = window{spans: w.spans[:0]}
-			p.windows = append(p.windows, w)
+		w.dirty = false
+		if !w.dropped {
+			w.compact()
 			continue
 		}
-		w.compact()
-		w.dirty = false
+		w.dropped = false
+		if len(w.buf) == bufferSizes[0] {
+			clear(w.buf[:w.used])
+		} else {
+			p.put(w.buf, w.used)
+			w.buf = p.buffer(0)
+		}
+		w.head, w.used, w.spans = 0, 0, w.spans[:0]
+		p.windows = append(p.windows, w)
 	}
 	p.dirty = p.dirty[:0]
 }

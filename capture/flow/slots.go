@@ -74,36 +74,47 @@ func (s *slots) at(id ID) *flow {
 // size is the number of slots, used or free.
 func (s *slots) size() ID { return ID(len(s.pages) * pageSize) }
 
-// take returns a free slot, linked to its client's others.
-func (s *slots) take(k tuple) (ID, *flow) {
+// take returns a free slot, linked to its client's others, nil if they are limit
+// or more.
+func (s *slots) take(k tuple, limit int) (ID, *flow) {
+	client := clientOf(k.conn.Client.Addr())
+	hash := client.hash(&s.hasher)
+	head, at, siblings := s.list(client, hash)
+	if siblings && s.at(head).length >= limit {
+		return 0, nil
+	}
 	if len(s.free) == 0 {
-		first := s.size()
-		s.pages = append(s.pages, new([pageSize]flow))
-		for i := ID(pageSize); i > 0; i-- {
-			s.free = append(s.free, first+i-1)
-		}
+		s.grow()
 	}
 	id := s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
 	f := s.at(id)
 	*f = flow{phase: following, tuple: k, length: 1}
-	client := clientOf(k.conn.Client.Addr())
-	if head, at, ok := s.list(client); ok {
+	if siblings {
 		first := s.at(head)
 		f.next, first.prev = head+1, id+1
 		f.length += first.length
 		s.clients.set(at, uint32(id))
 	} else {
-		s.clients.add(client.hash(&s.hasher), uint32(id))
+		s.clients.add(hash, uint32(id))
 	}
 	s.open++
 	return id, f
 }
 
+func (s *slots) grow() {
+	first := s.size()
+	s.pages = append(s.pages, new([pageSize]flow))
+	for i := ID(pageSize); i > 0; i-- {
+		s.free = append(s.free, first+i-1)
+	}
+}
+
 // release frees a slot. What it held can be read until recycle.
 func (s *slots) release(id ID) {
 	f := s.at(id)
-	head, at, _ := s.list(clientOf(f.conn.Client.Addr()))
+	client := clientOf(f.conn.Client.Addr())
+	head, at, _ := s.list(client, client.hash(&s.hasher))
 	switch {
 	case f.prev != 0:
 		s.at(f.prev - 1).next = f.next
@@ -124,8 +135,6 @@ func (s *slots) release(id ID) {
 
 // recycle lets the slots be taken that were freed.
 func (s *slots) recycle() {
-	if len(s.freed) > 0 {
-		s.free = append(s.free, s.freed...)
-		s.freed = s.freed[:0]
-	}
+	s.free = append(s.free, s.freed...)
+	s.freed = s.freed[:0]
 }

@@ -75,8 +75,7 @@ func (t *Table) candidate(f *flow, from int, payload []byte, fin bool, finAt int
 	}
 	if f.client == nil {
 		f.client = t.pool.window()
-	}
-	if !f.client.agrees(from, payload) {
+	} else if !f.client.agrees(from, payload) {
 		return reasonConflict
 	}
 	return t.keep(f.client, from, payload)

@@ -27,6 +27,7 @@ type Table struct {
 	done     *capture.DoneSet       // files: of which nothing more is to be said
 	leaving  bool                   // finished flows go there at once
 	doubts   [doubtSlots]int64      // files, see doubt.go
+	doubtAt  int64                  // the tick of the last doubt of any two addresses
 	stations stations               // files: who sent a SYN or an RST
 	lostAt   int64                  // files: the tick at which records were lost, of any connection
 
@@ -81,7 +82,9 @@ func (t *Table) Feed(ev *capture.Event) []Event {
 		if ev.Segment.Cookie != 0 {
 			t.live(&ev.Segment)
 		} else {
-			t.sweep()
+			if wait := t.nextSweep - t.now; wait <= 0 || wait > sweepEvery {
+				t.sweep() // a file's clock can also go back
+			}
 			t.file(&ev.Segment)
 		}
 	case capture.Doubt:
@@ -152,8 +155,12 @@ func (t *Table) Flush(now time.Time) []Event {
 }
 
 func (t *Table) begin(now time.Time) {
-	t.pool.recycle()
-	t.slots.recycle()
+	if len(t.pool.dirty) > 0 {
+		t.pool.recycle()
+	}
+	if len(t.slots.freed) > 0 {
+		t.slots.recycle()
+	}
 	t.events = t.events[:0]
 	t.now = now.UnixNano()
 	t.tick++
@@ -176,9 +183,6 @@ const abortedIdle = int64(5 * time.Minute)
 // reports the end of live ones.)
 func (t *Table) sweep() {
 	now := t.now
-	if wait := t.nextSweep - now; 0 < wait && wait <= sweepEvery {
-		return // a file's clock can also go back
-	}
 	t.nextSweep = now + sweepEvery
 	for id := range t.slots.size() {
 		f := t.slots.at(id)
@@ -199,19 +203,22 @@ func (t *Table) open(k tuple, origin authz.Origin) (ID, *flow, bool) {
 		t.stats.Bounds.Flows++
 		return 0, nil, false
 	}
-	if t.slots.siblings(k.conn.Client.Addr()) >= t.limits.FlowsPerClient {
+	id, f := t.begun(k, origin, t.limits.FlowsPerClient)
+	if f == nil {
 		t.stats.Bounds.FlowsPerClient++
 		return 0, nil, false
 	}
-	id, f := t.begun(k, origin)
 	return id, f, true
 }
 
-func (t *Table) begun(k tuple, origin authz.Origin) (ID, *flow) {
-	id, f := t.slots.take(k)
-	f.origin = origin
-	t.stats.Opened++
-	t.emit(Opened, id)
+// begun begins a flow if its client has less than limit; else it returns nil.
+func (t *Table) begun(k tuple, origin authz.Origin, limit int) (ID, *flow) {
+	id, f := t.slots.take(k, limit)
+	if f != nil {
+		f.origin = origin
+		t.stats.Opened++
+		t.emit(Opened, id)
+	}
 	return id, f
 }
 
@@ -273,13 +280,15 @@ func (t *Table) emit(kind Kind, id ID) *Event {
 	}
 	t.events = t.events[:n+1]
 	e := &t.events[n]
-	*e = Event{Kind: kind, ID: id}
+	*e = Event{}
+	e.Kind, e.ID = kind, id
 	return e
 }
 
 func (t *Table) data(id ID, dir authz.Dir, b []byte) {
 	if len(b) > 0 {
-		t.emit(Data, id).Chunk = authz.Chunk{Dir: dir, Bytes: b}
+		e := t.emit(Data, id)
+		e.Chunk.Dir, e.Chunk.Bytes = dir, b
 	}
 }
 

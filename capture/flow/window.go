@@ -32,6 +32,9 @@ func (w *window) overlapping(from, to int) (int, int) {
 
 // agrees reports whether p at off equals what the window holds there already.
 func (w *window) agrees(off int, p []byte) bool {
+	if off >= w.end() {
+		return true
+	}
 	i, j := w.overlapping(off, off+len(p))
 	for _, s := range w.spans[i:j] {
 		from, to := max(s.from, off), min(s.to, off+len(p))
@@ -44,12 +47,13 @@ func (w *window) agrees(off int, p []byte) bool {
 
 // put stores p, which agrees, at off. The buffer must be large enough.
 func (w *window) put(off int, p []byte) {
-	if len(p) == 0 {
-		return
-	}
 	n := span{off, off + len(p)}
 	copy(w.buf[w.head+n.from:], p)
 	w.used = max(w.used, w.head+n.to)
+	if len(w.spans) == 0 || off > w.end() {
+		w.spans = append(w.spans, n)
+		return
+	}
 	i, j := w.overlapping(n.from, n.to)
 	if i == j {
 		w.spans = append(w.spans, span{})
@@ -83,6 +87,10 @@ func (w *window) end() int {
 // compact.
 func (w *window) advance(n int) {
 	w.head = min(w.head+n, len(w.buf))
+	if w.end() <= n {
+		w.spans = w.spans[:0]
+		return
+	}
 	kept := w.spans[:0]
 	for _, s := range w.spans {
 		if s.to > n {

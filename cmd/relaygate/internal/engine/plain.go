@@ -160,8 +160,10 @@ func (r *Reader) plain(ev *capture.Event) {
 		r.doubt(id, reasonPlainCut)
 		return
 	}
-	r.ask(s)
-	r.speak(id, authz.Chunk{Dir: p.Dir, Bytes: p.Bytes, Cut: p.Missing})
+	if !s.confirmed {
+		r.ask(s)
+	}
+	r.speak(id, s, authz.Chunk{Dir: p.Dir, Bytes: p.Bytes, Cut: p.Missing})
 }
 
 // seen notes that plaintext of a connection came.
@@ -230,7 +232,7 @@ func (r *Reader) Unread(now time.Time) []Verdict {
 	n := 0
 	for ; n < t.fresh && !t.awaited[n].deadline.After(now); n++ {
 		if id, ok := t.byCookie[t.awaited[n].cookie]; ok {
-			r.unread(&r.sessions[id], now, false)
+			r.unread(&r.sessions[id], false)
 		}
 	}
 	t.awaited = t.awaited[:copy(t.awaited, t.awaited[n:])]
@@ -242,7 +244,7 @@ func (r *Reader) Unread(now time.Time) []Verdict {
 }
 
 // unread tells that nothing was seen of a connection in TLS, once.
-func (r *Reader) unread(s *session, now time.Time, final bool) {
+func (r *Reader) unread(s *session, final bool) {
 	if s.seen || s.told {
 		return
 	}
@@ -262,5 +264,5 @@ func (r *Reader) unread(s *session, now time.Time, final bool) {
 			}
 		}
 	}
-	r.add(Verdict{Verdict: s.verdict(now, authz.Login{Result: authz.Encrypted, Reason: reason}), Final: final}, "")
+	r.verdict(s, &authz.Login{Result: authz.Encrypted, Reason: reason}, "", final)
 }

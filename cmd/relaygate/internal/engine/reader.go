@@ -24,7 +24,7 @@ type dialogue interface {
 	Done() bool
 }
 
-// Verdict is what a connection showed, without secrets (authz.Evidence.Mask).
+// Verdict is what a connection showed, without secrets (authz.Evidence.Record).
 type Verdict struct {
 	authz.Verdict
 	// Final verdicts end the reading of their connection.
@@ -93,10 +93,7 @@ func (r *Reader) Feed(ev *capture.Event) []Verdict {
 	case ev.Kind == capture.Opened && !ev.Trusted:
 		r.untrusted(ev)
 	}
-	events := r.flows.Feed(ev)
-	for i := range events {
-		r.event(&events[i])
-	}
+	r.events(r.flows.Feed(ev))
 	if ev.Kind == capture.Lost {
 		r.lost(ev)
 	}
@@ -114,16 +111,18 @@ func (r *Reader) begin(now time.Time) {
 func (r *Reader) Counts() Counts    { return r.counts }
 func (r *Reader) Flows() flow.Stats { return r.flows.Stats() }
 
-func (r *Reader) event(e *flow.Event) {
-	switch e.Kind {
-	case flow.Opened:
-		r.open(e.ID)
-	case flow.Data:
-		r.data(e.ID, e.Chunk)
-	case flow.Tainted:
-		r.tainted(e.ID, e.Reason)
-	case flow.Closed:
-		r.closed(e.ID)
+func (r *Reader) events(events []flow.Event) {
+	for i := range events {
+		switch e := &events[i]; e.Kind {
+		case flow.Opened:
+			r.open(e.ID)
+		case flow.Data:
+			r.data(e.ID, e.Chunk)
+		case flow.Tainted:
+			r.tainted(e.ID, e.Reason)
+		case flow.Closed:
+			r.closed(e.ID)
+		}
 	}
 }
 
@@ -158,7 +157,9 @@ func (r *Reader) data(id flow.ID, c authz.Chunk) {
 	if s == nil || s.phase == inTLS { // what the segment brought that began TLS
 		return
 	}
-	r.ask(s)
+	if !s.confirmed {
+		r.ask(s)
+	}
 	if s.peer != nil {
 		begun, rest, reason := s.peer.header(s.conn.Service.Protocol, c)
 		if reason != "" {
@@ -166,28 +167,28 @@ func (r *Reader) data(id flow.ID, c authz.Chunk) {
 			return
 		}
 		if len(begun) > 0 {
-			r.speak(id, authz.Chunk{Dir: c.Dir, Bytes: begun})
+			r.speak(id, s, authz.Chunk{Dir: c.Dir, Bytes: begun})
 		}
-		if c = rest; len(c.Bytes) == 0 && c.Cut == 0 {
+		if c = rest; len(c.Bytes) == 0 && c.Cut == 0 || s.dialogue == nil {
 			return
 		}
 	}
-	r.speak(id, c)
+	r.speak(id, s, c)
 }
 
 // speak feeds the dialogue of a connection.
-func (r *Reader) speak(id flow.ID, c authz.Chunk) {
-	s := r.session(id)
-	if s == nil {
-		return
-	}
+func (r *Reader) speak(id flow.ID, s *session, c authz.Chunk) {
 	logins := s.dialogue.Feed(c)
 	if s.peer != nil && !s.peer.listen(s.dialogue) {
 		r.doubt(id, reasonTwoClients)
 		return
 	}
+	if len(logins) == 0 {
+		return
+	}
 	done := s.dialogue.Done()
-	for i, l := range logins {
+	for i := range logins {
+		l := &logins[i]
 		if l.Result == authz.Encrypted && r.follows(s) {
 			r.encrypted(id, c.Dir, l.Reason)
 			return
@@ -200,29 +201,29 @@ func (r *Reader) speak(id flow.ID, c authz.Chunk) {
 }
 
 // login makes a verdict of what a dialogue said.
-func (r *Reader) login(id flow.ID, s *session, l authz.Login, final bool) {
+func (r *Reader) login(id flow.ID, s *session, l *authz.Login, final bool) {
 	why := l.Reason
-	doubted := func(because, counted string) {
-		l, why = authz.Login{Result: authz.Tainted, Mechanism: l.Mechanism, User: l.User, Reason: because}, counted
-	}
 	switch {
 	case l.Result != authz.Success:
 	case !s.confirmed:
-		doubted(s.doubt, Unconfirmed)
+		*l, why = doubted(l, s.doubt), Unconfirmed
 	case s.peer != nil && !s.peer.taken():
-		doubted(proxy.ReasonNotTaken, proxy.ReasonNotTaken)
+		*l, why = doubted(l, proxy.ReasonNotTaken), proxy.ReasonNotTaken
 	}
-	v := s.verdict(r.now, l)
+	v := r.verdict(s, l, why, final)
 	if l.Result == authz.Success {
 		r.held.open(id, r.now, v.Conn)
 	}
-	r.add(Verdict{Verdict: v, Final: final}, why)
+}
+
+// doubted is a login that is not to be believed.
+func doubted(l *authz.Login, because string) authz.Login {
+	return authz.Login{Result: authz.Tainted, Mechanism: l.Mechanism, User: l.User, Reason: because}
 }
 
 // doubt ends a session that is not to be believed.
 func (r *Reader) doubt(id flow.ID, reason string) {
-	s := &r.sessions[id]
-	r.add(Verdict{Verdict: s.verdict(r.now, authz.Login{Result: authz.Tainted, Reason: reason}), Final: true}, reason)
+	r.verdict(&r.sessions[id], &authz.Login{Result: authz.Tainted, Reason: reason}, reason, true)
 	r.finish(id)
 }
 
@@ -241,8 +242,7 @@ func (r *Reader) tainted(id flow.ID, reason string) {
 	if known := r.session(id); known != nil && known.conn == conn {
 		s = *known
 	}
-	v := s.verdict(r.now, authz.Login{Result: authz.Tainted, Reason: reason})
-	r.add(Verdict{Verdict: v, Final: true}, reason)
+	r.verdict(&s, &authz.Login{Result: authz.Tainted, Reason: reason}, reason, true)
 	r.steer(conn.Cookie, false)
 	r.drop(id)
 }
@@ -250,7 +250,7 @@ func (r *Reader) tainted(id flow.ID, reason string) {
 // closed ends a flow.
 func (r *Reader) closed(id flow.ID) {
 	if s := r.session(id); s != nil && s.phase != inClear {
-		r.unread(s, r.now, true)
+		r.unread(s, true)
 	}
 	r.drop(id)
 	r.held.close(id, r.now)
@@ -277,10 +277,11 @@ func (r *Reader) untrusted(ev *capture.Event) {
 	})
 }
 
-// add counts and notes a verdict, a tainted one by why. From here on it holds
-// no secret.
-func (r *Reader) add(v Verdict, why string) {
-	switch v.Result {
+// verdict tells what l says about the client of a connection: the one that a
+// trusted proxy announced, if one did. It counts and notes it, a tainted one by
+// why. What it returns holds no secret, and is valid until the next verdict.
+func (r *Reader) verdict(s *session, l *authz.Login, why string, final bool) *Verdict {
+	switch l.Result {
 	case authz.Success:
 		r.counts.Logins++
 	case authz.Failure:
@@ -291,16 +292,21 @@ func (r *Reader) add(v Verdict, why string) {
 		r.counts.Tainted++
 		r.doubts.add(why)
 	}
-	r.evidence.Record(v.Verdict)
-	v.Verdict = r.evidence.Mask(v.Verdict)
-	r.out = append(r.out, v)
+	r.out = append(r.out, Verdict{})
+	v := &r.out[len(r.out)-1]
+	v.Time, v.Conn, v.Login, v.Origin, v.Final = r.now, s.conn, *l, s.origin, final
+	v.TLS = s.phase == inTLS || l.Result == authz.Encrypted
+	if s.peer != nil && s.peer.client.IsValid() {
+		v.Proxy = s.conn.Client.Addr()
+		v.Conn.Client = s.peer.client
+	}
+	r.evidence.Record(&v.Verdict)
+	return v
 }
 
 // Flush ends the input: what can no longer be mended is told.
 func (r *Reader) Flush(now time.Time) []Verdict {
 	r.begin(now)
-	for _, e := range r.flows.Flush(now) {
-		r.event(&e)
-	}
+	r.events(r.flows.Flush(now))
 	return r.out
 }

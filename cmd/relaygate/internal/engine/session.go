@@ -2,7 +2,6 @@ package engine
 
 import (
 	"net/netip"
-	"time"
 
 	"relaygate/authz"
 	"relaygate/authz/imap"
@@ -62,28 +61,10 @@ func clearDialogue(p authz.Protocol, startTLS bool) dialogue {
 	return nil
 }
 
-// verdict is what l says about the client: the one that a trusted proxy
-// announced, if one did.
-func (s *session) verdict(now time.Time, l authz.Login) authz.Verdict {
-	v := authz.Verdict{
-		Time: now, Conn: s.conn, Login: l, Origin: s.origin,
-		TLS: s.phase == inTLS || l.Result == authz.Encrypted,
-	}
-	if s.peer != nil && s.peer.client.IsValid() {
-		v.Proxy = s.conn.Client.Addr()
-		v.Conn.Client = s.peer.client
-	}
-	return v
-}
-
 // ask confirms a connection with its first bytes, and again with later ones if
 // it must: a client that is quick has left before its login has been read.
 func (r *Reader) ask(s *session) {
-	switch {
-	case s.confirmed:
-	case r.confirm == nil:
-		s.confirmed = true
-	default:
+	if s.confirmed = r.confirm == nil; !s.confirmed {
 		s.confirmed, s.doubt = r.confirm(s.conn)
 	}
 }
