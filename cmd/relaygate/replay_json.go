@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"relaygate/cmd/relaygate/internal/control"
@@ -33,23 +34,23 @@ func (j *jsonLines) print(v *engine.Verdict) error {
 func (j *jsonLines) object(b []byte, v *control.Verdict) []byte {
 	b = append(b, '{')
 	if v.Event != "" {
-		b = append(appendText(append(b, `"event":`...), v.Event), ',')
+		b = append(append(append(b, `"event":"`...), v.Event...), `",`...)
 	}
 	b = j.time(append(b, `"time":`...), v.Time)
 	b = appendAddr(append(b, `,"client":"`...), v.Client)
 	b = strconv.AppendUint(append(b, `","client_port":`...), uint64(v.ClientPort), 10)
 	b = appendAddr(append(b, `,"server":"`...), v.Server)
 	b = strconv.AppendUint(append(b, `","server_port":`...), uint64(v.ServerPort), 10)
-	b = appendText(append(b, `,"protocol":`...), v.Protocol)
-	b = appendWire(append(b, `,"mechanism":`...), v.Mechanism)
+	b = append(append(b, `,"protocol":"`...), v.Protocol...)
+	b = appendWire(append(b, `","mechanism":`...), v.Mechanism)
 	b = appendWire(append(b, `,"user":`...), v.User)
 	if v.AuthzID != "" {
 		b = appendWire(append(b, `,"authzid":`...), v.AuthzID)
 	}
-	b = appendText(append(b, `,"result":`...), v.Result)
-	b = strconv.AppendBool(append(b, `,"tls":`...), v.TLS)
+	b = append(append(b, `,"result":"`...), v.Result...)
+	b = strconv.AppendBool(append(b, `","tls":`...), v.TLS)
 	if v.Origin != "" {
-		b = appendText(append(b, `,"origin":`...), v.Origin)
+		b = append(append(append(b, `,"origin":"`...), v.Origin...), '"')
 	}
 	if v.Anonymous {
 		b = append(b, `,"anonymous":true`...)
@@ -67,12 +68,13 @@ func (j *jsonLines) time(b []byte, t control.Time) []byte {
 		j.second = second
 		j.stamp = t.UTC().AppendFormat(j.stamp[:0], `"2006-01-02T15:04:05.`)
 	}
-	b = append(b, j.stamp...)
-	micros := t.Nanosecond() / int(time.Microsecond)
-	for unit := 100000; unit > 0; unit /= 10 {
-		b = append(b, '0'+byte(micros/unit%10))
+	b = append(append(b, j.stamp...), `000000Z"`...)
+	micros := uint(t.Nanosecond()) / uint(time.Microsecond)
+	for i := len(b) - len(`0Z"`); micros > 0; i-- {
+		b[i] += byte(micros % 10)
+		micros /= 10
 	}
-	return append(b, 'Z', '"')
+	return b
 }
 
 // appendAddr appends an address. IPv4 is by far the most frequent.
@@ -83,7 +85,7 @@ func appendAddr(b []byte, a netip.Addr) []byte {
 	return a.AppendTo(b)
 }
 
-// appendText appends a string of the program's own as JSON.
+// appendText appends words of the program's own as JSON.
 func appendText(b []byte, s string) []byte {
 	if ordinary(s) {
 		return append(append(append(b, '"'), s...), '"')
@@ -111,13 +113,19 @@ func appendWire(b []byte, s control.Text) []byte {
 // ordinary tells whether s is ASCII text that no notation escapes.
 func ordinary(s string) bool {
 	for i := range len(s) {
-		switch c := s[i]; {
-		case c < ' ', c >= 0x7f, c == '"', c == '\\', c == '<', c == '>', c == '&', c == '\'':
+		if !isOrdinary[s[i]] {
 			return false
 		}
 	}
 	return true
 }
+
+var isOrdinary = func() (is [256]bool) {
+	for c := ' '; c <= '~'; c++ {
+		is[c] = !strings.ContainsRune(`"\<>&'`, c)
+	}
+	return is
+}()
 
 // leads tells whether an ASCII character may begin a text (authz.Quote).
 func leads(c byte) bool {

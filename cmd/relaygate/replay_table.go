@@ -41,12 +41,12 @@ func (t *table) row(columns ...any) error {
 // summary counts over all files.
 type summary struct {
 	packets, flows uint64
-	results        map[authz.Result]uint64
+	results        [authz.Encrypted + 1]uint64
 	reasons        map[string]uint64
 }
 
 func newSummary() *summary {
-	return &summary{results: make(map[authz.Result]uint64), reasons: make(map[string]uint64)}
+	return &summary{reasons: make(map[string]uint64)}
 }
 
 func (s *summary) verdict(v *engine.Verdict) {
