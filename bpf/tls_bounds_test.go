@@ -194,6 +194,12 @@ func TestDeadCalls(t *testing.T) {
 		if _, err := c.Read(make([]byte, 1)); err == nil { // the end of the process
 			t.Error("the server's process said more")
 		}
+		// A process closes its connections before it is gone.
+		for deadline := time.Now().Add(5 * time.Second); unix.Kill(int(child), 0) == nil; runtime.Gosched() {
+			if time.Now().After(deadline) {
+				t.Fatalf("process %d does not end", child)
+			}
+		}
 	}
 	if err := tap.SetServers([]bpf.ServerProcess{server}); err != nil {
 		t.Fatal(err)
