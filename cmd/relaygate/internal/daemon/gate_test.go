@@ -40,6 +40,7 @@ func (f *fakeTable) Repair(iter.Seq[nft.Element], func() error) error {
 	f.check, f.add = nil, nil
 	return nil
 }
+
 func (f *fakeTable) Bites() (rate, concurrent uint64, err error) { return f.bites[0], f.bites[1], nil }
 func (f *fakeTable) Bitten() ([]nft.Bitten, error)               { return f.members, nil }
 
@@ -139,7 +140,8 @@ func TestBitesAreToldOnce(t *testing.T) {
 		{[2]uint64{3, 0}, []nft.Bitten{{Addr: a, TooFast: 3}}, []nft.Bitten{{Addr: a, TooFast: 3}}},
 		{[2]uint64{3, 0}, []nft.Bitten{{Addr: a, TooFast: 3}}, nil},
 		{
-			[2]uint64{5, 9}, []nft.Bitten{{Addr: a, TooFast: 5}, {Addr: b, TooMany: 9}},
+			[2]uint64{5, 9},
+			[]nft.Bitten{{Addr: a, TooFast: 5}, {Addr: b, TooMany: 9}},
 			[]nft.Bitten{{Addr: b, TooMany: 9}, {Addr: a, TooFast: 2}},
 		},
 		{[2]uint64{1, 0}, []nft.Bitten{{Addr: a, TooFast: 1}}, []nft.Bitten{{Addr: a, TooFast: 1}}}, // a new table
