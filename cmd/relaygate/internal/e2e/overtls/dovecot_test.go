@@ -32,7 +32,7 @@ mail_location = maildir:%[1]s/mail:INDEX=MEMORY
 mail_max_userip_connections = 0
 default_process_limit = 1000
 default_client_limit = 4000
-haproxy_trusted_networks = 198.51.100.0/24
+haproxy_trusted_networks = 198.51.100.0/24 192.0.2.0/24
 passdb {
   driver = static
   args = password=%[4]s
@@ -61,6 +61,12 @@ service imap-login {
     port = 143
     haproxy = yes
   }
+  inet_listener passed {
+    address = %[9]s
+    port = 993
+    ssl = yes
+    haproxy = yes
+  }
 }
 service pop3-login {
   %[5]s
@@ -70,6 +76,12 @@ service pop3-login {
   inet_listener pop3s {
     port = 995
     ssl = yes
+  }
+  inet_listener passed {
+    address = %[9]s
+    port = 995
+    ssl = yes
+    haproxy = yes
   }
 }
 `
@@ -81,24 +93,26 @@ const (
 	fork = "service_count = 1\n  process_limit = 500"
 )
 
-func (w *world) startDovecot(t *testing.T, name, shape string, p place, announced string) *layer.Server {
+// startDovecot starts it at a place, and at two more addresses where a proxy must
+// announce the client: in clear text, and before TLS.
+func (w *world) startDovecot(t *testing.T, name, shape string, p place, announced, passed string) *layer.Server {
 	t.Helper()
 	dir := filepath.Join(w.dir, name)
 	for _, sub := range []string{"new", "cur", "tmp"} {
 		w.owned(t, filepath.Join(dir, "mail", sub), 65534)
 	}
-	config := w.file(t, name+"/dovecot.conf", dovecotConfig, dir, w.cert, w.key, right, shape, p.v4, p.v6, announced)
+	config := w.file(t, name+"/dovecot.conf", dovecotConfig, dir, w.cert, w.key, right, shape, p.v4, p.v6, announced, passed)
 	s := w.start(t, name, "", "dovecot", "-F", "-c", config)
 	w.up(t, s, p.services(name))
 	return s
 }
 
 func (w *world) startBusyDovecot(t *testing.T) *layer.Server {
-	return w.startDovecot(t, "dovecot-busy", busy, atBusy, atAnnounced.v4.String())
+	return w.startDovecot(t, "dovecot-busy", busy, atBusy, atAnnounced.v4.String(), atPassed.v4.String())
 }
 
 func (w *world) startForkingDovecot(t *testing.T) *layer.Server {
-	return w.startDovecot(t, "dovecot-fork", fork, atFork, "127.0.0.1")
+	return w.startDovecot(t, "dovecot-fork", fork, atFork, "127.0.0.1", "127.0.0.2")
 }
 
 // user is the name of a client.

@@ -41,10 +41,11 @@ type agent struct {
 	lost   []string             // what watch says of lost events
 }
 
-// agentConfig believes HAProxy about the clients that it announces.
+// agentConfig believes HAProxy, and a balancer on another host, about the clients
+// that they announce.
 const agentConfig = `
 [watch]
-trusted_proxies = [%q]
+trusted_proxies = [%q, %q]
 `
 
 // startAgent runs relaygate and `relaygate watch --json` beside the servers.
@@ -53,7 +54,7 @@ func (w *world) startAgent(t *testing.T) *agent {
 	a := &agent{logins: make(map[string][]verdict), grants: make(map[string]bool)}
 	d, err := lab.StartDaemon(t.Context(), w.server, lab.Options{
 		Exe: program, Dir: t.TempDir(), Lifetime: 10 * time.Minute,
-		Config: fmt.Sprintf(agentConfig, atAnnounced.v4),
+		Config: fmt.Sprintf(agentConfig, atAnnounced.v4, atBalancer.v4),
 	})
 	must(t, err)
 	a.Daemon = d

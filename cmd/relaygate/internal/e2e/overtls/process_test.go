@@ -19,7 +19,11 @@ import (
 // layer over the host's files if one is named.
 func (w *world) start(t *testing.T, name, over string, argv ...string) *layer.Server {
 	t.Helper()
-	s, err := layer.Start(w.server, w.dir, name, over, argv...)
+	host := w.server
+	if name == balancer {
+		host = w.client
+	}
+	s, err := layer.Start(host, w.dir, name, over, argv...)
 	must(t, err)
 	t.Cleanup(func() {
 		must(t, s.Stop())

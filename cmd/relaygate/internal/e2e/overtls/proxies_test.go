@@ -83,6 +83,40 @@ func (w *world) startHAProxy(t *testing.T) *layer.Server {
 	return s
 }
 
+// balancer is the one server that runs on another host: it passes TLS on, unread,
+// behind a PROXY header of version 2 or 1.
+const (
+	balancer = "balancer"
+
+	balancerConfig = `
+global
+  maxconn 2000
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+frontend imaps
+  bind %[1]s:993,[%[2]s]:993
+  default_backend imaps
+frontend pop3s
+  bind %[1]s:995,[%[2]s]:995
+  default_backend pop3s
+backend imaps
+  server dovecot %[3]s:993 send-proxy-v2
+backend pop3s
+  server dovecot %[3]s:995 send-proxy
+`
+)
+
+func (w *world) startBalancer(t *testing.T) *layer.Server {
+	t.Helper()
+	config := w.file(t, "balancer/haproxy.cfg", balancerConfig, atBalancer.v4, atBalancer.v6, atPassed.v4)
+	s := w.start(t, balancer, "", "haproxy", "-db", "-f", config)
+	w.up(t, s, atBalancer.implicit(balancer))
+	return s
+}
+
 const stunnelConfig = `
 foreground = yes
 pid =

@@ -37,8 +37,9 @@ func (w *world) startAll(t *testing.T) {
 		{"nginx", w.startNginx},
 		{"haproxy", w.startHAProxy},
 		{"stunnel", w.startStunnel},
+		{balancer, w.startBalancer},
 	} {
-		behind := s.name == "dovecot-busy" && slices.ContainsFunc([]string{"nginx", "haproxy", "stunnel"}, wanted)
+		behind := s.name == "dovecot-busy" && slices.ContainsFunc([]string{"nginx", "haproxy", "stunnel", balancer}, wanted)
 		if wanted(s.name) || behind {
 			s.start(t)
 		}

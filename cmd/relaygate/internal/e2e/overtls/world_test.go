@@ -76,12 +76,15 @@ func must(t testing.TB, err error) {
 type place struct{ v4, v6 netip.Addr }
 
 // The places in use. HAProxy has a second one, where clients are announced to
-// Dovecot.
+// Dovecot. A balancer on another host passes connections on to the last one.
 var (
 	atBusy, atFork, atCyrus, atCourier = at(1), at(2), at(3), at(4)
 	atNginx, atHAProxy, atStunnel      = at(5), at(6), at(7)
-	atAnnounced, atHTTPS               = at(8), at(9)
+	atAnnounced, atHTTPS, atPassed     = at(8), at(9), at(10)
 )
+
+// atBalancer is the clients' host, from which the balancer connects.
+var atBalancer = place{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8:6::10")}
 
 func at(i int) place { return place{nth(servers4, i), nth(servers6, i)} }
 
@@ -139,14 +142,14 @@ func newWorld(t *testing.T) *world {
 // any address in them is its own ("AnyIP", ip-route(8) type local).
 func (w *world) join() error {
 	gateway4, gateway6 := netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8:6::1/64")
-	host4, host6 := netip.MustParsePrefix("192.0.2.10/24"), netip.MustParsePrefix("2001:db8:6::10/64")
+	host4, host6 := netip.PrefixFrom(atBalancer.v4, 24), netip.PrefixFrom(atBalancer.v6, 64)
 	err := netns.Join(w.client, "eth0", []netip.Prefix{host4, host6}, w.server, "eth0", []netip.Prefix{gateway4, gateway6})
 	if err != nil {
 		return err
 	}
 	err = w.server.Do(func() error {
 		var err error
-		for _, p := range []place{atBusy, atFork, atCyrus, atCourier, atNginx, atHAProxy, atStunnel, atAnnounced, atHTTPS} {
+		for _, p := range []place{atBusy, atFork, atCyrus, atCourier, atNginx, atHAProxy, atStunnel, atAnnounced, atHTTPS, atPassed} {
 			err = errors.Join(err, netns.AddAddresses("lo", netip.PrefixFrom(p.v4, 32), netip.PrefixFrom(p.v6, 128)))
 		}
 		return errors.Join(err, route(clients4, "eth0", host4.Addr()), route(clients6, "eth0", host6.Addr()))
