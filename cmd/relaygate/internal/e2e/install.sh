@@ -3,7 +3,8 @@
 # their own. Dovecot and the proxies come to the host. Debian lets no other
 # IMAP server stand beside Dovecot, and no mail server beside another, so these
 # come to a layer of their own over the host's files (overlayfs), as in a
-# container.
+# container. Two more Dovecots come with other releases of Debian, for the TLS
+# libraries that these have.
 set -eu
 
 layers=${RELAYGATE_LAYERS:-/var/cache/relaygate-e2e}
@@ -50,6 +51,18 @@ layer() {
 	mv "$layers/$name.new" "$layers/$name"
 }
 
+# release NAME CODENAME: installs Dovecot in a release of Debian of its own.
+release() {
+	name=$1
+	[ ! -d "$layers/$name" ] || return 0
+	rm -rf "$layers/$name.new"
+	mkdir -p "$layers/$name.new"
+	debootstrap --variant=minbase --include=dovecot-imapd,dovecot-pop3d "$2" "$layers/$name.new/system" \
+		"${RELAYGATE_DEBIAN:-http://deb.debian.org/debian}"
+	rm -rf "$layers/$name.new/system/var/cache/apt" "$layers/$name.new/system/var/lib/apt/lists"
+	mv "$layers/$name.new" "$layers/$name"
+}
+
 if missing /usr/sbin/dovecot /usr/lib/dovecot/imap-login /usr/lib/dovecot/pop3-login \
 	/usr/sbin/nginx /usr/lib/nginx/modules/ngx_mail_module.so \
 	/usr/sbin/haproxy /usr/bin/stunnel4 /usr/bin/openssl /usr/bin/python3 /usr/sbin/nft; then
@@ -64,4 +77,12 @@ if missing "$layers/cyrus" "$layers/courier" "$layers/exim" "$layers/postfix" "$
 	layer exim exim4-daemon-heavy
 	layer postfix postfix
 	layer firewalld firewalld iptables
+fi
+if missing "$layers/debian11" "$layers/debian13"; then
+	if missing /usr/sbin/debootstrap; then
+		update
+		apt-get install -y --no-install-recommends debootstrap
+	fi
+	release debian11 bullseye
+	release debian13 trixie
 fi

@@ -2,7 +2,8 @@
 
 // Package layer runs real servers for tests: each alone in a cgroup, as systemd
 // runs services, and those that cannot stand beside others in a layer of their own
-// over the host's files, as in a container. install.sh makes the layers.
+// over the host's files, as in a container, or in another release of Debian.
+// install.sh makes these.
 package layer
 
 import (
@@ -28,15 +29,16 @@ func folder() string {
 	return "/var/cache/relaygate-e2e"
 }
 
-// inLayer runs a command with a layer over the host's files as its root, in a
-// mount namespace of its own. Its arguments are the layer, which is copied, a
-// directory for what it writes, one that it shares with the host, and the command.
+// inLayer runs a command with a layer over other files as its root, in a mount
+// namespace of its own. Its arguments are those files, the layer, which is copied,
+// or nothing, a directory for what it writes, one that it shares with the host, and
+// the command.
 const inLayer = `
-layer=$1 own=$2 shared=$3
-shift 3
+lower=$1 layer=$2 own=$3 shared=$4
+shift 4
 mkdir -p "$own/work" "$own/root"
-cp -a "$layer" "$own/upper"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$own/upper,workdir=$own/work" "$own/root"
+if [ "$layer" ]; then cp -a "$layer" "$own/upper"; else mkdir "$own/upper"; fi
+mount -t overlay overlay -o "lowerdir=$lower,upperdir=$own/upper,workdir=$own/work" "$own/root"
 mount --rbind /dev "$own/root/dev"
 mount --rbind /proc "$own/root/proc"
 mkdir -p "$own/root$shared"
@@ -89,18 +91,25 @@ func (o *Output) String() string {
 	return o.b.String()
 }
 
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
 // Start runs a command in a network namespace. dir is the tests' directory: with
 // a layer, the command sees dir/name of it, and what it writes to its own root is
 // below dir/name.layer/upper.
 func Start(ns *netns.Namespace, dir, name, layer string, argv ...string) (*Server, error) {
 	if layer != "" {
-		upper := filepath.Join(folder(), layer, "upper")
-		if _, err := os.Stat(upper); err != nil {
-			return nil, fmt.Errorf("%w: `make e2e` makes it", err)
+		lower, upper := "/", filepath.Join(folder(), layer, "upper")
+		if system := filepath.Join(folder(), layer, "system"); exists(system) {
+			lower, upper = system, ""
+		} else if !exists(upper) {
+			return nil, fmt.Errorf("there is no %s: `make e2e` makes it", upper)
 		}
 		argv = append([]string{
 			"unshare", "--mount", "--propagation", "private", "sh", "-euc", inLayer, "sh",
-			upper, filepath.Join(dir, name+".layer"), filepath.Join(dir, name),
+			lower, upper, filepath.Join(dir, name+".layer"), filepath.Join(dir, name),
 		}, argv...)
 	}
 	root, err := cgroup2()

@@ -38,6 +38,8 @@ func (w *world) startAll(t *testing.T) {
 		{"haproxy", w.startHAProxy},
 		{"stunnel", w.startStunnel},
 		{balancer, w.startBalancer},
+		{debian11, w.startOldDovecot},
+		{debian13, w.startNewDovecot},
 	} {
 		behind := s.name == "dovecot-busy" && slices.ContainsFunc([]string{"nginx", "haproxy", "stunnel", balancer}, wanted)
 		if wanted(s.name) || behind {

@@ -81,6 +81,7 @@ var (
 	atBusy, atFork, atCyrus, atCourier = at(1), at(2), at(3), at(4)
 	atNginx, atHAProxy, atStunnel      = at(5), at(6), at(7)
 	atAnnounced, atHTTPS, atPassed     = at(8), at(9), at(10)
+	atOld, atNew                       = at(11), at(12)
 )
 
 // atBalancer is the clients' host, from which the balancer connects.
@@ -149,7 +150,7 @@ func (w *world) join() error {
 	}
 	err = w.server.Do(func() error {
 		var err error
-		for _, p := range []place{atBusy, atFork, atCyrus, atCourier, atNginx, atHAProxy, atStunnel, atAnnounced, atHTTPS, atPassed} {
+		for _, p := range []place{atBusy, atFork, atCyrus, atCourier, atNginx, atHAProxy, atStunnel, atAnnounced, atHTTPS, atPassed, atOld, atNew} {
 			err = errors.Join(err, netns.AddAddresses("lo", netip.PrefixFrom(p.v4, 32), netip.PrefixFrom(p.v6, 128)))
 		}
 		return errors.Join(err, route(clients4, "eth0", host4.Addr()), route(clients6, "eth0", host6.Addr()))
