@@ -37,7 +37,7 @@ func BenchmarkTLSCalls(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer bpftest.Close(b, stats)
-	run := func(name string, servers []bpf.ServerProcess, attach func() (*bpf.LibraryProbes, error)) {
+	run := func(name string, random []byte, servers []bpf.ServerProcess, attach func() (*bpf.LibraryProbes, error)) {
 		b.Run(name, func(b *testing.B) {
 			if err := tap.SetServers(servers); err != nil {
 				b.Fatal(err)
@@ -57,7 +57,7 @@ func BenchmarkTLSCalls(b *testing.B) {
 			const calls = 20000
 			var sum float64
 			for b.Loop() {
-				cmd := exec.Command(d.program, "calls", hex.EncodeToString(c.random()), fmt.Sprint(calls), d.cert, d.key)
+				cmd := exec.Command(d.program, "calls", hex.EncodeToString(random), fmt.Sprint(calls), d.cert, d.key)
 				out, err := cmd.Output()
 				if err != nil {
 					b.Fatal(err)
@@ -76,12 +76,13 @@ func BenchmarkTLSCalls(b *testing.B) {
 			}
 		})
 	}
-	run("no probes", nil, nil)
+	own := make([]byte, 32)
+	run("no probes", own, nil, nil)
 	for _, way := range []bpf.Way{bpf.ByPerf, bpf.ByMulti, bpf.BySession} {
 		attach := func() (*bpf.LibraryProbes, error) { return tap.AttachLibraryBy(way, d.library) }
-		run(way.String()+"/another program's", []bpf.ServerProcess{server}, attach)
+		run(way.String()+"/another program's", own, []bpf.ServerProcess{server}, attach)
 		// The caller's parent is this process.
-		run(way.String()+"/after the verdict", []bpf.ServerProcess{server, process(b, os.Getpid())}, attach)
+		run(way.String()+"/after the verdict", c.random(), []bpf.ServerProcess{server, process(b, os.Getpid())}, attach)
 	}
 }
 

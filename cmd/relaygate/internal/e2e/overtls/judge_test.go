@@ -136,9 +136,11 @@ func (a *agent) all(client netip.Addr) []verdict {
 }
 
 // overlaps tells whether the agent was not there for the whole connection: it
-// was begun before the attach, or ended after the stop.
+// was begun before the attach, or ended after the stop, or so shortly before it
+// that what it said was still on its way.
 func (a *agent) overlaps(one *attempt) bool {
-	return one.begun.Before(a.ready) || !a.stopped.IsZero() && one.ended.After(a.stopped)
+	const onItsWay = 500 * time.Millisecond
+	return one.begun.Before(a.ready) || !a.stopped.IsZero() && one.ended.After(a.stopped.Add(-onItsWay))
 }
 
 // score is what the judge counts.
