@@ -16,6 +16,7 @@ import (
 	"relaygate/bpf"
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/control"
 )
 
 // listeners says who listens on the ports that are watched and guarded.
@@ -153,6 +154,9 @@ func daemon(ctx context.Context, p Patient) []Finding {
 			continue
 		}
 		f := Finding{Subject: "TLS", State: OK, Words: authz.Quote(string(server.Words))}
+		if others := sharers(server); len(others) > 0 {
+			f.Words += "; each call of a library costs a trap, also those of " + strings.Join(others, ", ")
+		}
 		if !server.Seen {
 			f.State, f.Then = Advice, "logins to it in TLS are not read"
 		}
@@ -162,4 +166,17 @@ func daemon(ctx context.Context, p Patient) []Finding {
 		list = append(list, Finding{Subject: "daemon", State: Advice, Words: problem})
 	}
 	return list
+}
+
+// sharers names the programs that use a server's TLS libraries too.
+func sharers(server *control.TLSServer) []string {
+	var names []string
+	for _, l := range server.Libraries {
+		for _, other := range l.Others {
+			if name := authz.Quote(string(other)); !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
 }
