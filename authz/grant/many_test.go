@@ -1,6 +1,7 @@
 package grant
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -89,4 +90,33 @@ func TestDetailsAreBounded(t *testing.T) {
 	// The brakes do not need details.
 	must(t, table, start, "203.0.113.8", "carol", Renewed)
 	must(t, table, start, "203.0.113.8", "dave", Refused)
+}
+
+// Piece by piece, the table reads as it does at once.
+func TestPart(t *testing.T) {
+	table := New(Config{})
+	table.SetPolicy(start, policy(t, authz.Host{}, authz.Rules{Always: prefixes("198.51.100.0/24")}))
+	for i := range 5000 {
+		a := netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})
+		if _, ok := table.Manual(start, netip.PrefixFrom(a, 32), time.Duration(1+i%3)*time.Hour, "root", ""); !ok {
+			t.Fatalf("%s is not granted", a)
+		}
+	}
+	table.Revoke(start, netip.MustParsePrefix("203.0.1.0/24"), "root", "a hole")
+	table.Expire(start.Add(time.Hour))
+	for _, rows := range []int{1, 7, 4096, 1 << 20} {
+		seen := make(map[netip.Prefix]int)
+		for from, more := uint32(0), true; more; more = from != 0 {
+			from = table.Part(from, rows, func(g *Grant) { seen[g.Prefix]++ })
+		}
+		list := table.List()
+		if len(seen) != len(list) {
+			t.Errorf("in parts of %d: %d grants, want %d", rows, len(seen), len(list))
+		}
+		for _, g := range list {
+			if seen[g.Prefix] != 1 {
+				t.Errorf("in parts of %d: %s comes %d times", rows, g.Prefix, seen[g.Prefix])
+			}
+		}
+	}
 }

@@ -51,6 +51,29 @@ func (t *Table) List() []Grant {
 	return list
 }
 
+// Part visits the grants of so many rows, from one on, and returns with which row
+// the next part begins; that is 0 at the end, and to begin. So a large table can be
+// read piece by piece while others use it: what changes meanwhile may be missing.
+func (t *Table) Part(from uint32, rows int, visit func(*Grant)) (next uint32) {
+	if from == 0 {
+		for i := range t.always {
+			g := t.always[i]
+			visit(&g)
+		}
+		from = 1
+	}
+	for i := range uint32(rows) {
+		if from+i > t.entries.used {
+			return 0
+		}
+		if t.live(from + i) {
+			g := t.grant(from + i)
+			visit(&g)
+		}
+	}
+	return from + uint32(rows)
+}
+
 // Project goes through what the kernel should hold and until when, in no order;
 // where grants overlap an element comes more than once, and the latest counts.
 // Always rules are in Static. What it yields counts as told. The table may not

@@ -53,9 +53,20 @@ const Static = "-alwaysrelay-"
 // userLimit bounds a user name in the users file, in bytes.
 const userLimit = 320
 
+// Entry is what the files say of a grant: much less than it is, as there may be a
+// million.
+type Entry struct {
+	Prefix netip.Prefix
+	// Users are fit for the users file, the newest first.
+	Users []string
+}
+
+// EntryOf takes out of a grant what the files say.
+func EntryOf(g *grant.Grant) Entry { return Entry{g.Prefix, userNames(g)} }
+
 // RenderHosts is the relayhosts file of grants: one prefix per line, IPv4 first
 // and IPv6 last, so that a reader of the other dialect loses IPv6 alone.
-func RenderHosts(d Dialect, grants []grant.Grant) []byte {
+func RenderHosts(d Dialect, grants []Entry) []byte {
 	b := make([]byte, 0, 20*len(grants))
 	for _, g := range sorted(grants) {
 		b = appendHost(b, d, g.Prefix)
@@ -70,27 +81,25 @@ func RenderHosts(d Dialect, grants []grant.Grant) []byte {
 // RenderUsers is the users file of grants: "address: user, user", the newest
 // first. What was granted without a login names Static; an address whose users
 // are not known is left out.
-func RenderUsers(grants []grant.Grant) []byte {
-	b := make([]byte, 0, 50*len(grants))
+func RenderUsers(grants []Entry) []byte {
+	b := make([]byte, 0, 20*len(grants))
 	for _, g := range sorted(grants) {
-		users := userNames(g)
-		if len(users) == 0 {
+		if len(g.Users) == 0 {
 			continue
 		}
 		b = appendHost(b, IPLSearch, g.Prefix)
 		b = append(b, ": "...)
-		b = append(b, strings.Join(users, ", ")...)
+		b = append(b, strings.Join(g.Users, ", ")...)
 		b = append(b, '\n')
 	}
 	return b
 }
 
 // sorted drops what is no prefix, and puts IPv4 before IPv6.
-func sorted(grants []grant.Grant) []grant.Grant {
-	byPrefix := func(a, b grant.Grant) int { return a.Prefix.Compare(b.Prefix) }
-	list := slices.DeleteFunc(slices.Clone(grants), func(g grant.Grant) bool { return !g.Prefix.IsValid() })
-	slices.SortStableFunc(list, byPrefix)
-	return slices.CompactFunc(list, func(a, b grant.Grant) bool { return a.Prefix == b.Prefix })
+func sorted(grants []Entry) []Entry {
+	list := slices.DeleteFunc(slices.Clone(grants), func(g Entry) bool { return !g.Prefix.IsValid() })
+	slices.SortStableFunc(list, func(a, b Entry) int { return a.Prefix.Compare(b.Prefix) })
+	return slices.CompactFunc(list, func(a, b Entry) bool { return a.Prefix == b.Prefix })
 }
 
 func appendHost(b []byte, d Dialect, p netip.Prefix) []byte {
@@ -103,7 +112,7 @@ func appendHost(b []byte, d Dialect, p netip.Prefix) []byte {
 	return append(b, host...)
 }
 
-func userNames(g grant.Grant) []string {
+func userNames(g *grant.Grant) []string {
 	var names []string
 	for _, u := range g.Users {
 		if name := Sanitise(u.Name); name != "" && !slices.Contains(names, name) {

@@ -13,16 +13,16 @@ import (
 	"relaygate/authz/grant"
 )
 
-func entry(prefix string, source grant.Source, users ...string) grant.Grant {
+func entry(prefix string, source grant.Source, users ...string) Entry {
 	g := grant.Grant{Prefix: netip.MustParsePrefix(prefix), Source: source}
 	for _, u := range users {
 		g.Users = append(g.Users, grant.User{Name: u})
 	}
-	return g
+	return EntryOf(&g)
 }
 
-func sample() []grant.Grant {
-	return []grant.Grant{
+func sample() []Entry {
+	return []Entry{
 		entry("2001:db8:64::/64", grant.Login, "dave@example.org"),
 		entry("2001:db8::1/128", grant.Login, "alice@example.org", "bob"),
 		entry("203.0.113.7/32", grant.Login, "bob", "alice@example.org", "bob"),
@@ -113,7 +113,7 @@ func FuzzRender(f *testing.F) {
 		f.Add(s, "bob")
 	}
 	f.Fuzz(func(t *testing.T, a, b string) {
-		list := []grant.Grant{entry("203.0.113.7/32", grant.Login, a, b), entry("2001:db8::1/128", grant.Login, b, a)}
+		list := []Entry{entry("203.0.113.7/32", grant.Login, a, b), entry("2001:db8::1/128", grant.Login, b, a)}
 		text := string(RenderUsers(list))
 		if !utf8.ValidString(text) {
 			t.Errorf("%q is not UTF-8", text)

@@ -7,8 +7,6 @@ import (
 	"os"
 	"syscall"
 	"time"
-
-	"relaygate/authz/grant"
 )
 
 // Config says which files a Writer keeps.
@@ -46,7 +44,7 @@ type Writer struct {
 // file is one of the two files.
 type file struct {
 	path     string
-	render   func([]grant.Grant) []byte
+	render   func([]Entry) []byte
 	written  []byte // what we wrote last; nil before the first time
 	left     mark   // how we left it
 	backedUp bool
@@ -88,7 +86,7 @@ type Report struct {
 func NewWriter(cfg Config) *Writer {
 	w := &Writer{}
 	if cfg.Hosts != "" {
-		w.files = append(w.files, &file{path: cfg.Hosts, render: func(g []grant.Grant) []byte {
+		w.files = append(w.files, &file{path: cfg.Hosts, render: func(g []Entry) []byte {
 			return RenderHosts(cfg.Dialect, g)
 		}})
 	}
@@ -122,8 +120,10 @@ func (w *Writer) Due() (time.Time, bool) {
 }
 
 // Write makes the files equal to grants. One file's error does not stop the
-// other; after an error the next Write is due after a pause that grows.
-func (w *Writer) Write(now time.Time, grants []grant.Grant) (Report, error) {
+// other; after an error the next Write is due after a pause that grows. What takes
+// long is not done again soon.
+func (w *Writer) Write(now time.Time, grants []Entry) (Report, error) {
+	start := time.Now()
 	var report Report
 	var errs []error
 	for _, f := range w.files {
@@ -139,7 +139,8 @@ func (w *Writer) Write(now time.Time, grants []grant.Grant) (Report, error) {
 		return report, err
 	}
 	w.dirty, w.retry = false, 0
-	w.next = now.Add(MinInterval)
+	const share = 10 // of the time, at most
+	w.next = now.Add(max(MinInterval, share*time.Since(start)))
 	return report, nil
 }
 

@@ -16,11 +16,11 @@ import (
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-func one(i int) []grant.Grant {
-	return []grant.Grant{entry(fmt.Sprintf("203.0.113.%d/32", i), grant.Login, "alice")}
+func one(i int) []Entry {
+	return []Entry{entry(fmt.Sprintf("203.0.113.%d/32", i), grant.Login, "alice")}
 }
 
-func write(t *testing.T, w *Writer, now time.Time, g []grant.Grant) Report {
+func write(t *testing.T, w *Writer, now time.Time, g []Entry) Report {
 	t.Helper()
 	r, err := w.Write(now, g)
 	if err != nil {

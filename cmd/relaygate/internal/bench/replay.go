@@ -26,6 +26,9 @@ type Config struct {
 	// in JSON, and prints the truth.
 	Relaygate, Baseline string
 	Walk, Generate      []string
+	// Million is a command that takes a relaygate and prints the figures of a
+	// million grants.
+	Million []string
 	// Dir is for captures. Bench takes the output of go test -bench.
 	Dir   string
 	Bench io.Writer
@@ -44,6 +47,7 @@ func Sections() []Section {
 	return []Section{
 		{"replay", replay},
 		{"growth", growth},
+		{"gate", gate},
 		{"functions", functions},
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,13 +19,14 @@ import (
 
 // files keeps the compatibility files equal to the grants.
 type files struct {
-	writer   *relayhosts.Writer
-	log      *slog.Logger
-	snapshot func(context.Context) ([]grant.Grant, error)
-	keep     atomic.Bool // lines stay when the daemon ends (on_exit = "keep")
-	dirty    chan struct{}
-	flushes  chan chan error
-	last     []grant.Grant // as last written
+	writer  *relayhosts.Writer
+	log     *slog.Logger
+	parts   func(context.Context, func(*grant.Grant)) error // visits all grants
+	keep    atomic.Bool                                     // lines stay when the daemon ends (on_exit = "keep")
+	dirty   chan struct{}
+	flushes chan chan error
+	users   bool               // there is a users file
+	always  []relayhosts.Entry // of what was written last
 
 	mu    sync.Mutex
 	stats []control.File
@@ -37,6 +37,7 @@ func newFiles(cfg *config.Config, log *slog.Logger) *files {
 		writer: relayhosts.NewWriter(relayhosts.Config{Hosts: cfg.Relayhosts, Users: cfg.UsersFile, Dialect: cfg.Dialect}),
 		log:    log, dirty: make(chan struct{}, 1), flushes: make(chan chan error),
 	}
+	f.users = cfg.UsersFile != ""
 	f.keep.Store(cfg.Gate.OnExit == config.ExitKeep)
 	for _, path := range []string{cfg.Relayhosts, cfg.UsersFile} {
 		if path != "" {
@@ -102,13 +103,22 @@ func (f *files) flush(ctx context.Context) error {
 }
 
 func (f *files) write(ctx context.Context) error {
-	grants, err := f.snapshot(ctx)
+	var all, always []relayhosts.Entry
+	err := f.parts(ctx, func(g *grant.Grant) {
+		entry := relayhosts.Entry{Prefix: g.Prefix}
+		if f.users {
+			entry = relayhosts.EntryOf(g)
+		}
+		if all = append(all, entry); g.Source == grant.Always {
+			always = append(always, entry)
+		}
+	})
 	if err != nil {
 		return err // the daemon ends
 	}
-	f.last = grants
+	f.always = always
 	now := time.Now()
-	report, err := f.writer.Write(now, grants)
+	report, err := f.writer.Write(now, all)
 	if err != nil {
 		f.log.Error("the files could not be written", "error", err)
 	}
@@ -140,8 +150,7 @@ func (f *files) leave() error {
 	if _, any := f.writer.Due(); !any || f.keep.Load() {
 		return nil
 	}
-	stay := slices.DeleteFunc(f.last, func(g grant.Grant) bool { return g.Source != grant.Always })
-	if _, err := f.writer.Write(time.Now(), stay); err != nil {
+	if _, err := f.writer.Write(time.Now(), f.always); err != nil {
 		return fmt.Errorf("take the grants out of the files: %w", err)
 	}
 	return nil

@@ -96,6 +96,40 @@ func (o *owner) ask(ctx context.Context, do func(now time.Time)) error {
 	}
 }
 
+// partRows is how much of the table is read at a time: a millisecond or less. Logins
+// have the owner for themselves for partPause in between.
+const (
+	partRows  = 2048
+	partPause = time.Millisecond
+)
+
+// parts visits all grants, in no order, from another goroutine and in its own
+// time. What changes meanwhile may be missing.
+func (o *owner) parts(ctx context.Context, visit func(*grant.Grant)) error {
+	list := make([]grant.Grant, 0, partRows)
+	for from := uint32(0); ; {
+		err := o.ask(ctx, func(time.Time) {
+			from = o.grants().Part(from, partRows, func(g *grant.Grant) { list = append(list, *g) })
+		})
+		if err != nil {
+			return err
+		}
+		for i := range list {
+			visit(&list[i])
+		}
+		list = list[:0]
+		if from == 0 {
+			break
+		}
+		select {
+		case <-time.After(partPause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
 // The owner looks at its clock and its messages at least that often.
 const (
 	maxWait       = time.Second
@@ -146,7 +180,7 @@ func (o *owner) look(now time.Time) {
 		o.change(now, c)
 	}
 	o.judge(o.engine.Unread(now))
-	for {
+	for range cap(o.asked) { // events wait meanwhile
 		select {
 		case q := <-o.asked:
 			q.do(now)

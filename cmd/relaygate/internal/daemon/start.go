@@ -86,9 +86,7 @@ func (d *daemon) connect() {
 	d.gate.bitten = func(ctx context.Context, list []nft.Bitten) {
 		_ = d.owner.ask(ctx, func(now time.Time) { d.owner.bitten(now, list) }) // an error: the daemon ends
 	}
-	d.files.snapshot = func(ctx context.Context) (list []grant.Grant, err error) {
-		return list, d.owner.ask(ctx, func(time.Time) { list = t.List() })
-	}
+	d.files.parts = d.owner.parts
 	d.keeper.fetch = func(ctx context.Context, m marks) (rows []row, err error) {
 		return rows, d.owner.ask(ctx, func(now time.Time) { rows = fetch(d.owner.engine, now, m) })
 	}

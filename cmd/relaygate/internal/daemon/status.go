@@ -146,14 +146,19 @@ func (d *daemon) problems(s *control.Status) {
 
 // Grants answers the control socket.
 func (d *daemon) Grants(ctx context.Context) ([]control.Grant, error) {
-	var list []grant.Grant
-	err := d.owner.ask(ctx, func(time.Time) { list = d.owner.engine.Grants() })
+	type listed struct {
+		prefix netip.Prefix
+		shape  control.Grant
+	}
+	var list []listed
+	err := d.owner.parts(ctx, func(g *grant.Grant) { list = append(list, listed{g.Prefix, control.NewGrant(g)}) })
 	if err != nil {
 		return nil, fmt.Errorf("relaygate is ending: %w", err)
 	}
+	slices.SortFunc(list, func(a, b listed) int { return a.prefix.Compare(b.prefix) })
 	out := make([]control.Grant, len(list))
 	for i := range list {
-		out[i] = control.NewGrant(&list[i])
+		out[i] = list[i].shape
 	}
 	return out, nil
 }

@@ -108,8 +108,7 @@ func (e *Engine) Note(ev authz.Event) { e.evidence.Add(ev) }
 // Next is when Expire has something to do; false if never.
 func (e *Engine) Next() (time.Time, bool) { return e.grants.Next() }
 
-// Grants lists what stands now; Get finds what lets an address relay.
-func (e *Engine) Grants() []grant.Grant                           { return e.grants.List() }
+// Get finds what lets an address relay.
 func (e *Engine) Get(a netip.Addr) (grant.Grant, bool)            { return e.grants.Get(a) }
 func (e *Engine) Len() int                                        { return e.grants.Len() }
 func (e *Engine) Check(a netip.Addr) authz.Decision               { return e.grants.Check(a) }

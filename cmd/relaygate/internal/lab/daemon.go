@@ -45,6 +45,8 @@ type Options struct {
 	// Mode is what the table gate of the configuration says; "" is mode filter.
 	// Config is appended to the configuration.
 	Mode, Config string
+	// Ready bounds the time until the daemon says that it is ready (10 s).
+	Ready time.Duration
 	// Raw is a whole configuration without the tables state and control. Then
 	// Grant, Lifetime, Mode and Config do not count.
 	Raw string
@@ -101,7 +103,7 @@ func StartDaemon(ctx context.Context, ns *netns.Namespace, o Options) (*Daemon, 
 		close(d.ended)
 		cancel() // nothing more to wait for
 	}()
-	if err := d.waitReady(ctx, ready); err != nil {
+	if err := d.waitReady(ctx, ready, cmp.Or(o.Ready, readyLimit)); err != nil {
 		stopped := d.Stop()
 		return nil, errors.Join(err, stopped, fmt.Errorf("its log:\n%s", d.Log()))
 	}
@@ -140,8 +142,8 @@ socket = %q
 `
 
 // waitReady reads notifications until READY=1.
-func (d *Daemon) waitReady(ctx context.Context, conn *net.UnixConn) error {
-	return Poll(ctx, readyLimit, 10*time.Millisecond, func() error {
+func (d *Daemon) waitReady(ctx context.Context, conn *net.UnixConn, limit time.Duration) error {
+	return Poll(ctx, limit, 10*time.Millisecond, func() error {
 		if err := conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
 			return err
 		}

@@ -37,6 +37,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	only := flags.String("only", "", "measure one section")
 	walk := flags.String("walk", "", "walk over the records of a `FILE` and do nothing else")
 	capture := flags.Bool("generate", false, "write a capture: name the file, and a profile in JSON")
+	million := flags.String("million", "", "measure a million grants with a relaygate at this `PATH`")
 	program := flags.String("relaygate", "bin/relaygate", "the program to be measured")
 	results := flags.String("results", "bin", "the folder for bench.json and bench.txt")
 	if err := flags.Parse(args); err != nil {
@@ -47,6 +48,8 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 		return walkFile(*walk, out)
 	case *capture:
 		return generate(flags.Args(), out)
+	case *million != "":
+		return bench.MeasureMillion(ctx, *million, out)
 	}
 	return measure(ctx, options{*full, *only, *program, *results}, out, log)
 }
@@ -83,7 +86,7 @@ func measure(ctx context.Context, o options, out, log io.Writer) (err error) {
 	}
 	rows, err := bench.Run(ctx, &bench.Config{
 		Full: o.full, Relaygate: o.program, Baseline: baseline, Dir: dir,
-		Walk: []string{self, "-walk"}, Generate: []string{self, "-generate"}, Bench: text, Log: log,
+		Walk: []string{self, "-walk"}, Generate: []string{self, "-generate"}, Million: []string{self, "-million"}, Bench: text, Log: log,
 	}, sections)
 	machine := bench.ThisMachine(runtime.NumCPU(), time.Now(), o.full)
 	fmt.Fprintf(out, "%s, %d cores, Linux %s, %s\n", machine.CPU, machine.Cores, machine.Kernel, machine.Time.Format(time.DateOnly))
