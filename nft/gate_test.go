@@ -108,10 +108,11 @@ func TestElementRunsOut(t *testing.T) {
 func TestObserveOpensAndClosesNothing(t *testing.T) {
 	w := newWorld(t)
 	serve(t, w.server, 25)
-	g := openGate(t, Config{Mode: Observe, Netns: w.server.FD()})
-	rebuild(t, g, minute(member4)...)
-	w.expect(t, "member", member4, server4, 25, true)
-	w.expect(t, "stranger", strange4, server4, 25, true)
+	g := openGate(t, inMode(Observe, w.server))
+	rebuild(t, g, minute(member4, member6)...)
+	for _, c := range who {
+		w.expect(t, c.name, c.from, c.to, 25, true)
+	}
 	for _, o := range g.built {
 		if o.kind != "table" && o.kind != "set" {
 			t.Errorf("observe made %s %s", o.kind, o.name)
@@ -128,8 +129,9 @@ func TestObserveOpensAndClosesNothing(t *testing.T) {
 	}
 	g = openGate(t, filter(w.server))
 	rebuild(t, g, held...)
-	w.expect(t, "member", member4, server4, 25, true)
-	w.expect(t, "stranger", strange4, server4, 25, false)
+	for _, c := range who {
+		w.expect(t, c.name, c.from, c.to, 25, c.passes)
+	}
 }
 
 // A container's published port: another table changes the destination before

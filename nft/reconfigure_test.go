@@ -68,6 +68,54 @@ func TestReconfigureIsOneTransaction(t *testing.T) {
 	w.expect(t, "stranger", strange4, server4, 25, false)
 }
 
+// Between a table of our own and the administrator's sets, whose rules close the
+// port all the time, no stranger meets an open door either way; and on the way to
+// the sets no member a closed one.
+func TestReconfigureToUserSetsAndBack(t *testing.T) {
+	w := newWorld(t)
+	serve(t, w.server, 25)
+	addTable(t, another(t, w.server), "mine", ownSets())
+	own, theirs := inMode(Filter, w.server), userSets(w.server)
+	g := openGate(t, theirs)
+	want := minute(member4, member6, static4A, static6A)
+	rebuild(t, g, want...)
+
+	var stop, leaving atomic.Bool
+	var dials atomic.Int64
+	var probing sync.WaitGroup
+	for _, c := range who {
+		probing.Go(func() {
+			for !stop.Load() {
+				before := leaving.Load()
+				err := dialFrom(w.clients, c.from, c.to, 25)
+				dials.Add(1)
+				switch {
+				case !c.passes && !errors.Is(err, unix.ECONNREFUSED), c.passes && err != nil && !before && !leaving.Load():
+					t.Errorf("%s %s: %v", c.name, c.from, err)
+					return
+				}
+			}
+		})
+	}
+	for dials.Load() < 600 {
+		leaving.Store(true) // the administrator's rules close for whoever is taken out
+		if err := g.Reconfigure(own, want); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Reconfigure(theirs, want); err != nil {
+			t.Fatal(err)
+		}
+		leaving.Store(false)
+		for n := dials.Load(); dials.Load() < n+30; {
+			if err := g.Check(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	stop.Store(true)
+	probing.Wait()
+}
+
 func TestReconfigure(t *testing.T) {
 	w := newWorld(t)
 	serve(t, w.server, 25)
