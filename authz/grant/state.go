@@ -29,6 +29,15 @@ func Save(now time.Time, boot Boot, g Grant) Saved {
 	return Saved{Grant: g, Deadline: Boot{ID: boot.ID, At: boot.At + g.Expires.Sub(now)}}
 }
 
+// Extend lets the grant stand for a lifetime from now at least, as an open session
+// does.
+func (s *Saved) Extend(now time.Time, boot Boot, lifetime time.Duration) {
+	if s.Deadline.ID == boot.ID && s.Deadline.At-boot.At >= lifetime {
+		return
+	}
+	s.Expires, s.Deadline = now.Add(lifetime), Boot{ID: boot.ID, At: boot.At + lifetime}
+}
+
 // left is how long the grant stands still: by the clock since boot, or after a
 // reboot by the wall clock. If that went back since the grant was made, nobody
 // knows how much time has passed, and the grant is over.

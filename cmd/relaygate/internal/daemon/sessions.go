@@ -204,20 +204,27 @@ func finder(alive []sockdiag.Session) func(authz.Conn) (sockdiag.Session, bool) 
 	}
 }
 
-// rejoin lets sessions of before the restart hold their grants again: those
-// that still live, by the same cookie since the same boot, and whose peer was
-// heard of late, so that a reassigned address inherits nothing.
-func (o *owner) rejoin(now time.Time, saved []savedSession, alive []sockdiag.Session) int {
-	id := bootID()
-	find := finder(alive)
-	n := 0
-	for _, s := range saved {
-		live, ok := find(s.Conn)
-		direct := live.Remote == s.Conn.Client || o.engine.MayAnnounce(live.Remote.Addr())
-		if !ok || s.Boot != id || id == "" || s.Conn.Cookie == 0 || !direct || live.Silent >= maxSilence || o.sessions.open[s.Conn] != nil {
-			continue
-		}
-		if o.hold(now, s.Conn, s.Session, true) {
+// survivors finds the sessions of before the restart that still live: by the same
+// cookie since the same boot, and whose peer was heard of late, so that a reassigned
+// address inherits nothing.
+type survivors struct {
+	find func(authz.Conn) (sockdiag.Session, bool)
+	// mayAnnounce says of a peer that its connections are those of others.
+	mayAnnounce func(netip.Addr) bool
+	// since is when a session must have begun, for grant.max_session.
+	since time.Time
+}
+
+func (s *survivors) live(was *savedSession) bool {
+	now, ok := s.find(was.Conn)
+	return ok && was.Boot == bootID() && was.Boot != "" && was.Conn.Cookie != 0 && now.Silent < maxSilence &&
+		(now.Remote == was.Conn.Client || s.mayAnnounce(now.Remote.Addr())) && was.Begin.After(s.since)
+}
+
+// rejoin lets sessions hold their grants again.
+func (o *owner) rejoin(now time.Time, live []savedSession) (n int) {
+	for _, s := range live {
+		if o.sessions.open[s.Conn] == nil && o.hold(now, s.Conn, s.Session, true) {
 			n++
 		}
 	}

@@ -119,26 +119,33 @@ func TestRejoin(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(*savedSession, *sockdiag.Session)
-		want   int
+		want   bool
 	}{
-		{"alive", func(*savedSession, *sockdiag.Session) {}, 1},
-		{"silent for too long", func(_ *savedSession, s *sockdiag.Session) { s.Silent = 15 * time.Minute }, 0},
-		{"another cookie", func(_ *savedSession, s *sockdiag.Session) { s.Cookie++ }, 0},
+		{"alive", func(*savedSession, *sockdiag.Session) {}, true},
+		{"silent for too long", func(_ *savedSession, s *sockdiag.Session) { s.Silent = 15 * time.Minute }, false},
+		{"another cookie", func(_ *savedSession, s *sockdiag.Session) { s.Cookie++ }, false},
 		{"another client at the same cookie", func(_ *savedSession, s *sockdiag.Session) {
 			s.Remote = netip.MustParseAddrPort("203.0.113.8:40000")
-		}, 0},
+		}, false},
 		{"another port of the server", func(_ *savedSession, s *sockdiag.Session) {
 			s.Local = netip.MustParseAddrPort("198.51.100.25:110")
-		}, 0},
-		{"another namespace", func(_ *savedSession, s *sockdiag.Session) { s.Netns++ }, 0},
-		{"another boot", func(was *savedSession, _ *sockdiag.Session) { was.Boot = "another" }, 0},
-		{"no cookie", func(was *savedSession, s *sockdiag.Session) { was.Conn.Cookie, s.Cookie = 0, 0 }, 0},
+		}, false},
+		{"another namespace", func(_ *savedSession, s *sockdiag.Session) { s.Netns++ }, false},
+		{"another boot", func(was *savedSession, _ *sockdiag.Session) { was.Boot = "another" }, false},
+		{"no cookie", func(was *savedSession, s *sockdiag.Session) { was.Conn.Cookie, s.Cookie = 0, 0 }, false},
+		{"older than any session may be", func(was *savedSession, _ *sockdiag.Session) { was.Begin = start.Add(-24 * time.Hour) }, false},
 	} {
-		o, was, now := newTestOwner(t, start), saved, alive
+		was, now := saved, alive
 		tt.change(&was, &now)
-		if got := o.rejoin(start, []savedSession{was, was}, []sockdiag.Session{now}); got != tt.want || o.grants().Followed() != tt.want {
-			t.Errorf("%s: %d sessions hold their grants, want %d", tt.name, got, tt.want)
+		is := survivors{finder([]sockdiag.Session{now}), func(netip.Addr) bool { return false }, start.Add(-24 * time.Hour)}
+		if got := is.live(&was); got != tt.want {
+			t.Errorf("%s: live %v, want %v", tt.name, got, tt.want)
 		}
+	}
+	// Each is held once.
+	o := newTestOwner(t, start)
+	if got := o.rejoin(start, []savedSession{saved, saved}); got != 1 || o.grants().Followed() != 1 {
+		t.Errorf("%d sessions hold their grants, want 1", got)
 	}
 }
 
@@ -168,4 +175,68 @@ func TestSessionsThatLastAreSaved(t *testing.T) {
 	saved(1)
 	o.closed(start, long, time.Time{}, "closed") // its row goes
 	saved(2)
+}
+
+// A grant that was over when the agent came back stands again if a session that held
+// it lives, and no other does.
+func TestRestoreHoldsWhatSessionsHold(t *testing.T) {
+	now := time.Now()
+	clock := boot()
+	conn := testConn
+	user := func(name string) grant.User {
+		return grant.User{Name: name, Seen: now.Add(-time.Hour), Protocol: authz.IMAP}
+	}
+	over := grant.Saved{
+		Grant: grant.Grant{
+			Prefix: testClient, Since: now.Add(-time.Hour), Expires: now.Add(-time.Minute), Source: grant.Login, Logins: 1,
+			Users: []grant.User{user("alice")}, Conn: conn,
+		},
+		Deadline: grant.Boot{ID: clock.ID, At: clock.At - time.Minute},
+	}
+	alive := []sockdiag.Session{{Cookie: conn.Cookie, Netns: conn.Netns, Local: conn.Server, Remote: conn.Client}}
+	for _, tt := range []struct {
+		name   string
+		change func(*grant.Saved)
+		alive  []sockdiag.Session
+		want   time.Duration // left of the grant, 0 for none
+	}{
+		{"the session of its last login lives", func(*grant.Saved) {}, alive, testLifetime},
+		{"no session lives", func(*grant.Saved) {}, nil, 0},
+		{"a shared address", func(g *grant.Saved) { g.Users = append(g.Users, user("bob"), user("carol")) }, alive, 0},
+		{"it stands for longer", func(g *grant.Saved) {
+			g.Source, g.Since, g.Expires, g.Deadline.At = grant.Manual, now, now.Add(5*time.Hour), clock.At+5*time.Hour
+		}, alive, 5 * time.Hour},
+	} {
+		k := newKept(t, filepath.Join(t.TempDir(), "state.db"))
+		saved := over
+		tt.change(&saved)
+		k.write(row{bucket: grantsBucket, key: saved.Prefix.String(), value: saved})
+		if err := k.store.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		e := engine.New(engine.Config{Grants: grant.Config{Lifetime: testLifetime, Follow: true, MaxUsers: 2}})
+		if _, err := e.SetHost(now, authz.Host{}); err != nil {
+			t.Fatal(err)
+		}
+		d := &daemon{
+			opts: Options{Config: &config.Config{MaxUsers: 2}}, keeper: k.keeper,
+			owner: &owner{engine: e, lifetime: testLifetime, hub: control.NewHub(), sessions: sessions{open: make(map[authz.Conn]*held)}},
+		}
+		is := survivors{finder(tt.alive), func(netip.Addr) bool { return false }, now.Add(-24 * time.Hour)}
+		live, _, err := d.restore(now, grant.State{}, &is, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := d.owner.rejoin(now, live)
+		left := time.Duration(0)
+		if g, ok := d.owner.grants().Of(testClient); ok {
+			left = g.Expires.Sub(now).Round(time.Second)
+		}
+		if left != tt.want || n > 0 != (tt.want > 0) {
+			t.Errorf("%s: %v left, %d sessions hold it, want %v", tt.name, left, n, tt.want)
+		}
+		if err := k.close(nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -121,16 +121,21 @@ func (d *daemon) inherit() error {
 	}
 	eng := d.owner.engine
 	eng.Remember(now, was.journal)
-	anchors, over, err := d.restore(now, was.state)
-	if err != nil {
-		return err
-	}
 	d.owner.before = was.counters
 	alive, err := d.trust.tables.Alive()
 	if err != nil {
 		d.log.Warn("sessions of before the restart hold nothing", "error", err)
 	}
-	n := d.owner.rejoin(now, slices.Concat(was.sessions, anchors), alive)
+	if !d.opts.Config.FollowSessions {
+		alive = nil
+	}
+	is := survivors{finder(alive), eng.MayAnnounce, now.Add(-d.opts.Config.MaxSession)}
+	live := slices.DeleteFunc(slices.Clone(was.sessions), func(s savedSession) bool { return !is.live(&s) })
+	live, over, err := d.restore(now, was.state, &is, live)
+	if err != nil {
+		return err
+	}
+	n := d.owner.rejoin(now, live)
 	for _, s := range was.sessions {
 		if d.owner.sessions.open[s.Conn] == nil {
 			d.keeper.store.Delete(sessionsBucket, cookieKey(s.Conn))
@@ -143,15 +148,25 @@ func (d *daemon) inherit() error {
 	return nil
 }
 
-// restore takes over the grants that stand still. It returns the sessions of their
-// last logins, which may be open, and how many grants are over.
-func (d *daemon) restore(now time.Time, was grant.State) (anchors []savedSession, over int, err error) {
-	eng := d.owner.engine
-	eng.Change(func(t *grant.Table) []grant.Change {
-		return t.Restore(now, boot(), was, func(yield func(grant.Saved) bool) {
+// restore takes over the grants that stand still, and those that a living session
+// holds: nobody was there to renew them. It returns all such sessions, which besides
+// those in live are the ones of the grants' last logins, and how many grants are over.
+func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []savedSession) ([]savedSession, int, error) {
+	var err error
+	over, clock := 0, boot()
+	d.owner.engine.Change(func(t *grant.Table) []grant.Change {
+		held := make(map[netip.Prefix]bool, len(live))
+		for i := range live {
+			held[t.Key(live[i].Client)] = true
+		}
+		return t.Restore(now, clock, was, func(yield func(grant.Saved) bool) {
 			err = d.keeper.grants(func(g *grant.Saved) bool {
-				if s, ok := anchor(g); ok {
-					anchors = append(anchors, s)
+				if s, ok := anchor(g); ok && is.live(&s) {
+					live, held[g.Prefix] = append(live, s), true
+				}
+				// Nobody's session keeps a shared address open.
+				if held[g.Prefix] && len(g.Users) <= d.opts.Config.MaxUsers {
+					g.Extend(now, clock, d.owner.lifetime)
 				}
 				if !yield(*g) {
 					return false
@@ -164,7 +179,7 @@ func (d *daemon) restore(now time.Time, was grant.State) (anchors []savedSession
 			})
 		})
 	})
-	return anchors, over, err
+	return live, over, err
 }
 
 // importElements takes over what our table held before, once: without a state

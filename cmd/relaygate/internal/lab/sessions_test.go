@@ -80,7 +80,9 @@ func TestKilledAgentAndOpenSession(t *testing.T) {
 	if took := time.Since(killed); took > lifetime {
 		t.Errorf("open for %v after the agent was killed, want %v at most", took, lifetime)
 	}
-	w.start(t)
+	w.start(t) // the session is still there, and holds its grant again
+	settles(t, time.Second, open(t.Context(), four))
+	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
 }
 
 // A trusted network namespace counts as the own one.
