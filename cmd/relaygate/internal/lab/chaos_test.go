@@ -245,6 +245,7 @@ func (c *chaos) restart(what string, h *harm) {
 	c.note(what)
 	written := c.random.IntN(2) == 0
 	if written {
+		<-time.After(300 * time.Millisecond) // the last login may still be in the ring
 		c.saved(c.t)
 	}
 	c.witness.excuse(func() {

@@ -186,7 +186,7 @@ func (p *promise) released(number int, lifetime time.Duration, down, restarted b
 
 // killed leaves uncertain what was not written down.
 func (p *promise) killed(at time.Time, written bool) {
-	const soon = 700 * time.Millisecond
+	const soon = 3 * time.Second // a busy disk takes its time
 	if !written && at.Sub(p.changed) < soon {
 		p.must = time.Time{}
 	}
