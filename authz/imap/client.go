@@ -89,7 +89,8 @@ func (d *Dialogue) command(l line.Line) {
 	}
 	first, rest := line.Field(l.Text)
 	word, rest := line.Field(rest)
-	c := command{verb: lookup(word), malformed: !separated(l, first, word)}
+	c := d.wait()
+	c.verb, c.malformed = lookup(word), !separated(l, first, word)
 	if !c.tag.set(first) {
 		d.taint("a line does not begin with a tag")
 		return
@@ -102,16 +103,15 @@ func (d *Dialogue) command(l line.Line) {
 		}
 	}
 	c.alone = c.verb == unknown || c.verb == modal || c.verb == startTLS
-	if reason := d.classify(&c, l); reason != "" {
+	if reason := d.classify(c, l); reason != "" {
 		d.taint(reason)
 		return
 	}
-	for i := range d.window {
+	for i := range d.window[:len(d.window)-1] {
 		if w := &d.window[i]; bytes.Equal(w.tag.bytes(), c.tag.bytes()) {
 			w.twin, c.twin = true, true
 		}
 	}
-	d.window = append(d.window, c)
 	d.literals = 0
 	d.arguments.begin(c.verb == login)
 	if c.verb == authenticate {
@@ -119,6 +119,16 @@ func (d *Dialogue) command(l line.Line) {
 		return
 	}
 	d.text(l, rest)
+}
+
+// wait returns room for a command that waits for its answer.
+func (d *Dialogue) wait() *command {
+	n := len(d.window)
+	if n == cap(d.window) {
+		d.window = append(d.window, command{})
+	}
+	d.window = d.window[:n+1] // behind its end it is always empty
+	return &d.window[n]
 }
 
 // separated reports whether no server can see the tag and another command: one

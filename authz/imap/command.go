@@ -138,21 +138,20 @@ type response struct {
 	text   []byte // from that word on; for a challenge what follows "+"
 }
 
-func parseResponse(text []byte) response {
+func (r *response) parse(text []byte) {
 	first, rest := line.Word(text)
-	word, _ := line.Word(rest)
-	switch string(first) {
-	case "+":
-		return response{status: challenge, text: rest}
-	case "*":
-		return response{status: untagged, word: word, text: rest}
+	r.text = rest
+	r.word, _ = line.Word(rest)
+	switch {
+	case string(first) == "+":
+		r.status = challenge
+	case string(first) == "*":
+		r.status = untagged
+	case r.is("OK"), r.is("NO"), r.is("BAD"):
+		r.status, r.tag = tagged, first
+	default:
+		*r = response{}
 	}
-	for _, w := range [...]string{"OK", "NO", "BAD"} {
-		if line.Is(word, w) {
-			return response{status: tagged, tag: first, word: word, text: rest}
-		}
-	}
-	return response{}
 }
 
 // is compares the status word, whose case is free (RFC 9051 §9).

@@ -194,8 +194,8 @@ func (d *Dialogue) present() *command { return &d.window[len(d.window)-1] }
 
 // report adds a verdict; the last one of a connection ends the reading and
 // drops what was kept for it.
-func (d *Dialogue) report(l authz.Login) {
-	d.out = append(d.out, l)
+func (d *Dialogue) report(l *authz.Login) {
+	d.out = append(d.out, *l)
 	if l.Result == authz.Failure {
 		return
 	}
@@ -204,11 +204,11 @@ func (d *Dialogue) report(l authz.Login) {
 }
 
 func (d *Dialogue) taint(reason string) {
-	d.report(authz.Login{Result: authz.Tainted, Reason: reason})
+	d.report(&authz.Login{Result: authz.Tainted, Reason: reason})
 }
 
 func (d *Dialogue) encrypted(reason string) {
-	d.report(authz.Login{Result: authz.Encrypted, Reason: reason})
+	d.report(&authz.Login{Result: authz.Encrypted, Reason: reason})
 }
 
 // answered marks the oldest command without an answer as answered. If it was
@@ -220,6 +220,6 @@ func (d *Dialogue) answered() {
 	clear(d.window)
 	d.window, d.next = d.window[:0], 0
 	if d.proved.Result != 0 && d.client.Empty() {
-		d.report(d.proved)
+		d.report(&d.proved)
 	}
 }

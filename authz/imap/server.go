@@ -62,14 +62,15 @@ func (d *Dialogue) respond(text []byte) {
 		d.taint("literal from the server before a login")
 		return
 	}
-	r := parseResponse(text)
+	var r response
+	r.parse(text)
 	d.takesLiterals = d.takesLiterals || r.status != challenge && takesLiterals(r.text)
 	if d.next < len(d.window) && d.window[d.next].verb == greeting {
-		d.greet(r)
+		d.greet(&r)
 		return
 	}
 	if r.status == untagged {
-		d.untagged(r)
+		d.untagged(&r)
 		return
 	}
 	if r.status == noStatus || d.next == len(d.window) {
@@ -90,7 +91,7 @@ func (d *Dialogue) respond(text []byte) {
 		d.taint(reasonSurplus)
 		return
 	}
-	d.tagged(c, r)
+	d.tagged(c, &r)
 }
 
 // midway reports whether the client has sent a part of a piece that belongs to
@@ -106,7 +107,7 @@ func (d *Dialogue) midway() bool {
 }
 
 // greet takes the greeting (RFC 9051 §7.1, §7.1.4, §7.1.5).
-func (d *Dialogue) greet(r response) {
+func (d *Dialogue) greet(r *response) {
 	switch {
 	case r.status == untagged && r.is("OK"):
 		d.answered()
@@ -120,7 +121,7 @@ func (d *Dialogue) greet(r response) {
 }
 
 // untagged takes a line that answers no command by itself.
-func (d *Dialogue) untagged(r response) {
+func (d *Dialogue) untagged(r *response) {
 	switch {
 	case r.is("BYE"):
 		d.bye = true
@@ -150,7 +151,7 @@ func (d *Dialogue) challenge(c *command) {
 }
 
 // tagged takes the answer to command c.
-func (d *Dialogue) tagged(c *command, r response) {
+func (d *Dialogue) tagged(c *command, r *response) {
 	if r.is("OK") {
 		d.accepted(c, r)
 		return
@@ -158,7 +159,7 @@ func (d *Dialogue) tagged(c *command, r response) {
 	if l, ok := d.login(c); ok {
 		l.Result, l.Reason = authz.Failure, "the server refused the login"
 		l.Answer = d.answers.Negative(r.text)
-		d.report(l)
+		d.report(&l)
 	}
 	if c.odd {
 		d.taint("refused command that servers may cut differently")
@@ -168,7 +169,7 @@ func (d *Dialogue) tagged(c *command, r response) {
 }
 
 // accepted takes the positive answer to command c.
-func (d *Dialogue) accepted(c *command, r response) {
+func (d *Dialogue) accepted(c *command, r *response) {
 	switch {
 	case d.phase == atLiteral && d.next == len(d.window)-1:
 		d.taint("positive answer to a command that is not complete")
@@ -188,7 +189,7 @@ func (d *Dialogue) accepted(c *command, r response) {
 }
 
 // loggedIn takes the positive answer to a login command.
-func (d *Dialogue) loggedIn(c *command, r response) {
+func (d *Dialogue) loggedIn(c *command, r *response) {
 	l, _ := d.login(c)
 	reason := ""
 	switch {
@@ -209,7 +210,7 @@ func (d *Dialogue) loggedIn(c *command, r response) {
 	l.Result, l.Answer = authz.Success, d.answers.Positive(r.text)
 	closed := d.next == len(d.window)-1 && d.client.Empty()
 	if closed || !c.twin {
-		d.report(l)
+		d.report(&l)
 		return
 	}
 	d.proved = l

@@ -57,9 +57,10 @@ func wentOn(c command) string {
 
 // command takes one command line.
 func (d *Dialogue) command(l line.Line) {
-	c, argument := parse(l.Text)
+	c := d.wait()
+	argument := c.parse(l.Text)
 	c.pipelined = c.pipelined || c.verb == xclient && d.byProxy
-	if reason := d.classify(&c, l); reason != "" {
+	if reason := d.classify(c, l); reason != "" {
 		d.taint(reason)
 		return
 	}
@@ -84,7 +85,7 @@ func (d *Dialogue) command(l line.Line) {
 		name, ok := apopName(argument)
 		c.user, c.malformed = string(name), !ok
 	case auth:
-		if reason := d.begin(&c, argument); reason != "" {
+		if reason := d.begin(c, argument); reason != "" {
 			d.taint(reason)
 			return
 		}
@@ -95,7 +96,16 @@ func (d *Dialogue) command(l line.Line) {
 	d.basic = d.basic && (c.verb == user || c.verb == pass || c.verb == quit || c.transaction)
 	c.alone = c.alone || c.odd
 	c.piece, c.chunk = d.pieces, d.chunks
-	d.waiting = append(d.waiting, c)
+}
+
+// wait returns room for a command that waits for its answer.
+func (d *Dialogue) wait() *command {
+	n := len(d.waiting)
+	if n == cap(d.waiting) {
+		d.waiting = append(d.waiting, command{})
+	}
+	d.waiting = d.waiting[:n+1] // behind its end it is always empty
+	return &d.waiting[n]
 }
 
 // classify checks the line itself: whether every server cuts it here, and if
@@ -112,7 +122,7 @@ func (d *Dialogue) classify(c *command, l line.Line) string {
 		return "eight-bit octets outside of a login"
 	case c.verb == user && l.Eight && line.Splits(l.Text):
 		return "user name with a character that can end a line"
-	case len(d.waiting) >= maxPipeline:
+	case len(d.waiting) > maxPipeline:
 		return "too many commands without an answer"
 	}
 	c.odd = long || l.Eight && login

@@ -88,8 +88,8 @@ type command struct {
 	piece, chunk uint64
 }
 
-// parse finds the command and its argument. The argument is a part of text.
-func parse(text []byte) (c command, argument []byte) {
+// parse finds the command, and returns its argument, a part of text.
+func (c *command) parse(text []byte) (argument []byte) {
 	word, argument := line.Word(text)
 	for i := range specs {
 		if line.Is(word, specs[i].name) && (len(word) > 0 || len(text) == 0) {
@@ -106,7 +106,7 @@ func parse(text []byte) (c command, argument []byte) {
 	if c.verb == auth && len(word) == len(text) {
 		c.verb, c.shape = authList, multi
 	}
-	return c, argument
+	return argument
 }
 
 // apopName is the name of "name digest" (RFC 1939 §7).

@@ -181,8 +181,8 @@ func (d *Dialogue) owesNothing() bool {
 
 // report adds a verdict; the last one of a connection ends the reading and
 // drops what was kept for it.
-func (d *Dialogue) report(l authz.Login) {
-	d.out = append(d.out, l)
+func (d *Dialogue) report(l *authz.Login) {
+	d.out = append(d.out, *l)
 	if l.Result == authz.Failure {
 		return
 	}
@@ -191,11 +191,11 @@ func (d *Dialogue) report(l authz.Login) {
 }
 
 func (d *Dialogue) taint(reason string) {
-	d.report(authz.Login{Result: authz.Tainted, Reason: reason})
+	d.report(&authz.Login{Result: authz.Tainted, Reason: reason})
 }
 
 func (d *Dialogue) encrypted(reason string) {
-	d.report(authz.Login{Result: authz.Encrypted, Reason: reason})
+	d.report(&authz.Login{Result: authz.Encrypted, Reason: reason})
 }
 
 // answered takes the oldest command away: its answer is complete.
@@ -204,6 +204,6 @@ func (d *Dialogue) answered() {
 	d.waiting[n] = command{}
 	d.waiting = d.waiting[:n]
 	if d.proved.Result != 0 && n == 0 && d.client.Empty() {
-		d.report(d.proved)
+		d.report(&d.proved)
 	}
 }

@@ -116,7 +116,7 @@ func (d *Dialogue) negative(c *command, text []byte) {
 	if l, login := d.login(c); login {
 		l.Result, l.Reason = authz.Failure, "the server refused the login"
 		l.Answer = d.answers.Negative(text)
-		d.report(l)
+		d.report(&l)
 	}
 	d.refused = true
 	if c.odd {
@@ -182,7 +182,7 @@ func (d *Dialogue) loggedIn(c *command, text []byte) {
 	}
 	l.Result, l.Answer = authz.Success, d.answers.Positive(text)
 	if d.settled() {
-		d.report(l)
+		d.report(&l)
 		return
 	}
 	d.proved = l

@@ -23,11 +23,11 @@ func clientOf(addr netip.Addr) client {
 func (c client) hash(h *capture.Hasher) uint64 { return h.Words(c.hi, c.lo) }
 
 // list finds the first flow of a client by its hash.
-func (s *slots) list(c client, hash uint64) (head ID, at uint32, ok bool) {
+func (s *slots) list(c client, hash uint64) (head ID, ok bool) {
 	for at, number, more := s.clients.next(hash, home(hash)); more; at, number, more = s.clients.next(hash, at+1) {
 		if head = ID(number); clientOf(s.at(head).conn.Client.Addr()) == c {
-			return head, at, true
+			return head, true
 		}
 	}
-	return 0, 0, false
+	return 0, false
 }

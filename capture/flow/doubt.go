@@ -19,7 +19,7 @@ func (t *Table) doubt(a, b netip.Addr, reason string) {
 		client, server := pair[0], pair[1]
 		t.doubts[doubtSlot(client.As16(), server.As16())] = t.tick
 		c := clientOf(client)
-		head, _, ok := t.slots.list(c, c.hash(&t.slots.hasher))
+		head, ok := t.slots.list(c, c.hash(&t.slots.hasher))
 		for next := head + 1; ok && next != 0; {
 			id := next - 1
 			f := t.slots.at(id)

@@ -23,7 +23,7 @@ func (t *Table) file(seg *capture.Segment) {
 	if dir == authz.FromServer {
 		client, server = server, client
 	}
-	_, r, known := t.find(hash, client, server)
+	r, known := t.find(hash, client, server)
 	switch {
 	case known && r&ringBit == 0:
 		t.followed(ID(r), dir, seg)
@@ -47,7 +47,7 @@ func (t *Table) orient(hash uint64, seg *capture.Segment) (dir authz.Dir, watche
 	case to && isSYN(seg):
 		return authz.FromClient, true
 	case to:
-		if _, _, known := t.find(hash, &seg.Src, &seg.Dst); known {
+		if _, known := t.find(hash, &seg.Src, &seg.Dst); known {
 			return authz.FromClient, true
 		}
 	}
@@ -137,7 +137,7 @@ func (t *Table) replaced(id ID, f *flow, seg *capture.Segment) bool {
 		r := f.reuse
 		t.close(id)
 		t.done.Lift(h.hash)
-		t.lead(&h.tuple, r)
+		t.tuples.add(h.hash, uint32(r))
 	case f.guard.authentic(seg):
 		t.taint(id, reasonReplaced)
 	case h == nil:

@@ -75,7 +75,7 @@ func (t *Table) ringEntry(k tuple) (ref, *handshake) {
 	h := t.entry(r)
 	if h.used {
 		t.stats.Bounds.Handshakes++
-		t.unlead(&h.tuple, r)
+		t.tuples.remove(h.hash, uint32(r))
 	}
 	*h = handshake{tuple: k, used: true, born: t.tick}
 	return r, h
@@ -176,7 +176,7 @@ func (t *Table) shake(r ref, dir authz.Dir, seg *capture.Segment) {
 			reason = reasonForgedAnswer
 		}
 		k := h.tuple
-		t.unlead(&k, r)
+		t.tuples.remove(k.hash, uint32(r))
 		t.giveUp(r)
 		t.midstream(k, reason)
 	}
@@ -219,7 +219,7 @@ func (t *Table) complete(r ref, h *handshake, dir authz.Dir, seg *capture.Segmen
 
 // refuse gives a handshake up that comes to nothing.
 func (t *Table) refuse(r ref, h *handshake) {
-	t.unlead(&h.tuple, r)
+	t.tuples.remove(h.hash, uint32(r))
 	t.done.End(h.hash, t.second())
 	t.giveUp(r)
 }
@@ -239,7 +239,7 @@ func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Seg
 	if h.born <= t.lostAt {
 		reason = orElse(reason, reasonLost)
 	}
-	t.lead(&f.tuple, ref(id))
+	t.tuples.replace(f.hash, uint32(r), uint32(id))
 	t.giveUp(r)
 	if reason != "" {
 		t.taint(id, reason)

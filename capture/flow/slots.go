@@ -79,7 +79,7 @@ func (s *slots) size() ID { return ID(len(s.pages) * pageSize) }
 func (s *slots) take(k tuple, limit int) (ID, *flow) {
 	client := clientOf(k.conn.Client.Addr())
 	hash := client.hash(&s.hasher)
-	head, at, siblings := s.list(client, hash)
+	head, siblings := s.list(client, hash)
 	if siblings && s.at(head).length >= limit {
 		return 0, nil
 	}
@@ -94,7 +94,7 @@ func (s *slots) take(k tuple, limit int) (ID, *flow) {
 		first := s.at(head)
 		f.next, first.prev = head+1, id+1
 		f.length += first.length
-		s.clients.set(at, uint32(id))
+		s.clients.replace(hash, uint32(head), uint32(id))
 	} else {
 		s.clients.add(hash, uint32(id))
 	}
@@ -114,16 +114,17 @@ func (s *slots) grow() {
 func (s *slots) release(id ID) {
 	f := s.at(id)
 	client := clientOf(f.conn.Client.Addr())
-	head, at, _ := s.list(client, client.hash(&s.hasher))
+	hash := client.hash(&s.hasher)
 	switch {
 	case f.prev != 0:
 		s.at(f.prev - 1).next = f.next
+		head, _ := s.list(client, hash)
 		s.at(head).length--
 	case f.next != 0:
 		s.at(f.next - 1).length = f.length - 1
-		s.clients.set(at, uint32(f.next-1))
+		s.clients.replace(hash, uint32(id), uint32(f.next-1))
 	default:
-		s.clients.remove(at)
+		s.clients.remove(hash, uint32(id))
 	}
 	if f.next != 0 {
 		s.at(f.next - 1).prev = f.prev

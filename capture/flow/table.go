@@ -241,7 +241,7 @@ func (t *Table) finish(id ID, f *flow) {
 	t.pool.drop(f.server)
 	f.client, f.server = nil, nil
 	if t.leaving && f.conn.Cookie == 0 && t.done.Add(f.hash, t.second()) {
-		t.unlead(&f.tuple, ref(id))
+		t.tuples.remove(f.hash, uint32(id))
 		t.slots.release(id)
 	}
 }
@@ -263,7 +263,7 @@ func (t *Table) close(id ID) {
 		if f.conn.Cookie != 0 {
 			delete(t.byCookie, f.conn.Cookie)
 		} else {
-			t.unlead(&f.tuple, ref(id))
+			t.tuples.remove(f.hash, uint32(id))
 		}
 		t.slots.release(id)
 	}

@@ -15,14 +15,14 @@ type tuple struct {
 // find returns what the ends of a connection lead to: its flow, or its entry in
 // the ring of handshakes, which hold the tuple themselves. An entry that gives
 // its tuple up must be taken out, or replaced, before.
-func (t *Table) find(hash uint64, client, server *netip.AddrPort) (at uint32, r ref, ok bool) {
+func (t *Table) find(hash uint64, client, server *netip.AddrPort) (r ref, ok bool) {
 	for at, number, more := t.tuples.next(hash, home(hash)); more; at, number, more = t.tuples.next(hash, at+1) {
 		r = ref(number)
 		if c := &t.tupleOf(r).conn; c.Client == *client && c.Server == *server {
-			return at, r, true
+			return r, true
 		}
 	}
-	return 0, 0, false
+	return 0, false
 }
 
 func (t *Table) tupleOf(r ref) *tuple {
@@ -30,20 +30,4 @@ func (t *Table) tupleOf(r ref) *tuple {
 		return &t.entry(r).tuple
 	}
 	return &t.slots.at(ID(r)).tuple
-}
-
-// lead makes a tuple lead to r.
-func (t *Table) lead(k *tuple, r ref) {
-	if at, _, ok := t.find(k.hash, &k.conn.Client, &k.conn.Server); ok {
-		t.tuples.set(at, uint32(r))
-	} else {
-		t.tuples.add(k.hash, uint32(r))
-	}
-}
-
-// unlead takes a tuple out if it leads to r.
-func (t *Table) unlead(k *tuple, r ref) {
-	if at, now, ok := t.find(k.hash, &k.conn.Client, &k.conn.Server); ok && now == r {
-		t.tuples.remove(at)
-	}
 }

@@ -216,7 +216,7 @@ var closedAfterTaint = regexp.MustCompile(`(![^()]*)\)`)
 
 // leads tells whether a tuple leads to r.
 func leads(table *Table, k *tuple, r ref) bool {
-	_, to, found := table.find(k.hash, &k.conn.Client, &k.conn.Server)
+	to, found := table.find(k.hash, &k.conn.Client, &k.conn.Server)
 	return found && to == r
 }
 
