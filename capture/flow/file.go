@@ -1,6 +1,8 @@
 package flow
 
 import (
+	"net/netip"
+
 	"relaygate/authz"
 	"relaygate/capture"
 )
@@ -30,9 +32,11 @@ func (t *Table) file(seg *capture.Segment) {
 	case known:
 		t.shake(r, dir, seg)
 	case dir == authz.FromClient && isSYN(seg):
-		t.asks(tuple{t.connOf(dir, seg), hash}, seg)
+		t.asks(hash, seg)
 	case carries(seg) && !t.done.Has(hash):
-		t.midstream(tuple{t.connOf(dir, seg), hash}, reasonMidstream)
+		k := tuple{hash: hash}
+		t.name(&k.conn, client, server)
+		t.midstream(&k, reasonMidstream)
 	}
 }
 
@@ -54,14 +58,10 @@ func (t *Table) orient(hash uint64, seg *capture.Segment) (dir authz.Dir, watche
 	return authz.FromServer, true
 }
 
-// connOf names the connection of a segment.
-func (t *Table) connOf(dir authz.Dir, seg *capture.Segment) authz.Conn {
-	conn := authz.Conn{Client: seg.Src, Server: seg.Dst}
-	if dir == authz.FromServer {
-		conn.Client, conn.Server = seg.Dst, seg.Src
-	}
-	conn.Service = t.services[conn.Server.Port()]
-	return conn
+// name says between whom a connection of a file is, and what it speaks.
+func (t *Table) name(c *authz.Conn, client, server *netip.AddrPort) {
+	c.Client, c.Server = *client, *server
+	c.Service, _ = t.serviceOf(server.Port())
 }
 
 // followed takes a segment of a flow.
@@ -107,8 +107,8 @@ func (t *Table) synInside(f *flow, seg *capture.Segment) {
 	h := t.reuseOf(f)
 	if h == nil {
 		var r ref
-		r, h = t.ringEntry(f.tuple)
-		f.reuse = r
+		r, h = t.ringEntry(f.hash)
+		h.conn, f.reuse = f.conn, r
 	}
 	t.syn(h, seg)
 }

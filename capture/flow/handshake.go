@@ -59,8 +59,8 @@ func (t *Table) entry(r ref) *handshake {
 	return &t.ring[i/ringPage][i%ringPage]
 }
 
-// ringEntry returns an entry of the ring for a tuple.
-func (t *Table) ringEntry(k tuple) (ref, *handshake) {
+// ringEntry returns an entry of the ring, for a connection with a hash.
+func (t *Table) ringEntry(hash uint64) (ref, *handshake) {
 	r, given := t.given()
 	if !given {
 		i := t.oldest
@@ -77,7 +77,8 @@ func (t *Table) ringEntry(k tuple) (ref, *handshake) {
 		t.stats.Bounds.Handshakes++
 		t.tuples.remove(h.hash, uint32(r))
 	}
-	*h = handshake{tuple: k, used: true, born: t.tick}
+	*h = handshake{}
+	h.hash, h.used, h.born = hash, true, t.tick
 	return r, h
 }
 
@@ -102,9 +103,10 @@ func (t *Table) giveUp(r ref) {
 }
 
 // asks begins a handshake.
-func (t *Table) asks(k tuple, seg *capture.Segment) {
-	r, h := t.ringEntry(k)
-	t.tuples.add(k.hash, uint32(r))
+func (t *Table) asks(hash uint64, seg *capture.Segment) {
+	r, h := t.ringEntry(hash)
+	t.name(&h.conn, &seg.Src, &seg.Dst)
+	t.tuples.add(hash, uint32(r))
 	t.syn(h, seg)
 }
 
@@ -178,7 +180,7 @@ func (t *Table) shake(r ref, dir authz.Dir, seg *capture.Segment) {
 		k := h.tuple
 		t.tuples.remove(k.hash, uint32(r))
 		t.giveUp(r)
-		t.midstream(k, reason)
+		t.midstream(&k, reason)
 	}
 }
 
@@ -225,7 +227,7 @@ func (t *Table) refuse(r ref, h *handshake) {
 }
 
 func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) {
-	id, f, ok := t.open(h.tuple, h.guard.origin())
+	id, f, ok := t.open(&h.tuple, h.guard.origin())
 	if !ok {
 		t.refuse(r, h)
 		return
@@ -251,7 +253,7 @@ func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Seg
 
 // midstream says once that a session is there which cannot be read. It takes no
 // slot for longer than that: anybody can send such a segment.
-func (t *Table) midstream(k tuple, reason string) {
+func (t *Table) midstream(k *tuple, reason string) {
 	t.stats.Midstream++
 	id, f := t.begun(k, authz.Unauthenticated, t.limits.Flows)
 	t.taint(id, reason)

@@ -9,7 +9,7 @@ import (
 // that was open before the tap started is never believed.
 func (t *Table) liveOpened(ev *capture.Event) {
 	conn := ev.Conn
-	service, watched := t.serviceOf(conn.Server)
+	service, watched := t.serviceOf(conn.Server.Port())
 	switch {
 	case !watched || conn.Cookie == 0:
 		t.stats.Ignored++
@@ -22,7 +22,7 @@ func (t *Table) liveOpened(ev *capture.Event) {
 		t.close(id) // the kernel never reuses a cookie: its end was lost
 	}
 	conn.Service = service
-	id, f, ok := t.open(tuple{conn: conn}, authz.FromHost)
+	id, f, ok := t.open(&tuple{conn: conn}, authz.FromHost)
 	if !ok {
 		return
 	}

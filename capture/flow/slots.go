@@ -76,7 +76,7 @@ func (s *slots) size() ID { return ID(len(s.pages) * pageSize) }
 
 // take returns a free slot, linked to its client's others, nil if they are limit
 // or more.
-func (s *slots) take(k tuple, limit int) (ID, *flow) {
+func (s *slots) take(k *tuple, limit int) (ID, *flow) {
 	client := clientOf(k.conn.Client.Addr())
 	hash := client.hash(&s.hasher)
 	head, siblings := s.list(client, hash)
@@ -89,7 +89,8 @@ func (s *slots) take(k tuple, limit int) (ID, *flow) {
 	id := s.free[len(s.free)-1]
 	s.free = s.free[:len(s.free)-1]
 	f := s.at(id)
-	*f = flow{phase: following, tuple: k, length: 1}
+	*f = flow{}
+	f.phase, f.tuple, f.length = following, *k, 1
 	if siblings {
 		first := s.at(head)
 		f.next, first.prev = head+1, id+1

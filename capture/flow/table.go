@@ -1,7 +1,6 @@
 package flow
 
 import (
-	"net/netip"
 	"time"
 
 	"relaygate/authz"
@@ -12,7 +11,7 @@ import (
 type Table struct {
 	limits   Limits
 	ports    *capture.PortSet
-	services map[uint16]authz.Service // by server port
+	services []service // watched
 	slots    slots
 	pool     pool
 	stats    Stats
@@ -46,7 +45,6 @@ func New(c Config) *Table {
 		pool:     pool{limit: limits.Buffered},
 		byCookie: make(map[uint64]ID),
 		hasher:   capture.NewHasher(),
-		services: make(map[uint16]authz.Service),
 		done:     c.Done,
 		leaving:  c.Done != nil,
 	}
@@ -54,9 +52,9 @@ func New(c Config) *Table {
 		t.done = new(capture.DoneSet)
 	}
 	var ports []uint16
-	for port, service := range c.Services {
-		if service.Protocol != 0 {
-			t.services[port] = service
+	for port, s := range c.Services {
+		if s.Protocol != 0 {
+			t.services = append(t.services, service{port, s})
 			ports = append(ports, port)
 		}
 	}
@@ -119,9 +117,9 @@ func (t *Table) lost(reason string) {
 
 // Conn is the connection of a flow that an event of the last Feed names, and why
 // its server's bytes are believed to be the server's.
-func (t *Table) Conn(id ID) (authz.Conn, authz.Origin) {
+func (t *Table) Conn(id ID) (*authz.Conn, authz.Origin) {
 	f := t.slots.at(id)
-	return f.conn, f.origin
+	return &f.conn, f.origin
 }
 
 // Forget ends the reading of a flow, for instance when its verdict is reached.
@@ -198,7 +196,7 @@ func (t *Table) sweep() {
 }
 
 // open begins a flow, unless a bound is hit.
-func (t *Table) open(k tuple, origin authz.Origin) (ID, *flow, bool) {
+func (t *Table) open(k *tuple, origin authz.Origin) (ID, *flow, bool) {
 	if t.slots.open >= t.limits.Flows {
 		t.stats.Bounds.Flows++
 		return 0, nil, false
@@ -212,7 +210,7 @@ func (t *Table) open(k tuple, origin authz.Origin) (ID, *flow, bool) {
 }
 
 // begun begins a flow if its client has less than limit; else it returns nil.
-func (t *Table) begun(k tuple, origin authz.Origin, limit int) (ID, *flow) {
+func (t *Table) begun(k *tuple, origin authz.Origin, limit int) (ID, *flow) {
 	id, f := t.slots.take(k, limit)
 	if f != nil {
 		f.origin = origin
@@ -299,8 +297,18 @@ func orElse(s, otherwise string) string {
 	return otherwise
 }
 
-// serviceOf returns what a watched port speaks, false if it is not watched.
-func (t *Table) serviceOf(server netip.AddrPort) (authz.Service, bool) {
-	s, ok := t.services[server.Port()]
-	return s, ok
+// service is what a watched port speaks. There are few.
+type service struct {
+	port uint16
+	authz.Service
+}
+
+// serviceOf returns what a server's port speaks, false if it is not watched.
+func (t *Table) serviceOf(port uint16) (authz.Service, bool) {
+	for i := range t.services {
+		if t.services[i].port == port {
+			return t.services[i].Service, true
+		}
+	}
+	return authz.Service{}, false
 }

@@ -105,7 +105,7 @@ func TestEventFields(t *testing.T) {
 			if diff := cmp.Diff(want, table.Feed(&ev)); diff != "" {
 				t.Error(diff)
 			}
-			if got, origin := table.Conn(0); got != conn || origin != origins[m] {
+			if got, origin := table.Conn(0); *got != conn || origin != origins[m] {
 				t.Errorf("got %+v, %v", got, origin)
 			}
 		})

@@ -132,7 +132,8 @@ func (r *Reader) open(id flow.ID) {
 	}
 	s := &r.sessions[id]
 	*s = session{}
-	s.conn, s.origin = r.flows.Conn(id)
+	conn, origin := r.flows.Conn(id)
+	s.conn, s.origin = *conn, origin
 	s.dialogue = r.spare.take(s.conn.Service)
 	if r.mayAnnounce(s.conn.Client.Addr()) {
 		s.peer = newPeer()
@@ -238,8 +239,8 @@ func (r *Reader) finish(id flow.ID) {
 // tainted without ever having been opened.
 func (r *Reader) tainted(id flow.ID, reason string) {
 	conn, origin := r.flows.Conn(id)
-	s := session{conn: conn, origin: origin}
-	if known := r.session(id); known != nil && known.conn == conn {
+	s := session{conn: *conn, origin: origin}
+	if known := r.session(id); known != nil && known.conn == *conn {
 		s = *known
 	}
 	r.verdict(&s, &authz.Login{Result: authz.Tainted, Reason: reason}, reason, true)
