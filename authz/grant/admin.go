@@ -16,6 +16,9 @@ func (t *Table) Import(now time.Time, a netip.Addr, remaining time.Duration) (Ch
 	if !p.IsValid() || ticks(remaining) == 0 {
 		return Change{}, false
 	}
+	if t.policy.CheckPrefix(p).Rule == authz.RuleAlways {
+		return Change{}, false
+	}
 	return t.put(now, p, min(remaining, t.cfg.Lifetime), Import, "found in the kernel's table at the start")
 }
 
@@ -32,7 +35,7 @@ func (t *Table) Manual(now time.Time, p netip.Prefix, lifetime time.Duration, by
 			Kind: Refused, Time: now, Grant: Grant{Prefix: n}, By: by,
 			Reason: "is too wide to be granted for a while: take at most 1024 addresses or an IPv6 /64, or an always rule",
 		}, true
-	case ticks(lifetime) == 0:
+	case ticks(lifetime) == 0, t.policy.CheckPrefix(n).Rule == authz.RuleAlways:
 		return Change{}, false
 	}
 	c, ok := t.put(now, n, lifetime, Manual, "granted by "+words(by, note))
@@ -86,13 +89,11 @@ func Members(p netip.Prefix) iter.Seq[netip.Prefix] {
 	}
 }
 
-// put opens or extends a grant that needs no login.
+// put opens or extends a grant that needs no login, also beside an always rule.
 func (t *Table) put(now time.Time, p netip.Prefix, lifetime time.Duration, s Source, reason string) (Change, bool) {
 	at := t.see(now)
 	if d := t.policy.CheckPrefix(p); !d.Allow {
 		return t.refused(now, p, d.Reason), true
-	} else if d.Rule == authz.RuleAlways {
-		return Change{}, false
 	}
 	if t.paused != nil {
 		return t.refused(now, p, t.paused.words()), true

@@ -74,25 +74,42 @@ func (t *Table) Part(from uint32, rows int, visit func(*Grant)) (next uint32) {
 	return from + uint32(rows)
 }
 
-// Project goes through what the kernel should hold and until when, in no order;
-// where grants overlap an element comes more than once, and the latest counts.
-// Always rules are in Static. What it yields counts as told. The table may not
-// be changed meanwhile.
+// Project goes through what was promised and until when, in no order; where grants
+// overlap an element comes more than once, and the latest counts. Always rules are
+// in Static. The table may not be changed meanwhile.
 func (t *Table) Project(now time.Time) iter.Seq2[netip.Prefix, time.Time] {
 	at := t.see(now)
+	return t.project(func(i uint32, e *entry) uint32 {
+		t.settle(i, at)
+		return e.expires
+	}, at)
+}
+
+// Told is Project for what the kernel should hold at this moment: until when it was
+// told. What is promised beyond comes in time, as Rearmed changes.
+func (t *Table) Told(now time.Time) iter.Seq2[netip.Prefix, time.Time] {
+	at := t.see(now)
+	return t.project(func(i uint32, e *entry) uint32 {
+		if e.armed > at {
+			return e.armed
+		}
+		t.settle(i, at) // its Rearmed change is late
+		return e.expires
+	}, at)
+}
+
+func (t *Table) project(until func(uint32, *entry) uint32, at uint32) iter.Seq2[netip.Prefix, time.Time] {
 	return func(yield func(netip.Prefix, time.Time) bool) {
 		for i, e := range t.all() {
 			if e.state != open {
 				continue
 			}
-			t.settle(i, at)
-			if e.expires <= at {
+			end := until(i, e)
+			if end <= at {
 				continue
 			}
-			e.armed = e.expires
-			until := t.clock.time(e.expires)
 			for p := range Members(e.key().prefix()) {
-				if !yield(p, until) {
+				if !yield(p, t.clock.time(end)) {
 					return
 				}
 			}

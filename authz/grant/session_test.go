@@ -209,10 +209,34 @@ func TestProject(t *testing.T) {
 	if len(got) != len(want) {
 		t.Errorf("Project = %v", got)
 	}
-	for range table.Project(at(30 * m)) { // what ran out is not written again
+	// To project tells the kernel nothing: it is told in time.
+	told := func(now time.Duration) string {
+		for p, until := range table.Told(at(now)) {
+			if p.Addr() == addr("203.0.113.7") {
+				return until.Sub(start).String()
+			}
+		}
+		return ""
+	}
+	if got := told(20 * m); got != "30m0s" {
+		t.Errorf("told until %s", got)
+	}
+	if got := through(t, table, 27*m); len(got) != 0 {
+		t.Errorf("Expire: %s", kinds(got))
+	}
+	if got := told(27 * m); got != "56m15s" {
+		t.Errorf("told until %s", got)
 	}
 	if got := through(t, table, 30*m); kinds(got) != "[expired 203.0.113.8/32 expired 2001:db8::/64]" {
 		t.Errorf("Expire: %s", kinds(got))
+	}
+	for p := range table.Told(at(30 * m)) { // what ran out is not written again
+		if p.Addr() == addr("203.0.113.8") {
+			t.Error("what ran out is to be in the kernel")
+		}
+	}
+	if got := told(57 * m); got != "1h27m0s" { // Expire was not called in time
+		t.Errorf("told until %s", got)
 	}
 }
 

@@ -115,7 +115,7 @@ func TestRestoreIsJudgedAgain(t *testing.T) {
 	}
 	rows := []Saved{
 		row("203.0.113.9/32", Login, 10*m, "alice"), // never
-		row("203.0.113.1/32", Login, 10*m, "alice"), // always
+		row("203.0.113.1/32", Login, 10*m, "alice"), // always: it stands when that rule goes
 		row("203.0.113.2/32", Always, 10*m),         // the configuration's
 		row("203.0.113.3/32", 99, 10*m),             // nobody's
 		row("203.0.113.0/24", Login, 10*m, "alice"), // no login makes that
@@ -140,7 +140,7 @@ func TestRestoreIsJudgedAgain(t *testing.T) {
 			open = append(open, g.Prefix.String())
 		}
 	}
-	if want := []string{"203.0.113.5/32", "203.0.113.6/32", "203.0.113.7/32"}; !slices.Equal(open, want) {
+	if want := []string{"203.0.113.1/32", "203.0.113.5/32", "203.0.113.6/32", "203.0.113.7/32"}; !slices.Equal(open, want) {
 		t.Errorf("open: %v, want %v", open, want)
 	}
 	if g, _ := table.Get(addr("203.0.113.7")); g.Expires.After(start.Add(MaxLifetime)) {

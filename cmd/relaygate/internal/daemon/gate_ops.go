@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"iter"
 	"net/netip"
 	"time"
 
@@ -21,14 +22,20 @@ func element(p netip.Prefix, until time.Time, lifetime time.Duration, now time.T
 
 // project lists what the kernel should hold; it runs in the owner's goroutine.
 func (g *gate) project(t *grant.Table, now time.Time) projection {
-	p := projection{generation: g.generation, members: make([]nft.Element, 0, t.Len())}
+	p := projection{generation: g.generation, members: g.elements(t.Told(now), t.Len(), now)}
 	g.generation++
-	for prefix, until := range t.Project(now) {
+	return p
+}
+
+// elements are about n of the gate's members.
+func (g *gate) elements(members iter.Seq2[netip.Prefix, time.Time], n int, now time.Time) []nft.Element {
+	list := make([]nft.Element, 0, n)
+	for prefix, until := range members {
 		if e, ok := element(prefix, until, g.lifetime, now); ok {
-			p.members = append(p.members, e)
+			list = append(list, e)
 		}
 	}
-	return p
+	return list
 }
 
 // add, remove and restatic hand work over and never wait: they are called by

@@ -214,7 +214,7 @@ func (d *daemon) leave() error {
 		err = d.gate.nft.CloseAll(d.gate.project(t, now).members...)
 	case config.ExitKeep:
 		words = "stopped: the gate holds all that was promised"
-		for part := range slices.Chunk(d.gate.project(t, now).members, 1000) {
+		for part := range slices.Chunk(d.gate.elements(t.Project(now), t.Len(), now), 1000) {
 			err = errors.Join(err, d.gate.nft.Add(part...))
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -169,11 +170,21 @@ func (c *chaos) judge() {
 	for until := time.Now().Add(calm); time.Now().Before(until); {
 		for _, p := range c.all {
 			if err := p.verdict(c.calm); err != nil {
-				c.t.Fatalf("%v\nafter %s\n%s", err, c.last, c.verb(c.t, "why", p.from.From.String()))
+				c.t.Fatalf("%v\nafter %s\n%s\n%s", err, c.last, c.verb(c.t, "why", p.from.From.String()), c.listing())
 			}
 		}
 		<-time.After(20 * time.Millisecond)
 	}
+}
+
+// listing is the table as nft shows it, if it is installed.
+func (c *chaos) listing() (text string) {
+	bpftest.Do(c.t, c.Server, func() error {
+		out, err := exec.Command("nft", "list", "table", "inet", table.Name).CombinedOutput()
+		text = fmt.Sprint(string(out), err)
+		return nil
+	})
+	return text
 }
 
 // settleDown judges once more when all is quiet.

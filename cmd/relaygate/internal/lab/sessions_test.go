@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+
 	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/lab"
 )
@@ -56,6 +58,35 @@ func TestOpenSessionHoldsItsGrant(t *testing.T) {
 	t.Logf("closed %v after the session", took)
 	if took < lifetime-time.Second || took > lifetime+time.Second {
 		t.Errorf("the grant ended %v after the session, want %v ± 1 s", took, lifetime)
+	}
+}
+
+// Reloads, and looks at the members after other programs wrote to nf_tables, take
+// nothing from what a session holds, and are no losses of the gate.
+func TestOpenSessionAndReloads(t *testing.T) {
+	const lifetime = 2 * time.Second
+	w := newWorld(t, lifetime, "")
+	four := w.Client4.At(lab.Server4)
+	session(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), four))
+	for end := time.Now().Add(3 * lifetime); time.Now().Before(end); {
+		must(t, w.daemon.Reload("[gate]\nmode = \"filter\"\nmax_new_per_minute = 0\n"))
+		bpftest.Do(t, w.Server, func() error {
+			c, err := nftables.New()
+			if err != nil {
+				return err
+			}
+			c.AddTable(other)
+			s := &nftables.Set{Table: other, Name: "theirs", KeyType: nftables.TypeIPAddr}
+			if err := c.AddSet(s, element(lab.Stranger4, 0)); err != nil {
+				return err
+			}
+			return c.Flush()
+		})
+		stays(t, time.Now().Add(lifetime/5), open(t.Context(), four))
+	}
+	if g := w.status(t).Gate; g.Losses != 0 {
+		t.Errorf("%d losses: %s", g.Losses, g.LastLoss)
 	}
 }
 
