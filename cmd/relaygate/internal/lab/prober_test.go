@@ -55,6 +55,7 @@ type promise struct {
 	held      int       // open sessions that hold it
 	last      int       // number of the last login, while its session is open
 	unsure    bool      // a kill may have forgotten the sessions
+	unseen    time.Time // until then nobody may have seen the end of a session
 	denied    bool
 	always    bool
 	era       int // of what the sessions hold: a revocation begins another
@@ -177,6 +178,7 @@ func (p *promise) released(number int, lifetime time.Duration, down, restarted b
 	p.may = later(p.may, until)
 	if restarted || down {
 		p.may = later(p.may, until.Add(look))
+		p.unseen = time.Now().Add(look)
 	}
 	if !down && !p.unsure {
 		p.must = later(p.must, until)
@@ -187,7 +189,7 @@ func (p *promise) released(number int, lifetime time.Duration, down, restarted b
 // killed leaves uncertain what was not written down.
 func (p *promise) killed(at time.Time, written bool) {
 	const soon = 3 * time.Second // a busy disk takes its time
-	if !written && at.Sub(p.changed) < soon {
+	if !written && at.Sub(p.changed) < soon || at.Before(p.unseen) {
 		p.must = time.Time{}
 	}
 	// Of those that stay, only the last to log in is surely in the file.
