@@ -24,6 +24,7 @@ const (
 	rst
 	psh
 	ack
+	urg
 )
 
 // ethernet is the header that a test run wants before the IP header.
@@ -178,9 +179,11 @@ func TestPacketShapes(t *testing.T) {
 		{"client: payload", in, reading, ip4(6, 0, tcp(ack, 0, 1)), true},
 		{"client: payload behind options", in, reading, ip4(6, 8, tcp(ack, 40, 1)), true},
 		{"client: FIN", in, reading, ip4(6, 0, tcp(fin|ack, 0, 0)), true},
+		{"client: urgent pointer without payload", in, reading, ip4(6, 0, tcp(urg|ack, 0, 0)), true},
 		{"client: data offset beyond the packet, FIN", in, reading, ip4(6, 0, append(tcp(0, 0, 0)[:12], 0xf0, fin, 0, 0, 0, 0, 0, 0)), true},
 		{"client: IPv6, payload", in, reading, ip6(6, tcp(ack, 0, 1)), true},
 		{"client: IPv6, FIN", in, reading, ip6(6, tcp(fin|ack, 0, 0)), true},
+		{"client: IPv6, urgent pointer without payload", in, reading, ip6(6, tcp(urg|ack, 0, 0)), true},
 		{"client: IPv6, extension header", in, reading, ip6(60, destinationOptions(tcp(ack, 0, 1))), true},
 		{"server: acknowledgement", out, reading, ip4(6, 0, tcp(ack, 12, 0)), true},
 		{"server: payload", out, reading, ip4(6, 0, tcp(psh|ack, 12, 9)), true},

@@ -60,6 +60,11 @@ type tapCounters struct {
 	Plain          uint64
 	PlainBytes     uint64
 	PlainTruncated uint64
+	Displaced      uint64
+	Forged         uint64
+	Unreadable     uint64
+	Tagged         uint64
+	Idle           uint64
 }
 
 type tapDescendant struct {
@@ -169,6 +174,7 @@ const (
 	tapReasonATTACHED_LATE    tapReason = 12
 	tapReasonCALL_UNSEEN      tapReason = 13
 	tapReasonOBJECT_UNREAD    tapReason = 14
+	tapReasonUNREADABLE       tapReason = 15
 )
 
 type tapServer struct {

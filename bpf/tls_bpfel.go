@@ -60,6 +60,11 @@ type tlsCounters struct {
 	Plain          uint64
 	PlainBytes     uint64
 	PlainTruncated uint64
+	Displaced      uint64
+	Forged         uint64
+	Unreadable     uint64
+	Tagged         uint64
+	Idle           uint64
 }
 
 type tlsDescendant struct {

@@ -6,15 +6,13 @@
 #include "hello.h"
 #include "kernel.h"
 #include "ports.h"
+#include "report.h"
 #include "tap.h"
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 
 #define AF_INET 2
-
-/* Time between two reports of listeners that are not believed, per reason. */
-#define UNTRUSTED_INTERVAL_NS (100 * 1000 * 1000ULL)
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -29,9 +27,6 @@ struct {
 	__type(key, __u32); /* uid in the initial user namespace */
 	__type(value, __u8);
 } trusted_owners SEC(".maps");
-
-/* When a listener that is not believed was last reported, per reason. */
-__u64 untrusted_at[MULTIPATH + 1];
 
 /* doubt says why the connection's listener is not believed, or NONE. */
 static __always_inline enum reason doubt(struct tcp_sock *tp, __u32 netns, __u32 uid)
@@ -92,12 +87,10 @@ static __always_inline void fill(struct event *ev, struct bpf_sock_ops *ops, __u
 static __always_inline void report(struct bpf_sock_ops *ops, __u64 cookie, __u32 reason,
 				   __u32 netns, __u32 uid)
 {
-	__u64 now = bpf_ktime_get_ns();
 	struct event *ev;
 
-	if (reason > MULTIPATH || now - untrusted_at[reason] < UNTRUSTED_INTERVAL_NS)
+	if (reported(reason))
 		return;
-	untrusted_at[reason] = now;
 	ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
 	if (!ev) {
 		COUNT(events_full, 1);
@@ -166,26 +159,13 @@ static __always_inline void opened(struct bpf_sock_ops *ops)
 
 static __always_inline void closed(struct bpf_sock_ops *ops)
 {
-	__u64 cookie = bpf_get_socket_cookie(ops), position;
-	struct event *ev;
+	__u64 cookie = bpf_get_socket_cookie(ops);
 
 	/* Connections from before the start have the callback, and no entry. */
 	if (bpf_map_delete_elem(&flows, &cookie))
 		return;
-	COUNT(closed, 1);
 	forget_hello(cookie);
-	position = bpf_ringbuf_query(&packets, BPF_RB_PROD_POS);
-	ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
-	if (!ev) {
-		COUNT(closes_lost, 1);
-		return;
-	}
-	__builtin_memset(ev, 0, sizeof(*ev));
-	ev->cookie = cookie;
-	ev->time = bpf_ktime_get_ns();
-	ev->position = position;
-	ev->kind = CLOSED;
-	bpf_ringbuf_submit(ev, BPF_RB_FORCE_WAKEUP);
+	tell_closed(cookie);
 }
 
 SEC("sockops")

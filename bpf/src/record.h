@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0) */
+/*
+ * A packet of a connection that is read goes into its ring, within the bounds.
+ * Who includes this defines LOAD(skb, offset, to, len), which reads the packet
+ * from its IP header on, as bpf_skb_load_bytes does.
+ */
+#ifndef RELAYGATE_RECORD_H
+#define RELAYGATE_RECORD_H
+
+#include "records.h"
+
+#define TCP_FIN 0x01
+#define TCP_URG 0x20
+
+/*
+ * COPY puts the first len <= size bytes of the packet into a record of a fixed
+ * size: bpf_ringbuf_reserve wants a constant. LOAD also reads what is not
+ * linear. A record is always submitted, so that the reader can
+ * count its position; one that could not be filled has captured = 0. The bound
+ * is on the last index because Linux 6.1 does not learn from len != 0.
+ */
+#define COPY(size)                                                                   \
+	static __always_inline int copy_##size(struct __sk_buff *skb,                \
+					       const struct packet *head, __u32 len, \
+					       __u64 flags)                          \
+	{                                                                            \
+		struct {                                                             \
+			struct packet head;                                          \
+			__u8 data[size - sizeof(struct packet)];                     \
+		} *rec;                                                              \
+		__u32 last = len - 1, captured = 0;                                  \
+                                                                                     \
+		rec = bpf_ringbuf_reserve(&packets, sizeof(*rec), 0);                \
+		if (!rec)                                                            \
+			return -1;                                                   \
+		rec->head = *head;                                                   \
+		rec->head.captured = 0;                                              \
+		barrier_var(last);                                                   \
+		if (last < sizeof(rec->data) &&                                      \
+		    LOAD(skb, 0, rec->data, last + 1) == 0)            \
+			rec->head.captured = captured = last + 1;                    \
+		bpf_ringbuf_submit(rec, flags);                                      \
+		return captured ? 0 : -1;                                            \
+	}
+
+COPY(128)
+COPY(512)
+COPY(2048)
+COPY(16384)
+
+#define CAPTURE_MAX (16384 - sizeof(struct packet))
+
+static __always_inline int copy(struct __sk_buff *skb, const struct packet *head,
+				__u32 len, __u64 flags)
+{
+	if (len <= 128 - sizeof(*head))
+		return copy_128(skb, head, len, flags);
+	if (len <= 512 - sizeof(*head))
+		return copy_512(skb, head, len, flags);
+	if (len <= 2048 - sizeof(*head))
+		return copy_2048(skb, head, len, flags);
+	return copy_16384(skb, head, len, flags);
+}
+
+/* What the headers say about a packet. */
+struct shape {
+	__u32 payload; /* bytes behind the TCP header */
+	__u32 offset;  /* of the payload, 0 if not known */
+	__u32 control; /* FIN or URG: it says something without a payload too */
+};
+
+/* record takes a packet of size bytes. */
+static __always_inline void record(struct __sk_buff *skb, __u32 size, struct reading *r,
+				   __u64 cookie, const struct shape *shape, __u32 from_server)
+{
+	struct packet head = {};
+	__u64 flags = BPF_RB_NO_WAKEUP;
+	__u32 len = size;
+
+	if (from_server) {
+		if (shape->payload > 0) {
+			r->unanswered = 0;
+			flags = BPF_RB_FORCE_WAKEUP;
+		}
+	} else {
+		/*
+		 * Acknowledgements of strangers mean nothing. The server's
+		 * do: they say which client bytes are real.
+		 */
+		if (shape->payload == 0 && !shape->control)
+			return;
+		if (r->unanswered + shape->payload > UNANSWERED_MAX) {
+			lose_reading(r, cookie, UNANSWERED);
+			COUNT(unanswered, 1);
+			return;
+		}
+		r->unanswered += shape->payload;
+	}
+
+	if (len > CAPTURE_MAX) {
+		len = CAPTURE_MAX;
+		COUNT(truncated, 1);
+	}
+	if (r->total + len + sizeof(head) > FLOW_MAX) {
+		lose_reading(r, cookie, FLOW_FULL);
+		COUNT(flow_full, 1);
+		return;
+	}
+	r->total += len + sizeof(head);
+
+	if (bpf_ringbuf_query(&packets, BPF_RB_AVAIL_DATA) > wakeup_bytes)
+		flags = BPF_RB_FORCE_WAKEUP;
+	head.cookie = cookie;
+	head.time = bpf_ktime_get_ns();
+	head.wire_len = size;
+	head.egress = from_server;
+	if (copy(skb, &head, len, flags)) {
+		lose_reading(r, cookie, RING_FULL);
+		COUNT(ring_full, 1);
+		return;
+	}
+	COUNT(packets, 1);
+	COUNT(bytes, len);
+	if (flags == BPF_RB_FORCE_WAKEUP)
+		COUNT(wakeups, 1);
+}
+
+#endif

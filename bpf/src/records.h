@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0) */
+/*
+ * What the taps share with their reader: records, rings, bounds, counters. The
+ * Go side has the same in record.go and counters.go.
+ */
+#ifndef RELAYGATE_RECORDS_H
+#define RELAYGATE_RECORDS_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <bpf/bpf_helpers.h>
+
+/*
+ * Client bytes that may wait for the server's next payload. Commands before a
+ * login are short; a longer one is refused by the servers themselves.
+ */
+#define UNANSWERED_MAX 8192
+
+/* All that one connection may put into the ring before its verdict, in bytes. */
+#define FLOW_MAX (256 * 1024)
+
+enum flow_state {
+	OPENING = 0, /* Opened is not in its ring yet */
+	READING = 1,
+	DONE = 2, /* user space has its verdict */
+	LOST = 3, /* a record is missing: nothing more can be proved */
+	ENCRYPTED = 4, /* no packets any more, but plaintext */
+};
+
+/* How far a connection is read. */
+struct reading {
+	enum flow_state state;
+	__u32 unanswered; /* client bytes since the server's last payload */
+	__u32 total;	  /* bytes put into the ring */
+};
+
+enum event_kind {
+	OPENED = 1,
+	CLOSED = 2,
+	RECORD_LOST = 3,
+	HANDSHAKE = 4,
+};
+
+enum reason {
+	NONE = 0,
+	/* Opened: why the listener is not believed. */
+	FOREIGN_NETNS = 1,
+	FOREIGN_OWNER = 2,
+	FAST_OPEN = 3,
+	MULTIPATH = 4,
+	/* Lost: how. */
+	RING_FULL = 5,
+	UNANSWERED = 6,
+	FLOW_FULL = 7,
+	/* Lost, with TLS: how. */
+	PLAIN_UNANSWERED = 8,
+	PLAIN_FULL = 9,
+	SAME_RANDOM = 10,
+	TWO_HELLOS = 11,
+	ATTACHED_LATE = 12,
+	CALL_UNSEEN = 13,
+	OBJECT_UNREAD = 14,
+	/* Lost, on an interface: how. */
+	UNREADABLE = 15,
+};
+
+/* A record of the events ring. */
+struct event {
+	__u64 cookie;
+	__u64 time; /* ns, CLOCK_MONOTONIC */
+	/*
+	 * Where the packets ring stood, read before this record was reserved:
+	 * the connection's packets come at or above the position of Opened,
+	 * and below that of Closed. It orders the two rings exactly.
+	 */
+	__u64 position;
+	enum event_kind kind;
+	enum reason reason;
+	__u32 netns; /* inode number */
+	__u32 uid;
+	__u32 client_isn, server_isn; /* IRS+1, ISS+1 */
+	__u16 client_port, server_port;
+	__u32 family;
+	__u8 client[16], server[16]; /* the first four bytes with AF_INET */
+};
+
+enum packet_kind {
+	SEGMENT = 0,
+	PLAIN = 1,
+	EARLY = 2, /* early data, RFC 8446 section 2.3 */
+};
+
+/* A record of the packets ring; the packet follows from its IP header on. */
+struct packet {
+	__u64 cookie;
+	__u64 time; /* ns, CLOCK_MONOTONIC */
+	__u32 wire_len;
+	__u32 captured;
+	__u32 egress;
+	enum packet_kind kind;
+};
+
+/* Without a variable of its type, BTF would not tell the reader of a record. */
+const struct event *event_type __attribute__((unused));
+const struct packet *packet_type __attribute__((unused));
+
+/* What happened, summed over all connections since the load. */
+struct counters {
+	__u64 opened, closed;
+	__u64 foreign_netns, foreign_owner, fast_open, multipath;
+	__u64 flows_full, events_full, closes_lost;
+	__u64 ring_full, unanswered, flow_full;
+	__u64 packets, bytes, truncated, wakeups;
+	__u64 handshakes, same_random, two_hellos, randoms_full;
+	__u64 refused, clients, unbound, bound, late, calls_full, unseen, unread;
+	__u64 plain_lost, plain, plain_bytes, plain_truncated;
+	/* On interfaces. */
+	__u64 displaced, forged, unreadable, tagged, idle;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 * 1024 * 1024);
+} packets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1024 * 1024);
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct counters);
+} counters SEC(".maps");
+
+/* The fill of the packets ring that wakes the reader, in bytes. */
+volatile const __u64 wakeup_bytes = 2 * 1024 * 1024;
+
+/* Atomic, because a program can be interrupted by another of its CPU. */
+#define COUNT(field, n)                                                        \
+	do {                                                                   \
+		__u32 zero = 0;                                                \
+		struct counters *all = bpf_map_lookup_elem(&counters, &zero);  \
+		if (all)                                                       \
+			__sync_fetch_and_add(&all->field, (n));                \
+	} while (0)
+
+/* tell_event puts an event that says no more than its kind and reason into the ring. */
+static __always_inline int tell_event(enum event_kind kind, __u64 cookie, enum reason reason)
+{
+	__u64 position = bpf_ringbuf_query(&packets, BPF_RB_PROD_POS);
+	struct event *ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
+
+	if (!ev)
+		return -1;
+	__builtin_memset(ev, 0, sizeof(*ev));
+	ev->cookie = cookie;
+	ev->time = bpf_ktime_get_ns();
+	ev->position = position;
+	ev->kind = kind;
+	ev->reason = reason;
+	bpf_ringbuf_submit(ev, BPF_RB_FORCE_WAKEUP);
+	return 0;
+}
+
+/*
+ * tell_lost says that a record of a connection is missing; 0 is any of them. It
+ * returns -1 if there is no room to say it.
+ */
+static __always_inline int tell_lost(__u64 cookie, enum reason reason)
+{
+	/* If not, no matter for one: without its packets it proves nothing. */
+	int failed = tell_event(RECORD_LOST, cookie, reason);
+
+	if (failed)
+		COUNT(events_full, 1);
+	return failed;
+}
+
+/* tell_closed says that a connection has ended. */
+static __always_inline void tell_closed(__u64 cookie)
+{
+	COUNT(closed, 1);
+	if (tell_event(CLOSED, cookie, NONE))
+		COUNT(closes_lost, 1);
+}
+
+/* lose_reading marks a connection: one missing record and nothing can be proved. */
+static __always_inline void lose_reading(struct reading *r, __u64 cookie, enum reason reason)
+{
+	r->state = LOST;
+	tell_lost(cookie, reason);
+}
+
+#endif
