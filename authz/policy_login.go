@@ -9,7 +9,7 @@ func CheckLogin(v *Verdict) Decision {
 	switch {
 	case v.Result != Success:
 		return refuse("no successful login was proved (" + v.Result.String() + ")")
-	case v.Origin != FromHost && v.Origin != FromHandshake:
+	case v.Origin != FromHost && v.Origin != FromInside && v.Origin != FromHandshake:
 		return refuse("nothing shows that this host sent the server's answer")
 	case v.Anonymous || strings.EqualFold(v.Mechanism, "ANONYMOUS"):
 		return refuse("an anonymous login proves nobody (RFC 4505)")

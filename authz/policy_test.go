@@ -207,6 +207,7 @@ func TestCheckLogin(t *testing.T) {
 		allow  bool
 	}{
 		{"honest", func(*Verdict) {}, true},
+		{"honest, from inside of a gateway", func(v *Verdict) { v.Origin = FromInside }, true},
 		{"honest, from a file", func(v *Verdict) { v.Origin = FromHandshake }, true},
 		{"honest, name not shown", func(v *Verdict) { v.User, v.Mechanism = "", "GSSAPI" }, true},
 		{"failure", func(v *Verdict) { v.Result = Failure }, false},

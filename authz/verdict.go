@@ -76,6 +76,9 @@ const (
 	// FromHandshake: a file's hardware addresses agree with those of the
 	// handshake.
 	FromHandshake
+	// FromInside: on a gateway, they came in on an interface that leads to its
+	// mail servers, where this host sends what is for that server.
+	FromInside
 )
 
 // Verdict is a Login with the connection that it belongs to.

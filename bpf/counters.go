@@ -23,6 +23,13 @@ type Counters struct {
 	Packets, Bytes, Truncated uint64
 	// Wakeups counts the packets that woke the reader.
 	Wakeups uint64
+
+	// Of a Wire alone. Displaced counts handshakes that others pushed out of
+	// their places; Forged segments with a server's address that came in where
+	// this host does not send to that server; Unreadable packets that may be TCP
+	// and show no ports, which put their client in doubt; Tagged frames with a
+	// VLAN tag behind another; Idle connections given up for silence.
+	Displaced, Forged, Unreadable, Tagged, Idle uint64
 }
 
 func (c *Counters) add(o *tapCounters) {
@@ -42,6 +49,11 @@ func (c *Counters) add(o *tapCounters) {
 	c.Bytes += o.Bytes
 	c.Truncated += o.Truncated
 	c.Wakeups += o.Wakeups
+	c.Displaced += o.Displaced
+	c.Forged += o.Forged
+	c.Unreadable += o.Unreadable
+	c.Tagged += o.Tagged
+	c.Idle += o.Idle
 }
 
 // TLSCounters are sums since the load, over all CPUs and library files.

@@ -20,6 +20,14 @@
 // does not match belongs to nobody. As a random is public, the probes listen
 // only to processes that descend from those of SetServers.
 //
+// A Wire sees connections without their sockets, on interfaces by tcx: those that
+// a gateway forwards to mail servers behind it, or those of a host without a
+// usable cgroup tree. A connection begins there with a whole handshake. On a
+// gateway a segment is the server's if it comes in on a tapped interface where
+// this host itself sends what is for that server: so say its routes, and nobody
+// who borrows the address elsewhere can change that. On a host a segment that
+// leaves may be a forwarded one: only the socket tables show whose it is.
+//
 // The programs are attached by links that nothing pins: they are gone with the
 // process.
 package bpf

@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"sync"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -117,6 +119,31 @@ func HaveUprobeMulti() error {
 	return needs("uprobe_multi links", "6.6", features.HaveBPFLinkUprobeMulti())
 }
 
+// HaveTCX probes for links of programs to interfaces.
+func HaveTCX() error { return needs("tcx links", "6.6", probeTCX()) }
+
+// probeTCX remembers the answer. No interface has the index.
+var probeTCX = sync.OnceValue(func() error {
+	prog, err := ebpf.NewProgram(emptyProgram())
+	if err != nil {
+		return err
+	}
+	defer prog.Close()
+	_, err = link.AttachTCX(link.TCXOptions{Interface: math.MaxInt32, Program: prog, Attach: ebpf.AttachTCXIngress})
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+})
+
+// emptyProgram is one for interfaces that does nothing.
+func emptyProgram() *ebpf.ProgramSpec {
+	return &ebpf.ProgramSpec{
+		Type: ebpf.SchedCLS, License: "MIT",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()},
+	}
+}
+
 // Feature is one thing that the tap needs of the kernel.
 type Feature struct {
 	Name string
@@ -136,10 +163,23 @@ func Features() []Feature {
 	}
 }
 
+// WireFeatures lists all that the tap on interfaces needs.
+func WireFeatures() []Feature {
+	return []Feature{
+		{"tcx", HaveTCX},
+		{"ring buffer", HaveRingBuffer},
+	}
+}
+
 // Supported returns what is missing for the tap, nil if nothing is.
-func Supported() error {
+func Supported() error { return missing(Features()) }
+
+// WireSupported is Supported for the tap on interfaces.
+func WireSupported() error { return missing(WireFeatures()) }
+
+func missing(features []Feature) error {
 	var errs []error
-	for _, f := range Features() {
+	for _, f := range features {
 		errs = append(errs, f.Probe())
 	}
 	return errors.Join(errs...)

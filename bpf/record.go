@@ -53,6 +53,8 @@ const (
 	AttachedLate    = Reason(tapReasonATTACHED_LATE)
 	CallUnseen      = Reason(tapReasonCALL_UNSEEN)
 	ObjectUnread    = Reason(tapReasonOBJECT_UNREAD)
+
+	Unreadable = Reason(tapReasonUNREADABLE)
 )
 
 func (r Reason) String() string {
@@ -64,7 +66,7 @@ func (r Reason) String() string {
 	case ForeignOwner:
 		return "the listener belongs to a user who is not trusted"
 	case FastOpen:
-		return "the client used TCP Fast Open"
+		return "the client sent data before the connection was established (TCP Fast Open)"
 	case Multipath:
 		return "the connection is a part of a Multipath TCP connection"
 	case RingFull:
@@ -87,6 +89,8 @@ func (r Reason) String() string {
 		return "a call of the TLS library was not seen whole"
 	case ObjectUnread:
 		return "an object of the TLS library could not be read"
+	case Unreadable:
+		return "IP fragments, options or extension headers came from the client's address"
 	}
 	return fmt.Sprintf("unknown reason %d", uint8(r))
 }
@@ -101,7 +105,8 @@ type Record struct {
 
 	// Packet: Data starts at the IP header and is valid until the next Next.
 	// WireLen is the packet's length from there, in bytes; Data can be shorter.
-	// Egress packets were sent by the server's socket itself.
+	// Egress packets were sent by the server's socket itself; to a Wire they
+	// came from the server's side, whichever way that is.
 	Data    []byte
 	WireLen int
 	Egress  bool

@@ -73,12 +73,8 @@ func (t *Tap) prepare(o Options) error {
 	if err != nil {
 		return fmt.Errorf("read the tap's programs: %w", err)
 	}
-	if o.RingBytes != 0 {
-		spec.Maps[tapMapPackets].MaxEntries = o.RingBytes
-	}
-	t.wakeup = uint64(spec.Maps[tapMapPackets].MaxEntries) / 4
-	if err := spec.Variables[tapVarWakeupBytes].Set(t.wakeup); err != nil {
-		return fmt.Errorf("set the tap's wake-up: %w", err)
+	if t.wakeup, err = sizeRings(spec, o.RingBytes); err != nil {
+		return err
 	}
 	if err := spec.LoadAndAssign(&t.objs, nil); err != nil {
 		return fmt.Errorf("load the tap's programs: %w", err)
@@ -86,7 +82,20 @@ func (t *Tap) prepare(o Options) error {
 	if t.reader, err = newReader(t.objs.Packets, t.objs.Events); err != nil {
 		return err
 	}
-	return errors.Join(t.SetPorts(o.Ports), t.SetOwners(o.Owners), t.SetNetns(o.Netns))
+	return errors.Join(setPorts(t.objs.WatchedPorts, o.Ports), t.SetOwners(o.Owners), t.SetNetns(o.Netns))
+}
+
+// sizeRings sets the size of the packets ring, if it is not 0, and returns the
+// fill that wakes the reader.
+func sizeRings(spec *ebpf.CollectionSpec, bytes uint32) (wakeup uint64, err error) {
+	if bytes != 0 {
+		spec.Maps[tapMapPackets].MaxEntries = bytes
+	}
+	wakeup = uint64(spec.Maps[tapMapPackets].MaxEntries) / 4
+	if err := spec.Variables[tapVarWakeupBytes].Set(wakeup); err != nil {
+		return 0, fmt.Errorf("set the tap's wake-up: %w", err)
+	}
+	return wakeup, nil
 }
 
 // attach attaches sockops last: who is followed is followed from its first
@@ -130,12 +139,14 @@ func (t *Tap) Reader() *Reader { return t.reader }
 
 // SetPorts replaces the watched ports. Connections that are followed stay so,
 // unless their port is watched no more: then nothing but their Closed comes.
-func (t *Tap) SetPorts(ports []uint16) error {
+func (t *Tap) SetPorts(ports []uint16) error { return setPorts(t.objs.WatchedPorts, ports) }
+
+func setPorts(watched *ebpf.Variable, ports []uint16) error {
 	var bits [1024]uint64
 	for _, p := range ports {
 		bits[p/64] |= 1 << (p % 64)
 	}
-	if err := t.objs.WatchedPorts.Set(bits); err != nil {
+	if err := watched.Set(bits); err != nil {
 		return fmt.Errorf("set the watched ports: %w", err)
 	}
 	return nil
@@ -162,14 +173,14 @@ func (t *Tap) SetNetns(namespaces []*Netns) error {
 }
 
 // replace makes want the keys of a set. What is no longer wanted goes first.
-func replace(set *ebpf.Map, want []uint32) error {
-	wanted := make(map[uint32]bool, len(want))
+func replace[K comparable](set *ebpf.Map, want []K) error {
+	wanted := make(map[K]bool, len(want))
 	for _, key := range want {
 		wanted[key] = true
 	}
-	var key uint32
+	var key K
 	var value uint8
-	var gone []uint32
+	var gone []K
 	all := set.Iterate()
 	for all.Next(&key, &value) {
 		if !wanted[key] {

@@ -18,9 +18,14 @@ import (
 // a segment came from this host does not say from whom on it: what is learned
 // here is believed only after the socket tables show that very connection.
 //
+// On an inside interface of a gateway it is the other way round: what came in
+// there is the mail servers', and what left towards them the clients'. There the
+// kernel's routes say where a server is, and no table is asked.
+//
 // Only one goroutine may use an AFPacket, but for Wake.
 type AFPacket struct {
 	decoder  *Decoder
+	inside   bool
 	rings    []*packetRing
 	turn     int // the ring to be read, or that is
 	polls    []unix.PollFd
@@ -35,17 +40,25 @@ type AFPacketStats struct {
 	Packets, Drops uint64
 }
 
+// ErrOneInside says that AF_PACKET taps one inside interface at most: between
+// the rings of several, the order of packets is not known.
+var ErrOneInside = errors.New("packet sockets can tap one inside interface alone")
+
 // OpenAFPacket taps the named interfaces of the calling thread's network
-// namespace. It needs CAP_NET_RAW.
-func OpenAFPacket(interfaces []string, d *Decoder) (_ *AFPacket, err error) {
+// namespace; inside says that they lead to mail servers behind this host. It
+// needs CAP_NET_RAW.
+func OpenAFPacket(interfaces []string, inside bool, d *Decoder) (_ *AFPacket, err error) {
 	if len(interfaces) == 0 {
 		return nil, errors.New("AF_PACKET tap: no interface named")
+	}
+	if inside && len(interfaces) > 1 {
+		return nil, ErrOneInside
 	}
 	filter, err := packetFilter(d.ports.Ports())
 	if err != nil {
 		return nil, err
 	}
-	a := &AFPacket{decoder: d}
+	a := &AFPacket{decoder: d, inside: inside}
 	a.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("make eventfd: %w", err)
@@ -108,12 +121,30 @@ func (a *AFPacket) Next(ev *Event) error {
 			continue
 		}
 		a.stats.Packets++
-		p := packet{time: raw.time, sent: raw.sent}
+		p := packet{time: raw.time, sent: sender(raw.kind)}
+		if a.inside && !p.takeSide(&raw) {
+			continue
+		}
 		if a.decoder.ip(&p, raw.data, raw.wireLen, ev) {
 			ev.Index = a.stats.Packets
 			return nil
 		}
 	}
+}
+
+// takeSide says of a packet of an inside interface which side sent it. What is
+// addressed to another station is no traffic of this host.
+func (p *packet) takeSide(raw *ringPacket) bool {
+	switch raw.kind {
+	case unix.PACKET_HOST:
+		p.sent = SenderInside
+	case unix.PACKET_OUTGOING:
+		p.sent = SenderOutside
+	default:
+		return false
+	}
+	p.link.VLAN[0] = raw.vlan
+	return true
 }
 
 // begin opens the next block of some ring, waiting for one. If packets were

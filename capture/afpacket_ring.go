@@ -43,7 +43,8 @@ type ringPacket struct {
 	data    []byte
 	wireLen int
 	time    time.Time
-	sent    Sender
+	kind    uint16 // packet(7), sll_pkttype
+	vlan    uint16 // identifier, 0 if untagged
 }
 
 // openPacketRing opens the ring. The filter is in place before the socket is
@@ -127,11 +128,16 @@ func (r *packetRing) next() (ringPacket, bool) {
 	address := (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&frame[unix.SizeofTpacket3Hdr]))
 	r.left--
 	r.pos += int(h.Next_offset)
+	vlan := uint16(0)
+	if h.Status&unix.TP_STATUS_VLAN_VALID != 0 {
+		vlan = uint16(h.Hv1.Vlan_tci) & 0x0fff
+	}
 	return ringPacket{
 		data:    frame[h.Net:][:h.Snaplen],
 		wireLen: int(h.Len),
 		time:    time.Unix(int64(h.Sec), int64(h.Nsec)),
-		sent:    sender(uint16(address.Pkttype)),
+		kind:    uint16(address.Pkttype),
+		vlan:    vlan,
 	}, true
 }
 

@@ -41,7 +41,7 @@ func newTapped(t *testing.T) *tapped {
 		t.Fatal(err)
 	}
 	bpftest.Do(t, n.server, func() (err error) {
-		n.tap, err = OpenAFPacket([]string{"mail0", "lo"}, newTestDecoder())
+		n.tap, err = OpenAFPacket([]string{"mail0", "lo"}, false, newTestDecoder())
 		return err
 	})
 	t.Cleanup(func() {
@@ -237,12 +237,36 @@ func TestAFPacketWaits(t *testing.T) {
 	}
 }
 
+// TestAFPacketInside: on a gateway's inside interface the sides change places.
+func TestAFPacketInside(t *testing.T) {
+	for _, tt := range []struct {
+		kind uint16
+		ok   bool
+		want Sender
+	}{
+		{unix.PACKET_HOST, true, SenderInside},
+		{unix.PACKET_OUTGOING, true, SenderOutside},
+		{unix.PACKET_OTHERHOST, false, SenderUnknown},
+		{unix.PACKET_BROADCAST, false, SenderUnknown},
+		{unix.PACKET_MULTICAST, false, SenderUnknown},
+	} {
+		var p packet
+		ok := p.takeSide(&ringPacket{kind: tt.kind, vlan: 7})
+		if ok != tt.ok || ok && (p.sent != tt.want || p.link != Link{VLAN: [2]uint16{7}}) {
+			t.Errorf("packet type %d: %v, %+v", tt.kind, ok, p)
+		}
+	}
+	if _, err := OpenAFPacket([]string{"lo", "eth0"}, true, newTestDecoder()); !errors.Is(err, ErrOneInside) {
+		t.Errorf("two interfaces: got %v", err)
+	}
+}
+
 func TestAFPacketErrors(t *testing.T) {
 	bpftest.RequireRoot(t)
-	if _, err := OpenAFPacket(nil, newTestDecoder()); err == nil {
+	if _, err := OpenAFPacket(nil, false, newTestDecoder()); err == nil {
 		t.Error("no interface: got no error")
 	}
-	if _, err := OpenAFPacket([]string{"none0"}, newTestDecoder()); err == nil || !strings.Contains(err.Error(), "none0") {
+	if _, err := OpenAFPacket([]string{"none0"}, false, newTestDecoder()); err == nil || !strings.Contains(err.Error(), "none0") {
 		t.Errorf("unknown interface: got %v", err)
 	}
 	many := make([]uint16, maxFilterPorts+1)
@@ -250,13 +274,13 @@ func TestAFPacketErrors(t *testing.T) {
 		many[i] = uint16(i + 1)
 	}
 	for name, ports := range map[string][]uint16{"no ports": nil, "too many ports": many} {
-		if _, err := OpenAFPacket([]string{"lo"}, NewDecoder(NewPortSet(ports...))); err == nil {
+		if _, err := OpenAFPacket([]string{"lo"}, false, NewDecoder(NewPortSet(ports...))); err == nil {
 			t.Errorf("%s: got no error", name)
 		}
 	}
 	ns := bpftest.Namespace(t)
 	bpftest.Do(t, ns, func() error {
-		tap, err := OpenAFPacket([]string{"lo"}, NewDecoder(NewPortSet(many[:maxFilterPorts]...)))
+		tap, err := OpenAFPacket([]string{"lo"}, false, NewDecoder(NewPortSet(many[:maxFilterPorts]...)))
 		if err != nil {
 			return err
 		}

@@ -46,6 +46,7 @@ type Event struct {
 
 	Conn                 authz.Conn // Opened, Closed, Lost
 	ClientISN, ServerISN uint32     // Opened
+	Inside               bool       // Opened: the server is behind this host, a gateway
 	Trusted              bool       // Opened: the listener may be believed; Plain: the process may
 	Reason               string     // Doubt, Lost, Opened and Plain (why not trusted)
 
@@ -115,8 +116,12 @@ const (
 	SenderUnknown Sender = iota
 	// SenderHost: this host sent it.
 	SenderHost
-	// SenderOutside: it came in.
+	// SenderOutside: it came in. On a gateway's inside interface it left, and
+	// came from anywhere.
 	SenderOutside
+	// SenderInside: it came in on a gateway's inside interface, from where its
+	// mail servers are.
+	SenderInside
 )
 
 // Link is what a file's link layer shows of a frame. Two frames of one station

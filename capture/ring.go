@@ -19,6 +19,7 @@ import (
 type Ring struct {
 	tap     records
 	decoder *Decoder
+	server  Sender // of what the server's side sent
 	rec     bpf.Record
 	clock   ktimeClock
 	index   uint64
@@ -33,15 +34,25 @@ type records interface {
 
 // NewRing makes a Source of the tap's records. The tap stays the caller's to
 // close.
-func NewRing(tap *bpf.Tap) *Ring { return newRing(tap.Reader(), sampleKtime) }
+func NewRing(tap *bpf.Tap) *Ring { return newRing(tap.Reader(), SenderHost, sampleKtime) }
 
-func newRing(tap records, sample func() (ktime uint64, wall time.Time)) *Ring {
+// NewWireRing does the same for the tap on interfaces. On those inside a gateway
+// the servers' segments came in.
+func NewWireRing(tap *bpf.Wire, inside bool) *Ring {
+	server := SenderHost
+	if inside {
+		server = SenderInside
+	}
+	return newRing(tap.Reader(), server, sampleKtime)
+}
+
+func newRing(tap records, server Sender, sample func() (ktime uint64, wall time.Time)) *Ring {
 	// The kernel picked the sockets; a port in a packet may be another one.
 	var all PortSet
 	for i := range all.bits {
 		all.bits[i] = ^uint64(0)
 	}
-	return &Ring{tap: tap, decoder: NewDecoder(&all), clock: ktimeClock{sample: sample}}
+	return &Ring{tap: tap, server: server, decoder: NewDecoder(&all), clock: ktimeClock{sample: sample}}
 }
 
 // SetDeadline bounds how long Next waits when there is nothing; the zero time
@@ -100,6 +111,7 @@ func (r *Ring) event(ev *Event) bool {
 	case bpf.Opened:
 		ev.Kind = Opened
 		ev.ClientISN, ev.ServerISN = r.rec.ClientISN, r.rec.ServerISN
+		ev.Inside = r.server == SenderInside
 		ev.Trusted = r.rec.Reason == bpf.None
 		ev.Reason = r.openedReason()
 	case bpf.Closed:
@@ -150,7 +162,7 @@ func (r *Ring) mark(ev *Event) {
 	ev.Segment.Cookie = r.rec.Cookie
 	ev.Segment.Sent = SenderOutside
 	if r.rec.Egress {
-		ev.Segment.Sent = SenderHost
+		ev.Segment.Sent = r.server
 	}
 }
 

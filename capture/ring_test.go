@@ -112,7 +112,7 @@ func TestRingEvents(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			ring := newRing(&fakeTap{records: []bpf.Record{test.rec}}, bootClock)
+			ring := newRing(&fakeTap{records: []bpf.Record{test.rec}}, SenderHost, bootClock)
 			test.want.Index = 1
 			var got Event
 			if err := ring.Next(&got); err != nil {
@@ -128,13 +128,25 @@ func TestRingEvents(t *testing.T) {
 	}
 }
 
+func TestWireRingMarksTheInside(t *testing.T) {
+	for egress, want := range map[bool]Sender{true: SenderInside, false: SenderOutside} {
+		ring := newRing(&fakeTap{records: []bpf.Record{
+			{Kind: bpf.Packet, Cookie: 9, Egress: egress, Data: ipv4("hello"), WireLen: 45},
+		}}, SenderInside, bootClock)
+		var got Event
+		if err := ring.Next(&got); err != nil || got.Segment.Sent != want {
+			t.Errorf("sent by the server's side %v: sender is %d, want %d (%v)", egress, got.Segment.Sent, want, err)
+		}
+	}
+}
+
 func TestRingSkipsWhatSaysNothing(t *testing.T) {
 	ring := newRing(&fakeTap{records: []bpf.Record{
 		{Kind: bpf.Packet, Cookie: 1},
 		{Kind: bpf.Packet, Cookie: 1, Data: []byte{0x45}, WireLen: 1},
 		{Kind: 99},
 		{Kind: bpf.Closed, Cookie: 2},
-	}}, bootClock)
+	}}, SenderHost, bootClock)
 	for {
 		var ev Event
 		if err := ring.Next(&ev); err != nil {
@@ -178,7 +190,7 @@ func TestRingAllocatesNothing(t *testing.T) {
 		{Kind: bpf.Packet, Cookie: 9, Data: ipv4("hello"), WireLen: 45},
 		{Kind: bpf.Plain, Cookie: 9, Data: []byte("hello"), WireLen: 5},
 		{Kind: bpf.Closed, Cookie: 9},
-	}}, bootClock)
+	}}, SenderHost, bootClock)
 	var ev Event
 	n := testing.AllocsPerRun(1000, func() {
 		if err := ring.Next(&ev); err != nil {

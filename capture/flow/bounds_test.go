@@ -19,7 +19,7 @@ func from(client netip.AddrPort, s step) step {
 				*end = client
 			}
 		}
-		if m == liveTap {
+		if m.live() {
 			cookie := uint64(client.Port())<<32 | uint64(binary.BigEndian.Uint32(client.Addr().AsSlice()[:4]))
 			ev.Segment.Cookie, ev.Conn.Cookie = cookie, cookie
 		}

@@ -19,6 +19,10 @@
 //   - the capture knows the direction: this host sent it (FromHost). If the SYN
 //     went out and the SYN-ACK came in, the capture was made at the client, and
 //     nothing shows who sent the server's segments (Unauthenticated);
+//   - the capture is that of a gateway's inside interface, and the SYN left there:
+//     the answer came in, on the same VLAN and interface (FromInside). Where this
+//     host sends what is for the server, its own routes say; what bears the
+//     server's address and comes in elsewhere is another's;
 //   - the hardware addresses: the station that the SYN was sent to answered, to
 //     another station, on the same VLAN and interface (FromHandshake). Later
 //     segments must come from it and not go to it: a stranger who borrows the

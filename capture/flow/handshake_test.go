@@ -70,6 +70,17 @@ func TestFiles(t *testing.T) {
 		{"SYN-ACK from outside inside a flow", cooked, shake(cl(9, "", flags(capture.SYN)), sv(50, 10, "", plus(capture.SYN), in), cl(0, "AB"), sv(0, 2, "1")), read},
 		{"at the client, a copy that this host sends", cookedClient, shake(cl(0, "AB"), sv(0, 2, "X", out), sv(0, 2, "1")), read},
 
+		// The same on an inside interface of a gateway.
+		{"answer on another VLAN of the inside", inside, with([]step{syn(vlan(4)), synack()}, data...), "(!" + reasonForgedAnswer + ")"},
+		{"answer on another inside interface", inside, with([]step{syn(), synack(onInterface(1))}, data...), "(!" + reasonForgedAnswer + ")"},
+		{"answer that leaves on the inside", inside, with([]step{syn(), synack(in)}, data...), "(!" + reasonForgedAnswer + ")"},
+		{"a client of the inside", inside, with([]step{syn(sent(capture.SenderInside)), synack(in)}, data...), "(!" + reasonForgedAnswer + ")"},
+		{"both from inside", inside, with([]step{syn(sent(capture.SenderInside)), synack()}, data...), "(!" + reasonForgedAnswer + ")"},
+		{"server segment that leaves on the inside", inside, shake(cl(0, "AB"), sv(0, 2, "X", in), sv(0, 2, "1")), read},
+		{"server segment on another VLAN of the inside", inside, shake(cl(0, "AB"), sv(0, 2, "X", vlan(7)), sv(0, 2, "1")), read},
+		{"server segment on another inside interface", inside, shake(cl(0, "AB"), sv(0, 2, "X", onInterface(2)), sv(0, 2, "1")), read},
+		{"decoy on another VLAN of the inside", inside, shake(cl(0, "XX", vlan(9)), cl(0, "AB"), sv(0, 2, "1")), "(!" + reasonConflict},
+
 		// Forged server segments: hardware addresses.
 		{"answer from another station", ethernet, with([]step{syn(), synack(macs(router, client))}, data...), "(!" + reasonForgedAnswer + ")"},
 		{
@@ -165,6 +176,8 @@ func TestLive(t *testing.T) {
 		{"no direction", []step{opened, cl(0, "AB", sent(capture.SenderUnknown)), sv(0, 2, "1")}, "(!" + reasonNoDirection, nil},
 		{"direction decides, not ports", []step{opened, cl(0, "AB"), sv(0, 2, "1", redirected)}, "(C<AB>S<1>", nil},
 		{"doubt between the two", append([]step{opened, doubt}, data...), "(!overlapping fragments", func(s Stats) uint64 { return s.Tainted }},
+		{"another connection's handshake", []step{opened, cl(0, "AB"), sv(50, 7, "", plus(capture.SYN), sent(capture.SenderInside)), sv(0, 2, "1")}, "(!" + reasonReplaced, nil},
+		{"its own handshake, late", []step{opened, cl(0, "AB"), synack(sent(capture.SenderInside)), sv(0, 2, "1")}, "(C<AB>S<1>", nil},
 		{"data that only the listener's cookie saw", []step{opened, sv(0, 2, "1")}, "(!" + reasonHandshakeData, nil},
 	}
 	for _, tt := range tests {

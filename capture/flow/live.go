@@ -22,7 +22,11 @@ func (t *Table) liveOpened(ev *capture.Event) {
 		t.close(id) // the kernel never reuses a cookie: its end was lost
 	}
 	conn.Service = service
-	id, f, ok := t.open(&tuple{conn: conn}, authz.FromHost)
+	origin := authz.FromHost
+	if ev.Inside {
+		origin = authz.FromInside
+	}
+	id, f, ok := t.open(&tuple{conn: conn}, origin)
 	if !ok {
 		return
 	}
@@ -37,8 +41,9 @@ func (f *flow) start(clientISN, serverISN uint32) {
 	f.serverISN, f.serverNext, f.serverEnd = serverISN, serverISN, serverISN
 }
 
-// live takes a segment of a socket. The tap's direction tells who sent it, not
-// the ports: behind a REDIRECT the two directions show different ones.
+// live takes a segment of a connection that was announced. The tap tells who
+// sent it, not the ports: behind a REDIRECT the two directions show different
+// ones.
 func (t *Table) live(seg *capture.Segment) {
 	id, ok := t.byCookie[seg.Cookie]
 	if !ok {
@@ -50,7 +55,9 @@ func (t *Table) live(seg *capture.Segment) {
 		return
 	}
 	switch {
-	case seg.Sent == capture.SenderHost:
+	case isSYNACK(seg) && seg.Sent != capture.SenderOutside && seg.Seq+1 != f.serverISN:
+		t.taint(id, reasonReplaced) // without a socket, its end can be missed
+	case seg.Sent == capture.SenderHost, seg.Sent == capture.SenderInside:
 		t.fromServer(id, f, seg)
 	case seg.Sent != capture.SenderOutside:
 		t.taint(id, reasonNoDirection)

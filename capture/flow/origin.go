@@ -18,6 +18,7 @@ type proof uint8
 
 const (
 	byHost      proof = iota // this host sent them
+	byInside                 // they came in where a gateway sends to the server
 	byOutside                // they came in; the capture was made at the client
 	byStation                // the station that the SYN was sent to
 	byNothing                // raw IP or loopback: nothing to go by
@@ -29,6 +30,8 @@ func (g *guard) origin() authz.Origin {
 	switch g.proof {
 	case byHost:
 		return authz.FromHost
+	case byInside:
+		return authz.FromInside
 	case byStation:
 		return authz.FromHandshake
 	}
@@ -41,6 +44,8 @@ func (g *guard) authentic(seg *capture.Segment) bool {
 	switch g.proof {
 	case byHost:
 		return seg.Sent == capture.SenderHost
+	case byInside:
+		return seg.Sent == capture.SenderInside && sameLane(&g.link, &seg.Link)
 	case byOutside:
 		return seg.Sent == capture.SenderOutside
 	case byStation:
@@ -70,6 +75,8 @@ func guardOf(synLink *capture.Link, host, outside, spoke bool, answer *capture.S
 	switch answer.Sent {
 	case capture.SenderHost:
 		return guard{proof: byHost}, true
+	case capture.SenderInside:
+		return guard{proof: byInside, link: answer.Link}, outside && !host && sameLane(synLink, &answer.Link)
 	case capture.SenderOutside:
 		// A SYN that came in is answered by this host, so a SYN-ACK that
 		// came in too is forged. On loopback the SYN is seen both ways.

@@ -25,7 +25,7 @@ func TestForget(t *testing.T) {
 				t.Errorf("forgotten flow gave %q", got)
 			}
 			end := sv(7, 4, "", plus(capture.FIN))
-			if m == liveTap {
+			if m.live() {
 				end = ended
 			}
 			if got := tell(t, table, m, []step{end}); got != ")" {
@@ -88,7 +88,7 @@ func TestEventFields(t *testing.T) {
 	origins := map[mode]authz.Origin{
 		liveTap: authz.FromHost, cooked: authz.FromHost, ethernet: authz.FromHandshake,
 		cookedClient: authz.Unauthenticated, loopback: authz.Unauthenticated, rawIP: authz.Unauthenticated,
-		rewritten: authz.Unauthenticated,
+		rewritten: authz.Unauthenticated, inside: authz.FromInside, liveInside: authz.FromInside,
 	}
 	for name, m := range modes {
 		t.Run(name, func(t *testing.T) {

@@ -41,13 +41,18 @@ const (
 	ethernet
 	loopback // all hardware addresses are zero
 	rawIP
-	rewritten // all frames bear the same addresses
+	rewritten  // all frames bear the same addresses
+	inside     // a gateway's interface towards its servers
+	liveInside // the same, announced
 )
+
+// live is true where connections are announced.
+func (m mode) live() bool { return m == liveTap || m == liveInside }
 
 var modes = map[string]mode{
 	"live": liveTap, "cooked": cooked, "cooked client": cookedClient,
 	"ethernet": ethernet, "loopback": loopback, "raw": rawIP,
-	"rewritten": rewritten,
+	"rewritten": rewritten, "inside": inside, "live inside": liveInside,
 }
 
 // seg is a segment of a test: offsets count from the first byte of a stream.
@@ -86,16 +91,19 @@ func sv(off, ack int, payload string, opts ...seg) step {
 // dress adds what the link layer shows.
 func dress(m mode, s *capture.Segment, server bool) {
 	sent, back := capture.SenderOutside, capture.SenderHost
-	if m == cookedClient {
+	switch m {
+	case cookedClient:
 		sent, back = back, sent
+	case inside, liveInside:
+		back = capture.SenderInside
 	}
 	if server {
 		sent = back
 	}
 	switch m {
-	case liveTap:
+	case liveTap, liveInside:
 		s.Cookie, s.Sent = 77, sent
-	case cooked, cookedClient:
+	case cooked, cookedClient, inside:
 		s.Sent = sent
 	case ethernet:
 		s.Link = capture.Link{HasMAC: true, Src: clientMAC, Dst: serverMAC}
@@ -136,9 +144,9 @@ func shake(rest ...step) []step {
 }
 
 // opened is the kernel's word for it.
-func opened(_ mode, ev *capture.Event) {
+func opened(m mode, ev *capture.Event) {
 	*ev = capture.Event{
-		Kind: capture.Opened, Trusted: true, ClientISN: clientISN, ServerISN: serverISN,
+		Kind: capture.Opened, Trusted: true, Inside: m == liveInside, ClientISN: clientISN, ServerISN: serverISN,
 		Conn: authz.Conn{Client: clientAddr, Server: serverAddr, Cookie: 77},
 	}
 }
@@ -160,7 +168,7 @@ func doubt(_ mode, ev *capture.Event) {
 
 // begin is what begins a flow in a mode.
 func begin(m mode, rest []step) []step {
-	if m == liveTap {
+	if m.live() {
 		return append([]step{opened}, rest...)
 	}
 	return shake(rest...)

@@ -64,7 +64,7 @@ func newModel(seed uint64, faulty, evil bool) *model {
 		rng: rand.New(rand.NewPCG(seed, 1)), seed: seed, faulty: faulty, evil: evil,
 		arrived: map[int]byte{}, queue: map[int]byte{},
 	}
-	m.mode = mode(m.rng.IntN(7))
+	m.mode = mode(m.rng.IntN(len(modes)))
 	m.lastWins = m.rng.IntN(2) == 0
 	m.decoys = 1 + m.rng.IntN(20)
 	m.pipeline = m.rng.IntN(3) == 0

@@ -93,7 +93,7 @@ type packetTap struct {
 }
 
 func openPacketTap(cfg *config.Config) (tap, error) {
-	a, err := capture.OpenAFPacket(cfg.Interfaces, capture.NewDecoder(capture.NewPortSet(watchedPorts(cfg)...)))
+	a, err := capture.OpenAFPacket(cfg.Interfaces, false, capture.NewDecoder(capture.NewPortSet(watchedPorts(cfg)...)))
 	if err != nil {
 		return nil, fmt.Errorf("tap the interfaces: %w", err)
 	}

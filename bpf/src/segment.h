@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0) */
+/* TCP segments in the packets of an interface. */
+#ifndef RELAYGATE_SEGMENT_H
+#define RELAYGATE_SEGMENT_H
+
+#include "ports.h"
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+
+/* From the IP header on, whatever the link layer puts before it. */
+#define LOAD(skb, offset, to, len)                                             \
+	bpf_skb_load_bytes_relative(skb, offset, to, len, BPF_HDR_START_NET)
+#include "record.h"
+
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
+/* The two ends of a connection; IPv4 is mapped (RFC 4291 section 2.5.5.2). */
+struct tuple {
+	__u32 client[4], server[4];
+	__be16 client_port, server_port;
+};
+
+struct segment {
+	struct tuple tuple;
+	__u32 seq, ack, flags;
+	/*
+	 * From the IP header on, in bytes; 0 where that is more than the header
+	 * can say (BIG TCP).
+	 */
+	__u32 size;
+	__u32 options, options_size; /* of TCP, from the IP header on */
+	struct shape shape;
+};
+
+enum sight {
+	OTHER,
+	SEGMENT_SEEN, /* of a watched port */
+	/*
+	 * It may be TCP between the two addresses of the tuple, and shows no
+	 * ports, or may lead on to another address: an IP fragment, or a packet
+	 * with IPv4 options or IPv6 extension headers.
+	 */
+	UNREAD_SEEN,
+};
+
+/* ends sets the addresses of a tuple. */
+static __always_inline void ends(struct segment *s, __u32 server, const __u32 *from, const __u32 *to)
+{
+	__builtin_memcpy(s->tuple.client, server ? to : from, 16);
+	__builtin_memcpy(s->tuple.server, server ? from : to, 16);
+}
+
+static __always_inline void ends4(struct segment *s, __u32 server, __be32 from, __be32 to)
+{
+	s->tuple.client[0] = s->tuple.client[1] = s->tuple.server[0] = s->tuple.server[1] = 0;
+	s->tuple.client[2] = s->tuple.server[2] = bpf_htonl(0xffff);
+	s->tuple.client[3] = server ? to : from;
+	s->tuple.server[3] = server ? from : to;
+}
+
+/* see_ports takes the ports of a TCP header. */
+static __always_inline int see_ports(struct segment *s, __u32 server, __be16 source, __be16 dest)
+{
+	s->tuple.client_port = server ? dest : source;
+	s->tuple.server_port = server ? source : dest;
+	return watched(bpf_ntohs(s->tuple.server_port));
+}
+
+/* see_tcp takes the rest of a TCP header (RFC 9293 section 3.1). */
+static __always_inline void see_tcp(struct segment *s, const struct tcphdr *tcp, __u32 offset)
+{
+	__u32 header = offset + tcp->doff * 4;
+
+	s->seq = bpf_ntohl(tcp->seq);
+	s->ack = bpf_ntohl(tcp->ack_seq);
+	s->flags = ((const __u8 *)tcp)[13];
+	s->options = offset + sizeof(*tcp);
+	s->options_size = header > s->options ? header - s->options : 0;
+	s->shape.payload = s->size > header ? s->size - header : 0;
+	s->shape.control = s->flags & (TCP_FIN | TCP_URG);
+}
+
+static __always_inline enum sight see4(struct __sk_buff *skb, __u32 server, struct segment *s)
+{
+	struct {
+		struct iphdr ip;
+		struct tcphdr tcp;
+	} h;
+	/* Whole, or as a short last fragment is. */
+	int whole = LOAD(skb, 0, &h, sizeof(h)) == 0;
+
+	if ((!whole && LOAD(skb, 0, &h.ip, sizeof(h.ip))) || h.ip.protocol != IPPROTO_TCP)
+		return OTHER;
+	if (h.ip.ihl != 5 || h.ip.frag_off & bpf_htons(0x3fff)) {
+		ends4(s, server, h.ip.saddr, h.ip.daddr);
+		return UNREAD_SEEN;
+	}
+	if (!whole || !see_ports(s, server, h.tcp.source, h.tcp.dest))
+		return OTHER;
+	ends4(s, server, h.ip.saddr, h.ip.daddr);
+	s->size = bpf_ntohs(h.ip.tot_len);
+	see_tcp(s, &h.tcp, sizeof(h.ip));
+	return SEGMENT_SEEN;
+}
+
+/* behind says whether TCP may stand behind an IPv6 extension header. */
+static __always_inline int behind(__u8 next)
+{
+	switch (next) {
+	case IPPROTO_TCP:
+	case 0:	  /* hop-by-hop options, RFC 8200 section 4.3 */
+	case 43:  /* routing */
+	case 44:  /* fragment */
+	case 51:  /* authentication header, RFC 4302 */
+	case 60:  /* destination options */
+	case 135: /* mobility, RFC 6275 */
+	case 139: /* HIP, RFC 7401 */
+	case 140: /* shim6, RFC 5533 */
+		return 1;
+	}
+	return 0;
+}
+
+static __always_inline enum sight see6(struct __sk_buff *skb, __u32 server, struct segment *s)
+{
+	struct {
+		struct ipv6hdr ip;
+		struct tcphdr tcp;
+	} h;
+	int whole = LOAD(skb, 0, &h, sizeof(h)) == 0;
+	__u8 next;
+
+	if (!whole && LOAD(skb, 0, &h.ip, sizeof(h.ip)))
+		return OTHER;
+	if (h.ip.nexthdr != IPPROTO_TCP) {
+		/* Multicast is no TCP. Without a length it is BIG TCP: bytes are missing. */
+		if (!behind(h.ip.nexthdr) || h.ip.daddr.in6_u.u6_addr8[0] == 0xff ||
+		    h.ip.payload_len == 0 || LOAD(skb, sizeof(h.ip), &next, 1) || !behind(next))
+			return OTHER;
+		ends(s, server, h.ip.saddr.in6_u.u6_addr32, h.ip.daddr.in6_u.u6_addr32);
+		return UNREAD_SEEN;
+	}
+	if (!whole || !see_ports(s, server, h.tcp.source, h.tcp.dest))
+		return OTHER;
+	ends(s, server, h.ip.saddr.in6_u.u6_addr32, h.ip.daddr.in6_u.u6_addr32);
+	s->size = h.ip.payload_len ? bpf_ntohs(h.ip.payload_len) + sizeof(h.ip) : 0;
+	see_tcp(s, &h.tcp, sizeof(h.ip));
+	return SEGMENT_SEEN;
+}
+
+/*
+ * see reads the headers of a packet that comes from the server's side or, if
+ * not server, goes there.
+ */
+static __always_inline enum sight see(struct __sk_buff *skb, __u32 server, struct segment *s)
+{
+	switch (bpf_ntohs(skb->protocol)) {
+	case ETH_P_IP:
+		return see4(skb, server, s);
+	case ETH_P_IPV6:
+		return see6(skb, server, s);
+	case ETH_P_8021Q:
+	case ETH_P_8021AD:
+		/* A tag behind a tag: it is read on the interface of the inner one. */
+		COUNT(tagged, 1);
+	}
+	return OTHER;
+}
+
+#endif

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0) */
+/*
+ * Connections as an interface shows them: by the addresses and ports in their
+ * packets, without a socket. An entry begins with a whole handshake (shake.h)
+ * and is never pushed out by another.
+ */
+#ifndef RELAYGATE_WIRE_H
+#define RELAYGATE_WIRE_H
+
+#include "segment.h"
+
+/* The time in ticks, of a second or so each; user space sets it. */
+__u32 ticks;
+
+/*
+ * Where the server's segments come from: with inside set, in through the
+ * interface (a gateway's, towards its mail servers); else out of it (a host's
+ * own servers).
+ */
+volatile const __u32 inside = 1;
+
+enum { CLIENT_FIN = 1, SERVER_FIN = 2, SERVER_FIN_ACKED = 4, FINS = 7 };
+
+/* One connection, by its ends. */
+struct wire {
+	struct reading read;
+	__u32 since;  /* its SYN, in ticks */
+	__u64 cookie; /* its number: no socket's */
+	__u32 ifindex;
+	__u32 acked;		      /* the server's last acknowledgement */
+	__u32 client_fin, server_fin; /* behind the FINs */
+	__u16 vlan;
+	__u8 fins;
+	__u8 pad;
+	__u16 seen;  /* when the server was, in ticks */
+	__u16 heard; /* when the client was: it went on exactly at acked */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct tuple);
+	__type(value, struct wire);
+} wires SEC(".maps");
+
+/* Cookies of connections without a socket have this bit; no socket's has it. */
+#define WIRE_COOKIE (1ULL << 63)
+
+/* How many connections began. */
+__u64 numbered;
+
+/*
+ * When something came from a client, by a hash of its address, that could not
+ * be read, in ticks: all its connections that are read are in doubt then. Two
+ * that share a place share the doubt.
+ */
+#define DOUBTS 16384
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, DOUBTS);
+	__type(key, __u32);
+	__type(value, __u32);
+} doubts SEC(".maps");
+
+/* Strangers choose addresses: the key keeps them from choosing places. */
+volatile const __u64 hash_key = 1;
+
+static __always_inline __u64 mix(__u64 h, const __u32 *words, int n)
+{
+	for (int i = 0; i < n; i++) {
+		h = (h ^ words[i]) * 0x9e3779b97f4a7c15; /* 2^64 / golden ratio */
+		h ^= h >> 29;
+	}
+	return h;
+}
+
+static __always_inline __u32 *doubt_of(const __u32 *client)
+{
+	__u32 place = mix(hash_key, client, 4) >> 32 & (DOUBTS - 1);
+
+	return bpf_map_lookup_elem(&doubts, &place);
+}
+
+/* doubt notes that something of this client's could not be read. */
+static __always_inline void doubt(const __u32 *client)
+{
+	__u32 *at = doubt_of(client);
+
+	COUNT(unreadable, 1);
+	if (at)
+		*at = ticks;
+}
+
+/* doubted says whether that was so since a time. */
+static __always_inline int doubted(const __u32 *client, __u32 since)
+{
+	__u32 *at = doubt_of(client);
+
+	return !at || *at >= since;
+}
+
+static __always_inline __u16 vlan_of(struct __sk_buff *skb)
+{
+	return skb->vlan_present ? skb->vlan_tci & 0xfff : 0;
+}
+
+/*
+ * astray: the server's segment came in where this host does not send to the
+ * server, so another sent it. On a host it says nothing where its own leave.
+ */
+static __always_inline int astray(struct __sk_buff *skb, __u32 ifindex, __u16 vlan)
+{
+	return inside && (skb->ifindex != ifindex || vlan_of(skb) != vlan);
+}
+
+/* finished forgets a connection. */
+static __always_inline void finished(const struct tuple *key, __u64 cookie)
+{
+	if (bpf_map_delete_elem(&wires, key) == 0)
+		tell_closed(cookie);
+}
+
+/* both_closed: each side's FIN was acknowledged by the other. */
+static __always_inline int both_closed(const struct wire *w)
+{
+	return w->fins == FINS && (__s32)(w->acked - w->client_fin) >= 0;
+}
+
+/*
+ * from_server keeps the account of what the server sent; it says whether that
+ * ended the connection.
+ */
+static __always_inline int from_server(struct wire *w, const struct segment *s)
+{
+	__u16 now = ticks;
+
+	if (s->flags & TCP_RST)
+		return 1;
+	if (s->flags & TCP_ACK && (__s32)(s->ack - w->acked) > 0)
+		w->acked = s->ack;
+	if (s->flags & TCP_FIN) {
+		w->server_fin = s->seq + s->shape.payload + 1;
+		w->fins |= SERVER_FIN;
+	}
+	if (w->seen != now)
+		w->seen = now;
+	return both_closed(w);
+}
+
+/*
+ * from_client does the same for the client's, of which any may be a stranger's:
+ * an RST ends the connection only where the server would take it (RFC 5961
+ * section 3.2), and the client is heard only where it goes on as it must.
+ */
+static __always_inline int from_client(struct wire *w, const struct segment *s)
+{
+	__u16 now;
+
+	if (s->flags & TCP_RST)
+		return s->seq == w->acked;
+	if (s->seq == w->acked || s->seq + 1 == w->acked) { /* or it keeps alive */
+		now = ticks;
+		if (w->heard != now)
+			w->heard = now;
+	}
+	if (s->flags & TCP_FIN) {
+		w->client_fin = s->seq + s->shape.payload + 1;
+		w->fins |= CLIENT_FIN;
+	}
+	if (w->fins & SERVER_FIN && s->flags & TCP_ACK && s->ack == w->server_fin)
+		w->fins |= SERVER_FIN_ACKED;
+	return both_closed(w);
+}
+
+/* read puts a segment of a connection that is read into the ring. */
+static __always_inline void read(struct __sk_buff *skb, struct wire *w, const struct segment *s,
+				 __u32 server)
+{
+	if (doubted(s->tuple.client, w->since)) {
+		lose_reading(&w->read, w->cookie, UNREADABLE);
+		return;
+	}
+	if (s->size == 0) {
+		lose_reading(&w->read, w->cookie, FLOW_FULL);
+		COUNT(flow_full, 1);
+		return;
+	}
+	record(skb, s->size, &w->read, w->cookie, &s->shape, server);
+}
+
+#endif

@@ -1,0 +1,182 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+)
+
+// WireOptions say what a Wire follows.
+type WireOptions struct {
+	// Ports are the watched TCP ports of the mail servers.
+	Ports []uint16
+	// Inside: the interfaces lead to mail servers behind this host, so that the
+	// servers' segments come in there and the clients' leave. Without it the
+	// servers are this host's own, and it is the other way round.
+	Inside bool
+	// Servers are where the mail servers are.
+	Servers []netip.Prefix
+	// RingBytes is the size of the packets ring, a power of two and at least
+	// a page; 0 means 8 MiB.
+	RingBytes uint32
+}
+
+// Wire is the tap on interfaces. Its records are those of a Tap, but for three
+// things: a connection's cookie is a number of its own and no socket's; Opened
+// tells no namespace and no owner, as there is no socket; and Closed is what the
+// packets show: an RST of the server, or of the client where the server must
+// take it, each side's FIN acknowledged, or silence.
+type Wire struct {
+	objs   wireObjects
+	reader *Reader
+	start  time.Time // of Tick
+
+	mu    sync.Mutex // guards links
+	links map[int][]io.Closer
+}
+
+// LoadWire loads the programs, attached to no interface yet. If the kernel lacks
+// something the error holds a *FeatureError.
+func LoadWire(o WireOptions) (*Wire, error) {
+	if err := WireSupported(); err != nil {
+		return nil, err
+	}
+	w := &Wire{start: time.Now(), links: make(map[int][]io.Closer)}
+	if err := w.prepare(o); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	return w, nil
+}
+
+func (w *Wire) prepare(o WireOptions) error {
+	// RLIMIT_MEMLOCK bounds nothing on kernels with tcx, but in containers that
+	// lie about it.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return fmt.Errorf("lift the memory limit for BPF maps: %w", err)
+	}
+	spec, err := loadWire()
+	if err != nil {
+		return fmt.Errorf("read the programs of the tap on interfaces: %w", err)
+	}
+	inside := uint32(0)
+	if o.Inside {
+		inside = 1
+	}
+	if _, err = sizeRings(spec, o.RingBytes); err != nil {
+		return err
+	}
+	err = errors.Join(
+		spec.Variables[wireVarInside].Set(inside),
+		spec.Variables[wireVarHashKey].Set(rand.Uint64()))
+	if err != nil {
+		return fmt.Errorf("set up the tap on interfaces: %w", err)
+	}
+	if err := spec.LoadAndAssign(&w.objs, nil); err != nil {
+		return fmt.Errorf("load the programs of the tap on interfaces: %w", err)
+	}
+	if w.reader, err = newReader(w.objs.Packets, w.objs.Events); err != nil {
+		return err
+	}
+	return errors.Join(setPorts(w.objs.WatchedPorts, o.Ports), w.SetServers(o.Servers), w.Tick(w.start))
+}
+
+// Attach taps an interface of the calling thread's network namespace. The
+// programs come behind those that are there, so that what another has dropped
+// does not count.
+func (w *Wire) Attach(index int) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.links[index] != nil {
+		return nil
+	}
+	var links []io.Closer
+	for _, p := range []struct {
+		prog   *ebpf.Program
+		attach ebpf.AttachType
+	}{
+		{w.objs.RelaygateLeave, ebpf.AttachTCXEgress},
+		{w.objs.RelaygateArrive, ebpf.AttachTCXIngress},
+	} {
+		l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: p.prog, Attach: p.attach, Anchor: link.Tail()})
+		if err != nil {
+			return errors.Join(fmt.Errorf("attach %s to interface %d: %w", p.attach, index, err), closeLinks(links))
+		}
+		links = append(links, l)
+	}
+	w.links[index] = links
+	return nil
+}
+
+// Detach ends the tap of an interface, which may be gone, and closes the
+// connections that were followed there.
+func (w *Wire) Detach(index int) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	err := closeLinks(w.links[index])
+	delete(w.links, index)
+	_, swept := w.sweep(wireSweep{Idle: never, Ending: never, Gone: uint32(index)})
+	return errors.Join(err, swept)
+}
+
+// Close detaches the programs and closes the reader.
+func (w *Wire) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var errs []error
+	for _, links := range w.links {
+		errs = append(errs, closeLinks(links))
+	}
+	clear(w.links)
+	if w.reader != nil {
+		errs = append(errs, w.reader.Close())
+	}
+	return errors.Join(append(errs, w.objs.Close())...)
+}
+
+// Reader is the tap's only reader; Close closes it.
+func (w *Wire) Reader() *Reader { return w.reader }
+
+// SetServers replaces where the mail servers are. Connections that are followed
+// stay so.
+func (w *Wire) SetServers(servers []netip.Prefix) error {
+	networks := make([]wireNetwork, len(servers))
+	for i, p := range servers {
+		bits := p.Bits()
+		if p.Addr().Is4() {
+			bits += 96
+		}
+		networks[i] = wireNetwork{Length: uint32(bits), Addr: words(p.Addr())}
+	}
+	err := replace(w.objs.MailServers, networks)
+	switch {
+	case errors.Is(err, unix.ENOSPC):
+		return fmt.Errorf("set the mail servers: %d networks are more than the %d that have room: %w",
+			len(servers), w.objs.MailServers.MaxEntries(), err)
+	case err != nil:
+		return fmt.Errorf("set the mail servers: %w", err)
+	}
+	return nil
+}
+
+// Counters reads the counters.
+func (w *Wire) Counters() (Counters, error) {
+	var sum Counters
+	var perCPU []wireCounters
+	if err := w.objs.Counters.Lookup(uint32(0), &perCPU); err != nil {
+		return sum, fmt.Errorf("read the counters of the tap on interfaces: %w", err)
+	}
+	for i := range perCPU {
+		c := tapCounters(perCPU[i])
+		sum.add(&c)
+	}
+	return sum, nil
+}

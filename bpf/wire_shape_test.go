@@ -1,0 +1,402 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"relaygate/bpf/bpftest"
+)
+
+// The programs on interfaces run here on crafted packets, on the loopback
+// interface unless a packet names another. The client's first byte has sequence
+// number 1001, the server's 5001.
+
+var (
+	mail4   = netip.MustParseAddrPort("198.51.100.25:143")
+	mail6   = netip.MustParseAddrPort("[2001:db8:25::25]:143")
+	client4 = netip.MustParseAddrPort("192.0.2.10:50000")
+	client6 = netip.MustParseAddrPort("[2001:db8:6::10]:50000")
+)
+
+// frame is a packet between client4 and mail4, unless it says otherwise.
+type frame struct {
+	server         bool // the server's side sends it
+	client, mail   netip.AddrPort
+	flags          byte
+	seq, ack       uint32
+	payload        string
+	options        []byte // of TCP, in words
+	ifindex        uint32
+	edit           func([]byte) []byte // of the frame, at last
+	toOtherStation bool
+}
+
+// bytes lays the frame out.
+func (f frame) bytes() []byte {
+	from, to := f.client, f.mail
+	if !from.IsValid() {
+		from = client4
+	}
+	if !to.IsValid() {
+		to = mail4
+	}
+	if f.server {
+		from, to = to, from
+	}
+	segment := make([]byte, 20, 20+len(f.options)+len(f.payload))
+	binary.BigEndian.PutUint16(segment, from.Port())
+	binary.BigEndian.PutUint16(segment[2:], to.Port())
+	binary.BigEndian.PutUint32(segment[4:], f.seq)
+	binary.BigEndian.PutUint32(segment[8:], f.ack)
+	segment[12], segment[13] = byte(20+len(f.options))/4<<4, f.flags
+	segment = append(append(segment, f.options...), f.payload...)
+	var b []byte
+	if from.Addr().Is4() {
+		b = ip4(6, 0, segment)
+		copy(b[14+12:], from.Addr().AsSlice())
+		copy(b[14+16:], to.Addr().AsSlice())
+	} else {
+		b = ip6(6, segment)
+		copy(b[14+8:], from.Addr().AsSlice())
+		copy(b[14+24:], to.Addr().AsSlice())
+	}
+	if f.edit != nil {
+		b = f.edit(b)
+	}
+	if f.toOtherStation {
+		b[0] = 2
+	}
+	return b
+}
+
+func cl(flags byte, seq, ack uint32, payload string) frame {
+	return frame{flags: flags, seq: seq, ack: ack, payload: payload}
+}
+
+func sv(flags byte, seq, ack uint32, payload string) frame {
+	return frame{server: true, flags: flags, seq: seq, ack: ack, payload: payload}
+}
+
+// handshake are the three segments that begin a connection.
+func handshake() []frame {
+	return []frame{cl(syn, 1000, 0, ""), sv(syn|ack, 5000, 1001, ""), cl(ack, 1001, 5001, "")}
+}
+
+// then is a handshake and what follows.
+func then(frames ...frame) []frame { return append(handshake(), frames...) }
+
+// wireBench is a Wire that is attached to nothing.
+type wireBench struct{ *Wire }
+
+func newWireBench(t testing.TB, change ...func(*WireOptions)) wireBench {
+	t.Helper()
+	bpftest.RequireRoot(t)
+	o := WireOptions{
+		Ports: []uint16{143}, Inside: true,
+		Servers: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8:25::25/128")},
+	}
+	for _, fn := range change {
+		fn(&o)
+	}
+	w, err := LoadWire(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { bpftest.Close(t, w) })
+	return wireBench{w}
+}
+
+// play runs the programs on frames as they would pass an inside interface, and
+// returns what came out.
+func (b wireBench) play(t testing.TB, frames ...frame) []Record {
+	t.Helper()
+	for _, f := range frames {
+		prog := b.objs.RelaygateLeave
+		if f.server {
+			prog = b.objs.RelaygateArrive
+		}
+		b.run(t, prog, f)
+	}
+	return b.drain(t)
+}
+
+// skb is the head of struct __sk_buff (linux/bpf.h).
+type skb struct {
+	_       [10]uint32
+	Ifindex uint32
+}
+
+func (b wireBench) run(t testing.TB, prog *ebpf.Program, f frame) {
+	t.Helper()
+	o := &ebpf.RunOptions{Data: f.bytes()}
+	if f.ifindex != 0 {
+		o.Context = &skb{Ifindex: f.ifindex}
+	}
+	verdict, err := prog.Run(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if int32(verdict) != -1 {
+		t.Errorf("verdict is %d, want that the next program decides", int32(verdict))
+	}
+}
+
+func (b wireBench) drain(t testing.TB) []Record {
+	t.Helper()
+	b.reader.SetDeadline(time.Unix(1, 0))
+	var all []Record
+	for {
+		var rec Record
+		err := b.reader.Next(&rec)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec.Data = append([]byte(nil), rec.Data...)
+		all = append(all, rec)
+	}
+}
+
+// followed counts the connections in the table.
+func (b wireBench) followed(t testing.TB) int {
+	t.Helper()
+	var key wireTuple
+	var value wireWire
+	n := 0
+	all := b.objs.Wires.Iterate()
+	for all.Next(&key, &value) {
+		n++
+	}
+	if err := all.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// story names records: O, C and L for Opened, Closed and Lost, o for one that is
+// not followed, c and s for packets of the client's and the server's side.
+func story(records []Record) string {
+	var s []byte
+	for _, r := range records {
+		switch {
+		case r.Kind == Opened && r.Reason != None:
+			s = append(s, 'o')
+		case r.Kind == Opened:
+			s = append(s, 'O')
+		case r.Kind == Closed:
+			s = append(s, 'C')
+		case r.Kind == Lost:
+			s = append(s, 'L')
+		case r.Kind == Packet && r.Egress:
+			s = append(s, 's')
+		case r.Kind == Packet:
+			s = append(s, 'c')
+		default:
+			s = append(s, '?')
+		}
+	}
+	return string(s)
+}
+
+// fragmentOf sets the fragment field of an IPv4 frame.
+func fragmentOf(field uint16) func([]byte) []byte {
+	return func(b []byte) []byte { binary.BigEndian.PutUint16(b[14+6:], field); return b }
+}
+
+// extended puts an IPv6 extension header of 8 bytes before what follows.
+func extended(kind, next byte) func([]byte) []byte {
+	return func(b []byte) []byte {
+		b[14+6] = kind
+		header := []byte{next, 0, 0, 1, 0, 0, 0, 0}
+		return append(append(append([]byte(nil), b[:54]...), header...), b[54:]...)
+	}
+}
+
+// optioned puts an IPv4 option of 4 bytes behind the header.
+func optioned(b []byte) []byte {
+	b[14] = 0x46
+	return append(append(append([]byte(nil), b[:34]...), 1, 1, 1, 0), b[34:]...)
+}
+
+// lengthless clears the length of an IP header, as BIG TCP does.
+func lengthless(b []byte) []byte {
+	if b[12] == 0x08 {
+		binary.BigEndian.PutUint16(b[14+2:], 0)
+	} else {
+		binary.BigEndian.PutUint16(b[14+4:], 0)
+	}
+	return b
+}
+
+func edited(f frame, edit func([]byte) []byte) frame { f.edit = edit; return f }
+
+func sixes(frames []frame) []frame {
+	for i := range frames {
+		frames[i].client, frames[i].mail = client6, mail6
+	}
+	return frames
+}
+
+func TestWireShapes(t *testing.T) {
+	login, ok := cl(psh|ack, 1001, 5001, "a1 LOGIN"), sv(psh|ack, 5001, 1009, "a1 OK")
+	mptcp := func(f frame) frame { f.options = []byte{1, 3, 3, 7, 30, 4, 0, 0}; return f }
+	for _, test := range []struct {
+		name   string
+		frames []frame
+		want   string
+	}{
+		{"a login", then(login, ok), "Ocs"},
+		{"a login over IPv6", sixes(then(login, ok)), "Ocs"},
+		{"acknowledgements: the server's only", then(cl(ack, 1001, 5001, ""), sv(ack, 5001, 1001, "")), "Os"},
+		{"a client's FIN, and urgent pointer", then(cl(urg|ack, 1001, 5001, ""), cl(fin|ack, 1001, 5001, "")), "Occ"},
+		{"no handshake", []frame{login, ok, login}, ""},
+		{"a SYN alone", []frame{cl(syn, 1000, 0, ""), login, ok}, ""},
+		{"a SYN and a SYN-ACK", handshake()[:2], ""},
+		{"an answer without a SYN", append(handshake()[1:], login), ""},
+		{"an answer to another SYN", []frame{cl(syn, 1000, 0, ""), sv(syn|ack, 5000, 1002, ""), cl(ack, 1001, 5001, "")}, ""},
+		{"an answer from the client's side", []frame{cl(syn, 1000, 0, ""), cl(syn|ack, 5000, 1001, ""), cl(ack, 1001, 5001, "")}, ""},
+		{"a SYN from the server's side", []frame{sv(syn, 1000, 0, ""), sv(syn|ack, 5000, 1001, ""), cl(ack, 1001, 5001, "")}, ""},
+		{"the third segment acknowledges something else", append(handshake()[:2], cl(ack, 1001, 5002, ""), ok), ""},
+		{"the third segment is the server's", append(handshake()[:2], sv(ack, 5001, 1001, "")), ""},
+		{"the third segment is an RST", append(handshake()[:2], cl(rst|ack, 1001, 5001, "")), ""},
+		{"the third segment has data", append(handshake()[:2], login, ok), "Ocs"},
+		{"the third segment has data ahead of a hole", append(handshake()[:2], cl(ack, 1005, 5001, "xx")), "Oc"},
+		{"the third segment ends the stream", append(handshake()[:2], cl(fin|ack, 1001, 5001, "")), "Oc"},
+		{"SYN, SYN-ACK and ACK twice", append(handshake()[:1], append(append(handshake()[:2], handshake()[1:]...), login, cl(ack, 1001, 5001, ""))...), "Oc"},
+		{"a late SYN-ACK", then(sv(syn|ack, 5000, 1001, ""), login), "Osc"},
+		{"a second SYN takes the first one's place", append([]frame{cl(syn, 7000, 0, "")}, then(login)...), "Oc"},
+		{"a second SYN while the first is answered", append(handshake()[:2], cl(syn, 7000, 0, ""), cl(ack, 1001, 5001, "")), ""},
+		{"data with the SYN", []frame{cl(syn, 1000, 0, "a1"), sv(syn|ack, 5000, 1001, ""), cl(ack, 1001, 5001, ""), login}, "o"},
+		{"data with the SYN, taken", []frame{cl(syn, 1000, 0, "a1"), sv(syn|ack, 5000, 1003, ""), cl(ack, 1003, 5001, ""), login}, "o"},
+		{"data with the SYN-ACK", []frame{cl(syn, 1000, 0, ""), sv(syn|ack, 5000, 1001, "+OK"), cl(ack, 1001, 5001, ""), login}, "o"},
+		{"Multipath TCP", []frame{cl(syn, 1000, 0, ""), mptcp(sv(syn|ack, 5000, 1001, "")), cl(ack, 1001, 5001, ""), login}, "o"},
+		{"Multipath TCP that the server does not want", []frame{mptcp(cl(syn, 1000, 0, "")), sv(syn|ack, 5000, 1001, ""), cl(ack, 1001, 5001, ""), login}, "Oc"},
+		{"data before the handshake is whole", append(handshake()[:2], cl(ack, 1003, 4999, "xx"), cl(ack, 1001, 5001, ""), login), "o"},
+		{"data without an acknowledgement", append(handshake()[:2], cl(psh, 1001, 0, "xx"), cl(ack, 1001, 5001, ""), login), "o"},
+		{"a SYN inside the connection", then(cl(syn, 7000, 0, ""), sv(ack, 5001, 1001, ""), login), "Osc"},
+		{"another connection of the same ends", then(cl(syn, 7000, 0, ""), sv(syn|ack, 9000, 7001, ""), cl(ack, 7001, 9001, ""), cl(ack, 7001, 9001, "a1")), "OCOc"},
+		{"the server's RST", then(sv(rst|ack, 5001, 1001, ""), login), "OsC"},
+		{"the client's RST, exact", then(login, ok, cl(rst, 1009, 0, ""), login), "OcsC"},
+		{"the client's RST, not exact", then(login, ok, cl(rst, 1010, 0, ""), ok), "Ocss"},
+		{"client closes first", then(cl(fin|ack, 1001, 5001, ""), sv(fin|ack, 5001, 1002, ""), cl(ack, 1002, 5002, ""), login), "OcsC"},
+		{"server closes first", then(sv(fin|ack, 5001, 1001, ""), cl(ack, 1001, 5002, ""), cl(fin|ack, 1001, 5002, ""), sv(ack, 5002, 1002, ""), login), "OscsC"},
+		{"both close", then(sv(fin|ack, 5001, 1001, ""), cl(fin|ack, 1001, 5001, ""), cl(ack, 1002, 5002, ""), sv(ack, 5002, 1002, "")), "OscsC"},
+		{"one side closes", then(sv(fin|ack, 5001, 1001, ""), cl(ack, 1001, 5002, ""), login), "Osc"},
+		{"a FIN that nobody acknowledged", then(cl(fin|ack, 3000, 5001, ""), sv(fin|ack, 5001, 1001, ""), cl(ack, 1001, 5002, "")), "Ocs"},
+		{"a fragment of the client's", then(edited(login, fragmentOf(0x2000)), ok, login), "OL"},
+		{"a last fragment of the client's", then(edited(login, fragmentOf(3)), ok), "OL"},
+		{"a fragment of the server's", then(edited(ok, fragmentOf(0x2000)), login), "OL"},
+		{"a fragment before the SYN", append([]frame{edited(login, fragmentOf(0x2000))}, then(login)...), "OL"},
+		{"a fragment of another client's", then(frame{client: netip.MustParseAddrPort("192.0.2.99:1"), edit: fragmentOf(0x2000)}, login), "Oc"},
+		{"a fragment of UDP", then(edited(login, func(b []byte) []byte { b[14+9] = 17; return fragmentOf(0x2000)(b) }), login), "Oc"},
+		{"may not be fragmented", then(edited(login, fragmentOf(0x4000))), "Oc"},
+		{"IPv4 options", then(edited(login, optioned), ok), "OL"},
+		{"IPv4 options, to another address", then(frame{mail: netip.MustParseAddrPort("198.51.100.77:25"), edit: optioned}, ok), "OL"},
+		{"an IPv6 fragment", sixes(then(edited(login, extended(44, 6)), ok)), "OL"},
+		{"an IPv6 fragment of UDP", sixes(then(edited(login, extended(44, 17)), ok)), "Os"},
+		{"IPv6 destination options", sixes(then(edited(login, extended(60, 6)), ok)), "OL"},
+		{"an IPv6 routing header behind options", sixes(then(edited(login, extended(0, 43)), ok)), "OL"},
+		{"no next header", sixes(then(edited(login, extended(59, 6)), ok)), "Os"},
+		{"IPv6 multicast", sixes(then(edited(login, func(b []byte) []byte { b[14+24] = 0xff; return extended(0, 6)(b) }), ok)), "Os"},
+		{"BIG TCP of the client's", then(edited(login, lengthless), ok), "OL"},
+		{"BIG TCP of the server's, IPv6", sixes(then(edited(ok, lengthless), login)), "OL"},
+		{"too short for TCP", then(edited(login, func(b []byte) []byte { return b[:14+20+12] }), ok), "Os"},
+		{"ARP", then(edited(login, func(b []byte) []byte { b[13] = 0x06; return b }), ok), "Os"},
+		{"a tag behind a tag", then(edited(login, func(b []byte) []byte { b[12], b[13] = 0x81, 0; return b }), ok), "Os"},
+		{"not for this station", then(frame{server: true, flags: psh | ack, seq: 5001, ack: 1001, payload: "+OK", toOtherStation: true}, ok), "Os"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newWireBench(t)
+			got := b.play(t, test.frames...)
+			if story(got) != test.want {
+				t.Fatalf("records are %s, want %s: %+v", story(got), test.want, got)
+			}
+			for _, r := range got {
+				if r.Cookie != got[0].Cookie && test.want[0] == 'O' && test.want != "OCOc" {
+					t.Errorf("%+v has another cookie than %+v", r, got[0])
+				}
+			}
+		})
+	}
+}
+
+func TestWireOpened(t *testing.T) {
+	b := newWireBench(t)
+	for _, test := range []struct {
+		frames       []frame
+		client, mail netip.AddrPort
+	}{{handshake(), client4, mail4}, {sixes(handshake()), client6, mail6}} {
+		got := b.play(t, test.frames...)
+		if len(got) != 1 {
+			t.Fatalf("records are %+v, want one", got)
+		}
+		r := got[0]
+		if r.Kind != Opened || r.Client != test.client || r.Server != test.mail || r.ClientISN != 1001 || r.ServerISN != 5001 ||
+			r.Netns != 0 || r.Reason != None || r.Cookie>>63 != 1 {
+			t.Errorf("got %+v", r)
+		}
+	}
+}
+
+func TestWireRecordsStartAtTheIPHeader(t *testing.T) {
+	b := newWireBench(t)
+	f := cl(psh|ack, 1001, 5001, "a1 LOGIN")
+	padded := edited(f, func(b []byte) []byte { return append(b, 0, 0, 0, 0, 0, 0) }) // to the least size of Ethernet
+	want := f.bytes()[14:]
+	got := b.play(t, then(padded)...)
+	if len(got) != 2 || string(got[1].Data) != string(want) || got[1].WireLen != len(want) {
+		t.Errorf("got %+v, want %x", got, want)
+	}
+}
+
+func TestWireFollowsServersAndPortsAlone(t *testing.T) {
+	b := newWireBench(t)
+	for name, change := range map[string]func(*frame){
+		"another server": func(f *frame) { f.mail = netip.MustParseAddrPort("198.51.101.1:143") },
+		"another port":   func(f *frame) { f.mail = netip.MustParseAddrPort("198.51.100.25:144") },
+		"the client's": func(f *frame) {
+			f.client, f.mail = netip.MustParseAddrPort("192.0.2.10:143"), mail4
+			f.server = !f.server
+		},
+	} {
+		frames := handshake()
+		for i := range frames {
+			change(&frames[i])
+		}
+		if got := b.play(t, frames...); len(got) != 0 {
+			t.Errorf("%s: records are %+v", name, got)
+		}
+	}
+	if err := b.SetServers([]netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.play(t, handshake()...); len(got) != 0 {
+		t.Errorf("the server is none any more: records are %+v", got)
+	}
+}
+
+// On a host the servers' segments leave, and nothing is known of interfaces.
+func TestWireOnAHost(t *testing.T) {
+	b := newWireBench(t, func(o *WireOptions) {
+		o.Inside = false
+		o.Servers = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+	})
+	for _, f := range then(cl(psh|ack, 1001, 5001, "a1 LOGIN"), sv(psh|ack, 5001, 1009, "a1 OK")) {
+		prog := b.objs.RelaygateArrive
+		if f.server {
+			prog = b.objs.RelaygateLeave
+		}
+		b.run(t, prog, f)
+	}
+	if got := b.drain(t); story(got) != "Ocs" {
+		t.Errorf("records are %+v", got)
+	}
+}

@@ -1,0 +1,428 @@
+package bpf
+
+import (
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+
+	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+)
+
+// change edits the one entry of the table.
+func (b wireBench) change(t testing.TB, edit func(*wireWire)) {
+	t.Helper()
+	var key wireTuple
+	var value wireWire
+	all := b.objs.Wires.Iterate()
+	if !all.Next(&key, &value) {
+		t.Fatalf("no connection is followed: %v", all.Err())
+	}
+	edit(&value)
+	if err := b.objs.Wires.Put(&key, &value); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b wireBench) counted(t testing.TB) Counters {
+	t.Helper()
+	c, err := b.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TestWireDone: after the verdict nothing comes but the end.
+func TestWireDone(t *testing.T) {
+	login := cl(psh|ack, 1001, 5001, "a1 LOGIN")
+	for _, test := range []struct {
+		name           string
+		client, server netip.AddrPort
+		other          bool // the cookie of another connection
+		want           string
+	}{
+		{"this one", client4, mail4, false, "C"},
+		{"another with these ends", client4, mail4, true, "csC"},
+		{"another client", netip.MustParseAddrPort("192.0.2.11:50000"), mail4, false, "csC"},
+		{"another port", netip.MustParseAddrPort("192.0.2.10:50001"), mail4, false, "csC"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newWireBench(t)
+			cookie := b.play(t, handshake()...)[0].Cookie
+			if test.other {
+				cookie++
+			}
+			if err := b.SetDone(test.client, test.server, cookie); err != nil {
+				t.Fatal(err)
+			}
+			got := b.play(t, login, sv(rst|ack, 5001, 1009, ""))
+			if story(got) != test.want {
+				t.Errorf("records are %s, want %s", story(got), test.want)
+			}
+		})
+	}
+}
+
+func TestWireBudgets(t *testing.T) {
+	hundred := strings.Repeat("x", 100)
+	for _, test := range []struct {
+		name    string
+		ring    uint32
+		edit    func(*wireWire)
+		frame   frame
+		want    string
+		reason  Reason
+		counted func(Counters) uint64
+	}{
+		{
+			"just within", 0, func(w *wireWire) { w.Read.Unanswered = 8192 - 100 },
+			cl(ack, 1001, 5001, hundred), "c", None, nil,
+		},
+		{
+			"too much unanswered", 0, func(w *wireWire) { w.Read.Unanswered = 8192 - 99 },
+			cl(ack, 1001, 5001, hundred), "L", Unanswered, func(c Counters) uint64 { return c.Unanswered },
+		},
+		{
+			"answered", 0, func(w *wireWire) { w.Read.Unanswered = 8192 },
+			sv(ack, 5001, 1001, "+OK"), "s", None, nil,
+		},
+		{
+			"too much of both", 0, func(w *wireWire) { w.Read.Total = 256*1024 - 171 },
+			sv(ack, 5001, 1001, hundred), "L", FlowFull, func(c Counters) uint64 { return c.FlowFull },
+		},
+		{
+			"longer than its header can say", 0, func(*wireWire) {},
+			edited(sv(ack, 5001, 1001, hundred), lengthless), "L", FlowFull, func(c Counters) uint64 { return c.FlowFull },
+		},
+		{
+			"the ring is full", uint32(os.Getpagesize()), func(*wireWire) {},
+			sv(ack, 5001, 1001, strings.Repeat("x", 3000)), "L", RingFull, func(c Counters) uint64 { return c.RingFull },
+		},
+		{
+			"lost before", 0, func(w *wireWire) { w.Read.State = uint32(tapFlowStateLOST) },
+			cl(ack, 1001, 5001, hundred), "", None, nil,
+		},
+		{
+			"opening", 0, func(w *wireWire) { w.Read.State = uint32(tapFlowStateOPENING) },
+			cl(ack, 1001, 5001, hundred), "", None, nil,
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newWireBench(t, func(o *WireOptions) { o.RingBytes = test.ring })
+			b.play(t, handshake()...)
+			b.change(t, test.edit)
+			got := b.play(t, test.frame)
+			if story(got) != test.want {
+				t.Fatalf("records are %s, want %s", story(got), test.want)
+			}
+			if test.want == "L" && got[0].Reason != test.reason {
+				t.Errorf("reason is %q, want %q", got[0].Reason, test.reason)
+			}
+			if test.counted != nil && test.counted(b.counted(t)) != 1 {
+				t.Errorf("not counted: %+v", b.counted(t))
+			}
+		})
+	}
+}
+
+// TestWireLanes: the server is where this host sends to it, on that interface
+// and VLAN. What bears its address and comes in elsewhere is another's.
+func TestWireLanes(t *testing.T) {
+	b := newWireBench(t)
+	ns, peer := bpftest.Namespace(t), bpftest.Namespace(t)
+	var right, wrong uint32
+	for name, index := range map[string]*uint32{"lan": &right, "wan": &wrong} {
+		if err := netns.Join(ns, name, nil, peer, name, nil); err != nil {
+			t.Fatal(err)
+		}
+		bpftest.Do(t, ns, func() error {
+			l, err := netlink.LinkByName(name)
+			if err == nil {
+				*index = uint32(l.Attrs().Index)
+			}
+			return err
+		})
+	}
+	at := func(index uint32, f frame) frame {
+		f.ifindex = index
+		return edited(f, func(b []byte) []byte { copy(b, macOf(t, ns, index)); return b })
+	}
+	shake := handshake()
+	login, ok := cl(psh|ack, 1001, 5001, "a1 LOGIN"), sv(psh|ack, 5001, 1009, "a1 OK")
+	play := func(frames ...frame) (got []Record) {
+		t.Helper()
+		bpftest.Do(t, ns, func() error { got = b.play(t, frames...); return nil })
+		return got
+	}
+	if got := play(at(right, shake[0]), at(wrong, shake[1]), at(right, shake[2])); len(got) != 0 {
+		t.Errorf("answered from elsewhere: records are %+v", got)
+	}
+	if got := play(at(right, shake[0]), at(right, shake[1]), at(right, shake[2])); story(got) != "O" {
+		t.Fatalf("records are %s", story(got))
+	}
+	// The client's bytes count wherever they leave: the server may get them.
+	got := play(at(wrong, ok), at(right, login), at(wrong, ok), at(right, ok), at(wrong, cl(ack, 1009, 5006, "x")), at(wrong, sv(rst, 5006, 0, "")))
+	if story(got) != "csc" {
+		t.Errorf("records are %s", story(got))
+	}
+	if n := b.counted(t).Forged; n != 4 {
+		t.Errorf("%d forged segments are counted, want 4", n)
+	}
+	// With its interface a connection ends.
+	if err := b.Detach(int(wrong)); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.drain(t); len(got) != 0 {
+		t.Errorf("another interface is gone: records are %+v", got)
+	}
+	if err := b.Detach(int(right)); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.drain(t); story(got) != "C" || b.followed(t) != 0 {
+		t.Errorf("its interface is gone: records are %+v", got)
+	}
+}
+
+// TestWireDoubtsEnd: what could not be read before a connection began does not
+// concern it.
+func TestWireDoubtsEnd(t *testing.T) {
+	b := newWireBench(t)
+	b.play(t, edited(cl(ack, 1001, 5001, "xx"), fragmentOf(0x2000)))
+	if err := b.Tick(b.start.Add(tick)); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.play(t, then(cl(psh|ack, 1001, 5001, "a1 LOGIN"))...); story(got) != "Oc" {
+		t.Errorf("records are %s", story(got))
+	}
+	if n := b.counted(t).Unreadable; n != 1 {
+		t.Errorf("%d are counted", n)
+	}
+}
+
+func macOf(t testing.TB, ns *netns.Namespace, index uint32) (mac []byte) {
+	t.Helper()
+	l, err := netlink.LinkByIndex(int(index))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.Attrs().HardwareAddr
+}
+
+// TestWireFlood: SYNs of strangers, answered or not, take no entry of the table,
+// and push out one another.
+func TestWireFlood(t *testing.T) {
+	b := newWireBench(t)
+	const places, flood = 4096 * 4, 3 * 4096 * 4
+	for i := range flood {
+		from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 999)
+		for _, f := range handshake()[:1+i%2] {
+			f.client = from
+			b.run(t, map[bool]*ebpf.Program{false: b.objs.RelaygateLeave, true: b.objs.RelaygateArrive}[f.server], f)
+		}
+	}
+	if n := b.followed(t); n != 0 {
+		t.Errorf("%d connections are followed", n)
+	}
+	if n := b.counted(t).Displaced; n < flood-places || n > flood {
+		t.Errorf("%d handshakes were displaced, want some of %d and not less than %d", n, flood, flood-places)
+	}
+	if got := b.play(t, handshake()...); story(got) != "O" {
+		t.Errorf("after the flood: records are %s", story(got))
+	}
+}
+
+// TestWireFull: a full table follows nobody new and forgets nobody.
+func TestWireFull(t *testing.T) {
+	b := newWireBench(t)
+	keys, values := make([]wireTuple, 1024), make([]wireWire, 1024)
+	n := int(b.objs.Wires.MaxEntries())
+	for from := 0; from < n; from += len(keys) {
+		for i := range keys {
+			keys[i].Client[0] = uint32(from + i + 1)
+		}
+		if _, err := b.objs.Wires.BatchUpdate(keys, values, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := b.play(t, then(cl(psh|ack, 1001, 5001, "a1 LOGIN"))...); len(got) != 0 {
+		t.Errorf("records are %s", story(got))
+	}
+	if c := b.counted(t); c.FlowsFull != 1 || b.followed(t) != n {
+		t.Errorf("%d of %d followed, %+v", b.followed(t), n, c)
+	}
+}
+
+func TestWireSweep(t *testing.T) {
+	ticks := func(n uint16) func(*wireWire) { return func(w *wireWire) { w.Seen -= n } }
+	for _, test := range []struct {
+		name string
+		edit func(*wireWire)
+		want string
+	}{
+		{"heard now", ticks(0), ""},
+		{"silent, not for long", ticks(900), ""},
+		{"silent", ticks(1200), "C"},
+		{"silent, and the client is heard", func(w *wireWire) { w.Seen -= 1200; w.Heard = w.Seen }, "C"},
+		{"the server has closed, lately", func(w *wireWire) { w.Fins = serverFIN; w.Seen -= 50 }, ""},
+		{"the server has closed", func(w *wireWire) { w.Fins = serverFIN; w.Seen -= 150 }, "C"},
+		{"the client has closed", func(w *wireWire) { w.Fins, w.ClientFin = clientFIN, w.Acked; w.Seen -= 150 }, "C"},
+		{"somebody says the client has closed", func(w *wireWire) { w.Fins, w.ClientFin = clientFIN, w.Acked+1; w.Seen -= 150 }, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newWireBench(t)
+			b.play(t, handshake()...)
+			b.change(t, test.edit)
+			if err := b.Sweep(1000*tick, 100*tick); err != nil {
+				t.Fatal(err)
+			}
+			if got := b.drain(t); story(got) != test.want {
+				t.Errorf("records are %s, want %s", story(got), test.want)
+			}
+			if idle := b.counted(t).Idle; idle != uint64(len(test.want)) {
+				t.Errorf("%d are counted", idle)
+			}
+		})
+	}
+}
+
+func TestWireSessions(t *testing.T) {
+	b := newWireBench(t)
+	cookie := b.play(t, then(cl(psh|ack, 1001, 5001, "a1 LOGIN"), sv(psh|ack, 5001, 1009, "a1 OK"))...)[0].Cookie
+	other := handshake()
+	for i := range other {
+		other[i].client = netip.MustParseAddrPort("192.0.2.11:50000")
+	}
+	b.play(t, append(other, frame{server: true, client: other[0].client, flags: fin | ack, seq: 5001, ack: 1001})...)
+	b.play(t, sixes(handshake())...)
+	get := func() []WireSession {
+		t.Helper()
+		all, err := b.Sessions()
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.SortFunc(all, func(a, b WireSession) int { return int(a.Cookie) - int(b.Cookie) })
+		return all
+	}
+	all := get()
+	if len(all) != 2 || all[0].Client != client4 || all[0].Server != mail4 || all[0].Cookie != cookie || all[0].Silent > 2*tick || all[1].Client != client6 {
+		t.Fatalf("sessions are %+v", all)
+	}
+	age := func() {
+		var key wireTuple
+		var value wireWire
+		entries := b.objs.Wires.Iterate()
+		for entries.Next(&key, &value) {
+			value.Heard -= 600
+			if err := b.objs.Wires.Put(&key, &value); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, test := range []struct {
+		name  string
+		frame frame
+		heard bool
+	}{
+		{"nobody", frame{}, false},
+		{"the server alone", sv(psh|ack, 5006, 1009, "* OK Still here"), false},
+		{"the client", cl(ack, 1009, 5021, ""), true},
+		{"the client keeps alive", cl(ack, 1008, 5021, ""), true},
+		{"somebody who guesses", cl(ack, 1010, 5021, ""), false},
+		{"old data", cl(ack, 1001, 5021, "a1 LOGIN"), false},
+	} {
+		age()
+		if test.frame.flags != 0 {
+			b.play(t, test.frame)
+		}
+		if all := get(); (all[0].Silent < 5*tick) != test.heard {
+			t.Errorf("%s: silent for %v", test.name, all[0].Silent)
+		}
+		if test.heard {
+			continue
+		}
+		b.play(t, cl(ack, 1009, 5021, ""))
+	}
+}
+
+// BenchmarkWire says what a packet costs, above an empty program.
+func BenchmarkWire(b *testing.B) {
+	w := newWireBench(b)
+	empty, err := ebpf.NewProgram(emptyProgram())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer empty.Close()
+	const repeat = 1_000_000
+	cost := func(prog *ebpf.Program, f frame) time.Duration {
+		_, took, err := prog.Benchmark(f.bytes(), repeat, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return took
+	}
+	cookie := w.play(b, handshake()...)[0].Cookie
+	six := w.play(b, sixes(handshake())...)[0].Cookie
+	if err := w.SetDone(client4, mail4, cookie); err != nil {
+		b.Fatal(err)
+	}
+	if err := w.SetDone(client6, mail6, six); err != nil {
+		b.Fatal(err)
+	}
+	web := frame{mail: netip.MustParseAddrPort("198.51.100.25:443"), flags: ack, payload: strings.Repeat("x", 60)}
+	download := sv(ack, 5001, 1001, strings.Repeat("x", 60))
+	stranger := frame{client: netip.MustParseAddrPort("203.0.113.7:999"), flags: ack, seq: 1}
+	for _, test := range []struct {
+		name string
+		f    frame
+	}{
+		{"other port", web},
+		{"other port, IPv6", frame{client: client6, mail: netip.MustParseAddrPort("[2001:db8:25::25]:443"), flags: ack}},
+		{"no entry", stranger},
+		{"after the verdict, server", download},
+		{"after the verdict, client", cl(ack, 1001, 5001, "")},
+		{"after the verdict, server, IPv6", sixes([]frame{download})[0]},
+	} {
+		prog := w.objs.RelaygateLeave
+		if test.f.server {
+			prog = w.objs.RelaygateArrive
+		}
+		b.Run(test.name, func(b *testing.B) {
+			floor := min(cost(empty, test.f), cost(empty, test.f), cost(empty, test.f))
+			took := min(cost(prog, test.f), cost(prog, test.f), cost(prog, test.f))
+			b.ReportMetric(float64((took - floor).Nanoseconds()), "ns/packet")
+			b.ReportMetric(0, "ns/op") // each run of the function is millions of packets
+		})
+	}
+	if got := w.drain(b); len(got) != 0 {
+		b.Errorf("records are %s", story(got))
+	}
+}
+
+// TestWireMemory: what one connection takes in the kernel, all included.
+func TestWireMemory(t *testing.T) {
+	b := newWireBench(t)
+	memory := func(m *ebpf.Map) int {
+		info, err := m.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, ok := info.Memlock()
+		if !ok {
+			t.Fatal("the kernel does not tell a map's memory")
+		}
+		return int(n)
+	}
+	const goal = 160
+	each := memory(b.objs.Wires) / int(b.objs.Wires.MaxEntries())
+	t.Logf("%d bytes per connection; %d KiB for handshakes, %d KiB for doubts", each, memory(b.objs.Shaking)>>10, memory(b.objs.Doubts)>>10)
+	if each > goal {
+		t.Errorf("%d bytes per connection, want %d at most", each, goal)
+	}
+}
