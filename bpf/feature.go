@@ -128,12 +128,11 @@ var probeTCX = sync.OnceValue(func() error {
 	if err != nil {
 		return err
 	}
-	defer prog.Close()
 	_, err = link.AttachTCX(link.TCXOptions{Interface: math.MaxInt32, Program: prog, Attach: ebpf.AttachTCXIngress})
 	if errors.Is(err, unix.ENODEV) {
-		return nil
+		err = nil
 	}
-	return err
+	return errors.Join(err, prog.Close())
 })
 
 // emptyProgram is one for interfaces that does nothing.
@@ -168,6 +167,7 @@ func WireFeatures() []Feature {
 	return []Feature{
 		{"tcx", HaveTCX},
 		{"ring buffer", HaveRingBuffer},
+		{"BTF", HaveBTF},
 	}
 }
 

@@ -5,13 +5,10 @@
 
 #include "hello.h"
 #include "ports.h"
+#include "record.h"
 #include "tap.h"
 
 #include <bpf/bpf_endian.h>
-
-/* These programs see packets from the IP header on. */
-#define LOAD bpf_skb_load_bytes
-#include "record.h"
 
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86DD
@@ -82,7 +79,7 @@ static __always_inline void tap(struct __sk_buff *skb, __u32 egress)
 	if (egress && tls && shape.offset && shape.payload >= HELLO_BYTES)
 		hello(skb, shape.offset, flow, cookie);
 	if (flow->state == READING)
-		record(skb, skb->len, reading_of(flow), cookie, &shape, egress);
+		record(skb, 0, skb->len, reading_of(flow), cookie, &shape, egress);
 }
 
 SEC("cgroup_skb/ingress")

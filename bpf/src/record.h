@@ -1,9 +1,5 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0) */
-/*
- * A packet of a connection that is read goes into its ring, within the bounds.
- * Who includes this defines LOAD(skb, offset, to, len), which reads the packet
- * from its IP header on, as bpf_skb_load_bytes does.
- */
+/* A packet of a connection that is read goes into its ring, within the bounds. */
 #ifndef RELAYGATE_RECORD_H
 #define RELAYGATE_RECORD_H
 
@@ -13,34 +9,34 @@
 #define TCP_URG 0x20
 
 /*
- * COPY puts the first len <= size bytes of the packet into a record of a fixed
- * size: bpf_ringbuf_reserve wants a constant. LOAD also reads what is not
- * linear. A record is always submitted, so that the reader can
- * count its position; one that could not be filled has captured = 0. The bound
- * is on the last index because Linux 6.1 does not learn from len != 0.
+ * COPY puts len <= size bytes of the packet, from base on, into a record of a
+ * fixed size: bpf_ringbuf_reserve wants a constant. bpf_skb_load_bytes also reads
+ * what is not linear. A record is always submitted, so that the reader can count
+ * its position; one that could not be filled has captured = 0. The bound is on
+ * the last index because Linux 6.1 does not learn from len != 0.
  */
-#define COPY(size)                                                                   \
-	static __always_inline int copy_##size(struct __sk_buff *skb,                \
-					       const struct packet *head, __u32 len, \
-					       __u64 flags)                          \
-	{                                                                            \
-		struct {                                                             \
-			struct packet head;                                          \
-			__u8 data[size - sizeof(struct packet)];                     \
-		} *rec;                                                              \
-		__u32 last = len - 1, captured = 0;                                  \
-                                                                                     \
-		rec = bpf_ringbuf_reserve(&packets, sizeof(*rec), 0);                \
-		if (!rec)                                                            \
-			return -1;                                                   \
-		rec->head = *head;                                                   \
-		rec->head.captured = 0;                                              \
-		barrier_var(last);                                                   \
-		if (last < sizeof(rec->data) &&                                      \
-		    LOAD(skb, 0, rec->data, last + 1) == 0)            \
-			rec->head.captured = captured = last + 1;                    \
-		bpf_ringbuf_submit(rec, flags);                                      \
-		return captured ? 0 : -1;                                            \
+#define COPY(size)                                                                \
+	static __always_inline int copy_##size(struct __sk_buff *skb, __u32 base, \
+					       const struct packet *head,         \
+					       __u32 len, __u64 flags)            \
+	{                                                                         \
+		struct {                                                          \
+			struct packet head;                                       \
+			__u8 data[size - sizeof(struct packet)];                  \
+		} *rec;                                                           \
+		__u32 last = len - 1, captured = 0;                               \
+                                                                                  \
+		rec = bpf_ringbuf_reserve(&packets, sizeof(*rec), 0);             \
+		if (!rec)                                                         \
+			return -1;                                                \
+		rec->head = *head;                                                \
+		rec->head.captured = 0;                                           \
+		barrier_var(last);                                                \
+		if (last < sizeof(rec->data) &&                                   \
+		    bpf_skb_load_bytes(skb, base, rec->data, last + 1) == 0)      \
+			rec->head.captured = captured = last + 1;                 \
+		bpf_ringbuf_submit(rec, flags);                                   \
+		return captured ? 0 : -1;                                         \
 	}
 
 COPY(128)
@@ -50,16 +46,16 @@ COPY(16384)
 
 #define CAPTURE_MAX (16384 - sizeof(struct packet))
 
-static __always_inline int copy(struct __sk_buff *skb, const struct packet *head,
+static __always_inline int copy(struct __sk_buff *skb, __u32 base, const struct packet *head,
 				__u32 len, __u64 flags)
 {
 	if (len <= 128 - sizeof(*head))
-		return copy_128(skb, head, len, flags);
+		return copy_128(skb, base, head, len, flags);
 	if (len <= 512 - sizeof(*head))
-		return copy_512(skb, head, len, flags);
+		return copy_512(skb, base, head, len, flags);
 	if (len <= 2048 - sizeof(*head))
-		return copy_2048(skb, head, len, flags);
-	return copy_16384(skb, head, len, flags);
+		return copy_2048(skb, base, head, len, flags);
+	return copy_16384(skb, base, head, len, flags);
 }
 
 /* What the headers say about a packet. */
@@ -69,9 +65,10 @@ struct shape {
 	__u32 control; /* FIN or URG: it says something without a payload too */
 };
 
-/* record takes a packet of size bytes. */
-static __always_inline void record(struct __sk_buff *skb, __u32 size, struct reading *r,
-				   __u64 cookie, const struct shape *shape, __u32 from_server)
+/* record takes a packet of size bytes, whose IP header is at base. */
+static __always_inline void record(struct __sk_buff *skb, __u32 base, __u32 size,
+				   struct reading *r, __u64 cookie, const struct shape *shape,
+				   __u32 from_server)
 {
 	struct packet head = {};
 	__u64 flags = BPF_RB_NO_WAKEUP;
@@ -114,7 +111,7 @@ static __always_inline void record(struct __sk_buff *skb, __u32 size, struct rea
 	head.time = bpf_ktime_get_ns();
 	head.wire_len = size;
 	head.egress = from_server;
-	if (copy(skb, &head, len, flags)) {
+	if (copy(skb, base, &head, len, flags)) {
 		lose_reading(r, cookie, RING_FULL);
 		COUNT(ring_full, 1);
 		return;

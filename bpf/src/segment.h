@@ -4,7 +4,9 @@
 #define RELAYGATE_SEGMENT_H
 
 #include "ports.h"
+#include "record.h"
 
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include <linux/bpf.h>
@@ -14,10 +16,25 @@
 #include <linux/ipv6.h>
 #include <linux/tcp.h>
 
-/* From the IP header on, whatever the link layer puts before it. */
-#define LOAD(skb, offset, to, len)                                             \
-	bpf_skb_load_bytes_relative(skb, offset, to, len, BPF_HDR_START_NET)
-#include "record.h"
+/* The kernel's own view of a packet: the few members that are read, by BTF. */
+struct sk_buff {
+	unsigned char *head, *data;
+	__u16 network_header; /* from head on */
+} __attribute__((preserve_access_index));
+
+extern void *bpf_cast_to_kern_ctx(void *) __ksym;
+
+/*
+ * base_of is where the IP header is: the link layer puts 14 bytes before it,
+ * none, or something else. bpf_skb_load_bytes_relative would know as well, and
+ * reads only what is linear.
+ */
+static __always_inline __u32 base_of(struct __sk_buff *skb)
+{
+	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+
+	return kernel->network_header - (__u32)(kernel->data - kernel->head);
+}
 
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
@@ -31,13 +48,14 @@ struct tuple {
 
 struct segment {
 	struct tuple tuple;
+	__u32 base; /* where the IP header is; other offsets count from there */
 	__u32 seq, ack, flags;
 	/*
 	 * From the IP header on, in bytes; 0 where that is more than the header
 	 * can say (BIG TCP).
 	 */
 	__u32 size;
-	__u32 options, options_size; /* of TCP, from the IP header on */
+	__u32 options, options_size; /* of TCP */
 	struct shape shape;
 };
 
@@ -51,6 +69,12 @@ enum sight {
 	 */
 	UNREAD_SEEN,
 };
+
+static __always_inline long load(struct __sk_buff *skb, const struct segment *s, __u32 offset,
+				 void *to, __u32 len)
+{
+	return bpf_skb_load_bytes(skb, s->base + offset, to, len);
+}
 
 /* ends sets the addresses of a tuple. */
 static __always_inline void ends(struct segment *s, __u32 server, const __u32 *from, const __u32 *to)
@@ -96,9 +120,9 @@ static __always_inline enum sight see4(struct __sk_buff *skb, __u32 server, stru
 		struct tcphdr tcp;
 	} h;
 	/* Whole, or as a short last fragment is. */
-	int whole = LOAD(skb, 0, &h, sizeof(h)) == 0;
+	int whole = load(skb, s, 0, &h, sizeof(h)) == 0;
 
-	if ((!whole && LOAD(skb, 0, &h.ip, sizeof(h.ip))) || h.ip.protocol != IPPROTO_TCP)
+	if ((!whole && load(skb, s, 0, &h.ip, sizeof(h.ip))) || h.ip.protocol != IPPROTO_TCP)
 		return OTHER;
 	if (h.ip.ihl != 5 || h.ip.frag_off & bpf_htons(0x3fff)) {
 		ends4(s, server, h.ip.saddr, h.ip.daddr);
@@ -136,15 +160,15 @@ static __always_inline enum sight see6(struct __sk_buff *skb, __u32 server, stru
 		struct ipv6hdr ip;
 		struct tcphdr tcp;
 	} h;
-	int whole = LOAD(skb, 0, &h, sizeof(h)) == 0;
+	int whole = load(skb, s, 0, &h, sizeof(h)) == 0;
 	__u8 next;
 
-	if (!whole && LOAD(skb, 0, &h.ip, sizeof(h.ip)))
+	if (!whole && load(skb, s, 0, &h.ip, sizeof(h.ip)))
 		return OTHER;
 	if (h.ip.nexthdr != IPPROTO_TCP) {
 		/* Multicast is no TCP. Without a length it is BIG TCP: bytes are missing. */
 		if (!behind(h.ip.nexthdr) || h.ip.daddr.in6_u.u6_addr8[0] == 0xff ||
-		    h.ip.payload_len == 0 || LOAD(skb, sizeof(h.ip), &next, 1) || !behind(next))
+		    h.ip.payload_len == 0 || load(skb, s, sizeof(h.ip), &next, 1) || !behind(next))
 			return OTHER;
 		ends(s, server, h.ip.saddr.in6_u.u6_addr32, h.ip.daddr.in6_u.u6_addr32);
 		return UNREAD_SEEN;
@@ -163,6 +187,7 @@ static __always_inline enum sight see6(struct __sk_buff *skb, __u32 server, stru
  */
 static __always_inline enum sight see(struct __sk_buff *skb, __u32 server, struct segment *s)
 {
+	s->base = base_of(skb);
 	switch (bpf_ntohs(skb->protocol)) {
 	case ETH_P_IP:
 		return see4(skb, server, s);

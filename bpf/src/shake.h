@@ -121,7 +121,7 @@ static __always_inline int multipath(struct __sk_buff *skb, const struct segment
 	__u8 b[2];
 
 	for (int i = 0; i < 40 && at < s->options_size; i++) {
-		if (LOAD(skb, s->options + at, b, sizeof(b)) || b[0] == 0)
+		if (load(skb, s, s->options + at, b, sizeof(b)) || b[0] == 0)
 			break;
 		if (b[0] == 1) {
 			at++;

@@ -186,7 +186,7 @@ static __always_inline void read(struct __sk_buff *skb, struct wire *w, const st
 		COUNT(flow_full, 1);
 		return;
 	}
-	record(skb, s->size, &w->read, w->cookie, &s->shape, server);
+	record(skb, s->base, s->size, &w->read, w->cookie, &s->shape, server);
 }
 
 #endif
