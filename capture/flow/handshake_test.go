@@ -115,6 +115,7 @@ func TestFiles(t *testing.T) {
 
 		// Ends.
 		{"server FIN", cooked, shake(cl(0, "AB"), sv(0, 2, "1", fin), cl(2, "C"), sv(2, 3, "2"), sv(2, 3, "", rst)), read + ")"},
+		{"server FIN, seen when it was sent again", cooked, shake(cl(0, "AB"), sv(0, 2, "1"), sv(2, 2, ""), sv(1, 2, "", fin)), read + ")"},
 		{"server FIN ahead of a hole", cooked, shake(cl(0, "AB"), sv(1, 2, "", fin), sv(0, 2, "1")), read + ")"},
 		{"server RST", cooked, shake(cl(0, "AB"), sv(0, 2, "", rst), sv(0, 2, "1"), cl(2, "C")), "()"},
 		{"server RST acknowledges nothing", cooked, shake(cl(0, "AB"), sv(0, 2, "", rst)), "()"},

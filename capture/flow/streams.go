@@ -210,6 +210,15 @@ func (t *Table) answer(id ID, f *flow, seg *capture.Segment) string {
 	return t.keep(f.server, from, payload)
 }
 
+// serverGap reports whether the server is known to have sent more than was read.
+// Its FIN, which has a sequence number, is no byte.
+func (f *flow) serverGap() bool {
+	if f.hasServerFIN && f.serverFIN == f.serverNext {
+		return false
+	}
+	return int32(f.serverEnd-f.serverNext) > 0
+}
+
 // inOrder releases the server's next bytes, and what waited behind them. Where
 // bytes are cut off behind them, the dialogue is told and says what that means.
 func (t *Table) inOrder(id ID, f *flow, payload []byte, cut int) {

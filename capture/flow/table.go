@@ -249,7 +249,7 @@ func (t *Table) close(id ID) {
 	f := t.slots.at(id)
 	switch {
 	case f.phase != following:
-	case int32(f.serverEnd-f.serverNext) > 0:
+	case f.serverGap():
 		t.taint(id, reasonServerGap)
 	default:
 		t.pool.drop(f.client)

@@ -42,7 +42,7 @@ func TestForget(t *testing.T) {
 // are done; its tuple serves again.
 func TestLeave(t *testing.T) {
 	for name, m := range modes {
-		if m == liveTap {
+		if m.live() {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
