@@ -15,9 +15,11 @@ import (
 
 const (
 	// ringBlock holds at least one super-frame, in bytes, ringBlocks are the
-	// blocks of an interface: a burst of 8 MiB.
-	ringBlock  = 1 << 20
-	ringBlocks = 8
+	// blocks of an interface: a burst of 8 MiB. As blocks are handed over that are
+	// nearly empty, their number is also how long the reader may be kept waiting:
+	// 8 larger ones overflowed on a busy host with a few packets in them.
+	ringBlock  = 256 << 10
+	ringBlocks = 32
 	// ringRetire is after how long a block that is not full is handed over, in
 	// milliseconds. The kernel looks twice, in ticks of its timer: 7 to 25 ms
 	// were measured. That is the price of one wake-up for many packets.
