@@ -1,7 +1,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os/user"
@@ -47,14 +46,6 @@ func (c *checker) line(key string) int {
 
 func (c *checker) failf(key, format string, args ...any) { c.fail(key, fmt.Errorf(format, args...)) }
 
-// later refuses what is documented and not built yet: a key that is silently
-// ignored would be believed to work.
-func (c *checker) later(key string, set bool) {
-	if set {
-		c.fail(key, errors.New("this value is not available yet"))
-	}
-}
-
 func (c *checker) check(r *raw) *Config {
 	cfg := &Config{Services: make(map[uint16]authz.Service)}
 	c.watch(r, cfg)
@@ -85,15 +76,7 @@ func (c *checker) watch(r *raw, cfg *Config) {
 	if len(cfg.Services) == 0 && len(c.errs) == 0 {
 		c.failf("watch.pop3", "nothing is watched: both pop3 and imap are empty")
 	}
-	tap := c.oneOf("watch.tap", r.Watch.Tap, "auto", "cgroup", "afpacket", "tcx")
-	c.later("watch.tap", tap >= 3)
-	cfg.Tap, cfg.Interfaces = Tap(tap), r.Watch.Interfaces
-	if cfg.Tap == TapAFPacket && len(cfg.Interfaces) == 0 {
-		c.failf("watch.interfaces", "tap \"afpacket\" needs the interfaces to tap")
-	}
-	if cfg.Tap == TapCgroup && len(cfg.Interfaces) > 0 {
-		c.failf("watch.interfaces", "tap \"cgroup\" sees every interface: name none")
-	}
+	c.tap(r, cfg)
 	cfg.TLS = c.oneOf("watch.tls", r.Watch.TLS, "auto", "off") == 0
 	cfg.TrustedNetns = c.namespaces("watch.trusted_netns", r.Watch.TrustedNetns)
 	cfg.TrustedProxies = c.prefixes("watch.trusted_proxies", r.Watch.TrustedProxies)

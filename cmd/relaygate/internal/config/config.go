@@ -31,7 +31,8 @@ type Config struct {
 	Services map[uint16]authz.Service
 	// Owners are the user IDs whose listeners are believed.
 	Owners []uint32
-	// Tap is how connections are seen; Interfaces are those of TapAFPacket.
+	// Tap is how connections are seen; Interfaces are those of TapTCX and
+	// TapAFPacket, on a gateway the ones that lead to its mail servers.
 	Tap        Tap
 	Interfaces []string
 	// TLS says whether connections in TLS are read where their server's library
@@ -130,14 +131,19 @@ const (
 type Tap uint8
 
 const (
-	// TapAuto is TapCgroup, or TapAFPacket where that cannot be had and
-	// interfaces are named.
+	// TapAuto is TapCgroup, or where that cannot be had and interfaces are
+	// named TapTCX, or else TapAFPacket. On a gateway it is one of these two.
 	TapAuto Tap = iota
 	// TapCgroup: programs on the root cgroup.
 	TapCgroup
 	// TapAFPacket: packet sockets on named interfaces.
 	TapAFPacket
+	// TapTCX: programs on named interfaces.
+	TapTCX
 )
+
+// Inside says that the mail servers are behind this host, a gateway.
+func (c *Config) Inside() bool { return c.Gate.Mode == ModeGateway }
 
 // Error is one mistake in a configuration file.
 type Error struct {

@@ -95,6 +95,33 @@ listen = "[2001:db8:0::1]:9125"
 	}
 }
 
+func TestTapWords(t *testing.T) {
+	const gateway = "[gate]\nmode = \"gateway\"\nservers = [\"198.51.100.0/28\"]\n"
+	for _, tt := range []struct{ name, file, want string }{
+		{"everywhere", "", ""},
+		{"host", "[watch]\ntap = \"tcx\"\ninterfaces = [\"eth0\", \"eth1\"]\n", "Connections are seen on the interfaces eth0, eth1: by programs there (tcx)."},
+		{"host, old kernel", "[watch]\ntap = \"afpacket\"\ninterfaces = [\"eth0\"]\n", "Connections are seen on the interfaces eth0: by packet sockets there."},
+		{"host, perhaps", "[watch]\ninterfaces = [\"eth0\"]\n", "Connections are seen on the interfaces eth0 where cgroups cannot be used: by programs there (tcx) or, where the kernel is too old, by packet sockets."},
+		{"gateway", "[watch]\ntap = \"tcx\"\ninterfaces = [\"lan\"]\n" + gateway, "The mail servers are 198.51.100.0/28, behind this host on its interfaces lan: by programs there (tcx)."},
+		{"gateway, two interfaces", "[watch]\ninterfaces = [\"lan\", \"dmz\"]\n" + gateway, "The mail servers are 198.51.100.0/28, behind this host on its interfaces lan, dmz: by programs there (tcx)."},
+		{"gateway, perhaps", "[watch]\ninterfaces = [\"lan\"]\n" + gateway, "The mail servers are 198.51.100.0/28, behind this host on its interfaces lan: by programs there (tcx) or, where the kernel is too old, by a packet socket, so that no session is followed."},
+		{"gateway, old kernel", "[watch]\ntap = \"afpacket\"\ninterfaces = [\"lan\"]\n" + gateway, "The mail servers are 198.51.100.0/28, behind this host on its interfaces lan: by a packet socket there, so that no session is followed."},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg, err := Parse("x.toml", []byte(tt.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := cfg.tapWords(); got != tt.want {
+				t.Errorf("got %q", got)
+			}
+			if words := cfg.Words(); cfg.Inside() && !strings.Contains(words[0], "in clear text alone") {
+				t.Errorf("%q does not tell that TLS is not read", words[0])
+			}
+		})
+	}
+}
+
 func TestMistakesNameFileLineAndKey(t *testing.T) {
 	for _, tt := range []struct{ name, file, want string }{
 		{"no TOML", "[watch\n", "x.toml:1: "},
@@ -105,7 +132,15 @@ func TestMistakesNameFileLineAndKey(t *testing.T) {
 		{"port twice", "[watch]\npop3 = [110]\nimap = [110]\n", "x.toml:3: watch.imap: port 110 is named twice"},
 		{"nothing watched", "[watch]\npop3 = []\nimap = []\n", "nothing is watched"},
 		{"tap", "[watch]\ntap = \"pcap\"\n", `watch.tap: "pcap" is none of`},
-		{"tap later", "[watch]\ntap = \"tcx\"\n", "x.toml:2: watch.tap: this value is not available yet"},
+		{"tcx without interfaces", "[watch]\ntap = \"tcx\"\n", "watch.interfaces: tap \"tcx\" needs"},
+		{"interface without a name", "[watch]\ninterfaces = [\"\"]\n", "x.toml:2: watch.interfaces: \"\" is no interface's name"},
+		{"interface with a long name", "[watch]\ninterfaces = [\"sixteen-letters-\"]\n", "is no interface's name"},
+		{"interface that is a path", "[watch]\ninterfaces = [\"a/b\"]\n", "is no interface's name"},
+		{"interface twice", "[watch]\ninterfaces = [\"eth0\", \"eth0\"]\n", "x.toml:2: watch.interfaces: \"eth0\" is named twice"},
+		{"gateway without interfaces", "[gate]\nmode = \"gateway\"\nservers = [\"192.0.2.1\"]\n", "watch.interfaces: gate mode \"gateway\" needs the interfaces that lead to the mail servers"},
+		{"gateway, cgroup", "[watch]\ntap = \"cgroup\"\n[gate]\nmode = \"gateway\"\nservers = [\"192.0.2.1\"]\n", "x.toml:2: watch.tap: tap \"cgroup\" sees this host's own connections alone"},
+		{"gateway, two packet sockets", "[watch]\ntap = \"afpacket\"\ninterfaces = [\"a\", \"b\"]\n[gate]\nmode = \"gateway\"\nservers = [\"192.0.2.1\"]\n", "x.toml:3: watch.interfaces: tap \"afpacket\" can be on one"},
+		{"too many servers", "[gate]\nservers = [" + strings.Repeat("\"192.0.2.1\",", 4097) + "]\n", "x.toml:2: gate.servers: 4097 addresses"},
 		{"afpacket without interfaces", "[watch]\ntap = \"afpacket\"\n", "watch.interfaces: tap \"afpacket\" needs"},
 		{"cgroup with interfaces", "[watch]\ntap = \"cgroup\"\ninterfaces = [\"eth0\"]\n", "x.toml:3: watch.interfaces: "},
 		{"netns", "[watch]\ntrusted_netns = [\"a/b\"]\n", "x.toml:2: watch.trusted_netns: \"a/b\" is neither"},

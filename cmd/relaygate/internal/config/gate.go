@@ -8,6 +8,9 @@ import (
 	"strings"
 )
 
+// maxServers is the room that the tap on interfaces has for them.
+const maxServers = 4096
+
 func (c *checker) gate(r *raw, cfg *Config) {
 	g := &cfg.Gate
 	modes := []string{ModeObserve, ModeFilter, ModeRedirect, ModeMark, ModeSets, ModeGateway}
@@ -18,6 +21,9 @@ func (c *checker) gate(r *raw, cfg *Config) {
 	g.Servers = c.prefixes("gate.servers", r.Gate.Servers)
 	if g.Mode == ModeGateway && len(r.Gate.Servers) == 0 {
 		c.failf("gate.servers", "mode \"gateway\" needs the addresses of the mail servers behind this host")
+	}
+	if len(g.Servers) > maxServers {
+		c.failf("gate.servers", "%d addresses and prefixes are more than the %d that have room", len(g.Servers), maxServers)
 	}
 	g.MaxNewPerMinute = c.between("gate.max_new_per_minute", r.Gate.MaxNewPerMinute, 0, 100_000)
 	g.MaxConcurrent = c.between("gate.max_concurrent", r.Gate.MaxConcurrent, 0, 100_000)

@@ -13,6 +13,9 @@ import (
 // Words tells what the configuration means, one sentence or two per line.
 func (c *Config) Words() []string {
 	lines := []string{c.watchWords()}
+	if words := c.tapWords(); words != "" {
+		lines = append(lines, words)
+	}
 	lines = append(lines, c.grantWords()...)
 	lines = append(lines, c.Gate.Words())
 	if c.Gate.Mode != ModeObserve {
@@ -41,13 +44,36 @@ func (c *Config) watchWords() string {
 		}
 	}
 	words := fmt.Sprintf("Watches POP3 on %s and IMAP on %s", portWords(pop3), portWords(imap))
-	if !c.TLS {
+	if !c.TLS || c.Inside() {
 		words += ", in clear text alone"
 	}
 	if len(c.TrustedNetns) > 0 {
 		words += ", also in " + strings.Join(c.TrustedNetns, ", ")
 	}
 	return words + "."
+}
+
+// tapWords tells where connections are seen, "" where that is everywhere.
+func (c *Config) tapWords() string {
+	on := strings.Join(c.Interfaces, ", ")
+	if on == "" {
+		return ""
+	}
+	where := "Connections are seen on the interfaces " + on
+	if c.Inside() {
+		where = fmt.Sprintf("The mail servers are %s, behind this host on its interfaces %s", prefixWords(c.Gate.Servers), on)
+	}
+	switch {
+	case c.Tap == TapTCX, c.Tap == TapAuto && c.Inside() && len(c.Interfaces) > 1:
+		return where + ": by programs there (tcx)."
+	case c.Tap == TapAFPacket && c.Inside():
+		return where + ": by a packet socket there, so that no session is followed."
+	case c.Tap == TapAFPacket:
+		return where + ": by packet sockets there."
+	case c.Inside():
+		return where + ": by programs there (tcx) or, where the kernel is too old, by a packet socket, so that no session is followed."
+	}
+	return where + " where cgroups cannot be used: by programs there (tcx) or, where the kernel is too old, by packet sockets."
 }
 
 func (c *Config) grantWords() []string {

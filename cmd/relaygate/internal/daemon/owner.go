@@ -13,6 +13,7 @@ import (
 	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/capture"
+	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/engine"
 )
@@ -25,14 +26,18 @@ type tap interface {
 	SetDeadline(time.Time)
 	Wake()
 	// Done ends the recording of a connection.
-	Done(cookie uint64) error
+	Done(authz.Conn) error
 	// Encrypted ends the recording of its packets, but not of what passes
 	// through its TLS library.
-	Encrypted(cookie uint64) error
+	Encrypted(authz.Conn) error
 	// Counts are the tap's own counters by name, of what it could not see.
 	Counts() (packets uint64, drops map[string]uint64, err error)
-	// Where says in words what is tapped.
+	// Where says in words what is tapped, Problems what of it is not.
 	Where() (kind, where string)
+	Problems() []string
+	// Alive lists the sessions that are open. It is errors.ErrUnsupported where
+	// they cannot be followed, and grants run from their login.
+	Alive() ([]sockdiag.Session, error)
 	Close() error
 }
 
@@ -230,7 +235,7 @@ func (o *owner) judge(verdicts []engine.Verdict) {
 		if s.Plaintext {
 			steer = o.tap.Encrypted
 		}
-		if err := steer(s.Cookie); err != nil {
+		if err := steer(s.Conn); err != nil {
 			o.errs++
 		}
 	}

@@ -75,6 +75,9 @@ func (d *daemon) reload(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("change the gate: %w", err)
 	}
+	if err := d.setServers(next); err != nil {
+		return err
+	}
 	settings := settingsOf(gate, next.Gate.CutOnExpiry)
 	d.cutter.set.Store(&settings)
 	d.gate.tellWords(next.Gate.Words())
@@ -90,6 +93,20 @@ func (d *daemon) reload(ctx context.Context) error {
 		return err
 	}
 	return d.gate.settle(ctx)
+}
+
+// setServers tells where the mail servers behind this host are.
+func (d *daemon) setServers(next *config.Config) error {
+	if !next.Inside() {
+		return nil
+	}
+	if w, ok := d.tap.(*wireTap); ok {
+		if err := w.programs.SetServers(next.Gate.Servers); err != nil {
+			return err
+		}
+	}
+	d.trust.inside.Store(&next.Gate.Servers)
+	return nil
 }
 
 // reconfigure puts new bounds and rules in force.
@@ -118,6 +135,7 @@ func fixed(a, b *config.Config) (keys []string) {
 	}{
 		{"watch.pop3, watch.imap", reflect.DeepEqual(a.Services, b.Services)},
 		{"watch.tap", a.Tap == b.Tap},
+		{"gate.mode to or from gateway", a.Inside() == b.Inside()},
 		{"watch.tls", a.TLS == b.TLS},
 		{"watch.owners", reflect.DeepEqual(a.Owners, b.Owners)},
 		{"watch.trusted_netns", reflect.DeepEqual(a.TrustedNetns, b.TrustedNetns)},

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -114,7 +115,7 @@ func (o *owner) save(now time.Time) {
 
 // keep writes one session down, once.
 func (o *owner) keep(c authz.Conn, h *held) {
-	if !h.saved && c.Cookie != 0 {
+	if !h.saved && hasSocket(c) {
 		h.saved = o.keeper.put(row{bucket: sessionsBucket, key: cookieKey(c), value: savedSession{h.Session, c, bootID()}})
 	}
 }
@@ -184,8 +185,12 @@ func (o *owner) survey(now, taken time.Time, alive []sockdiag.Session) {
 	}
 }
 
-// finder finds a connection in what the socket tables hold: by its cookie, or
-// where the tap knows none by its addresses.
+// hasSocket: the tap knows the connection's socket, whose cookie no other gets
+// before the next boot.
+func hasSocket(c authz.Conn) bool { return c.Cookie != 0 && c.Netns != 0 }
+
+// finder finds a connection in what the socket tables hold, or the tap's own: by
+// its cookie, or where the tables have another by its addresses.
 func finder(alive []sockdiag.Session) func(authz.Conn) (sockdiag.Session, bool) {
 	type ends struct{ local, remote netip.AddrPort }
 	byCookie := make(map[uint64]sockdiag.Session, len(alive))
@@ -195,11 +200,11 @@ func finder(alive []sockdiag.Session) func(authz.Conn) (sockdiag.Session, bool) 
 		byEnds[ends{s.Local, s.Remote}] = s
 	}
 	return func(c authz.Conn) (sockdiag.Session, bool) {
-		if c.Cookie != 0 {
-			s, ok := byCookie[c.Cookie]
-			return s, ok && s.Netns == c.Netns && s.Local == c.Server
+		s, ok := byCookie[c.Cookie]
+		if ok = ok && s.Netns == c.Netns && s.Local == c.Server; ok || hasSocket(c) {
+			return s, ok
 		}
-		s, ok := byEnds[ends{c.Server, c.Client}]
+		s, ok = byEnds[ends{c.Server, c.Client}]
 		return s, ok
 	}
 }
@@ -217,7 +222,7 @@ type survivors struct {
 
 func (s *survivors) live(was *savedSession) bool {
 	now, ok := s.find(was.Conn)
-	return ok && was.Boot == bootID() && was.Boot != "" && was.Conn.Cookie != 0 && now.Silent < maxSilence &&
+	return ok && was.Boot == bootID() && was.Boot != "" && hasSocket(was.Conn) && now.Silent < maxSilence &&
 		(now.Remote == was.Conn.Client || s.mayAnnounce(now.Remote.Addr())) && was.Begin.After(s.since)
 }
 
@@ -234,7 +239,7 @@ func (o *owner) rejoin(now time.Time, live []savedSession) (n int) {
 // anchor is the session of a grant's last login, which need not have been written
 // down itself.
 func anchor(g *grant.Saved) (savedSession, bool) {
-	if g.Conn.Cookie == 0 || len(g.Users) == 0 {
+	if !hasSocket(g.Conn) || len(g.Users) == 0 {
 		return savedSession{}, false
 	}
 	s := grant.Session{Client: g.Conn.Client.Addr(), User: g.Users[0].Name, Begin: g.Users[0].Seen}
@@ -261,8 +266,11 @@ func (d *daemon) runSurvey(ctx context.Context, ready func()) error {
 			continue
 		}
 		last = time.Now()
-		alive, err := d.trust.tables.Alive()
+		alive, err := d.tap.Alive()
 		rest = min(surveyShare*time.Since(last), surveyEvery)
+		if errors.Is(err, errors.ErrUnsupported) {
+			continue // none is followed
+		}
 		if err != nil {
 			d.log.Warn("the open sessions cannot be compared with the socket tables", "error", err)
 			continue

@@ -72,6 +72,12 @@ func (d *daemon) start(ctx context.Context) (err error) {
 		return err
 	}
 	d.tls.follow(eng)
+	if _, err := d.tap.Alive(); errors.Is(err, errors.ErrUnsupported) {
+		eng.IgnoreSessions()
+		if cfg.FollowSessions {
+			d.log.Warn("this tap cannot follow sessions: grants run from their login")
+		}
+	}
 	d.owner.tap, d.owner.tls = d.tap, d.tls
 	d.connect()
 	return nil

@@ -12,7 +12,6 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
-	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 )
 
@@ -118,9 +117,7 @@ func (d *daemon) problems(s *control.Status) {
 	if s.Paused != nil {
 		s.Problems = append(s.Problems, "it is paused by "+s.Paused.By+": nothing is granted")
 	}
-	if s.Gate.Mode == config.ModeGateway {
-		s.Problems = append(s.Problems, "logins to servers behind this host are not read yet: only rules and grants by hand open the gate")
-	}
+	s.Problems = append(s.Problems, d.tap.Problems()...)
 	st := d.keeper.store.Stats()
 	s.State = control.State{
 		Path: d.opts.Config.StatePath, Written: control.Time{Time: st.Written}, Records: st.Records,

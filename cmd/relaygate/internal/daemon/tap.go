@@ -8,21 +8,51 @@ import (
 	"log/slog"
 	"strings"
 
+	"relaygate/authz"
 	"relaygate/bpf"
 	"relaygate/capture"
+	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
 )
 
+// openTap opens the configured tap or, with auto, the best that can be had.
 func openTap(cfg *config.Config, t *trust, log *slog.Logger) (tap, error) {
-	if cfg.Tap == config.TapAFPacket {
-		return openPacketTap(cfg)
+	switch cfg.Tap {
+	case config.TapCgroup:
+		return openRingTap(cfg, t)
+	case config.TapTCX:
+		return openWireTap(cfg, t, log)
+	case config.TapAFPacket:
+		return openPacketTap(cfg, t)
 	}
-	ring, err := openRingTap(cfg, t)
-	if err != nil && cfg.Tap == config.TapAuto && len(cfg.Interfaces) > 0 {
-		log.Warn("the kernel tap cannot be had: tapping interfaces", "error", err)
-		return openPacketTap(cfg)
+	var failed error
+	if !cfg.Inside() { // a gateway forwards what it taps: no socket of its own has it
+		ring, err := openRingTap(cfg, t)
+		if err == nil || len(cfg.Interfaces) == 0 {
+			return ring, err
+		}
+		failed = err
 	}
-	return ring, err
+	wire, err := openWireTap(cfg, t, log)
+	if err == nil {
+		warn(log, failed, wire)
+		return wire, nil
+	}
+	failed = errors.Join(failed, err)
+	packets, err := openPacketTap(cfg, t)
+	if err != nil {
+		return nil, errors.Join(failed, err)
+	}
+	warn(log, failed, packets)
+	return packets, nil
+}
+
+// warn says why a tap is not the best one.
+func warn(log *slog.Logger, err error, instead tap) {
+	if err != nil {
+		kind, where := instead.Where()
+		log.Warn("a better tap cannot be had", "error", err, "tap", kind, "where", where)
+	}
 }
 
 // ringTap is the kernel tap: programs on the root cgroup.
@@ -58,11 +88,15 @@ func (t *ringTap) Next(ev *capture.Event) error {
 	return nil
 }
 
-func (t *ringTap) Done(cookie uint64) error { return t.programs.SetDone(cookie) }
+func (t *ringTap) Done(c authz.Conn) error { return t.programs.SetDone(c.Cookie) }
 
-func (t *ringTap) Encrypted(cookie uint64) error { return t.programs.SetEncrypted(cookie) }
+func (t *ringTap) Encrypted(c authz.Conn) error { return t.programs.SetEncrypted(c.Cookie) }
+
+func (t *ringTap) Alive() ([]sockdiag.Session, error) { return t.trust.tables.Alive() }
 
 func (t *ringTap) Close() error { return t.programs.Close() }
+
+func (t *ringTap) Problems() []string { return nil }
 
 func (t *ringTap) Where() (kind, where string) {
 	return "cgroup", "sockets of this network namespace"
@@ -74,7 +108,12 @@ func (t *ringTap) Counts() (packets uint64, drops map[string]uint64, err error) 
 	if err != nil {
 		return 0, nil, fmt.Errorf("read the tap's counters: %w", err)
 	}
-	return c.Packets, map[string]uint64{
+	return c.Packets, ringDrops(&c), nil
+}
+
+// ringDrops are the losses of a tap that records in the kernel.
+func ringDrops(c *bpf.Counters) map[string]uint64 {
+	return map[string]uint64{
 		"tap: connections without room in the flow map":   c.FlowsFull,
 		"tap: connections without room in the event ring": c.EventsFull,
 		"tap: closes not told":                            c.ClosesLost,
@@ -82,32 +121,56 @@ func (t *ringTap) Counts() (packets uint64, drops map[string]uint64, err error) 
 		"tap: connections lost, too much unanswered":      c.Unanswered,
 		"tap: connections lost, too long before a login":  c.FlowFull,
 		"tap: packets cut":                                c.Truncated,
-	}, nil
+	}
 }
 
 // packetTap is AF_PACKET on named interfaces. Its connections have no cookie:
-// each login is confirmed by the socket tables.
+// each login is confirmed by the socket tables or, on a gateway, by where its
+// server is.
 type packetTap struct {
 	*capture.AFPacket
+	trust      *trust
 	interfaces []string
+	inside     bool
 }
 
-func openPacketTap(cfg *config.Config) (tap, error) {
-	a, err := capture.OpenAFPacket(cfg.Interfaces, false, capture.NewDecoder(capture.NewPortSet(watchedPorts(cfg)...)))
+func openPacketTap(cfg *config.Config, t *trust) (tap, error) {
+	decoder := capture.NewDecoder(capture.NewPortSet(watchedPorts(cfg)...))
+	a, err := capture.OpenAFPacket(cfg.Interfaces, cfg.Inside(), decoder)
 	if err != nil {
 		return nil, fmt.Errorf("tap the interfaces: %w", err)
 	}
-	return &packetTap{AFPacket: a, interfaces: cfg.Interfaces}, nil
+	return &packetTap{AFPacket: a, trust: t, interfaces: cfg.Interfaces, inside: cfg.Inside()}, nil
 }
 
 // Done has nothing to end: the kernel hands every packet of a watched port on.
-func (t *packetTap) Done(uint64) error { return errors.ErrUnsupported }
+func (t *packetTap) Done(authz.Conn) error { return errors.ErrUnsupported }
 
 // Encrypted never comes: TLS is not followed.
-func (t *packetTap) Encrypted(uint64) error { return errors.ErrUnsupported }
+func (t *packetTap) Encrypted(authz.Conn) error { return errors.ErrUnsupported }
+
+// Alive is unsupported on a gateway: no table says whether a client is still
+// there, and packets of strangers do not either.
+func (t *packetTap) Alive() ([]sockdiag.Session, error) {
+	if t.inside {
+		return nil, errors.ErrUnsupported
+	}
+	return t.trust.tables.Alive()
+}
+
+func (t *packetTap) Problems() []string { return nil }
 
 func (t *packetTap) Where() (kind, where string) {
-	return "afpacket", "interfaces " + strings.Join(t.interfaces, ", ")
+	return "afpacket", interfaceWords(t.interfaces, t.inside)
+}
+
+// interfaceWords names tapped interfaces.
+func interfaceWords(names []string, inside bool) string {
+	words := "interfaces "
+	if inside {
+		words = "inside " + words
+	}
+	return words + strings.Join(names, ", ")
 }
 
 // Counts names what the tap did not see, for status.

@@ -40,7 +40,9 @@ func openTLS(cfg *config.Config, tap tap, trust *trust, log *slog.Logger, hub *c
 		return t, nil
 	}
 	ring, ok := tap.(*ringTap)
-	if !ok {
+	if cfg.Inside() {
+		t.why = "the TLS libraries of mail servers behind this host are out of sight"
+	} else if !ok {
 		t.why = "packets of interfaces do not show which process a connection belongs to"
 	} else if err := errors.Join(bpf.HaveUprobes(), bpf.InitialPIDs()); err != nil {
 		t.why = strings.ReplaceAll(err.Error(), "\n", "; ")

@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
+	"sync/atomic"
 
 	"relaygate/authz"
 	"relaygate/bpf"
@@ -20,10 +22,15 @@ import (
 type trust struct {
 	netns  []*bpf.Netns // the own one first
 	tables *sockdiag.Tables
+	// inside are the mail servers behind this host; nil if it is no gateway.
+	inside atomic.Pointer[[]netip.Prefix]
 }
 
 func openTrust(cfg *config.Config) (t *trust, err error) {
 	t = &trust{}
+	if cfg.Inside() {
+		t.inside.Store(&cfg.Gate.Servers)
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, t.close())
@@ -63,14 +70,25 @@ func (t *trust) run(ctx context.Context, ready func()) error {
 	return t.tables.Run(ctx)
 }
 
-// confirm is asked before a login is believed. A connection with a cookie was
-// announced by the kernel, and its listener checked then; any other must be in
-// the socket tables of this host.
+// confirm is asked before a login is believed. A connection of a known namespace
+// was announced by the kernel with its socket, and its listener checked then; on a
+// gateway the tap saw that the server's segments came in from where it is; any
+// other must be in the socket tables of this host.
 func (t *trust) confirm(c authz.Conn) (ok bool, reason string) {
-	if c.Cookie != 0 {
+	switch inside := t.inside.Load(); {
+	case inside != nil && behind(*inside, c.Server.Addr()):
+		return true, ""
+	case inside != nil:
+		return false, "the server is none of gate.servers"
+	case c.Netns != 0:
 		return true, ""
 	}
 	return t.tables.CheckConnection(c)
+}
+
+// behind says whether a server is one of the mail servers behind this host.
+func behind(servers []netip.Prefix, server netip.Addr) bool {
+	return slices.ContainsFunc(servers, func(p netip.Prefix) bool { return p.Contains(server) })
 }
 
 func (t *trust) close() error {

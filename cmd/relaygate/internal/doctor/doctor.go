@@ -57,8 +57,14 @@ func Examine(ctx context.Context, p Patient) []Finding {
 	var list []Finding
 	list = append(list, kernel(p.Config)...)
 	list = append(list, capabilities(p.Config)...)
-	list = append(list, cgroups(p.Config), firewall(p.Config))
-	list = append(list, listeners(p.Config)...)
+	list = append(list, interfaces(p.Config)...)
+	if p.Config.Inside() { // no server of this host's is watched
+		list = append(list, firewall(p.Config))
+		list = append(list, forwarding(p.Config)...)
+	} else {
+		list = append(list, cgroups(p.Config), firewall(p.Config))
+		list = append(list, listeners(p.Config)...)
+	}
 	list = append(list, secondLock(p.Config)...)
 	list = append(list, files(p.Config)...)
 	return append(list, daemon(ctx, p)...)

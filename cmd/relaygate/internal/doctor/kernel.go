@@ -19,6 +19,15 @@ func needsCgroups(cfg *config.Config) bool {
 	return cfg.Tap == config.TapCgroup || cfg.Tap == config.TapAuto && len(cfg.Interfaces) == 0
 }
 
+// needsTCX is the same of programs on interfaces: packet sockets keep the order of
+// one inside interface alone.
+func needsTCX(cfg *config.Config) bool {
+	return cfg.Tap == config.TapTCX || cfg.Tap == config.TapAuto && cfg.Inside() && len(cfg.Interfaces) > 1
+}
+
+// needsPackets is the same of packet sockets.
+func needsPackets(cfg *config.Config) bool { return cfg.Tap == config.TapAFPacket }
+
 // kernel asks for each feature that the tap needs.
 func kernel(cfg *config.Config) []Finding {
 	var name unix.Utsname
@@ -27,12 +36,22 @@ func kernel(cfg *config.Config) []Finding {
 		release = unix.ByteSliceToString(name.Release[:])
 	}
 	list := []Finding{{Subject: "kernel", State: OK, Words: "Linux " + release}}
-	needed := needsCgroups(cfg)
-	then := "without it only packet sockets on named interfaces see anything: set watch.tap and watch.interfaces"
-	for _, f := range bpf.Features() {
-		list = append(list, found("kernel: "+f.Name, needed, "is there", f.Probe(), then))
+	if !cfg.Inside() {
+		then := "without it only taps on named interfaces see anything: set watch.tap and watch.interfaces"
+		for _, f := range bpf.Features() {
+			list = append(list, found("kernel: "+f.Name, needsCgroups(cfg), "is there", f.Probe(), then))
+		}
 	}
-	if cfg.TLS {
+	if len(cfg.Interfaces) > 0 {
+		then := "without it only packet sockets see anything on interfaces"
+		if cfg.Inside() {
+			then += ": on one of a gateway's, and without following sessions"
+		}
+		for _, f := range bpf.WireFeatures() {
+			list = append(list, found("kernel: "+f.Name, needsTCX(cfg), "is there", f.Probe(), then))
+		}
+	}
+	if cfg.TLS && !cfg.Inside() {
 		list = append(list, found("kernel: uprobes", false, "are there", bpf.HaveUprobes(),
 			"logins in TLS are not read: grants come from clear text and by hand alone"))
 		list = append(list, found("kernel: uprobe sessions", false, "are there", bpf.HaveUprobeSession(),
@@ -51,17 +70,19 @@ type capability struct {
 	needed func(*config.Config) bool
 }
 
+func needsPrograms(c *config.Config) bool { return needsCgroups(c) || needsTCX(c) }
+
 func always(*config.Config) bool { return true }
 func never(*config.Config) bool  { return false }
 
 var wanted = []capability{
 	{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN, "neither the gate nor the tap can be built", always},
-	{"CAP_BPF", unix.CAP_BPF, "the kernel tap cannot be loaded", needsCgroups},
-	{"CAP_PERFMON", unix.CAP_PERFMON, "logins in TLS are not read", func(c *config.Config) bool { return needsCgroups(c) || c.TLS }},
+	{"CAP_BPF", unix.CAP_BPF, "the kernel tap cannot be loaded", needsPrograms},
+	{"CAP_PERFMON", unix.CAP_PERFMON, "the kernel tap cannot be loaded, and logins in TLS are not read", func(c *config.Config) bool { return needsPrograms(c) || c.TLS && !c.Inside() }},
 	{"CAP_CHECKPOINT_RESTORE", unix.CAP_CHECKPOINT_RESTORE, "TLS libraries that no path leads to, as after an upgrade, are not read", never},
-	{"CAP_NET_RAW", unix.CAP_NET_RAW, "packet sockets cannot be opened", func(c *config.Config) bool { return !needsCgroups(c) }},
+	{"CAP_NET_RAW", unix.CAP_NET_RAW, "packet sockets cannot be opened", needsPackets},
 	{"CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN, "trusted network namespaces cannot be entered", func(c *config.Config) bool { return len(c.TrustedNetns) > 0 }},
-	{"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE, "whose listeners they are cannot be told: nothing is believed", always},
+	{"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE, "whose listeners they are cannot be told: nothing is believed", func(c *config.Config) bool { return !c.Inside() }},
 	{"CAP_DAC_READ_SEARCH", unix.CAP_DAC_READ_SEARCH, "files of other users' processes cannot be read", never},
 	{"CAP_DAC_OVERRIDE", unix.CAP_DAC_OVERRIDE, "files in other users' folders cannot be replaced", never},
 	{"CAP_CHOWN", unix.CAP_CHOWN, "a replaced file does not keep its owner", never},

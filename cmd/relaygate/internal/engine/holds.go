@@ -31,6 +31,10 @@ func newHolds() holds {
 	return holds{conns: make(map[flow.ID]authz.Conn), counts: make(map[netip.Addr]int)}
 }
 
+// IgnoreSessions makes the Reader keep no account of sessions: Holds and
+// Sessions stay empty.
+func (r *Reader) IgnoreSessions() { r.held = holds{} }
+
 func (h *holds) open(id flow.ID, now time.Time, c authz.Conn) {
 	if h.conns == nil {
 		return

@@ -101,7 +101,7 @@ func (r *Reader) encrypted(id flow.ID, dir authz.Dir, began string) {
 		s.peer.encrypted(s.dialogue)
 	}
 	r.flows.Forget(id)
-	r.steer(s.conn.Cookie, true)
+	r.steer(s.conn, true)
 	r.await(s)
 }
 

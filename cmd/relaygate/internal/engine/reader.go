@@ -231,7 +231,7 @@ func (r *Reader) doubt(id flow.ID, reason string) {
 // finish ends the reading of a connection.
 func (r *Reader) finish(id flow.ID) {
 	r.flows.Forget(id)
-	r.steer(r.sessions[id].conn.Cookie, false)
+	r.steer(r.sessions[id].conn, false)
 	r.drop(id)
 }
 
@@ -244,7 +244,7 @@ func (r *Reader) tainted(id flow.ID, reason string) {
 		s = *known
 	}
 	r.verdict(&s, &authz.Login{Result: authz.Tainted, Reason: reason}, reason, true)
-	r.steer(conn.Cookie, false)
+	r.steer(*conn, false)
 	r.drop(id)
 }
 

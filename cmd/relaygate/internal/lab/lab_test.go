@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
 	"relaygate/cmd/relaygate/internal/lab"
 )
 
@@ -48,6 +49,7 @@ func build(m *testing.M) int {
 // world is a network with a mail server and a daemon.
 type world struct {
 	*lab.Network
+	home   *netns.Namespace // of the daemon
 	mail   *lab.MailServer
 	daemon *lab.Daemon
 	dir    string
@@ -63,13 +65,18 @@ func newWorld(t *testing.T, lifetime time.Duration, config string) *world {
 func newWorldWith(t *testing.T, o lab.Options) *world {
 	t.Helper()
 	bpftest.RequireRoot(t)
-	w := &world{dir: t.TempDir(), opts: o}
+	n, err := lab.NewNetwork()
+	must(t, err)
+	t.Cleanup(func() { must(t, n.Close()) })
+	return populate(t, n, n.Server, o)
+}
+
+// populate starts a mail server, and the daemon at home.
+func populate(t *testing.T, n *lab.Network, home *netns.Namespace, o lab.Options) *world {
+	t.Helper()
+	w := &world{Network: n, home: home, dir: t.TempDir(), opts: o}
 	w.opts.Exe, w.opts.Dir = program, w.dir
 	var err error
-	if w.Network, err = lab.NewNetwork(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { must(t, w.Close()) })
 	if w.mail, err = lab.StartMailServer(w.Server); err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +97,7 @@ func (w *world) start(t *testing.T) {
 		w.before += w.daemon.Log()
 	}
 	var err error
-	if w.daemon, err = lab.StartDaemon(t.Context(), w.Server, w.opts); err != nil {
+	if w.daemon, err = lab.StartDaemon(t.Context(), w.home, w.opts); err != nil {
 		t.Fatal(err)
 	}
 }

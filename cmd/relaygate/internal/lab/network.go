@@ -69,6 +69,11 @@ func NewNetwork() (n *Network, err error) {
 	if err != nil {
 		return n, err
 	}
+	return n, n.addHosts(n.Server)
+}
+
+// addHosts makes the clients and the stranger, behind a router.
+func (n *Network) addHosts(router *netns.Namespace) (err error) {
 	for _, h := range []struct {
 		host            **Host
 		name, iface     string
@@ -90,21 +95,21 @@ func NewNetwork() (n *Network, err error) {
 			[]netip.Addr{netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("2001:db8:bad::1")},
 		},
 	} {
-		if *h.host, err = n.addHost(h.name, h.iface, h.addrs, h.gateways); err != nil {
-			return n, fmt.Errorf("make the %s: %w", h.name, err)
+		if *h.host, err = addHost(router, h.name, h.iface, h.addrs, h.gateways); err != nil {
+			return fmt.Errorf("make the %s: %w", h.name, err)
 		}
 	}
-	return n, nil
+	return nil
 }
 
-// addHost makes a namespace and joins it to the server, which is its gateway.
-func (n *Network) addHost(name, iface string, addrs, gateways []netip.Addr) (*Host, error) {
+// addHost makes a namespace and joins it to a router, which is its gateway.
+func addHost(router *netns.Namespace, name, iface string, addrs, gateways []netip.Addr) (*Host, error) {
 	ns, err := netns.New()
 	if err != nil {
 		return nil, err
 	}
 	h := &Host{Name: name, NS: ns}
-	if err := netns.Join(ns, "eth0", subnets(addrs), n.Server, iface, subnets(gateways)); err != nil {
+	if err := netns.Join(ns, "eth0", subnets(addrs), router, iface, subnets(gateways)); err != nil {
 		return h, err
 	}
 	for _, gw := range gateways {

@@ -1,0 +1,223 @@
+//go:build linux
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"relaygate/authz"
+	"relaygate/bpf"
+	"relaygate/capture"
+	"relaygate/capture/sockdiag"
+	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/control"
+)
+
+// How connections end that the packets do not end. An IMAP server may be silent
+// for as long as its client idles, which is 29 minutes (RFC 2177); one that
+// waits for the rest of a close gives up within two.
+const (
+	wireIdle   = 40 * time.Minute
+	wireEnding = 2 * time.Minute
+	// wireTick is how often interfaces are looked at, and wireSweep how often
+	// connections that are silent are closed.
+	wireTick  = time.Second
+	wireSweep = 15 * time.Second
+)
+
+// wireTap is the tap on named interfaces by tcx: inside a gateway, or on a host
+// without cgroups. There its connections are confirmed by the socket tables.
+type wireTap struct {
+	*capture.Ring
+	programs *bpf.Wire
+	trust    *trust
+	inside   bool
+	names    []string
+	log      *slog.Logger
+
+	mu       sync.Mutex     // guards attached
+	attached map[string]int // interface indexes by name; absent are those that are gone
+}
+
+func openWireTap(cfg *config.Config, t *trust, log *slog.Logger) (tap, error) {
+	servers := cfg.Gate.Servers
+	if !cfg.Inside() { // whose they are the socket tables say
+		servers = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+	}
+	programs, err := bpf.LoadWire(bpf.WireOptions{Ports: watchedPorts(cfg), Inside: cfg.Inside(), Servers: servers})
+	if err != nil {
+		return nil, fmt.Errorf("load the tap on interfaces: %w", err)
+	}
+	w := &wireTap{
+		Ring: capture.NewWireRing(programs, cfg.Inside()), programs: programs, trust: t,
+		inside: cfg.Inside(), names: cfg.Interfaces, log: log, attached: make(map[string]int),
+	}
+	for _, name := range w.names {
+		if err := w.attach(name); err != nil {
+			return nil, errors.Join(fmt.Errorf("tap the interfaces: %w", err), programs.Close())
+		}
+	}
+	return w, nil
+}
+
+// attach taps the interface that has the name now.
+func (t *wireTap) attach(name string) error {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("interface %s: %w", name, err)
+	}
+	index := l.Attrs().Index
+	if err := t.programs.Attach(index); err != nil {
+		return fmt.Errorf("interface %s: %w", name, err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.attached[name] = index
+	return nil
+}
+
+// index is that of an interface which is tapped.
+func (t *wireTap) index(name string) (int, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	index, ok := t.attached[name]
+	return index, ok
+}
+
+// run tells the programs the time, closes what is silent, and follows the
+// interfaces: one that is made anew has another index, and no programs.
+func (t *wireTap) run(ctx context.Context, hub *control.Hub) {
+	tick, sweep := time.NewTicker(wireTick), time.NewTicker(wireSweep)
+	defer tick.Stop()
+	defer sweep.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			err = t.programs.Tick(now)
+			for _, name := range t.names {
+				t.follow(name, hub)
+			}
+		case <-sweep.C:
+			err = t.programs.Sweep(wireIdle, wireEnding)
+		}
+		if err != nil {
+			t.log.Warn("connections that are silent may stay", "error", err)
+		}
+	}
+}
+
+// runWire is the task of the tap on interfaces, if that is the tap.
+func (d *daemon) runWire(ctx context.Context, ready func()) error {
+	ready()
+	if w, ok := d.tap.(*wireTap); ok {
+		w.run(ctx, d.hub)
+	}
+	return nil
+}
+
+// follow taps an interface that has come back, and says so.
+func (t *wireTap) follow(name string, hub *control.Hub) {
+	was, tapped := t.index(name)
+	say := func(words string, err error) {
+		text := "interface " + name + " " + words
+		if err != nil {
+			text += ": " + err.Error()
+		}
+		t.log.Warn(text)
+		now := time.Now()
+		hub.Publish(now, control.Event{Event: "coverage", Time: control.Time{Time: now}, Reason: text})
+	}
+	l, err := netlink.LinkByName(name)
+	var gone netlink.LinkNotFoundError
+	switch {
+	case err != nil && !errors.As(err, &gone):
+		t.log.Warn("an interface cannot be looked at", "interface", name, "error", err)
+		return
+	case err == nil && tapped && l.Attrs().Index == was:
+		return
+	case err != nil && !tapped:
+		return // said already
+	}
+	if tapped {
+		t.mu.Lock()
+		delete(t.attached, name)
+		t.mu.Unlock()
+		say("is gone: what passes there is not seen", t.programs.Detach(was))
+	}
+	if err != nil {
+		return
+	}
+	if err := t.attach(name); err != nil {
+		say("is back and cannot be tapped", err)
+		return
+	}
+	say("is back: it is tapped again", nil)
+}
+
+func (t *wireTap) Done(c authz.Conn) error { return t.programs.SetDone(c.Client, c.Server, c.Cookie) }
+
+// Encrypted never comes: TLS is not followed.
+func (t *wireTap) Encrypted(authz.Conn) error { return errors.ErrUnsupported }
+
+// Alive lists, on a gateway, the connections that the programs follow. A host
+// asks its own socket tables.
+func (t *wireTap) Alive() ([]sockdiag.Session, error) {
+	if !t.inside {
+		return t.trust.tables.Alive()
+	}
+	open, err := t.programs.Sessions()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]sockdiag.Session, len(open))
+	for i, s := range open {
+		all[i] = sockdiag.Session{Cookie: s.Cookie, Local: s.Server, Remote: s.Client, Silent: s.Silent}
+	}
+	return all, nil
+}
+
+func (t *wireTap) Close() error { return t.programs.Close() }
+
+func (t *wireTap) Where() (kind, where string) { return "tcx", interfaceWords(t.names, t.inside) }
+
+// Problems names the interfaces that are gone.
+func (t *wireTap) Problems() (problems []string) {
+	for _, name := range t.names {
+		if _, ok := t.index(name); !ok {
+			problems = append(problems, "interface "+name+" is gone: what passes there is not seen")
+		}
+	}
+	return problems
+}
+
+// Counts names what the tap did not see, for status.
+func (t *wireTap) Counts() (packets uint64, drops map[string]uint64, err error) {
+	c, err := t.programs.Counters()
+	if err != nil {
+		return 0, nil, err
+	}
+	drops = ringDrops(&c)
+	for name, n := range map[string]uint64{
+		"tap: handshakes displaced by others":                              c.Displaced,
+		"tap: segments with a server's address from elsewhere":             c.Forged,
+		"tap: packets that may be TCP and show no ports (client in doubt)": c.Unreadable,
+		"tap: frames with a VLAN tag behind another":                       c.Tagged,
+		"tap: connections given up for silence":                            c.Idle,
+		"tap: connections not followed, data in the handshake":             c.FastOpen,
+		"tap: connections not followed, Multipath TCP":                     c.Multipath,
+	} {
+		drops[name] = n
+	}
+	return c.Packets, drops, nil
+}

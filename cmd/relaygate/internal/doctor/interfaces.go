@@ -1,0 +1,54 @@
+//go:build linux
+
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"relaygate/cmd/relaygate/internal/config"
+)
+
+// interfaces looks for those that are to be tapped.
+func interfaces(cfg *config.Config) []Finding {
+	var list []Finding
+	for _, name := range cfg.Interfaces {
+		needed := cfg.Tap != config.TapAuto || cfg.Inside()
+		i, err := net.InterfaceByName(name)
+		f := found("interface "+name, needed, "is there", err, "what passes there would not be seen: correct watch.interfaces, or make it")
+		if err == nil && i.Flags&net.FlagUp == 0 {
+			f.State, f.Words, f.Then = Advice, "is down", "nothing passes there"
+		}
+		list = append(list, f)
+	}
+	return list
+}
+
+// forwarding looks whether this host is a gateway at all, for the families of
+// its mail servers.
+func forwarding(cfg *config.Config) []Finding {
+	var list []Finding
+	for _, family := range []struct {
+		name, file string
+		is         func(netip.Addr) bool
+	}{
+		{"IPv4", "/proc/sys/net/ipv4/ip_forward", netip.Addr.Is4},
+		{"IPv6", "/proc/sys/net/ipv6/conf/all/forwarding", netip.Addr.Is6},
+	} {
+		if !slices.ContainsFunc(cfg.Gate.Servers, func(p netip.Prefix) bool { return family.is(p.Addr()) }) {
+			continue
+		}
+		on, err := os.ReadFile(family.file)
+		if err == nil && strings.TrimSpace(string(on)) == "0" {
+			err = errors.New("is off")
+		}
+		list = append(list, found("forwarding of "+family.name, true, "is on", err,
+			fmt.Sprintf("nothing reaches the mail servers through this host: write 1 to %s (sysctl.d(5))", family.file)))
+	}
+	return list
+}

@@ -1,0 +1,266 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/lab"
+)
+
+// A conversation that nobody has but who forges it: a client that does not
+// exist logs in to a server that does not exist. Where the server's frames come
+// in decides whether it counts.
+var (
+	ghostClient = netip.MustParseAddrPort("203.0.113.67:40000")
+	ghostServer = netip.MustParseAddrPort("198.51.100.77:143")
+)
+
+// wire is one end of an interface of the router: what is sent there comes in.
+type wire struct {
+	ns    *netns.Namespace
+	iface string
+	to    net.HardwareAddr // the router's
+	vlan  uint16           // tag of the frames, 0 for none
+	raw   bool             // past the programs of the own end
+}
+
+// wireTo is the other end of the router's interface.
+func (w *gatewayWorld) wireTo(t *testing.T, name string, ns *netns.Namespace, iface string) wire {
+	t.Helper()
+	return wire{ns: ns, iface: iface, to: hardware(t, w.gateway.Router, name)}
+}
+
+func hardware(t *testing.T, ns *netns.Namespace, name string) (mac net.HardwareAddr) {
+	t.Helper()
+	bpftest.Do(t, ns, func() error {
+		l, err := netlink.LinkByName(name)
+		if err == nil {
+			mac = l.Attrs().HardwareAddr
+		}
+		return err
+	})
+	return mac
+}
+
+// segment is one of a forged conversation.
+type segment struct {
+	server   bool
+	seq, ack uint32
+	flags    string // of S, A, F, R, P, U
+	payload  string
+	options  []layers.TCPOption
+}
+
+// login is a conversation in which the server accepts a login.
+func forgedLogin() []segment {
+	return []segment{
+		{seq: 1000, flags: "S"},
+		{server: true, seq: 5000, ack: 1001, flags: "SA"},
+		{seq: 1001, ack: 5001, flags: "A"},
+		{server: true, seq: 5001, ack: 1001, flags: "PA", payload: "* OK ready\r\n"},
+		{seq: 1001, ack: 5013, flags: "PA", payload: "a1 LOGIN ghost boo\r\n"},
+		{server: true, seq: 5013, ack: 1021, flags: "PA", payload: "a1 OK done\r\n"},
+	}
+}
+
+// frame lays a segment out.
+func (s segment) frame(t *testing.T, w wire) []byte {
+	t.Helper()
+	from, to := ghostClient, ghostServer
+	if s.server {
+		from, to = to, from
+	}
+	has := func(flag byte) bool {
+		for i := range len(s.flags) {
+			if s.flags[i] == flag {
+				return true
+			}
+		}
+		return false
+	}
+	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: from.Addr().AsSlice(), DstIP: to.Addr().AsSlice()}
+	tcp := &layers.TCP{
+		SrcPort: layers.TCPPort(from.Port()), DstPort: layers.TCPPort(to.Port()), Seq: s.seq, Ack: s.ack, Window: 65000, Urgent: 3,
+		SYN: has('S'), ACK: has('A'), FIN: has('F'), RST: has('R'), PSH: has('P'), URG: has('U'), Options: s.options,
+	}
+	if err := tcp.SetNetworkLayerForChecksum(ip); err != nil {
+		t.Fatal(err)
+	}
+	stack := []gopacket.SerializableLayer{&layers.Ethernet{
+		SrcMAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}, DstMAC: w.to, EthernetType: layers.EthernetTypeIPv4,
+	}}
+	if w.vlan != 0 {
+		stack[0].(*layers.Ethernet).EthernetType = layers.EthernetTypeDot1Q
+		stack = append(stack, &layers.Dot1Q{VLANIdentifier: w.vlan, Type: layers.EthernetTypeIPv4})
+	}
+	buf := gopacket.NewSerializeBuffer()
+	err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
+		append(stack, ip, tcp, gopacket.Payload(s.payload))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// send lets frames come in at the router.
+func (w wire) send(t *testing.T, frames ...[]byte) {
+	t.Helper()
+	bpftest.Do(t, w.ns, func() error {
+		i, err := net.InterfaceByName(w.iface)
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if w.raw {
+			if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
+				return err
+			}
+		}
+		for _, f := range frames {
+			if err := unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: i.Index}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// haunt makes the router know stations for the ghosts, so that what is for them
+// leaves. lan leads to the server's.
+func (w *gatewayWorld) haunt(t *testing.T, lan string) {
+	t.Helper()
+	for name, addr := range map[string]netip.Addr{lan: ghostServer.Addr(), "to-stranger": ghostClient.Addr()} {
+		bpftest.Do(t, w.gateway.Router, func() error {
+			l, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			return netlink.NeighAdd(&netlink.Neigh{
+				LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 8},
+			})
+		})
+	}
+}
+
+// granted plays a conversation and says whether it opened the gate for the
+// ghost. A real login behind it shows that the daemon has seen everything.
+func (w *gatewayWorld) granted(t *testing.T, client, server wire, conversation []segment) bool {
+	t.Helper()
+	for _, s := range conversation {
+		side := client
+		if s.server {
+			side = server
+		}
+		side.send(t, s.frame(t, side))
+	}
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+	_, ok := w.expires(t)[ghostClient.Addr().String()]
+	if ok {
+		w.verb(t, "revoke", ghostClient.Addr().String())
+	}
+	return ok
+}
+
+// insert puts segments into a conversation, before the one with a number.
+func insert(at int, more ...segment) []segment {
+	all := forgedLogin()
+	return append(append(append([]segment(nil), all[:at]...), more...), all[at:]...)
+}
+
+// change edits a segment of a conversation.
+func change(at int, edit func(*segment)) []segment {
+	all := forgedLogin()
+	edit(&all[at])
+	return all
+}
+
+// What bears a mail server's address counts where this host sends to that server,
+// and nowhere else.
+func TestForgedServers(t *testing.T) {
+	for _, tt := range []struct {
+		name, watch string
+		from        string // where the server's frames come in
+		vlan        uint16
+		want        bool
+	}{
+		{"inside, tcx", tcxLan, "lan", 0, true},
+		{"outside, tcx", tcxLan, "to-stranger", 0, false},
+		{"inside, an interface that is not named, tcx", tcxLan, "dmz", 0, false},
+		{"inside, another interface, tcx", "tap = \"tcx\"\ninterfaces = [\"lan\", \"dmz\"]", "dmz", 0, false},
+		{"inside, on a VLAN that does not lead there, tcx", tcxLan, "lan", 30, false},
+		{"inside, on a VLAN that does not lead there, packet sockets", "tap = \"afpacket\"\ninterfaces = [\"lan\"]", "lan", 30, false},
+		{"all interfaces are named, tcx", "tap = \"tcx\"\ninterfaces = [\"lan\", \"dmz\", \"to-stranger\"]", "to-stranger", 0, false},
+		{"inside, packet sockets", "tap = \"afpacket\"\ninterfaces = [\"lan\"]", "lan", 0, true},
+		{"outside, packet sockets", "tap = \"afpacket\"\ninterfaces = [\"lan\"]", "to-stranger", 0, false},
+		{"inside, an interface that is not named, packet sockets", "tap = \"afpacket\"\ninterfaces = [\"lan\"]", "dmz", 0, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newGatewayWorld(t, lab.Options{Lifetime: time.Minute}, tt.watch)
+			w.haunt(t, "lan")
+			ends := map[string]*netns.Namespace{"lan": w.Server, "dmz": w.gateway.Neighbour.NS, "to-stranger": w.Stranger.NS}
+			client := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0")
+			server := w.wireTo(t, tt.from, ends[tt.from], "eth0")
+			server.vlan = tt.vlan
+			if got := w.granted(t, client, server, forgedLogin()); got != tt.want {
+				t.Errorf("granted: %v, want %v\n%s", got, tt.want, w.verb(t, "why", ghostClient.Addr().String()))
+			}
+		})
+	}
+}
+
+// What a client can do that its server understands differently.
+func TestForgedClients(t *testing.T) {
+	mptcp := []layers.TCPOption{{OptionType: 30, OptionLength: 4, OptionData: []byte{0, 0}}}
+	server := func(s segment) segment { s.server = true; return s }
+	for _, tt := range []struct {
+		name         string
+		conversation []segment
+		want         bool
+	}{
+		{"honest", forgedLogin(), true},
+		{"the same bytes twice", insert(5, forgedLogin()[4]), true},
+		{"two copies that differ", insert(4, segment{seq: 1001, ack: 5013, flags: "PA", payload: "a1 LOGIN other xxx\r\n"}), false},
+		{"an urgent pointer without payload", insert(4, segment{seq: 1001, ack: 5013, flags: "AU"}), false},
+		{"an urgent pointer", change(4, func(s *segment) { s.flags = "PAU" }), false},
+		{"Multipath TCP, in the handshake", change(1, func(s *segment) { s.options = mptcp }), false},
+		{"Multipath TCP, later", change(3, func(s *segment) { s.options = mptcp }), false},
+		{"Multipath TCP that the server refuses", change(0, func(s *segment) { s.options = mptcp }), true},
+		{"data with the SYN", change(0, func(s *segment) { s.payload = "a0 NOOP\r\n" }), false},
+		{"data with the SYN-ACK", change(1, func(s *segment) { s.payload = "* OK" }), false},
+		{"the last segment of the handshake is lost", append(append([]segment(nil), forgedLogin()[:2]...), forgedLogin()[3:]...), false},
+		{"no answer to the SYN", append(append([]segment(nil), forgedLogin()[:1]...), forgedLogin()[2:]...), false},
+		{"no SYN", forgedLogin()[1:], false},
+		{"client bytes that nobody saw", change(5, func(s *segment) { s.ack += 7 }), false},
+		{"the server acknowledges nothing", change(5, func(s *segment) { s.ack = 1001 }), false},
+		{"a hole in what the server says", change(5, func(s *segment) { s.seq++ }), false},
+		{"an RST that the server does not take", insert(5, segment{seq: 1010, flags: "R"}), true},
+		{"an RST of the server's", insert(4, server(segment{seq: 5013, ack: 1001, flags: "RA"})), false},
+		{"another connection's handshake within", insert(4, server(segment{seq: 9000, ack: 1001, flags: "SA"})), false},
+		{"the server says no", change(5, func(s *segment) { s.payload = "a1 NO bye!\r\n" }), false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newGatewayWorld(t, lab.Options{Lifetime: time.Minute}, tcxLan)
+			w.haunt(t, "lan")
+			client, inside := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0"), w.wireTo(t, "lan", w.Server, "eth0")
+			if got := w.granted(t, client, inside, tt.conversation); got != tt.want {
+				t.Errorf("granted: %v, want %v\n%s", got, tt.want, w.verb(t, "why", ghostClient.Addr().String()))
+			}
+		})
+	}
+}
