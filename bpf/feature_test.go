@@ -25,6 +25,16 @@ func TestFeatures(t *testing.T) {
 	}
 }
 
+func TestWireFeatures(t *testing.T) {
+	bpftest.RequireRoot(t)
+	bpftest.RequireLinux(t, 6, 6, "tcx")
+	for _, f := range bpf.WireFeatures() {
+		if err := f.Probe(); err != nil {
+			t.Errorf("%s: %v", f.Name, err)
+		}
+	}
+}
+
 func TestFeatureErrors(t *testing.T) {
 	for _, test := range []struct {
 		err  error

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -19,12 +20,13 @@ import (
 	"relaygate/bpf/bpftest"
 )
 
-// victimEnv makes the test binary a process that loads a tap and waits.
+// victimEnv makes the test binary a process that loads a tap and waits: one on
+// the interface with that index or, if it is 0, one on sockets.
 const victimEnv = "RELAYGATE_TEST_VICTIM"
 
 // victim says when it has loaded, and then waits for the end of its input.
 func victim(in io.Reader, out io.Writer) error {
-	tap, err := bpf.Load(bpf.Options{Ports: []uint16{port}})
+	tap, err := victimsTap(os.Getenv(victimEnv))
 	if err != nil {
 		return err
 	}
@@ -33,6 +35,21 @@ func victim(in io.Reader, out io.Writer) error {
 	}
 	_, err = io.Copy(io.Discard, in)
 	return errors.Join(err, tap.Close())
+}
+
+func victimsTap(index string) (io.Closer, error) {
+	if index == "0" {
+		return bpf.Load(bpf.Options{Ports: []uint16{port}})
+	}
+	i, err := strconv.Atoi(index)
+	if err != nil {
+		return nil, err
+	}
+	w, err := bpf.LoadWire(bpf.WireOptions{Ports: []uint16{port}})
+	if err != nil {
+		return nil, err
+	}
+	return w, w.Attach(i)
 }
 
 // attached lists the programs on the root cgroup.
@@ -71,7 +88,7 @@ func TestLinksDieWithTheProcess(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			cmd := exec.Command(os.Args[0])
-			cmd.Env = append(os.Environ(), victimEnv+"=1")
+			cmd.Env = append(os.Environ(), victimEnv+"=0")
 			cmd.Stderr = os.Stderr
 			stdin, err := cmd.StdinPipe()
 			if err != nil {

@@ -50,8 +50,11 @@ type seen struct {
 	payload string
 }
 
+// readable is a Tap or a Wire.
+type readable interface{ Reader() *bpf.Reader }
+
 // collect reads until stop says so, or fails the test after some seconds.
-func collect(t testing.TB, tap *bpf.Tap, stop func(seen) bool) []seen {
+func collect(t testing.TB, tap readable, stop func(seen) bool) []seen {
 	t.Helper()
 	var all []seen
 	var rec bpf.Record
@@ -70,7 +73,7 @@ func collect(t testing.TB, tap *bpf.Tap, stop func(seen) bool) []seen {
 }
 
 // rest reads what is there now.
-func rest(t testing.TB, tap *bpf.Tap) []seen {
+func rest(t testing.TB, tap readable) []seen {
 	t.Helper()
 	var all []seen
 	var rec bpf.Record

@@ -97,6 +97,7 @@ type wireBench struct{ *Wire }
 func newWireBench(t testing.TB, change ...func(*WireOptions)) wireBench {
 	t.Helper()
 	bpftest.RequireRoot(t)
+	bpftest.RequireLinux(t, 6, 6, "tcx")
 	o := WireOptions{
 		Ports: []uint16{143}, Inside: true,
 		Servers: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8:25::25/128")},

@@ -3,8 +3,11 @@
 package bpftest
 
 import (
+	"fmt"
 	"os"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"relaygate/bpf/netns"
 )
@@ -44,5 +47,23 @@ func Do(t testing.TB, ns *netns.Namespace, fn func() error) {
 	t.Helper()
 	if err := ns.Do(fn); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// RequireLinux skips the test on kernels that are too old for what it is about.
+// On newer ones a missing feature is a failure.
+func RequireLinux(t testing.TB, major, minor int, feature string) {
+	t.Helper()
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	var gotMajor, gotMinor int
+	release := unix.ByteSliceToString(name.Release[:])
+	if _, err := fmt.Sscanf(release, "%d.%d", &gotMajor, &gotMinor); err != nil {
+		t.Fatalf("read the kernel's release %q: %v", release, err)
+	}
+	if gotMajor < major || gotMajor == major && gotMinor < minor {
+		t.Skipf("Linux %s has no %s (%d.%d has)", release, feature, major, minor)
 	}
 }

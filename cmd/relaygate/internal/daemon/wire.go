@@ -74,6 +74,7 @@ func (t *wireTap) attach(name string) error {
 	if err != nil {
 		return fmt.Errorf("interface %s: %w", name, err)
 	}
+	t.warnOfMaster(l)
 	index := l.Attrs().Index
 	if err := t.programs.Attach(index); err != nil {
 		return fmt.Errorf("interface %s: %w", name, err)
@@ -82,6 +83,17 @@ func (t *wireTap) attach(name string) error {
 	defer t.mu.Unlock()
 	t.attached[name] = index
 	return nil
+}
+
+// warnOfMaster: packets of this host are not those of a port of its bridge.
+func (t *wireTap) warnOfMaster(l netlink.Link) {
+	if l.Attrs().MasterIndex == 0 {
+		return
+	}
+	m, err := netlink.LinkByIndex(l.Attrs().MasterIndex)
+	if err == nil && m.Type() != "vrf" {
+		t.log.Warn("the interface is a part of another, which should be tapped instead", "interface", l.Attrs().Name, "of", m.Attrs().Name)
+	}
 }
 
 // index is that of an interface which is tapped.

@@ -438,14 +438,38 @@ func TestGatewayDoubtsWhatTheKernelMayChange(t *testing.T) {
 	})
 }
 
+// TestHostWithoutCgroups: there tap "auto" takes the interfaces that are named.
+func TestHostWithoutCgroups(t *testing.T) {
+	bpftest.RequireLinux(t, 6, 6, "tcx")
+	w := newWorld(t, 30*time.Second, "")
+	must(t, w.daemon.Stop())
+	w.opts.Exe = weak(t, "grep cgroup2 /proc/self/mounts | cut -d' ' -f2 | xargs umount -l")
+	w.opts.Config = "[watch]\ninterfaces = [\"to-client4\", \"to-client6\", \"to-stranger\"]\n"
+	w.start(t)
+	w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort), "a1 LOGIN alice "+lab.Password+"\r\n")
+	settles(t, 2*time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
+	if out := w.verb(t, "status"); !strings.Contains(out, "tcx (interfaces to-client4, to-client6, to-stranger)") {
+		t.Errorf("status does not tell the tap:\n%s", out)
+	}
+}
+
+// weak is the program on a host that a shell command takes something from, in a
+// mount namespace of its own.
+func weak(t *testing.T, take string) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "weak")
+	script := fmt.Sprintf("#!/bin/sh\nexec unshare -m sh -c '%s; exec \"$0\" \"$@\"' %q \"$@\"\n", strings.ReplaceAll(take, "'", `'\''`), program)
+	must(t, os.WriteFile(path, []byte(script), 0o700))
+	return path
+}
+
 // TestGatewayWithoutTCX: on a kernel without it packet sockets do, as long as
 // one interface is to be tapped. Here it is the kernel's BTF that is missing.
 func TestGatewayWithoutTCX(t *testing.T) {
 	w := newGatewayWorld(t, lab.Options{Lifetime: time.Minute}, tcxLan)
 	must(t, w.daemon.Stop())
-	w.opts.Exe = filepath.Join(t.TempDir(), "weak")
-	script := fmt.Sprintf("#!/bin/sh\nexec unshare -m sh -c 'mount --bind /dev/null /sys/kernel/btf/vmlinux; exec \"$0\" \"$@\"' %q \"$@\"\n", program)
-	must(t, os.WriteFile(w.opts.Exe, []byte(script), 0o700))
+	w.opts.Exe = weak(t, "mount --bind /dev/null /sys/kernel/btf/vmlinux")
 	w.opts.Config = "[watch]\ninterfaces = [\"lan\"]\n"
 	w.start(t)
 	login(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))

@@ -27,6 +27,9 @@ type gatewayWorld struct {
 func newGatewayWorld(t *testing.T, o lab.Options, watch string) *gatewayWorld {
 	t.Helper()
 	bpftest.RequireRoot(t)
+	if !strings.Contains(watch, "afpacket") {
+		bpftest.RequireLinux(t, 6, 6, "tcx")
+	}
 	g, err := lab.NewGateway()
 	must(t, err)
 	t.Cleanup(func() { must(t, g.Close()) })
@@ -95,6 +98,7 @@ func TestForwardedLoginsOpenNothingOnAHost(t *testing.T) {
 // The whole way over tcx on a host without a gate for others: packets, dialogue,
 // socket tables, gate.
 func TestTCXOpensForALoginOnAHost(t *testing.T) {
+	bpftest.RequireLinux(t, 6, 6, "tcx")
 	w := newWorld(t, 30*time.Second, strings.Replace(tapInterfaces, "afpacket", "tcx", 1))
 	imap := "a1 LOGIN alice " + lab.Password + "\r\n"
 	w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort), imap)
