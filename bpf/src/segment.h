@@ -76,6 +76,18 @@ static __always_inline long load(struct __sk_buff *skb, const struct segment *s,
 	return bpf_skb_load_bytes(skb, s->base + offset, to, len);
 }
 
+/* load_head is load of the first bytes, which mostly are linear: then it calls nobody. */
+static __always_inline long load_head(struct __sk_buff *skb, const struct segment *s, void *to,
+				      __u32 len)
+{
+	void *head = (void *)(long)skb->data + (s->base & 0xff);
+
+	if (s->base > 0xff || head + len > (void *)(long)skb->data_end)
+		return load(skb, s, 0, to, len);
+	__builtin_memcpy(to, head, len);
+	return 0;
+}
+
 /* ends sets the addresses of a tuple. */
 static __always_inline void ends(struct segment *s, __u32 server, const __u32 *from, const __u32 *to)
 {
@@ -120,7 +132,7 @@ static __always_inline enum sight see4(struct __sk_buff *skb, __u32 server, stru
 		struct tcphdr tcp;
 	} h;
 	/* Whole, or as a short last fragment is. */
-	int whole = load(skb, s, 0, &h, sizeof(h)) == 0;
+	int whole = load_head(skb, s, &h, sizeof(h)) == 0;
 
 	if ((!whole && load(skb, s, 0, &h.ip, sizeof(h.ip))) || h.ip.protocol != IPPROTO_TCP)
 		return OTHER;
@@ -160,7 +172,7 @@ static __always_inline enum sight see6(struct __sk_buff *skb, __u32 server, stru
 		struct ipv6hdr ip;
 		struct tcphdr tcp;
 	} h;
-	int whole = load(skb, s, 0, &h, sizeof(h)) == 0;
+	int whole = load_head(skb, s, &h, sizeof(h)) == 0;
 	__u8 next;
 
 	if (!whole && load(skb, s, 0, &h.ip, sizeof(h.ip)))

@@ -22,7 +22,7 @@ import (
 // exist logs in to a server that does not exist. Where the server's frames come
 // in decides whether it counts.
 var (
-	ghostClient = netip.MustParseAddrPort("203.0.113.67:40000")
+	ghostClient = netip.MustParseAddr("203.0.113.67")
 	ghostServer = netip.MustParseAddrPort("198.51.100.77:143")
 )
 
@@ -74,10 +74,10 @@ func forgedLogin() []segment {
 	}
 }
 
-// frame lays a segment out.
-func (s segment) frame(t *testing.T, w wire) []byte {
+// frame lays a segment out, of the client on a port.
+func (s segment) frame(t *testing.T, w wire, port uint16) []byte {
 	t.Helper()
-	from, to := ghostClient, ghostServer
+	from, to := netip.AddrPortFrom(ghostClient, port), ghostServer
 	if s.server {
 		from, to = to, from
 	}
@@ -144,7 +144,7 @@ func (w wire) send(t *testing.T, frames ...[]byte) {
 // leaves. lan leads to the server's.
 func (w *gatewayWorld) haunt(t *testing.T, lan string) {
 	t.Helper()
-	for name, addr := range map[string]netip.Addr{lan: ghostServer.Addr(), "to-stranger": ghostClient.Addr()} {
+	for name, addr := range map[string]netip.Addr{lan: ghostServer.Addr(), "to-stranger": ghostClient} {
 		bpftest.Do(t, w.gateway.Router, func() error {
 			l, err := netlink.LinkByName(name)
 			if err != nil {
@@ -161,18 +161,19 @@ func (w *gatewayWorld) haunt(t *testing.T, lan string) {
 // ghost. A real login behind it shows that the daemon has seen everything.
 func (w *gatewayWorld) granted(t *testing.T, client, server wire, conversation []segment) bool {
 	t.Helper()
+	w.ghosts++
 	for _, s := range conversation {
 		side := client
 		if s.server {
 			side = server
 		}
-		side.send(t, s.frame(t, side))
+		side.send(t, s.frame(t, side, 40000+w.ghosts))
 	}
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
 	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
-	_, ok := w.expires(t)[ghostClient.Addr().String()]
+	_, ok := w.expires(t)[ghostClient.String()]
 	if ok {
-		w.verb(t, "revoke", ghostClient.Addr().String())
+		w.verb(t, "revoke", ghostClient.String())
 	}
 	return ok
 }
@@ -218,7 +219,7 @@ func TestForgedServers(t *testing.T) {
 			server := w.wireTo(t, tt.from, ends[tt.from], "eth0")
 			server.vlan = tt.vlan
 			if got := w.granted(t, client, server, forgedLogin()); got != tt.want {
-				t.Errorf("granted: %v, want %v\n%s", got, tt.want, w.verb(t, "why", ghostClient.Addr().String()))
+				t.Errorf("granted: %v, want %v\n%s", got, tt.want, w.verb(t, "why", ghostClient.String()))
 			}
 		})
 	}
@@ -228,6 +229,9 @@ func TestForgedServers(t *testing.T) {
 func TestForgedClients(t *testing.T) {
 	mptcp := []layers.TCPOption{{OptionType: 30, OptionLength: 4, OptionData: []byte{0, 0}}}
 	server := func(s segment) segment { s.server = true; return s }
+	w := newGatewayWorld(t, lab.Options{Lifetime: time.Minute}, tcxLan)
+	w.haunt(t, "lan")
+	client, inside := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0"), w.wireTo(t, "lan", w.Server, "eth0")
 	for _, tt := range []struct {
 		name         string
 		conversation []segment
@@ -255,11 +259,8 @@ func TestForgedClients(t *testing.T) {
 		{"the server says no", change(5, func(s *segment) { s.payload = "a1 NO bye!\r\n" }), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := newGatewayWorld(t, lab.Options{Lifetime: time.Minute}, tcxLan)
-			w.haunt(t, "lan")
-			client, inside := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0"), w.wireTo(t, "lan", w.Server, "eth0")
 			if got := w.granted(t, client, inside, tt.conversation); got != tt.want {
-				t.Errorf("granted: %v, want %v\n%s", got, tt.want, w.verb(t, "why", ghostClient.Addr().String()))
+				t.Errorf("granted: %v, want %v\n%s", got, tt.want, w.verb(t, "why", ghostClient.String()))
 			}
 		})
 	}

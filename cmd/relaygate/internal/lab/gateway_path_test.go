@@ -192,7 +192,7 @@ func TestGatewayUnderASYNFlood(t *testing.T) {
 	flood := func(n int) {
 		t.Helper()
 		frames := make([][]byte, n)
-		one := segment{flags: "S"}.frame(t, from)
+		one := segment{flags: "S"}.frame(t, from, 0)
 		server := lab.Server4.As4()
 		copy(one[14+16:], server[:])
 		for i := range frames {

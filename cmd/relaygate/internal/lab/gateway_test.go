@@ -21,6 +21,7 @@ max_new_per_minute = 0`
 type gatewayWorld struct {
 	*world
 	gateway *lab.Gateway
+	ghosts  uint16 // conversations that were forged
 }
 
 // newGatewayWorld taps the interfaces of a router, as watch says.
@@ -37,7 +38,7 @@ func newGatewayWorld(t *testing.T, o lab.Options, watch string) *gatewayWorld {
 		o.Mode = gatewayMode
 	}
 	o.Config = "[watch]\n" + watch + "\n"
-	return &gatewayWorld{populate(t, g.Network, g.Router, o), g}
+	return &gatewayWorld{world: populate(t, g.Network, g.Router, o), gateway: g}
 }
 
 const tcxLan = "tap = \"tcx\"\ninterfaces = [\"lan\"]"
