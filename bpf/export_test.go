@@ -3,11 +3,24 @@ package bpf
 import (
 	"maps"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 )
+
+// HurryUp makes the reader look for what nobody is in a hurry for more often.
+func (t *Tap) HurryUp() { t.reader.lag = 10 * time.Millisecond }
+
+// HurryUp is the same on interfaces.
+func (w *Wire) HurryUp() { w.reader.lag = 10 * time.Millisecond }
+
+// Linger makes it look for that never.
+func (t *Tap) Linger() { t.reader.lag = time.Hour }
+
+// Sleeps says whether the reader waits to be woken.
+func (t *Tap) Sleeps() bool { return atomic.LoadUint32(t.reader.sleeps) != 0 }
 
 // Randoms counts the server randoms that are kept.
 func (t *Tap) Randoms(tb testing.TB) int {

@@ -5,64 +5,86 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 )
+
+// lag is how long what nobody is in a hurry for may lie in the rings: the
+// programs wake the reader only for an answer that can end a login, and when a
+// ring is a quarter full.
+const lag = time.Second
 
 // Reader reads the two rings of a Tap as one stream: a connection's Opened
 // comes before its packets, and its Closed after them. Only one goroutine may
 // call its methods, except Wake.
 type Reader struct {
-	packets, events *ringbuf.Reader
-	epoll, wake     int
-	woken           atomic.Bool
-	deadline        time.Time
-	ready           [3]unix.EpollEvent
+	packets, events *ring
+	sleeper         []byte // mapping
+	sleeps          *uint32
+	// poll is an epoll instance that the runtime's own poller waits for: a
+	// thread that is woken there finds its work without waking others.
+	poll  *os.File
+	raw   syscall.RawConn
+	ready func(fd uintptr) bool
+	// alarm is when the poller gives up, zero if that is not known.
+	alarm    time.Time
+	crowd    crowd
+	woken    atomic.Bool
+	deadline time.Time
+	lag      time.Duration
 
-	// packet and event were read from their rings and not handed on yet.
-	packet, event       ringbuf.Record
-	hasPacket, hasEvent bool
-	next                Record // decoded event
-	nextPosition        uint64
+	// packet was read from its ring and not handed on yet; so was next, an
+	// event, if hasEvent.
+	packet       []byte
+	hasEvent     bool
+	next         Record
+	nextPosition uint64
 	// position is where packet, or if there is none the next one, starts in
 	// the packets ring.
 	position uint64
 }
 
-func newReader(packets, events *ebpf.Map) (*Reader, error) {
-	r := &Reader{epoll: -1, wake: -1}
-	if err := r.open(packets, events); err != nil {
+func newReader(packets, events, sleeper *ebpf.Map) (*Reader, error) {
+	r := &Reader{lag: lag}
+	r.ready = func(uintptr) bool { return r.packets.pending() == filled || r.events.pending() == filled }
+	if err := r.open(packets, events, sleeper); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
 }
 
-func (r *Reader) open(packets, events *ebpf.Map) (err error) {
-	if r.packets, err = ringbuf.NewReader(packets); err != nil {
+func (r *Reader) open(packets, events, sleeper *ebpf.Map) (err error) {
+	if r.packets, err = openRing(packets); err != nil {
 		return fmt.Errorf("open the packets ring: %w", err)
 	}
-	if r.events, err = ringbuf.NewReader(events); err != nil {
+	if r.events, err = openRing(events); err != nil {
 		return fmt.Errorf("open the events ring: %w", err)
 	}
-	if r.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+	r.sleeper, err = unix.Mmap(sleeper.FD(), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("map the reader's state: %w", err)
+	}
+	r.sleeps = (*uint32)(unsafe.Pointer(&r.sleeper[0]))
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
 		return fmt.Errorf("epoll: %w", err)
 	}
-	if r.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return fmt.Errorf("eventfd: %w", err)
+	for _, m := range []*ebpf.Map{packets, events} {
+		// By edges: what lies in the rings is known without asking.
+		err = errors.Join(err, unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, m.FD(), &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET}))
 	}
-	for _, fd := range []int{packets.FD(), events.FD(), r.wake} {
-		err := unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
-		if err != nil {
-			return fmt.Errorf("epoll: %w", err)
-		}
+	// The runtime polls what does not block.
+	if err = errors.Join(err, unix.SetNonblock(epoll, true)); err != nil {
+		return errors.Join(fmt.Errorf("epoll: %w", err), unix.Close(epoll))
 	}
-	// The rings' own readers never wait: Next waits for both.
-	past := time.Unix(1, 0)
-	r.packets.SetDeadline(past)
-	r.events.SetDeadline(past)
+	r.poll = os.NewFile(uintptr(epoll), "epoll")
+	if r.raw, err = r.poll.SyscallConn(); err != nil {
+		return fmt.Errorf("poll the rings: %w", err)
+	}
 	return nil
 }
 
@@ -73,21 +95,30 @@ func (r *Reader) SetDeadline(t time.Time) { r.deadline = t }
 // at once. Any goroutine may call it until Close.
 func (r *Reader) Wake() {
 	r.woken.Store(true)
-	// It fails only if the counter is full: then it wakes as well.
-	_, _ = unix.Write(r.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	_ = r.poll.SetReadDeadline(time.Unix(1, 0)) // it fails if the reader is closed
+}
+
+// Pending says that there is a record for Next.
+func (r *Reader) Pending() bool {
+	return r.packet != nil || r.hasEvent || r.packets.pending() == filled || r.events.pending() == filled
 }
 
 // Next waits for a record. It returns os.ErrDeadlineExceeded when there is none
 // at the deadline, or after Wake. rec is overwritten by the next call.
 func (r *Reader) Next(rec *Record) error {
+	// The records of the last call are no longer in use.
+	if r.packet == nil {
+		r.packets.release()
+	}
 	for {
-		if r.woken.Swap(false) {
+		if r.woken.Load() && r.woken.Swap(false) {
+			r.alarm = time.Time{} // Wake set it off
 			return os.ErrDeadlineExceeded
 		}
 		// The packet before the event: what was opened before this packet
 		// is then in the events ring.
-		if err := r.readPacket(); err != nil {
-			return err
+		if r.packet == nil {
+			r.packet = r.packets.next()
 		}
 		if err := r.readEvent(); err != nil {
 			return err
@@ -97,10 +128,11 @@ func (r *Reader) Next(rec *Record) error {
 			*rec = r.next
 			r.hasEvent = false
 			return nil
-		case r.hasPacket:
-			r.hasPacket = false
-			r.position += ringBytes(len(r.packet.RawSample))
-			return decodePacket(r.packet.RawSample, rec)
+		case r.packet != nil:
+			raw := r.packet
+			r.packet = nil
+			r.position += ringBytes(len(raw))
+			return decodePacket(raw, rec)
 		case r.hasEvent:
 			// Packets came between the two reads.
 			continue
@@ -111,69 +143,107 @@ func (r *Reader) Next(rec *Record) error {
 	}
 }
 
-// ringBytes is the room that a record takes in a ring (struct bpf_ringbuf_hdr
-// and the rounding of __bpf_ringbuf_reserve).
-func ringBytes(n int) uint64 { return (uint64(n) + 8 + 7) &^ 7 }
-
-func (r *Reader) readPacket() error {
-	if r.hasPacket {
-		return nil
-	}
-	var err error
-	r.hasPacket, err = read(r.packets, &r.packet)
-	if err != nil {
-		return fmt.Errorf("read the packets ring: %w", err)
-	}
-	return nil
-}
-
-func (r *Reader) readEvent() error {
+// readEvent decodes the next event, which copies it.
+func (r *Reader) readEvent() (err error) {
 	if r.hasEvent {
 		return nil
 	}
-	var err error
-	r.hasEvent, err = read(r.events, &r.event)
-	if err == nil && r.hasEvent {
-		r.nextPosition, err = decodeEvent(r.event.RawSample, &r.next)
+	raw := r.events.next()
+	if raw == nil {
+		return nil
 	}
+	r.hasEvent = true
+	r.nextPosition, err = decodeEvent(raw, &r.next)
+	r.events.release()
 	if err != nil {
 		return fmt.Errorf("read the events ring: %w", err)
 	}
 	return nil
 }
 
-// read takes a record if there is one.
-func read(ring *ringbuf.Reader, rec *ringbuf.Record) (bool, error) {
-	if ring.AvailableBytes() == 0 {
-		return false, nil
-	}
-	err := ring.ReadInto(rec)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return false, nil // only discarded records
-	}
-	return err == nil, err
-}
-
-// wait sleeps until a ring has something, Wake is called, or the deadline.
+// wait sleeps until the programs, or Wake, wake it, or the deadline, or until
+// there may be something that nobody was in a hurry for.
 func (r *Reader) wait() error {
-	timeout := -1
-	if !r.deadline.IsZero() {
-		left := time.Until(r.deadline)
-		if left <= 0 {
-			return os.ErrDeadlineExceeded
-		}
-		timeout = int((left + time.Millisecond - 1) / time.Millisecond)
+	now := time.Now()
+	until := now.Add(r.lag)
+	if !r.deadline.IsZero() && r.deadline.Before(until) {
+		until = r.deadline
 	}
-	n, err := unix.EpollWait(r.epoll, r.ready[:], timeout)
-	if err != nil && !errors.Is(err, unix.EINTR) {
+	if !until.After(now) {
+		return os.ErrDeadlineExceeded
+	}
+	if r.crowd.nap(now) {
+		time.Sleep(napTime) //nolint:forbidigo // the pace at which a busy ring is read
+		r.crowd.found(r.ready(0))
+		return nil
+	}
+	// From here on producers wake this thread. What they submitted before they
+	// could know is seen here.
+	atomic.StoreUint32(r.sleeps, 1)
+	defer atomic.StoreUint32(r.sleeps, 0)
+	if r.packets.pending() == unfilled || r.events.pending() == unfilled {
+		// It may hold up others whose producers have woken us already.
+		until = now.Add(time.Millisecond)
+	}
+	if err := r.setAlarm(now, until); err != nil {
+		return err
+	}
+	if r.woken.Load() {
+		return nil // before the alarm was set
+	}
+	err := r.raw.Read(r.ready)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		r.alarm = time.Time{}
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("wait for the tap: %w", err)
 	}
-	for _, ready := range r.ready[:max(n, 0)] {
-		if int(ready.Fd) == r.wake {
-			// woken says whether this Wake was answered already.
-			var counter [8]byte
-			_, _ = unix.Read(r.wake, counter[:])
-		}
+	r.crowd.found(true)
+	return nil
+}
+
+// crowd tells whether the reader is woken so often that it had better look
+// about once in a millisecond: to be woken costs more than to read what a login
+// leaves in the rings.
+type crowd struct {
+	since   time.Time // begin of the present look
+	finds   int       // waits that ended with something to read since then
+	crowded bool
+}
+
+const (
+	napTime   = time.Millisecond
+	crowdLook = 10 * time.Millisecond
+	// So many finds in one look make it a crowd, and so few naps with a find
+	// end it.
+	crowdBegins, crowdEnds = 10, 6
+)
+
+// nap says whether to sleep for a moment without being woken.
+func (c *crowd) nap(now time.Time) bool {
+	if now.Sub(c.since) >= crowdLook {
+		c.crowded = c.finds >= crowdBegins || c.crowded && c.finds > crowdEnds
+		c.since, c.finds = now, 0
+	}
+	return c.crowded
+}
+
+func (c *crowd) found(something bool) {
+	if something {
+		c.finds++
+	}
+}
+
+// setAlarm lets the poller give up at until, or somewhat earlier: one that is
+// set need not be set again.
+func (r *Reader) setAlarm(now, until time.Time) error {
+	if r.alarm.After(now) && !r.alarm.After(until) {
+		return nil
+	}
+	r.alarm = until
+	if err := r.poll.SetReadDeadline(until); err != nil {
+		return fmt.Errorf("set the poller's deadline: %w", err)
 	}
 	return nil
 }
@@ -181,15 +251,16 @@ func (r *Reader) wait() error {
 // Close releases the rings. No Next or Wake may run.
 func (r *Reader) Close() error {
 	var errs []error
-	for _, ring := range []*ringbuf.Reader{r.packets, r.events} {
+	for _, ring := range []*ring{r.packets, r.events} {
 		if ring != nil {
-			errs = append(errs, ring.Close())
+			errs = append(errs, ring.close())
 		}
 	}
-	for _, fd := range []int{r.epoll, r.wake} {
-		if fd >= 0 {
-			errs = append(errs, unix.Close(fd))
-		}
+	if r.sleeper != nil {
+		errs = append(errs, unix.Munmap(r.sleeper))
+	}
+	if r.poll != nil {
+		errs = append(errs, r.poll.Close())
 	}
 	return errors.Join(errs...)
 }

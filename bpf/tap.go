@@ -79,7 +79,7 @@ func (t *Tap) prepare(o Options) error {
 	if err := spec.LoadAndAssign(&t.objs, nil); err != nil {
 		return fmt.Errorf("load the tap's programs: %w", err)
 	}
-	if t.reader, err = newReader(t.objs.Packets, t.objs.Events); err != nil {
+	if t.reader, err = newReader(t.objs.Packets, t.objs.Events, t.objs.Sleeper); err != nil {
 		return err
 	}
 	return errors.Join(setPorts(t.objs.WatchedPorts, o.Ports), t.SetOwners(o.Owners), t.SetNetns(o.Netns))

@@ -107,9 +107,9 @@ type tapFlow struct {
 	State           tapFlowState
 	Unanswered      uint32
 	Total           uint32
+	Urgent          uint32
 	PlainUnanswered uint32
 	PlainTotal      uint32
-	Pad             uint32
 }
 
 type tapFlowState uint32
@@ -196,6 +196,7 @@ const (
 	tapMapPackets        = "packets"
 	tapMapRandoms        = "randoms"
 	tapMapServers        = "servers"
+	tapMapSleeper        = "sleeper"
 	tapMapTrustedNetns   = "trusted_netns"
 	tapMapTrustedOwners  = "trusted_owners"
 	tapProgRelaygateConn = "relaygate_conn"
@@ -273,6 +274,7 @@ type tapMapSpecs struct {
 	Packets       *ebpf.MapSpec `ebpf:"packets"`
 	Randoms       *ebpf.MapSpec `ebpf:"randoms"`
 	Servers       *ebpf.MapSpec `ebpf:"servers"`
+	Sleeper       *ebpf.MapSpec `ebpf:"sleeper"`
 	TrustedNetns  *ebpf.MapSpec `ebpf:"trusted_netns"`
 	TrustedOwners *ebpf.MapSpec `ebpf:"trusted_owners"`
 }
@@ -320,6 +322,7 @@ type tapMaps struct {
 	Packets       *ebpf.Map `ebpf:"packets"`
 	Randoms       *ebpf.Map `ebpf:"randoms"`
 	Servers       *ebpf.Map `ebpf:"servers"`
+	Sleeper       *ebpf.Map `ebpf:"sleeper"`
 	TrustedNetns  *ebpf.Map `ebpf:"trusted_netns"`
 	TrustedOwners *ebpf.Map `ebpf:"trusted_owners"`
 }
@@ -335,6 +338,7 @@ func (m *tapMaps) Close() error {
 		m.Packets,
 		m.Randoms,
 		m.Servers,
+		m.Sleeper,
 		m.TrustedNetns,
 		m.TrustedOwners,
 	)

@@ -41,6 +41,7 @@ func load(t testing.TB, ns *netns.Namespace, change ...func(*bpf.Options)) *bpf.
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { bpftest.Close(t, tap) })
+	tap.HurryUp()
 	return tap
 }
 

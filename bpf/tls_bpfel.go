@@ -80,9 +80,9 @@ type tlsFlow struct {
 	State           uint32
 	Unanswered      uint32
 	Total           uint32
+	Urgent          uint32
 	PlainUnanswered uint32
 	PlainTotal      uint32
-	Pad             uint32
 }
 
 type tlsFunction uint32
@@ -134,6 +134,7 @@ const (
 	tlsMapPackets               = "packets"
 	tlsMapRandoms               = "randoms"
 	tlsMapServers               = "servers"
+	tlsMapSleeper               = "sleeper"
 	tlsProgRelaygateBoth        = "relaygate_both"
 	tlsProgRelaygateEarlyRead   = "relaygate_early_read"
 	tlsProgRelaygateEarlyReadEx = "relaygate_early_read_ex"
@@ -227,6 +228,7 @@ type tlsMapSpecs struct {
 	Packets     *ebpf.MapSpec `ebpf:"packets"`
 	Randoms     *ebpf.MapSpec `ebpf:"randoms"`
 	Servers     *ebpf.MapSpec `ebpf:"servers"`
+	Sleeper     *ebpf.MapSpec `ebpf:"sleeper"`
 }
 
 // tlsVariableSpecs contains global variables before they are loaded into the kernel.
@@ -274,6 +276,7 @@ type tlsMaps struct {
 	Packets     *ebpf.Map `ebpf:"packets"`
 	Randoms     *ebpf.Map `ebpf:"randoms"`
 	Servers     *ebpf.Map `ebpf:"servers"`
+	Sleeper     *ebpf.Map `ebpf:"sleeper"`
 }
 
 func (m *tlsMaps) Close() error {
@@ -286,6 +289,7 @@ func (m *tlsMaps) Close() error {
 		m.Packets,
 		m.Randoms,
 		m.Servers,
+		m.Sleeper,
 	)
 }
 

@@ -81,7 +81,7 @@ func TestUnreadUntold(t *testing.T) {
 	d := buildTLSD(t, bpf.OpenSSL, "-DOLD")
 	d.library = ownLibrary(t, d.program)
 	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	tap := load(t, ns, func(o *bpf.Options) { o.RingBytes = 32 << 20 }) // the other ring does not fill
 	attach(t, tap, d, d.serve(t, ns, addr), d.serve(t, ns, hiding, "hide"))
 	c := dialTLS(t, ns, addr)
 	c.say(t, "USER a\r\n")

@@ -109,10 +109,11 @@ type wireWire struct {
 		State      uint32
 		Unanswered uint32
 		Total      uint32
+		Urgent     uint32
 	}
 	Since     uint32
-	Cookie    uint64
 	Ifindex   uint32
+	Cookie    uint64
 	Acked     uint32
 	ClientFin uint32
 	ServerFin uint32
@@ -121,6 +122,7 @@ type wireWire struct {
 	Pad       uint8
 	Seen      uint16
 	Heard     uint16
+	_         [4]byte
 }
 
 // Names of all BPF objects in the ELF.
@@ -133,6 +135,7 @@ const (
 	wireMapMailServers      = "mail_servers"
 	wireMapPackets          = "packets"
 	wireMapShaking          = "shaking"
+	wireMapSleeper          = "sleeper"
 	wireMapWires            = "wires"
 	wireProgRelaygateArrive = "relaygate_arrive"
 	wireProgRelaygateDone   = "relaygate_done"
@@ -207,6 +210,7 @@ type wireMapSpecs struct {
 	MailServers *ebpf.MapSpec `ebpf:"mail_servers"`
 	Packets     *ebpf.MapSpec `ebpf:"packets"`
 	Shaking     *ebpf.MapSpec `ebpf:"shaking"`
+	Sleeper     *ebpf.MapSpec `ebpf:"sleeper"`
 	Wires       *ebpf.MapSpec `ebpf:"wires"`
 }
 
@@ -251,6 +255,7 @@ type wireMaps struct {
 	MailServers *ebpf.Map `ebpf:"mail_servers"`
 	Packets     *ebpf.Map `ebpf:"packets"`
 	Shaking     *ebpf.Map `ebpf:"shaking"`
+	Sleeper     *ebpf.Map `ebpf:"sleeper"`
 	Wires       *ebpf.Map `ebpf:"wires"`
 }
 
@@ -262,6 +267,7 @@ func (m *wireMaps) Close() error {
 		m.MailServers,
 		m.Packets,
 		m.Shaking,
+		m.Sleeper,
 		m.Wires,
 	)
 }

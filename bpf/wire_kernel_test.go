@@ -60,6 +60,7 @@ func (p *pair) tap(t *testing.T) *bpf.Wire {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { bpftest.Close(t, w) })
+	w.HurryUp()
 	bpftest.Do(t, p.client, func() error { return w.Attach(p.index) })
 	return w
 }

@@ -30,6 +30,7 @@ type records interface {
 	Next(*bpf.Record) error
 	SetDeadline(time.Time)
 	Wake()
+	Pending() bool
 }
 
 // NewRing makes a Source of the tap's records. The tap stays the caller's to
@@ -62,6 +63,9 @@ func (r *Ring) SetDeadline(t time.Time) { r.tap.SetDeadline(t) }
 // Wake makes the waiting Next, or the next one, return os.ErrDeadlineExceeded
 // at once. Any goroutine may call it while the tap is open.
 func (r *Ring) Wake() { r.tap.Wake() }
+
+// Pending says that there is something for Next to read.
+func (r *Ring) Pending() bool { return r.tap.Pending() }
 
 // Next waits for an Event. It returns os.ErrDeadlineExceeded if there is none
 // at the deadline, or after Wake.

@@ -97,7 +97,7 @@ static __always_inline void report(struct bpf_sock_ops *ops, __u64 cookie, __u32
 		return;
 	}
 	fill(ev, ops, cookie, reason, netns, uid);
-	bpf_ringbuf_submit(ev, BPF_RB_FORCE_WAKEUP);
+	submit(ev);
 }
 
 static __always_inline void opened(struct bpf_sock_ops *ops)
@@ -148,8 +148,7 @@ static __always_inline void opened(struct bpf_sock_ops *ops)
 	}
 	fill(ev, ops, cookie, NONE, netns, uid);
 	ev->position = position;
-	/* The greeting follows and wakes the reader. */
-	bpf_ringbuf_submit(ev, BPF_RB_NO_WAKEUP);
+	submit(ev);
 	COUNT(opened, 1);
 	/* User space may have seen it already, and be done with it. */
 	flow = bpf_map_lookup_elem(&flows, &cookie);

@@ -113,7 +113,7 @@ static __always_inline void announce(__u64 cookie, __u64 time)
 	ev->time = time;
 	ev->position = position;
 	ev->kind = HANDSHAKE;
-	bpf_ringbuf_submit(ev, BPF_RB_NO_WAKEUP);
+	submit(ev);
 }
 
 /* hello notes the random if the segment starts with a ServerHello. */

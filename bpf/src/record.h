@@ -18,7 +18,7 @@
 #define COPY(size)                                                                \
 	static __always_inline int copy_##size(struct __sk_buff *skb, __u32 base, \
 					       const struct packet *head,         \
-					       __u32 len, __u64 flags)            \
+					       __u32 len)                         \
 	{                                                                         \
 		struct {                                                          \
 			struct packet head;                                       \
@@ -35,7 +35,7 @@
 		if (last < sizeof(rec->data) &&                                   \
 		    bpf_skb_load_bytes(skb, base, rec->data, last + 1) == 0)      \
 			rec->head.captured = captured = last + 1;                 \
-		bpf_ringbuf_submit(rec, flags);                                   \
+		bpf_ringbuf_submit(rec, BPF_RB_NO_WAKEUP);                        \
 		return captured ? 0 : -1;                                         \
 	}
 
@@ -47,23 +47,52 @@ COPY(16384)
 #define CAPTURE_MAX (16384 - sizeof(struct packet))
 
 static __always_inline int copy(struct __sk_buff *skb, __u32 base, const struct packet *head,
-				__u32 len, __u64 flags)
+				__u32 len)
 {
 	if (len <= 128 - sizeof(*head))
-		return copy_128(skb, base, head, len, flags);
+		return copy_128(skb, base, head, len);
 	if (len <= 512 - sizeof(*head))
-		return copy_512(skb, base, head, len, flags);
+		return copy_512(skb, base, head, len);
 	if (len <= 2048 - sizeof(*head))
-		return copy_2048(skb, base, head, len, flags);
-	return copy_16384(skb, base, head, len, flags);
+		return copy_2048(skb, base, head, len);
+	return copy_16384(skb, base, head, len);
 }
 
 /* What the headers say about a packet. */
 struct shape {
 	__u32 payload; /* bytes behind the TCP header */
-	__u32 offset;  /* of the payload, 0 if not known */
+	__u32 offset;  /* of the payload from the IP header on, 0 if not known */
 	__u32 control; /* FIN or URG: it says something without a payload too */
 };
+
+/* A client's line of at most so many bytes is looked at before it is copied. */
+#define PRELIMINARY_MAX 64
+
+/* The first word of a line, RFC 1939 section 7 and RFC 2449 section 5. */
+#define WORD(a, b, c, d) ((__u32)(a) << 24 | (b) << 16 | (c) << 8 | (d))
+#define UPPER 0xdfdfdfdf /* letters only */
+
+/*
+ * preliminary says whether all that a client sent is one line that no answer can
+ * make a login of: USER or CAPA. It decides about nothing but the hurry: who is
+ * wrong about it reads a verdict a second later.
+ */
+static __always_inline int preliminary(struct __sk_buff *skb, __u32 base, const struct shape *shape)
+{
+	__u8 b[PRELIMINARY_MAX] = {};
+	__u32 last = shape->payload - 1, word;
+
+	barrier_var(last);
+	if (!shape->offset || last >= sizeof(b) || bpf_skb_load_bytes(skb, base + shape->offset, b, last + 1))
+		return 0;
+	word = WORD(b[0], b[1], b[2], b[3]) & UPPER;
+	if (word != WORD('U', 'S', 'E', 'R') && word != WORD('C', 'A', 'P', 'A'))
+		return 0;
+	for (__u32 i = 0; i < sizeof(b); i++)
+		if (b[i] == '\n' && i != last)
+			return 0;
+	return 1;
+}
 
 /* record takes a packet of size bytes, whose IP header is at base. */
 static __always_inline void record(struct __sk_buff *skb, __u32 base, __u32 size,
@@ -71,13 +100,12 @@ static __always_inline void record(struct __sk_buff *skb, __u32 base, __u32 size
 				   __u32 from_server)
 {
 	struct packet head = {};
-	__u64 flags = BPF_RB_NO_WAKEUP;
-	__u32 len = size;
+	__u32 len = size, urgent = 0;
 
 	if (from_server) {
 		if (shape->payload > 0) {
 			r->unanswered = 0;
-			flags = BPF_RB_FORCE_WAKEUP;
+			urgent = r->urgent;
 		}
 	} else {
 		/*
@@ -92,6 +120,8 @@ static __always_inline void record(struct __sk_buff *skb, __u32 base, __u32 size
 			return;
 		}
 		r->unanswered += shape->payload;
+		if (!r->urgent && shape->payload > 0 && !preliminary(skb, base, shape))
+			r->urgent = 1;
 	}
 
 	if (len > CAPTURE_MAX) {
@@ -105,21 +135,19 @@ static __always_inline void record(struct __sk_buff *skb, __u32 base, __u32 size
 	}
 	r->total += len + sizeof(head);
 
-	if (bpf_ringbuf_query(&packets, BPF_RB_AVAIL_DATA) > wakeup_bytes)
-		flags = BPF_RB_FORCE_WAKEUP;
 	head.cookie = cookie;
 	head.time = bpf_ktime_get_ns();
 	head.wire_len = size;
 	head.egress = from_server;
-	if (copy(skb, base, &head, len, flags)) {
+	if (copy(skb, base, &head, len)) {
 		lose_reading(r, cookie, RING_FULL);
 		COUNT(ring_full, 1);
 		return;
 	}
 	COUNT(packets, 1);
 	COUNT(bytes, len);
-	if (flags == BPF_RB_FORCE_WAKEUP)
-		COUNT(wakeups, 1);
+	if (urgent || bpf_ringbuf_query(&packets, BPF_RB_AVAIL_DATA) > wakeup_bytes)
+		wake_reader();
 }
 
 #endif

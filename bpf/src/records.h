@@ -16,6 +16,10 @@
  */
 #define UNANSWERED_MAX 8192
 
+/* The events ring, and the fill of it that wakes the reader. */
+#define EVENTS_BYTES (4 * 1024 * 1024)
+#define EVENTS_WAKEUP (EVENTS_BYTES / 4)
+
 /* All that one connection may put into the ring before its verdict, in bytes. */
 #define FLOW_MAX (256 * 1024)
 
@@ -32,6 +36,7 @@ struct reading {
 	enum flow_state state;
 	__u32 unanswered; /* client bytes since the server's last payload */
 	__u32 total;	  /* bytes put into the ring */
+	__u32 urgent;	  /* the client said what may end in a login */
 };
 
 enum event_kind {
@@ -125,8 +130,17 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1024 * 1024);
+	__uint(max_entries, EVENTS_BYTES);
 } events SEC(".maps");
+
+/* Whether the reader sleeps. It has this page too. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} sleeper SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -147,6 +161,36 @@ volatile const __u64 wakeup_bytes = 2 * 1024 * 1024;
 			__sync_fetch_and_add(&all->field, (n));                \
 	} while (0)
 
+/*
+ * wake_reader wakes the reader if it sleeps, once: the interrupt that this takes
+ * (irq_work) costs more than all else that is done for a packet. It comes behind
+ * the submit of a record, which is a full barrier, as is the reader's note that
+ * it sleeps: either the reader sees the record or we see that it sleeps.
+ */
+static __always_inline void wake_reader(void)
+{
+	__u32 zero = 0, *sleeps = bpf_map_lookup_elem(&sleeper, &zero);
+	void *nothing;
+
+	if (!sleeps || !*sleeps)
+		return;
+	/* Only the end of a record wakes. This one says nothing. */
+	nothing = bpf_ringbuf_reserve(&events, 8, 0);
+	if (!nothing)
+		return;
+	*sleeps = 0;
+	bpf_ringbuf_discard(nothing, BPF_RB_FORCE_WAKEUP);
+	COUNT(wakeups, 1);
+}
+
+/* submit hands an event over, which nobody is in a hurry for. */
+static __always_inline void submit(struct event *ev)
+{
+	bpf_ringbuf_submit(ev, BPF_RB_NO_WAKEUP);
+	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > EVENTS_WAKEUP)
+		wake_reader();
+}
+
 /* tell_event puts an event that says no more than its kind and reason into the ring. */
 static __always_inline int tell_event(enum event_kind kind, __u64 cookie, enum reason reason)
 {
@@ -161,7 +205,7 @@ static __always_inline int tell_event(enum event_kind kind, __u64 cookie, enum r
 	ev->position = position;
 	ev->kind = kind;
 	ev->reason = reason;
-	bpf_ringbuf_submit(ev, BPF_RB_FORCE_WAKEUP);
+	submit(ev);
 	return 0;
 }
 
@@ -176,6 +220,7 @@ static __always_inline int tell_lost(__u64 cookie, enum reason reason)
 
 	if (failed)
 		COUNT(events_full, 1);
+	wake_reader();
 	return failed;
 }
 

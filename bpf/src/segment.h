@@ -121,6 +121,7 @@ static __always_inline void see_tcp(struct segment *s, const struct tcphdr *tcp,
 	s->flags = ((const __u8 *)tcp)[13];
 	s->options = offset + sizeof(*tcp);
 	s->options_size = header > s->options ? header - s->options : 0;
+	s->shape.offset = header;
 	s->shape.payload = s->size > header ? s->size - header : 0;
 	s->shape.control = s->flags & (TCP_FIN | TCP_URG);
 }

@@ -204,7 +204,7 @@ static __always_inline void refuse(const struct handshake *h)
 		return;
 	}
 	fill(ev, h, 0);
-	bpf_ringbuf_submit(ev, BPF_RB_FORCE_WAKEUP);
+	submit(ev);
 }
 
 /* opened begins a connection, in the order that connections.h explains. */
@@ -231,8 +231,7 @@ static __always_inline struct wire *opened(const struct handshake *h)
 	}
 	fill(ev, h, fresh.cookie);
 	ev->position = position;
-	/* The greeting follows and wakes the reader. */
-	bpf_ringbuf_submit(ev, BPF_RB_NO_WAKEUP);
+	submit(ev);
 	COUNT(opened, 1);
 	w = bpf_map_lookup_elem(&wires, &h->tuple);
 	if (w && w->read.state == OPENING)

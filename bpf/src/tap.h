@@ -19,8 +19,8 @@ struct flow {
 	enum flow_state state;
 	__u32 unanswered; /* client bytes since the server's last payload */
 	__u32 total;	  /* bytes put into the ring */
+	__u32 urgent;	  /* the client said what may end in a login */
 	__u32 plain_unanswered, plain_total;
-	__u32 pad;
 };
 
 /* What a server random (RFC 8446 section 4.1.3) belongs to. */
@@ -114,7 +114,8 @@ struct {
 
 _Static_assert(__builtin_offsetof(struct flow, state) == __builtin_offsetof(struct reading, state) &&
 		       __builtin_offsetof(struct flow, unanswered) == __builtin_offsetof(struct reading, unanswered) &&
-		       __builtin_offsetof(struct flow, total) == __builtin_offsetof(struct reading, total),
+		       __builtin_offsetof(struct flow, total) == __builtin_offsetof(struct reading, total) &&
+		       __builtin_offsetof(struct flow, urgent) == __builtin_offsetof(struct reading, urgent),
 	       "struct flow begins as struct reading");
 
 static __always_inline struct reading *reading_of(struct flow *flow)

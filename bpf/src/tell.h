@@ -113,8 +113,7 @@ static __always_inline __s64 passed(void *ctx, const struct call *call)
 /* As in packets.h: the record's size is a constant. */
 #define COPY(size)                                                              \
 	static __always_inline int copy_##size(const struct plain *head,        \
-					       __u64 buffer, __u32 len,         \
-					       __u64 flags)                     \
+					       __u64 buffer, __u32 len)         \
 	{                                                                       \
 		struct {                                                        \
 			struct plain head;                                      \
@@ -131,7 +130,7 @@ static __always_inline __s64 passed(void *ctx, const struct call *call)
 		if (buffer && last < sizeof(rec->data) &&                       \
 		    bpf_probe_read_user(rec->data, last + 1, (void *)buffer) == 0) \
 			rec->head.head.captured = last + 1;                     \
-		bpf_ringbuf_submit(rec, flags);                                 \
+		bpf_ringbuf_submit(rec, BPF_RB_NO_WAKEUP);                      \
 		return 0;                                                       \
 	}
 
@@ -142,15 +141,15 @@ COPY(16384)
 
 #define CAPTURE_MAX (16384 - sizeof(struct plain))
 
-static __always_inline int copy(const struct plain *head, __u64 buffer, __u32 len, __u64 flags)
+static __always_inline int copy(const struct plain *head, __u64 buffer, __u32 len)
 {
 	if (len <= 128 - sizeof(*head))
-		return copy_128(head, buffer, len, flags);
+		return copy_128(head, buffer, len);
 	if (len <= 512 - sizeof(*head))
-		return copy_512(head, buffer, len, flags);
+		return copy_512(head, buffer, len);
 	if (len <= 2048 - sizeof(*head))
-		return copy_2048(head, buffer, len, flags);
-	return copy_16384(head, buffer, len, flags);
+		return copy_2048(head, buffer, len);
+	return copy_16384(head, buffer, len);
 }
 
 static __always_inline void lose_plain(struct flow *flow, __u64 cookie, enum reason reason)
@@ -164,7 +163,6 @@ static __always_inline void tell(const struct call *call, struct flow *flow, __u
 				 __u32 length)
 {
 	__u32 captured = length > CAPTURE_MAX ? CAPTURE_MAX : length;
-	__u64 flags = BPF_RB_NO_WAKEUP;
 	struct plain head = {
 		.head = {.cookie = cookie, .wire_len = length, .kind = PLAIN},
 		.tgid = bpf_get_current_pid_tgid() >> 32,
@@ -176,7 +174,6 @@ static __always_inline void tell(const struct call *call, struct flow *flow, __u
 	head.head.egress = writes(call->function);
 	if (head.head.egress) {
 		flow->plain_unanswered = 0;
-		flags = BPF_RB_FORCE_WAKEUP;
 	} else {
 		if (flow->plain_unanswered + length > PLAIN_UNANSWERED_MAX) {
 			lose_plain(flow, cookie, PLAIN_UNANSWERED);
@@ -189,10 +186,8 @@ static __always_inline void tell(const struct call *call, struct flow *flow, __u
 		return;
 	}
 	flow->plain_total += captured + sizeof(head);
-	if (bpf_ringbuf_query(&packets, BPF_RB_AVAIL_DATA) > wakeup_bytes)
-		flags = BPF_RB_FORCE_WAKEUP;
 	head.head.time = bpf_ktime_get_ns();
-	if (copy(&head, call->buffer, captured, flags)) {
+	if (copy(&head, call->buffer, captured)) {
 		lose_plain(flow, cookie, RING_FULL);
 		return;
 	}
@@ -200,6 +195,8 @@ static __always_inline void tell(const struct call *call, struct flow *flow, __u
 	COUNT(plain_bytes, captured);
 	if (captured < length)
 		COUNT(plain_truncated, 1);
+	if (head.head.egress || bpf_ringbuf_query(&packets, BPF_RB_AVAIL_DATA) > wakeup_bytes)
+		wake_reader();
 }
 
 static __always_inline void leave(void *ctx, const struct call *call)

@@ -24,9 +24,9 @@ enum { CLIENT_FIN = 1, SERVER_FIN = 2, SERVER_FIN_ACKED = 4, FINS = 7 };
 /* One connection, by its ends. */
 struct wire {
 	struct reading read;
-	__u32 since;  /* its SYN, in ticks */
-	__u64 cookie; /* its number: no socket's */
+	__u32 since; /* its SYN, in ticks */
 	__u32 ifindex;
+	__u64 cookie;		      /* its number: no socket's */
 	__u32 acked;		      /* the server's last acknowledgement */
 	__u32 client_fin, server_fin; /* behind the FINs */
 	__u16 vlan;

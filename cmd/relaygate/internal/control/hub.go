@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // Hub hands events to watchers. Publishing never blocks: a watcher that is too
 // slow loses events and is told how many.
 type Hub struct {
+	watched  atomic.Int32
 	mu       sync.Mutex
 	watchers map[*watcher]struct{}
 	dropped  uint64
@@ -26,6 +28,9 @@ const watchQueue = 1024
 
 // NewHub makes a hub without watchers.
 func NewHub() *Hub { return &Hub{watchers: make(map[*watcher]struct{})} }
+
+// Watched says whether anybody would see what is published now.
+func (h *Hub) Watched() bool { return h.watched.Load() > 0 }
 
 // Publish hands v, in JSON, to everybody who watches.
 func (h *Hub) Publish(now time.Time, v any) {
@@ -86,6 +91,7 @@ func (h *Hub) add() (*watcher, bool) {
 	}
 	w := &watcher{lines: make(chan []byte, watchQueue)}
 	h.watchers[w] = struct{}{}
+	h.watched.Add(1)
 	return w, true
 }
 
@@ -93,6 +99,7 @@ func (h *Hub) remove(w *watcher) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.watchers, w)
+	h.watched.Add(-1)
 }
 
 // serve streams lines until the client leaves.
