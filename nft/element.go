@@ -35,7 +35,7 @@ type member struct {
 }
 
 // member checks e and finds its place. Errors wrap ErrElement.
-func (c Config) member(e Element) (member, error) {
+func (c *Config) member(e Element) (member, error) {
 	set, key, err := c.place(e.Addr)
 	if err != nil {
 		return member{}, err
@@ -50,9 +50,12 @@ func (c Config) member(e Element) (member, error) {
 // members checks and places elements. Of several for one key the longest
 // counts. What is refused is left out, and the error, which wraps ErrElement,
 // tells all of them.
-func (c Config) members(elements []Element) ([]member, error) {
+func (c *Config) members(elements []Element) ([]member, error) { return c.appendMembers(nil, elements) }
+
+// appendMembers is members in list's memory; list is empty.
+func (c *Config) appendMembers(list []member, elements []Element) ([]member, error) {
 	var refused []error
-	list := make([]member, 0, len(elements))
+	list = slices.Grow(list, len(elements))
 	for _, e := range elements {
 		m, err := c.member(e)
 		if err != nil {
@@ -69,7 +72,7 @@ func (c Config) members(elements []Element) ([]member, error) {
 }
 
 // living is members, without those whose time is over.
-func (c Config) living(elements []Element) ([]member, error) {
+func (c *Config) living(elements []Element) ([]member, error) {
 	left := make([]Element, 0, len(elements))
 	for _, e := range elements {
 		if e.Remaining > 0 {
@@ -104,7 +107,7 @@ var shared = []netip.Prefix{
 
 // place returns the set and the key for an address. IPv4-mapped addresses are
 // IPv4 (packets from them are).
-func (c Config) place(addr netip.Addr) (set string, key netip.Addr, err error) {
+func (c *Config) place(addr netip.Addr) (set string, key netip.Addr, err error) {
 	addr = addr.Unmap()
 	four, six, net := c.memberSets()
 	set, key = six, addr

@@ -59,7 +59,7 @@ func TestPlace(t *testing.T) {
 		{"2001:1::1", 64, net6, "2001:1::"},
 	}
 	for _, tt := range tests {
-		set, key, err := Config{IPv6Prefix: tt.prefix}.place(netip.MustParseAddr(tt.addr))
+		set, key, err := (&Config{IPv6Prefix: tt.prefix}).place(netip.MustParseAddr(tt.addr))
 		if err != nil || set != tt.set || key != netip.MustParseAddr(tt.key) {
 			t.Errorf("%s with /%d: got %s in %s, %v; want %s in %s", tt.addr, tt.prefix, key, set, err, tt.key, tt.set)
 		}
@@ -69,7 +69,7 @@ func TestPlace(t *testing.T) {
 // Two elements for one key would leave it to the kernel which one counts.
 func TestMembersKeepTheLongest(t *testing.T) {
 	a, b := netip.MustParseAddr("2001:db8::a"), netip.MustParseAddr("2001:db8::b")
-	got, err := Config{IPv6Prefix: 64}.members([]Element{
+	got, err := (&Config{IPv6Prefix: 64}).members([]Element{
 		{a, time.Hour, time.Minute},
 		{b, 2 * time.Hour, time.Hour},
 		{a, time.Hour, time.Second},

@@ -23,6 +23,7 @@ var (
 type Gate struct {
 	cfg     Config
 	conn    conn
+	quick   *quick  // nil where it cannot be had
 	table   tableID // where the members are
 	ruleset ruleset
 	// updates is true where the kernel gives an existing element a new life.
@@ -40,7 +41,7 @@ func Open(cfg Config) (*Gate, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gate{conn: c}
+	g := &Gate{conn: c, quick: newQuick(c)}
 	if g.updates, err = probeUpdates(c); err != nil {
 		return nil, errors.Join(fmt.Errorf("probe nf_tables: %w", err), c.Close())
 	}

@@ -14,9 +14,18 @@ import (
 // ever, stays as it is. Either all are added or, on an error, none; errors wrap
 // ErrElement, ErrTableGone or ErrFull where these are the reason.
 func (g *Gate) Add(elements ...Element) error {
-	members, err := g.cfg.members(elements)
+	var room [quickMost]member
+	members, err := g.cfg.appendMembers(room[:0], elements)
 	if err != nil {
 		return err
+	}
+	if g.quick != nil && len(members) > 0 && len(members) <= quickMost {
+		if g.quick.add(g.table, members) == nil {
+			return nil
+		}
+		if err := g.conn.settle(); err != nil {
+			return err
+		}
 	}
 	return g.add(members)
 }

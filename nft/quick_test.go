@@ -1,0 +1,120 @@
+package nft
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
+)
+
+// The quick transaction says what the usual one says.
+func TestQuickSaysTheSame(t *testing.T) {
+	cfg := Config{IPv6Prefix: 64}
+	for _, addrs := range [][]netip.Addr{
+		{member4},
+		{member6},
+		{member4, strange4, static4A},
+		{member4, member6, strange4, strange6, netip.MustParseAddr("2001::1")},
+	} {
+		var elements []Element
+		for i, a := range addrs {
+			elements = append(elements, Element{a, time.Hour, time.Duration(i+1) * time.Minute})
+		}
+		members, err := cfg.members(elements)
+		if err != nil {
+			t.Fatal(err)
+		}
+		usual := memberMessages(nil, unix.NFT_MSG_NEWSETELEM, own, members)
+		for i := range usual {
+			usual[i].Header.Flags |= netlink.Excl
+		}
+		usual[len(usual)-1].Header.Flags |= netlink.Acknowledge
+		usual = slices.Concat([]netlink.Message{batchEdge(unix.NFNL_MSG_BATCH_BEGIN)}, usual,
+			[]netlink.Message{batchEdge(unix.NFNL_MSG_BATCH_END)})
+
+		q := &quick{sequence: 7}
+		q.encode(own, members)
+		var got []netlink.Message
+		for b := q.request; len(b) > 0; {
+			var m netlink.Message
+			length := int(nlenc(b))
+			if err := m.UnmarshalBinary(b[:length]); err != nil {
+				t.Fatal(err)
+			}
+			m.Header.Length, m.Header.Sequence = 0, 0
+			got = append(got, m)
+			b = b[length:]
+		}
+		if diff := cmp.Diff(usual, got); diff != "" {
+			t.Errorf("%v: %s", addrs, diff)
+		}
+	}
+}
+
+// nlenc reads the length of a message.
+func nlenc(b []byte) uint32 {
+	return uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
+}
+
+// Only the whole acknowledgement of the last message is a success.
+func TestQuickKnowsOneAnswer(t *testing.T) {
+	q := &quick{sequence: 7}
+	ack := func(change func([]byte)) []byte {
+		b := make([]byte, 36)
+		b[0], b[4], b[8] = 36, unix.NLMSG_ERROR, 7
+		change(b)
+		return b
+	}
+	if !q.done(ack(func([]byte) {})) {
+		t.Error("the acknowledgement was not understood")
+	}
+	for name, b := range map[string][]byte{
+		"nothing":        nil,
+		"short":          ack(func([]byte) {})[:35],
+		"long":           append(ack(func([]byte) {}), 0),
+		"two answers":    append(ack(func([]byte) {}), ack(func([]byte) {})...),
+		"refused":        ack(func(b []byte) { copy(b[16:], []byte{0xef, 0xff, 0xff, 0xff}) }), // -EEXIST
+		"another's":      ack(func(b []byte) { b[8] = 6 }),
+		"no error":       ack(func(b []byte) { b[4] = unix.NLMSG_DONE }),
+		"another length": ack(func(b []byte) { b[0] = 40 }),
+	} {
+		if q.done(b) {
+			t.Errorf("%s: taken for success", name)
+		}
+	}
+}
+
+// What the kernel refuses is told as before, and leaves nothing behind on the
+// socket.
+func TestQuickFallsBack(t *testing.T) {
+	g := openGate(t, filter(bpftest.Namespace(t)))
+	if err := g.Add(minute(member4)...); !errors.Is(err, ErrTableGone) {
+		t.Errorf("without a table: %v", err)
+	}
+	rebuild(t, g, minute(member4)...)
+	hour := func(a netip.Addr) Element { return Element{a, time.Hour, time.Hour} }
+	if err := g.Add(hour(strange4), hour(member4), hour(member6)); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []netip.Addr{member4, strange4, member6} {
+		if got, ok := held(t, g, a); !ok || !about(got.Remaining, time.Hour) {
+			t.Errorf("%s: %+v, %v, want an hour left", a, got, ok)
+		}
+	}
+	if err := g.Add(hour(netip.MustParseAddr("fe80::1%eth0")), hour(static4A)); !errors.Is(err, ErrElement) {
+		t.Errorf("an address of one link: %v", err)
+	}
+	if _, ok := held(t, g, static4A); ok {
+		t.Error("one of two was added although the other was refused")
+	}
+	if err := g.Check(); err != nil {
+		t.Error(err)
+	}
+}
