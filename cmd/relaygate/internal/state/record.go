@@ -3,13 +3,17 @@
 package state
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"maps"
 	"os"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -105,16 +109,24 @@ func (s *Store) Flush() error {
 	return fmt.Errorf("write the state: %w", err)
 }
 
+// apply writes the records of a group in the order of their keys, in which
+// neighbours share the database's pages.
 func apply(tx *bbolt.Tx, group map[id][]byte) error {
-	for k, v := range group {
-		b, err := tx.CreateBucketIfNotExists([]byte(k.bucket))
-		if err != nil {
-			return fmt.Errorf("bucket %q: %w", k.bucket, err)
+	keys := slices.SortedFunc(maps.Keys(group), func(a, b id) int {
+		return cmp.Or(strings.Compare(a.bucket, b.bucket), strings.Compare(a.key, b.key))
+	})
+	var b *bbolt.Bucket
+	for i, k := range keys {
+		var err error
+		if i == 0 || k.bucket != keys[i-1].bucket {
+			if b, err = tx.CreateBucketIfNotExists([]byte(k.bucket)); err != nil {
+				return fmt.Errorf("bucket %q: %w", k.bucket, err)
+			}
 		}
-		if v == nil {
+		if v := group[k]; v == nil {
 			err = b.Delete([]byte(k.key))
 		} else {
-			err = b.Put([]byte(k.key), sealed(k, v))
+			err = b.Put([]byte(k.key), v)
 		}
 		if err != nil {
 			return fmt.Errorf("record of %q: %w", k.bucket, err)

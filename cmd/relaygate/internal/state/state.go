@@ -53,7 +53,7 @@ type Store struct {
 	writing sync.Mutex // held during a transaction
 
 	mu      sync.Mutex
-	pending map[id][]byte // nil: to be deleted
+	pending map[id][]byte // sealed; nil: to be deleted
 	stats   Stats
 }
 
@@ -151,7 +151,8 @@ func (s *Store) Aside() string { return s.aside }
 // Put keeps a copy of value as the record key of a bucket; Delete takes the
 // record out. Neither waits for the disk.
 func (s *Store) Put(bucket, key string, value []byte) {
-	s.change(id{bucket, key}, append([]byte{}, value...))
+	k := id{bucket, key}
+	s.change(k, sealed(k, value))
 }
 
 // Delete is described with Put.
