@@ -55,6 +55,9 @@ func Run(ctx context.Context, opts Options) (err error) {
 	if err := forbidCore(); err != nil {
 		return err
 	}
+	if err := goAhead(); err != nil {
+		log.Warn("a storm of logins may overrun relaygate", "error", err)
+	}
 	// The socket first: it keeps a second daemon from touching the gate.
 	socket, err := control.Listen(opts.Config.Socket)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"relaygate/authz"
@@ -124,21 +125,50 @@ func (s *stuck) Write(b []byte) (int, error) {
 func TestLogNeverWaitsForItsReader(t *testing.T) {
 	s := &stuck{free: make(chan struct{})}
 	q := newLogQueue(s)
-	for i := range logLines + 100 {
-		if n, err := fmt.Fprintf(q, "line %d\n", i); n == 0 || err != nil {
+	const length, more = len("line 00000000\n"), 100
+	for i := range logBytes/length + more {
+		if n, err := fmt.Fprintf(q, "line %08d\n", i); n != length || err != nil {
 			t.Fatalf("line %d: %d, %v", i, n, err)
 		}
 	}
 	close(s.free)
 	q.close()
-	if got := s.got.String(); !strings.Contains(got, "lines of the log were dropped") || !strings.Contains(got, "line 0\n") {
+	if got := s.got.String(); !strings.Contains(got, "lines of the log were dropped") || !strings.Contains(got, "line 00000000\n") {
 		t.Errorf("the log does not tell what was dropped:\n%.300s", got)
 	}
-	// One line may be with the writer already.
-	if got := q.total.Load(); got < 99 || got > 100 {
-		t.Errorf("%d lines counted as dropped, want 99 or 100", got)
+	if got := q.total.Load(); got != more {
+		t.Errorf("%d lines counted as dropped, want %d", got, more)
 	}
 }
+
+// Lines gather: the writer wakes once for many.
+func TestLogGathers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got writes
+		q := newLogQueue(&got)
+		for range 1000 {
+			fmt.Fprintln(q, "line")
+		}
+		synctest.Wait()
+		if len(got) != 0 {
+			t.Errorf("%d writes at once, want none", len(got))
+		}
+		time.Sleep(logEvery)
+		synctest.Wait()
+		if len(got) != 1 || strings.Count(got[0], "line\n") != 1000 {
+			t.Errorf("%d writes after a while, want all lines in one", len(got))
+		}
+		fmt.Fprintln(q, "last")
+		q.close()
+		if len(got) != 2 || got[1] != "last\n" {
+			t.Errorf("%q was written at the end", got[1:])
+		}
+	})
+}
+
+type writes []string
+
+func (w *writes) Write(b []byte) (int, error) { *w = append(*w, string(b)); return len(b), nil }
 
 func TestGateQueueNeverWaits(t *testing.T) {
 	g := &gate{ops: make(chan gateOp, 1), lifetime: time.Minute}

@@ -23,6 +23,7 @@ type files struct {
 	log     *slog.Logger
 	parts   func(context.Context, func(*grant.Grant)) error // visits all grants
 	keep    atomic.Bool                                     // lines stay when the daemon ends (on_exit = "keep")
+	marked  atomic.Bool                                     // something changed since the last snapshot
 	dirty   chan struct{}
 	flushes chan chan error
 	users   bool               // there is a users file
@@ -47,8 +48,12 @@ func newFiles(cfg *config.Config, log *slog.Logger) *files {
 	return f
 }
 
-// changed says that the grants changed. It never waits.
+// changed says that the grants changed. It never waits, and wakes nobody for
+// what will be written anyway.
 func (f *files) changed() {
+	if len(f.stats) == 0 || f.marked.Swap(true) {
+		return
+	}
 	select {
 	case f.dirty <- struct{}{}:
 	default:
@@ -76,7 +81,7 @@ func (f *files) run(ctx context.Context, ready func()) error {
 			f.writer.Look()
 		case done := <-f.flushes:
 			var err error
-			if due != nil {
+			if due != nil || f.marked.Load() {
 				err = f.write(ctx)
 			}
 			done <- err
@@ -103,6 +108,7 @@ func (f *files) flush(ctx context.Context) error {
 }
 
 func (f *files) write(ctx context.Context) error {
+	f.marked.Store(false)
 	var all, always []relayhosts.Entry
 	err := f.parts(ctx, func(g *grant.Grant) {
 		entry := relayhosts.Entry{Prefix: g.Prefix}

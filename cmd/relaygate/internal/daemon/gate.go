@@ -17,8 +17,15 @@ import (
 	"relaygate/nft"
 )
 
-// gate is the goroutine that owns the nftables socket.
+// gate is the goroutine that owns the nftables socket. It shares it with the
+// owner, who writes the elements of new grants: see gate_swift.go.
 type gate struct {
+	// writing is held by whoever uses nft. queued counts ops that are not
+	// written yet.
+	writing sync.Mutex
+	queued  atomic.Int64
+	batch   []nft.Element // of the holder of writing
+
 	nft      table
 	watch    atomic.Pointer[nft.Watch] // nil without nftables
 	cfg      nft.Config                // in force
@@ -46,6 +53,7 @@ type gate struct {
 	// What follows is the owner's.
 	lifetime   time.Duration
 	generation uint64 // of the last projection
+	swift      []gateOp
 
 	mu    sync.Mutex
 	stats control.Gate
@@ -161,27 +169,27 @@ func (g *gate) run(ctx context.Context, ready func()) error {
 	for {
 		g.beat.Store(time.Now().UnixNano())
 		// Single changes go first.
-		if err := g.drain(ctx); err != nil {
-			return err
-		}
+		g.alone(func() { g.drain(ctx) })
 		select {
 		case op := <-g.ops:
-			g.apply(ctx, op)
+			g.alone(func() { g.take(ctx, op) })
 		case q := <-g.asked:
-			err := g.drain(ctx)
-			if err == nil {
-				err = q.do(ctx)
-			}
-			q.done <- err
+			g.alone(func() {
+				g.drain(ctx)
+				q.done <- q.do(ctx)
+			})
 		case <-g.more:
-			g.mend(ctx)
+			g.alone(func() { g.mend(ctx) })
 		case change := <-g.changes():
-			g.inspect(ctx, &change)
+			g.alone(func() { g.inspect(ctx, &change) })
 		case <-tick.C:
-			g.inspect(ctx, nil)
-			g.readBites(ctx)
+			g.alone(func() {
+				g.inspect(ctx, nil)
+				g.readBites(ctx)
+			})
 		case <-ctx.Done():
-			return g.drain(ctx) // what was decided before the end
+			g.alone(func() { g.drain(ctx) }) // what was decided before the end
+			return nil
 		}
 	}
 }
@@ -194,19 +202,52 @@ func (g *gate) changes() <-chan nft.Change {
 	return nil
 }
 
-func (g *gate) drain(ctx context.Context) error {
+// drain does what is queued.
+func (g *gate) drain(ctx context.Context) {
 	for {
 		select {
 		case op := <-g.ops:
-			g.apply(ctx, op)
+			g.take(ctx, op)
 		default:
-			return nil
+			return
 		}
 	}
 }
 
+// maxGather bounds the ops of one transaction.
+const maxGather = 64
+
+// take does an op. If it adds an element, those queued behind it that do so too
+// are written with it.
+func (g *gate) take(ctx context.Context, op gateOp) {
+	crowd := []gateOp{op}
+	for op.adds() && len(crowd) < maxGather {
+		select {
+		case op = <-g.ops:
+			crowd = append(crowd, op)
+			continue
+		default:
+		}
+		break
+	}
+	adds := crowd
+	if last := len(crowd) - 1; !crowd[last].adds() {
+		adds = crowd[:last]
+	}
+	if len(adds) > 1 && g.addAll(adds) == nil {
+		g.queued.Add(-int64(len(adds)))
+		crowd = crowd[len(adds):]
+	}
+	for _, op := range crowd {
+		g.apply(ctx, op)
+		g.queued.Add(-1)
+	}
+}
+
+func (op *gateOp) adds() bool { return op.element.Addr.IsValid() && !op.remove.IsValid() }
+
 func (g *gate) apply(ctx context.Context, op gateOp) {
-	if !op.remove.IsValid() && !op.element.Addr.IsValid() {
+	if !op.remove.IsValid() && !op.adds() {
 		g.stale = true
 		g.mend(ctx)
 		return
@@ -219,16 +260,7 @@ func (g *gate) put(op gateOp) error {
 	if op.remove.IsValid() {
 		return g.nft.Remove(op.remove)
 	}
-	if err := g.nft.Add(op.element); err != nil {
-		return err
-	}
-	delay := time.Since(op.caused)
-	g.note(func(s *control.Gate) {
-		s.Adds++
-		s.LastDelay = control.Duration{Duration: delay}
-		s.MaxDelay.Duration = max(s.MaxDelay.Duration, delay)
-	})
-	return nil
+	return g.addAll([]gateOp{op})
 }
 
 // failed does what an error of put needs.

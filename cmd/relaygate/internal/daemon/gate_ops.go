@@ -39,11 +39,12 @@ func (g *gate) elements(members iter.Seq2[netip.Prefix, time.Time], n int, now t
 }
 
 // add, remove and restatic hand work over and never wait: they are called by
-// the owner.
+// the owner. What admit took before goes before.
 func (g *gate) add(gr grant.Grant, now, caused time.Time) {
 	if gr.Source == grant.Always {
 		return
 	}
+	g.flush(false)
 	for p := range grant.Members(gr.Prefix) {
 		if e, ok := element(p, gr.Expires, g.lifetime, now); ok {
 			g.send(gateOp{element: e, caused: caused})
@@ -54,6 +55,7 @@ func (g *gate) add(gr grant.Grant, now, caused time.Time) {
 // remove shuts out what a grant let in, unless another grant does: covered
 // finds that one.
 func (g *gate) remove(gr grant.Grant, now time.Time, covered func(netip.Addr) (grant.Grant, bool)) {
+	g.flush(false)
 	for p := range grant.Members(gr.Prefix) {
 		g.send(gateOp{remove: p.Addr()})
 		if other, ok := covered(p.Addr()); ok && other.Source != grant.Always {
@@ -65,15 +67,18 @@ func (g *gate) remove(gr grant.Grant, now time.Time, covered func(netip.Addr) (g
 }
 
 func (g *gate) restatic(static []netip.Prefix) {
+	g.flush(false)
 	g.static.Store(&static)
 	g.send(gateOp{})
 }
 
 func (g *gate) send(op gateOp) {
 	op.generation = g.generation
+	g.queued.Add(1)
 	select {
 	case g.ops <- op:
 	default:
+		g.queued.Add(-1)
 		g.refresh()
 	}
 }

@@ -48,13 +48,14 @@ func (g *gate) load(ctx context.Context, want projection, few func([]nft.Element
 		for {
 			select {
 			case op := <-g.ops:
+				g.queued.Add(-1)
 				if op.generation <= want.generation {
 					continue
 				}
 				if op.remove.IsValid() {
 					removed[op.remove] = true
 				}
-				if !op.remove.IsValid() && !op.element.Addr.IsValid() {
+				if !op.remove.IsValid() && !op.adds() {
 					g.stale = true
 				} else if err := g.put(op); err != nil {
 					return err

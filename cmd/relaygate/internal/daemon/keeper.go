@@ -47,6 +47,8 @@ type keeper struct {
 	marked marks
 	// sweep: more changed than was told, so that every row must be compared.
 	sweep bool
+	// woken: run was told since the last take.
+	woken bool
 }
 
 // marks are what changed since it was written.
@@ -113,6 +115,10 @@ func (k *keeper) changed(c *grant.Change) {
 		before := k.marked.prefixes[c.Grant.Prefix]
 		k.marked.prefixes[c.Grant.Prefix] = mark{journal: before.journal || c.Kind != grant.Rearmed && c.Kind != grant.Renewed}
 	}
+	if k.woken {
+		return
+	}
+	k.woken = true
 	select {
 	case k.wake <- struct{}{}:
 	default:
@@ -264,6 +270,7 @@ func (k *keeper) take() marks {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.woken = false
 	for _, p := range stored {
 		if _, known := k.marked.prefixes[p]; !known {
 			k.marked.prefixes[p] = mark{}

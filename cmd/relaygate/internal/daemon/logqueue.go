@@ -3,51 +3,95 @@
 package daemon
 
 import (
-	"bytes"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
+	"time"
 )
 
-// logQueue keeps whoever logs from waiting for whoever reads the log. What
-// finds no room is counted, and told when there is room again.
+// logQueue keeps whoever logs from waiting for whoever reads the log. Lines
+// gather for a moment and are written together: a goroutine that wakes for each
+// would cost more than the login that the line tells of. What finds no room is
+// counted, and told when there is room again.
 type logQueue struct {
-	lines   chan []byte
-	dropped atomic.Uint64 // not told yet
-	total   atomic.Uint64 // dropped since the start
-	ended   chan struct{}
+	mu      sync.Mutex
+	text    []byte
+	dropped uint64 // not told yet
+
+	total atomic.Uint64 // dropped since the start
+	first chan struct{} // there is text now
+	end   chan struct{} // closed to end
+	ended chan struct{}
 }
 
-const logLines = 4096
+const (
+	// logBytes bounds the lines that wait.
+	logBytes = 1 << 20
+	// logEvery is how long they gather.
+	logEvery = 100 * time.Millisecond
+)
 
 func newLogQueue(w io.Writer) *logQueue {
-	q := &logQueue{lines: make(chan []byte, logLines), ended: make(chan struct{})}
-	go func() {
-		defer close(q.ended)
-		for line := range q.lines {
-			if n := q.dropped.Swap(0); n > 0 {
-				line = append(fmt.Appendf(nil, "%d lines of the log were dropped\n", n), line...)
-			}
-			// There is no other place to say that the log cannot be written.
-			_, _ = w.Write(line)
-		}
-	}()
+	q := &logQueue{first: make(chan struct{}, 1), end: make(chan struct{}), ended: make(chan struct{})}
+	go q.run(w)
 	return q
+}
+
+func (q *logQueue) run(w io.Writer) {
+	defer close(q.ended)
+	var text []byte
+	for done := false; !done; {
+		select {
+		case <-q.first:
+			select {
+			case <-time.After(logEvery):
+			case <-q.end:
+			}
+		case <-q.end:
+			done = true
+		}
+		if text = q.take(text[:0]); len(text) > 0 {
+			// There is no other place to say that the log cannot be written.
+			_, _ = w.Write(text)
+		}
+	}
+}
+
+// take swaps what there is for room.
+func (q *logQueue) take(room []byte) []byte {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	text := q.text
+	q.text = room
+	if q.dropped > 0 {
+		text = fmt.Appendf(text, "%d lines of the log were dropped\n", q.dropped)
+		q.dropped = 0
+	}
+	return text
 }
 
 // Write takes one line; it never waits and never fails.
 func (q *logQueue) Write(line []byte) (int, error) {
-	select {
-	case q.lines <- bytes.Clone(line):
-	default:
-		q.dropped.Add(1)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.text)+len(line) > logBytes {
+		q.dropped++
 		q.total.Add(1)
+		return len(line), nil
 	}
+	if len(q.text) == 0 {
+		select {
+		case q.first <- struct{}{}:
+		default:
+		}
+	}
+	q.text = append(q.text, line...)
 	return len(line), nil
 }
 
 // close writes what is queued. Nobody may log any more.
 func (q *logQueue) close() {
-	close(q.lines)
+	close(q.end)
 	<-q.ended
 }

@@ -21,6 +21,8 @@ import (
 // tap is a live source of events.
 type tap interface {
 	Next(*capture.Event) error
+	// Pending says that Next would not wait.
+	Pending() bool
 	// SetDeadline bounds Next, which then returns os.ErrDeadlineExceeded, as it
 	// does after Wake.
 	SetDeadline(time.Time)
@@ -146,6 +148,7 @@ func (o *owner) run(ctx context.Context, ready func()) error {
 	ready()
 	stop := context.AfterFunc(ctx, o.tap.Wake)
 	defer stop()
+	defer o.gate.flush(false)
 	var ev capture.Event
 	for n := 0; ; n++ {
 		if ctx.Err() != nil {
@@ -158,6 +161,7 @@ func (o *owner) run(ctx context.Context, ready func()) error {
 		switch {
 		case err == nil:
 			o.event(&ev)
+			o.gate.flush(o.tap.Pending())
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			n = -1
 		default:
@@ -195,6 +199,7 @@ func (o *owner) look(now time.Time) {
 		}
 		break
 	}
+	o.gate.flush(false)
 	deadline := now.Add(maxWait)
 	if next, ok := o.engine.Next(); ok && next.Before(deadline) {
 		deadline = next
@@ -223,9 +228,11 @@ func (o *owner) judge(verdicts []engine.Verdict) {
 				o.sessions.admitted = append(o.sessions.admitted, v.Conn)
 			}
 		}
-		out := control.NewVerdict(v)
-		out.Event = "login"
-		o.hub.Publish(v.Time, out)
+		if o.hub.Watched() {
+			out := control.NewVerdict(v)
+			out.Event = "login"
+			o.hub.Publish(v.Time, out)
+		}
 		if changed {
 			o.tell(now, &c)
 		}
@@ -269,7 +276,10 @@ func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 		return
 	}
 	switch {
-	case c.Arm:
+	case c.Arm && c.Kind == grant.Granted:
+		o.gate.admit(c.Grant, now, caused)
+		o.gate.flush(o.tap.Pending())
+	case c.Arm: // a member already: nobody waits for it
 		o.gate.add(c.Grant, now, caused)
 	case c.Kind == grant.Revoked, c.Kind == grant.Expired:
 		o.gate.remove(c.Grant, now, o.engine.Get)
@@ -284,7 +294,9 @@ func (o *owner) tell(now time.Time, c *grant.Change) {
 	o.files.changed()
 	o.keeper.changed(c)
 	o.log.LogAttrs(context.Background(), slog.LevelInfo, c.Kind.String(), attributes(c)...)
-	o.hub.Publish(now, control.NewChange(c))
+	if o.hub.Watched() {
+		o.hub.Publish(now, control.NewChange(c))
+	}
 }
 
 // attributes are what the log says of a change, where there is something to say.

@@ -1,0 +1,84 @@
+//go:build linux
+
+package daemon
+
+import (
+	"time"
+
+	"relaygate/authz/grant"
+)
+
+// The elements of new grants do not wait until another goroutine is scheduled:
+// the owner writes them itself whenever the gate's goroutine has nothing to
+// write, which is nearly always. That one is never waited for: it may be in the
+// middle of a long transaction, and then the elements go the usual way, into
+// its queue.
+
+// maxSwift bounds the elements that are written in one transaction: who comes
+// first waits for no more than some logins to be read.
+const maxSwift = 16
+
+// admit takes the elements of a new grant; flush, which must follow soon,
+// writes them.
+func (g *gate) admit(gr grant.Grant, now, caused time.Time) {
+	if gr.Source == grant.Always {
+		return
+	}
+	for p := range grant.Members(gr.Prefix) {
+		if e, ok := element(p, gr.Expires, g.lifetime, now); ok {
+			g.swift = append(g.swift, gateOp{element: e, caused: caused})
+		}
+	}
+}
+
+// flush writes what admit took. In a crowd (more, says the caller, will come at
+// once) it lets elements gather, as one transaction for many is cheaper.
+func (g *gate) flush(more bool) {
+	if len(g.swift) == 0 || more && len(g.swift) < maxSwift {
+		return
+	}
+	if !g.writeSwiftly() {
+		for _, op := range g.swift {
+			g.send(op)
+		}
+	}
+	g.swift = g.swift[:0]
+}
+
+// writeSwiftly writes them if nothing else is being written or waits to be:
+// order matters. On an error they are tried again by who knows what to do then.
+func (g *gate) writeSwiftly() bool {
+	if g.queued.Load() > 0 || !g.writing.TryLock() {
+		return false
+	}
+	defer g.writing.Unlock()
+	return g.addAll(g.swift) == nil
+}
+
+// addAll writes ops that add, in one transaction.
+func (g *gate) addAll(ops []gateOp) error {
+	g.batch = g.batch[:0]
+	for i := range ops {
+		g.batch = append(g.batch, ops[i].element)
+	}
+	if err := g.nft.Add(g.batch...); err != nil {
+		return err
+	}
+	now := time.Now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i := range ops {
+		delay := now.Sub(ops[i].caused)
+		g.stats.Adds++
+		g.stats.LastDelay.Duration = delay
+		g.stats.MaxDelay.Duration = max(g.stats.MaxDelay.Duration, delay)
+	}
+	return nil
+}
+
+// alone runs do while the owner writes nothing itself.
+func (g *gate) alone(do func()) {
+	g.writing.Lock()
+	defer g.writing.Unlock()
+	do()
+}
