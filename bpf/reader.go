@@ -98,9 +98,10 @@ func (r *Reader) Wake() {
 	_ = r.poll.SetReadDeadline(time.Unix(1, 0)) // it fails if the reader is closed
 }
 
-// Pending says that there is a record for Next.
-func (r *Reader) Pending() bool {
-	return r.packet != nil || r.hasEvent || r.packets.pending() == filled || r.events.pending() == filled
+// Crowded says that so much is to be read that who reads had better do things
+// together for several records. It is false when there is none left.
+func (r *Reader) Crowded() bool {
+	return r.crowd.crowded && (r.packet != nil || r.hasEvent || r.ready(0))
 }
 
 // Next waits for a record. It returns os.ErrDeadlineExceeded when there is none
@@ -127,11 +128,13 @@ func (r *Reader) Next(rec *Record) error {
 		case r.hasEvent && r.nextPosition <= r.position:
 			*rec = r.next
 			r.hasEvent = false
+			r.crowd.records++
 			return nil
 		case r.packet != nil:
 			raw := r.packet
 			r.packet = nil
 			r.position += ringBytes(len(raw))
+			r.crowd.records++
 			return decodePacket(raw, rec)
 		case r.hasEvent:
 			// Packets came between the two reads.
@@ -173,8 +176,7 @@ func (r *Reader) wait() error {
 		return os.ErrDeadlineExceeded
 	}
 	if r.crowd.nap(now) {
-		time.Sleep(napTime) //nolint:forbidigo // the pace at which a busy ring is read
-		r.crowd.found(r.ready(0))
+		nap()
 		return nil
 	}
 	// From here on producers wake this thread. What they submitted before they
@@ -199,40 +201,41 @@ func (r *Reader) wait() error {
 	if err != nil {
 		return fmt.Errorf("wait for the tap: %w", err)
 	}
-	r.crowd.found(true)
 	return nil
 }
 
-// crowd tells whether the reader is woken so often that it had better look
-// about once in a millisecond: to be woken costs more than to read what a login
+// crowd tells whether so much is to be read that the reader had better look
+// about by itself now and then: to be woken costs more than to read what a login
 // leaves in the rings.
 type crowd struct {
 	since   time.Time // begin of the present look
-	finds   int       // waits that ended with something to read since then
+	records int       // read since then
 	crowded bool
 }
 
 const (
 	napTime   = time.Millisecond
 	crowdLook = 10 * time.Millisecond
-	// So many finds in one look make it a crowd, and so few naps with a find
-	// end it.
-	crowdBegins, crowdEnds = 10, 6
+	// So many records in one look begin a crowd, some 3,000 logins a second,
+	// and so few end it.
+	crowdBegins, crowdEnds = 300, 150
 )
 
 // nap says whether to sleep for a moment without being woken.
 func (c *crowd) nap(now time.Time) bool {
-	if now.Sub(c.since) >= crowdLook {
-		c.crowded = c.finds >= crowdBegins || c.crowded && c.finds > crowdEnds
-		c.since, c.finds = now, 0
+	if took := now.Sub(c.since); took >= crowdLook {
+		perLook := int(int64(c.records) * int64(crowdLook) / int64(took))
+		c.crowded = perLook >= crowdBegins || c.crowded && perLook > crowdEnds
+		c.since, c.records = now, 0
 	}
 	return c.crowded
 }
 
-func (c *crowd) found(something bool) {
-	if something {
-		c.finds++
-	}
+// nap sleeps for napTime. The runtime is not told: it would wake another thread
+// to watch this one.
+func nap() {
+	t := unix.NsecToTimespec(int64(napTime))
+	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0) // a signal ends it
 }
 
 // setAlarm lets the poller give up at until, or somewhat earlier: one that is

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 )
 
 // Options say what a Tap follows.
@@ -206,11 +208,26 @@ func replace[K comparable](set *ebpf.Map, want []K) error {
 // SetDone ends the recording of a connection; its Closed still comes. It is no
 // error if the connection is gone.
 func (t *Tap) SetDone(cookie uint64) error {
-	err := t.objs.Flows.Update(&cookie, &tapFlow{State: tapFlowStateDONE}, ebpf.UpdateExist)
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return fmt.Errorf("end the recording of a connection: %w", err)
+	errno := update(t.objs.Flows, unsafe.Pointer(&cookie), unsafe.Pointer(&doneFlow))
+	if errno != 0 && errno != unix.ENOENT {
+		return fmt.Errorf("end the recording of a connection: %w", errno)
 	}
 	return nil
+}
+
+var doneFlow = tapFlow{State: tapFlowStateDONE}
+
+// update is BPF_MAP_UPDATE_ELEM with BPF_EXIST (bpf(2)), without what Map.Update
+// does for values of any type: each login needs one.
+func update(m *ebpf.Map, key, value unsafe.Pointer) unix.Errno {
+	attr := struct {
+		fd         uint32
+		_          uint32
+		key, value unsafe.Pointer
+		flags      uint64
+	}{fd: uint32(m.FD()), key: key, value: value, flags: unix.BPF_EXIST}
+	_, _, errno := unix.RawSyscall(unix.SYS_BPF, unix.BPF_MAP_UPDATE_ELEM, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	return errno
 }
 
 // Has says whether the kernel still follows a connection. Who keeps sessions

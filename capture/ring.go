@@ -30,7 +30,7 @@ type records interface {
 	Next(*bpf.Record) error
 	SetDeadline(time.Time)
 	Wake()
-	Pending() bool
+	Crowded() bool
 }
 
 // NewRing makes a Source of the tap's records. The tap stays the caller's to
@@ -64,8 +64,9 @@ func (r *Ring) SetDeadline(t time.Time) { r.tap.SetDeadline(t) }
 // at once. Any goroutine may call it while the tap is open.
 func (r *Ring) Wake() { r.tap.Wake() }
 
-// Pending says that there is something for Next to read.
-func (r *Ring) Pending() bool { return r.tap.Pending() }
+// Crowded says that several Events had better be handled together, and that
+// there is another one already.
+func (r *Ring) Crowded() bool { return r.tap.Crowded() }
 
 // Next waits for an Event. It returns os.ErrDeadlineExceeded if there is none
 // at the deadline, or after Wake.

@@ -36,7 +36,7 @@ func (f *fakeTap) Next(rec *bpf.Record) error {
 
 func (f *fakeTap) SetDeadline(time.Time) {}
 func (f *fakeTap) Wake()                 {}
-func (f *fakeTap) Pending() bool         { return f.repeat || f.next < len(f.records) }
+func (f *fakeTap) Crowded() bool         { return f.repeat || f.next < len(f.records) }
 
 // ipv4 is a TCP packet from 192.0.2.7:50000 to 192.0.2.1:1431.
 func ipv4(payload string) []byte {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -44,13 +45,18 @@ func newQuick(c conn) *quick {
 func (q *quick) add(table tableID, members []member) error {
 	q.sequence += 2
 	q.encode(table, members)
-	if err := unix.Send(q.fd, q.request, 0); err != nil {
-		return fmt.Errorf("%w: send: %w", errNotQuick, err)
+	// The runtime is not told of these calls: it would wake a thread to watch
+	// this one, which takes longer than they do. They do not wait, but for
+	// another program's transaction.
+	_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(q.fd),
+		uintptr(unsafe.Pointer(unsafe.SliceData(q.request))), uintptr(len(q.request)), 0, 0, 0)
+	if errno != 0 {
+		return fmt.Errorf("%w: send: %w", errNotQuick, errno)
 	}
 	// The kernel answers before send returns (nfnetlink_rcv_batch).
-	n, err := unix.Read(q.fd, q.answer[:])
-	if err != nil {
-		return fmt.Errorf("%w: receive: %w", errNotQuick, err)
+	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(q.fd), uintptr(unsafe.Pointer(&q.answer[0])), uintptr(len(q.answer)))
+	if errno != 0 {
+		return fmt.Errorf("%w: receive: %w", errNotQuick, errno)
 	}
 	if !q.done(q.answer[:n]) {
 		return errNotQuick

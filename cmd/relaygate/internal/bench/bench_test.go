@@ -28,18 +28,18 @@ func TestRows(t *testing.T) {
 		met   bool
 		ratio float64
 	}{
-		{atLeast("", 10, 20, "", ""), true, 2},
-		{atLeast("", 10, 9, "", ""), false, 0.9},
-		{atMost("", 10, 9, "", ""), true, 0.9},
-		{atMost("", 10, 20, "", ""), false, 2},
-		{atMost("", 0, 1, "", ""), false, 0},
-		{told("", 5, "", ""), true, 0},
+		{AtLeast("", 10, 20, "", ""), true, 2},
+		{AtLeast("", 10, 9, "", ""), false, 0.9},
+		{AtMost("", 10, 9, "", ""), true, 0.9},
+		{AtMost("", 10, 20, "", ""), false, 2},
+		{AtMost("", 0, 1, "", ""), false, 0},
+		{Told("", 5, "", ""), true, 0},
 	} {
 		if tt.row.Met() != tt.met || tt.row.Ratio() != tt.ratio {
 			t.Errorf("%+v: met %v, ratio %v", tt.row, tt.row.Met(), tt.row.Ratio())
 		}
 	}
-	rows := []Row{{Section: "one", Name: "a"}, atLeast("b", 2, 1, "×", "")}
+	rows := []Row{{Section: "one", Name: "a"}, AtLeast("b", 2, 1, "×", "")}
 	var text, object bytes.Buffer
 	if err := Print(&text, rows); err != nil || !strings.Contains(text.String(), "MISSED") {
 		t.Errorf("%v: %s", err, text.String())

@@ -32,12 +32,12 @@ func growth(ctx context.Context, c *Config) ([]Row, error) {
 			cpu := runs.typical(0, cpuOf)
 			perMB = append(perMB, cpu.Seconds()*1e6/(float64(truth.Bytes)/1e6))
 			most, least = max(most, runs.resident(0)), min(least, runs.resident(0))
-			rows = append(rows, told(fmt.Sprintf("%s, %d MB: CPU per MB", p.Name, truth.Bytes>>20), perMB[len(perMB)-1], "µs",
+			rows = append(rows, Told(fmt.Sprintf("%s, %d MB: CPU per MB", p.Name, truth.Bytes>>20), perMB[len(perMB)-1], "µs",
 				fmt.Sprintf("%.0f ms, %.1f MB resident", cpu.Seconds()*1e3, float64(runs.resident(0))/(1<<20))))
 		}
 		rows = append(rows,
-			atMost(name+": CPU per MB, largest / smallest", 1.2, perMB[sizes-1]/perMB[0], "×", "linear"),
-			atMost(name+": resident, most - least", 8, float64(most-least)/(1<<20), "MB", "flat"))
+			AtMost(name+": CPU per MB, largest / smallest", 1.2, perMB[sizes-1]/perMB[0], "×", "linear"),
+			AtMost(name+": resident, most - least", 8, float64(most-least)/(1<<20), "MB", "flat"))
 	}
 	return rows, nil
 }

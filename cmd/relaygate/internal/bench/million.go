@@ -74,14 +74,14 @@ func gate(ctx context.Context, c *Config) ([]Row, error) {
 	mb := func(n int64) float64 { return float64(n) / (1 << 20) }
 	us := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 	return []Row{
-		atMost(of+"memory of the table", 120, mb(m.TableBytes), "MB", fmt.Sprintf("%d bytes each", m.TableBytes/million)),
-		told(of+"memory of the kernel's elements", mb(m.KernelBytes), "MB", fmt.Sprintf("%d bytes each, IPv4", m.KernelBytes/million)),
-		atMost(of+"time to load them into the kernel", 2, m.Load.Seconds(), "s", fmt.Sprintf("%.0f per second", million/m.Load.Seconds())),
-		atMost(of+"one more element, median", 100, us(m.AddMedian), "µs", fmt.Sprintf("99 of 100 within %.0f µs, the slowest %.0f µs", us(m.P99), us(m.Slowest))),
-		told(of+"a look at the table", us(m.Check), "µs", ""),
-		told(of+"from the start of the daemon to the gate", m.Ready.Seconds(), "s", "the grants are in its state file"),
-		atMost(of+"memory of the daemon", 400, mb(m.Own), "MB", fmt.Sprintf("and %.0f MB of the page cache", mb(m.Mapped))),
-		atMost(of+"one more login, from its answer to the open gate", 20, us(m.Login)/1e3, "ms",
+		AtMost(of+"memory of the table", 120, mb(m.TableBytes), "MB", fmt.Sprintf("%d bytes each", m.TableBytes/million)),
+		Told(of+"memory of the kernel's elements", mb(m.KernelBytes), "MB", fmt.Sprintf("%d bytes each, IPv4", m.KernelBytes/million)),
+		AtMost(of+"time to load them into the kernel", 2, m.Load.Seconds(), "s", fmt.Sprintf("%.0f per second", million/m.Load.Seconds())),
+		AtMost(of+"one more element, median", 100, us(m.AddMedian), "µs", fmt.Sprintf("99 of 100 within %.0f µs, the slowest %.0f µs", us(m.P99), us(m.Slowest))),
+		Told(of+"a look at the table", us(m.Check), "µs", ""),
+		Told(of+"from the start of the daemon to the gate", m.Ready.Seconds(), "s", "the grants are in its state file"),
+		AtMost(of+"memory of the daemon", 400, mb(m.Own), "MB", fmt.Sprintf("and %.0f MB of the page cache", mb(m.Mapped))),
+		AtMost(of+"one more login, from its answer to the open gate", 20, us(m.Login)/1e3, "ms",
 			fmt.Sprintf("in the daemon, while it writes relayhosts; the slowest of %d: %.0f ms", logins, us(m.LoginMost)/1e3)),
 	}, nil
 }

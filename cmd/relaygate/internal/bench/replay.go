@@ -120,14 +120,14 @@ func (c *Config) replayLoad(ctx context.Context, l load, p traffic.Profile) ([]R
 	}
 	cpu := runs.typical(program, cpuOf)
 	rows := []Row{
-		atMost(p.Name+": clients with a wrong count of logins", 0, float64(wrong), "", fmt.Sprintf("%d logins", truth.Succeeded)),
-		atLeast(p.Name+": obvious program / replay, CPU", l.cpu, runs.ratio(peer, program, cpuOf), "×", ""),
-		atLeast(p.Name+": obvious program / replay, wall time", l.wall, runs.ratio(peer, program, wallOf), "×", ""),
-		atMost(p.Name+": replay / read() walk, CPU", l.overWalk, runs.ratio(program, floor, cpuOf), "×", ""),
-		atMost(p.Name+": resident", maxResident, float64(runs.resident(program))/(1<<20), "MB", ""),
-		told(p.Name+": CPU", cpu.Seconds()*1e3, "ms", fmt.Sprintf("%d MB, %d packets", truth.Bytes>>20, truth.Packets)),
-		told(p.Name+": CPU per packet", float64(cpu.Nanoseconds())/float64(truth.Packets), "ns", ""),
-		told(p.Name+": throughput", float64(truth.Bytes)/1e9/cpu.Seconds(), "GB/CPU s", ""),
+		AtMost(p.Name+": clients with a wrong count of logins", 0, float64(wrong), "", fmt.Sprintf("%d logins", truth.Succeeded)),
+		AtLeast(p.Name+": obvious program / replay, CPU", l.cpu, runs.ratio(peer, program, cpuOf), "×", ""),
+		AtLeast(p.Name+": obvious program / replay, wall time", l.wall, runs.ratio(peer, program, wallOf), "×", ""),
+		AtMost(p.Name+": replay / read() walk, CPU", l.overWalk, runs.ratio(program, floor, cpuOf), "×", ""),
+		AtMost(p.Name+": resident", maxResident, float64(runs.resident(program))/(1<<20), "MB", ""),
+		Told(p.Name+": CPU", cpu.Seconds()*1e3, "ms", fmt.Sprintf("%d MB, %d packets", truth.Bytes>>20, truth.Packets)),
+		Told(p.Name+": CPU per packet", float64(cpu.Nanoseconds())/float64(truth.Packets), "ns", ""),
+		Told(p.Name+": throughput", float64(truth.Bytes)/1e9/cpu.Seconds(), "GB/CPU s", ""),
 	}
 	if !c.Full {
 		return rows, nil
@@ -139,7 +139,7 @@ func (c *Config) replayLoad(ctx context.Context, l load, p traffic.Profile) ([]R
 	if err != nil {
 		return rows, err
 	}
-	return append(rows, atLeast(p.Name+": tshark / replay, CPU", l.analyser, float64(analyser.cpu)/float64(cpu), "×", "one run")), nil
+	return append(rows, AtLeast(p.Name+": tshark / replay, CPU", l.analyser, float64(analyser.cpu)/float64(cpu), "×", "one run")), nil
 }
 
 // capture writes the capture of a profile. It is then in the page cache.

@@ -40,16 +40,16 @@ func (r *Row) Ratio() float64 {
 	return r.Measured / *r.Goal
 }
 
-// atLeast and atMost are rows with a goal, told one without.
-func atLeast(name string, goal, measured float64, unit, note string) Row {
+// AtLeast and AtMost make rows with a goal, Told one without.
+func AtLeast(name string, goal, measured float64, unit, note string) Row {
 	return Row{Name: name, Goal: &goal, Measured: measured, Unit: unit, Note: note}
 }
 
-func atMost(name string, goal, measured float64, unit, note string) Row {
+func AtMost(name string, goal, measured float64, unit, note string) Row {
 	return Row{Name: name, Goal: &goal, AtMost: true, Measured: measured, Unit: unit, Note: note}
 }
 
-func told(name string, measured float64, unit, note string) Row {
+func Told(name string, measured float64, unit, note string) Row {
 	return Row{Name: name, Measured: measured, Unit: unit, Note: note}
 }
 

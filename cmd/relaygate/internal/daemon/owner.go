@@ -21,8 +21,9 @@ import (
 // tap is a live source of events.
 type tap interface {
 	Next(*capture.Event) error
-	// Pending says that Next would not wait.
-	Pending() bool
+	// Crowded says that there is so much to be read that events had better be
+	// handled together, and that Next would not wait now.
+	Crowded() bool
 	// SetDeadline bounds Next, which then returns os.ErrDeadlineExceeded, as it
 	// does after Wake.
 	SetDeadline(time.Time)
@@ -161,7 +162,7 @@ func (o *owner) run(ctx context.Context, ready func()) error {
 		switch {
 		case err == nil:
 			o.event(&ev)
-			o.gate.flush(o.tap.Pending())
+			o.gate.flush(o.tap.Crowded())
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			n = -1
 		default:
@@ -278,7 +279,7 @@ func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 	switch {
 	case c.Arm && c.Kind == grant.Granted:
 		o.gate.admit(c.Grant, now, caused)
-		o.gate.flush(o.tap.Pending())
+		o.gate.flush(o.tap.Crowded())
 	case c.Arm: // a member already: nobody waits for it
 		o.gate.add(c.Grant, now, caused)
 	case c.Kind == grant.Revoked, c.Kind == grant.Expired:

@@ -106,7 +106,7 @@ func (p *player) say(ev *capture.Event, line string, server bool) {
 	*own += uint32(len(line))
 }
 
-func (p *player) Pending() bool {
+func (p *player) Crowded() bool {
 	return p.login < p.count && (p.step > 0 || p.gap == 0 || !time.Now().Before(p.start.Add(time.Duration(p.login)*p.gap)))
 }
 

@@ -143,8 +143,8 @@ func openPacketTap(cfg *config.Config, t *trust) (tap, error) {
 	return &packetTap{AFPacket: a, trust: t, interfaces: cfg.Interfaces, inside: cfg.Inside()}, nil
 }
 
-// Pending is not known: what is there is read in blocks.
-func (t *packetTap) Pending() bool { return false }
+// Crowded is not known: what is there is read in blocks.
+func (t *packetTap) Crowded() bool { return false }
 
 // Done has nothing to end: the kernel hands every packet of a watched port on.
 func (t *packetTap) Done(authz.Conn) error { return errors.ErrUnsupported }

@@ -15,14 +15,18 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"syscall"
 	"time"
 
 	"relaygate/cmd/relaygate/internal/bench"
+	"relaygate/cmd/relaygate/internal/bench/live"
 	"relaygate/cmd/relaygate/internal/bench/traffic"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	// What was started is ended in order, whatever the end: also that of a pipe
+	// behind this program.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	if err != nil {
@@ -38,12 +42,15 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	walk := flags.String("walk", "", "walk over the records of a `FILE` and do nothing else")
 	capture := flags.Bool("generate", false, "write a capture: name the file, and a profile in JSON")
 	million := flags.String("million", "", "measure a million grants with a relaygate at this `PATH`")
+	helper := flags.String("helper", "", "be a `ROLE` of the live section")
 	program := flags.String("relaygate", "bin/relaygate", "the program to be measured")
 	results := flags.String("results", "bin", "the folder for bench.json and bench.txt")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	switch {
+	case *helper != "":
+		return live.Helper(*helper, os.Stdin, out)
 	case *walk != "":
 		return walkFile(*walk, out)
 	case *capture:
@@ -80,7 +87,7 @@ func measure(ctx context.Context, o options, out, log io.Writer) (err error) {
 		return fmt.Errorf("keep benchmarks: %w", err)
 	}
 	defer func() { err = errors.Join(err, text.Close()) }()
-	sections := bench.Sections()
+	sections := append(bench.Sections(), live.Section())
 	if o.only != "" {
 		sections = slices.DeleteFunc(sections, func(s bench.Section) bool { return s.Name != o.only })
 	}

@@ -1,0 +1,106 @@
+//go:build linux
+
+// Package live measures the daemon at work: a mail server and its clients on two
+// machines (network namespaces) with a cable between them (a veth pair), with
+// and without relaygate in turn, so that what disturbs the machine disturbs
+// both.
+//
+// Programs beside it stand on the other side: a bare mail server and clients
+// (this program again, as a helper process), a reader of a TPACKET_V3 ring, and
+// in the folder peer the least that a C program can do with the same wake-up.
+package live
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"relaygate/cmd/relaygate/internal/bench"
+)
+
+// Section is the live half of the table.
+func Section() bench.Section { return bench.Section{Name: "live", Rows: measureAll} }
+
+// measure is what the parts of the section share.
+type measure struct {
+	*world
+	full bool
+	log  io.Writer
+}
+
+func measureAll(ctx context.Context, c *bench.Config) (rows []bench.Row, err error) {
+	w, err := newWorld(ctx, c.Relaygate, c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	m := &measure{world: w, full: c.Full, log: c.Log}
+	for _, part := range []struct {
+		name string
+		rows func(context.Context) ([]bench.Row, error)
+	}{
+		{"after the verdict", m.afterVerdict},
+		{"packets", m.packets},
+		{"downloads", m.downloads},
+		{"exchanges", m.exchanges},
+		{"latency", m.latency},
+		{"knocks", m.knocks},
+		{"storm", m.storm},
+		{"growth", m.growth},
+		{"memory", m.memory},
+		{"pipeline", m.pipeline},
+		{"log tailers", m.tailers},
+	} {
+		if only := os.Getenv("PART"); only != "" && !strings.Contains(only, part.name) {
+			continue
+		}
+		start := time.Now()
+		more, err := part.rows(ctx)
+		fmt.Fprintf(c.Log, "  %s: %.1f s\n", part.name, time.Since(start).Seconds())
+		if rows = append(rows, more...); err != nil {
+			return rows, fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	return rows, nil
+}
+
+// pairs is how often each comparison is made.
+const pairs = 5
+
+// pick is the quick or the full form's figure.
+func pick[T any](m *measure, quick, full T) T {
+	if m.full {
+		return full
+	}
+	return quick
+}
+
+// withAgent runs do while the daemon runs.
+func (m *measure) withAgent(ctx context.Context, do func(*agent) error) error {
+	a, err := m.agent(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(a), a.stop())
+}
+
+func median[T ~int64 | ~float64](values []T) T {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[len(sorted)/2]
+}
+
+// percentile of values, 0 to 100; of none it is 0.
+func percentile[T ~int64 | ~float64](values []T, p float64) T {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[min(int(float64(len(sorted))*p/100), len(sorted)-1)]
+}
+
+func micro(d time.Duration) float64 { return float64(d) / 1e3 }

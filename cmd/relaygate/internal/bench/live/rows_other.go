@@ -1,0 +1,154 @@
+//go:build linux
+
+package live
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cilium/ebpf"
+
+	"relaygate/cmd/relaygate/internal/bench"
+)
+
+// growth measures packets beside more and more connections that are followed.
+func (m *measure) growth(ctx context.Context) (rows []bench.Row, err error) {
+	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+	if err != nil {
+		return nil, fmt.Errorf("let the kernel measure BPF programs: %w", err)
+	}
+	defer func() { err = errors.Join(err, stats.Close()) }()
+	err = m.withAgent(ctx, func(a *agent) (err error) {
+		t, err := newPacketTimer(a)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, t.close()) }()
+		defer func() { _, left := m.client.do(Task{Verb: "go"}); err = errors.Join(err, left) }()
+		var times []float64
+		open := 0
+		for _, flows := range []int{10, 100, 1000, 10_000} {
+			if _, err := m.client.do(Task{Verb: "stay", First: m.addresses(flows - open), Count: flows - open}); err != nil {
+				return err
+			}
+			open = flows
+			var each []float64
+			for range pairs {
+				ns, err := m.timePackets(t, mailPort, pick(m, 5000, 30_000))
+				if err != nil {
+					return err
+				}
+				each = append(each, ns)
+			}
+			times = append(times, median(each))
+			rows = append(rows, bench.Told(fmt.Sprintf("beside %d connections: BPF per packet", flows), median(each), "ns", "both ends' packets, above an empty program"))
+		}
+		rows = append(rows, bench.AtMost("BPF per packet, beside most / fewest connections", 1.5, times[len(times)-1]/times[0], "×", "does not grow"))
+		return nil
+	})
+	return rows, err
+}
+
+// memory says what a connection takes in the kernel and a grant in the daemon.
+func (m *measure) memory(ctx context.Context) (rows []bench.Row, err error) {
+	err = m.withAgent(ctx, func(a *agent) (err error) {
+		o, err := objectsOf(a.PID())
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, o.close()) }()
+		flows := o.maps["flows"]
+		info, err := flows.Info()
+		if err != nil {
+			return fmt.Errorf("ask about the connections' map: %w", err)
+		}
+		charged, ok := info.Memlock()
+		if !ok {
+			return errors.New("the kernel does not say how large a BPF map is")
+		}
+		rows = []bench.Row{bench.AtMost("kernel memory per tracked connection", 160, float64(charged)/float64(flows.MaxEntries()), "bytes",
+			fmt.Sprintf("%.1f MB for %d", float64(charged)/(1<<20), flows.MaxEntries()))}
+		return nil
+	})
+	if err != nil {
+		return rows, err
+	}
+	figures, err := goBench(ctx, "./authz/grant", "BenchmarkMillionGrants$", "1x")
+	if err != nil {
+		return rows, err
+	}
+	f := figures["MillionGrants"]
+	return append(rows,
+		bench.AtMost("heap per grant", 80, f["B/grant"], "bytes", fmt.Sprintf("core %.0f; %.0f more where users and logins are told", f["core-B/grant"], f["B/detail"])),
+		bench.AtMost("resident with a million grants", 90, f["resident-MB"], "MB", "a process with the table and a million users")), nil
+}
+
+// pipeline plays logins into what stands between the tap and the kernel, beside
+// more and more grants, and 20,000 a second.
+func (m *measure) pipeline(ctx context.Context) (rows []bench.Row, err error) {
+	logins := pick(m, 20_000, 200_000)
+	figures, err := goBench(ctx, "./cmd/relaygate/internal/daemon", "BenchmarkPipelineKeepsUp$", strconv.Itoa(logins)+"x")
+	if err != nil {
+		return nil, err
+	}
+	f := figures["PipelineKeepsUp"]
+	rows = []bench.Row{
+		bench.AtLeast("20,000 logins a second into the pipeline: done", 0.99*20_000, f["logins/s"], "1/s", "to the kernel's set, evidence and state file"),
+		bench.Told("20,000 logins a second: behind, p99", f["ms-behind-p99"], "ms", fmt.Sprintf("p50 %.2f, at most %.1f", f["ms-behind-p50"], f["ms-behind-max"])),
+		bench.AtMost("20,000 logins a second: longest queue of the gate", 8192, f["queue-max"], "", "its bound; above it the set is rebuilt"),
+	}
+	figures, err = goBench(ctx, "./cmd/relaygate/internal/daemon", "BenchmarkPipeline$", strconv.Itoa(pick(m, 10_000, 40_000))+"x")
+	if err != nil {
+		return rows, err
+	}
+	var first, last float64
+	for _, held := range []string{"0", "1000", "30000", "1000000"} {
+		each, ok := figures["Pipeline/held="+held]
+		if !ok {
+			continue
+		}
+		last = each["ns/op"]
+		if first == 0 {
+			first = last
+		}
+		rows = append(rows, bench.Told("beside "+held+" grants: a login through the pipeline", last/1e3, "µs", fmt.Sprintf("%.0f B in %.0f allocations", each["B/op"], each["allocs/op"])))
+	}
+	return append(rows, bench.AtMost("a login through the pipeline, beside most / no grants", 2, last/max(first, 1), "×", "does not grow with the table")), nil
+}
+
+// goBench runs benchmarks of a package and returns their figures by name and
+// unit.
+func goBench(ctx context.Context, pkg, pattern, span string) (map[string]map[string]float64, error) {
+	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", pattern, "-benchtime", span, "-timeout", "5m", pkg)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("benchmarks of %s: %w: %s", pkg, err, out)
+	}
+	figures := make(map[string]map[string]float64)
+	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
+		words := strings.Fields(lines.Text())
+		if len(words) < 4 || !strings.HasPrefix(words[0], "Benchmark") {
+			continue
+		}
+		name := strings.TrimPrefix(words[0], "Benchmark")
+		if at := strings.LastIndexByte(name, '-'); at > 0 {
+			name = name[:at]
+		}
+		f := make(map[string]float64)
+		for i := 2; i+1 < len(words); i += 2 {
+			if f[words[i+1]], err = strconv.ParseFloat(words[i], 64); err != nil {
+				return nil, fmt.Errorf("figures of %s: %w", name, err)
+			}
+		}
+		figures[name] = f
+	}
+	return figures, nil
+}

@@ -1,0 +1,195 @@
+//go:build linux
+
+package live
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/bench"
+	"relaygate/cmd/relaygate/internal/lab"
+)
+
+// stormTask is logins as fast as the clients can, each of another user from
+// another address; every tenth has a wrong password.
+func (m *measure) stormTask() Task {
+	const most = 300_000 // logins: more than any machine here can do meanwhile
+	return Task{
+		Verb: "login", First: m.addresses(most), For: pick(m, 1500*time.Millisecond, 10*time.Second),
+		Workers: 16, Wrong: 10,
+	}
+}
+
+// storm logs in with the daemon and without, and says who was lost, and who was
+// let in and should not have been.
+func (m *measure) storm(ctx context.Context) (rows []bench.Row, err error) {
+	var rates, withRates, ratios []float64
+	lost, wrong, logins := 0, 0, 0
+	var each, own []time.Duration // per login: added to everybody, the daemon's
+	for range pairs {
+		without, err := m.stormOnce(nil)
+		if err != nil {
+			return nil, err
+		}
+		err = m.withAgent(ctx, func(a *agent) error {
+			with, err := m.stormOnce(a)
+			if err != nil {
+				return err
+			}
+			rates, withRates = append(rates, without.rate), append(withRates, with.rate)
+			ratios = append(ratios, with.rate/without.rate)
+			each, own = append(each, with.spent-without.spent), append(own, with.own)
+			lost, wrong, logins = lost+with.lost, wrong+with.wrong, logins+with.done
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	rows = []bench.Row{
+		bench.AtMost("login storm: good logins without an element", 0, float64(lost), "", fmt.Sprintf("of %d logins, every tenth with a wrong password", logins)),
+		bench.AtMost("login storm: elements without a good login", 0, float64(wrong), "", ""),
+		bench.AtLeast("login storm: logins a second, with / without", 0.95, median(ratios), "×",
+			fmt.Sprintf("%.0f/s without, %.0f/s with; both processors are busy", median(rates), median(withRates))),
+		bench.Told("login storm: CPU added per login, everybody's", micro(median(each)), "µs", "client, server and daemon"),
+	}
+	more, err := m.stormWatched(ctx, median(own))
+	return append(rows, more...), err
+}
+
+// storming is what came of one storm.
+type storming struct {
+	done, lost, wrong int
+	rate              float64       // logins a second
+	spent, own        time.Duration // per login: everybody's processor time, the daemon's
+}
+
+// stormOnce lets a storm pass; a is nil without the daemon.
+func (m *measure) stormOnce(a *agent) (s storming, err error) {
+	t := m.stormTask()
+	before, err := m.groups.spent("agent")
+	if err != nil {
+		return s, err
+	}
+	var r Result
+	spent, err := m.cost(func() (err error) {
+		r, err = m.client.do(t)
+		rest(2 * settled) // what the daemon still does is counted
+		return err
+	})
+	if err != nil {
+		return s, err
+	}
+	after, err := m.groups.spent("agent")
+	if err != nil || r.Done == 0 {
+		return s, errors.Join(err, errors.New("nobody logged in"))
+	}
+	n := time.Duration(r.Done)
+	s = storming{done: r.Done, rate: float64(r.Done) / r.Took.Seconds(), spent: spent / n, own: (after - before) / n}
+	if a == nil {
+		return s, nil
+	}
+	// The daemon is done when the kernel holds what it should, or never.
+	_ = lab.Poll(context.Background(), 5*time.Second, settled, func() error {
+		if s.lost, s.wrong, err = m.compare(t, r.Done); err != nil || s.lost > 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	return s, err
+}
+
+// compare counts who should be a member and is not, and the reverse.
+func (m *measure) compare(t Task, done int) (lost, wrong int, err error) {
+	members, err := m.members()
+	if err != nil {
+		return 0, 0, err
+	}
+	good := 0
+	for i := range done {
+		switch in := members[clientAddr(t.First+i)]; {
+		case t.wrong(i):
+		case in:
+			good++
+		default:
+			lost++
+		}
+	}
+	return lost, len(members) - good, nil
+}
+
+// stormWatched lets one more storm pass, with everything switched on that shows
+// how long who waited, and what the programs of the daemon took.
+func (m *measure) stormWatched(ctx context.Context, own time.Duration) (rows []bench.Row, err error) {
+	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+	if err != nil {
+		return nil, fmt.Errorf("let the kernel measure BPF programs: %w", err)
+	}
+	o, err := observe(m.groups["agent"])
+	if err != nil {
+		return nil, errors.Join(err, stats.Close())
+	}
+	defer func() { err = errors.Join(err, o.close(), stats.Close()) }()
+	err = m.withAgent(ctx, func(a *agent) error {
+		programs, err := objectsOf(a.PID())
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, programs.close()) }()
+		watch, err := startMonitor(m.serverNS)
+		if err != nil {
+			return err
+		}
+		s, err := m.stormOnce(a)
+		came, stopped := watch.stop()
+		if err := errors.Join(err, stopped); err != nil {
+			return err
+		}
+		took, err := programs.took()
+		if err != nil {
+			return err
+		}
+		sights, err := o.sights()
+		if err != nil {
+			return err
+		}
+		waited := waits(sights, came)
+		bpf := took / time.Duration(s.done)
+		rows = []bench.Row{
+			bench.Told("login storm: answer leaves → element is there, p50", micro(percentile(waited, 50))/1e3, "ms", fmt.Sprintf("%d logins at %.0f/s, watched", len(waited), s.rate)),
+			bench.Told("login storm: answer leaves → element is there, p99", micro(percentile(waited, 99))/1e3, "ms", ""),
+			bench.AtMost("CPU per login, kernel and user", 25, micro(own+bpf), "µs",
+				fmt.Sprintf("clear text, new client, in the storm: the daemon %.1f, its BPF programs %.1f", micro(own), micro(bpf))),
+		}
+		return nil
+	})
+	return rows, err
+}
+
+// took is how long all programs ran since they were loaded.
+func (o *objects) took() (sum time.Duration, err error) {
+	for _, p := range o.programs {
+		r, err := runsOf(p)
+		if err != nil {
+			return 0, err
+		}
+		sum += r.took
+	}
+	return sum, nil
+}
+
+// waits are the times from each positive answer to the client's element.
+func waits(sights []sight, came map[netip.Addr]time.Duration) (list []time.Duration) {
+	for _, s := range sights {
+		if at, ok := came[netip.AddrFrom4(s.addr)]; ok && s.kind == answerLeft {
+			list = append(list, at-s.at)
+		}
+	}
+	return list
+}
