@@ -204,6 +204,7 @@ const (
 	tapProgRelaygateIn   = "relaygate_in"
 	tapProgRelaygateOut  = "relaygate_out"
 	tapVarEventType      = "event_type"
+	tapVarOver           = "over"
 	tapVarPacketType     = "packet_type"
 	tapVarPlainType      = "plain_type"
 	tapVarRetryRandom    = "retry_random"
@@ -284,6 +285,7 @@ type tapMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type tapVariableSpecs struct {
 	EventType    *ebpf.VariableSpec `ebpf:"event_type"`
+	Over         *ebpf.VariableSpec `ebpf:"over"`
 	PacketType   *ebpf.VariableSpec `ebpf:"packet_type"`
 	PlainType    *ebpf.VariableSpec `ebpf:"plain_type"`
 	RetryRandom  *ebpf.VariableSpec `ebpf:"retry_random"`
@@ -349,6 +351,7 @@ func (m *tapMaps) Close() error {
 // It can be passed to loadTapObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tapVariables struct {
 	EventType    *ebpf.Variable `ebpf:"event_type"`
+	Over         *ebpf.Variable `ebpf:"over"`
 	PacketType   *ebpf.Variable `ebpf:"packet_type"`
 	PlainType    *ebpf.Variable `ebpf:"plain_type"`
 	RetryRandom  *ebpf.Variable `ebpf:"retry_random"`

@@ -65,17 +65,19 @@ func (m *measure) memory(ctx context.Context) (rows []bench.Row, err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, o.close()) }()
-		flows := o.maps["flows"]
-		info, err := flows.Info()
+		flows, err := o.charged("flows")
 		if err != nil {
-			return fmt.Errorf("ask about the connections' map: %w", err)
+			return err
 		}
-		charged, ok := info.Memlock()
-		if !ok {
-			return errors.New("the kernel does not say how large a BPF map is")
+		tls, err := o.charged("randoms", "hellos")
+		if err != nil {
+			return err
 		}
-		rows = []bench.Row{bench.AtMost("kernel memory per tracked connection", 160, float64(charged)/float64(flows.MaxEntries()), "bytes",
-			fmt.Sprintf("%.1f MB for %d", float64(charged)/(1<<20), flows.MaxEntries()))}
+		const over = 8 // bytes per connection: OVER_PLACES of bpf/src/packets.h
+		places := float64(o.maps["flows"].MaxEntries())
+		flows += over * places
+		rows = []bench.Row{bench.AtMost("kernel memory per tracked connection", 160, flows/places, "bytes",
+			fmt.Sprintf("%.1f MB for %.0f; %.1f MB more for the random numbers of as many in TLS", flows/(1<<20), places, tls/(1<<20)))}
 		return nil
 	})
 	if err != nil {
@@ -89,6 +91,22 @@ func (m *measure) memory(ctx context.Context) (rows []bench.Row, err error) {
 	return append(rows,
 		bench.AtMost("heap per grant", 80, f["B/grant"], "bytes", fmt.Sprintf("core %.0f; %.0f more where users and logins are told", f["core-B/grant"], f["B/detail"])),
 		bench.AtMost("resident with a million grants", 90, f["resident-MB"], "MB", "a process with the table and a million users")), nil
+}
+
+// charged is what the kernel says that maps take, in bytes.
+func (o *objects) charged(names ...string) (sum float64, err error) {
+	for _, name := range names {
+		info, err := o.maps[name].Info()
+		if err != nil {
+			return 0, fmt.Errorf("ask about map %s: %w", name, err)
+		}
+		bytes, ok := info.Memlock()
+		if !ok {
+			return 0, errors.New("the kernel does not say how large a BPF map is")
+		}
+		sum += float64(bytes)
+	}
+	return sum, nil
 }
 
 // pipeline plays logins into what stands between the tap and the kernel, beside
