@@ -34,6 +34,9 @@ func gateChain(name string, more match) chain {
 	return chain{name: name, comment: "who may open a connection", rules: append(rules, rule{all(counter(), reset()), "strangers"})}
 }
 
+// What costs most comes last in each rule: nearly all packets that pass are for
+// other ports, or open nothing.
+
 // filterChains guard the ports in two places. In prerouting the destination is
 // still the one that the client named, before another table's DNAT can lead it
 // around the gate. The input hook sees reassembled packets only: without
@@ -41,7 +44,7 @@ func gateChain(name string, more match) chain {
 // and no flags.
 func filterChains(cfg Config) []chain {
 	knock := all(tcpPortIn(ports), opening())
-	first := all(notLoopback(), toThisHost(), knock)
+	first := all(knock, notLoopback(), toThisHost())
 	return append(brakeChains(cfg.Brakes, reset()),
 		gateChain("gate", nil),
 		chain{
@@ -50,7 +53,7 @@ func filterChains(cfg Config) []chain {
 		},
 		chain{
 			name: "in", comment: "after reassembly", hook: &hook{"filter", unix.NF_INET_LOCAL_IN, beforeFilter},
-			rules: []rule{{all(notLoopback(), knock, jump("gate")), "new connections"}},
+			rules: []rule{{all(knock, notLoopback(), jump("gate")), "new connections"}},
 		})
 }
 
@@ -61,12 +64,12 @@ func filterChains(cfg Config) []chain {
 // opens a connection is led: one that was there before the rules stays.
 func redirectChains(cfg Config) []chain {
 	lead := all(counter(), portOnlyDNAT(cfg.RelayPort))
-	arriving := all(notLoopback(), tcpPort(cfg.RelayPort), opening())
+	arriving := all(tcpPort(cfg.RelayPort), opening(), notLoopback())
 	return append(brakeChains(cfg.Brakes, reset()),
 		chain{name: "lead", comment: "to the relay port", rules: append(staticRules(lead), memberRules(lead, lead, "members")...)},
 		chain{
 			name: "pre", comment: "before any DNAT", hook: &hook{"nat", unix.NF_INET_PRE_ROUTING, beforeDstnat},
-			rules: []rule{{all(notLoopback(), toThisHost(), tcpPortIn(ports), opening(), jump("lead")), "new connections"}},
+			rules: []rule{{all(tcpPortIn(ports), opening(), notLoopback(), toThisHost(), jump("lead")), "new connections"}},
 		},
 		gateChain("guard", all(translatedFrom(ports))),
 		chain{
@@ -97,7 +100,7 @@ func markChains(cfg Config) []chain {
 		chain{name: "mark_members", comment: "who gets the mark", rules: rules},
 		chain{
 			name: "pre", comment: "before routing", hook: &hook{"filter", unix.NF_INET_PRE_ROUTING, mangle},
-			rules: append(braked(cfg.Brakes, all(notLoopback(), toPorts, opening())), rule{all(toPorts, jump("mark_members")), "packets to guarded ports"}),
+			rules: append(braked(cfg.Brakes, all(toPorts, opening(), notLoopback())), rule{all(toPorts, jump("mark_members")), "packets to guarded ports"}),
 		})
 }
 
@@ -108,12 +111,13 @@ func markChains(cfg Config) []chain {
 func gatewayChains(cfg Config) []chain {
 	forward := chain{name: "forward", comment: "to the mail servers", hook: &hook{"filter", unix.NF_INET_FORWARD, beforeFilter}}
 	for _, to := range []match{destinationIn4(servers4), destinationIn6(servers6)} {
-		knock := all(to, tcpPortIn(ports), opening())
+		guarded := all(tcpPortIn(ports), to)
+		knock := all(tcpPortIn(ports), opening(), to)
 		forward.rules = append(forward.rules, braked(cfg.Brakes, knock)...)
 		forward.rules = append(forward.rules,
 			rule{all(knock, jump("gate")), "new connections"},
-			rule{all(to, tcpPortIn(ports), stateNew(), jump("gate")), "connections that were cut"},
-			rule{all(to, tcpPortIn(ports), inReply(), jump("gate")), "connections that were cut"})
+			rule{all(guarded, stateNew(), jump("gate")), "connections that were cut"},
+			rule{all(guarded, inReply(), jump("gate")), "connections that were cut"})
 	}
 	return append(brakeChains(cfg.Brakes, reset()), gateChain("gate", nil), forward)
 }

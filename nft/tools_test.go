@@ -57,7 +57,7 @@ func TestListedByNft(t *testing.T) {
 	for mode, want := range map[Mode][]string{
 		Filter: {
 			"type filter hook prerouting priority dstnat - 10; policy accept;",
-			`iifname != "lo" fib daddr type local tcp dport @ports tcp flags syn / syn,ack jump gate`,
+			`tcp dport @ports tcp flags syn / syn,ack iifname != "lo" fib daddr type local jump gate`,
 			"ip saddr @allow4 update @rate4 { ip saddr limit rate over 60/minute burst 20 packets } jump too_fast",
 			"update @fast4 { ip saddr counter }",
 			"ip6 saddr @allow6 add @conn6 { ip6 saddr ct count over 10 } jump too_many",
@@ -66,7 +66,7 @@ func TestListedByNft(t *testing.T) {
 			"type nat hook prerouting priority dstnat - 10; policy accept;",
 			"ip saddr @allow4 counter packets 0 bytes 0 dnat to :925",
 			"ip6 saddr @static6 counter packets 0 bytes 0 dnat to :925",
-			`iifname != "lo" tcp dport 925 tcp flags syn / syn,ack jump guard`,
+			`tcp dport 925 tcp flags syn / syn,ack iifname != "lo" jump guard`,
 		},
 		Mark: {
 			"type filter hook prerouting priority mangle; policy accept;",
@@ -75,9 +75,9 @@ func TestListedByNft(t *testing.T) {
 		},
 		Gateway: {
 			"type filter hook forward priority filter - 10; policy accept;",
-			"ip daddr @servers4 tcp dport @ports tcp flags syn / syn,ack jump gate",
-			"ip6 daddr @servers6 tcp dport @ports ct state new jump gate",
-			"ip6 daddr @servers6 tcp dport @ports ct direction reply jump gate",
+			"tcp dport @ports tcp flags syn / syn,ack ip daddr @servers4 jump gate",
+			"tcp dport @ports ip6 daddr @servers6 ct state new jump gate",
+			"tcp dport @ports ip6 daddr @servers6 ct direction reply jump gate",
 		},
 	} {
 		ns := bpftest.Namespace(t)
