@@ -14,8 +14,8 @@ import (
 )
 
 // lag is how long what nobody is in a hurry for may lie in the rings: the
-// programs wake the reader only for an answer that can end a login, and when a
-// ring is a quarter full.
+// programs wake the reader only for an answer that can end a login and for what
+// asks for it, and when a ring is a quarter full.
 const lag = time.Second
 
 // Reader reads the two rings of a Tap as one stream: a connection's Opened

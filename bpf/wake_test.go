@@ -58,8 +58,8 @@ func sleeps(t *testing.T, tap *bpf.Tap) {
 	}
 }
 
-// TestWhatWakes has a client say something: it wakes the reader only if the
-// answer could end a login.
+// TestWhatWakes has a client say something: it wakes the reader, and so does its
+// answer, only if the answer could end a login.
 func TestWhatWakes(t *testing.T) {
 	long := strings.Repeat("x", 60)
 	for _, test := range []struct {
@@ -73,15 +73,15 @@ func TestWhatWakes(t *testing.T) {
 		{"what can it do", []string{"CAPA\r\n"}, 0},
 		{"both", []string{"CAPA\r\n", "USER alice\r\n"}, 0},
 		{"a user name as long as can be looked at", []string{"USER " + long[:57] + "\r\n"}, 0},
-		{"a longer one", []string{"USER " + long[:58] + "\r\n"}, 1},
-		{"password", []string{"USER alice\r\n", "PASS secret\r\n"}, 1},
-		{"APOP", []string{"APOP alice c4c9334bac560ecc979e58001b3e22fb\r\n"}, 1},
-		{"pipeline", []string{"USER alice\r\nPASS secret\r\n"}, 1},
-		{"pipeline with bare line feeds", []string{"USER alice\nPASS secret\n"}, 1},
-		{"begin of a line, and more", []string{"USER al", "ice\r\nPASS secret\r\n"}, 1},
-		{"IMAP", []string{"a1 LOGIN alice secret\r\n"}, 1},
-		{"short", []string{"x\n"}, 1},
-		{"once urgent, always urgent", []string{"AUTH PLAIN\r\n", "USER alice\r\n"}, 2},
+		{"a longer one", []string{"USER " + long[:58] + "\r\n"}, 2},
+		{"password", []string{"USER alice\r\n", "PASS secret\r\n"}, 2},
+		{"APOP", []string{"APOP alice c4c9334bac560ecc979e58001b3e22fb\r\n"}, 2},
+		{"pipeline", []string{"USER alice\r\nPASS secret\r\n"}, 2},
+		{"pipeline with bare line feeds", []string{"USER alice\nPASS secret\n"}, 2},
+		{"begin of a line, and more", []string{"USER al", "ice\r\nPASS secret\r\n"}, 2},
+		{"IMAP", []string{"a1 LOGIN alice secret\r\n"}, 2},
+		{"short", []string{"x\n"}, 2},
+		{"once urgent, always urgent", []string{"AUTH PLAIN\r\n", "USER alice\r\n"}, 4},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ns := bpftest.Namespace(t)
@@ -95,6 +95,7 @@ func TestWhatWakes(t *testing.T) {
 			said := 1
 			for _, line := range test.client {
 				bpftest.Send(t, client, server, line)
+				sleeps(t, tap)
 				bpftest.Send(t, server, client, "+OK\r\n")
 				said += 2
 				sleeps(t, tap)

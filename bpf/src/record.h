@@ -122,6 +122,8 @@ static __always_inline void record(struct __sk_buff *skb, __u32 base, __u32 size
 		r->unanswered += shape->payload;
 		if (!r->urgent && shape->payload > 0 && !preliminary(skb, base, shape))
 			r->urgent = 1;
+		/* The reader catches up while the server checks the password. */
+		urgent = r->urgent && shape->payload > 0;
 	}
 
 	if (len > CAPTURE_MAX) {
