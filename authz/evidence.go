@@ -50,6 +50,8 @@ type Evidence struct {
 	// general are events that concern every address.
 	general      []Event
 	usersDropped uint64
+	// late is the event of the last verdict, of Kind 0 if it has been noted.
+	late Event
 }
 
 // EvidenceCounts says how full an Evidence is and what its bounds cost.
@@ -98,8 +100,10 @@ func (e *Evidence) known(name string) string {
 
 // Record notes a verdict about its client's address, and takes out of it what
 // could be a secret (mask): everything that is stored, logged or sent on goes
-// through here.
+// through here. Whoever waits for the verdict need not wait for the note, which
+// is written when the journal is used next.
 func (e *Evidence) Record(v *Verdict) {
+	e.settle()
 	client, err := normalAddr(v.Conn.Client.Addr())
 	if err == nil && v.Result == Success && CheckLogin(v).Allow {
 		e.learn(cut(v.User, userLimit))
@@ -108,7 +112,7 @@ func (e *Evidence) Record(v *Verdict) {
 	if err != nil || e.cfg.NamesOnly {
 		return
 	}
-	e.add(Event{
+	e.late = Event{
 		Kind:      resultKind(v.Result),
 		Time:      v.Time,
 		Prefix:    single(client),
@@ -118,7 +122,15 @@ func (e *Evidence) Record(v *Verdict) {
 		Answer:    v.Answer,
 		TLS:       v.TLS,
 		Reason:    announced(v),
-	})
+	}
+}
+
+// settle writes the note that is late.
+func (e *Evidence) settle() {
+	if ev := e.late; ev.Kind != 0 {
+		e.late = Event{}
+		e.add(ev)
+	}
 }
 
 // announced is the verdict's reason, with the proxy that announced its client.
@@ -136,6 +148,7 @@ func announced(v *Verdict) string {
 // Add notes an event about its prefix, for instance what the table of grants
 // did. User and Answer must come out of Record or of the table.
 func (e *Evidence) Add(ev Event) {
+	e.settle()
 	if ev.Kind == EventPaused || ev.Kind == EventResumed {
 		ev.Last, ev.Count = ev.Time, 1
 		ev.bound()
@@ -195,6 +208,7 @@ func (e *Evidence) learn(name string) {
 
 // Prune forgets what is older than it has to be.
 func (e *Evidence) Prune(now time.Time) {
+	e.settle()
 	e.earned.prune(now, e.cfg.Retain)
 	e.strangers.prune(now, e.cfg.Retain)
 }
@@ -203,6 +217,7 @@ func (e *Evidence) Prune(now time.Time) {
 // events, those of each prefix that holds it, and those of every address. It is empty if the address was
 // never seen, or too long ago.
 func (e *Evidence) Story(a netip.Addr, now time.Time) []Event {
+	e.settle()
 	a, err := normalAddr(a)
 	if err != nil {
 		return nil
@@ -232,6 +247,7 @@ func (e *Evidence) Story(a netip.Addr, now time.Time) []Event {
 
 // Counts says how full the journal is.
 func (e *Evidence) Counts() EvidenceCounts {
+	e.settle()
 	return EvidenceCounts{
 		Earned: len(e.earned.records), Strangers: len(e.strangers.records), Users: e.users.n,
 		EarnedDropped: e.earned.dropped, StrangersDropped: e.strangers.dropped, UsersDropped: e.usersDropped,

@@ -19,6 +19,7 @@ type Kept struct {
 
 // Kept is what is known about exactly this prefix.
 func (e *Evidence) Kept(p netip.Prefix) (Kept, bool) {
+	e.settle()
 	p, err := NormalPrefix(p)
 	if err != nil {
 		return Kept{}, false
@@ -36,6 +37,7 @@ func (e *Evidence) Kept(p netip.Prefix) (Kept, bool) {
 // be changed meanwhile.
 func (e *Evidence) Export() iter.Seq[Kept] {
 	return func(yield func(Kept) bool) {
+		e.settle()
 		for _, p := range []*pool{&e.earned, &e.strangers} {
 			for at := p.order.Front(); at != nil; at = at.Next() {
 				if !yield(at.Value.(*record).kept(p == &e.earned)) {
@@ -49,6 +51,7 @@ func (e *Evidence) Export() iter.Seq[Kept] {
 // Import adds what was exported before a restart, within the bounds and without
 // what is too old. Names that its logins prove are known again.
 func (e *Evidence) Import(now time.Time, kept iter.Seq[Kept]) {
+	e.settle()
 	for k := range kept {
 		prefix, err := NormalPrefix(k.Prefix)
 		if err != nil {

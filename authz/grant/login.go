@@ -8,51 +8,88 @@ import (
 	"relaygate/authz"
 )
 
+// Admission is a login that Admit judged. What it opened can be written to the
+// gate before Explain tells of it.
+type Admission struct {
+	// Kind and Arm are those of the Change to come; Prefix and Expires those of
+	// its grant, if Arm is true.
+	Kind    Kind
+	Arm     bool
+	Prefix  netip.Prefix
+	Expires time.Time
+
+	time    time.Time
+	verdict authz.Verdict
+	entry   uint32 // 0 if it was refused
+	reason  string // why
+}
+
 // Login judges a verdict and grants or renews its client's address for one
 // lifetime from now, or says why not (Refused). It reports false where there is
 // nothing to say: the verdict is no success, or the address needs no grant
 // because an always rule names it.
 func (t *Table) Login(now time.Time, v authz.Verdict) (Change, bool) {
+	var a Admission
+	if !t.Admit(now, &v, &a) {
+		return Change{}, false
+	}
+	return t.Explain(&a), true
+}
+
+// Admit is the part of Login that decides, into a. Explain is the rest, and must
+// follow before anything else is done to the table.
+func (t *Table) Admit(now time.Time, v *authz.Verdict, a *Admission) bool {
 	at := t.see(now)
 	if v.Result != authz.Success {
-		return Change{}, false
+		return false
 	}
-	v.Answer = authz.SafeAnswer(&v)
-	p := t.Key(v.Conn.Client.Addr())
-	d := authz.CheckLogin(&v)
+	client := v.Conn.Client.Addr()
+	p := t.Key(client)
+	d := authz.CheckLogin(v)
 	if d.Allow {
-		d = t.policy.Check(v.Conn.Client.Addr())
+		d = t.policy.Check(client)
 	}
 	if d.Rule == authz.RuleAlways {
-		return Change{}, false
+		return false
 	}
 	if d.Allow && !p.IsSingleIP() {
 		d = t.policy.CheckPrefix(p)
 	}
-	c := Change{Kind: Refused, Time: now, Cause: &v, Reason: d.Reason}
+	*a = Admission{Kind: Refused, Prefix: p, time: now, verdict: *v, reason: d.Reason}
+	a.verdict.Answer = authz.SafeAnswer(v)
 	if d.Allow && t.paused != nil {
-		c.Reason = t.paused.words()
+		a.reason = t.paused.words()
 	}
-	var i uint32
-	if c.Reason == "" && d.Allow {
-		i, c.Reason = t.admit(at, p, &v)
+	if a.reason == "" && d.Allow {
+		a.entry, a.reason = t.admit(at, p, v)
 	}
-	if i == 0 {
-		c.Grant = t.standing(p)
-		return c, true
+	if a.entry == 0 {
+		return true
 	}
-	e := t.entry(i)
-	c.Kind = t.extend(i, at, t.lifetime, Login)
+	e := t.entry(a.entry)
+	a.Kind = t.extend(a.entry, at, t.lifetime, Login)
 	e.brake = noBrake
-	kept := t.explain(i, t.user(v.User, e.key()), &v)
-	c.Arm = t.arm(e, t.slack)
-	c.Grant, c.Reason = t.grant(i), "login of "+display(v.User)
+	a.Arm = t.arm(e, t.slack)
+	a.Expires = t.clock.time(e.expires)
+	return true
+}
+
+// Explain keeps what an admitted login shows, and tells of it.
+func (t *Table) Explain(a *Admission) Change {
+	v := a.verdict
+	c := Change{Kind: a.Kind, Time: a.time, Cause: &v, Reason: a.reason, Arm: a.Arm}
+	if a.entry == 0 {
+		c.Grant = t.standing(a.Prefix)
+		return c
+	}
+	kept := t.explain(a.entry, t.user(v.User, t.entry(a.entry).key()), &v)
+	c.Grant, c.Reason = t.grant(a.entry), "login of "+display(v.User)
 	if g := &c.Grant; !kept { // this change can be explained all the same
 		u := userOf(&v)
-		u.Seen = now
+		u.Seen = a.time
 		g.Users, g.Conn, g.Protocol, g.Mechanism, g.TLS, g.Answer = []User{u}, v.Conn, u.Protocol, v.Mechanism, v.TLS, v.Answer
 	}
-	return c, true
+	return c
 }
 
 func display(user string) string {

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"net/netip"
 	"time"
 
 	"relaygate/authz/grant"
@@ -18,14 +19,11 @@ import (
 // first waits for no more than some logins to be read.
 const maxSwift = 16
 
-// admit takes the elements of a new grant; flush, which must follow soon,
-// writes them.
-func (g *gate) admit(gr grant.Grant, now, caused time.Time) {
-	if gr.Source == grant.Always {
-		return
-	}
-	for p := range grant.Members(gr.Prefix) {
-		if e, ok := element(p, gr.Expires, g.lifetime, now); ok {
+// admit takes the elements of a login's new grant; flush, which must follow
+// soon, writes them.
+func (g *gate) admit(prefix netip.Prefix, expires, now, caused time.Time) {
+	for p := range grant.Members(prefix) {
+		if e, ok := element(p, expires, g.lifetime, now); ok {
 			g.swift = append(g.swift, gateOp{element: e, caused: caused})
 		}
 	}

@@ -64,6 +64,8 @@ type owner struct {
 	sleep    sleep
 	before   map[string]uint64 // counters of before the start
 	counted  time.Time         // when they were written last
+	// admission is the login that is being decided.
+	admission grant.Admission
 }
 
 // question is a message to the owner: do runs in its goroutine.
@@ -222,13 +224,7 @@ func (o *owner) judge(verdicts []engine.Verdict) {
 	for i := range verdicts {
 		v := &verdicts[i]
 		now := time.Now()
-		c, changed := o.engine.Decide(now, v)
-		if changed {
-			o.write(now, &c, v.Time)
-			if c.Kind == grant.Granted || c.Kind == grant.Renewed {
-				o.sessions.admitted = append(o.sessions.admitted, v.Conn)
-			}
-		}
+		c, changed := o.decide(now, v)
 		if o.hub.Watched() {
 			out := control.NewVerdict(v)
 			out.Event = "login"
@@ -254,6 +250,27 @@ func (o *owner) judge(verdicts []engine.Verdict) {
 	o.sessions.admitted = o.sessions.admitted[:0]
 }
 
+// decide lets a login in, and only then asks what there is to say of it.
+func (o *owner) decide(now time.Time, v *engine.Verdict) (c grant.Change, changed bool) {
+	a := &o.admission
+	if !o.engine.Admit(now, v, a) {
+		return c, false
+	}
+	opened := a.Arm && a.Kind == grant.Granted
+	if opened {
+		o.gate.admit(a.Prefix, a.Expires, now, v.Time)
+		o.gate.flush(o.tap.Crowded())
+	}
+	c = o.engine.Explain(a)
+	if !opened {
+		o.write(now, &c, v.Time)
+	}
+	if c.Kind == grant.Granted || c.Kind == grant.Renewed {
+		o.sessions.admitted = append(o.sessions.admitted, v.Conn)
+	}
+	return c, true
+}
+
 // change carries a change that no packet caused to the gate and to everybody.
 func (o *owner) change(now time.Time, c grant.Change) {
 	o.write(now, &c, now)
@@ -277,10 +294,7 @@ func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 		return
 	}
 	switch {
-	case c.Arm && c.Kind == grant.Granted:
-		o.gate.admit(c.Grant, now, caused)
-		o.gate.flush(o.tap.Crowded())
-	case c.Arm: // a member already: nobody waits for it
+	case c.Arm:
 		o.gate.add(c.Grant, now, caused)
 	case c.Kind == grant.Revoked, c.Kind == grant.Expired:
 		o.gate.remove(c.Grant, now, o.engine.Get)

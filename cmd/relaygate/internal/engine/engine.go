@@ -53,17 +53,18 @@ func New(cfg Config) *Engine {
 	}
 }
 
-// Decide judges a verdict of Feed. It reports false if nothing changed and
-// there is nothing to say. now carries a monotonic reading in a daemon.
-func (e *Engine) Decide(now time.Time, v *Verdict) (grant.Change, bool) {
-	if v.Result != authz.Success {
-		return grant.Change{}, false
-	}
-	c, ok := e.grants.Login(now, v.Verdict)
-	if ok {
-		e.count(&c)
-	}
-	return c, ok
+// Admit judges a verdict of Feed, into a. It reports false if nothing changed
+// and there is nothing to say; else Explain must be called next. now carries a
+// monotonic reading in a daemon.
+func (e *Engine) Admit(now time.Time, v *Verdict, a *grant.Admission) bool {
+	return v.Result == authz.Success && e.grants.Admit(now, &v.Verdict, a)
+}
+
+// Explain notes what an admitted login changed, and tells it.
+func (e *Engine) Explain(a *grant.Admission) grant.Change {
+	c := e.grants.Explain(a)
+	e.count(&c)
+	return c
 }
 
 // Expire closes what ran out.

@@ -49,8 +49,9 @@ func (k *talk) feed(ev capture.Event) {
 	ev.Time = start
 	for _, v := range k.Feed(&ev) {
 		k.verdicts = append(k.verdicts, v)
-		if c, ok := k.Decide(start, &v); ok {
-			k.changes = append(k.changes, c)
+		var a grant.Admission
+		if k.Admit(start, &v, &a) {
+			k.changes = append(k.changes, k.Explain(&a))
 		}
 	}
 }
