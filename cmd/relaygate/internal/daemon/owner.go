@@ -192,9 +192,22 @@ func (o *owner) look(now time.Time) {
 		o.change(now, c)
 	}
 	o.judge(o.engine.Unread(now))
-	for range cap(o.asked) { // events wait meanwhile
+	o.answer(now)
+	o.gate.flush(o.tap.Crowded())
+	deadline := now.Add(maxWait)
+	if next, ok := o.engine.Next(); ok && next.Before(deadline) {
+		deadline = next
+	}
+	o.tap.SetDeadline(deadline)
+}
+
+// answer does what was asked; events wait meanwhile. Who asked may want to see
+// in the gate what was decided before.
+func (o *owner) answer(now time.Time) {
+	for range cap(o.asked) {
 		select {
 		case q := <-o.asked:
+			o.gate.flush(false)
 			q.do(now)
 			close(q.done)
 			continue
@@ -202,12 +215,6 @@ func (o *owner) look(now time.Time) {
 		}
 		break
 	}
-	o.gate.flush(false)
-	deadline := now.Add(maxWait)
-	if next, ok := o.engine.Next(); ok && next.Before(deadline) {
-		deadline = next
-	}
-	o.tap.SetDeadline(deadline)
 }
 
 // event feeds one event: the gate first, everything else after.

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"relaygate/authz"
 	"relaygate/bpf/bpftest"
@@ -227,13 +228,25 @@ func BenchmarkPipeline(b *testing.B) {
 			runtime.GC()
 			b.ReportAllocs()
 			b.ResetTimer()
+			before := spent(b)
 			d.play(b, &player{first: held, count: b.N})
 			b.StopTimer()
+			b.ReportMetric(float64((spent(b)-before).Nanoseconds())/float64(b.N), "cpu-ns/op")
 			if err := d.close(); err != nil {
 				b.Error(err)
 			}
 		})
 	}
+}
+
+// spent is the processor time of this process, in user space and in the kernel.
+func spent(tb testing.TB) time.Duration {
+	tb.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		tb.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkPipelineKeepsUp plays 20,000 logins a second: how far the pipeline is

@@ -24,7 +24,7 @@ import (
 
 // Version is that of the records' shapes. A file of another version is put
 // aside.
-const Version = 1
+const Version = 2
 
 // The bounds and the pace of a store.
 const (
