@@ -33,6 +33,17 @@ func (e *Evidence) Kept(p netip.Prefix) (Kept, bool) {
 	return Kept{}, false
 }
 
+// Forgotten are those of list of which nothing is known.
+func (e *Evidence) Forgotten(list []netip.Prefix) (gone []netip.Prefix) {
+	e.settle()
+	for _, p := range list {
+		if e.earned.records[p] == nil && e.strangers.records[p] == nil {
+			gone = append(gone, p)
+		}
+	}
+	return gone
+}
+
 // Export goes through all that is known, the oldest first. The journal may not
 // be changed meanwhile.
 func (e *Evidence) Export() iter.Seq[Kept] {

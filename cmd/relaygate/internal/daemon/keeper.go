@@ -37,14 +37,18 @@ type keeper struct {
 	store  *state.Store
 	log    *slog.Logger
 	retain atomic.Int64 // time.Duration
-	// fetch asks the owner.
-	fetch func(context.Context, marks) ([]row, error)
+	// fetch asks the owner how marked things are, forgotten which of some prefixes
+	// the journal in memory does not hold any more.
+	fetch     func(context.Context, marks) ([]row, error)
+	forgotten func(context.Context, []netip.Prefix) ([]netip.Prefix, error)
 
 	wake  chan struct{}
 	asked chan chan error
 	rows  chan row // sessions and counters: what finds no room comes again
-	// encoded is the record that is being written; it is run's.
+	// encoded is the record that is being written, journal how many of the
+	// journal's were written since the last forget; both are run's.
 	encoded bytes.Buffer
+	journal int
 
 	mu     sync.Mutex
 	marked marks
@@ -76,7 +80,11 @@ const (
 	// collectEvery lets the owner be asked once about many logins.
 	collectEvery = 100 * time.Millisecond
 	retryEvery   = 5 * time.Second
-	pruneEvery   = time.Hour
+	// forgetEvery and forgetAfter are how often, and after how many records of it,
+	// the journal in the file is made to forget what that in memory did: so the
+	// bounds of the one bound the other.
+	forgetEvery = time.Hour
+	forgetAfter = 1 << 16
 	// exactAtStop is up to how many grants a clean stop writes once more, as
 	// renewals are written only when the kernel is told of them too.
 	exactAtStop = 50_000
@@ -208,8 +216,8 @@ func (k *keeper) run(ctx context.Context, ready func()) error {
 	ready()
 	written := make(chan error, 1)
 	go func() { written <- k.store.Run(ctx) }()
-	prune := time.NewTicker(pruneEvery)
-	defer prune.Stop()
+	forget := time.NewTicker(forgetEvery)
+	defer forget.Stop()
 	var due <-chan time.Time
 	for {
 		select {
@@ -229,8 +237,11 @@ func (k *keeper) run(ctx context.Context, ready func()) error {
 		case done := <-k.asked:
 			err := k.collect(ctx)
 			done <- errors.Join(err, k.store.Flush())
-		case <-prune.C:
-			k.prune(time.Now())
+		case <-forget.C:
+			k.journal = forgetAfter
+		}
+		if k.journal >= forgetAfter {
+			k.forget(ctx)
 		}
 	}
 }
@@ -269,7 +280,7 @@ func (k *keeper) take() marks {
 	k.mu.Unlock()
 	var stored []netip.Prefix
 	if sweep {
-		stored = k.stored()
+		stored = k.stored(grantsBucket)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -3,9 +3,11 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -58,11 +60,11 @@ func everything(t *grant.Table, now time.Time) (rows []row) {
 	return rows
 }
 
-// stored are the prefixes whose grants the file holds.
-func (k *keeper) stored() (list []netip.Prefix) {
+// stored are the prefixes of which a bucket holds something.
+func (k *keeper) stored(bucket string) (list []netip.Prefix) {
 	err := k.store.Flush()
 	if err == nil {
-		err = k.store.Each(grantsBucket, func(key string, _ []byte) error {
+		err = k.store.Each(bucket, func(key string, _ []byte) error {
 			if p, err := netip.ParsePrefix(key); err == nil {
 				list = append(list, p)
 			}
@@ -106,10 +108,27 @@ func (k *keeper) write(r row) {
 		return
 	}
 	k.store.Put(r.bucket, r.key, k.encoded.Bytes())
+	if r.bucket == journalBucket {
+		k.journal++
+	}
 }
 
-// prune forgets what the journal has forgotten: prefixes of which nothing was
-// seen for too long.
+// forget deletes what the journal in memory holds no more.
+func (k *keeper) forget(ctx context.Context) {
+	k.journal = 0
+	for part := range slices.Chunk(k.stored(journalBucket), fetchBatch) {
+		gone, err := k.forgotten(ctx, part)
+		if err != nil {
+			return // the daemon ends
+		}
+		for _, p := range gone {
+			k.store.Delete(journalBucket, p.String())
+		}
+	}
+}
+
+// prune deletes what the journal shall not learn again at the start: prefixes of
+// which nothing was seen for too long.
 func (k *keeper) prune(now time.Time) {
 	oldest := now.Add(-time.Duration(k.retain.Load()))
 	err := k.store.Each(journalBucket, func(key string, data []byte) error {

@@ -36,6 +36,7 @@ func newKept(t *testing.T, path string) *kept {
 	}
 	out := &kept{keeper: k, engine: e, now: time.Now()}
 	k.fetch = func(_ context.Context, m marks) ([]row, error) { return fetch(e, out.now, m), nil }
+	k.forgotten = func(_ context.Context, list []netip.Prefix) ([]netip.Prefix, error) { return e.Forgotten(list), nil }
 	return out
 }
 
@@ -148,6 +149,27 @@ func TestRecordsThatCannotBeUnderstood(t *testing.T) {
 	err = k.grants(func(g *grant.Saved) bool { t.Errorf("%+v", g); return true })
 	if len(r.state.Denials) != 0 || r.state.Paused == nil || err != nil {
 		t.Errorf("%+v, %v", r, err)
+	}
+	if err := k.close(nil, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFileForgetsWithTheJournal: the bounds of the journal in memory are those of
+// the file's.
+func TestFileForgetsWithTheJournal(t *testing.T) {
+	k := newKept(t, filepath.Join(t.TempDir(), "state.db"))
+	k.manual(t, "192.0.2.7/32")
+	for i := range 3 * fetchBatch { // pushed out, as far as the engine knows
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}), 32)
+		k.write(row{journalBucket, p.String(), authz.Kept{Prefix: p, Until: k.now.Add(time.Hour)}})
+	}
+	if n := len(k.stored(journalBucket)); n != 3*fetchBatch+1 {
+		t.Fatalf("%d records of the journal, want %d", n, 3*fetchBatch+1)
+	}
+	k.forget(t.Context())
+	if left := k.stored(journalBucket); len(left) != 1 || left[0] != netip.MustParsePrefix("192.0.2.7/32") {
+		t.Errorf("the file remembers %v", left)
 	}
 	if err := k.close(nil, nil); err != nil {
 		t.Fatal(err)

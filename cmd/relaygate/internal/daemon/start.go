@@ -96,6 +96,9 @@ func (d *daemon) connect() {
 	d.keeper.fetch = func(ctx context.Context, m marks) (rows []row, err error) {
 		return rows, d.owner.ask(ctx, func(now time.Time) { rows = fetch(d.owner.engine, now, m) })
 	}
+	d.keeper.forgotten = func(ctx context.Context, list []netip.Prefix) (gone []netip.Prefix, err error) {
+		return gone, d.owner.ask(ctx, func(time.Time) { gone = d.owner.engine.Forgotten(list) })
+	}
 }
 
 func grantConfig(cfg *config.Config) grant.Config {

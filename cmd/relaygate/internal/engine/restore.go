@@ -17,6 +17,9 @@ func (e *Engine) Remember(now time.Time, kept []authz.Kept) {
 // Kept is what the journal knows about exactly this prefix.
 func (e *Engine) Kept(p netip.Prefix) (authz.Kept, bool) { return e.evidence.Kept(p) }
 
+// Forgotten are those of list of which the journal knows nothing.
+func (e *Engine) Forgotten(list []netip.Prefix) []netip.Prefix { return e.evidence.Forgotten(list) }
+
 // SetRules puts other rules in force, and says what that closes and opens. On an
 // error the former ones stay. The proxies that may announce clients stay as they
 // are.
