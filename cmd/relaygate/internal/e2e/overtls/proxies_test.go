@@ -63,6 +63,9 @@ frontend imaps
 frontend pop3s
   bind %[2]s:995,[%[3]s]:995 ssl crt %[1]s ssl-min-ver TLSv1.2 allow-0rtt
   default_backend pop3
+frontend tenant
+  bind %[2]s:%[7]d ssl crt %[1]s ssl-min-ver TLSv1.2
+  default_backend tenant
 frontend announced
   bind %[4]s:993,[%[5]s]:993 ssl crt %[1]s ssl-min-ver TLSv1.2
   default_backend announced
@@ -70,14 +73,19 @@ backend imap
   server dovecot %[6]s:143
 backend pop3
   server dovecot %[6]s:995 ssl verify none
+backend tenant
+  server tenant %[8]s
 backend announced
   server dovecot %[4]s:143 send-proxy-v2
 `
 
-func (w *world) startHAProxy(t *testing.T) *layer.Server {
+func (w *world) startHAProxy(t *testing.T) *layer.Server { return w.startHAProxyFor(t, "127.0.0.1:9") }
+
+// startHAProxyFor also ends TLS for a tenant's server.
+func (w *world) startHAProxyFor(t *testing.T, tenant string) *layer.Server {
 	t.Helper()
 	config := w.file(t, "haproxy/haproxy.cfg", haproxyConfig, w.both,
-		atHAProxy.v4, atHAProxy.v6, atAnnounced.v4, atAnnounced.v6, atBusy.v4)
+		atHAProxy.v4, atHAProxy.v6, atAnnounced.v4, atAnnounced.v6, atBusy.v4, tenantPort, tenant)
 	s := w.start(t, "haproxy", "", "haproxy", "-db", "-f", config)
 	w.up(t, s, append(atHAProxy.implicit("haproxy"), service{"haproxy", atAnnounced, 993, imap, true}))
 	return s
