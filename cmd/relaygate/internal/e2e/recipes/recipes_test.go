@@ -58,8 +58,8 @@ func follow(t *testing.T, s mailServer, mode string) {
 	with, without := expected(mode)
 
 	w.expect(t, "a client before his login", w.Client4, 25, there, with.strangerRelays)
-	w.admit(t, w.Client4, lab.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	w.admit(t, w.Client6, lab.Client6, lab.IMAPLogin(lab.Server6, lab.Password))
+	w.admit(t, w.Client4, lab.Client4, lab.POP3Login(w.at4, lab.Password))
+	w.admit(t, w.Client6, lab.Client6, lab.IMAPLogin(w.at6, lab.Password))
 	w.settle(t, "a member", w.Client4, with.memberRelays)
 	w.settle(t, "a member", w.Client6, with.memberRelays)
 	w.expect(t, "a stranger", w.Stranger, 25, here, with.strangerDelivers)

@@ -68,7 +68,7 @@ type world struct {
 	dir      string // which the server's processes can reach
 	list     string // relayhosts
 	smtp     *netns.Namespace
-	at4, at6 netip.Addr // where the SMTP server is
+	at4, at6 netip.Addr // where the mail servers are
 	sink     *sink
 	server   *layer.Server
 	daemon   *lab.Daemon
@@ -86,18 +86,18 @@ func newWorld(t *testing.T, mode string) *world {
 	w.Network, err = lab.NewNetwork()
 	must(t, err)
 	t.Cleanup(func() { must(t, w.Close()) })
-	mail, err := lab.StartMailboxes(w.Server)
-	must(t, err)
-	t.Cleanup(func() { must(t, mail.Close()) })
 	w.smtp = w.Server
 	if mode == "gateway" {
 		w.addInside(t)
 	}
+	mail, err := lab.StartMailboxes(w.smtp)
+	must(t, err)
+	t.Cleanup(func() { must(t, mail.Close()) })
 	w.sink = listenSink(t, w.Stranger.NS)
 	return w
 }
 
-// addInside puts the SMTP server behind the host.
+// addInside puts the mail servers behind the host.
 func (w *world) addInside(t *testing.T) {
 	t.Helper()
 	w.smtp = bpftest.Namespace(t)
@@ -186,13 +186,10 @@ func (w *world) address(h *lab.Host, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(w.at4, port)
 }
 
-// admit makes an address a member: by a login, or by hand where logins to servers
-// behind this host are not read here.
+// admit makes an address a member by a login.
 func (w *world) admit(t *testing.T, h *lab.Host, addr netip.Addr, script lab.Script) {
 	t.Helper()
-	if w.mode == "gateway" {
-		w.order(t, control.VerbGrant, addr)
-	} else if answer, ok, err := h.Login(t.Context(), script); err != nil || !ok {
+	if answer, ok, err := h.Login(t.Context(), script); err != nil || !ok {
 		t.Fatalf("login: %q, %v", answer, err)
 	}
 	settles(t, 5*time.Second, func() error {
