@@ -65,33 +65,16 @@ struct shape {
 	__u32 control; /* FIN or URG: it says something without a payload too */
 };
 
-/* A client's line of at most so many bytes is looked at before it is copied. */
-#define PRELIMINARY_MAX 64
-
-/* The first word of a line, RFC 1939 section 7 and RFC 2449 section 5. */
-#define WORD(a, b, c, d) ((__u32)(a) << 24 | (b) << 16 | (c) << 8 | (d))
-#define UPPER 0xdfdfdfdf /* letters only */
-
-/*
- * preliminary says whether all that a client sent is one line that no answer can
- * make a login of: USER or CAPA. It decides about nothing but the hurry: who is
- * wrong about it reads a verdict a second later.
- */
-static __always_inline int preliminary(struct __sk_buff *skb, __u32 base, const struct shape *shape)
+/* unhurried says that what a client sent can end in no login: see preliminary. */
+static __always_inline int unhurried(struct __sk_buff *skb, __u32 base, const struct shape *shape)
 {
 	__u8 b[PRELIMINARY_MAX] = {};
-	__u32 last = shape->payload - 1, word;
+	__u32 last = shape->payload - 1;
 
 	barrier_var(last);
 	if (!shape->offset || last >= sizeof(b) || bpf_skb_load_bytes(skb, base + shape->offset, b, last + 1))
 		return 0;
-	word = WORD(b[0], b[1], b[2], b[3]) & UPPER;
-	if (word != WORD('U', 'S', 'E', 'R') && word != WORD('C', 'A', 'P', 'A'))
-		return 0;
-	for (__u32 i = 0; i < sizeof(b); i++)
-		if (b[i] == '\n' && i != last)
-			return 0;
-	return 1;
+	return preliminary(b, last);
 }
 
 /* record takes a packet of size bytes, whose IP header is at base. */
@@ -120,7 +103,7 @@ static __always_inline void record(struct __sk_buff *skb, __u32 base, __u32 size
 			return;
 		}
 		r->unanswered += shape->payload;
-		if (!r->urgent && shape->payload > 0 && !preliminary(skb, base, shape))
+		if (!r->urgent && shape->payload > 0 && !unhurried(skb, base, shape))
 			r->urgent = 1;
 		/* The reader catches up while the server checks the password. */
 		urgent = r->urgent && shape->payload > 0;

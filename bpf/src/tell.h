@@ -158,6 +158,18 @@ static __always_inline void lose_plain(struct flow *flow, __u64 cookie, enum rea
 	lose(flow, cookie, reason);
 }
 
+/* hurried says that what a client sent may end in a login: see preliminary. */
+static __always_inline int hurried(__u64 buffer, __u32 length)
+{
+	__u8 b[PRELIMINARY_MAX] = {};
+	__u32 last = length - 1;
+
+	barrier_var(last);
+	if (!buffer || last >= sizeof(b) || bpf_probe_read_user(b, last + 1, (void *)buffer))
+		return 1;
+	return !preliminary(b, last);
+}
+
 /* tell puts what a call read or wrote into the ring. */
 static __always_inline void tell(const struct call *call, struct flow *flow, __u64 cookie,
 				 __u32 length)
@@ -180,6 +192,8 @@ static __always_inline void tell(const struct call *call, struct flow *flow, __u
 			return;
 		}
 		flow->plain_unanswered += length;
+		if (!flow->urgent && hurried(call->buffer, length))
+			flow->urgent = 1;
 	}
 	if (flow->plain_total + captured + sizeof(head) > PLAIN_MAX) {
 		lose_plain(flow, cookie, PLAIN_FULL);
@@ -195,7 +209,8 @@ static __always_inline void tell(const struct call *call, struct flow *flow, __u
 	COUNT(plain_bytes, captured);
 	if (captured < length)
 		COUNT(plain_truncated, 1);
-	if (head.head.egress || bpf_ringbuf_query(&packets, BPF_RB_AVAIL_DATA) > wakeup_bytes)
+	/* The client's words too: the reader catches up while the server checks them. */
+	if (flow->urgent || bpf_ringbuf_query(&packets, BPF_RB_AVAIL_DATA) > wakeup_bytes)
 		wake_reader();
 }
 
