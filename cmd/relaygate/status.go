@@ -76,8 +76,8 @@ func printStatus(e *env, s *control.Status) {
 	say("Flows:   %d now, %d since the start; %d more to listeners that are not believed; %d packets read.",
 		s.Tap.Flows, s.Tap.Opened, s.Tap.Untrusted, s.Tap.Packets)
 	printTLS(e, &s.TLS)
-	say("Logins:  %d proved, %d refused by the server; %d connections in doubt, %d in TLS that was not read.",
-		s.Logins, s.Refused, s.Tainted, s.Encrypted)
+	say("Logins:  %d proved, %d refused by the server; %s in doubt, %d in TLS that was not read.",
+		s.Logins, s.Refused, count(s.Tainted, "connection"), s.Encrypted)
 	if len(s.Doubts) > 0 {
 		say("Doubt:   %s: %s.", count(s.Tainted, "connection"), doubtText(s.Doubts))
 	}
@@ -95,7 +95,7 @@ func printStatus(e *env, s *control.Status) {
 		say("Drops:   none: no bound was hit.")
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Drops)) {
-		say("Drops:   %d %s.", s.Drops[name], name)
+		say("Drops:   %s: %d.", name, s.Drops[name])
 	}
 }
 

@@ -5,6 +5,8 @@ type TLS struct {
 	// On is true while plaintext is tapped; Why says in words why it is not.
 	On  bool   `json:"on"`
 	Why string `json:"why"`
+	// Lacks says in words which servers are not seen, and why; "" if all are.
+	Lacks string `json:"lacks,omitempty"`
 	// Handshakes counts connections in TLS since the start, Seen those whose
 	// plaintext was read, Unseen those of which none came in time.
 	Handshakes uint64 `json:"handshakes"`

@@ -191,8 +191,8 @@ func (t *tlsTap) status(s *control.Status) {
 	t.count(s)
 	servers := t.finder.Servers()
 	s.TLS.Servers = newTLSServers(servers)
-	if problem := unseen(servers); problem != "" {
-		s.Problems = append(s.Problems, problem)
+	if s.TLS.Lacks = unseen(servers); s.TLS.Lacks != "" {
+		s.Problems = append(s.Problems, s.TLS.Lacks)
 	}
 }
 
@@ -210,10 +210,10 @@ func (t *tlsTap) count(s *control.Status) {
 		"tls: connections in doubt, two handshakes":                      c.TwoHellos,
 		"tls: connections in doubt, begun before their server was known": c.Late,
 		"tls: connections in doubt, too much said or the ring full":      c.PlainLost,
-		"tls: calls cut":                       c.PlainTruncated,
-		"tls: calls without room":              c.CallsFull,
-		"tls: calls whose end was not seen":    c.Unseen,
-		"tls: calls on what could not be read": c.Unread,
+		"tls: calls that said more than a record holds":                  c.PlainTruncated,
+		"tls: calls without room":                                        c.CallsFull,
+		"tls: calls whose end was not seen":                              c.Unseen,
+		"tls: calls on what could not be read":                           c.Unread,
 	} {
 		s.Drops[name] = n
 	}
@@ -227,26 +227,40 @@ func (t *tlsTap) share(s *control.Status) {
 }
 
 // unseen says which servers' TLS is not read, in words; "" if all are.
-func unseen(servers []tlstap.Server) (problem string) {
+func unseen(servers []tlstap.Server) string {
 	all, seen := 0, 0
+	who := make(map[string][]string) // by why
+	var whys []string
 	for i := range servers {
-		if encrypts(&servers[i]) {
-			all++
-			if servers[i].Seen {
-				seen++
-			}
+		s := &servers[i]
+		if !encrypts(s) {
+			continue
 		}
+		all++
+		if s.Seen {
+			seen++
+			continue
+		}
+		if who[s.Why] == nil {
+			whys = append(whys, s.Why)
+		}
+		who[s.Why] = append(who[s.Why], printable(s.Who()))
 	}
 	if seen == all {
 		return ""
 	}
-	problem = fmt.Sprintf("%d of %d TLS servers are seen", seen, all)
-	for i := range servers {
-		if s := &servers[i]; encrypts(s) && !s.Seen {
-			problem += fmt.Sprintf("; %s is not, because %s", printable(s.Who()), printable(s.Why))
-		}
+	words := fmt.Sprintf("%d of %d TLS servers %s seen", seen, all, isAre(seen))
+	for _, why := range whys {
+		words += fmt.Sprintf("; %s %s not, because %s", strings.Join(who[why], " and "), isAre(len(who[why])), printable(why))
 	}
-	return problem
+	return words
+}
+
+func isAre(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
 }
 
 func newTLSServers(servers []tlstap.Server) []control.TLSServer {

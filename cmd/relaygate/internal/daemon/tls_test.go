@@ -29,19 +29,19 @@ func TestUnseenServersAreNamed(t *testing.T) {
 			"a TLS port",
 			tlstap.Server{Name: "maild", PID: 5, Listeners: at("[::]:995"), Why: "no TLS library was found"},
 			true,
-			"1 of 2 TLS servers are seen; maild (pid 5) is not, because no TLS library was found",
+			"1 of 2 TLS servers is seen; maild (pid 5) is not, because no TLS library was found",
 		},
 		{
 			"STARTTLS",
 			tlstap.Server{Name: "maild", PID: 5, Listeners: at("[::]:143"), Handshakes: 1, Why: "no TLS library was found"},
 			true,
-			"1 of 2 TLS servers are seen; maild (pid 5) is not, because no TLS library was found",
+			"1 of 2 TLS servers is seen; maild (pid 5) is not, because no TLS library was found",
 		},
 		{
 			"a name that acts on terminals",
 			tlstap.Server{Name: "\x1b[2Jmaild", PID: 5, Listeners: at("[::]:993"), Why: `"no"`},
 			true,
-			`1 of 2 TLS servers are seen; \x1b[2Jmaild (pid 5) is not, because "no"`,
+			`1 of 2 TLS servers is seen; \x1b[2Jmaild (pid 5) is not, because "no"`,
 		},
 	} {
 		if got := encrypts(&tt.server); got != tt.speaks {
@@ -50,6 +50,16 @@ func TestUnseenServersAreNamed(t *testing.T) {
 		if got := unseen([]tlstap.Server{dovecot, tt.server}); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
+	}
+}
+
+func TestUnseenServersAreToldTogether(t *testing.T) {
+	got := unseen([]tlstap.Server{
+		{Name: "a", PID: 1, Handshakes: 1, Why: "x"}, {Name: "b", PID: 2, Handshakes: 1, Why: "y"}, {Name: "c", PID: 3, Handshakes: 1, Why: "x"},
+	})
+	const want = "0 of 3 TLS servers are seen; a (pid 1) and c (pid 3) are not, because x; b (pid 2) is not, because y"
+	if got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

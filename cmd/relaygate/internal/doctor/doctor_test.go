@@ -71,14 +71,14 @@ func TestTheDaemonsProblemsAreTold(t *testing.T) {
 		t.Errorf("no daemon: %+v", got)
 	}
 	got := ask(control.Status{
-		Version: "1", Problems: []string{"4 of 5 TLS servers are seen"},
-		TLS: control.TLS{Servers: []control.TLSServer{
+		Version: "1", Problems: []string{"4 of 5 TLS servers are seen", "it is paused"},
+		TLS: control.TLS{Lacks: "4 of 5 TLS servers are seen", Servers: []control.TLSServer{
 			{TLS: true, Seen: true, Words: "a", Libraries: []control.TLSLibrary{{Others: []control.Text{"httpd"}}, {Others: []control.Text{"httpd", "sshd"}}}},
 			{TLS: true, Words: "b"},
 			{Words: "c"},
 		}},
 	}, nil)
-	if len(got) != 4 || got[1].Words != "a; each call of a library costs a trap, also those of httpd, sshd" || got[0].State != OK || got[1].State != OK || got[2].State != Advice || !strings.Contains(got[3].Words, "4 of 5") {
+	if len(got) != 4 || got[1].Words != "a; each call of a library costs a trap, also those of httpd, sshd" || got[0].State != OK || got[1].State != OK || got[2].State != Advice || !strings.Contains(got[2].Words, "4 of 5") || got[3].Words != "it is paused" {
 		t.Errorf("daemon: %+v", got)
 	}
 }

@@ -148,22 +148,34 @@ func daemon(ctx context.Context, p Patient) []Finding {
 		Subject: "daemon", State: OK,
 		Words: fmt.Sprintf("runs (%s), taps by %s, gate mode %s, %d grants", s.Version, s.Tap.Kind, s.Gate.Mode, s.Grants),
 	}}
-	for i := range s.TLS.Servers {
-		server := &s.TLS.Servers[i]
-		if !server.TLS {
+	list = append(list, readTLS(&s.TLS)...)
+	for _, problem := range s.Problems {
+		if problem != s.TLS.Lacks { // told already
+			list = append(list, Finding{Subject: "daemon", State: Advice, Words: problem})
+		}
+	}
+	return list
+}
+
+// readTLS tells which servers' TLS is read.
+func readTLS(t *control.TLS) []Finding {
+	var list []Finding
+	for i := range t.Servers {
+		server := &t.Servers[i]
+		if !server.TLS || !server.Seen {
 			continue
 		}
 		f := Finding{Subject: "TLS", State: OK, Words: authz.Quote(string(server.Words))}
 		if others := sharers(server); len(others) > 0 {
 			f.Words += "; each call of a library costs a trap, also those of " + strings.Join(others, ", ")
 		}
-		if !server.Seen {
-			f.State, f.Then = Advice, "logins to it in TLS are not read"
-		}
 		list = append(list, f)
 	}
-	for _, problem := range s.Problems {
-		list = append(list, Finding{Subject: "daemon", State: Advice, Words: problem})
+	if t.Lacks != "" {
+		list = append(list, Finding{
+			Subject: "TLS", State: Advice, Words: t.Lacks,
+			Then: "a login that is not seen opens nothing: grant by hand, or end TLS in a program with OpenSSL or GnuTLS as a shared library, like HAProxy or stunnel",
+		})
 	}
 	return list
 }
