@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 )
 
@@ -37,7 +38,7 @@ func TestServerHellos(t *testing.T) {
 		0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91,
 		0xC2, 0xA2, 0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C,
 	}
-	good := serverHello(nil)
+	good, warning := serverHello(nil), []byte{21, 3, 3, 0, 2, 1, 112}
 	for i, test := range []struct {
 		name    string
 		ingress bool
@@ -51,6 +52,10 @@ func TestServerHellos(t *testing.T) {
 		{"encrypted", false, encrypted, ip4(6, 0, segment(good)), 1},
 		{"TLS 1.0", false, reading, ip4(6, 0, segment(set(0, 22, 3, 1, 0, 0x2a, 2, 0, 0, 0x26, 3, 1))), 1},
 		{"with more in the record", false, reading, ip4(6, 0, segment(append(set(3, 1, 0x2a), make([]byte, 256)...))), 1},
+		{"behind a warning", false, reading, ip4(6, 0, segment(slices.Concat(warning, good))), 1},
+		{"behind two", false, reading, ip4(6, 0, segment(slices.Concat(warning, warning, good))), 0},
+		{"cut behind a warning", false, reading, ip4(6, 0, segment(slices.Concat(warning, good[:42]))), 0},
+		{"behind a fatal alert", false, reading, ip4(6, 0, segment(slices.Concat([]byte{21, 3, 3, 0, 2, 2, 112}, good))), 0},
 		{"from the client", true, reading, ip4(6, 0, segment(good)), 0},
 		{"done", false, tapFlow{State: tapFlowStateDONE}, ip4(6, 0, segment(good)), 0},
 		{"lost", false, tapFlow{State: tapFlowStateLOST}, ip4(6, 0, segment(good)), 0},

@@ -66,6 +66,7 @@ func TestTLSJoin(t *testing.T) {
 		{"OpenSSL, TLS 1.3", v4, bpf.OpenSSL, nil, false},
 		{"OpenSSL, TLS 1.3, IPv6", v6, bpf.OpenSSL, nil, false},
 		{"OpenSSL, TLS 1.2", v4, bpf.OpenSSL, []string{"tls12"}, false},
+		{"OpenSSL, a warning before the ServerHello", v4, bpf.OpenSSL, []string{"tls12", "warning"}, false},
 		{"OpenSSL, _ex", v4, bpf.OpenSSL, []string{"ex"}, false},
 		{"OpenSSL, HelloRetryRequest", v4, bpf.OpenSSL, []string{"p384"}, true},
 		{"OpenSSL, TLS by the kernel", v4, bpf.OpenSSL, []string{"ktls"}, false},
@@ -289,5 +290,57 @@ func TestReusedObject(t *testing.T) {
 		}
 		bpftest.Close(t, c)
 		collect(t, tap, kind(bpf.Closed))
+	}
+}
+
+// secrets notes each handshake of a client, as one that logs its keys.
+type secrets chan struct{}
+
+func (s secrets) Write(b []byte) (int, error) {
+	s <- struct{}{}
+	return len(b), nil
+}
+
+// TestRenegotiation has a server ask for another handshake, which shows itself in
+// no ServerHello that can be read (RFC 5246 §7.4.1.1): what follows is nobody's.
+func TestRenegotiation(t *testing.T) {
+	d := buildTLSD(t, bpf.OpenSSL)
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	attach(t, tap, d, d.serve(t, ns, addr, "tls12", "again", "fork"))
+	handshakes := make(secrets, 10)
+	c := dialTLS(t, ns, addr, func(c *tls.Config) {
+		c.Renegotiation, c.KeyLogWriter = tls.RenegotiateFreelyAsClient, handshakes
+	})
+	other := dialTLS(t, ns, addr)
+	c.say(t, "USER a\r\n")
+	got := answers(t, tap, 1)
+	// The client finds the request when it reads, and then what it writes waits.
+	answer := make(chan string)
+	go func() {
+		b := make([]byte, 100)
+		n, err := c.Read(b)
+		answer <- fmt.Sprintf("%s%v", b[:n], err)
+	}()
+	<-handshakes
+	select {
+	case <-handshakes:
+	case text := <-answer:
+		t.Fatalf("no second handshake: %s", text)
+	}
+	if _, err := c.Write([]byte("PASS a\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if text := <-answer; text != "+OK PASS a\r\n<nil>" {
+		t.Fatalf("the server said %q", text)
+	}
+	other.say(t, "USER b\r\n")
+	got = append(got, answers(t, tap, 1)...)
+	got = append(got, rest(t, tap)...)
+	if text := plainOf(got, cookieOf(t, got, c)); text != "C:USER a\r\nS:+OK USER a\r\n" {
+		t.Errorf("the client said %q", text)
+	}
+	if text := plainOf(got, cookieOf(t, got, other)); text != "C:USER b\r\nS:+OK USER b\r\n" {
+		t.Errorf("the other client said %q", text)
 	}
 }

@@ -39,6 +39,17 @@ static __always_inline int is_hello(const __u8 *b)
 	       record <= 16384;
 }
 
+/*
+ * A warning can come first in the segment, that the server's name is not known (RFC
+ * 6066 section 3): an alert, of two bytes behind its header (RFC 5246 section 7.2).
+ */
+#define WARNING_BYTES 7
+
+static __always_inline int is_warning(const __u8 *b)
+{
+	return b[0] == 21 && b[1] == 3 && b[3] == 0 && b[4] == 2 && b[5] == 1;
+}
+
 /* The random of a HelloRetryRequest, RFC 8446 section 4.1.3. */
 const __u8 retry_random[RANDOM_BYTES] = {
 	0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C,
@@ -123,7 +134,11 @@ static __always_inline void hello(struct __sk_buff *skb, __u32 offset, struct fl
 	struct origin fresh = {.cookie = cookie, .owner = cookie}, *origin;
 	__u8 b[HELLO_BYTES + 1], *random = &b[HELLO_RANDOM], *first;
 
-	if (bpf_skb_load_bytes(skb, offset, b, HELLO_BYTES) || !is_hello(b) || same_bytes(random, retry_random))
+	if (bpf_skb_load_bytes(skb, offset, b, HELLO_BYTES))
+		return;
+	if (is_warning(b) && bpf_skb_load_bytes(skb, offset + WARNING_BYTES, b, HELLO_BYTES))
+		return;
+	if (!is_hello(b) || same_bytes(random, retry_random))
 		return;
 	first = bpf_map_lookup_elem(&hellos, &cookie);
 	if (first) {

@@ -15,7 +15,9 @@
  *
  * Options: fork, forklate (after the handshake), starttls, ex (the _ex
  * functions), reuse (one object for all), cork, big (answers of 40000 bytes),
- * tls12, p384 (no other group), ktls (where the kernel can), hide (with OLD: objects that cannot be read).
+ * tls12, p384 (no other group), ktls (where the kernel can), hide (with OLD: objects
+ * that cannot be read), warning (before the ServerHello), again (another handshake
+ * after each answer; not with OLD or GNUTLS).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -38,7 +40,7 @@
 
 static const char *cert, *key;
 static int with_fork, with_forklate, with_starttls, with_ex, with_reuse, with_cork, with_big,
-	with_tls12, with_p384, with_ktls, with_hide;
+	with_tls12, with_p384, with_ktls, with_hide, with_warning, with_again;
 
 static void die(const char *what)
 {
@@ -82,7 +84,13 @@ static int answer(object *o)
 		memset(out + size, 'x', BIG - size);
 		size = BIG;
 	}
-	return tls_write(o, out, size) == size;
+	if (tls_write(o, out, size) != size)
+		return 0;
+#if !defined(GNUTLS) && !defined(OLD)
+	if (with_again)
+		tls_renegotiate(o);
+#endif
+	return 1;
 }
 
 static void serve_one(object *o, int fd)
@@ -172,6 +180,8 @@ int main(int argc, char **argv)
 			with_p384 |= !strcmp(argv[i], "p384");
 			with_ktls |= !strcmp(argv[i], "ktls");
 			with_hide |= !strcmp(argv[i], "hide");
+			with_warning |= !strcmp(argv[i], "warning");
+			with_again |= !strcmp(argv[i], "again");
 		}
 		tls_start();
 		puts("ready");

@@ -13,6 +13,7 @@ int SSL_CTX_use_certificate_file(SSL_CTX *, const char *, int);
 int SSL_CTX_use_PrivateKey_file(SSL_CTX *, const char *, int);
 uint64_t SSL_CTX_set_options(SSL_CTX *, uint64_t);
 long SSL_CTX_ctrl(SSL_CTX *, int, long, void *);
+long SSL_CTX_callback_ctrl(SSL_CTX *, int, void (*)(void));
 SSL *SSL_new(SSL_CTX *);
 void SSL_free(SSL *);
 int SSL_clear(SSL *);
@@ -23,6 +24,7 @@ void SSL_set_connect_state(SSL *);
 int SSL_accept(SSL *);
 int SSL_connect(SSL *);
 int SSL_do_handshake(SSL *);
+int SSL_renegotiate(SSL *);
 int SSL_read(SSL *, void *, int);
 int SSL_write(SSL *, const void *, int);
 int SSL_read_ex(SSL *, void *, size_t, size_t *);
@@ -37,12 +39,20 @@ int BIO_up_ref(BIO *);
 /* Numbers of the library's interface. */
 #define SSL_FILETYPE_PEM 1
 #define SSL_OP_ENABLE_KTLS (1 << 3)
+#define SSL_CTRL_SET_TLSEXT_SERVERNAME_CB 53
+#define SSL_TLSEXT_ERR_ALERT_WARNING 1
 #define SSL_CTRL_SET_GROUPS_LIST 92
 #define SSL_CTRL_SET_MAX_PROTO_VERSION 124
 #define TLS1_2_VERSION 0x0303
 
 static SSL_CTX *context;
 static SSL *only;
+
+/* unknown_name has a warning sent before the ServerHello (RFC 6066 section 3). */
+static int unknown_name(SSL *o, int *alert, void *arg)
+{
+	return SSL_TLSEXT_ERR_ALERT_WARNING;
+}
 
 static void tls_start(void)
 {
@@ -53,6 +63,9 @@ static void tls_start(void)
 		MUST(SSL_CTX_ctrl(context, SSL_CTRL_SET_MAX_PROTO_VERSION, TLS1_2_VERSION, NULL));
 	if (with_ktls)
 		SSL_CTX_set_options(context, SSL_OP_ENABLE_KTLS);
+	if (with_warning)
+		MUST(SSL_CTX_callback_ctrl(context, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB,
+					   (void (*)(void))unknown_name));
 	if (with_p384)
 		MUST(SSL_CTX_ctrl(context, SSL_CTRL_SET_GROUPS_LIST, 0, "P-384"));
 }
@@ -113,6 +126,14 @@ static int tls_write(object *o, const void *b, int size)
 	if (with_ex)
 		return SSL_write_ex(o, b, size, &n) == 1 ? (int)n : -1;
 	return SSL_write(o, b, size);
+}
+#endif
+
+#ifndef OLD
+/* tls_renegotiate asks the client for another handshake (RFC 5246 section 7.4.1.1). */
+static void tls_renegotiate(SSL *o)
+{
+	MUST(SSL_renegotiate(o) == 1 && SSL_do_handshake(o) == 1);
 }
 #endif
 
