@@ -75,7 +75,7 @@ type row struct {
 // The bounds and the pace of what is kept.
 const (
 	rowQueue   = 16384
-	fetchBatch = 1000 // prefixes per question: less than a millisecond
+	fetchBatch = 250 // prefixes per question: a millisecond at most, also in a storm
 	maxWaiting = 32768
 	// collectEvery lets the owner be asked once about many logins.
 	collectEvery = 100 * time.Millisecond
