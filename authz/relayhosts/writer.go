@@ -46,7 +46,7 @@ type file struct {
 	path     string
 	render   func([]Entry) []byte
 	written  []byte // what we wrote last; nil before the first time
-	left     mark   // how we left it
+	left     mark   // how we left it; none if somebody else was there at once
 	backedUp bool
 }
 
@@ -103,7 +103,7 @@ func (w *Writer) Changed() { w.dirty = true }
 // a stat(2) for each.
 func (w *Writer) Look() {
 	for _, f := range w.files {
-		w.dirty = w.dirty || f.written != nil && markOf(f.path) != f.left
+		w.dirty = w.dirty || f.written != nil && (f.left == mark{} || markOf(f.path) != f.left)
 	}
 }
 
@@ -144,13 +144,22 @@ func (w *Writer) Write(now time.Time, grants []Entry) (Report, error) {
 	return report, nil
 }
 
+// leave notes how the file was left. Content is compared behind the mark: a change
+// between our own and the mark shows in it, and a later one in the mark.
+func (f *file) leave() {
+	f.left = markOf(f.path)
+	if held, err := readExisting(f.path); err != nil || !bytes.Equal(held, f.written) {
+		f.left = mark{}
+	}
+}
+
 // write brings one file up to date.
 func (f *file) write(now time.Time, data []byte, report *Report) (err error) {
 	defer func() {
 		if err != nil {
 			f.written = nil // what it holds now is nobody's
 		}
-		f.left = markOf(f.path)
+		f.leave()
 	}()
 	if !f.backedUp {
 		foreign, err := backup(f.path, data)
