@@ -75,7 +75,7 @@ type row struct {
 // The bounds and the pace of what is kept.
 const (
 	rowQueue   = 16384
-	fetchBatch = 250 // prefixes per question: a millisecond at most, also in a storm
+	fetchBatch = 250 // prefixes per question: about a millisecond in a storm
 	maxWaiting = 32768
 	// collectEvery lets the owner be asked once about many logins.
 	collectEvery = 100 * time.Millisecond
@@ -238,6 +238,7 @@ func (k *keeper) run(ctx context.Context, ready func()) error {
 			err := k.collect(ctx)
 			done <- errors.Join(err, k.store.Flush())
 		case <-forget.C:
+			k.prune(time.Now())
 			k.journal = forgetAfter
 		}
 		if k.journal >= forgetAfter {

@@ -127,8 +127,8 @@ func (k *keeper) forget(ctx context.Context) {
 	}
 }
 
-// prune deletes what the journal shall not learn again at the start: prefixes of
-// which nothing was seen for too long.
+// prune deletes prefixes of which nothing was seen for too long, as the
+// configuration has it now.
 func (k *keeper) prune(now time.Time) {
 	oldest := now.Add(-time.Duration(k.retain.Load()))
 	err := k.store.Each(journalBucket, func(key string, data []byte) error {
