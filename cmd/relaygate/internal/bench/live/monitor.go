@@ -3,14 +3,17 @@
 package live
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -18,42 +21,87 @@ import (
 )
 
 // monitor notes when elements come into a namespace's sets: nf_tables tells
-// whoever listens (as `nft monitor` does).
+// whoever listens (as `nft monitor` does). The time is that of the telling, by a
+// filter of the socket that runs within the change itself: that the monitor must
+// first be woken is not measured.
 type monitor struct {
 	conn   *netlink.Conn
+	times  *ebpf.Map     // ring: when each datagram was sent
+	filter *ebpf.Program // of the socket
 	ended  sync.WaitGroup
 	closed atomic.Bool
 
 	mu   sync.Mutex
-	came map[netip.Addr]time.Duration // CLOCK_MONOTONIC
+	came map[netip.Addr]int // number of the datagram
 	err  error
 }
 
-// monitorRoom is the receive buffer, in bytes: nothing is told twice.
-const monitorRoom = 64 << 20
+const (
+	monitorRoom  = 64 << 20 // receive buffer, in bytes: nothing is told twice
+	monitorTimes = 16 << 20 // bytes: a million datagrams
+)
 
-func startMonitor(ns *netns.Namespace) (*monitor, error) {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: ns.FD(), Groups: 1 << (unix.NFNLGRP_NFTABLES - 1)})
+func startMonitor(ns *netns.Namespace) (m *monitor, err error) {
+	m = &monitor{came: make(map[netip.Addr]int)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.close())
+		}
+	}()
+	if m.times, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: monitorTimes}); err != nil {
+		return m, fmt.Errorf("make the monitor's ring: %w", err)
+	}
+	m.filter, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SocketFilter, License: "GPL", Instructions: timeProgram(m.times)})
 	if err != nil {
-		return nil, fmt.Errorf("listen to nf_tables: %w", err)
+		return m, fmt.Errorf("load the monitor's filter: %w", err)
 	}
-	if err := c.SetReadBuffer(monitorRoom); err != nil {
-		return nil, errors.Join(fmt.Errorf("make room for what nf_tables tells: %w", err), c.Close())
+	if m.conn, err = netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: ns.FD()}); err != nil {
+		return m, fmt.Errorf("listen to nf_tables: %w", err)
 	}
-	m := &monitor{conn: c, came: make(map[netip.Addr]time.Duration)}
+	if err := m.conn.SetReadBuffer(monitorRoom); err != nil {
+		return m, fmt.Errorf("make room for what nf_tables tells: %w", err)
+	}
+	raw, err := m.conn.SyscallConn()
+	if err != nil {
+		return m, fmt.Errorf("listen to nf_tables: %w", err)
+	}
+	var attached error
+	err = raw.Control(func(fd uintptr) {
+		attached = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_BPF, m.filter.FD())
+	})
+	if err := errors.Join(err, attached); err != nil {
+		return m, fmt.Errorf("attach the monitor's filter: %w", err)
+	}
+	// Not before: each datagram has its time.
+	if err := m.conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+		return m, fmt.Errorf("listen to nf_tables: %w", err)
+	}
 	m.ended.Go(m.run)
 	return m, nil
 }
 
+// timeProgram puts the time into the ring and lets the datagram pass as it is.
+func timeProgram(ring *ebpf.Map) asm.Instructions {
+	return asm.Instructions{
+		asm.FnKtimeGetNs.Call(),
+		asm.StoreMem(asm.R10, -8, asm.R0, asm.DWord),
+		asm.LoadMapPtr(asm.R1, ring.FD()),
+		asm.Mov.Reg(asm.R2, asm.R10),
+		asm.Add.Imm(asm.R2, -8),
+		asm.Mov.Imm(asm.R3, 8),
+		asm.Mov.Imm(asm.R4, 1), // BPF_RB_NO_WAKEUP
+		asm.FnRingbufOutput.Call(),
+		asm.Mov.Imm(asm.R0, math.MaxInt32), // bytes to be kept
+		asm.Return(),
+	}
+}
+
 func (m *monitor) run() {
-	// Its own waiting would be measured too: it goes ahead of those that it
-	// watches.
-	runtime.LockOSThread()
-	err := unix.Setpriority(unix.PRIO_PROCESS, 0, -20)
-	for err == nil {
+	var err error
+	for number := 0; err == nil; number++ {
 		var messages []netlink.Message
-		if messages, err = m.conn.Receive(); err == nil {
-			err = m.note(monotonic(), messages)
+		if messages, err = m.conn.Receive(); err == nil { // one datagram
+			err = m.note(number, messages)
 		}
 	}
 	m.mu.Lock()
@@ -63,7 +111,7 @@ func (m *monitor) run() {
 	}
 }
 
-func (m *monitor) note(now time.Duration, messages []netlink.Message) error {
+func (m *monitor) note(number int, messages []netlink.Message) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, message := range messages {
@@ -73,7 +121,7 @@ func (m *monitor) note(now time.Duration, messages []netlink.Message) error {
 		const generation = 4 // struct nfgenmsg, bytes
 		if err := eachKey(message.Data[generation:], func(a netip.Addr) {
 			if _, known := m.came[a]; !known {
-				m.came[a] = now
+				m.came[a] = number
 			}
 		}); err != nil {
 			return err
@@ -121,19 +169,44 @@ func elementKey(do func(netip.Addr)) func(*netlink.AttributeDecoder) error {
 	}
 }
 
-// stop returns when which address came.
+// count is how many addresses have come.
+func (m *monitor) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.came)
+}
+
+// stop returns when which address came, by CLOCK_MONOTONIC.
 func (m *monitor) stop() (map[netip.Addr]time.Duration, error) {
 	m.closed.Store(true)
 	err := m.conn.Close()
+	m.conn = nil
 	m.ended.Wait()
-	return m.came, errors.Join(err, m.err)
+	var times []time.Duration
+	err = errors.Join(err, m.err, drain(m.times, func(record []byte) {
+		times = append(times, time.Duration(binary.NativeEndian.Uint64(record)&math.MaxInt64))
+	}))
+	came := make(map[netip.Addr]time.Duration)
+	for a, number := range m.came {
+		if number >= len(times) {
+			err = errors.Join(err, fmt.Errorf("the monitor has %d times, and none of datagram %d", len(times), number))
+			break
+		}
+		came[a] = times[number]
+	}
+	return came, errors.Join(err, m.close())
 }
 
-// monotonic is CLOCK_MONOTONIC.
-func monotonic() time.Duration {
-	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) != nil {
-		return 0 // every Linux has it
+func (m *monitor) close() error {
+	var errs []error
+	if m.conn != nil {
+		errs = append(errs, m.conn.Close())
 	}
-	return time.Duration(ts.Nano())
+	if m.filter != nil {
+		errs = append(errs, m.filter.Close())
+	}
+	if m.times != nil {
+		errs = append(errs, m.times.Close())
+	}
+	return errors.Join(errs...)
 }

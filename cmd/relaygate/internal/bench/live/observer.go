@@ -217,29 +217,35 @@ func syscallProgram(ring *ebpf.Map, group uint64) asm.Instructions {
 
 // sights takes what was noted since the last call, in the order of time.
 func (o *observer) sights() (list []sight, err error) {
-	r, err := ringbuf.NewReader(o.ring)
-	if err != nil {
-		return nil, fmt.Errorf("read the observer's ring: %w", err)
-	}
-	r.SetDeadline(time.Unix(1, 0)) // what is there, and no more
-	for {
-		rec, err := r.Read()
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			break
-		}
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("read the observer's ring: %w", err), r.Close())
-		}
-		b := rec.RawSample
+	err = drain(o.ring, func(b []byte) {
 		list = append(list, sight{
 			at:   time.Duration(binary.NativeEndian.Uint64(b) & math.MaxInt64),
 			kind: binary.NativeEndian.Uint32(b[8:]),
 			addr: [4]byte(b[12:16]),
 			size: int(binary.NativeEndian.Uint32(b[12:])),
 		})
-	}
+	})
 	slices.SortStableFunc(list, func(a, b sight) int { return int(a.at - b.at) })
-	return list, r.Close()
+	return list, err
+}
+
+// drain takes the records that are in a ring.
+func drain(ring *ebpf.Map, do func(record []byte)) error {
+	r, err := ringbuf.NewReader(ring)
+	if err != nil {
+		return fmt.Errorf("read a ring: %w", err)
+	}
+	r.SetDeadline(time.Unix(1, 0)) // what is there, and no more
+	for {
+		rec, err := r.Read()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return r.Close()
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("read a ring: %w", err), r.Close())
+		}
+		do(rec.RawSample)
+	}
 }
 
 // delays are the times from each answer's leaving to the return of the call that
