@@ -12,14 +12,33 @@ import (
 )
 
 // dropGate removes the gate's table from the current namespace.
-func dropGate() error {
+func dropGate() error { return dropTable(nft.Table) }
+
+// dropTable removes a table from the current namespace.
+func dropTable(name string) error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open netfilter socket: %w", err)
 	}
-	c.DelTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: nft.Table})
+	c.DelTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: name})
 	if err := c.Flush(); err != nil {
-		return fmt.Errorf("remove the gate: %w", err)
+		return fmt.Errorf("remove the table %s: %w", name, err)
+	}
+	return nil
+}
+
+// makeSet makes a table in the current namespace, with a set of IPv4 addresses.
+func makeSet(table, set string) error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open netfilter socket: %w", err)
+	}
+	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: table})
+	if err := c.AddSet(&nftables.Set{Table: t, Name: set, KeyType: nftables.TypeIPAddr}, nil); err != nil {
+		return fmt.Errorf("make the set %s: %w", set, err)
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("make the table %s: %w", table, err)
 	}
 	return nil
 }

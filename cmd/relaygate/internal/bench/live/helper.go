@@ -33,6 +33,8 @@ type Task struct {
 	Wait time.Duration
 	// Port is the server's, Size what is sent, in bytes.
 	Port, Size int
+	// File is the log that the server writes from now on, "" for none.
+	File string
 }
 
 // Result is what became of a Task.
@@ -95,14 +97,8 @@ func startHelper(ctx context.Context, ns *netns.Namespace, group, role string) (
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	folder, err := os.Open(group)
-	if err != nil {
-		return nil, fmt.Errorf("open control group: %w", err)
-	}
-	defer folder.Close() //nolint:errcheck // it was only read
 	h := &helper{role: role, cmd: exec.CommandContext(ctx, self, "-helper", role)}
 	h.cmd.Stderr = os.Stderr
-	h.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(folder.Fd())}
 	if h.in, err = h.cmd.StdinPipe(); err != nil {
 		return nil, fmt.Errorf("make a pipe: %w", err)
 	}
@@ -110,7 +106,7 @@ func startHelper(ctx context.Context, ns *netns.Namespace, group, role string) (
 	if err != nil {
 		return nil, fmt.Errorf("make a pipe: %w", err)
 	}
-	if err := ns.Do(h.cmd.Start); err != nil {
+	if err := startIn(ns, group, h.cmd); err != nil {
 		return nil, fmt.Errorf("start the %s: %w", role, err)
 	}
 	h.out = json.NewDecoder(out)
@@ -118,6 +114,17 @@ func startHelper(ctx context.Context, ns *netns.Namespace, group, role string) (
 		return nil, errors.Join(err, h.stop())
 	}
 	return h, nil
+}
+
+// startIn starts a process in a namespace and a control group.
+func startIn(ns *netns.Namespace, group string, cmd *exec.Cmd) error {
+	folder, err := os.Open(group)
+	if err != nil {
+		return fmt.Errorf("open control group: %w", err)
+	}
+	defer folder.Close() //nolint:errcheck // it was only read
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(folder.Fd())}
+	return ns.Do(cmd.Start)
 }
 
 // do waits until a task is done.

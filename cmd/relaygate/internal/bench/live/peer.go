@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"syscall"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -93,20 +92,14 @@ func (m *measure) runDirect(ctx context.Context, d *direct, program string) erro
 	}
 	ring := os.NewFile(uintptr(fd), "ring")
 	defer ring.Close() //nolint:errcheck // the child has its own
-	group, err := os.Open(m.groups["agent"])
-	if err != nil {
-		return fmt.Errorf("open control group: %w", err)
-	}
-	defer group.Close() //nolint:errcheck // it was only read
 	cmd := exec.CommandContext(ctx, program, strconv.Itoa(directRing), nft.Table, "allow4")
 	cmd.Stderr = os.Stderr
 	cmd.ExtraFiles = []*os.File{ring}
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return fmt.Errorf("make a pipe: %w", err)
 	}
-	if err := m.serverNS.Do(cmd.Start); err != nil {
+	if err := startIn(m.serverNS, m.groups["agent"], cmd); err != nil {
 		return fmt.Errorf("start the C program: %w", err)
 	}
 	d.cmd = cmd

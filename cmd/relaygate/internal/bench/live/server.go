@@ -34,7 +34,7 @@ const (
 const sessions = 64
 
 // newServer is the bare mail server: POP3 as far as it takes to log in and to
-// read mail, and a greeting on port 25. It has no Task but to be there.
+// read mail, and a greeting on port 25. Its only Task is to log.
 func newServer() (func(Task) (Result, error), error) {
 	runtime.GOMAXPROCS(sessions)
 	for port, serve := range map[int]func(int) error{
@@ -54,7 +54,12 @@ func newServer() (func(Task) (Result, error), error) {
 		return nil, err
 	}
 	go acceptIdle(fd)
-	return func(Task) (Result, error) { return Result{}, errors.New("the server takes no tasks") }, nil
+	return func(t Task) (Result, error) {
+		if t.Verb != "log" {
+			return Result{}, fmt.Errorf("no server can %q", t.Verb)
+		}
+		return logTo(t)
+	}, nil
 }
 
 func listen(port int) (int, error) {
@@ -118,6 +123,7 @@ func servePOP3(fd int) error {
 	if err := send(fd, "+OK ready\r\n"); err != nil {
 		return err
 	}
+	p := pop3{fd: fd}
 	buf, have := make([]byte, 512), 0
 	for {
 		n, err := unix.Read(fd, buf[have:])
@@ -130,7 +136,7 @@ func servePOP3(fd int) error {
 			if !ok {
 				break
 			}
-			if err := answer(fd, line); err != nil {
+			if err := p.answer(line); err != nil {
 				return err
 			}
 			have = copy(buf, rest)
@@ -138,16 +144,25 @@ func servePOP3(fd int) error {
 	}
 }
 
-func answer(fd int, line []byte) error {
+// pop3 is a connection to the POP3 port.
+type pop3 struct {
+	fd   int
+	user []byte // of the last USER
+}
+
+func (p *pop3) answer(line []byte) error {
+	fd := p.fd
 	verb, arg, _ := bytes.Cut(line, []byte(" "))
 	switch string(verb) {
 	case "USER":
+		p.user = append(p.user[:0], arg...)
 		return send(fd, "+OK\r\n")
 	case "PASS":
 		if string(arg) != password {
 			return send(fd, "-ERR no\r\n")
 		}
-		return send(fd, positive)
+		// Before the answer: whoever tails the log can be ahead of it.
+		return errors.Join(noteLogin(fd, p.user), send(fd, positive))
 	case "NOOP":
 		return send(fd, "+OK\r\n")
 	case "RETR":

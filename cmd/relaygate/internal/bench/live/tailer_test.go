@@ -1,0 +1,174 @@
+//go:build linux
+
+package live
+
+import (
+	"bytes"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
+	"relaygate/cmd/relaygate/internal/lab"
+)
+
+// What the server logs is what Dovecot's users know, and only while a Task says
+// so.
+func TestServerLogsLogins(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	f, err := server.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	log := filepath.Join(t.TempDir(), "mail.log")
+	p := pop3{fd: int(f.Fd())}
+	say := func(lines ...string) {
+		t.Helper()
+		for _, line := range lines {
+			if err := p.answer([]byte(line)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	do := func(task Task) {
+		t.Helper()
+		if _, err := logTo(task); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say("USER before", "PASS "+password)
+	do(Task{Verb: "log", File: log})
+	say("USER long-name", "USER eve", "PASS wrong", "PASS "+password)
+	do(Task{Verb: "log"})
+	say("USER behind", "PASS "+password)
+	got, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := regexp.MustCompile(`^\w{3} [ \d]\d \d\d:\d\d:\d\d mail dovecot: pop3-login: Login: ` +
+		`user=<eve>, method=PLAIN, rip=127\.0\.0\.1, lip=198\.51\.100\.25, mpid=\d+\n$`)
+	if !want.Match(got) {
+		t.Errorf("the log is %q", got)
+	}
+}
+
+func TestTailersAreConfigured(t *testing.T) {
+	for _, tailer := range allTailers {
+		t.Run(tailer.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := tailer.configure(dir); err != nil {
+				t.Fatal(err)
+			}
+			var all []byte
+			err := fs.WalkDir(os.DirFS(dir), ".", func(name string, e fs.DirEntry, err error) error {
+				if err != nil || e.IsDir() {
+					return err
+				}
+				b, err := os.ReadFile(filepath.Join(dir, name))
+				all = append(all, b...)
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Contains(all, []byte("@DIR@")) {
+				t.Error("a path is open")
+			}
+			for _, want := range []string{tailerTable, tailerSet, filepath.Join(dir, "mail.log"), filepath.Join(dir, "own.log")} {
+				if !bytes.Contains(all, []byte(want)) {
+					t.Errorf("%s is nowhere", want)
+				}
+			}
+		})
+	}
+}
+
+// The time is that of the change, however late the monitor is, and of the first
+// change if an element comes again.
+func TestMonitorNotesTheChange(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	bpftest.Do(t, ns, func() error { return makeSet(tailerTable, tailerSet) })
+	watch, err := startMonitor(ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addresses := []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")}
+	before := make(map[netip.Addr]time.Duration)
+	after := make(map[netip.Addr]time.Duration)
+	for _, a := range addresses {
+		before[a] = monotonic(t)
+		bpftest.Do(t, ns, func() error { return change(a, true) })
+		after[a] = monotonic(t)
+		bpftest.Do(t, ns, func() error { return change(a, false) })
+		bpftest.Do(t, ns, func() error { return change(a, true) })
+	}
+	err = lab.Poll(t.Context(), 10*time.Second, time.Millisecond, func() error {
+		if watch.count() < len(addresses) {
+			return unix.EAGAIN
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	came, err := watch.stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addresses {
+		if at := came[a]; at < before[a] || at > after[a] {
+			t.Errorf("%s came at %v, and was added between %v and %v", a, at, before[a], after[a])
+		}
+	}
+}
+
+// change adds an element to the tailers' set or deletes it.
+func change(a netip.Addr, add bool) error {
+	c, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: tailerTable}
+	set := &nftables.Set{Table: table, Name: tailerSet, KeyType: nftables.TypeIPAddr}
+	do := c.SetDeleteElements
+	if add {
+		do = c.SetAddElements
+	}
+	if err := do(set, []nftables.SetElement{{Key: a.AsSlice()}}); err != nil {
+		return err
+	}
+	return c.Flush()
+}
+
+// monotonic is CLOCK_MONOTONIC.
+func monotonic(t *testing.T) time.Duration {
+	t.Helper()
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(ts.Nano())
+}
