@@ -278,11 +278,11 @@ func saveMillion(path string) error {
 	for i, text := range addrs {
 		a := netip.MustParseAddr(text)
 		g := grant.Grant{Prefix: netip.PrefixFrom(a, 32), Since: now, Expires: now.Add(time.Hour), Source: grant.Login, Logins: 1}
-		row, err := json.Marshal(grant.Save(now, grant.Boot{}, g))
-		if err != nil {
+		var row bytes.Buffer
+		if err := state.Encode(&row, grant.Save(now, grant.Boot{}, g)); err != nil {
 			return errors.Join(err, s.Close())
 		}
-		s.Put("grants", g.Prefix.String(), row)
+		s.Put("grants", g.Prefix.String(), row.Bytes())
 		if i%(1<<15) == 0 {
 			if err := s.Flush(); err != nil {
 				return errors.Join(err, s.Close())

@@ -12,27 +12,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fxamacker/cbor/v2"
 	"golang.org/x/sys/unix"
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/state"
 )
-
-// Records are CBOR (RFC 8949), which takes a third of JSON's time and half its
-// room. Names are kept as they came, UTF-8 or not.
-var (
-	encoding = must(cbor.EncOptions{Time: cbor.TimeUnixMicro}.UserBufferEncMode())
-	decoding = must(cbor.DecOptions{UTF8: cbor.UTF8DecodeInvalid}.DecMode())
-)
-
-// must is for options that are constants.
-func must[T any](mode T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return mode
-}
 
 // boot is this moment by the clock since boot.
 func boot() grant.Boot {
@@ -103,7 +88,7 @@ func (k *keeper) write(r row) {
 		return
 	}
 	k.encoded.Reset()
-	if err := encoding.MarshalToBuffer(r.value, &k.encoded); err != nil {
+	if err := state.Encode(&k.encoded, r.value); err != nil {
 		k.log.Error("a record cannot be kept over a restart", "kind", r.bucket, "error", err)
 		return
 	}
@@ -133,7 +118,7 @@ func (k *keeper) prune(now time.Time) {
 	oldest := now.Add(-time.Duration(k.retain.Load()))
 	err := k.store.Each(journalBucket, func(key string, data []byte) error {
 		var kept authz.Kept
-		if decoding.Unmarshal(data, &kept) != nil || stale(&kept, oldest) {
+		if state.Decode(data, &kept) != nil || stale(&kept, oldest) {
 			k.store.Delete(journalBucket, key)
 		}
 		return nil
@@ -183,11 +168,11 @@ func (k *keeper) load(now time.Time) (r restored, err error) {
 	read(journalBucket, func(_ string, data []byte) error { return decode(data, &r.journal) })
 	read(pauseBucket, func(_ string, data []byte) error {
 		r.state.Paused = new(grant.Pause) // also if it cannot be understood
-		return decoding.Unmarshal(data, r.state.Paused)
+		return state.Decode(data, r.state.Paused)
 	})
 	read(countersBucket, func(key string, data []byte) error {
 		var n uint64
-		err := decoding.Unmarshal(data, &n)
+		err := state.Decode(data, &n)
 		r.counters[key] = n
 		return err
 	})
@@ -202,7 +187,7 @@ func (k *keeper) grants(visit func(*grant.Saved) bool) error {
 		var g grant.Saved
 		switch {
 		case enough:
-		case decoding.Unmarshal(data, &g) != nil:
+		case state.Decode(data, &g) != nil:
 			bad++
 		default:
 			enough = !visit(&g)
@@ -217,7 +202,7 @@ func (k *keeper) grants(visit func(*grant.Saved) bool) error {
 
 func decode[T any](data []byte, into *[]T) error {
 	var v T
-	if err := decoding.Unmarshal(data, &v); err != nil {
+	if err := state.Decode(data, &v); err != nil {
 		return err
 	}
 	*into = append(*into, v)

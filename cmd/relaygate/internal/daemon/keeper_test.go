@@ -14,6 +14,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/state"
 	"relaygate/cmd/relaygate/internal/engine"
 )
 
@@ -190,7 +191,7 @@ func TestSavedShapesComeBackAsTheyWere(t *testing.T) {
 		Deadline: grant.Boot{ID: "b", At: time.Hour},
 	}
 	var data bytes.Buffer
-	if err := encoding.MarshalToBuffer(want, &data); err != nil {
+	if err := state.Encode(&data, want); err != nil {
 		t.Fatal(err)
 	}
 	var list []grant.Saved
