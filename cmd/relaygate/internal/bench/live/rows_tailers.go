@@ -14,8 +14,9 @@ import (
 	"relaygate/cmd/relaygate/internal/lab"
 )
 
-// The logins that are measured. Tailers look every so many seconds, so that the
-// gap must not be a whole one.
+// The logins that are measured, as they come to a small server: all programs are
+// at rest in between. (fail2ban looks more often while there is much to do.)
+// Tailers look every so many seconds, so that the gap must not be a whole one.
 const (
 	tailedLogins = 20
 	tailedGap    = 1100 * time.Millisecond
