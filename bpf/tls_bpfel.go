@@ -150,6 +150,7 @@ const (
 	tlsVarArmed                 = "armed"
 	tlsVarEventType             = "event_type"
 	tlsVarMissedAt              = "missed_at"
+	tlsVarOver                  = "over"
 	tlsVarPacketType            = "packet_type"
 	tlsVarPlainType             = "plain_type"
 	tlsVarPointerAt             = "pointer_at"
@@ -238,6 +239,7 @@ type tlsVariableSpecs struct {
 	Armed       *ebpf.VariableSpec `ebpf:"armed"`
 	EventType   *ebpf.VariableSpec `ebpf:"event_type"`
 	MissedAt    *ebpf.VariableSpec `ebpf:"missed_at"`
+	Over        *ebpf.VariableSpec `ebpf:"over"`
 	PacketType  *ebpf.VariableSpec `ebpf:"packet_type"`
 	PlainType   *ebpf.VariableSpec `ebpf:"plain_type"`
 	PointerAt   *ebpf.VariableSpec `ebpf:"pointer_at"`
@@ -300,6 +302,7 @@ type tlsVariables struct {
 	Armed       *ebpf.Variable `ebpf:"armed"`
 	EventType   *ebpf.Variable `ebpf:"event_type"`
 	MissedAt    *ebpf.Variable `ebpf:"missed_at"`
+	Over        *ebpf.Variable `ebpf:"over"`
 	PacketType  *ebpf.Variable `ebpf:"packet_type"`
 	PlainType   *ebpf.Variable `ebpf:"plain_type"`
 	PointerAt   *ebpf.Variable `ebpf:"pointer_at"`

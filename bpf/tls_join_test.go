@@ -67,6 +67,7 @@ func TestTLSJoin(t *testing.T) {
 		{"OpenSSL, TLS 1.3, IPv6", v6, bpf.OpenSSL, nil, false},
 		{"OpenSSL, TLS 1.2", v4, bpf.OpenSSL, []string{"tls12"}, false},
 		{"OpenSSL, a warning before the ServerHello", v4, bpf.OpenSSL, []string{"tls12", "warning"}, false},
+		{"OpenSSL, a read that shakes hands", v4, bpf.OpenSSL, []string{"lazy", "fork"}, false},
 		{"OpenSSL, _ex", v4, bpf.OpenSSL, []string{"ex"}, false},
 		{"OpenSSL, HelloRetryRequest", v4, bpf.OpenSSL, []string{"p384"}, true},
 		{"OpenSSL, TLS by the kernel", v4, bpf.OpenSSL, []string{"ktls"}, false},

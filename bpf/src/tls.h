@@ -26,6 +26,28 @@ static __always_inline int within(const struct call *call, const struct call *ou
 		writes(outer->function) == writes(call->function));
 }
 
+/*
+ * finished says that nothing is told of this object's connection any more. After the
+ * verdict a call costs no more than this, whosever it is.
+ */
+static __always_inline int finished(__u64 object)
+{
+	__u8 random[RANDOM_BYTES] __attribute__((aligned(8)));
+	struct origin origin;
+	struct flow *flow;
+
+	if (random_of(object, random) <= 0)
+		return 0;
+	if (is_over(random))
+		return 1;
+	if (!origin_with(object, random, &origin) || owner_of(&origin))
+		return 0;
+	flow = bpf_map_lookup_elem(&flows, &origin.cookie);
+	if (flow && (flow->state == DONE || flow->state == LOST))
+		*place_of(random) = kept_of(random);
+	return 1;
+}
+
 /* enter notes a call; it returns 1 if its end matters. */
 static __noinline int enter(void *ctx, enum function function)
 {
@@ -37,13 +59,9 @@ static __noinline int enter(void *ctx, enum function function)
 		.function = function,
 	};
 	__u64 thread = bpf_get_current_pid_tgid();
-	struct origin origin;
 	struct call *outer;
 
-	if (!armed)
-		return 0;
-	/* After the verdict a call costs no more than this, whosever it is. */
-	if (origin_of(call.object, &origin) && !owner_of(&origin))
+	if (!armed || finished(call.object))
 		return 0;
 	call.server = family(&call.since);
 	if (!call.server) {

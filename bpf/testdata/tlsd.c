@@ -16,7 +16,8 @@
  * Options: fork, forklate (after the handshake), starttls, ex (the _ex
  * functions), reuse (one object for all), cork, big (answers of 40000 bytes),
  * tls12, p384 (no other group), ktls (where the kernel can), hide (with OLD: objects
- * that cannot be read), warning (before the ServerHello), again (another handshake
+ * that cannot be read), lazy (the first read shakes hands; not with GNUTLS), warning
+ * (before the ServerHello), again (another handshake
  * after each answer; not with OLD or GNUTLS).
  */
 #define _GNU_SOURCE
@@ -40,7 +41,7 @@
 
 static const char *cert, *key;
 static int with_fork, with_forklate, with_starttls, with_ex, with_reuse, with_cork, with_big,
-	with_tls12, with_p384, with_ktls, with_hide, with_warning, with_again;
+	with_tls12, with_p384, with_ktls, with_hide, with_warning, with_again, with_lazy;
 
 static void die(const char *what)
 {
@@ -182,6 +183,7 @@ int main(int argc, char **argv)
 			with_hide |= !strcmp(argv[i], "hide");
 			with_warning |= !strcmp(argv[i], "warning");
 			with_again |= !strcmp(argv[i], "again");
+			with_lazy |= !strcmp(argv[i], "lazy");
 		}
 		tls_start();
 		puts("ready");

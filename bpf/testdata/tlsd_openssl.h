@@ -82,7 +82,9 @@ static SSL *accept_openssl(int fd)
 		only = o;
 	}
 	MUST(SSL_set_fd(o, fd));
-	if (SSL_accept(o) == 1)
+	if (with_lazy)
+		SSL_set_accept_state(o);
+	if (with_lazy || SSL_accept(o) == 1)
 		return o;
 	if (!with_reuse)
 		SSL_free(o);
