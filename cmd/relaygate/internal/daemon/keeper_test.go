@@ -14,8 +14,8 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
-	"relaygate/cmd/relaygate/internal/state"
 	"relaygate/cmd/relaygate/internal/engine"
+	"relaygate/cmd/relaygate/internal/state"
 )
 
 // kept is an engine with a keeper, both in the test's goroutine.
