@@ -41,7 +41,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	only := flags.String("only", "", "measure one section")
 	walk := flags.String("walk", "", "walk over the records of a `FILE` and do nothing else")
 	capture := flags.Bool("generate", false, "write a capture: name the file, and a profile in JSON")
-	million := flags.String("million", "", "measure a million grants with a relaygate at this `PATH`")
+	million := flags.Bool("million", false, "measure a million grants, also in the relaygate at the given path")
 	helper := flags.String("helper", "", "be a `ROLE` of the live section")
 	program := flags.String("relaygate", "bin/relaygate", "the program to be measured")
 	results := flags.String("results", "bin", "the folder for bench.json and bench.txt")
@@ -55,8 +55,8 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 		return walkFile(*walk, out)
 	case *capture:
 		return generate(flags.Args(), out)
-	case *million != "":
-		return bench.MeasureMillion(ctx, *million, out)
+	case *million:
+		return bench.MeasureMillion(ctx, flags.Arg(0), out)
 	}
 	return measure(ctx, options{*full, *only, *program, *results}, out, log)
 }
