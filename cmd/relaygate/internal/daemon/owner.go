@@ -241,6 +241,7 @@ func (o *owner) judge(verdicts []engine.Verdict) {
 			o.tell(now, &c)
 		}
 	}
+	var lost []authz.Conn
 	for _, s := range o.engine.Steer() {
 		steer := o.tap.Done
 		if s.Plaintext {
@@ -248,6 +249,9 @@ func (o *owner) judge(verdicts []engine.Verdict) {
 		}
 		if err := steer(s.Conn); err != nil {
 			o.errs++
+			if s.Plaintext { // what comes now may come behind a hole
+				lost = append(lost, s.Conn)
+			}
 		}
 	}
 	o.tls.judged(o.engine.Covered())
@@ -255,6 +259,9 @@ func (o *owner) judge(verdicts []engine.Verdict) {
 		o.follow(time.Now(), verdicts)
 	}
 	o.sessions.admitted = o.sessions.admitted[:0]
+	for _, c := range lost {
+		o.event(&capture.Event{Kind: capture.Lost, Time: time.Now(), Conn: c, Reason: "its recording could not be steered"})
+	}
 }
 
 // decide lets a login in, and only then asks what there is to say of it.
