@@ -71,6 +71,14 @@
 // ahead), MPTCP (a subflow's bytes may never reach the server) and data in the
 // handshake (TCP Fast Open; and a live tap does not see that of the last ACK).
 //
+// A server that sends SYN cookies (RFC 4987 §3.6) answers every SYN and decides
+// only at the client's acknowledgement which of the handshakes it was. Two whose
+// first sequence numbers differ by n at the client differ by n at the server, so
+// that a client who shows the watcher the later one hides the first n bytes of
+// both streams, the commands and the answers in them. So these taint: what the
+// server says or acknowledges before the first byte, and client bytes that lead
+// from before the first byte up to it.
+//
 // # Order between the two directions
 //
 // A server segment with acknowledgement A was sent when the server could have

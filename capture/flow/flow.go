@@ -144,6 +144,7 @@ const (
 	reasonHandshakeData = "data sent with the handshake"
 	reasonFastOpen      = "TCP Fast Open"
 	reasonReplaced      = "another connection took its place unseen"
+	reasonBefore        = "bytes from before the handshake that was seen: the server took another"
 	reasonConflict      = "conflicting copies of the same client bytes"
 	reasonFIN           = "client data where another segment ended the stream"
 	reasonMissing       = "acknowledged client bytes are missing from the capture"

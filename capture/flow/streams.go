@@ -24,6 +24,10 @@ func (t *Table) fromClient(id ID, f *flow, seg *capture.Segment) {
 	if to < 0 || to == from && !fin || f.clientDone {
 		return
 	}
+	if before(start, f.clientISN) && carries(seg) {
+		t.taint(id, reasonBefore) // up to the first byte, so the server may want it
+		return
+	}
 	payload, cut := seg.Payload, seg.Missing > 0 && to > 0
 	if from < 0 {
 		payload = payload[min(-from, len(payload)):]
@@ -46,6 +50,9 @@ func (t *Table) fromClient(id ID, f *flow, seg *capture.Segment) {
 		t.taint(id, reason)
 	}
 }
+
+// before reports whether a sequence number comes before another (RFC 9293 §3.4).
+func before(a, b uint32) bool { return int32(a-b) < 0 }
 
 // past remembers the lowest candidate that is too far ahead to be kept.
 func (t *Table) past(f *flow, off int) {
@@ -109,6 +116,9 @@ func (t *Table) fromServer(id ID, f *flow, seg *capture.Segment) {
 		return
 	case seg.Flags&(capture.SYN|capture.ACK) != capture.ACK:
 		return // a repeated SYN-ACK; every other segment has ACK
+	case before(seg.Ack, f.clientISN), carries(seg) && before(seg.Seq, f.serverISN):
+		t.taint(id, reasonBefore)
+		return
 	}
 	if reason := t.acknowledged(id, f, seg.Ack); reason != "" {
 		t.taint(id, reason)

@@ -43,6 +43,16 @@ func TestStreams(t *testing.T) {
 		{"a stray segment far ahead", []step{cl(1<<30, "XX"), cl(0, "AB"), sv(0, 2, "1")}, "C<AB>S<1>"},
 		{"a stray FIN far ahead", []step{cl(1<<30, "", plus(capture.FIN)), cl(0, "AB"), sv(0, 2, "1")}, "C<AB>S<1>"},
 
+		{"the server keeps alive before it has said anything", []step{sv(-1, 0, ""), cl(0, "AB"), sv(0, 2, "1")}, "C<AB>S<1>"},
+		{"the client keeps alive before it has said anything", []step{cl(-1, ""), cl(0, "AB"), sv(0, 2, "1")}, "C<AB>S<1>"},
+
+		// With SYN cookies the server may have taken an earlier handshake.
+		{"server bytes before the first", []step{sv(-3, 0, "123"), cl(0, "AB"), sv(0, 2, "1")}, "!" + reasonBefore},
+		{"one server byte before the first", []step{sv(-1, 0, "12")}, "!" + reasonBefore},
+		{"an acknowledgement before the first byte", []step{sv(0, -1, ""), cl(0, "AB"), sv(0, 2, "1")}, "!" + reasonBefore},
+		{"client bytes up to the first", []step{cl(-3, "abc"), cl(0, "AB"), sv(0, 2, "1")}, "!" + reasonBefore},
+		{"client bytes over the first", []step{cl(-3, "abcAB"), sv(0, 2, "1")}, "!" + reasonBefore},
+
 		// Decoys: the kernel drops one of two copies.
 		{"decoy before the genuine", []step{cl(0, "XX"), cl(0, "AB"), sv(0, 2, "1")}, "!" + reasonConflict},
 		{"decoy after the genuine", []step{cl(0, "AB"), cl(0, "AX"), sv(0, 2, "1")}, "!" + reasonConflict},

@@ -191,6 +191,38 @@ func change(at int, edit func(*segment)) []segment {
 	return all
 }
 
+// cookied is a login that is none: the server answers two SYNs, as it does with
+// SYN cookies, and takes the first; the router sees the second's acknowledgement,
+// which gets lost behind it. So the first n bytes of both streams, in which there is
+// what the server really answers, are before all that the router knows of. The
+// greeting is among them; greeted says whether it comes after that
+// acknowledgement.
+func cookied(n uint32, greeted bool) []segment {
+	greeting := []segment{
+		{seq: 1001, ack: 5001, flags: "A"},
+		{server: true, seq: 5001, ack: 1001, flags: "PA", payload: "* OK ready\r\n"},
+	}
+	all := []segment{{seq: 1000, flags: "S"}, {server: true, seq: 5000, ack: 1001, flags: "SA"}}
+	for i, s := range forgedLogin() {
+		s.seq += n
+		if s.ack != 0 {
+			s.ack += n
+		}
+		if i == 2 && !greeted {
+			all = append(all, greeting...)
+		}
+		all = append(all, s)
+		if i != 2 {
+			continue
+		}
+		if greeted {
+			all = append(all, greeting...)
+		}
+		all = append(all, segment{seq: 1001, ack: 5001 + n, flags: "PA", payload: "a1 NOOP{3}\r\n"})
+	}
+	return all
+}
+
 // What bears a mail server's address counts where this host sends to that server,
 // and nowhere else.
 func TestForgedServers(t *testing.T) {
@@ -256,6 +288,8 @@ func TestForgedClients(t *testing.T) {
 		{"an RST that the server does not take", insert(5, segment{seq: 1010, flags: "R"}), true},
 		{"an RST of the server's", insert(4, server(segment{seq: 5013, ack: 1001, flags: "RA"})), false},
 		{"another connection's handshake within", insert(4, server(segment{seq: 9000, ack: 1001, flags: "SA"})), false},
+		{"a server with SYN cookies took another handshake", cookied(12, true), false},
+		{"the same, greeted before what was seen began", cookied(12, false), false},
 		{"the server says no", change(5, func(s *segment) { s.payload = "a1 NO bye!\r\n" }), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
