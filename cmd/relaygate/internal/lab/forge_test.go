@@ -33,6 +33,7 @@ type wire struct {
 	to    net.HardwareAddr // the router's
 	vlan  uint16           // tag of the frames, 0 for none
 	raw   bool             // past the programs of the own end
+	port  uint16           // of the server, 0 for the ghost's
 }
 
 // wireTo is the other end of the router's interface.
@@ -78,6 +79,9 @@ func forgedLogin() []segment {
 func (s segment) frame(t *testing.T, w wire, port uint16) []byte {
 	t.Helper()
 	from, to := netip.AddrPortFrom(ghostClient, port), ghostServer
+	if w.port != 0 {
+		to = netip.AddrPortFrom(to.Addr(), w.port)
+	}
 	if s.server {
 		from, to = to, from
 	}
@@ -144,17 +148,22 @@ func (w wire) send(t *testing.T, frames ...[]byte) {
 // leaves. lan leads to the server's.
 func (w *gatewayWorld) haunt(t *testing.T, lan string) {
 	t.Helper()
-	for name, addr := range map[string]netip.Addr{lan: ghostServer.Addr(), "to-stranger": ghostClient} {
-		bpftest.Do(t, w.gateway.Router, func() error {
-			l, err := netlink.LinkByName(name)
-			if err != nil {
-				return err
-			}
-			return netlink.NeighAdd(&netlink.Neigh{
-				LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 8},
-			})
+	w.station(t, lan, ghostServer.Addr())
+	w.station(t, "to-stranger", ghostClient)
+}
+
+// station makes the router know one for an address.
+func (w *gatewayWorld) station(t *testing.T, name string, addr netip.Addr) {
+	t.Helper()
+	bpftest.Do(t, w.gateway.Router, func() error {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		return netlink.NeighAdd(&netlink.Neigh{
+			LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 8},
 		})
-	}
+	})
 }
 
 // granted plays a conversation and says whether it opened the gate for the
@@ -195,9 +204,9 @@ func change(at int, edit func(*segment)) []segment {
 // SYN cookies, and takes the first; the router sees the second's acknowledgement,
 // which gets lost behind it. So the first n bytes of both streams, in which there is
 // what the server really answers, are before all that the router knows of. The
-// greeting is among them; greeted says whether it comes after that
+// greeting is among them; late says whether it comes after that
 // acknowledgement.
-func cookied(n uint32, greeted bool) []segment {
+func cookied(n uint32, late bool) []segment {
 	greeting := []segment{
 		{seq: 1001, ack: 5001, flags: "A"},
 		{server: true, seq: 5001, ack: 1001, flags: "PA", payload: "* OK ready\r\n"},
@@ -208,14 +217,14 @@ func cookied(n uint32, greeted bool) []segment {
 		if s.ack != 0 {
 			s.ack += n
 		}
-		if i == 2 && !greeted {
+		if i == 2 && !late {
 			all = append(all, greeting...)
 		}
 		all = append(all, s)
 		if i != 2 {
 			continue
 		}
-		if greeted {
+		if late {
 			all = append(all, greeting...)
 		}
 		all = append(all, segment{seq: 1001, ack: 5001 + n, flags: "PA", payload: "a1 NOOP{3}\r\n"})
