@@ -28,8 +28,10 @@ type Counters struct {
 	// their places; Forged segments with a server's address that came in where
 	// this host does not send to that server; Unreadable packets that may be TCP
 	// and show no ports, which put their client in doubt; Tagged frames with a
-	// VLAN tag behind another; Idle connections given up for silence.
-	Displaced, Forged, Unreadable, Tagged, Idle uint64
+	// VLAN tag behind another; Idle connections given up for silence; TwoAnswers
+	// connections that are not followed because the server may have taken
+	// another handshake than the one that was seen.
+	Displaced, Forged, Unreadable, Tagged, Idle, TwoAnswers uint64
 }
 
 func (c *Counters) add(o *tapCounters) {
@@ -54,6 +56,7 @@ func (c *Counters) add(o *tapCounters) {
 	c.Unreadable += o.Unreadable
 	c.Tagged += o.Tagged
 	c.Idle += o.Idle
+	c.TwoAnswers += o.TwoAnswers
 }
 
 // TLSCounters are sums since the load, over all CPUs and library files.

@@ -55,6 +55,7 @@ const (
 	ObjectUnread    = Reason(tapReasonOBJECT_UNREAD)
 
 	Unreadable = Reason(tapReasonUNREADABLE)
+	TwoAnswers = Reason(tapReasonTWO_ANSWERS)
 )
 
 func (r Reason) String() string {
@@ -91,6 +92,8 @@ func (r Reason) String() string {
 		return "an object of the TLS library could not be read"
 	case Unreadable:
 		return "IP fragments, options or extension headers came from the client's address"
+	case TwoAnswers:
+		return "the server answered more than one handshake of the same addresses and ports"
 	}
 	return fmt.Sprintf("unknown reason %d", uint8(r))
 }

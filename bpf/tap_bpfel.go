@@ -65,6 +65,7 @@ type tapCounters struct {
 	Unreadable     uint64
 	Tagged         uint64
 	Idle           uint64
+	TwoAnswers     uint64
 }
 
 type tapDescendant struct {
@@ -175,6 +176,7 @@ const (
 	tapReasonCALL_UNSEEN      tapReason = 13
 	tapReasonOBJECT_UNREAD    tapReason = 14
 	tapReasonUNREADABLE       tapReason = 15
+	tapReasonTWO_ANSWERS      tapReason = 16
 )
 
 type tapServer struct {

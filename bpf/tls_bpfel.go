@@ -65,6 +65,7 @@ type tlsCounters struct {
 	Unreadable     uint64
 	Tagged         uint64
 	Idle           uint64
+	TwoAnswers     uint64
 }
 
 type tlsDescendant struct {

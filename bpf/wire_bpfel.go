@@ -52,6 +52,7 @@ type wireCounters struct {
 	Unreadable     uint64
 	Tagged         uint64
 	Idle           uint64
+	TwoAnswers     uint64
 }
 
 type wireHandshakes struct {

@@ -237,6 +237,9 @@ func lengthless(b []byte) []byte {
 	return b
 }
 
+// jumbo is how Linux 5.19 to 6.18 gives packets above 64 KiB their length (RFC 2675).
+func jumbo(b []byte) []byte { return lengthless(extended(0, 6)(b)) }
+
 func edited(f frame, edit func([]byte) []byte) frame { f.edit = edit; return f }
 
 func sixes(frames []frame) []frame {
@@ -282,6 +285,13 @@ func TestWireShapes(t *testing.T) {
 		{"Multipath TCP that the server does not want", []frame{mptcp(cl(syn, 1000, 0, "")), sv(syn|ack, 5000, 1001, ""), cl(ack, 1001, 5001, ""), login}, "Oc"},
 		{"data before the handshake is whole", append(handshake()[:2], cl(ack, 1003, 4999, "xx"), cl(ack, 1001, 5001, ""), login), "o"},
 		{"data without an acknowledgement", append(handshake()[:2], cl(psh, 1001, 0, "xx"), cl(ack, 1001, 5001, ""), login), "o"},
+		{"two SYNs, both answered", append(handshake()[:2], cl(syn, 1012, 0, ""), sv(syn|ack, 5012, 1013, ""), cl(ack, 1013, 5013, ""), login), "o"},
+		{"two SYNs, then both answered", []frame{cl(syn, 1000, 0, ""), cl(syn, 1012, 0, ""), sv(syn|ack, 5000, 1001, ""), sv(syn|ack, 5012, 1013, ""), cl(ack, 1013, 5013, ""), login}, "o"},
+		{"three SYNs, the first and the last answered", append(handshake()[:2], cl(syn, 1012, 0, ""), cl(syn, 1024, 0, ""), sv(syn|ack, 5024, 1025, ""), cl(ack, 1025, 5025, ""), login), "o"},
+		{"one SYN, answered twice and differently", append(handshake()[:2], sv(syn|ack, 5012, 1001, ""), cl(ack, 1001, 5013, ""), login), "o"},
+		{"one SYN, answered twice", append(handshake()[:2], then(login)[1:]...), "Oc"},
+		{"the server speaks before the handshake is whole", append(handshake()[:2], sv(psh|ack, 4990, 1001, "+OK"), cl(ack, 1001, 5001, ""), login), "o"},
+		{"the server acknowledges before the handshake is whole", append(handshake()[:2], sv(ack, 5001, 1001, ""), cl(ack, 1001, 5001, ""), login), "Oc"},
 		{"a SYN inside the connection", then(cl(syn, 7000, 0, ""), sv(ack, 5001, 1001, ""), login), "Osc"},
 		{"another connection of the same ends", then(cl(syn, 7000, 0, ""), sv(syn|ack, 9000, 7001, ""), cl(ack, 7001, 9001, ""), cl(ack, 7001, 9001, "a1")), "OCOc"},
 		{"the server's RST", then(sv(rst|ack, 5001, 1001, ""), login), "OsC"},
@@ -307,6 +317,8 @@ func TestWireShapes(t *testing.T) {
 		{"an IPv6 routing header behind options", sixes(then(edited(login, extended(0, 43)), ok)), "OL"},
 		{"no next header", sixes(then(edited(login, extended(59, 6)), ok)), "Os"},
 		{"IPv6 multicast", sixes(then(edited(login, func(b []byte) []byte { b[14+24] = 0xff; return extended(0, 6)(b) }), ok)), "Os"},
+		{"BIG TCP of the client's, IPv6", sixes(then(edited(login, jumbo), ok)), "OL"},
+		{"BIG TCP of the server's to another, IPv6", sixes(then(edited(ok, jumbo), login)), "Oc"},
 		{"BIG TCP of the client's", then(edited(login, lengthless), ok), "OL"},
 		{"BIG TCP of the server's, IPv6", sixes(then(edited(ok, lengthless), login)), "OL"},
 		{"too short for TCP", then(edited(login, func(b []byte) []byte { return b[:14+20+12] }), ok), "Os"},

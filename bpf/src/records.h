@@ -67,6 +67,8 @@ enum reason {
 	OBJECT_UNREAD = 14,
 	/* Lost, on an interface: how. */
 	UNREADABLE = 15,
+	/* Opened, on an interface: the server may have taken another handshake. */
+	TWO_ANSWERS = 16,
 };
 
 /* A record of the events ring. */
@@ -120,7 +122,7 @@ struct counters {
 	__u64 refused, clients, unbound, bound, late, calls_full, unseen, unread;
 	__u64 plain_lost, plain, plain_bytes, plain_truncated;
 	/* On interfaces. */
-	__u64 displaced, forged, unreadable, tagged, idle;
+	__u64 displaced, forged, unreadable, tagged, idle, two_answers;
 };
 
 struct {

@@ -179,9 +179,12 @@ static __always_inline enum sight see6(struct __sk_buff *skb, __u32 server, stru
 	if (!whole && load(skb, s, 0, &h.ip, sizeof(h.ip)))
 		return OTHER;
 	if (h.ip.nexthdr != IPPROTO_TCP) {
-		/* Multicast is no TCP. Without a length it is BIG TCP: bytes are missing. */
+		/*
+		 * Multicast is no TCP. Without a length it is BIG TCP: of a server
+		 * bytes are missing then, but a client's could be shown as others.
+		 */
 		if (!behind(h.ip.nexthdr) || h.ip.daddr.in6_u.u6_addr8[0] == 0xff ||
-		    h.ip.payload_len == 0 || load(skb, s, sizeof(h.ip), &next, 1) || !behind(next))
+		    (server && h.ip.payload_len == 0) || load(skb, s, sizeof(h.ip), &next, 1) || !behind(next))
 			return OTHER;
 		ends(s, server, h.ip.saddr.in6_u.u6_addr32, h.ip.daddr.in6_u.u6_addr32);
 		return UNREAD_SEEN;

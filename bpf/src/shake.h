@@ -1,81 +1,13 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0) */
 /*
  * Handshakes on an interface: a SYN towards a mail server, its SYN-ACK, and the
- * client's acknowledgement of exactly that, which begins a connection. Anybody
- * can send a SYN, so they have places of their own, where only other handshakes
- * push one out.
+ * client's acknowledgement of exactly that, which begins a connection.
  */
 #ifndef RELAYGATE_SHAKE_H
 #define RELAYGATE_SHAKE_H
 
+#include "handshakes.h"
 #include "report.h"
-#include "wire.h"
-
-enum stage { UNUSED, ASKED, ANSWERED };
-
-struct handshake {
-	struct tuple tuple;
-	__u32 client_isn, server_isn; /* the first sequence numbers of the streams */
-	__u32 ifindex;
-	__u32 since; /* ticks */
-	__u16 vlan;
-	__u8 stage;
-	__u8 reason; /* why the connection will not be followed */
-};
-
-#define WAYS 4
-#define SETS 4096
-
-/* Handshakes whose ends have one hash. */
-struct handshakes {
-	struct bpf_spin_lock lock;
-	struct handshake way[WAYS];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, SETS);
-	__type(key, __u32);
-	__type(value, struct handshakes);
-} shaking SEC(".maps");
-
-static __always_inline struct handshakes *set_of(const struct tuple *t)
-{
-	__u32 place = mix(hash_key, (const __u32 *)t, sizeof(*t) / 4) >> 32 & (SETS - 1);
-
-	return bpf_map_lookup_elem(&shaking, &place);
-}
-
-static __always_inline int same_ends(const struct tuple *a, const struct tuple *b)
-{
-	const __u32 *x = (const __u32 *)a, *y = (const __u32 *)b;
-	__u32 differ = 0;
-
-	for (int i = 0; i < sizeof(*a) / 4; i++)
-		differ |= x[i] ^ y[i];
-	return !differ;
-}
-
-/* way_of finds the handshake of these ends; the set is locked. */
-static __always_inline struct handshake *way_of(struct handshakes *set, const struct tuple *t)
-{
-	for (int i = 0; i < WAYS; i++)
-		if (set->way[i].stage != UNUSED && same_ends(&set->way[i].tuple, t))
-			return &set->way[i];
-	return NULL;
-}
-
-/* oldest is the way that is unused, or else that began first. */
-static __always_inline struct handshake *oldest(struct handshakes *set)
-{
-	struct handshake *found = &set->way[0];
-
-	for (int i = 1; i < WAYS; i++)
-		if (found->stage != UNUSED &&
-		    (set->way[i].stage == UNUSED || set->way[i].since < found->since))
-			found = &set->way[i];
-	return found;
-}
 
 /*
  * asked notes a SYN. Of several the last counts: the SYN-ACK says whether it was
@@ -85,7 +17,7 @@ static __always_inline struct handshake *oldest(struct handshakes *set)
 static __always_inline void asked(struct __sk_buff *skb, const struct segment *s)
 {
 	struct handshakes *set = set_of(&s->tuple);
-	__u32 first = s->seq + 1, now = ticks, displaced = 0;
+	__u32 first = s->seq + 1, now = ticks, displaced = 0, reason = NONE;
 	__u32 ifindex = skb->ifindex;
 	__u16 vlan = vlan_of(skb);
 	struct handshake *h;
@@ -95,7 +27,9 @@ static __always_inline void asked(struct __sk_buff *skb, const struct segment *s
 	bpf_spin_lock(&set->lock);
 	h = way_of(set, &s->tuple);
 	if (!h || h->client_isn != first) {
-		if (!h) {
+		if (h) {
+			reason = reason_of(h, now);
+		} else {
 			h = oldest(set);
 			displaced = h->stage != UNUSED;
 		}
@@ -103,7 +37,7 @@ static __always_inline void asked(struct __sk_buff *skb, const struct segment *s
 		h->client_isn = first;
 		h->since = now;
 		h->stage = ASKED;
-		h->reason = NONE;
+		h->reason = reason;
 	}
 	h->ifindex = ifindex;
 	h->vlan = vlan;
@@ -156,9 +90,14 @@ static __always_inline int answered(struct __sk_buff *skb, const struct segment 
 	if (h) {
 		forged = inside && (h->ifindex != ifindex || h->vlan != vlan);
 		/* The acknowledgement of data means Fast Open: not another SYN's. */
-		answers = !forged && (s->ack == h->client_isn || h->reason == FAST_OPEN);
+		answers = !forged && h->stage != TAKEN &&
+			  (s->ack == h->client_isn || h->reason == FAST_OPEN);
+		if (!forged && !answers)
+			h->reason = TWO_ANSWERS;
 	}
 	if (answers) {
+		if (h->stage == ANSWERED && h->server_isn != s->seq + 1)
+			h->reason = TWO_ANSWERS;
 		h->server_isn = s->seq + 1;
 		h->stage = ANSWERED;
 		if (reason != NONE)
@@ -194,6 +133,8 @@ static __always_inline void refuse(const struct handshake *h)
 
 	if (h->reason == MULTIPATH)
 		COUNT(multipath, 1);
+	else if (h->reason == TWO_ANSWERS)
+		COUNT(two_answers, 1);
 	else
 		COUNT(fast_open, 1);
 	if (reported(h->reason))
@@ -239,6 +180,18 @@ static __always_inline struct wire *opened(const struct handshake *h)
 	return w;
 }
 
+/* leave frees the place of a handshake that was taken. */
+static __always_inline void leave(struct handshakes *set, const struct tuple *t)
+{
+	struct handshake *h;
+
+	bpf_spin_lock(&set->lock);
+	h = way_of(set, t);
+	if (h && h->stage == TAKEN)
+		h->stage = UNUSED;
+	bpf_spin_unlock(&set->lock);
+}
+
 /*
  * completed begins the connection whose handshake this segment of the client
  * completes: any that acknowledges the server's SYN, wherever its own bytes are,
@@ -249,6 +202,8 @@ static __always_inline struct wire *completed(const struct segment *s)
 {
 	struct handshakes *set = set_of(&s->tuple);
 	struct handshake found = {}, *h;
+	__u32 missed = 0;
+	struct wire *w;
 
 	if (!set)
 		return NULL;
@@ -256,18 +211,47 @@ static __always_inline struct wire *completed(const struct segment *s)
 	h = way_of(set, &s->tuple);
 	if (h && h->stage == ANSWERED && s->ack == h->server_isn) {
 		found = *h;
-		h->stage = UNUSED;
+		h->stage = TAKEN;
 	} else if (h && s->shape.payload) {
-		h->reason = FAST_OPEN;
+		/* Another processor begins the connection: this is missing there. */
+		missed = h->stage == TAKEN;
+		if (h->reason == NONE)
+			h->reason = FAST_OPEN;
 	}
 	bpf_spin_unlock(&set->lock);
-	if (found.stage != ANSWERED)
-		return NULL;
+	if (missed)
+		doubt(s->tuple.client);
+	if (found.stage != ANSWERED) /* or it has begun in this moment */
+		return s->shape.payload ? bpf_map_lookup_elem(&wires, &s->tuple) : NULL;
 	if (found.reason != NONE) {
 		refuse(&found);
-		return NULL;
+		w = NULL;
+	} else {
+		w = opened(&found);
 	}
-	return opened(&found);
+	leave(set, &s->tuple);
+	return w;
+}
+
+/*
+ * spoke takes what the server says where no connection was seen to begin: if one
+ * is about to, it is not the one that the server has.
+ */
+static __always_inline void spoke(const struct segment *s)
+{
+	struct handshakes *set;
+	struct handshake *h;
+
+	if (!s->shape.payload)
+		return;
+	set = set_of(&s->tuple);
+	if (!set)
+		return;
+	bpf_spin_lock(&set->lock);
+	h = way_of(set, &s->tuple);
+	if (h && h->stage == ANSWERED && h->reason == NONE)
+		h->reason = TWO_ANSWERS;
+	bpf_spin_unlock(&set->lock);
 }
 
 #endif

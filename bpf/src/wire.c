@@ -52,7 +52,9 @@ static __always_inline struct wire *shake(struct __sk_buff *skb, struct wire *w,
 		return w;
 	case TCP_ACK:
 	case 0:
-		return server ? NULL : completed(s);
+		if (!server)
+			return completed(s);
+		spoke(s);
 	}
 	return w;
 }
@@ -84,6 +86,8 @@ static __always_inline void follow(struct __sk_buff *skb, __u32 server)
 	over = server ? from_server(w, &s) : from_client(w, &s);
 	if (w->read.state == READING)
 		read(skb, w, &s, server);
+	else if (w->read.state == OPENING && s.shape.payload)
+		doubt(s.tuple.client); /* another processor begins it */
 	if (over)
 		finished(&s.tuple, w->cookie);
 }

@@ -228,6 +228,7 @@ func (t *wireTap) Counts() (packets uint64, drops map[string]uint64, err error) 
 		"tap: connections given up for silence":                            c.Idle,
 		"tap: connections not followed, data in the handshake":             c.FastOpen,
 		"tap: connections not followed, Multipath TCP":                     c.Multipath,
+		"tap: connections not followed, more than one handshake answered":  c.TwoAnswers,
 	} {
 		drops[name] = n
 	}

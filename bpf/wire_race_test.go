@@ -1,0 +1,59 @@
+package bpf
+
+import (
+	"errors"
+	"testing"
+)
+
+// taken makes a handshake one that a processor makes a connection of.
+func (b wireBench) taken(key *wireTuple) error {
+	for i := range b.objs.Shaking.MaxEntries() {
+		var set wireHandshakes
+		if err := b.objs.Shaking.Lookup(i, &set); err != nil {
+			return err
+		}
+		for j := range set.Way {
+			if set.Way[j].Tuple == *key {
+				set.Way[j].Stage = 3 // TAKEN
+				return b.objs.Shaking.Put(i, &set)
+			}
+		}
+	}
+	return errors.New("no such handshake")
+}
+
+// TestWireOtherProcessor: client bytes that pass while another processor begins
+// their connection are not recorded, so it proves nothing.
+func TestWireOtherProcessor(t *testing.T) {
+	login, ok := cl(psh|ack, 1001, 5001, "a1 LOGIN"), sv(psh|ack, 5001, 1009, "a1 OK")
+	for name, begin := range map[string]func(wireBench, *wireTuple, *wireWire) error{
+		"it is not in the table": func(b wireBench, key *wireTuple, _ *wireWire) error {
+			return errors.Join(b.objs.Wires.Delete(key), b.taken(key))
+		},
+		"it is not told of so far": func(b wireBench, key *wireTuple, w *wireWire) error { return b.objs.Wires.Put(key, w) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newWireBench(t)
+			b.play(t, handshake()...)
+			var key wireTuple
+			var value wireWire
+			if all := b.objs.Wires.Iterate(); !all.Next(&key, &value) {
+				t.Fatal(all.Err())
+			}
+			opening := value
+			opening.Read.State = uint32(tapFlowStateOPENING)
+			if err := begin(b, &key, &opening); err != nil {
+				t.Fatal(err)
+			}
+			if got := b.play(t, login); len(got) != 0 {
+				t.Errorf("records are %s", story(got))
+			}
+			if err := b.objs.Wires.Put(&key, &value); err != nil {
+				t.Fatal(err)
+			}
+			if got := b.play(t, login, ok); story(got) != "L" || got[0].Reason != Unreadable {
+				t.Errorf("records are %s: %+v", story(got), got)
+			}
+		})
+	}
+}
