@@ -95,7 +95,7 @@ func TestRedirectForgetsFormerMembers(t *testing.T) {
 	rebuild(t, g, minute(member4, member6)...)
 	cutter := openCutter(t, w.server)
 	for _, c := range who[:2] {
-		from, to := netip.AddrPortFrom(c.from, 40000), netip.AddrPortFrom(c.to, 25)
+		from, to := netip.AddrPortFrom(c.from, 20000), netip.AddrPortFrom(c.to, 25)
 		client := w.hold(t, from, to)
 		server := <-relayed
 		if err := g.Remove(c.from); err != nil {

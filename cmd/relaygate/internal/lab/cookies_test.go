@@ -108,7 +108,7 @@ func TestGatewayServerWithSYNCookies(t *testing.T) {
 			w.station(t, "to-stranger", ghostClient)
 			end := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0")
 			end.port = port
-			c := newRawClient(t, end, 40001)
+			c := newRawClient(t, end, 20001)
 
 			answer := func(first uint32) uint32 {
 				c.say(first-1, 0, "S", "")

@@ -74,7 +74,7 @@ func TestExpiredMemberReusesHisPort(t *testing.T) {
 			{w.Client4.At(lab.Server4), lab.POP3Login(lab.Server4, lab.Password)},
 			{w.Client6.At(lab.Server6), lab.IMAPLogin(lab.Server6, lab.Password)},
 		} {
-			const closed, left = 40001, 40002
+			const closed, left = 20001, 20002 // of no other connection (ip_local_port_range)
 			login(t, who.target.Host, who.script)
 			settles(t, time.Second, greets(t, who.target, lab.RelayGreeting))
 			first, greeting, err := dialFrom(t, who.target, closed)
