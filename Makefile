@@ -29,7 +29,7 @@ chaos:
 	RELAYGATE_CHAOS=$(CHAOS) go test -count=1 -v -timeout 60m -run '^TestChaos$$' ./cmd/relaygate/internal/lab
 
 # Beside real mail servers and proxies, in clear text and over TLS; needs root
-# and, for the first time, apt. Quick: make e2e E2E='-short -number 300'
+# and, for the first time, apt. Quick: make e2e E2E=-short
 E2E ?=
 e2e:
 	cmd/relaygate/internal/e2e/install.sh

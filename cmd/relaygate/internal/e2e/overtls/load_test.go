@@ -14,7 +14,7 @@ func TestEveryServer(t *testing.T) {
 	w.startAll(t)
 	a := w.startAgent(t)
 	w.attached(t, a)
-	all := w.load(*number)
+	all := w.load(clients())
 	a.settle(t, all)
 	s := judge(t, slices.Concat(all, w.probes), a)
 	t.Log(count(all))
@@ -32,7 +32,7 @@ func TestRestarts(t *testing.T) {
 	w := newWorld(t)
 	w.startAll(t)
 	done := make(chan []*attempt, 1)
-	go func() { done <- w.load(*number / 2) }()
+	go func() { done <- w.load(clients() / 2) }()
 	var agents []*agent
 	var all []*attempt
 	for i := 0; i < 5 || all == nil; i++ {
@@ -104,7 +104,7 @@ func TestAdoptedProcesses(t *testing.T) {
 	w.courier(t, false)
 	a := w.startAgent(t)
 	w.attached(t, a)
-	all := w.load(min(200, *number))
+	all := w.load(min(200, clients()))
 	a.settle(t, all)
 	t.Log(judge(t, slices.Concat(all, w.probes), a))
 	t.Logf("relaygate status:\n%s", a.status(t))
@@ -117,7 +117,7 @@ func TestServerComesLater(t *testing.T) {
 	s := w.startForkingDovecot(t)
 	w.startCyrus(t)
 	w.attached(t, a)
-	all := w.load(min(200, *number))
+	all := w.load(min(200, clients()))
 	a.settle(t, all)
 	for _, one := range all {
 		if login, refusal := a.missed(one); login || refusal {
@@ -128,7 +128,7 @@ func TestServerComesLater(t *testing.T) {
 	w.services = nil
 	w.startForkingDovecot(t)
 	w.attached(t, a) // what is missed until then is no promise
-	again := w.load(min(200, *number))
+	again := w.load(min(200, clients()))
 	a.settle(t, again)
 	t.Log(judge(t, slices.Concat(all, w.probes, again), a))
 }

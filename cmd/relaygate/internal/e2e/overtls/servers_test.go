@@ -16,10 +16,21 @@ import (
 )
 
 var (
-	number = flag.Int("number", 5000, "number of logins over TLS in the big test")
+	number = flag.Int("number", 0, "number of logins over TLS in the big test (default 5000, with -short 300)")
 	seed   = flag.Uint64("seed", 1, "seed of what the clients do")
 	only   = flag.String("only", "", "the servers to test, with commas, if not all")
 )
+
+// clients is how many log in in the big test.
+func clients() int {
+	switch {
+	case *number > 0:
+		return *number
+	case testing.Short():
+		return 300
+	}
+	return 5000
+}
 
 // workers is the number of clients at a time.
 const workers = 60

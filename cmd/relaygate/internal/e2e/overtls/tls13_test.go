@@ -136,7 +136,7 @@ func TestBusyHTTPS(t *testing.T) {
 			pages++
 		}
 	})
-	all := w.load(min(300, *number))
+	all := w.load(min(300, clients()))
 	close(stop)
 	wg.Wait()
 	a.settle(t, all)
