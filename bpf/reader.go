@@ -30,6 +30,9 @@ type Reader struct {
 	poll  *os.File
 	raw   syscall.RawConn
 	ready func(fd uintptr) bool
+	// asleep is ready for one who goes on to sleep if it is false: who woke him
+	// took his note, and another producer must find it again.
+	asleep func(fd uintptr) bool
 	// alarm is when the poller gives up, zero if that is not known.
 	alarm    time.Time
 	crowd    crowd
@@ -51,6 +54,7 @@ type Reader struct {
 func newReader(packets, events, sleeper *ebpf.Map) (*Reader, error) {
 	r := &Reader{lag: lag}
 	r.ready = func(uintptr) bool { return r.packets.pending() == filled || r.events.pending() == filled }
+	r.asleep = func(fd uintptr) bool { atomic.StoreUint32(r.sleeps, 1); return r.ready(fd) }
 	if err := r.open(packets, events, sleeper); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
@@ -193,7 +197,7 @@ func (r *Reader) wait() error {
 	if r.woken.Load() {
 		return nil // before the alarm was set
 	}
-	err := r.raw.Read(r.ready)
+	err := r.raw.Read(r.asleep)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		r.alarm = time.Time{}
 		return nil

@@ -19,8 +19,13 @@ import (
 const niceness = -10
 
 // goAhead puts all threads of the process ahead of others. Threads to come
-// inherit it. It needs CAP_SYS_NICE.
+// inherit it. It needs CAP_SYS_NICE, unless whoever started the process has done it
+// (Nice= of the unit).
 func goAhead() error {
+	const noNice = 20 // the system call tells 20 - niceness (getpriority(2))
+	if p, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err == nil && noNice-p <= niceness {
+		return nil
+	}
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		return fmt.Errorf("list the own threads: %w", err)
