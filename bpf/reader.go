@@ -54,7 +54,13 @@ type Reader struct {
 func newReader(packets, events, sleeper *ebpf.Map) (*Reader, error) {
 	r := &Reader{lag: lag}
 	r.ready = func(uintptr) bool { return r.packets.pending() == filled || r.events.pending() == filled }
-	r.asleep = func(fd uintptr) bool { atomic.StoreUint32(r.sleeps, 1); return r.ready(fd) }
+	r.asleep = func(fd uintptr) bool {
+		if r.ready(fd) {
+			return true
+		}
+		atomic.StoreUint32(r.sleeps, 1)
+		return r.ready(fd)
+	}
 	if err := r.open(packets, events, sleeper); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
