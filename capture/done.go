@@ -70,19 +70,41 @@ func (s *DoneSet) Has(hash uint64) bool {
 	return found
 }
 
-// passesOver reports whether a packet is to be passed over. A SYN never is: it can
+// PassesOver reports whether a packet is to be passed over. A SYN never is: it can
 // be another's beginning. Nor is an RST: it shows who is there.
-func (s *DoneSet) passesOver(hash uint64, flags Flags, second int64) bool {
+func (s *DoneSet) PassesOver(hash uint64, flags Flags, second int64) bool {
+	return s.passage(hash, flags, second) == passed
+}
+
+// passage is what becomes of a packet.
+type passage uint8
+
+const (
+	// shown: its connection is not in the set.
+	shown passage = iota
+	// shownStill: its connection is, but it may begin another.
+	shownStill
+	// passed: it is passed over.
+	passed
+)
+
+func (s *DoneSet) passage(hash uint64, flags Flags, second int64) passage {
 	at, found := s.recent.find(hash)
-	if !found || flags&SYN != 0 {
-		return false
+	if !found {
+		return shown
+	}
+	if flags&SYN != 0 {
+		return shownStill
 	}
 	seen := &s.recent.seen[at]
 	*seen = stampOf(second) | *seen&1
 	if flags&(FIN|RST) != 0 {
 		*seen |= 1
 	}
-	return flags&RST == 0
+	if flags&RST != 0 {
+		return shownStill
+	}
+	return passed
 }
 
 func (s *DoneSet) add(hash uint64, now stamp) bool {

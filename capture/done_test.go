@@ -40,7 +40,7 @@ func TestPassOver(t *testing.T) {
 		if step.do != nil {
 			step.do()
 		}
-		if got := look(d, step.frame, step.second, &Event{}) == silent; got != step.silent {
+		if got := glanceAt(d, step.frame, step.second, &Event{}) == silent; got != step.silent {
 			t.Errorf("step %d: silent is %v", i, got)
 		}
 	}
@@ -84,7 +84,7 @@ func TestDoneEnds(t *testing.T) {
 		second := int64(i / 100)
 		hash := mix(i+1, 0x9e3779b97f4a7c15)
 		s.Add(hash, second)
-		s.passesOver(hash, FIN, second)
+		s.PassesOver(hash, FIN, second)
 		s.End(hash, second)
 	}
 	if len(s.recent.hashes) > 8*doneSlots {

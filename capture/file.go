@@ -49,12 +49,18 @@ type format interface {
 	next(*record) error
 }
 
+// skimmer is a format of which many records can be read at one time.
+type skimmer interface {
+	skim(d *Decoder, events []Event, before uint64, last *record) (records uint64, n int)
+}
+
 // File is the Source of a capture file: pcap or pcapng, possibly compressed
 // with gzip.
 type File struct {
 	name    string
 	decoder *Decoder
 	format  format
+	skimmer skimmer // the format, if it is one
 	window  *window
 	raw     *countingReader
 	total   int64
@@ -116,40 +122,79 @@ func NewFile(name string, r io.Reader, d *Decoder) (*File, error) {
 	} else if f.format, err = newPcap(f.window); err != nil {
 		return nil, f.at(err)
 	}
+	f.skimmer, _ = f.format.(skimmer)
 	return f, nil
 }
 
 // Next hands on the next Event. After a *FileError, as after io.EOF, it keeps
 // returning the same error.
 func (f *File) Next(ev *Event) error {
-	if f.decoder.More(ev) {
-		f.decoded(ev)
+	if f.more(ev) {
 		return nil
 	}
-	r := &f.record
 	for f.err == nil {
-		if err := f.format.next(r); err != nil {
-			if f.err = err; !errors.Is(err, io.EOF) {
-				f.err = f.at(err)
-			}
-			break
-		}
-		f.packets++
-		switch f.decoder.glance(r, ev) {
-		case silent:
-			continue
-		case segment:
-			ev.Index = f.packets
-			return nil
-		case unclear:
-		}
-		p := packet{time: time.Unix(r.second, r.nanos).UTC(), sent: r.direction, link: Link{Interface: r.iface}}
-		if f.decoder.frame(&p, r.link, r.data, r.wireLen, ev) {
-			f.decoded(ev)
+		if f.one(ev) {
 			return nil
 		}
 	}
 	return f.err
+}
+
+// Batch hands on the next Events, at least one and as many as can be had without
+// moving the memory that their payloads lie in. What is fed of a connection that
+// came to be done meanwhile is no news to the table of flows. Its errors are
+// those of Next.
+func (f *File) Batch(events []Event) (n int, err error) {
+	if f.more(&events[0]) {
+		return 1, nil
+	}
+	for f.err == nil {
+		if f.skimmer != nil {
+			records, n := f.skimmer.skim(f.decoder, events, f.packets, &f.record)
+			if f.packets += records; n > 0 {
+				return n, nil
+			}
+		}
+		if f.one(&events[0]) {
+			return 1, nil
+		}
+	}
+	return 0, f.err
+}
+
+// more hands on what the record before still has to say.
+func (f *File) more(ev *Event) bool {
+	if !f.decoder.More(ev) {
+		return false
+	}
+	f.decoded(ev)
+	return true
+}
+
+// one reads a record, and reports whether it has something to say.
+func (f *File) one(ev *Event) bool {
+	r := &f.record
+	if err := f.format.next(r); err != nil {
+		if f.err = err; !errors.Is(err, io.EOF) {
+			f.err = f.at(err)
+		}
+		return false
+	}
+	f.packets++
+	switch f.decoder.glance(r, ev) {
+	case silent:
+		return false
+	case segment:
+		ev.Index = f.packets
+		return true
+	case unclear:
+	}
+	p := packet{time: time.Unix(r.second, r.nanos).UTC(), sent: r.direction, link: Link{Interface: r.iface}}
+	if !f.decoder.frame(&p, r.link, r.data, r.wireLen, ev) {
+		return false
+	}
+	f.decoded(ev)
+	return true
 }
 
 // decoded fills in what a file knows of an Event besides its frame.
@@ -167,6 +212,9 @@ func (f *File) at(err error) error {
 
 // Packets counts all packets of the file so far, also those of other ports.
 func (f *File) Packets() uint64 { return f.packets }
+
+// Time is that of the packet read last, also if it said nothing.
+func (f *File) Time() time.Time { return time.Unix(f.record.second, f.record.nanos).UTC() }
 
 // Progress returns how many bytes of the file were read, as they are on disk,
 // and its size, 0 where that is unknown. It may be called at any time from any

@@ -97,3 +97,53 @@ func (p *pcap) uint32(b []byte) uint32 {
 	}
 	return binary.LittleEndian.Uint32(b)
 }
+
+// skim is the way of almost every record: it passes over plain ones that have
+// nothing to say and fills in events of those that have, as long as both lie in
+// memory. It returns how many records it consumed, of which last gets the time of
+// the last, and how many events there are; what stopped it next has to read.
+// before counts the records of the file so far.
+func (p *pcap) skim(d *Decoder, events []Event, before uint64, last *record) (records uint64, n int) {
+	if p.link != LinkEthernet || p.bigEndian || p.header != pcapRecordLen || d.waiting() {
+		return 0, 0
+	}
+	ahead := p.w.ahead()
+	at, begin := 0, 0 // of the next record, and of the frame before it
+	var r record
+	var g glimpse
+	for n < len(events) && at+pcapRecordLen <= len(ahead) {
+		head := (*[pcapRecordLen]byte)(ahead[at:])
+		start := at + pcapRecordLen
+		end := start + int(binary.LittleEndian.Uint32(head[8:]))
+		if end > len(ahead) {
+			break
+		}
+		r.data = ahead[start:end:end]
+		found := d.look(r.data, &g)
+		if found == unclear {
+			break
+		}
+		at, begin = end, start
+		records++
+		if found == silent {
+			continue
+		}
+		r.second = int64(binary.LittleEndian.Uint32(head[0:]))
+		passage := d.done.passage(g.hash, g.flags, r.second)
+		if passage == passed {
+			continue
+		}
+		r.nanos = int64(binary.LittleEndian.Uint32(head[4:])) * p.unit
+		d.show(&r, &g, &events[n])
+		events[n].Index = before + records
+		if n++; passage == shownStill {
+			break // whether those behind it are passed over is to be seen
+		}
+	}
+	if records > 0 {
+		head := ahead[begin-pcapRecordLen:]
+		last.second, last.nanos = int64(p.uint32(head)), int64(p.uint32(head[4:]))*p.unit
+		p.w.skip(at)
+	}
+	return records, n
+}

@@ -9,7 +9,7 @@ import (
 // with SYN or RST.
 func (d *Decoder) PassOver(done *DoneSet) { d.done = done }
 
-// sight is what a glance shows of a record.
+// sight is what a look shows of a record.
 type sight uint8
 
 const (
@@ -17,96 +17,128 @@ const (
 	unclear sight = iota
 	// silent: it has nothing to say.
 	silent
-	// segment: the Event is filled in.
+	// segment: it is a plain segment.
 	segment
 )
 
-// glance decodes a record that is plain Ethernet with plain IP and TCP headers,
-// as almost all of a capture are, with as few looks as it can: most packets
-// belong to other ports, or to a connection that is done. What is not plain is
-// unclear; frame would come to the same result for the rest.
-func (d *Decoder) glance(r *record, ev *Event) sight {
-	if r.link != LinkEthernet || len(r.data) < ethernetLen+ipv6HeaderLen || d.frags.pending.Len() != 0 {
+// Where a TCP header begins in a plain frame.
+const (
+	ipv4Start = ethernetLen + ipv4HeaderLen
+	ipv6Start = ethernetLen + ipv6HeaderLen
+)
+
+// glimpse says where in its frame a plain segment lies.
+type glimpse struct {
+	hash uint64
+	// tcp is where its header begins, payload where that ends, and end where
+	// the payload does. missing bytes of it were not captured.
+	tcp, payload, end, missing int
+	flags                      Flags
+}
+
+// look decodes a frame that is plain Ethernet with plain IP and TCP headers, as
+// almost all of a capture are, with as few looks as it can: most packets belong
+// to other ports, or to a connection that is done. What is not plain is unclear;
+// frame would come to the same result for the rest.
+func (d *Decoder) look(frame []byte, g *glimpse) sight {
+	if len(frame) < ipv4Start+tcpHeaderLen {
 		return unclear
 	}
-	ip := r.data[ethernetLen:]
-	switch be16(r.data[12:]) {
+	// Arrays: their places are known to the compiler, which then asks once.
+	switch h := (*[ipv4Start + tcpHeaderLen]byte)(frame); be16(h[12:]) {
 	case etherIPv4:
 		const plainHeader, fragmented = 0x45, 0x3fff
-		if ip[0] != plainHeader || be16(ip[6:])&fragmented != 0 {
+		if h[14] != plainHeader || be16(h[20:])&fragmented != 0 {
 			return unclear
 		}
-		tcp := ip[ipv4HeaderLen:]
-		if ip[9] != protoTCP || !d.ports.watches(tcp) {
+		from, to := be16(h[ipv4Start:]), be16(h[ipv4Start+2:])
+		if h[23] != protoTCP || !d.ports.Has(to) && !d.ports.Has(from) {
 			return silent
 		}
-		hash := d.hasher.join(d.hasher.end4(ip[12:], be16(tcp)), d.hasher.end4(ip[16:], be16(tcp[2:])))
-		body, missing := cutTo(tcp, int(be16(ip[2:]))-ipv4HeaderLen)
-		found := d.plain(r, hash, body, missing, ev)
-		if found == segment {
-			s := &ev.Segment
-			s.Src = netip.AddrPortFrom(netip.AddrFrom4([4]byte(ip[12:16])), be16(tcp))
-			s.Dst = netip.AddrPortFrom(netip.AddrFrom4([4]byte(ip[16:20])), be16(tcp[2:]))
-		}
-		return found
+		g.hash = d.hasher.join(d.hasher.end4(h[26:30], from), d.hasher.end4(h[30:34], to))
+		g.tcp, g.flags = ipv4Start, flags(h[ipv4Start:])
+		return g.cut(len(frame), int(be16(h[16:]))-ipv4HeaderLen, h[ipv4Start+12])
 	case etherIPv6:
-		if len(ip) < ipv6HeaderLen+tcpHeaderLen || ip[0]>>4 != 6 || ip[6] != protoTCP {
+		if len(frame) < ipv6Start+tcpHeaderLen {
 			return unclear
 		}
-		tcp := ip[ipv6HeaderLen:]
-		if !d.ports.watches(tcp) {
+		h := (*[ipv6Start + tcpHeaderLen]byte)(frame)
+		if h[14]>>4 != 6 || h[20] != protoTCP {
+			return unclear
+		}
+		from, to := be16(h[ipv6Start:]), be16(h[ipv6Start+2:])
+		if !d.ports.Has(to) && !d.ports.Has(from) {
 			return silent
 		}
-		hash := d.hasher.join(d.hasher.end(ip[8:], be16(tcp)), d.hasher.end(ip[24:], be16(tcp[2:])))
-		body, missing := cutTo(tcp, int(be16(ip[4:])))
-		found := d.plain(r, hash, body, missing, ev)
-		if found == segment {
-			s := &ev.Segment
-			s.Src = netip.AddrPortFrom(netip.AddrFrom16([16]byte(ip[8:24])).Unmap(), be16(tcp))
-			s.Dst = netip.AddrPortFrom(netip.AddrFrom16([16]byte(ip[24:40])).Unmap(), be16(tcp[2:]))
-		}
-		return found
+		g.hash = d.hasher.join(d.hasher.end(h[22:38], from), d.hasher.end(h[38:54], to))
+		g.tcp, g.flags = ipv6Start, flags(h[ipv6Start:])
+		return g.cut(len(frame), int(be16(h[18:])), h[ipv6Start+12])
 	}
 	return unclear
 }
 
-// cutTo is cut without a header.
-func cutTo(data []byte, total int) (body []byte, missing int) {
-	if uint(total) <= uint(len(data)) {
-		return data[:total], 0
-	}
-	return data, total - len(data) // below 0 if the length makes no sense
-}
-
-// plain fills in all of the Event but the addresses.
-func (d *Decoder) plain(r *record, hash uint64, body []byte, missing int, ev *Event) sight {
-	if missing < 0 || len(body) < tcpHeaderLen {
+// cut says where the TCP header ends and its payload, which are total bytes long
+// by the IP header, in a frame of length bytes. offset is the octet of the data
+// offset (RFC 9293 §3.1).
+func (g *glimpse) cut(length, total int, offset byte) sight {
+	header := int(offset>>4) * 4
+	g.payload, g.end = g.tcp+header, min(g.tcp+total, length)
+	g.missing = g.tcp + total - g.end
+	if header < tcpHeaderLen || g.payload > g.end || total < tcpHeaderLen {
 		return unclear
-	}
-	header := int(body[12]>>4) * 4
-	if header < tcpHeaderLen || header > len(body) {
-		return unclear
-	}
-	flags := Flags(body[13] & 0x3f)
-	if d.done.passesOver(hash, flags, r.second) {
-		return silent
-	}
-	if ev.Kind != Packet {
-		*ev = Event{} // one of ours has no more than these fields
-	}
-	ev.Time = time.Unix(r.second, r.nanos).UTC()
-	s := &ev.Segment
-	s.Hash = hash
-	s.Sent = r.direction
-	s.Link.HasMAC, s.Link.Interface = true, r.iface
-	s.Link.Dst, s.Link.Src = [6]byte(r.data[0:6]), [6]byte(r.data[6:12])
-	s.Seq, s.Ack, s.Flags = be32(body[4:]), be32(body[8:]), flags
-	s.Payload, s.Missing = body[header:], missing
-	s.MPTCP, s.TFO = false, false
-	if list := body[tcpHeaderLen:header]; !onlyTimestamps(list) {
-		s.MPTCP, s.TFO = options(list)
 	}
 	return segment
+}
+
+// flags are the control bits of a TCP header (RFC 9293 §3.1).
+func flags(tcp []byte) Flags { return Flags(tcp[13] & 0x3f) }
+
+// glance looks at a record and fills in the Event if it is a segment that is
+// not passed over.
+func (d *Decoder) glance(r *record, ev *Event) sight {
+	if r.link != LinkEthernet || d.waiting() {
+		return unclear
+	}
+	var g glimpse
+	if s := d.look(r.data, &g); s != segment {
+		return s
+	}
+	if d.done.PassesOver(g.hash, g.flags, r.second) {
+		return silent
+	}
+	d.show(r, &g, ev)
+	return segment
+}
+
+// waiting reports whether fragments wait for others: then no packet is plain.
+func (d *Decoder) waiting() bool { return d.frags.pending.Len() != 0 }
+
+// show fills in the Event of a segment.
+func (d *Decoder) show(r *record, g *glimpse, ev *Event) {
+	if ev.Kind != Packet {
+		*ev = Event{} // one of a segment has no more than these fields
+	}
+	frame := r.data[:g.end]
+	h, tcp := (*[ipv4Start]byte)(frame), (*[tcpHeaderLen]byte)(frame[g.tcp:])
+	ev.Time = time.Unix(r.second, r.nanos).UTC()
+	s := &ev.Segment
+	if g.tcp == ipv4Start {
+		s.Src = netip.AddrPortFrom(netip.AddrFrom4([4]byte(h[26:30])), be16(tcp[0:]))
+		s.Dst = netip.AddrPortFrom(netip.AddrFrom4([4]byte(h[30:34])), be16(tcp[2:]))
+	} else {
+		h := (*[ipv6Start]byte)(frame)
+		s.Src = netip.AddrPortFrom(netip.AddrFrom16([16]byte(h[22:38])).Unmap(), be16(tcp[0:]))
+		s.Dst = netip.AddrPortFrom(netip.AddrFrom16([16]byte(h[38:54])).Unmap(), be16(tcp[2:]))
+	}
+	s.Hash, s.Sent = g.hash, r.direction
+	s.Link.HasMAC, s.Link.Interface, s.Link.VLAN = true, r.iface, [2]uint16{}
+	s.Link.Dst, s.Link.Src = [6]byte(h[0:6]), [6]byte(h[6:12])
+	s.Seq, s.Ack, s.Flags = be32(tcp[4:]), be32(tcp[8:]), g.flags
+	s.Payload, s.Missing = frame[g.payload:], g.missing
+	s.MPTCP, s.TFO = false, false
+	if list := frame[g.tcp+tcpHeaderLen : g.payload]; !onlyTimestamps(list) {
+		s.MPTCP, s.TFO = options(list)
+	}
 }
 
 // onlyTimestamps knows the options of almost every segment at one look: two

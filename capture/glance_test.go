@@ -3,6 +3,7 @@ package capture
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -10,8 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// look is a glance at a frame.
-func look(d *Decoder, frame []byte, second int64, ev *Event) sight {
+// glanceAt is a glance at a frame.
+func glanceAt(d *Decoder, frame []byte, second int64, ev *Event) sight {
 	r := record{second: second, link: LinkEthernet, data: frame, wireLen: len(frame)}
 	return d.glance(&r, ev)
 }
@@ -34,7 +35,7 @@ func TestGlance(t *testing.T) {
 		}
 		frame = frame[:len(frame)-rng.IntN(30)*rng.IntN(2)]
 		done.Add(quick.hasher.Pair(a6, b6), start.Unix())
-		found := look(quick, frame, start.Unix(), &ev)
+		found := glanceAt(quick, frame, start.Unix(), &ev)
 		counts[found]++
 		whole := decodeAll(slow, LinkEthernet, frame, len(frame), start.Truncate(time.Second))
 		switch {
@@ -60,6 +61,20 @@ func TestGlance(t *testing.T) {
 	}
 }
 
+// TestGlanceForgets: what another frame left in the Event is gone.
+func TestGlanceForgets(t *testing.T) {
+	d := newTestDecoder()
+	plain := ethernet(etherIPv4, ipv4Packet(protoTCP, tcpSegment("x")))
+	tagged := slices.Concat(plain[:12], []byte{0x81, 0, 0, 7}, plain[12:])
+	var ev Event
+	if !d.Frame(LinkEthernet, tagged, len(tagged), start, &ev) || ev.Segment.Link.VLAN[0] != 7 {
+		t.Fatalf("VLAN %v", ev.Segment.Link.VLAN)
+	}
+	if glanceAt(d, plain, start.Unix(), &ev) != segment || ev.Segment.Link.VLAN[0] != 0 {
+		t.Errorf("VLAN %v of an untagged frame", ev.Segment.Link.VLAN)
+	}
+}
+
 // TestGlanceAllocatesNothing holds for packets of other ports, of connections
 // that are done, and for segments.
 func TestGlanceAllocatesNothing(t *testing.T) {
@@ -73,7 +88,7 @@ func TestGlanceAllocatesNothing(t *testing.T) {
 		frameA, frameB, ethernet(etherIPv4, ipv4Packet(protoTCP, set(tcpSegment("x"), 2, 0, 80))),
 		ethernet(etherIPv4, ipv4Packet(protoTCP, set(tcpSegment("x"), 1, byte(s.Src.Port()+1)))),
 	} {
-		if n := testing.AllocsPerRun(100, func() { look(d, frame, 1, &ev) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { glanceAt(d, frame, 1, &ev) }); n != 0 {
 			t.Errorf("%v allocations for %x", n, frame)
 		}
 	}

@@ -33,6 +33,8 @@ func (t *Table) file(seg *capture.Segment) {
 		t.shake(r, dir, seg)
 	case dir == authz.FromClient && isSYN(seg):
 		t.asks(hash, seg)
+	case t.done.PassesOver(hash, seg.Flags, t.second()):
+		// Its connection is done since it was decoded.
 	case carries(seg) && !t.done.Has(hash):
 		k := tuple{hash: hash}
 		t.name(&k.conn, client, server)

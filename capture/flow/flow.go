@@ -44,6 +44,8 @@ func (k Kind) String() string {
 type Event struct {
 	Kind Kind
 	ID   ID
+	// Of is the place of the capture event that brought it among those fed.
+	Of int
 	// Chunk is valid until the next call to Feed.
 	Chunk authz.Chunk
 	// Reason says in words why the flow is Tainted.

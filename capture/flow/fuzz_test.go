@@ -1,9 +1,13 @@
 package flow
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"relaygate/capture"
 )
@@ -106,7 +110,55 @@ func FuzzFeed(f *testing.F) {
 		limits := Limits{Flows: 6, FlowsPerClient: 4, Handshakes: 4, ClientBytes: 600, ServerBytes: 900, Pieces: 4, Buffered: 4 << 10}
 		play(t, newTable(limits), data)
 		play(t, newLeavingTable(limits), data)
+		limits.Buffered = 1 << 20 // what was released is kept until all were fed
+		together(t, limits, data)
 	})
+}
+
+// together checks that events that are fed at one time bring what they bring one
+// by one.
+func together(t *testing.T, limits Limits, data []byte) {
+	single, batched := newLeavingTable(limits), newLeavingTable(limits)
+	var fed []capture.Event
+	var want, got []string
+	tell := func(table *Table, events []Event) (told []string) {
+		for _, e := range events {
+			conn, _ := table.Conn(e.ID)
+			told = append(told, fmt.Sprintf("%v %v %v %q %d %s", conn, e.Kind, e.Chunk.Dir, e.Chunk.Bytes, e.Chunk.Cut, e.Reason))
+		}
+		return told
+	}
+	for n := 0; len(data) >= opSize; n++ {
+		ev := decodeOp(data, n)
+		want = append(want, tell(single, single.Feed(&ev))...)
+		fed = append(fed, ev)
+		if data = data[opSize:]; len(data) < opSize || data[6]&0xc0 == 0 {
+			got = append(got, tell(batched, batched.FeedAll(fed))...)
+			check(t, batched)
+			fed = nil
+		}
+	}
+	want, got = append(want, tell(single, single.Flush(start))...), append(got, tell(batched, batched.Flush(start))...)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Fatalf("one by one (-) and together (+)\n%s", diff)
+	}
+}
+
+// TestTogether plays such games at random.
+func TestTogether(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	for range 3000 {
+		data := make([]byte, opSize*(1+rng.IntN(200)))
+		for i := range data {
+			data[i] = byte(rng.Uint32())
+		}
+		for i := 0; i < len(data); i += opSize {
+			data[i] &= 0x7a // few modes and clients, so that they meet
+			data[i+1] &= 0x7f &^ byte(rng.IntN(2)*int(capture.RST))
+			data[i+2], data[i+3], data[i+7] = data[i+2]&31, data[i+3]&31, data[i+7]&3
+		}
+		together(t, Limits{}, data)
+	}
 }
 
 // play feeds a fuzzer's input to a table.

@@ -15,6 +15,14 @@ type pool struct {
 	free    [len(bufferSizes)][][]byte
 	windows []*window // each with a buffer of the smallest size
 	dirty   []*window
+	retired []retired // buffers that became too small
+}
+
+// retired is a buffer that chunks may still alias, of which the first used bytes
+// were written.
+type retired struct {
+	buf  []byte
+	used int
 }
 
 // window returns an empty one with a buffer of the smallest size.
@@ -46,7 +54,7 @@ func (p *pool) grow(w *window, n int) bool {
 		return false
 	}
 	copy(buf, w.buf[:w.used])
-	p.put(w.buf, w.used)
+	p.retired = append(p.retired, retired{w.buf, w.used})
 	w.buf = buf
 	return true
 }
@@ -108,6 +116,11 @@ func (p *pool) drop(w *window) {
 
 // recycle cleans up after the chunks of the last Feed were read.
 func (p *pool) recycle() {
+	for i, r := range p.retired {
+		p.put(r.buf, r.used)
+		p.retired[i] = retired{}
+	}
+	p.retired = p.retired[:0]
 	for i, w := range p.dirty {
 		p.dirty[i] = nil
 		w.dirty = false

@@ -16,6 +16,7 @@ type Table struct {
 	pool     pool
 	stats    Stats
 	events   []Event
+	of       int // the capture event being fed
 
 	byCookie map[uint64]ID // live
 	hasher   capture.Hasher
@@ -73,7 +74,25 @@ func (t *Table) Stats() Stats {
 // concerns, in order. The slice, and the chunks in it, are valid until the next
 // call; chunks alias the segment or a buffer of the table.
 func (t *Table) Feed(ev *capture.Event) []Event {
-	t.begin(ev.Time)
+	t.begin()
+	t.feed(ev)
+	return t.events
+}
+
+// FeedAll takes several at one time: the code of each stage then stays in the
+// processor's cache. A flow that gets its verdict from them is read on to their
+// end; that is no news, and Forget does the rest.
+func (t *Table) FeedAll(events []capture.Event) []Event {
+	t.begin()
+	for t.of = range events {
+		t.feed(&events[t.of])
+	}
+	return t.events
+}
+
+func (t *Table) feed(ev *capture.Event) {
+	t.now = ev.Time.UnixNano()
+	t.tick++
 	switch ev.Kind {
 	case capture.Packet:
 		t.stats.Packets++
@@ -100,7 +119,6 @@ func (t *Table) Feed(ev *capture.Event) []Event {
 			t.taint(id, orElse(ev.Reason, reasonLost))
 		}
 	}
-	return t.events
 }
 
 // lost taints every connection without a cookie, and those whose handshake has
@@ -122,78 +140,19 @@ func (t *Table) Conn(id ID) (*authz.Conn, authz.Origin) {
 	return &f.conn, f.origin
 }
 
-// Forget ends the reading of a flow, for instance when its verdict is reached.
-// Its buffers are dropped, later packets cost one look-up, and Closed is all
-// that it still gives; with Config.Done not even that. Chunks of the last Feed
-// stay valid.
-func (t *Table) Forget(id ID) {
-	if id >= t.slots.size() {
-		return
-	}
-	if f := t.slots.at(id); f.phase == following {
-		t.finish(id, f)
-	}
-}
-
-// Flush closes all flows: the capture is at its end. The table is then empty.
-func (t *Table) Flush(now time.Time) []Event {
-	t.begin(now)
-	for id := range t.slots.size() {
-		if t.slots.at(id).phase != free {
-			t.close(id)
-		}
-	}
-	t.tuples.clear()
-	for _, page := range t.ring {
-		clear(page[:])
-	}
-	t.unused = t.unused[:0]
-	t.done.Clear()
-	return t.events
-}
-
-func (t *Table) begin(now time.Time) {
-	if len(t.pool.dirty) > 0 {
+// begin forgets what the last call returned.
+func (t *Table) begin() {
+	if len(t.pool.dirty)+len(t.pool.retired) > 0 {
 		t.pool.recycle()
 	}
 	if len(t.slots.freed) > 0 {
 		t.slots.recycle()
 	}
-	t.events = t.events[:0]
-	t.now = now.UnixNano()
-	t.tick++
+	t.events, t.of = t.events[:0], 0
 }
 
 // second is the Unix time of the event being fed.
 func (t *Table) second() int64 { return t.now / int64(time.Second) }
-
-// sweepEvery is the packet time between two searches for idle flows. One costs
-// a walk over all slots.
-const sweepEvery = int64(time.Minute)
-
-// abortedIdle is the silence after which a flow of a file is given up where the
-// last word was an RST of the client. If the RST was no valid one, the kernel
-// mostly answers with a challenge ACK (RFC 5961 §3), and the server has 5
-// minutes to say anything.
-const abortedIdle = int64(5 * time.Minute)
-
-// sweep closes the flows of files that were silent for too long. (The kernel
-// reports the end of live ones.)
-func (t *Table) sweep() {
-	now := t.now
-	t.nextSweep = now + sweepEvery
-	for id := range t.slots.size() {
-		f := t.slots.at(id)
-		limit := int64(t.limits.Idle)
-		if f.aborted {
-			limit = min(limit, abortedIdle)
-		}
-		if f.phase != free && f.conn.Cookie == 0 && now-f.last > limit {
-			t.stats.Idle++
-			t.close(id)
-		}
-	}
-}
 
 // open begins a flow, unless a bound is hit.
 func (t *Table) open(k *tuple, origin authz.Origin) (ID, *flow, bool) {
@@ -220,56 +179,6 @@ func (t *Table) begun(k *tuple, origin authz.Origin, limit int) (ID, *flow) {
 	return id, f
 }
 
-// taint says that a flow is in doubt, for good.
-func (t *Table) taint(id ID, reason string) {
-	f := t.slots.at(id)
-	if f.phase != following {
-		return
-	}
-	t.stats.Tainted++
-	t.emit(Tainted, id).Reason = reason
-	t.finish(id, f)
-}
-
-// finish ends the reading of a flow. Where the set of those that are done is
-// shared, it takes the flow's place if it has room.
-func (t *Table) finish(id ID, f *flow) {
-	f.phase = finished
-	t.pool.drop(f.client)
-	t.pool.drop(f.server)
-	f.client, f.server = nil, nil
-	if t.leaving && f.conn.Cookie == 0 && t.done.Add(f.hash, t.second()) {
-		t.tuples.remove(f.hash, uint32(id))
-		t.slots.release(id)
-	}
-}
-
-// close ends a flow and frees its slot.
-func (t *Table) close(id ID) {
-	f := t.slots.at(id)
-	switch {
-	case f.phase != following:
-	case f.serverGap():
-		t.taint(id, reasonServerGap)
-	default:
-		t.pool.drop(f.client)
-		t.pool.drop(f.server)
-		f.client, f.server = nil, nil
-	}
-	if f.phase != free {
-		t.emit(Closed, id)
-		if f.conn.Cookie != 0 {
-			delete(t.byCookie, f.conn.Cookie)
-		} else {
-			t.tuples.remove(f.hash, uint32(id))
-		}
-		t.slots.release(id)
-	}
-	if f.conn.Cookie == 0 {
-		t.done.End(f.hash, t.second())
-	}
-}
-
 // emit adds an event in place.
 func (t *Table) emit(kind Kind, id ID) *Event {
 	n := len(t.events)
@@ -279,7 +188,7 @@ func (t *Table) emit(kind Kind, id ID) *Event {
 	t.events = t.events[:n+1]
 	e := &t.events[n]
 	*e = Event{}
-	e.Kind, e.ID = kind, id
+	e.Kind, e.ID, e.Of = kind, id, t.of
 	return e
 }
 

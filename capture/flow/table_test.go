@@ -119,12 +119,62 @@ func TestFlush(t *testing.T) {
 	tell(t, table, liveTap, []step{opened})
 	var s story
 	s.add(table.Flush(start.Add(time.Hour)))
-	if got, want := s.String(), ")!"+reasonServerGap+"))"; got != want {
+	if got, want := s.String(), "))!"+reasonServerGap+")"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	check(t, table)
 	if got := tell(t, table, cooked, shake(login...)); got != "("+loggedIn {
 		t.Errorf("after a flush: %q", got)
+	}
+}
+
+// TestChunksTogether: what was released stays as it is while a window gets a larger
+// buffer for what is fed with it.
+func TestChunksTogether(t *testing.T) {
+	table := newTable(Limits{})
+	tell(t, table, cooked, shake())
+	var events []capture.Event
+	for _, s := range []step{
+		cl(0, strings.Repeat("a", 400)), sv(0, 200, ""), cl(400, strings.Repeat("b", 4000)), sv(0, 4400, "x"),
+	} {
+		var ev capture.Event
+		s(cooked, &ev)
+		events = append(events, ev)
+	}
+	var s story
+	s.add(table.FeedAll(events))
+	want := "C<" + strings.Repeat("a", 200) + ">C<" + strings.Repeat("a", 200) + strings.Repeat("b", 4000) + ">S<x>"
+	if got := s.String(); got != want {
+		t.Errorf("got %q", got)
+	}
+	table.Flush(start)
+	for _, free := range table.pool.free {
+		for _, buf := range free {
+			if strings.Trim(string(buf), "\x00") != "" {
+				t.Fatalf("a free buffer holds %q", buf)
+			}
+		}
+	}
+}
+
+// TestSYNBeforeTheEnd: a SYN that came before its predecessor's end is answered
+// behind it.
+func TestSYNBeforeTheEnd(t *testing.T) {
+	again := func(s *capture.Segment) { s.Seq += 1000 }
+	second := uint32(serverISN)
+	second += 2000
+	for name, end := range map[string]func(*Table) []step{
+		"forgotten": func(table *Table) []step { table.Forget(0); return nil },
+		"closed":    func(*Table) []step { return []step{sv(0, 0, "", plus(capture.FIN))} },
+	} {
+		table := newLeavingTable(Limits{})
+		tell(t, table, cooked, append(shake(cl(0, "a"), sv(0, 1, "b")), syn(again)))
+		got := tell(t, table, cooked, append(end(table),
+			synack(func(s *capture.Segment) { s.Seq += 2000; s.Ack += 1000 }),
+			cl(1000, "", ackNo(second)), cl(1000, "c", ackNo(second)), sv(2000, 1001, "d")))
+		if !strings.HasSuffix(got, "(C<c>S<d>") {
+			t.Errorf("%s: %q", name, got)
+		}
 	}
 }
 

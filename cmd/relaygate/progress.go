@@ -30,10 +30,10 @@ func newProgress(e *env, name string, file *capture.File) *progress {
 	return p
 }
 
-// tick redraws the bar a few times a second. It looks at the clock rarely.
+// tick redraws the bar a few times a second. It looks at the clock now and then.
 func (p *progress) tick() {
-	const eventsPerLook, redraw, width = 4096, 200 * time.Millisecond, 30
-	if p.ticks++; p.w == nil || p.ticks%eventsPerLook != 0 {
+	const ticksPerLook, redraw, width = 256, 200 * time.Millisecond, 30
+	if p.ticks++; p.w == nil || p.ticks%ticksPerLook != 0 {
 		return
 	}
 	now := p.now()

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"relaygate/authz"
-	"relaygate/authz/proxy"
 	"relaygate/capture"
 	"relaygate/capture/flow"
 )
@@ -93,10 +92,18 @@ func (r *Reader) Feed(ev *capture.Event) []Verdict {
 	case ev.Kind == capture.Opened && !ev.Trusted:
 		r.untrusted(ev)
 	}
-	r.events(r.flows.Feed(ev))
+	r.events(r.flows.Feed(ev), nil)
 	if ev.Kind == capture.Lost {
 		r.lost(ev)
 	}
+	return r.out
+}
+
+// FeedAll takes several events of a file at one time, and returns the verdicts
+// that they brought, in order and as Feed would.
+func (r *Reader) FeedAll(events []capture.Event) []Verdict {
+	r.begin(events[0].Time)
+	r.events(r.flows.FeedAll(events), events)
 	return r.out
 }
 
@@ -111,9 +118,15 @@ func (r *Reader) begin(now time.Time) {
 func (r *Reader) Counts() Counts    { return r.counts }
 func (r *Reader) Flows() flow.Stats { return r.flows.Stats() }
 
-func (r *Reader) events(events []flow.Event) {
+// events takes what became of flows; of are the events that were fed, if there
+// were several.
+func (r *Reader) events(events []flow.Event, of []capture.Event) {
 	for i := range events {
-		switch e := &events[i]; e.Kind {
+		e := &events[i]
+		if of != nil {
+			r.now = of[e.Of].Time
+		}
+		switch e.Kind {
 		case flow.Opened:
 			r.open(e.ID)
 		case flow.Data:
@@ -201,33 +214,6 @@ func (r *Reader) speak(id flow.ID, s *session, c authz.Chunk) {
 	}
 }
 
-// login makes a verdict of what a dialogue said.
-func (r *Reader) login(id flow.ID, s *session, l *authz.Login, final bool) {
-	why := l.Reason
-	switch {
-	case l.Result != authz.Success:
-	case !s.confirmed:
-		*l, why = doubted(l, s.doubt), Unconfirmed
-	case s.peer != nil && !s.peer.taken():
-		*l, why = doubted(l, proxy.ReasonNotTaken), proxy.ReasonNotTaken
-	}
-	v := r.verdict(s, l, why, final)
-	if l.Result == authz.Success {
-		r.held.open(id, r.now, v.Conn)
-	}
-}
-
-// doubted is a login that is not to be believed.
-func doubted(l *authz.Login, because string) authz.Login {
-	return authz.Login{Result: authz.Tainted, Mechanism: l.Mechanism, User: l.User, Reason: because}
-}
-
-// doubt ends a session that is not to be believed.
-func (r *Reader) doubt(id flow.ID, reason string) {
-	r.verdict(&r.sessions[id], &authz.Login{Result: authz.Tainted, Reason: reason}, reason, true)
-	r.finish(id)
-}
-
 // finish ends the reading of a connection.
 func (r *Reader) finish(id flow.ID) {
 	r.flows.Forget(id)
@@ -235,16 +221,16 @@ func (r *Reader) finish(id flow.ID) {
 	r.drop(id)
 }
 
-// tainted takes a flow that the flow table does not believe. A flow can be
-// tainted without ever having been opened.
+// tainted takes a flow that the flow table does not believe. Without a session
+// its last verdict has been told: the table read on to the end of what was fed
+// with it.
 func (r *Reader) tainted(id flow.ID, reason string) {
-	conn, origin := r.flows.Conn(id)
-	s := session{conn: *conn, origin: origin}
-	if known := r.session(id); known != nil && known.conn == *conn {
-		s = *known
+	s := r.session(id)
+	if s == nil {
+		return
 	}
-	r.verdict(&s, &authz.Login{Result: authz.Tainted, Reason: reason}, reason, true)
-	r.steer(*conn, false)
+	r.verdict(s, &authz.Login{Result: authz.Tainted, Reason: reason}, reason, true)
+	r.steer(s.conn, false)
 	r.drop(id)
 }
 
@@ -265,49 +251,9 @@ func (r *Reader) drop(id flow.ID) {
 	}
 }
 
-// untrusted notes a connection to a listener that is not believed.
-func (r *Reader) untrusted(ev *capture.Event) {
-	r.counts.Untrusted++
-	client := ev.Conn.Client.Addr()
-	if !client.IsValid() {
-		return
-	}
-	r.evidence.Add(authz.Event{
-		Kind: authz.EventUntrusted, Time: ev.Time, Prefix: netip.PrefixFrom(client, client.BitLen()),
-		Conn: ev.Conn, Reason: ev.Reason,
-	})
-}
-
-// verdict tells what l says about the client of a connection: the one that a
-// trusted proxy announced, if one did. It counts and notes it, a tainted one by
-// why. What it returns holds no secret, and is valid until the next verdict.
-func (r *Reader) verdict(s *session, l *authz.Login, why string, final bool) *Verdict {
-	switch l.Result {
-	case authz.Success:
-		r.counts.Logins++
-	case authz.Failure:
-		r.counts.Failures++
-	case authz.Encrypted:
-		r.counts.Encrypted++
-	default:
-		r.counts.Tainted++
-		r.doubts.add(why)
-	}
-	r.out = append(r.out, Verdict{})
-	v := &r.out[len(r.out)-1]
-	v.Time, v.Conn, v.Login, v.Origin, v.Final = r.now, s.conn, *l, s.origin, final
-	v.TLS = s.phase == inTLS || l.Result == authz.Encrypted
-	if s.peer != nil && s.peer.client.IsValid() {
-		v.Proxy = s.conn.Client.Addr()
-		v.Conn.Client = s.peer.client
-	}
-	r.evidence.Record(&v.Verdict)
-	return v
-}
-
 // Flush ends the input: what can no longer be mended is told.
 func (r *Reader) Flush(now time.Time) []Verdict {
 	r.begin(now)
-	r.events(r.flows.Flush(now))
+	r.events(r.flows.Flush(now), nil)
 	return r.out
 }

@@ -1,0 +1,136 @@
+package flow
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// Forget ends the reading of a flow, for instance when its verdict is reached.
+// Its buffers are dropped, later packets cost one look-up, and Closed is all
+// that it still gives; with Config.Done not even that. Chunks of the last Feed
+// stay valid.
+func (t *Table) Forget(id ID) {
+	if id >= t.slots.size() {
+		return
+	}
+	if f := t.slots.at(id); f.phase == following {
+		t.finish(id, f)
+	}
+}
+
+// Flush closes all flows: the capture is at its end. The table is then empty.
+func (t *Table) Flush(now time.Time) []Event {
+	t.begin()
+	t.now = now.UnixNano()
+	t.closeThose(func(f *flow) bool { return f.phase != free })
+	t.tuples.clear()
+	for _, page := range t.ring {
+		clear(page[:])
+	}
+	t.unused = t.unused[:0]
+	t.done.Clear()
+	return t.events
+}
+
+// sweepEvery is the packet time between two searches for idle flows. One costs
+// a walk over all slots.
+const sweepEvery = int64(time.Minute)
+
+// abortedIdle is the silence after which a flow of a file is given up where the
+// last word was an RST of the client. If the RST was no valid one, the kernel
+// mostly answers with a challenge ACK (RFC 5961 §3), and the server has 5
+// minutes to say anything.
+const abortedIdle = int64(5 * time.Minute)
+
+// sweep closes the flows of files that were silent for too long. (The kernel
+// reports the end of live ones.)
+func (t *Table) sweep() {
+	t.nextSweep = t.now + sweepEvery
+	t.stats.Idle += t.closeThose(func(f *flow) bool {
+		limit := int64(t.limits.Idle)
+		if f.aborted {
+			limit = min(limit, abortedIdle)
+		}
+		return f.phase != free && f.conn.Cookie == 0 && t.now-f.last > limit
+	})
+}
+
+// closeThose closes the flows that which names, in the order in which they were
+// last heard of: what their slots are is nobody's business.
+func (t *Table) closeThose(which func(*flow) bool) (n uint64) {
+	var ids []ID
+	for id := range t.slots.size() {
+		if which(t.slots.at(id)) {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b ID) int {
+		f, g := t.slots.at(a), t.slots.at(b)
+		return cmp.Or(cmp.Compare(f.last, g.last), f.conn.Client.Compare(g.conn.Client), f.conn.Server.Compare(g.conn.Server))
+	})
+	for _, id := range ids {
+		t.close(id)
+	}
+	return uint64(len(ids))
+}
+
+// taint says that a flow is in doubt, for good.
+func (t *Table) taint(id ID, reason string) {
+	f := t.slots.at(id)
+	if f.phase != following {
+		return
+	}
+	t.stats.Tainted++
+	t.emit(Tainted, id).Reason = reason
+	t.finish(id, f)
+}
+
+// finish ends the reading of a flow. Where the set of those that are done is
+// shared, it takes the flow's place if it has room.
+func (t *Table) finish(id ID, f *flow) {
+	f.phase = finished
+	t.pool.drop(f.client)
+	t.pool.drop(f.server)
+	f.client, f.server = nil, nil
+	if t.leaving && f.conn.Cookie == 0 && t.done.Add(f.hash, t.second()) {
+		t.leave(id, f)
+		t.slots.release(id)
+	}
+}
+
+// close ends a flow and frees its slot.
+func (t *Table) close(id ID) {
+	f := t.slots.at(id)
+	switch {
+	case f.phase != following:
+	case f.serverGap():
+		t.taint(id, reasonServerGap)
+	default:
+		t.pool.drop(f.client)
+		t.pool.drop(f.server)
+		f.client, f.server = nil, nil
+	}
+	if f.phase != free {
+		t.emit(Closed, id)
+		if f.conn.Cookie != 0 {
+			delete(t.byCookie, f.conn.Cookie)
+		} else {
+			t.leave(id, f)
+		}
+		t.slots.release(id)
+	}
+	if f.conn.Cookie == 0 {
+		t.done.End(f.hash, t.second())
+	}
+}
+
+// leave takes a flow of a file out of the tuples. A SYN inside it may still be
+// answered, and stands there instead.
+func (t *Table) leave(id ID, f *flow) {
+	if t.reuseOf(f) == nil {
+		t.tuples.remove(f.hash, uint32(id))
+	} else {
+		t.tuples.replace(f.hash, uint32(id), uint32(f.reuse))
+	}
+}

@@ -1,0 +1,77 @@
+package engine
+
+import (
+	"net/netip"
+
+	"relaygate/authz"
+	"relaygate/authz/proxy"
+	"relaygate/capture"
+	"relaygate/capture/flow"
+)
+
+// login makes a verdict of what a dialogue said.
+func (r *Reader) login(id flow.ID, s *session, l *authz.Login, final bool) {
+	why := l.Reason
+	switch {
+	case l.Result != authz.Success:
+	case !s.confirmed:
+		*l, why = doubted(l, s.doubt), Unconfirmed
+	case s.peer != nil && !s.peer.taken():
+		*l, why = doubted(l, proxy.ReasonNotTaken), proxy.ReasonNotTaken
+	}
+	v := r.verdict(s, l, why, final)
+	if l.Result == authz.Success {
+		r.held.open(id, r.now, v.Conn)
+	}
+}
+
+// doubted is a login that is not to be believed.
+func doubted(l *authz.Login, because string) authz.Login {
+	return authz.Login{Result: authz.Tainted, Mechanism: l.Mechanism, User: l.User, Reason: because}
+}
+
+// doubt ends a session that is not to be believed.
+func (r *Reader) doubt(id flow.ID, reason string) {
+	r.verdict(&r.sessions[id], &authz.Login{Result: authz.Tainted, Reason: reason}, reason, true)
+	r.finish(id)
+}
+
+// untrusted notes a connection to a listener that is not believed.
+func (r *Reader) untrusted(ev *capture.Event) {
+	r.counts.Untrusted++
+	client := ev.Conn.Client.Addr()
+	if !client.IsValid() {
+		return
+	}
+	r.evidence.Add(authz.Event{
+		Kind: authz.EventUntrusted, Time: ev.Time, Prefix: netip.PrefixFrom(client, client.BitLen()),
+		Conn: ev.Conn, Reason: ev.Reason,
+	})
+}
+
+// verdict tells what l says about the client of a connection: the one that a
+// trusted proxy announced, if one did. It counts and notes it, a tainted one by
+// why. What it returns holds no secret, and is valid until the next verdict.
+func (r *Reader) verdict(s *session, l *authz.Login, why string, final bool) *Verdict {
+	switch l.Result {
+	case authz.Success:
+		r.counts.Logins++
+	case authz.Failure:
+		r.counts.Failures++
+	case authz.Encrypted:
+		r.counts.Encrypted++
+	default:
+		r.counts.Tainted++
+		r.doubts.add(why)
+	}
+	r.out = append(r.out, Verdict{})
+	v := &r.out[len(r.out)-1]
+	v.Time, v.Conn, v.Login, v.Origin, v.Final = r.now, s.conn, *l, s.origin, final
+	v.TLS = s.phase == inTLS || l.Result == authz.Encrypted
+	if s.peer != nil && s.peer.client.IsValid() {
+		v.Proxy = s.conn.Client.Addr()
+		v.Conn.Client = s.peer.client
+	}
+	r.evidence.Record(&v.Verdict)
+	return v
+}
