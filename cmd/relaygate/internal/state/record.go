@@ -3,17 +3,14 @@
 package state
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io/fs"
-	"maps"
 	"os"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -57,7 +54,11 @@ func checksum(k id, value []byte) uint32 {
 // Each visits the records of a bucket as they were written last, in the order
 // of their keys. Key and value are valid during the visit.
 func (s *Store) Each(bucket string, visit func(key string, value []byte) error) error {
-	err := s.db.View(func(tx *bbolt.Tx) error {
+	err := s.merge()
+	if err != nil {
+		return err
+	}
+	err = s.db.View(func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte(bucket))
 		if b == nil {
 			return nil
@@ -82,57 +83,42 @@ func (s *Store) Flush() error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	s.mu.Lock()
-	group := s.pending
-	s.pending = make(map[id][]byte)
+	g := s.pending
+	s.pending = group{text: s.spare}
 	s.mu.Unlock()
-	if len(group) == 0 {
+	s.spare = g.text
+	if g.n == 0 {
 		return nil
 	}
-	err := guarded(func() error {
-		return s.db.Update(func(tx *bbolt.Tx) error { return apply(tx, group) })
-	})
+	err := s.transact(g.append)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil {
-		s.stats.Writes++
-		s.stats.Records += uint64(len(group))
-		s.stats.LastError, s.stats.Written = "", time.Now()
-		return nil
+	if err != nil {
+		s.spare = nil
+		g.join(s.pending)
+		s.pending = g
+		return s.failed(err)
 	}
-	for k, v := range group {
-		if _, newer := s.pending[k]; !newer {
-			s.pending[k] = v
-		}
+	if cap(s.spare) > maxSpare {
+		s.spare = nil
 	}
+	s.tail += len(g.text)
+	s.stats.Writes++
+	s.stats.Records += uint64(g.n)
+	s.stats.LastError, s.stats.Written = "", time.Now()
+	return nil
+}
+
+// failed notes an error of writing; mu is held.
+func (s *Store) failed(err error) error {
 	s.stats.Errors++
 	s.stats.LastError = err.Error()
 	return fmt.Errorf("write the state: %w", err)
 }
 
-// apply writes the records of a group in the order of their keys, in which
-// neighbours share the database's pages.
-func apply(tx *bbolt.Tx, group map[id][]byte) error {
-	keys := slices.SortedFunc(maps.Keys(group), func(a, b id) int {
-		return cmp.Or(strings.Compare(a.bucket, b.bucket), strings.Compare(a.key, b.key))
-	})
-	var b *bbolt.Bucket
-	for i, k := range keys {
-		var err error
-		if i == 0 || k.bucket != keys[i-1].bucket {
-			if b, err = tx.CreateBucketIfNotExists([]byte(k.bucket)); err != nil {
-				return fmt.Errorf("bucket %q: %w", k.bucket, err)
-			}
-		}
-		if v := group[k]; v == nil {
-			err = b.Delete([]byte(k.key))
-		} else {
-			err = b.Put([]byte(k.key), v)
-		}
-		if err != nil {
-			return fmt.Errorf("record of %q: %w", k.bucket, err)
-		}
-	}
-	return nil
+// transact runs one transaction; writing is held.
+func (s *Store) transact(do func(*bbolt.Tx) error) error {
+	return guarded(func() error { return s.db.Update(do) })
 }
 
 // guarded turns the database's panics about damaged pages, and faults of pages
@@ -175,7 +161,10 @@ func (s *Store) copyFrom(path string) error {
 			if v := binary.BigEndian.Uint32(version); v != Version {
 				return fmt.Errorf("it is of version %d, and this relaygate reads version %d", v, Version)
 			}
-			return s.copyBuckets(tx, info.Size())
+			if err := s.copyBuckets(tx, info.Size()); err != nil {
+				return err
+			}
+			return s.copyTail(tx)
 		})
 	})
 }
@@ -189,7 +178,7 @@ func (s *Store) copyBuckets(tx *bbolt.Tx, size int64) error {
 	const smallest = 16 + 4 // a leaf element's header and a checksum
 	left := size / smallest
 	return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
-		if string(name) == markBucket {
+		if string(name) == markBucket || string(name) == tailBucket {
 			return nil
 		}
 		var group []record
@@ -212,6 +201,26 @@ func (s *Store) copyBuckets(tx *bbolt.Tx, size int64) error {
 		}
 		return s.append(name, group)
 	})
+}
+
+// copyTail puts the changes of the old file's tail in their places.
+func (s *Store) copyTail(tx *bbolt.Tx) error {
+	for behind := []byte(nil); ; {
+		p, err := oldest(tx, behind)
+		if err != nil || len(p.groups) == 0 {
+			return err
+		}
+		behind = p.groups[len(p.groups)-1]
+		for list := range slices.Chunk(p.changes, copyGroup) {
+			err := s.db.Update(func(tx *bbolt.Tx) error { return apply(tx, list) })
+			if errors.Is(err, errDamaged) {
+				return err
+			}
+			if err != nil {
+				return fmt.Errorf("%w: %w", errNotWritten, err)
+			}
+		}
+	}
 }
 
 // record is one of the old file, as it is there.

@@ -3,11 +3,11 @@
 // Package state is the file that carries grants, denials and evidence over a
 // restart: records by bucket and key in a bbolt database, each with a checksum.
 //
-// Writers never wait for the disk: what they put is kept by key until Run
-// writes it, many changes in one transaction. Opening copies every record into
-// a new file, which then takes the old one's place: damage is found at the
-// start, nothing of a damaged page lives on, and the file does not grow with
-// its age. A file that cannot be read is put aside, and the store begins empty.
+// Writers never wait for the disk: what they put gathers until Run writes it, many
+// changes in one transaction and in their order (see tailBucket). Opening copies
+// every record into a new file, which then takes the old one's place: damage is
+// found at the start, nothing of a damaged page lives on, and the file does not grow
+// with its age. A file that cannot be read is put aside, and the store begins empty.
 package state
 
 import (
@@ -24,7 +24,7 @@ import (
 
 // Version is that of the records' shapes. A file of another version is put
 // aside.
-const Version = 2
+const Version = 3
 
 // The bounds and the pace of a store.
 const (
@@ -50,10 +50,13 @@ type Store struct {
 	aside string
 	more  chan struct{} // groupSize is reached
 
+	merging sync.Mutex // held during a merge
 	writing sync.Mutex // held during a transaction
+	spare   []byte     // room for the next group; the writer's
+	tail    int        // size of the tail in bytes; the writer's
 
 	mu      sync.Mutex
-	pending map[id][]byte // sealed; nil: to be deleted
+	pending group
 	stats   Stats
 }
 
@@ -62,14 +65,13 @@ type id struct{ bucket, key string }
 
 // Stats tell how a store is.
 type Stats struct {
-	// Writes counts transactions, Records what they wrote, Errors those that
-	// failed; LastError is empty again after one that did not.
+	// Writes counts groups, Records the changes in them, Errors what failed; LastError is empty again after one that did not.
 	Writes, Records, Errors uint64
 	LastError               string
 	// Lost counts changes that found no room: the file is behind then, until a
 	// whole snapshot has been put.
 	Lost uint64
-	// Pending waits to be written.
+	// Pending changes wait to be written.
 	Pending int
 	// Written is when the last transaction was.
 	Written time.Time
@@ -90,7 +92,7 @@ func Open(path string, now time.Time) (s *Store, err error) {
 			err = errors.Join(err, lock.Close())
 		}
 	}()
-	s = &Store{path: path, lock: lock, pending: make(map[id][]byte), more: make(chan struct{}, 1)}
+	s = &Store{path: path, lock: lock, more: make(chan struct{}, 1)}
 	aside := path + ".new"
 	if err := os.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove the remains of an earlier start: %w", err)
@@ -150,22 +152,19 @@ func (s *Store) Aside() string { return s.aside }
 
 // Put keeps a copy of value as the record key of a bucket; Delete takes the
 // record out. Neither waits for the disk.
-func (s *Store) Put(bucket, key string, value []byte) {
-	k := id{bucket, key}
-	s.change(k, sealed(k, value))
-}
+func (s *Store) Put(bucket, key string, value []byte) { s.change(id{bucket, key}, value, false) }
 
 // Delete is described with Put.
-func (s *Store) Delete(bucket, key string) { s.change(id{bucket, key}, nil) }
+func (s *Store) Delete(bucket, key string) { s.change(id{bucket, key}, nil, true) }
 
-func (s *Store) change(k id, value []byte) {
+func (s *Store) change(k id, value []byte, gone bool) {
 	s.mu.Lock()
-	if _, known := s.pending[k]; !known && len(s.pending) >= maxPending {
+	if s.pending.n >= maxPending {
 		s.stats.Lost++
 	} else {
-		s.pending[k] = value
+		s.pending.add(k, value, gone)
 	}
-	many := len(s.pending) >= groupSize
+	many := s.pending.n >= groupSize
 	s.mu.Unlock()
 	if many {
 		select {
@@ -187,7 +186,10 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-tick.C:
 		case <-s.more:
 		}
-		_ = s.Flush() // told by Stats
+		_ = s.Flush() // told by Stats, as is the other
+		if s.long() {
+			_ = s.merge()
+		}
 	}
 }
 
@@ -196,7 +198,7 @@ func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.stats
-	st.Pending = len(s.pending)
+	st.Pending = s.pending.n
 	return st
 }
 

@@ -171,7 +171,18 @@ func TestUnreadableFilesArePutAside(t *testing.T) {
 
 // No damage makes a wrong record, or ends the program.
 func TestRandomDamageIsNeverBelieved(t *testing.T) {
-	good, err := os.ReadFile(filled(t, 200))
+	for _, merged := range []bool{false, true} {
+		t.Run(fmt.Sprintf("merged %v", merged), func(t *testing.T) { damageAtRandom(t, merged) })
+	}
+}
+
+func damageAtRandom(t *testing.T, merged bool) {
+	t.Helper()
+	filled := filled(t, 200)
+	if merged {
+		shut(t, open(t, filled))
+	}
+	good, err := os.ReadFile(filled)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,13 +276,13 @@ func TestChangesAreWrittenInGroups(t *testing.T) {
 			s.Put("grants", fmt.Sprint(i), nil)
 		}
 		synctest.Wait()
-		if st := s.Stats(); st.Writes != 0 || st.Pending != 101 {
-			t.Errorf("%+v, want all 101 pending", st)
+		if st := s.Stats(); st.Writes != 0 || st.Pending != 200 {
+			t.Errorf("%+v, want all 200 pending", st)
 		}
 		<-time.After(groupEvery + time.Millisecond)
 		synctest.Wait()
-		if st := s.Stats(); st.Writes != 1 || st.Records != 101 || st.Pending != 0 {
-			t.Errorf("%+v, want 101 records in one group", st)
+		if st := s.Stats(); st.Writes != 1 || st.Records != 200 || st.Pending != 0 {
+			t.Errorf("%+v, want 200 changes in one group", st)
 		}
 		stop()
 		if err := <-done; err != nil {
@@ -290,8 +301,8 @@ func TestFailedWriteStaysPending(t *testing.T) {
 		t.Fatal("a full file takes a record")
 	}
 	s.Put("grants", "192.0.2.1", []byte("new"))
-	if st := s.Stats(); st.Errors != 1 || st.LastError == "" || st.Pending != 2 {
-		t.Errorf("%+v, want one error and two pending", st)
+	if st := s.Stats(); st.Errors != 1 || st.LastError == "" || st.Pending != 3 {
+		t.Errorf("%+v, want one error and three pending", st)
 	}
 	s.db.MaxSize = maxFile
 	if err := s.Flush(); err != nil {

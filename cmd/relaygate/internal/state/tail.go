@@ -1,0 +1,254 @@
+//go:build linux
+
+package state
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"go.etcd.io/bbolt"
+)
+
+// tailBucket holds the latest changes in the order in which they were made: each
+// group is one record there, by its number. To put them in their places costs ten
+// times as much, as each page of the database that one of them is in must be written
+// anew; so that is done for many at once (merge). Whoever reads a bucket merges first.
+const tailBucket = "tail"
+
+const (
+	// maxTail is how large the tail gets before it is merged, in bytes.
+	maxTail = 64 << 20
+	// maxSpare bounds the room that is kept for the next group.
+	maxSpare = 4 << 20
+	// mergeBytes bounds what of it is in memory at a time, in bytes.
+	mergeBytes = 8 << 20
+)
+
+// group is changes in their order, as the tail has them. Its first bytes are room
+// for the checksum.
+type group struct {
+	text []byte
+	n    int
+}
+
+const sumBytes = 4
+
+// deleted stands for the length of a record that is to be deleted.
+const deleted = 1<<32 - 1
+
+func (g *group) add(k id, value []byte, gone bool) {
+	if g.n == 0 {
+		g.text = append(g.text[:0], make([]byte, sumBytes)...)
+	}
+	g.text = append(binary.AppendUvarint(g.text, uint64(len(k.bucket))), k.bucket...)
+	g.text = append(binary.AppendUvarint(g.text, uint64(len(k.key))), k.key...)
+	length := uint32(len(value))
+	if gone {
+		length = deleted
+	}
+	g.text = append(binary.BigEndian.AppendUint32(g.text, length), value...)
+	g.n++
+}
+
+// join puts later changes behind those of g.
+func (g *group) join(later group) {
+	if g.n == 0 {
+		*g = later
+	} else if later.n > 0 {
+		g.text = append(g.text, later.text[sumBytes:]...)
+		g.n += later.n
+	}
+}
+
+// change is one that the tail holds. A value of nil is to be deleted.
+type change struct {
+	bucket, key, value []byte
+}
+
+// changes reads what add wrote, without the checksum.
+func changes(list []change, text []byte) ([]change, error) {
+	errShort := fmt.Errorf("%w: a group of changes ends too early", errDamaged)
+	field := func() []byte {
+		n, size := binary.Uvarint(text)
+		if size <= 0 || n > uint64(len(text)-size) {
+			return nil
+		}
+		f := text[size : size+int(n)]
+		text = text[size+int(n):]
+		return f
+	}
+	for len(text) > 0 {
+		c := change{bucket: field(), key: field()}
+		if c.bucket == nil || c.key == nil || len(text) < 4 {
+			return nil, errShort
+		}
+		n := binary.BigEndian.Uint32(text)
+		text = text[4:]
+		if n != deleted {
+			if uint64(n) > uint64(len(text)) {
+				return nil, errShort
+			}
+			c.value, text = text[:n:n], text[n:]
+		}
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+// append makes the group the tail's last.
+func (g *group) append(tx *bbolt.Tx) error {
+	b, err := tx.CreateBucketIfNotExists([]byte(tailBucket))
+	if err != nil {
+		return fmt.Errorf("bucket %q: %w", tailBucket, err)
+	}
+	number, err := b.NextSequence()
+	if err != nil {
+		return fmt.Errorf("number a group of changes: %w", err)
+	}
+	key := binary.BigEndian.AppendUint64(nil, number)
+	binary.BigEndian.PutUint32(g.text, checksum(id{tailBucket, string(key)}, g.text[sumBytes:]))
+	b.FillPercent = 1 // nothing comes between
+	return b.Put(key, g.text)
+}
+
+// part is a part of the tail.
+type part struct {
+	changes []change // sorted, one of each record
+	groups  [][]byte // the keys of the groups that they come from
+	size    int      // of these in bytes
+}
+
+// oldest is the first part of a tail behind a group, which is nil to begin; it is
+// empty at the end.
+func oldest(tx *bbolt.Tx, behind []byte) (p part, err error) {
+	b := tx.Bucket([]byte(tailBucket))
+	if b == nil {
+		return p, nil
+	}
+	at := b.Cursor()
+	k, v := at.Seek(behind)
+	if behind != nil && bytes.Equal(k, behind) {
+		k, v = at.Next()
+	}
+	for ; k != nil && p.size < mergeBytes; k, v = at.Next() {
+		text, err := unsealed(id{tailBucket, string(k)}, v)
+		if err != nil {
+			return p, err
+		}
+		// The database's memory may move before it is used.
+		if p.changes, err = changes(p.changes, bytes.Clone(text)); err != nil {
+			return p, err
+		}
+		p.groups = append(p.groups, bytes.Clone(k))
+		p.size += len(v)
+	}
+	p.sort()
+	return p, nil
+}
+
+// sort puts changes in the order of their records, in which neighbours share the
+// database's pages. Of several of one record the last counts.
+func (p *part) sort() {
+	same := func(a, b change) bool { return bytes.Equal(a.bucket, b.bucket) && bytes.Equal(a.key, b.key) }
+	slices.Reverse(p.changes)
+	slices.SortStableFunc(p.changes, func(a, b change) int {
+		if c := bytes.Compare(a.bucket, b.bucket); c != 0 {
+			return c
+		}
+		return bytes.Compare(a.key, b.key)
+	})
+	p.changes = slices.CompactFunc(p.changes, same)
+}
+
+// apply puts changes in their places.
+func apply(tx *bbolt.Tx, list []change) error {
+	var b *bbolt.Bucket
+	for i := range list {
+		c := &list[i]
+		var err error
+		if i == 0 || !bytes.Equal(c.bucket, list[i-1].bucket) {
+			if name := string(c.bucket); name == markBucket || name == tailBucket {
+				return fmt.Errorf("%w: a change of %q", errDamaged, name)
+			}
+			if b, err = tx.CreateBucketIfNotExists(c.bucket); err != nil {
+				return fmt.Errorf("bucket %q: %w", c.bucket, err)
+			}
+		}
+		if c.value == nil {
+			err = b.Delete(c.key)
+		} else {
+			err = b.Put(c.key, sealed(id{string(c.bucket), string(c.key)}, c.value))
+		}
+		if err != nil {
+			return fmt.Errorf("record of %q: %w", c.bucket, err)
+		}
+	}
+	return nil
+}
+
+// long says that the tail is to be merged.
+func (s *Store) long() bool {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return s.tail > maxTail
+}
+
+// merge puts the whole tail in its place, a few records at a time: between them
+// others can write. A merge that does not come to its end is done again from its
+// begin, to the same effect.
+func (s *Store) merge() error {
+	s.merging.Lock()
+	defer s.merging.Unlock()
+	for {
+		more, err := s.mergePart()
+		if err != nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.failed(err)
+		}
+		if !more {
+			return nil
+		}
+	}
+}
+
+// mergePart merges the first part of the tail. It reports false if there is none.
+func (s *Store) mergePart() (more bool, err error) {
+	var p part
+	err = guarded(func() error {
+		return s.db.View(func(tx *bbolt.Tx) (err error) { p, err = oldest(tx, nil); return err })
+	})
+	if err != nil || len(p.groups) == 0 {
+		return false, err
+	}
+	write := func(do func(*bbolt.Tx) error) error {
+		s.writing.Lock()
+		defer s.writing.Unlock()
+		return s.transact(do)
+	}
+	for list := range slices.Chunk(p.changes, groupSize) {
+		if err := write(func(tx *bbolt.Tx) error { return apply(tx, list) }); err != nil {
+			return false, err
+		}
+	}
+	if err := write(p.cut); err != nil {
+		return false, err
+	}
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.tail -= p.size
+	return true, nil
+}
+
+// cut takes the groups of a part out of the tail.
+func (p *part) cut(tx *bbolt.Tx) error {
+	b := tx.Bucket([]byte(tailBucket))
+	for _, key := range p.groups {
+		if err := b.Delete(key); err != nil {
+			return fmt.Errorf("cut the tail: %w", err)
+		}
+	}
+	return nil
+}
