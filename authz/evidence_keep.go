@@ -17,20 +17,23 @@ type Kept struct {
 	Events []Event
 }
 
-// Kept is what is known about exactly this prefix.
-func (e *Evidence) Kept(p netip.Prefix) (Kept, bool) {
+// Kept tells into k, whose slice it uses again, what is known about exactly this
+// prefix.
+func (e *Evidence) Kept(p netip.Prefix, k *Kept) bool {
 	e.settle()
 	p, err := NormalPrefix(p)
 	if err != nil {
-		return Kept{}, false
+		return false
 	}
 	if r := e.earned.records[p]; r != nil {
-		return r.kept(true), true
+		r.kept(k, true)
+		return true
 	}
 	if r := e.strangers.records[p]; r != nil {
-		return r.kept(false), true
+		r.kept(k, false)
+		return true
 	}
-	return Kept{}, false
+	return false
 }
 
 // Forgotten are those of list of which nothing is known.
@@ -51,7 +54,9 @@ func (e *Evidence) Export() iter.Seq[Kept] {
 		e.settle()
 		for _, p := range []*pool{&e.earned, &e.strangers} {
 			for at := p.order.Front(); at != nil; at = at.Next() {
-				if !yield(at.Value.(*record).kept(p == &e.earned)) {
+				var k Kept
+				at.Value.(*record).kept(&k, p == &e.earned)
+				if !yield(k) {
 					return
 				}
 			}
@@ -92,6 +97,6 @@ func (e *Evidence) Import(now time.Time, kept iter.Seq[Kept]) {
 	}
 }
 
-func (r *record) kept(earned bool) Kept {
-	return Kept{Prefix: r.prefix, Earned: earned, Until: r.until, Open: r.open, Events: r.events(nil)}
+func (r *record) kept(k *Kept, earned bool) {
+	*k = Kept{Prefix: r.prefix, Earned: earned, Until: r.until, Open: r.open, Events: r.events(k.Events[:0])}
 }

@@ -32,8 +32,9 @@ func TestExportAndImport(t *testing.T) {
 		if err := json.Unmarshal(data, &back); err != nil {
 			t.Fatal(err)
 		}
-		if one, ok := e.Kept(back.Prefix); !ok || one.Earned != back.Earned || len(one.Events) != len(back.Events) {
-			t.Errorf("Kept(%v) = %+v %v", back.Prefix, one, ok)
+		var one Kept
+		if ok := e.Kept(back.Prefix, &one); !ok || one.Earned != back.Earned || len(one.Events) != len(back.Events) {
+			t.Errorf("Kept(%v) = %+v", back.Prefix, one)
 		}
 		kept = append(kept, back)
 	}

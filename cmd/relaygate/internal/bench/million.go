@@ -287,11 +287,8 @@ func saveMillion(path string) error {
 	for i, text := range addrs {
 		a := netip.MustParseAddr(text)
 		g := grant.Grant{Prefix: netip.PrefixFrom(a, 32), Since: now, Expires: now.Add(time.Hour), Source: grant.Login, Logins: 1}
-		var row bytes.Buffer
-		if err := state.Encode(&row, grant.Save(now, grant.Boot{}, g)); err != nil {
-			return errors.Join(err, s.Close())
-		}
-		s.Put("grants", g.Prefix.String(), row.Bytes())
+		saved := grant.Save(now, grant.Boot{}, g)
+		s.Put("grants", g.Prefix.String(), state.AppendGrant(nil, &saved))
 		if i%(1<<15) == 0 {
 			if err := s.Flush(); err != nil {
 				return errors.Join(err, s.Close())

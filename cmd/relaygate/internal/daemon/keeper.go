@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/state"
@@ -39,12 +40,13 @@ type keeper struct {
 	retain atomic.Int64 // time.Duration
 	// fetch asks the owner how marked things are, forgotten which of some prefixes
 	// the journal in memory does not hold any more.
-	fetch     func(context.Context, marks) ([]row, error)
+	fetch     func(context.Context, markedPart) ([]row, error)
 	forgotten func(context.Context, []netip.Prefix) ([]netip.Prefix, error)
 
 	wake  chan struct{}
 	asked chan chan error
-	rows  chan row // sessions and counters: what finds no room comes again
+	rows  chan row     // sessions and counters: what finds no room comes again
+	taken atomic.Int64 // how much of what was marked is asked for
 	// encoded is the record that is being written, journal how many of the
 	// journal's were written since the last forget; both are run's.
 	encoded bytes.Buffer
@@ -52,24 +54,19 @@ type keeper struct {
 
 	mu     sync.Mutex
 	marked marks
+	spare  map[netip.Prefix]mark // empty, for marked
 	// sweep: more changed than was told, so that every row must be compared.
 	sweep bool
 	// woken: run was told since the last take.
 	woken bool
 }
 
-// marks are what changed since it was written.
-type marks struct {
-	prefixes map[netip.Prefix]mark
-	rules    bool // denials or the pause
-}
-
-type mark struct{ journal bool }
-
-// row is a record to be written, or to be deleted where value is nil.
+// row is a record to be written: its value, or its data if that is encoded already.
+// It is to be deleted where there is neither.
 type row struct {
 	bucket, key string
 	value       any
+	data        []byte
 }
 
 // The bounds and the pace of what is kept.
@@ -79,7 +76,9 @@ const (
 	maxWaiting = 32768
 	// collectEvery lets the owner be asked once about many logins.
 	collectEvery = 100 * time.Millisecond
-	retryEvery   = 5 * time.Second
+	// recordBytes is room for the records of a new grant.
+	recordBytes = 512
+	retryEvery  = 5 * time.Second
 	// forgetEvery and forgetAfter are how often, and after how many records of it,
 	// the journal in the file is made to forget what that in memory did: so the
 	// bounds of the one bound the other.
@@ -100,69 +99,32 @@ func openKeeper(path string, retain time.Duration, now time.Time, log *slog.Logg
 	}
 	k := &keeper{
 		store: s, log: log, rows: make(chan row, rowQueue), wake: make(chan struct{}, 1), asked: make(chan chan error),
-		marked: marks{prefixes: make(map[netip.Prefix]mark)},
+		marked: marks{prefixes: make(map[netip.Prefix]mark)}, spare: make(map[netip.Prefix]mark),
 	}
 	k.retain.Store(int64(retain))
 	return k, nil
 }
 
-// changed marks what a change touched; it is called by the owner. A renewal that
-// the kernel is not told of yet is not written either: after a crash such a grant
-// ends as much too early as its element would.
-func (k *keeper) changed(c *grant.Change) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.sweep = k.sweep || c.Rebuild
-	switch c.Kind {
-	case grant.Denied, grant.Undenied, grant.Paused, grant.Resumed:
-		k.marked.rules = true
-	case grant.Renewed, grant.Rearmed:
-		if !c.Arm {
-			return
-		}
-	case grant.Granted, grant.Expired, grant.Revoked, grant.Refused:
-	}
-	if c.Grant.Prefix.IsValid() {
-		before := k.marked.prefixes[c.Grant.Prefix]
-		k.marked.prefixes[c.Grant.Prefix] = mark{journal: before.journal || c.Kind != grant.Rearmed && c.Kind != grant.Renewed}
-	}
-	if k.woken {
-		return
-	}
-	k.woken = true
-	select {
-	case k.wake <- struct{}{}:
-	default:
-	}
-}
-
-// noted marks a prefix of which only the journal changed; it is called by the
-// owner.
-func (k *keeper) noted(p netip.Prefix) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.marked.prefixes[p] = mark{journal: true}
-	select {
-	case k.wake <- struct{}{}:
-	default:
-	}
-}
-
 // fetch is how marked things are; it runs in the owner's goroutine.
-func fetch(e *engine.Engine, now time.Time, m marks) (rows []row) {
+func fetch(e *engine.Engine, now time.Time, m markedPart) (rows []row) {
 	b := boot()
+	rows = make([]row, 0, 2*len(m.prefixes))
+	text := make([]byte, 0, recordBytes*len(m.prefixes))
+	var kept authz.Kept
 	e.Change(func(t *grant.Table) []grant.Change {
-		for p, mark := range m.prefixes {
+		for _, p := range m.prefixes {
 			r := row{bucket: grantsBucket, key: p.String()}
-			if g, ok := t.Of(p); ok && g.Source != grant.Always {
-				r.value = grant.Save(now, b, g)
+			if g, ok := t.Of(p.Prefix); ok && g.Source != grant.Always {
+				saved := grant.Save(now, b, g)
+				from := len(text)
+				text = state.AppendGrant(text, &saved)
+				r.data = text[from:]
 			}
 			rows = append(rows, r)
-			if !mark.journal {
-				continue
-			}
-			if kept, ok := e.Kept(p); ok {
-				rows = append(rows, row{bucket: journalBucket, key: p.String(), value: kept})
+			if p.journal && e.Kept(p.Prefix, &kept) {
+				from := len(text)
+				text = state.AppendKept(text, &kept)
+				rows = append(rows, row{bucket: journalBucket, key: r.key, data: text[from:]})
 			}
 		}
 		if m.rules {
@@ -250,57 +212,35 @@ func (k *keeper) run(ctx context.Context, ready func()) error {
 // collect asks for all that is marked and writes it. Where the disk does not
 // take it, the rest stays marked, which is cheaper than rows.
 func (k *keeper) collect(ctx context.Context) error {
-	for {
-		if k.store.Stats().Pending > maxWaiting {
-			if err := k.store.Flush(); err != nil {
-				return err
-			}
-		}
-		m := k.take()
-		if len(m.prefixes) == 0 && !m.rules {
-			return nil
-		}
-		rows, err := k.fetch(ctx, m)
+	list, rules := k.take()
+	defer k.taken.Store(0)
+	for rules || len(list) > 0 {
+		part := markedPart{list[:min(len(list), fetchBatch)], rules}
+		rows, err := k.ask(ctx, part)
 		if err != nil {
-			return err // the daemon ends
+			k.mark(list, rules)
+			return err
 		}
-		if m.rules {
+		if rules {
 			k.drop(denialsBucket, rows)
 		}
 		for _, r := range rows {
 			k.write(r)
 		}
+		list, rules = list[len(part.prefixes):], false
+		k.taken.Store(int64(len(list)))
 	}
+	return nil
 }
 
-// take takes some of what is marked.
-func (k *keeper) take() marks {
-	k.mu.Lock()
-	sweep := k.sweep
-	k.sweep = false
-	k.mu.Unlock()
-	var stored []netip.Prefix
-	if sweep {
-		stored = k.stored(grantsBucket)
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.woken = false
-	for _, p := range stored {
-		if _, known := k.marked.prefixes[p]; !known {
-			k.marked.prefixes[p] = mark{}
+// ask asks the owner, if the disk takes what it says.
+func (k *keeper) ask(ctx context.Context, part markedPart) ([]row, error) {
+	if k.store.Stats().Pending > maxWaiting {
+		if err := k.store.Flush(); err != nil {
+			return nil, err
 		}
 	}
-	m := marks{prefixes: make(map[netip.Prefix]mark), rules: k.marked.rules}
-	k.marked.rules = false
-	for p, mark := range k.marked.prefixes {
-		if len(m.prefixes) == fetchBatch {
-			return m
-		}
-		m.prefixes[p] = mark
-		delete(k.marked.prefixes, p)
-	}
-	return m
+	return k.fetch(ctx, part) // it fails if the daemon ends
 }
 
 // close writes what is left: rows, and what was marked. The owner has ended, and
@@ -310,7 +250,7 @@ func (k *keeper) close(e *engine.Engine, rows []row) (failed error) {
 		k.write(<-k.rows)
 	}
 	if e != nil {
-		k.fetch = func(_ context.Context, m marks) ([]row, error) { return fetch(e, time.Now(), m), nil }
+		k.fetch = func(_ context.Context, m markedPart) ([]row, error) { return fetch(e, time.Now(), m), nil }
 		failed = k.collect(context.Background())
 	}
 	for _, r := range rows {
@@ -323,5 +263,5 @@ func (k *keeper) close(e *engine.Engine, rows []row) (failed error) {
 func (k *keeper) pending() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return len(k.marked.prefixes) + len(k.rows) + k.store.Stats().Pending
+	return len(k.marked.prefixes) + int(k.taken.Load()) + len(k.rows) + k.store.Stats().Pending
 }

@@ -39,7 +39,8 @@ func everything(t *grant.Table, now time.Time) (rows []row) {
 	b := boot()
 	for g := range t.All() {
 		if g.Source != grant.Always {
-			rows = append(rows, row{bucket: grantsBucket, key: g.Prefix.String(), value: grant.Save(now, b, g)})
+			saved := grant.Save(now, b, g)
+			rows = append(rows, row{bucket: grantsBucket, key: g.Prefix.String(), data: state.AppendGrant(nil, &saved)})
 		}
 	}
 	return rows
@@ -83,16 +84,20 @@ func (k *keeper) drop(bucket string, rows []row) {
 }
 
 func (k *keeper) write(r row) {
-	if r.value == nil {
+	switch {
+	case r.data != nil:
+	case r.value == nil:
 		k.store.Delete(r.bucket, r.key)
 		return
+	default:
+		k.encoded.Reset()
+		if err := state.Encode(&k.encoded, r.value); err != nil {
+			k.log.Error("a record cannot be kept over a restart", "kind", r.bucket, "error", err)
+			return
+		}
+		r.data = k.encoded.Bytes()
 	}
-	k.encoded.Reset()
-	if err := state.Encode(&k.encoded, r.value); err != nil {
-		k.log.Error("a record cannot be kept over a restart", "kind", r.bucket, "error", err)
-		return
-	}
-	k.store.Put(r.bucket, r.key, k.encoded.Bytes())
+	k.store.Put(r.bucket, r.key, r.data)
 	if r.bucket == journalBucket {
 		k.journal++
 	}
@@ -117,8 +122,7 @@ func (k *keeper) forget(ctx context.Context) {
 func (k *keeper) prune(now time.Time) {
 	oldest := now.Add(-time.Duration(k.retain.Load()))
 	err := k.store.Each(journalBucket, func(key string, data []byte) error {
-		var kept authz.Kept
-		if state.Decode(data, &kept) != nil || stale(&kept, oldest) {
+		if kept, err := state.ParseKept(data); err != nil || stale(&kept, oldest) {
 			k.store.Delete(journalBucket, key)
 		}
 		return nil
@@ -165,7 +169,13 @@ func (k *keeper) load(now time.Time) (r restored, err error) {
 	}
 	read(denialsBucket, func(_ string, data []byte) error { return decode(data, &r.state.Denials) })
 	read(sessionsBucket, func(_ string, data []byte) error { return decode(data, &r.sessions) })
-	read(journalBucket, func(_ string, data []byte) error { return decode(data, &r.journal) })
+	read(journalBucket, func(_ string, data []byte) error {
+		kept, err := state.ParseKept(data)
+		if err == nil {
+			r.journal = append(r.journal, kept)
+		}
+		return err
+	})
 	read(pauseBucket, func(_ string, data []byte) error {
 		r.state.Paused = new(grant.Pause) // also if it cannot be understood
 		return state.Decode(data, r.state.Paused)
@@ -184,12 +194,12 @@ func (k *keeper) load(now time.Time) (r restored, err error) {
 func (k *keeper) grants(visit func(*grant.Saved) bool) error {
 	bad, enough := 0, false
 	err := k.store.Each(grantsBucket, func(_ string, data []byte) error {
-		var g grant.Saved
-		switch {
-		case enough:
-		case state.Decode(data, &g) != nil:
+		if enough {
+			return nil
+		}
+		if g, err := state.ParseGrant(data); err != nil {
 			bad++
-		default:
+		} else {
 			enough = !visit(&g)
 		}
 		return nil

@@ -3,7 +3,6 @@
 package daemon
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -36,7 +35,7 @@ func newKept(t *testing.T, path string) *kept {
 		t.Fatal(err)
 	}
 	out := &kept{keeper: k, engine: e, now: time.Now()}
-	k.fetch = func(_ context.Context, m marks) ([]row, error) { return fetch(e, out.now, m), nil }
+	k.fetch = func(_ context.Context, m markedPart) ([]row, error) { return fetch(e, out.now, m), nil }
 	k.forgotten = func(_ context.Context, list []netip.Prefix) ([]netip.Prefix, error) { return e.Forgotten(list), nil }
 	return out
 }
@@ -163,7 +162,7 @@ func TestFileForgetsWithTheJournal(t *testing.T) {
 	k.manual(t, "192.0.2.7/32")
 	for i := range 3 * fetchBatch { // pushed out, as far as the engine knows
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}), 32)
-		k.write(row{journalBucket, p.String(), authz.Kept{Prefix: p, Until: k.now.Add(time.Hour)}})
+		k.write(row{bucket: journalBucket, key: p.String(), data: state.AppendKept(nil, &authz.Kept{Prefix: p, Until: k.now.Add(time.Hour)})})
 	}
 	if n := len(k.stored(journalBucket)); n != 3*fetchBatch+1 {
 		t.Fatalf("%d records of the journal, want %d", n, 3*fetchBatch+1)
@@ -174,34 +173,5 @@ func TestFileForgetsWithTheJournal(t *testing.T) {
 	}
 	if err := k.close(nil, nil); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func TestSavedShapesComeBackAsTheyWere(t *testing.T) {
-	now := time.Now()
-	want := grant.Saved{
-		Grant: grant.Grant{
-			Prefix: netip.MustParsePrefix("2001:db8::/64"), Since: now.Round(0), Expires: now.Add(time.Hour).Round(0),
-			Source: grant.Login, Users: []grant.User{{Name: "ünïcode\x00\xff?", Seen: now.Round(0), Protocol: authz.IMAP, Mechanism: "PLAIN"}},
-			Conn: authz.Conn{
-				Client: netip.MustParseAddrPort("[2001:db8::1]:4711"), Server: netip.MustParseAddrPort("[2001:db8:1::]:993"),
-				Service: authz.Service{Protocol: authz.IMAP, ImplicitTLS: true}, Cookie: 1<<64 - 1, Netns: 4026531840,
-			},
-		},
-		Deadline: grant.Boot{ID: "b", At: time.Hour},
-	}
-	var data bytes.Buffer
-	if err := state.Encode(&data, want); err != nil {
-		t.Fatal(err)
-	}
-	var list []grant.Saved
-	if err := decode(data.Bytes(), &list); err != nil {
-		t.Fatal(err)
-	}
-	got := list[0]
-	late := want.Expires.Sub(got.Expires).Abs()
-	if got.Conn != want.Conn || got.Prefix != want.Prefix || late > time.Microsecond || got.Deadline != want.Deadline ||
-		got.Users[0].Name != want.Users[0].Name {
-		t.Errorf("%+v\ncame back as\n%+v", want, got)
 	}
 }

@@ -93,7 +93,7 @@ func (d *daemon) connect() {
 		_ = d.owner.ask(ctx, func(now time.Time) { d.owner.bitten(now, list) }) // an error: the daemon ends
 	}
 	d.files.parts = d.owner.parts
-	d.keeper.fetch = func(ctx context.Context, m marks) (rows []row, err error) {
+	d.keeper.fetch = func(ctx context.Context, m markedPart) (rows []row, err error) {
 		return rows, d.owner.ask(ctx, func(now time.Time) { rows = fetch(d.owner.engine, now, m) })
 	}
 	d.keeper.forgotten = func(ctx context.Context, list []netip.Prefix) (gone []netip.Prefix, err error) {

@@ -14,8 +14,8 @@ func (e *Engine) Remember(now time.Time, kept []authz.Kept) {
 	e.evidence.Import(now, slices.Values(kept))
 }
 
-// Kept is what the journal knows about exactly this prefix.
-func (e *Engine) Kept(p netip.Prefix) (authz.Kept, bool) { return e.evidence.Kept(p) }
+// Kept tells into k what the journal knows about exactly this prefix.
+func (e *Engine) Kept(p netip.Prefix, k *authz.Kept) bool { return e.evidence.Kept(p, k) }
 
 // Forgotten are those of list of which the journal knows nothing.
 func (e *Engine) Forgotten(list []netip.Prefix) []netip.Prefix { return e.evidence.Forgotten(list) }
