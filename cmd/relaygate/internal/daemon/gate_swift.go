@@ -17,7 +17,7 @@ import (
 
 // maxSwift bounds the elements that are written in one transaction: who comes
 // first waits for no more than some logins to be read.
-const maxSwift = 16
+const maxSwift = 64
 
 // admit takes the elements of a login's new grant; flush, which must follow
 // soon, writes them.

@@ -11,15 +11,13 @@ import (
 
 // What garbage may wait for the collector, in bytes. By default it may be as
 // much as what is in use; but a large table of grants holds nothing that the
-// collector must look into, and would cost twice its size for nothing.
-const garbage = 6 << 20
+// collector must look into, and would cost twice its size for nothing. And of a small
+// heap a storm would have it look through everything many times a second.
+const garbage = 16 << 20
 
-// gcPercent is the runtime's setting for that, between 5 and its default.
+// gcPercent is the runtime's setting for that.
 func gcPercent(live uint64) int {
-	if live == 0 {
-		return 100
-	}
-	return int(min(max(garbage*100/live, 5), 100))
+	return int(min(max(garbage*100/max(live, 1), 5), 800))
 }
 
 // runMemory keeps the collector's setting fit for what is in use.

@@ -3,8 +3,6 @@
 package daemon
 
 import (
-	"context"
-	"log/slog"
 	"time"
 
 	"relaygate/authz"
@@ -49,24 +47,10 @@ func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 func (o *owner) tell(now time.Time, c *grant.Change) {
 	o.files.changed()
 	o.keeper.changed(c)
-	o.log.LogAttrs(context.Background(), slog.LevelInfo, c.Kind.String(), attributes(c)...)
+	o.told.tell(now, c)
 	if o.hub.Watched() {
 		o.hub.Publish(now, control.NewChange(c))
 	}
-}
-
-// attributes are what the log says of a change, where there is something to say.
-func attributes(c *grant.Change) (list []slog.Attr) {
-	if c.Grant.Prefix.IsValid() {
-		list = append(list, slog.String("address", grantName(&c.Grant)))
-	}
-	if len(c.Grant.Users) > 0 && c.Grant.Users[0].Name != "" {
-		list = append(list, slog.String("user", authz.Quote(c.Grant.Users[0].Name)))
-	}
-	if !c.Grant.Expires.IsZero() {
-		list = append(list, slog.String("until", c.Grant.Expires.Format(time.RFC3339)))
-	}
-	return append(list, slog.String("reason", c.Reason))
 }
 
 func grantName(g *grant.Grant) string { return authz.PrefixString(g.Prefix) }

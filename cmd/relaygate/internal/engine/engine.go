@@ -33,7 +33,7 @@ type Engine struct {
 	host     authz.Host // of the last SetHost
 	evidence *authz.Evidence
 	grants   *grant.Table
-	changes  map[string]uint64
+	changes  [grant.Resumed + 1]uint64 // by grant.Kind
 }
 
 // New makes an Engine.
@@ -48,7 +48,6 @@ func New(cfg Config) *Engine {
 		Reader:   reader,
 		rules:    cfg.Rules,
 		evidence: evidence,
-		changes:  newChanges(),
 		grants:   grant.New(cfg.Grants),
 	}
 }

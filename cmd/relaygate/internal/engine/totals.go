@@ -54,22 +54,19 @@ func (r *Reader) Doubts() map[string]uint64 {
 	return maps.Clone(r.doubts)
 }
 
-// newChanges holds every kind from the start, so that a counter does not
-// appear with its first event.
-func newChanges() map[string]uint64 {
+// Changes counts what happened to grants since New, by grant.Kind. Every kind is
+// there from the start, so that a counter does not appear with its first event.
+func (e *Engine) Changes() map[string]uint64 {
 	changes := make(map[string]uint64)
 	for k := grant.Granted; k <= grant.Resumed; k++ {
-		changes[k.String()] = 0
+		changes[k.String()] = e.changes[k]
 	}
 	return changes
 }
 
-// Changes counts what happened to grants since New, by grant.Kind.
-func (e *Engine) Changes() map[string]uint64 { return maps.Clone(e.changes) }
-
 // count notes and counts a change.
 func (e *Engine) count(c *grant.Change) {
-	e.changes[c.Kind.String()]++
+	e.changes[c.Kind]++
 	if c.Kind != grant.Rearmed {
 		e.evidence.Add(c.Event())
 	}
