@@ -50,8 +50,10 @@ type Evidence struct {
 	// general are events that concern every address.
 	general      []Event
 	usersDropped uint64
-	// late is the event of the last verdict, of Kind 0 if it has been noted.
+	// late is the event of the last verdict, of Kind 0 if it has been noted; text is
+	// room for a note.
 	late Event
+	text []byte
 }
 
 // EvidenceCounts says how full an Evidence is and what its bounds cost.
@@ -127,10 +129,11 @@ func (e *Evidence) Record(v *Verdict) {
 
 // settle writes the note that is late.
 func (e *Evidence) settle() {
-	if ev := e.late; ev.Kind != 0 {
-		e.late = Event{}
-		e.add(ev)
+	if e.late.Kind == 0 {
+		return
 	}
+	e.add(&e.late)
+	e.late = Event{}
 }
 
 // announced is the verdict's reason, with the proxy that announced its client.
@@ -148,8 +151,8 @@ func announced(v *Verdict) string {
 // Add notes an event about its prefix, for instance what the table of grants
 // did. User and Answer must come out of Record or of the table.
 func (e *Evidence) Add(ev Event) {
-	e.settle()
 	if ev.Kind == EventPaused || ev.Kind == EventResumed {
+		e.settle()
 		ev.Last, ev.Count = ev.Time, 1
 		ev.bound()
 		e.general = append(e.general[max(len(e.general)-decisionsKept+1, 0):], ev)
@@ -157,41 +160,57 @@ func (e *Evidence) Add(ev Event) {
 	}
 	prefix, err := NormalPrefix(ev.Prefix)
 	if err != nil || e.cfg.NamesOnly {
+		e.settle()
 		return
 	}
 	ev.Prefix = prefix
-	e.add(ev)
+	if ev.Kind.concernsGrant() && e.late.Kind != 0 && e.late.Prefix == prefix && e.earn(placeOf(prefix), ev.Time) == nil {
+		e.settle()
+		return
+	} // else the login's place is what it earned
+	e.settle()
+	e.add(&ev)
 }
 
-func (e *Evidence) add(ev Event) {
-	if ev.Count == 0 {
-		ev.Count = 1
-	}
+func (e *Evidence) add(ev *Event) {
+	ev.Count = max(ev.Count, 1)
 	if ev.Last.IsZero() {
 		ev.Last = ev.Time
 	}
 	ev.bound()
 	e.Prune(ev.Time)
-	r := e.earned.records[ev.Prefix]
+	at := placeOf(ev.Prefix)
+	r := e.earned.find(at)
 	switch {
 	case r != nil:
-		e.earned.touch(r)
+		e.earned.touch(at)
 	case ev.Kind.concernsGrant():
-		if r = e.earned.insert(ev.Prefix, ev.Time); r == nil {
-			return
-		}
-		if before := e.strangers.records[ev.Prefix]; before != nil {
-			r.decisions, r.doubts = before.decisions, before.doubts
-			e.strangers.remove(before)
-		}
+		r = e.earn(at, ev.Time)
 	default:
-		if r = e.strangers.records[ev.Prefix]; r != nil {
-			e.strangers.touch(r)
-		} else if r = e.strangers.insert(ev.Prefix, ev.Time); r == nil {
-			return
+		if r = e.strangers.find(at); r != nil {
+			e.strangers.touch(at)
+		} else {
+			r = e.strangers.insert(at, ev.Time)
 		}
 	}
-	r.note(ev)
+	if r != nil {
+		e.text = appendNote(e.text[:0], ev)
+		r.note(ev, e.text)
+	}
+}
+
+// earn is the record of what was granted, with what was known before; nil if there
+// is no room.
+func (e *Evidence) earn(at place, now time.Time) *record {
+	if r := e.earned.find(at); r != nil {
+		return r
+	}
+	r := e.earned.insert(at, now)
+	if before := e.strangers.find(at); r != nil && before != nil {
+		r.decisions, r.doubts, r.last = append(r.decisions, before.decisions...), append(r.doubts, before.doubts...), before.last
+		e.strangers.remove(at)
+	}
+	return r
 }
 
 // learn keeps a proved name, so that later failures of it need no mask.
@@ -208,7 +227,6 @@ func (e *Evidence) learn(name string) {
 
 // Prune forgets what is older than it has to be.
 func (e *Evidence) Prune(now time.Time) {
-	e.settle()
 	e.earned.prune(now, e.cfg.Retain)
 	e.strangers.prune(now, e.cfg.Retain)
 }
@@ -228,8 +246,8 @@ func (e *Evidence) Story(a netip.Addr, now time.Time) []Event {
 			if p.lengths[family(a)][bits] == 0 {
 				continue
 			}
-			r := p.records[netip.PrefixFrom(a, bits).Masked()]
-			if r == nil || r.stale(now, e.cfg.Retain) {
+			r := p.find(placeOf(netip.PrefixFrom(a, bits).Masked()))
+			if r == nil || r.stale(now.UnixNano(), e.cfg.Retain) {
 				continue
 			}
 			story = r.events(story)
@@ -249,7 +267,7 @@ func (e *Evidence) Story(a netip.Addr, now time.Time) []Event {
 func (e *Evidence) Counts() EvidenceCounts {
 	e.settle()
 	return EvidenceCounts{
-		Earned: len(e.earned.records), Strangers: len(e.strangers.records), Users: e.users.n,
+		Earned: e.earned.n(), Strangers: e.strangers.n(), Users: e.users.n,
 		EarnedDropped: e.earned.dropped, StrangersDropped: e.strangers.dropped, UsersDropped: e.usersDropped,
 	}
 }

@@ -12,12 +12,42 @@ type Kept struct {
 	// Earned is true for what was granted, or concerned the administrator.
 	Earned bool
 	// Until is when its grant closes; Open means that it has no deadline.
-	Until  time.Time
-	Open   bool
-	Events []Event
+	Until time.Time
+	Open  bool
+	// Notes are its events in the journal's own form, see Events.
+	Notes []byte
 }
 
-// Kept tells into k, whose slice it uses again, what is known about exactly this
+// Keep adds an event to the notes.
+func (k *Kept) Keep(ev Event) {
+	ev.bound()
+	k.Notes = appendNote(k.Notes, &ev)
+}
+
+// Events are those of the notes; it fails if these cannot be read.
+func (k *Kept) Events() (list []Event, err error) {
+	if err := notes(k.Notes).check(); err != nil {
+		return nil, err
+	}
+	for _, n := range notes(k.Notes).all() {
+		list = append(list, n.event(k.Prefix))
+	}
+	return list, nil
+}
+
+// Last is when the last of its events was.
+func (k *Kept) Last() (last time.Time, err error) {
+	if err := notes(k.Notes).check(); err != nil {
+		return last, err
+	}
+	at := int64(0)
+	for _, n := range notes(k.Notes).all() {
+		at = max(at, n.last())
+	}
+	return fromNanos(at), nil
+}
+
+// Kept tells into k, whose memory it uses again, what is known about exactly this
 // prefix.
 func (e *Evidence) Kept(p netip.Prefix, k *Kept) bool {
 	e.settle()
@@ -25,11 +55,12 @@ func (e *Evidence) Kept(p netip.Prefix, k *Kept) bool {
 	if err != nil {
 		return false
 	}
-	if r := e.earned.records[p]; r != nil {
+	at := placeOf(p)
+	if r := e.earned.find(at); r != nil {
 		r.kept(k, true)
 		return true
 	}
-	if r := e.strangers.records[p]; r != nil {
+	if r := e.strangers.find(at); r != nil {
 		r.kept(k, false)
 		return true
 	}
@@ -40,7 +71,7 @@ func (e *Evidence) Kept(p netip.Prefix, k *Kept) bool {
 func (e *Evidence) Forgotten(list []netip.Prefix) (gone []netip.Prefix) {
 	e.settle()
 	for _, p := range list {
-		if e.earned.records[p] == nil && e.strangers.records[p] == nil {
+		if at := placeOf(p); e.earned.find(at) == nil && e.strangers.find(at) == nil {
 			gone = append(gone, p)
 		}
 	}
@@ -53,9 +84,9 @@ func (e *Evidence) Export() iter.Seq[Kept] {
 	return func(yield func(Kept) bool) {
 		e.settle()
 		for _, p := range []*pool{&e.earned, &e.strangers} {
-			for at := p.order.Front(); at != nil; at = at.Next() {
+			for i := p.oldest(); i != 0; i = p.records[i].next {
 				var k Kept
-				at.Value.(*record).kept(&k, p == &e.earned)
+				p.records[i].kept(&k, p == &e.earned)
 				if !yield(k) {
 					return
 				}
@@ -69,34 +100,45 @@ func (e *Evidence) Export() iter.Seq[Kept] {
 func (e *Evidence) Import(now time.Time, kept iter.Seq[Kept]) {
 	e.settle()
 	for k := range kept {
-		prefix, err := NormalPrefix(k.Prefix)
-		if err != nil {
+		events, err := k.Events()
+		if k.Prefix, err = normal(k.Prefix, err); err != nil {
+			continue
+		}
+		r := record{place: placeOf(k.Prefix)}
+		for _, ev := range events {
+			ev.bound()
+			if ev.Kind == EventLogin {
+				e.learn(ev.User)
+			}
+			e.text = appendNote(e.text[:0], &ev)
+			r.keep(e.text)
+		}
+		r.until, r.open = nanos(k.Until), k.Open
+		if r.stale(now.UnixNano(), e.cfg.Retain) || e.earned.find(r.place) != nil || e.strangers.find(r.place) != nil {
 			continue
 		}
 		p := &e.strangers
 		if k.Earned {
 			p = &e.earned
 		}
-		r := &record{prefix: prefix, until: k.Until, open: k.Open}
-		for _, ev := range k.Events {
-			ev.Prefix, ev.Count = prefix, max(ev.Count, 1)
-			ev.bound()
-			if ev.Kind == EventLogin {
-				e.learn(ev.User)
-			}
-			r.keep(ev)
-		}
-		r.until, r.open = k.Until, k.Open
-		if r.stale(now, e.cfg.Retain) || e.earned.records[prefix] != nil || e.strangers.records[prefix] != nil {
-			continue
-		}
-		if place := p.insert(prefix, now); place != nil {
-			r.element = place.element
-			*place = *r
+		if in := p.insert(r.place, now); in != nil {
+			r.before, r.next = in.before, in.next
+			*in = r
 		}
 	}
 }
 
+// normal is NormalPrefix where there was no error before.
+func normal(p netip.Prefix, err error) (netip.Prefix, error) {
+	if err != nil {
+		return p, err
+	}
+	return NormalPrefix(p)
+}
+
 func (r *record) kept(k *Kept, earned bool) {
-	*k = Kept{Prefix: r.prefix, Earned: earned, Until: r.until, Open: r.open, Events: r.events(k.Events[:0])}
+	*k = Kept{
+		Prefix: r.prefix(), Earned: earned, Until: fromNanos(r.until), Open: r.open,
+		Notes: append(append(k.Notes[:0], r.decisions...), r.doubts...),
+	}
 }

@@ -1,150 +1,208 @@
 package authz
 
 import (
-	"container/list"
 	"net/netip"
-	"slices"
 	"time"
 )
 
-// pool holds the records of many prefixes, the one touched longest ago first.
+// pool holds the records of many prefixes, the one touched longest ago first. Of
+// what it holds the garbage collector must look into nothing but the records' two
+// slices.
 type pool struct {
-	records map[netip.Prefix]*record
-	order   *list.List
+	numbers map[place]uint32 // of records
+	// records are in no order; that of number 0 is the two ends of the order: next
+	// is the one touched longest ago.
+	records []record
+	free    []uint32
 	// lengths counts the records per family and prefix length.
 	lengths [2][129]int
 	limit   int
 	dropped uint64
 }
 
+// place is a prefix, without the pointer that one has.
+type place struct {
+	addr [16]byte
+	bits uint8
+	six  bool
+}
+
+func placeOf(p netip.Prefix) place {
+	return place{p.Addr().As16(), uint8(p.Bits()), p.Addr().Is6()}
+}
+
+func (p place) prefix() netip.Prefix {
+	a := netip.AddrFrom16(p.addr)
+	if !p.six {
+		a = a.Unmap()
+	}
+	return netip.PrefixFrom(a, int(p.bits))
+}
+
 // record is what is known about one prefix.
 type record struct {
-	prefix            netip.Prefix
-	decisions, doubts []note
-	last              time.Time
-	// until is when its grant closes, open means without a deadline.
-	until   time.Time
-	open    bool
-	element *list.Element
+	place
+	// open means that its grant has no deadline.
+	open              bool
+	before, next      uint32
+	last, until       int64 // of its events, and when its grant closes; Unix ns, 0 for none
+	decisions, doubts notes
 }
 
 func newPool(limit int) pool {
-	return pool{records: make(map[netip.Prefix]*record), order: list.New(), limit: limit}
+	return pool{numbers: make(map[place]uint32), records: make([]record, 1), limit: limit}
+}
+
+func (p *pool) n() int { return len(p.numbers) }
+
+// find is the record of a prefix, nil if there is none. It is valid until the next
+// insert.
+func (p *pool) find(at place) *record {
+	if i, ok := p.numbers[at]; ok {
+		return &p.records[i]
+	}
+	return nil
 }
 
 // insert makes a record, in the place of the oldest one if the pool is full. It
 // returns nil if that place cannot be had: grants that stand are not forgotten.
-func (p *pool) insert(prefix netip.Prefix, now time.Time) *record {
-	if len(p.records) >= p.limit && !p.evict(now) {
+func (p *pool) insert(at place, now time.Time) *record {
+	if p.n() >= p.limit && !p.evict(now) {
 		return nil
 	}
-	r := &record{prefix: prefix}
-	r.element = p.order.PushBack(r)
-	p.records[prefix] = r
-	p.lengths[family(prefix.Addr())][prefix.Bits()]++
+	var i uint32
+	if n := len(p.free); n > 0 {
+		i, p.free = p.free[n-1], p.free[:n-1]
+	} else {
+		i = uint32(len(p.records))
+		p.records = append(p.records, record{})
+	}
+	r := &p.records[i]
+	// Its memory is used again.
+	*r = record{place: at, decisions: r.decisions[:0], doubts: r.doubts[:0]}
+	p.link(i)
+	p.numbers[at] = i
+	p.lengths[at.family()][at.bits]++
 	return r
 }
+
+func (p place) family() int {
+	if p.six {
+		return 1
+	}
+	return 0
+}
+
+// link puts a record at the end of the order, unlink takes it out.
+func (p *pool) link(i uint32) {
+	last := p.records[0].before
+	p.records[i].before, p.records[i].next = last, 0
+	p.records[last].next, p.records[0].before = i, i
+}
+
+func (p *pool) unlink(i uint32) {
+	r := &p.records[i]
+	p.records[r.before].next, p.records[r.next].before = r.next, r.before
+}
+
+func (p *pool) touch(at place) {
+	i := p.numbers[at]
+	p.unlink(i)
+	p.link(i)
+}
+
+// oldest is the number of the record that was touched longest ago, 0 for none.
+func (p *pool) oldest() uint32 { return p.records[0].next }
 
 // evictionTries bounds the search for a record that may go, per insertion.
 const evictionTries = 16
 
 func (p *pool) evict(now time.Time) bool {
 	p.dropped++
-	for range min(evictionTries, p.order.Len()) {
-		r := p.order.Front().Value.(*record)
-		if !r.standing(now) {
-			p.remove(r)
+	for range min(evictionTries, p.n()) {
+		i := p.oldest()
+		if r := &p.records[i]; !r.standing(now.UnixNano()) {
+			p.remove(r.place)
 			return true
 		}
-		p.order.MoveToBack(r.element)
+		p.unlink(i)
+		p.link(i)
 	}
 	return false
 }
 
-func (p *pool) touch(r *record) { p.order.MoveToBack(r.element) }
+// maxRoom bounds the memory that a record leaves to the next in its place.
+const maxRoom = 1 << 10
 
-func (p *pool) remove(r *record) {
-	p.order.Remove(r.element)
-	delete(p.records, r.prefix)
-	p.lengths[family(r.prefix.Addr())][r.prefix.Bits()]--
+func (p *pool) remove(at place) {
+	i := p.numbers[at]
+	p.unlink(i)
+	delete(p.numbers, at)
+	p.free = append(p.free, i)
+	p.lengths[at.family()][at.bits]--
+	r := &p.records[i]
+	if cap(r.decisions)+cap(r.doubts) > maxRoom {
+		r.decisions, r.doubts = nil, nil
+	}
 }
 
 // prune removes stale records from the front. One with a grant that stands goes
 // to the back, so that it does not hide others.
 func (p *pool) prune(now time.Time, retain time.Duration) {
 	for range evictionTries {
-		front := p.order.Front()
-		if front == nil {
+		i := p.oldest()
+		if i == 0 {
 			return
 		}
-		r := front.Value.(*record)
-		switch {
-		case r.stale(now, retain):
-			p.remove(r)
-		case r.standing(now) && now.Sub(r.last) > retain:
-			p.order.MoveToBack(front)
+		r := &p.records[i]
+		switch at := now.UnixNano(); {
+		case r.stale(at, retain):
+			p.remove(r.place)
+		case r.standing(at) && at-r.last > int64(retain):
+			p.unlink(i)
+			p.link(i)
 		default:
 			return
 		}
 	}
 }
 
-// standing reports whether the record's grant is open.
-func (r *record) standing(now time.Time) bool { return r.open || r.until.After(now) }
+// standing reports whether the record's grant is open; now is Unix time in
+// nanoseconds.
+func (r *record) standing(now int64) bool { return r.open || r.until > now }
 
 // stale reports whether the record has outlived its use.
-func (r *record) stale(now time.Time, retain time.Duration) bool {
-	return !r.standing(now) && now.Sub(r.last) > retain && now.Sub(r.until) > retain
+func (r *record) stale(now int64, retain time.Duration) bool {
+	return !r.standing(now) && now-r.last > int64(retain) && now-r.until > int64(retain)
 }
 
 // note adds an event and takes note of what it does to the grant.
-func (r *record) note(ev Event) {
+func (r *record) note(ev *Event, n note) {
 	switch ev.Kind {
 	case EventGranted, EventRenewed:
-		r.until, r.open = ev.Until, ev.Open
+		r.until, r.open = nanos(ev.Until), ev.Open
 	case EventExpired, EventRevoked:
-		r.until, r.open = ev.Time, false
+		r.until, r.open = nanos(ev.Time), false
 	default:
 	}
-	r.keep(ev)
+	r.keep(n)
 }
 
-// keep adds an event, or counts it into an equal one.
-func (r *record) keep(ev Event) {
-	if ev.Last.After(r.last) {
-		r.last = ev.Last
-	}
-	if n := noteOf(&ev); ev.Kind.doubt() {
-		r.doubts = count(r.doubts, n, doubtsKept)
+// keep adds a note, or counts it into an equal one.
+func (r *record) keep(n note) {
+	r.last = max(r.last, n.last())
+	if n.kind().doubt() {
+		r.doubts = r.doubts.add(n, doubtsKept)
 	} else {
-		r.decisions = count(r.decisions, n, decisionsKept)
+		r.decisions = r.decisions.add(n, decisionsKept)
 	}
-}
-
-// count adds n to notes, into an equal one if there is one. A turn in the story
-// (granted, expired, revoked) is never joined, nor anything across it.
-func count(notes []note, n note, limit int) []note {
-	for i := len(notes) - 1; i >= 0 && !notes[i].turn() && !n.turn(); i-- {
-		if notes[i].same(&n) {
-			notes[i].repeat(&n)
-			return notes
-		}
-	}
-	if len(notes) >= limit {
-		at := 0
-		if notes[0].kind == EventGranted && !slices.ContainsFunc(notes[1:], func(n note) bool { return n.turn() }) {
-			at = 1 // what opened the present grant stays
-		}
-		notes = slices.Delete(notes, at, at+1)
-	}
-	return append(notes, n)
 }
 
 // events appends what is known, the decisions first.
 func (r *record) events(out []Event) []Event {
-	for _, notes := range [][]note{r.decisions, r.doubts} {
-		for i := range notes {
-			out = append(out, notes[i].event(r.prefix))
+	for _, list := range []notes{r.decisions, r.doubts} {
+		for _, n := range list.all() {
+			out = append(out, n.event(r.prefix()))
 		}
 	}
 	return out

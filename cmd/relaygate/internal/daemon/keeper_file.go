@@ -133,13 +133,8 @@ func (k *keeper) prune(now time.Time) {
 }
 
 func stale(kept *authz.Kept, oldest time.Time) bool {
-	last := kept.Until
-	for i := range kept.Events {
-		if t := kept.Events[i].Last; t.After(last) {
-			last = t
-		}
-	}
-	return !kept.Open && last.Before(oldest)
+	last, err := kept.Last()
+	return err != nil || !kept.Open && last.Before(oldest) && kept.Until.Before(oldest)
 }
 
 // restored is what the state file held, but for the grants.
@@ -171,6 +166,9 @@ func (k *keeper) load(now time.Time) (r restored, err error) {
 	read(sessionsBucket, func(_ string, data []byte) error { return decode(data, &r.sessions) })
 	read(journalBucket, func(_ string, data []byte) error {
 		kept, err := state.ParseKept(data)
+		if err == nil {
+			_, err = kept.Last()
+		}
 		if err == nil {
 			r.journal = append(r.journal, kept)
 		}

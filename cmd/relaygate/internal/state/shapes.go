@@ -52,20 +52,7 @@ type (
 		Earned bool
 		Until  int64
 		Open   bool
-		Events []eventShape
-	}
-	eventShape struct {
-		_                       struct{} `cbor:",toarray"`
-		Kind                    uint8
-		Time, Last              int64
-		Count                   int
-		Conn                    connShape
-		Mechanism, User, Answer string
-		TLS                     bool
-		By                      string
-		Until                   int64
-		Open                    bool
-		Reason                  string
+		Notes  []byte
 	}
 )
 
@@ -92,17 +79,7 @@ func AppendGrant(b []byte, s *grant.Saved) []byte {
 func AppendKept(b []byte, k *authz.Kept) []byte {
 	b = appendPrefix(appendArray(b, 5), k.Prefix)
 	b = appendTime(appendBool(b, k.Earned), k.Until)
-	b = appendArray(appendBool(b, k.Open), len(k.Events))
-	for i := range k.Events {
-		e := &k.Events[i]
-		b = appendInt(appendArray(b, 13), int64(e.Kind))
-		b = appendTime(appendTime(b, e.Time), e.Last)
-		b = appendConn(appendInt(b, int64(e.Count)), &e.Conn)
-		b = appendText(appendText(appendText(b, e.Mechanism), e.User), e.Answer)
-		b = appendText(appendBool(b, e.TLS), e.By)
-		b = appendText(appendBool(appendTime(b, e.Until), e.Open), e.Reason)
-	}
-	return b
+	return append(appendUint(appendBool(b, k.Open), majorBytes, uint64(len(k.Notes))), k.Notes...)
 }
 
 func appendConn(b []byte, c *authz.Conn) []byte {
@@ -202,16 +179,7 @@ func ParseKept(data []byte) (k authz.Kept, err error) {
 	if err := decoding.Unmarshal(data, &shape); err != nil {
 		return k, fmt.Errorf("decode a record of the journal: %w", err)
 	}
-	k = authz.Kept{Prefix: shape.Prefix, Earned: shape.Earned, Until: fromNanos(shape.Until), Open: shape.Open}
-	for i := range shape.Events {
-		e := &shape.Events[i]
-		k.Events = append(k.Events, authz.Event{
-			Kind: authz.EventKind(e.Kind), Time: fromNanos(e.Time), Last: fromNanos(e.Last), Count: e.Count,
-			Prefix: k.Prefix, Conn: e.Conn.conn(), Mechanism: e.Mechanism, User: e.User, Answer: e.Answer, TLS: e.TLS,
-			By: e.By, Until: fromNanos(e.Until), Open: e.Open, Reason: e.Reason,
-		})
-	}
-	return k, nil
+	return authz.Kept{Prefix: shape.Prefix, Earned: shape.Earned, Until: fromNanos(shape.Until), Open: shape.Open, Notes: shape.Notes}, nil
 }
 
 func (c *connShape) conn() authz.Conn {
