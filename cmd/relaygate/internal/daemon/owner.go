@@ -55,7 +55,8 @@ type owner struct {
 	told   changeLog
 	hub    *control.Hub
 	asked  chan question
-	errs   uint64 // Done and Encrypted that failed
+	errs   uint64       // Done and Encrypted that failed
+	undone []authz.Conn // see steer
 
 	cutter   *cutter
 	keeper   *keeper
@@ -165,7 +166,7 @@ func (o *owner) run(ctx context.Context, ready func()) error {
 		switch {
 		case err == nil:
 			o.event(&ev)
-			o.gate.flush(o.tap.Crowded())
+			o.settle(o.tap.Crowded())
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			n = -1
 		default:
@@ -194,7 +195,7 @@ func (o *owner) look(now time.Time) {
 	}
 	o.judge(o.engine.Unread(now))
 	o.answer(now)
-	o.gate.flush(o.tap.Crowded())
+	o.settle(o.tap.Crowded())
 	deadline := now.Add(maxWait)
 	if next, ok := o.engine.Next(); ok && next.Before(deadline) {
 		deadline = next
@@ -220,8 +221,12 @@ func (o *owner) answer(now time.Time) {
 
 // event feeds one event: the gate first, everything else after.
 func (o *owner) event(ev *capture.Event) {
-	if ev.Kind == capture.Plain {
+	switch ev.Kind {
+	case capture.Plain:
 		o.tls.believe(o.engine, ev)
+	case capture.Closed:
+		o.ended(ev.Conn)
+	default:
 	}
 	o.judge(o.engine.Feed(ev))
 }
@@ -242,27 +247,12 @@ func (o *owner) judge(verdicts []engine.Verdict) {
 			o.tell(now, &c)
 		}
 	}
-	var lost []authz.Conn
-	for _, s := range o.engine.Steer() {
-		steer := o.tap.Done
-		if s.Plaintext {
-			steer = o.tap.Encrypted
-		}
-		if err := steer(s.Conn); err != nil {
-			o.errs++
-			if s.Plaintext { // what comes now may come behind a hole
-				lost = append(lost, s.Conn)
-			}
-		}
-	}
 	o.tls.judged(o.engine.Covered())
 	if len(o.engine.Holds()) > 0 {
 		o.follow(time.Now(), verdicts)
 	}
 	o.sessions.admitted = o.sessions.admitted[:0]
-	for _, c := range lost {
-		o.event(&capture.Event{Kind: capture.Lost, Time: time.Now(), Conn: c, Reason: "its recording could not be steered"})
-	}
+	o.steer()
 }
 
 // decide lets a login in, and only then asks what there is to say of it.

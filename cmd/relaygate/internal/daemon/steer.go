@@ -1,0 +1,61 @@
+//go:build linux
+
+package daemon
+
+import (
+	"time"
+
+	"relaygate/authz"
+	"relaygate/capture"
+)
+
+// maxUndone bounds the connections whose recording is still to be ended.
+const maxUndone = 64
+
+// steer tells the tap what the engine wants of it. In a crowd the end of a recording
+// may wait until the rings are read: most connections have ended by then.
+func (o *owner) steer() {
+	var lost []authz.Conn
+	for _, s := range o.engine.Steer() {
+		if !s.Plaintext {
+			o.undone = append(o.undone, s.Conn)
+		} else if err := o.tap.Encrypted(s.Conn); err != nil {
+			o.errs++ // what comes now may come behind a hole
+			lost = append(lost, s.Conn)
+		}
+	}
+	for _, c := range lost {
+		o.event(&capture.Event{Kind: capture.Lost, Time: time.Now(), Conn: c, Reason: "its recording could not be steered"})
+	}
+}
+
+// endRecordings ends those of steer; more says that there will be others at once.
+func (o *owner) endRecordings(more bool) {
+	if more && len(o.undone) < maxUndone {
+		return
+	}
+	for _, c := range o.undone {
+		if o.tap.Done(c) != nil {
+			o.errs++
+		}
+	}
+	o.undone = o.undone[:0]
+}
+
+// ended: the kernel records nothing more of a connection that has closed.
+func (o *owner) ended(c authz.Conn) {
+	for i := len(o.undone) - 1; i >= 0; i-- {
+		if o.undone[i].Cookie == c.Cookie {
+			last := len(o.undone) - 1
+			o.undone[i] = o.undone[last]
+			o.undone = o.undone[:last]
+			return
+		}
+	}
+}
+
+// settle does what may wait while there is more to be read.
+func (o *owner) settle(more bool) {
+	o.gate.flush(more)
+	o.endRecordings(more)
+}
