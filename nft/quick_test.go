@@ -35,7 +35,6 @@ func TestQuickSaysTheSame(t *testing.T) {
 		for i := range usual {
 			usual[i].Header.Flags |= netlink.Excl
 		}
-		usual[len(usual)-1].Header.Flags |= netlink.Acknowledge
 		usual = slices.Concat([]netlink.Message{batchEdge(unix.NFNL_MSG_BATCH_BEGIN)}, usual,
 			[]netlink.Message{batchEdge(unix.NFNL_MSG_BATCH_END)})
 
@@ -63,31 +62,48 @@ func nlenc(b []byte) uint32 {
 	return uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
 }
 
-// Only the whole acknowledgement of the last message is a success.
-func TestQuickKnowsOneAnswer(t *testing.T) {
-	q := &quick{sequence: 7}
-	ack := func(change func([]byte)) []byte {
-		b := make([]byte, 36)
-		b[0], b[4], b[8] = 36, unix.NLMSG_ERROR, 7
-		change(b)
-		return b
-	}
-	if !q.done(ack(func([]byte) {})) {
-		t.Error("the acknowledgement was not understood")
-	}
-	for name, b := range map[string][]byte{
-		"nothing":        nil,
-		"short":          ack(func([]byte) {})[:35],
-		"long":           append(ack(func([]byte) {}), 0),
-		"two answers":    append(ack(func([]byte) {}), ack(func([]byte) {})...),
-		"refused":        ack(func(b []byte) { copy(b[16:], []byte{0xef, 0xff, 0xff, 0xff}) }), // -EEXIST
-		"another's":      ack(func(b []byte) { b[8] = 6 }),
-		"no error":       ack(func(b []byte) { b[4] = unix.NLMSG_DONE }),
-		"another length": ack(func(b []byte) { b[0] = 40 }),
-	} {
-		if q.done(b) {
-			t.Errorf("%s: taken for success", name)
+// Silence of the kernel means that it did what was asked, and of all: what it
+// refuses it answers. Nobody is woken for a success.
+func TestQuickTakesSilenceForSuccess(t *testing.T) {
+	g := openGate(t, filter(bpftest.Namespace(t)))
+	members := func(addrs ...netip.Addr) []member {
+		var list []Element
+		for _, a := range addrs {
+			list = append(list, Element{a, time.Hour, time.Hour})
 		}
+		m, err := g.cfg.members(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	if err := g.quick.add(g.table, members(member4)); !errors.Is(err, errNotQuick) {
+		t.Errorf("without a table: %v", err)
+	}
+	rebuild(t, g)
+	if err := g.quick.add(g.table, members(member4, member6)); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []netip.Addr{member4, member6} {
+		if _, ok := held(t, g, a); !ok {
+			t.Errorf("%s: silence, and it is not held", a)
+		}
+	}
+	for _, refused := range [][]netip.Addr{{member4}, {strange4, member4}, {strange4, member6}, {member4, member6}} {
+		if err := g.quick.add(g.table, members(refused...)); !errors.Is(err, errNotQuick) {
+			t.Errorf("%v is held already: %v", refused, err)
+		}
+		if err := g.Check(); err != nil { // reads what is left of the answers
+			t.Fatal(err)
+		}
+		if _, ok := held(t, g, strange4); ok {
+			t.Error("one of two was added although the other was refused")
+		}
+	}
+	table := g.table
+	table.name = "none"
+	if err := g.quick.add(table, members(strange4)); !errors.Is(err, errNotQuick) {
+		t.Errorf("another table: %v", err)
 	}
 }
 

@@ -18,6 +18,7 @@ type detail struct {
 	mechanism, answer text
 	admin             *admin // nil but for manual grants
 	users             []known
+	room              [1]known // of users, for most have one
 	logins            uint32
 	tls               bool
 }
@@ -70,6 +71,7 @@ func (t *Table) detailOf(i uint32, always bool) *detail {
 			return nil
 		}
 		d = &detail{}
+		d.users = d.room[:0]
 		t.details[i] = d
 	}
 	return d

@@ -74,18 +74,19 @@ func (t *Table) Admit(now time.Time, v *authz.Verdict, a *Admission) bool {
 	return true
 }
 
-// Explain keeps what an admitted login shows, and tells of it.
+// Explain keeps what an admitted login shows, and tells of it: the Cause is that of
+// the Admission.
 func (t *Table) Explain(a *Admission) Change {
-	v := a.verdict
-	c := Change{Kind: a.Kind, Time: a.time, Cause: &v, Reason: a.reason, Arm: a.Arm}
+	v := &a.verdict
+	c := Change{Kind: a.Kind, Time: a.time, Cause: v, Reason: a.reason, Arm: a.Arm}
 	if a.entry == 0 {
 		c.Grant = t.standing(a.Prefix)
 		return c
 	}
-	kept := t.explain(a.entry, t.user(v.User, t.entry(a.entry).key()), &v)
+	kept := t.explain(a.entry, t.user(v.User, t.entry(a.entry).key()), v)
 	c.Grant, c.Reason = t.grant(a.entry), "login of "+display(v.User)
 	if g := &c.Grant; !kept { // this change can be explained all the same
-		u := userOf(&v)
+		u := userOf(v)
 		u.Seen = a.time
 		g.Users, g.Conn, g.Protocol, g.Mechanism, g.TLS, g.Answer = []User{u}, v.Conn, u.Protocol, v.Mechanism, v.TLS, v.Answer
 	}

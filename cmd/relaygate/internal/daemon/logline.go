@@ -17,8 +17,24 @@ import (
 // slog.TextHandler, which takes three times as long for a line: in a storm each login
 // has one.
 type changeLog struct {
-	w    io.Writer
-	line []byte
+	w          io.Writer
+	line       []byte
+	now, until moment
+}
+
+// moment is the text of a time. Neighbours in the log often have the same.
+type moment struct {
+	unix int64 // in units of the layout's last digit
+	text []byte
+}
+
+// appendTime appends t, of which unix is different if its text is. All times are
+// local ones.
+func (m *moment) appendTime(b []byte, t time.Time, unix int64, layout string) []byte {
+	if m.unix != unix || m.text == nil {
+		m.unix, m.text = unix, t.AppendFormat(m.text[:0], layout)
+	}
+	return append(b, m.text...)
 }
 
 // tell writes a change's line.
@@ -26,9 +42,7 @@ func (l *changeLog) tell(now time.Time, c *grant.Change) {
 	if l.w == nil {
 		return
 	}
-	// Milliseconds, as slog has them; Append would leave out zeros with .999.
-	b := append(l.line[:0], "time="...)
-	b = now.AppendFormat(b, "2006-01-02T15:04:05.000Z07:00")
+	b := l.now.appendTime(append(l.line[:0], "time="...), now, now.UnixMilli(), "2006-01-02T15:04:05.000Z07:00")
 	b = appendAttr(append(b, " level=INFO"...), "msg", c.Kind.String())
 	if c.Grant.Prefix.IsValid() {
 		b = appendAttr(b, "address", grantName(&c.Grant))
@@ -37,7 +51,7 @@ func (l *changeLog) tell(now time.Time, c *grant.Change) {
 		b = appendAttr(b, "user", authz.Quote(c.Grant.Users[0].Name))
 	}
 	if !c.Grant.Expires.IsZero() {
-		b = c.Grant.Expires.AppendFormat(append(b, " until="...), time.RFC3339)
+		b = l.until.appendTime(append(b, " until="...), c.Grant.Expires, c.Grant.Expires.Unix(), time.RFC3339)
 	}
 	b = appendAttr(b, "reason", c.Reason)
 	l.line = append(b, '\n')

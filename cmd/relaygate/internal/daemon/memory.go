@@ -13,7 +13,7 @@ import (
 // much as what is in use; but a large table of grants holds nothing that the
 // collector must look into, and would cost twice its size for nothing. And of a small
 // heap a storm would have it look through everything many times a second.
-const garbage = 16 << 20
+const garbage = 32 << 20
 
 // gcPercent is the runtime's setting for that.
 func gcPercent(live uint64) int {
