@@ -215,14 +215,9 @@ func (e *Evidence) earn(at place, now time.Time) *record {
 
 // learn keeps a proved name, so that later failures of it need no mask.
 func (e *Evidence) learn(name string) {
-	if name == "" || e.users.has(name) {
-		return
-	}
-	if e.users.n >= e.cfg.Users {
+	if name != "" && !e.users.put(name, e.cfg.Users) {
 		e.usersDropped++
-		return
 	}
-	e.users.add(name)
 }
 
 // Prune forgets what is older than it has to be.

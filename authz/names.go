@@ -79,17 +79,25 @@ func (s *names) has(name string) bool {
 	return proved != nil
 }
 
-// add puts in a name that is not there, of at most userLimit bytes.
-func (s *names) add(name string) {
+// put puts in a name of at most userLimit bytes, if it is not there. It reports false
+// if there are most already.
+func (s *names) put(name string, most int) bool {
 	if 2*s.n >= len(s.slots) {
 		s.grow()
 	}
 	var f folded
-	slot, _ := s.find(f.fold(name))
+	slot, proved := s.find(f.fold(name))
+	if proved != nil {
+		return true
+	}
+	if s.n >= most {
+		return false
+	}
 	*slot = uint32(len(s.text)) + 1
 	s.text = binary.NativeEndian.AppendUint16(s.text, uint16(len(name)))
 	s.text = append(s.text, name...)
 	s.n++
+	return true
 }
 
 func (s *names) grow() {

@@ -27,7 +27,7 @@ func TestNames(t *testing.T) {
 		}
 		if !known && rng.IntN(2) == 0 {
 			model[lower] = name
-			s.add(name)
+			s.put(name, 1<<20)
 		}
 	}
 	if s.n != len(model) || s.n < 1000 {
@@ -37,7 +37,7 @@ func TestNames(t *testing.T) {
 
 func TestNamesAllocateNothing(t *testing.T) {
 	var s names
-	s.add("alice@example.org")
+	s.put("alice@example.org", 1<<20)
 	if n := testing.AllocsPerRun(100, func() { s.has("Alice@Example.org") }); n != 0 {
 		t.Errorf("%v allocations per look-up", n)
 	}

@@ -60,15 +60,32 @@ func (t *Table) Part(from uint32, rows int, visit func(*Grant)) (next uint32) {
 			g := t.always[i]
 			visit(&g)
 		}
-		from = 1
 	}
+	return t.part(from, rows, func(i uint32, _ *entry) {
+		g := t.grant(i)
+		visit(&g)
+	})
+}
+
+// PartPrefixes is Part for who needs no more than what is granted and why, which
+// takes a tenth of the time.
+func (t *Table) PartPrefixes(from uint32, rows int, visit func(netip.Prefix, Source)) (next uint32) {
+	if from == 0 {
+		for i := range t.always {
+			visit(t.always[i].Prefix, Always)
+		}
+	}
+	return t.part(from, rows, func(_ uint32, e *entry) { visit(e.key().prefix(), e.source) })
+}
+
+func (t *Table) part(from uint32, rows int, visit func(uint32, *entry)) (next uint32) {
+	from = max(from, 1)
 	for i := range uint32(rows) {
 		if from+i > t.entries.used {
 			return 0
 		}
 		if t.live(from + i) {
-			g := t.grant(from + i)
-			visit(&g)
+			visit(from+i, t.entry(from+i))
 		}
 	}
 	return from + uint32(rows)

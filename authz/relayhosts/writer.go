@@ -139,7 +139,7 @@ func (w *Writer) Write(now time.Time, grants []Entry) (Report, error) {
 		return report, err
 	}
 	w.dirty, w.retry = false, 0
-	const share = 10 // of the time, at most
+	const share = 20 // of the time, at most
 	w.next = now.Add(max(MinInterval, share*time.Since(start)))
 	return report, nil
 }

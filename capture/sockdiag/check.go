@@ -20,10 +20,11 @@ const (
 // a moment for Run to look; when in doubt the answer is no.
 func (t *Tables) Check(server netip.AddrPort, netns uint64) (ok bool, reason string) {
 	s := t.current.Load()
-	accepting := s.accepting(server, netns)
+	var room [4]*Listener
+	accepting := s.accepting(room[:0], server, netns)
 	if len(accepting) == 0 || time.Since(s.at) > staleAfter {
 		s = t.fresh(s)
-		accepting = s.accepting(server, netns)
+		accepting = s.accepting(room[:0], server, netns)
 	}
 	if s.err != nil {
 		return false, fmt.Sprintf("who listens on %v is not known: %v", server, s.err)
@@ -60,11 +61,11 @@ func (t *Tables) fresh(old *snapshot) *snapshot {
 	return t.current.Load()
 }
 
-// accepting lists all listeners that could have accepted a connection to the
+// accepting appends all listeners that could have accepted a connection to the
 // address: which of them did is not known afterwards.
-func (s *snapshot) accepting(server netip.AddrPort, netns uint64) []Listener {
-	var all []Listener
-	for _, l := range s.listeners {
+func (s *snapshot) accepting(all []*Listener, server netip.AddrPort, netns uint64) []*Listener {
+	for i := range s.listeners {
+		l := &s.listeners[i]
 		if l.Netns == netns && l.Local.Port() == server.Port() && l.covers(server.Addr()) {
 			all = append(all, l)
 		}
@@ -82,7 +83,7 @@ func (s Socket) covers(addr netip.Addr) bool {
 }
 
 // doubt says why the listener is not to be believed, or "".
-func (t *Tables) doubt(l Listener) string {
+func (t *Tables) doubt(l *Listener) string {
 	if !t.owners[l.UID] {
 		return fmt.Sprintf("the listener on %v belongs to uid %d, who is not trusted", l.Local, l.UID)
 	}
@@ -106,7 +107,7 @@ func (t *Tables) Owners(server netip.AddrPort, netns uint64) []Process {
 		return nil
 	}
 	var all []Process
-	for _, l := range s.accepting(server, netns) {
+	for _, l := range s.accepting(nil, server, netns) {
 		if t.doubt(l) != "" {
 			return nil
 		}
@@ -122,9 +123,9 @@ func (t *Tables) Servers() []Listener {
 		return nil
 	}
 	var all []Listener
-	for _, l := range s.listeners {
-		if t.doubt(l) == "" {
-			all = append(all, l)
+	for i := range s.listeners {
+		if l := &s.listeners[i]; t.doubt(l) == "" {
+			all = append(all, *l)
 		}
 	}
 	return all

@@ -21,12 +21,11 @@ import (
 type files struct {
 	writer  *relayhosts.Writer
 	log     *slog.Logger
-	parts   func(context.Context, func(*grant.Grant)) error // visits all grants
+	entries func(context.Context, func(relayhosts.Entry, grant.Source)) error // visits all grants
 	keep    atomic.Bool                                     // lines stay when the daemon ends (on_exit = "keep")
 	marked  atomic.Bool                                     // something changed since the last snapshot
 	dirty   chan struct{}
 	flushes chan chan error
-	users   bool               // there is a users file
 	always  []relayhosts.Entry // of what was written last
 
 	mu    sync.Mutex
@@ -38,7 +37,6 @@ func newFiles(cfg *config.Config, log *slog.Logger) *files {
 		writer: relayhosts.NewWriter(relayhosts.Config{Hosts: cfg.Relayhosts, Users: cfg.UsersFile, Dialect: cfg.Dialect}),
 		log:    log, dirty: make(chan struct{}, 1), flushes: make(chan chan error),
 	}
-	f.users = cfg.UsersFile != ""
 	f.keep.Store(cfg.Gate.OnExit == config.ExitKeep)
 	for _, path := range []string{cfg.Relayhosts, cfg.UsersFile} {
 		if path != "" {
@@ -46,6 +44,18 @@ func newFiles(cfg *config.Config, log *slog.Logger) *files {
 		}
 	}
 	return f
+}
+
+// entries visits what the files say, with the users if there is a file of them.
+func (o *owner) entries(users bool) func(context.Context, func(relayhosts.Entry, grant.Source)) error {
+	if users {
+		return func(ctx context.Context, visit func(relayhosts.Entry, grant.Source)) error {
+			return o.parts(ctx, func(g *grant.Grant) { visit(relayhosts.EntryOf(g), g.Source) })
+		}
+	}
+	return func(ctx context.Context, visit func(relayhosts.Entry, grant.Source)) error {
+		return o.prefixes(ctx, func(g *granted) { visit(relayhosts.Entry{Prefix: g.prefix}, g.source) })
+	}
 }
 
 // changed says that the grants changed. It never waits, and wakes nobody for
@@ -110,12 +120,8 @@ func (f *files) flush(ctx context.Context) error {
 func (f *files) write(ctx context.Context) error {
 	f.marked.Store(false)
 	var all, always []relayhosts.Entry
-	err := f.parts(ctx, func(g *grant.Grant) {
-		entry := relayhosts.Entry{Prefix: g.Prefix}
-		if f.users {
-			entry = relayhosts.EntryOf(g)
-		}
-		if all = append(all, entry); g.Source == grant.Always {
+	err := f.entries(ctx, func(entry relayhosts.Entry, s grant.Source) {
+		if all = append(all, entry); s == grant.Always {
 			always = append(always, entry)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"relaygate/authz/grant"
+	"relaygate/authz/relayhosts"
 	"relaygate/cmd/relaygate/internal/config"
 )
 
@@ -19,7 +20,7 @@ func TestFilesCountWritesAndErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := newFiles(&config.Config{Relayhosts: filepath.Join(dir, "relayhosts")}, slog.New(slog.DiscardHandler))
-	f.parts = func(context.Context, func(*grant.Grant)) error { return nil }
+	f.entries = func(context.Context, func(relayhosts.Entry, grant.Source)) error { return nil }
 	f.write(t.Context())
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)

@@ -83,7 +83,7 @@ const (
 	// the journal in the file is made to forget what that in memory did: so the
 	// bounds of the one bound the other.
 	forgetEvery = time.Hour
-	forgetAfter = 1 << 16
+	forgetAfter = 1 << 18
 	// exactAtStop is up to how many grants a clean stop writes once more, as
 	// renewals are written only when the kernel is told of them too.
 	exactAtStop = 50_000

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"time"
 
@@ -118,10 +119,30 @@ const (
 // parts visits all grants, in no order, from another goroutine and in its own
 // time. What changes meanwhile may be missing.
 func (o *owner) parts(ctx context.Context, visit func(*grant.Grant)) error {
-	list := make([]grant.Grant, 0, partRows)
+	return inParts(ctx, o, func(t *grant.Table, from uint32, add func(grant.Grant)) uint32 {
+		return t.Part(from, partRows, func(g *grant.Grant) { add(*g) })
+	}, visit)
+}
+
+// granted is what is granted and why.
+type granted struct {
+	prefix netip.Prefix
+	source grant.Source
+}
+
+// prefixes is parts for who needs no more than that.
+func (o *owner) prefixes(ctx context.Context, visit func(*granted)) error {
+	return inParts(ctx, o, func(t *grant.Table, from uint32, add func(granted)) uint32 {
+		return t.PartPrefixes(from, partRows, func(p netip.Prefix, s grant.Source) { add(granted{p, s}) })
+	}, visit)
+}
+
+// inParts visits what read adds, part by part.
+func inParts[T any](ctx context.Context, o *owner, read func(t *grant.Table, from uint32, add func(T)) uint32, visit func(*T)) error {
+	list := make([]T, 0, partRows)
 	for from := uint32(0); ; {
 		err := o.ask(ctx, func(time.Time) {
-			from = o.grants().Part(from, partRows, func(g *grant.Grant) { list = append(list, *g) })
+			from = read(o.grants(), from, func(v T) { list = append(list, v) })
 		})
 		if err != nil {
 			return err
@@ -145,7 +166,7 @@ func (o *owner) parts(ctx context.Context, visit func(*grant.Grant)) error {
 // The owner looks at its clock and its messages at least that often.
 const (
 	maxWait       = time.Second
-	eventsPerLook = 64
+	eventsPerLook = 256
 	countEvery    = time.Minute
 )
 

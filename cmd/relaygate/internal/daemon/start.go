@@ -92,7 +92,7 @@ func (d *daemon) connect() {
 	d.gate.bitten = func(ctx context.Context, list []nft.Bitten) {
 		_ = d.owner.ask(ctx, func(now time.Time) { d.owner.bitten(now, list) }) // an error: the daemon ends
 	}
-	d.files.parts = d.owner.parts
+	d.files.entries = d.owner.entries(d.opts.Config.UsersFile != "")
 	d.keeper.fetch = func(ctx context.Context, m markedPart) (rows []row, err error) {
 		return rows, d.owner.ask(ctx, func(now time.Time) { rows = fetch(d.owner.engine, now, m) })
 	}
