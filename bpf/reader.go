@@ -224,7 +224,7 @@ type crowd struct {
 }
 
 const (
-	napTime   = 2 * time.Millisecond
+	napTime   = 3 * time.Millisecond
 	crowdLook = 10 * time.Millisecond
 	// So many records in one look begin a crowd, some 3,000 logins a second,
 	// and so few end it.

@@ -22,8 +22,8 @@ type files struct {
 	writer  *relayhosts.Writer
 	log     *slog.Logger
 	entries func(context.Context, func(relayhosts.Entry, grant.Source)) error // visits all grants
-	keep    atomic.Bool                                     // lines stay when the daemon ends (on_exit = "keep")
-	marked  atomic.Bool                                     // something changed since the last snapshot
+	keep    atomic.Bool                                                       // lines stay when the daemon ends (on_exit = "keep")
+	marked  atomic.Bool                                                       // something changed since the last snapshot
 	dirty   chan struct{}
 	flushes chan chan error
 	always  []relayhosts.Entry // of what was written last

@@ -38,19 +38,19 @@ type keeper struct {
 	store  *state.Store
 	log    *slog.Logger
 	retain atomic.Int64 // time.Duration
-	// fetch asks the owner how marked things are, forgotten which of some prefixes
-	// the journal in memory does not hold any more.
-	fetch     func(context.Context, markedPart) ([]row, error)
-	forgotten func(context.Context, []netip.Prefix) ([]netip.Prefix, error)
+	// fetch and weedOut let the owner do fetchNow and weed.
+	fetch   func(context.Context, markedPart) ([]row, error)
+	weedOut func(context.Context, []netip.Prefix, time.Time) error
 
-	wake  chan struct{}
-	asked chan chan error
-	rows  chan row     // sessions and counters: what finds no room comes again
-	taken atomic.Int64 // how much of what was marked is asked for
-	// encoded is the record that is being written, journal how many of the
-	// journal's were written since the last forget; both are run's.
-	encoded bytes.Buffer
-	journal int
+	wake    chan struct{}
+	asked   chan chan error
+	rows    chan row     // sessions and counters: what finds no room comes again
+	taken   atomic.Int64 // how much of what was marked is asked for
+	journal atomic.Int64 // records of it that were written since the last forget
+	encoded bytes.Buffer // run's, for what it writes
+	// For what the owner writes, and the owner's.
+	text []byte
+	kept authz.Kept
 
 	mu     sync.Mutex
 	marked marks
@@ -61,12 +61,10 @@ type keeper struct {
 	woken bool
 }
 
-// row is a record to be written: its value, or its data if that is encoded already.
-// It is to be deleted where there is neither.
+// row is a record to be written, or to be deleted where value is nil.
 type row struct {
 	bucket, key string
 	value       any
-	data        []byte
 }
 
 // The bounds and the pace of what is kept.
@@ -76,9 +74,7 @@ const (
 	maxWaiting = 32768
 	// collectEvery lets the owner be asked once about many logins.
 	collectEvery = 100 * time.Millisecond
-	// recordBytes is room for the records of a new grant.
-	recordBytes = 512
-	retryEvery  = 5 * time.Second
+	retryEvery   = 5 * time.Second
 	// forgetEvery and forgetAfter are how often, and after how many records of it,
 	// the journal in the file is made to forget what that in memory did: so the
 	// bounds of the one bound the other.
@@ -103,36 +99,6 @@ func openKeeper(path string, retain time.Duration, now time.Time, log *slog.Logg
 	}
 	k.retain.Store(int64(retain))
 	return k, nil
-}
-
-// fetch is how marked things are; it runs in the owner's goroutine.
-func fetch(e *engine.Engine, now time.Time, m markedPart) (rows []row) {
-	b := boot()
-	rows = make([]row, 0, 2*len(m.prefixes))
-	text := make([]byte, 0, recordBytes*len(m.prefixes))
-	var kept authz.Kept
-	e.Change(func(t *grant.Table) []grant.Change {
-		for _, p := range m.prefixes {
-			r := row{bucket: grantsBucket, key: p.String()}
-			if g, ok := t.Of(p.Prefix); ok && g.Source != grant.Always {
-				saved := grant.Save(now, b, g)
-				from := len(text)
-				text = state.AppendGrant(text, &saved)
-				r.data = text[from:]
-			}
-			rows = append(rows, r)
-			if p.journal && e.Kept(p.Prefix, &kept) {
-				from := len(text)
-				text = state.AppendKept(text, &kept)
-				rows = append(rows, row{bucket: journalBucket, key: r.key, data: text[from:]})
-			}
-		}
-		if m.rules {
-			rows = append(rows, ruleRows(t)...)
-		}
-		return nil
-	})
-	return rows
 }
 
 // ruleRows are all denials and the pause.
@@ -200,10 +166,11 @@ func (k *keeper) run(ctx context.Context, ready func()) error {
 			err := k.collect(ctx)
 			done <- errors.Join(err, k.store.Flush())
 		case <-forget.C:
-			k.prune(time.Now())
-			k.journal = forgetAfter
+			oldest := k.oldest(time.Now())
+			k.weedAll(ctx, k.outdated(oldest), oldest)
+			k.journal.Store(forgetAfter)
 		}
-		if k.journal >= forgetAfter {
+		if k.journal.Load() >= forgetAfter {
 			k.forget(ctx)
 		}
 	}
@@ -250,7 +217,7 @@ func (k *keeper) close(e *engine.Engine, rows []row) (failed error) {
 		k.write(<-k.rows)
 	}
 	if e != nil {
-		k.fetch = func(_ context.Context, m markedPart) ([]row, error) { return fetch(e, time.Now(), m), nil }
+		k.fetch = func(_ context.Context, m markedPart) ([]row, error) { return k.fetchNow(e, time.Now(), m), nil }
 		failed = k.collect(context.Background())
 	}
 	for _, r := range rows {

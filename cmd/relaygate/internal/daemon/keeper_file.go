@@ -28,6 +28,20 @@ func boot() grant.Boot {
 	return grant.Boot{ID: bootID(), At: time.Duration(ts.Nano())}
 }
 
+// bootClock is the clock since boot at a moment. A moment later by it is one at most:
+// suspend is not in it.
+type bootClock struct {
+	now  time.Time
+	boot grant.Boot
+}
+
+func (c *bootClock) at(now time.Time) grant.Boot {
+	if c.boot.ID == "" {
+		return grant.Boot{}
+	}
+	return grant.Boot{ID: c.boot.ID, At: c.boot.At + now.Sub(c.now)}
+}
+
 // bootID names this boot; "" if the kernel does not tell.
 var bootID = sync.OnceValue(func() string {
 	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
@@ -39,8 +53,7 @@ func everything(t *grant.Table, now time.Time) (rows []row) {
 	b := boot()
 	for g := range t.All() {
 		if g.Source != grant.Always {
-			saved := grant.Save(now, b, g)
-			rows = append(rows, row{bucket: grantsBucket, key: g.Prefix.String(), data: state.AppendGrant(nil, &saved)})
+			rows = append(rows, row{bucket: grantsBucket, key: g.Prefix.String(), value: grant.Save(now, b, g)})
 		}
 	}
 	return rows
@@ -84,45 +97,47 @@ func (k *keeper) drop(bucket string, rows []row) {
 }
 
 func (k *keeper) write(r row) {
-	switch {
-	case r.data != nil:
-	case r.value == nil:
+	k.encoded.Reset()
+	switch v := r.value.(type) {
+	case nil:
 		k.store.Delete(r.bucket, r.key)
 		return
+	case grant.Saved:
+		k.encoded.Write(state.AppendGrant(k.encoded.AvailableBuffer(), &v))
 	default:
-		k.encoded.Reset()
-		if err := state.Encode(&k.encoded, r.value); err != nil {
+		if err := state.Encode(&k.encoded, v); err != nil {
 			k.log.Error("a record cannot be kept over a restart", "kind", r.bucket, "error", err)
 			return
 		}
-		r.data = k.encoded.Bytes()
 	}
-	k.store.Put(r.bucket, r.key, r.data)
-	if r.bucket == journalBucket {
-		k.journal++
-	}
+	k.store.Put(r.bucket, r.key, k.encoded.Bytes())
 }
 
 // forget deletes what the journal in memory holds no more.
 func (k *keeper) forget(ctx context.Context) {
-	k.journal = 0
-	for part := range slices.Chunk(k.stored(journalBucket), fetchBatch) {
-		gone, err := k.forgotten(ctx, part)
-		if err != nil {
+	k.journal.Store(0)
+	k.weedAll(ctx, k.stored(journalBucket), time.Time{})
+}
+
+// weedAll lets the owner weed, part by part.
+func (k *keeper) weedAll(ctx context.Context, list []netip.Prefix, oldest time.Time) {
+	for part := range slices.Chunk(list, fetchBatch) {
+		if k.weedOut(ctx, part, oldest) != nil {
 			return // the daemon ends
-		}
-		for _, p := range gone {
-			k.store.Delete(journalBucket, p.String())
 		}
 	}
 }
 
-// prune deletes prefixes of which nothing was seen for too long, as the
-// configuration has it now.
-func (k *keeper) prune(now time.Time) {
-	oldest := now.Add(-time.Duration(k.retain.Load()))
+// outdated lists the prefixes of which the journal in the file knows nothing that is
+// younger than the configuration has it now.
+func (k *keeper) outdated(oldest time.Time) (list []netip.Prefix) {
 	err := k.store.Each(journalBucket, func(key string, data []byte) error {
-		if kept, err := state.ParseKept(data); err != nil || stale(&kept, oldest) {
+		if kept, err := state.ParseKept(data); err == nil && !stale(&kept, oldest) {
+			return nil
+		}
+		if p, err := netip.ParsePrefix(key); err == nil {
+			list = append(list, p)
+		} else {
 			k.store.Delete(journalBucket, key)
 		}
 		return nil
@@ -130,6 +145,12 @@ func (k *keeper) prune(now time.Time) {
 	if err != nil {
 		k.log.Error("the state cannot be read", "error", err)
 	}
+	return list
+}
+
+// oldest is when what is forgotten now was seen last.
+func (k *keeper) oldest(now time.Time) time.Time {
+	return now.Add(-time.Duration(k.retain.Load()))
 }
 
 func stale(kept *authz.Kept, oldest time.Time) bool {
@@ -148,7 +169,9 @@ type restored struct {
 // load reads the state file. A record that cannot be understood is left out and
 // said.
 func (k *keeper) load(now time.Time) (r restored, err error) {
-	k.prune(now)
+	for _, p := range k.outdated(k.oldest(now)) {
+		k.store.Delete(journalBucket, p.String())
+	}
 	r.counters = make(map[string]uint64)
 	read := func(bucket string, take func(key string, data []byte) error) {
 		bad := 0

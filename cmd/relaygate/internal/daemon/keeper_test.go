@@ -35,8 +35,11 @@ func newKept(t *testing.T, path string) *kept {
 		t.Fatal(err)
 	}
 	out := &kept{keeper: k, engine: e, now: time.Now()}
-	k.fetch = func(_ context.Context, m markedPart) ([]row, error) { return fetch(e, out.now, m), nil }
-	k.forgotten = func(_ context.Context, list []netip.Prefix) ([]netip.Prefix, error) { return e.Forgotten(list), nil }
+	k.fetch = func(_ context.Context, m markedPart) ([]row, error) { return k.fetchNow(e, out.now, m), nil }
+	k.weedOut = func(_ context.Context, list []netip.Prefix, oldest time.Time) error {
+		k.weed(e, list, oldest)
+		return nil
+	}
 	return out
 }
 
@@ -162,7 +165,7 @@ func TestFileForgetsWithTheJournal(t *testing.T) {
 	k.manual(t, "192.0.2.7/32")
 	for i := range 3 * fetchBatch { // pushed out, as far as the engine knows
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}), 32)
-		k.write(row{bucket: journalBucket, key: p.String(), data: state.AppendKept(nil, &authz.Kept{Prefix: p, Until: k.now.Add(time.Hour)})})
+		k.store.Put(journalBucket, p.String(), state.AppendKept(nil, &authz.Kept{Prefix: p, Until: k.now.Add(time.Hour)}))
 	}
 	if n := len(k.stored(journalBucket)); n != 3*fetchBatch+1 {
 		t.Fatalf("%d records of the journal, want %d", n, 3*fetchBatch+1)

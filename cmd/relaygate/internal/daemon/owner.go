@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"time"
 
@@ -65,6 +64,7 @@ type owner struct {
 	lifetime time.Duration
 	watchdog watchdog
 	sleep    sleep
+	boot     bootClock
 	before   map[string]uint64 // counters of before the start
 	counted  time.Time         // when they were written last
 	// admission is the login that is being decided.
@@ -109,60 +109,6 @@ func (o *owner) ask(ctx context.Context, do func(now time.Time)) error {
 	}
 }
 
-// partRows is how much of the table is read at a time: a millisecond or less. Logins
-// have the owner for themselves for partPause in between.
-const (
-	partRows  = 2048
-	partPause = time.Millisecond
-)
-
-// parts visits all grants, in no order, from another goroutine and in its own
-// time. What changes meanwhile may be missing.
-func (o *owner) parts(ctx context.Context, visit func(*grant.Grant)) error {
-	return inParts(ctx, o, func(t *grant.Table, from uint32, add func(grant.Grant)) uint32 {
-		return t.Part(from, partRows, func(g *grant.Grant) { add(*g) })
-	}, visit)
-}
-
-// granted is what is granted and why.
-type granted struct {
-	prefix netip.Prefix
-	source grant.Source
-}
-
-// prefixes is parts for who needs no more than that.
-func (o *owner) prefixes(ctx context.Context, visit func(*granted)) error {
-	return inParts(ctx, o, func(t *grant.Table, from uint32, add func(granted)) uint32 {
-		return t.PartPrefixes(from, partRows, func(p netip.Prefix, s grant.Source) { add(granted{p, s}) })
-	}, visit)
-}
-
-// inParts visits what read adds, part by part.
-func inParts[T any](ctx context.Context, o *owner, read func(t *grant.Table, from uint32, add func(T)) uint32, visit func(*T)) error {
-	list := make([]T, 0, partRows)
-	for from := uint32(0); ; {
-		err := o.ask(ctx, func(time.Time) {
-			from = read(o.grants(), from, func(v T) { list = append(list, v) })
-		})
-		if err != nil {
-			return err
-		}
-		for i := range list {
-			visit(&list[i])
-		}
-		list = list[:0]
-		if from == 0 {
-			break
-		}
-		select {
-		case <-time.After(partPause):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	return nil
-}
-
 // The owner looks at its clock and its messages at least that often.
 const (
 	maxWait       = time.Second
@@ -199,6 +145,7 @@ func (o *owner) run(ctx context.Context, ready func()) error {
 // look serves what is due and what was asked, and sets the next deadline.
 func (o *owner) look(now time.Time) {
 	o.watchdog.look(now)
+	o.boot = bootClock{now, boot()}
 	o.gate.grants.Store(int64(o.engine.Len()))
 	if slept := o.sleep.since(); slept > 0 {
 		o.log.Warn("the machine slept: every grant ends as much earlier", "for", slept)

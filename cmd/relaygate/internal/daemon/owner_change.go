@@ -46,7 +46,9 @@ func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 // tell carries a change to the files, the log and the watchers.
 func (o *owner) tell(now time.Time, c *grant.Change) {
 	o.files.changed()
-	o.keeper.changed(c)
+	if c.Kind != grant.Granted || c.Cause == nil || !o.keeper.granted(o.engine, now, o.boot.at(now), c.Grant) {
+		o.keeper.changed(c)
+	}
 	o.told.tell(now, c)
 	if o.hub.Watched() {
 		o.hub.Publish(now, control.NewChange(c))

@@ -15,7 +15,6 @@ import (
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/engine"
-	"relaygate/cmd/relaygate/internal/state"
 )
 
 const testLifetime = 30 * time.Minute
@@ -211,7 +210,7 @@ func TestRestoreHoldsWhatSessionsHold(t *testing.T) {
 		k := newKept(t, filepath.Join(t.TempDir(), "state.db"))
 		saved := over
 		tt.change(&saved)
-		k.write(row{bucket: grantsBucket, key: saved.Prefix.String(), data: state.AppendGrant(nil, &saved)})
+		k.write(row{bucket: grantsBucket, key: saved.Prefix.String(), value: saved})
 		if err := k.store.Flush(); err != nil {
 			t.Fatal(err)
 		}

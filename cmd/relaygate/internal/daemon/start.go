@@ -93,11 +93,11 @@ func (d *daemon) connect() {
 		_ = d.owner.ask(ctx, func(now time.Time) { d.owner.bitten(now, list) }) // an error: the daemon ends
 	}
 	d.files.entries = d.owner.entries(d.opts.Config.UsersFile != "")
-	d.keeper.fetch = func(ctx context.Context, m markedPart) (rows []row, err error) {
-		return rows, d.owner.ask(ctx, func(now time.Time) { rows = fetch(d.owner.engine, now, m) })
+	d.keeper.fetch = func(ctx context.Context, m markedPart) (rules []row, err error) {
+		return rules, d.owner.ask(ctx, func(now time.Time) { rules = d.keeper.fetchNow(d.owner.engine, now, m) })
 	}
-	d.keeper.forgotten = func(ctx context.Context, list []netip.Prefix) (gone []netip.Prefix, err error) {
-		return gone, d.owner.ask(ctx, func(time.Time) { gone = d.owner.engine.Forgotten(list) })
+	d.keeper.weedOut = func(ctx context.Context, list []netip.Prefix, oldest time.Time) error {
+		return d.owner.ask(ctx, func(time.Time) { d.keeper.weed(d.owner.engine, list, oldest) })
 	}
 }
 

@@ -1,0 +1,78 @@
+//go:build linux
+
+package daemon
+
+import (
+	"net/netip"
+	"time"
+
+	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/engine"
+	"relaygate/cmd/relaygate/internal/state"
+)
+
+// What is here runs in the owner's goroutine. All records of grants and of the
+// journal are handed to the store there, so that the last one is the newest; the
+// store does not wait for the disk.
+
+// granted keeps a new grant at once: what there is to be written has just been made.
+// It reports false if too much waits for the disk already; then it had better be
+// marked, which is cheaper to keep.
+func (k *keeper) granted(e *engine.Engine, now time.Time, b grant.Boot, g grant.Grant) bool {
+	if k.store.Stats().Pending > maxWaiting {
+		return false
+	}
+	key := g.Prefix.String()
+	k.grant(key, now, b, g)
+	k.note(e, key, g.Prefix)
+	return true
+}
+
+func (k *keeper) grant(key string, now time.Time, b grant.Boot, g grant.Grant) {
+	saved := grant.Save(now, b, g)
+	k.text = state.AppendGrant(k.text[:0], &saved)
+	k.store.Put(grantsBucket, key, k.text)
+}
+
+// note keeps what the journal knows about a prefix.
+func (k *keeper) note(e *engine.Engine, key string, p netip.Prefix) {
+	if !e.Kept(p, &k.kept) {
+		return
+	}
+	k.text = state.AppendKept(k.text[:0], &k.kept)
+	k.store.Put(journalBucket, key, k.text)
+	k.journal.Add(1)
+}
+
+// fetchNow keeps marked things as they are; the rules are returned.
+func (k *keeper) fetchNow(e *engine.Engine, now time.Time, m markedPart) (rules []row) {
+	b := boot()
+	e.Change(func(t *grant.Table) []grant.Change {
+		for _, p := range m.prefixes {
+			key := p.String()
+			if g, ok := t.Of(p.Prefix); ok && g.Source != grant.Always {
+				k.grant(key, now, b, g)
+			} else {
+				k.store.Delete(grantsBucket, key)
+			}
+			if p.journal {
+				k.note(e, key, p.Prefix)
+			}
+		}
+		if m.rules {
+			rules = ruleRows(t)
+		}
+		return nil
+	})
+	return rules
+}
+
+// weed takes out of the journal in the file what that in memory does not hold, or
+// holds nothing of that is younger than oldest.
+func (k *keeper) weed(e *engine.Engine, list []netip.Prefix, oldest time.Time) {
+	for _, p := range list {
+		if !e.Kept(p, &k.kept) || stale(&k.kept, oldest) {
+			k.store.Delete(journalBucket, p.String())
+		}
+	}
+}
