@@ -12,10 +12,14 @@ import (
 )
 
 // tailBucket holds the latest changes in the order in which they were made: each
-// group is one record there, by its number. To put them in their places costs ten
+// group is a bucket there, by its number, with one record. (As records of one bucket
+// they would share pages, and each group be written several times.) To put them in their places costs ten
 // times as much, as each page of the database that one of them is in must be written
 // anew; so that is done for many at once (merge). Whoever reads a bucket merges first.
 const tailBucket = "tail"
+
+// groupKey is the key of a group in its bucket.
+const groupKey = "changes"
 
 const (
 	// maxTail is how large the tail gets before it is merged, in bytes.
@@ -108,9 +112,11 @@ func (g *group) append(tx *bbolt.Tx) error {
 		return fmt.Errorf("number a group of changes: %w", err)
 	}
 	key := binary.BigEndian.AppendUint64(nil, number)
+	if b, err = b.CreateBucket(key); err != nil {
+		return fmt.Errorf("make room for a group of changes: %w", err)
+	}
 	binary.BigEndian.PutUint32(g.text, checksum(id{tailBucket, string(key)}, g.text[sumBytes:]))
-	b.FillPercent = 1 // nothing comes between
-	return b.Put(key, g.text)
+	return b.Put([]byte(groupKey), g.text)
 }
 
 // part is a part of the tail.
@@ -128,24 +134,41 @@ func oldest(tx *bbolt.Tx, behind []byte) (p part, err error) {
 		return p, nil
 	}
 	at := b.Cursor()
-	k, v := at.Seek(behind)
+	k, _ := at.Seek(behind)
 	if behind != nil && bytes.Equal(k, behind) {
-		k, v = at.Next()
+		k, _ = at.Next()
 	}
-	for ; k != nil && p.size < mergeBytes; k, v = at.Next() {
-		text, err := unsealed(id{tailBucket, string(k)}, v)
-		if err != nil {
+	for ; k != nil && p.size < mergeBytes; k, _ = at.Next() {
+		if bytes.Compare(k, behind) <= 0 { // a damaged tree may lead in circles
+			return p, fmt.Errorf("%w: the groups of changes are out of order", errDamaged)
+		}
+		if err := p.add(b, k); err != nil {
 			return p, err
 		}
-		// The database's memory may move before it is used.
-		if p.changes, err = changes(p.changes, bytes.Clone(text)); err != nil {
-			return p, err
-		}
-		p.groups = append(p.groups, bytes.Clone(k))
-		p.size += len(v)
+		behind = p.groups[len(p.groups)-1]
 	}
 	p.sort()
 	return p, nil
+}
+
+// add reads a group of the tail's bucket.
+func (p *part) add(tail *bbolt.Bucket, key []byte) error {
+	b := tail.Bucket(key)
+	if b == nil {
+		return fmt.Errorf("%w: something else is among the groups of changes", errDamaged)
+	}
+	group := b.Get([]byte(groupKey))
+	text, err := unsealed(id{tailBucket, string(key)}, group)
+	if err != nil {
+		return err
+	}
+	// The database's memory may move before it is used.
+	if p.changes, err = changes(p.changes, bytes.Clone(text)); err != nil {
+		return err
+	}
+	p.groups = append(p.groups, bytes.Clone(key))
+	p.size += len(group)
+	return nil
 }
 
 // sort puts changes in the order of their records, in which neighbours share the
@@ -246,7 +269,7 @@ func (s *Store) mergePart() (more bool, err error) {
 func (p *part) cut(tx *bbolt.Tx) error {
 	b := tx.Bucket([]byte(tailBucket))
 	for _, key := range p.groups {
-		if err := b.Delete(key); err != nil {
+		if err := b.DeleteBucket(key); err != nil {
 			return fmt.Errorf("cut the tail: %w", err)
 		}
 	}
