@@ -51,6 +51,7 @@ func measureAll(ctx context.Context, c *bench.Config) (rows []bench.Row, err err
 		{"latency", m.latency},
 		{"knocks", m.knocks},
 		{"storm", m.storm},
+		{"paced", m.paced},
 		{"growth", m.growth},
 		{"memory", m.memory},
 		{"pipeline", m.pipeline},

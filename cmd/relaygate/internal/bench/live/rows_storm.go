@@ -29,16 +29,16 @@ func (m *measure) stormTask() Task {
 // storm logs in with the daemon and without, and says who was lost, and who was
 // let in and should not have been.
 func (m *measure) storm(ctx context.Context) (rows []bench.Row, err error) {
-	var rates, withRates, ratios []float64
+	var rates, withRates, ratios, floors []float64
 	lost, wrong, logins := 0, 0, 0
 	var each, own []time.Duration // per login: added to everybody, the daemon's
 	for range pairs {
-		without, err := m.stormOnce(nil)
+		without, err := m.stormOnce(nil, m.stormTask())
 		if err != nil {
 			return nil, err
 		}
 		err = m.withAgent(ctx, func(a *agent) error {
-			with, err := m.stormOnce(a)
+			with, err := m.stormOnce(a, m.stormTask())
 			if err != nil {
 				return err
 			}
@@ -46,7 +46,9 @@ func (m *measure) storm(ctx context.Context) (rows []bench.Row, err error) {
 			ratios = append(ratios, with.rate/without.rate)
 			each, own = append(each, with.spent-without.spent), append(own, with.own)
 			lost, wrong, logins = lost+with.lost, wrong+with.wrong, logins+with.done
-			return nil
+			floor, err := m.stormFrozen(ctx, a)
+			floors = append(floors, floor.rate/without.rate)
+			return err
 		})
 		if err != nil {
 			return nil, err
@@ -57,6 +59,7 @@ func (m *measure) storm(ctx context.Context) (rows []bench.Row, err error) {
 		bench.AtMost("login storm: elements without a good login", 0, float64(wrong), "", ""),
 		bench.AtLeast("login storm: logins a second, with / without", 0.95, median(ratios), "×",
 			fmt.Sprintf("%.0f/s without, %.0f/s with; both processors are busy", median(rates), median(withRates))),
+		bench.Told("login storm: the same of its programs and its gate alone", median(floors), "×", "the daemon is stopped (SIGSTOP), and spends nothing"),
 		bench.Told("login storm: CPU added per login, everybody's", micro(median(each)), "µs", "client, server and daemon"),
 	}
 	more, err := m.stormWatched(ctx, median(own))
@@ -71,8 +74,7 @@ type storming struct {
 }
 
 // stormOnce lets a storm pass; a is nil without the daemon.
-func (m *measure) stormOnce(a *agent) (s storming, err error) {
-	t := m.stormTask()
+func (m *measure) stormOnce(a *agent, t Task) (s storming, err error) {
 	before, err := m.groups.spent("agent")
 	if err != nil {
 		return s, err
@@ -103,6 +105,15 @@ func (m *measure) stormOnce(a *agent) (s storming, err error) {
 		return nil
 	})
 	return s, err
+}
+
+// stormFrozen is a storm of which the daemon reads nothing.
+func (m *measure) stormFrozen(ctx context.Context, a *agent) (s storming, err error) {
+	if err := a.Freeze(ctx); err != nil {
+		return s, err
+	}
+	s, err = m.stormOnce(nil, m.stormTask())
+	return s, errors.Join(err, a.Thaw())
 }
 
 // compare counts who should be a member and is not, and the reverse.
@@ -137,22 +148,13 @@ func (m *measure) stormWatched(ctx context.Context, own time.Duration) (rows []b
 	}
 	defer func() { err = errors.Join(err, o.close(), stats.Close()) }()
 	err = m.withAgent(ctx, func(a *agent) error {
-		programs, err := objectsOf(a.PID())
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, programs.close()) }()
 		watch, err := startMonitor(m.serverNS)
 		if err != nil {
 			return err
 		}
-		s, err := m.stormOnce(a)
+		s, bpf, err := m.stormCost(a, m.stormTask())
 		came, stopped := watch.stop()
 		if err := errors.Join(err, stopped); err != nil {
-			return err
-		}
-		took, err := programs.took()
-		if err != nil {
 			return err
 		}
 		sights, err := o.sights()
@@ -160,7 +162,6 @@ func (m *measure) stormWatched(ctx context.Context, own time.Duration) (rows []b
 			return err
 		}
 		waited := waits(sights, came)
-		bpf := took / time.Duration(s.done)
 		rows = []bench.Row{
 			bench.Told("login storm: answer leaves → element is there, p50", micro(percentile(waited, 50))/1e3, "ms", fmt.Sprintf("%d logins at %.0f/s, watched", len(waited), s.rate)),
 			bench.Told("login storm: answer leaves → element is there, p99", micro(percentile(waited, 99))/1e3, "ms", ""),
@@ -170,6 +171,50 @@ func (m *measure) stormWatched(ctx context.Context, own time.Duration) (rows []b
 		return nil
 	})
 	return rows, err
+}
+
+// paced is what a login costs the daemon at a pace that leaves the processors time:
+// then it is woken for each one, and finds nothing of its own in their caches.
+func (m *measure) paced(ctx context.Context) (rows []bench.Row, err error) {
+	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+	if err != nil {
+		return nil, fmt.Errorf("let the kernel measure BPF programs: %w", err)
+	}
+	defer func() { err = errors.Join(err, stats.Close()) }()
+	for _, rate := range []int{500, 5000} {
+		count := pick(m, 2*rate, 10*rate)
+		t := Task{
+			Verb: "login", First: m.addresses(count), Count: count, Gap: time.Second / time.Duration(rate),
+			Workers: 16, Wrong: 10,
+		}
+		err := m.withAgent(ctx, func(a *agent) error {
+			s, bpf, err := m.stormCost(a, t)
+			if err != nil {
+				return err
+			}
+			rows = append(rows, bench.Told(fmt.Sprintf("CPU per login at %d logins a second", rate), micro(s.own+bpf), "µs",
+				fmt.Sprintf("the daemon %.1f, its BPF programs %.1f", micro(s.own), micro(bpf))))
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return rows, nil
+}
+
+// stormCost is one storm, and what the daemon's programs took for each login.
+func (m *measure) stormCost(a *agent, t Task) (s storming, bpf time.Duration, err error) {
+	programs, err := objectsOf(a.PID())
+	if err != nil {
+		return s, 0, err
+	}
+	defer func() { err = errors.Join(err, programs.close()) }()
+	if s, err = m.stormOnce(a, t); err != nil {
+		return s, 0, err
+	}
+	took, err := programs.took()
+	return s, took / time.Duration(s.done), err
 }
 
 // took is how long all programs ran since they were loaded.
