@@ -187,7 +187,7 @@ func BenchmarkWrite(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.Close() //nolint:errcheck // a benchmark
+	defer s.Close()
 	value := make([]byte, 150)
 	random := rand.New(rand.NewPCG(8, 1))
 	put := func(n int) {
