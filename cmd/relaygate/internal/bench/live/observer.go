@@ -182,13 +182,16 @@ var callNumber = map[string]struct {
 }{"amd64": {120, 8}, "arm64": {280, 4}}[runtime.GOARCH]
 
 // syscallProgram sees system calls return (raw tracepoint sys_exit: registers
-// and result) and notes those of a control group.
+// and result) and notes those of a control group. A call that finds nothing to be
+// received counts too: behind a send that the kernel has not refused, it tells that
+// all was done (see nft).
 func syscallProgram(ring *ebpf.Map, group uint64) asm.Instructions {
 	code := asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMem(asm.R7, asm.R6, 8, asm.DWord),
+		asm.JEq.Imm(asm.R7, -int32(unix.EAGAIN), "known"),
 		asm.JSLE.Imm(asm.R7, 0, "exit"),
-		asm.FnGetCurrentCgroupId.Call(),
+		asm.FnGetCurrentCgroupId.Call().WithSymbol("known"),
 		asm.LoadImm(asm.R1, int64(group), asm.DWord),
 		asm.JNE.Reg(asm.R0, asm.R1, "exit"),
 		asm.Mov.Imm(asm.R1, 0),
@@ -208,6 +211,7 @@ func syscallProgram(ring *ebpf.Map, group uint64) asm.Instructions {
 		asm.Ja.Label("exit"),
 	}
 	sent, received := note(ring, sendReturned), note(ring, receiveReturned)
+	sent = append(asm.Instructions{asm.JSLE.Imm(asm.R7, 0, "exit")}, sent...)
 	sent[0] = sent[0].WithSymbol("sent")
 	received[0] = received[0].WithSymbol("received")
 	code = append(append(code, sent...), asm.Ja.Label("exit"))
@@ -249,7 +253,8 @@ func drain(ring *ebpf.Map, do func(record []byte)) error {
 }
 
 // delays are the times from each answer's leaving to the return of the call that
-// received the acknowledgement: the first one behind a send. Who sends elements
+// received the acknowledgement, or found that nothing was refused: the first one
+// behind a send. Who sends elements
 // sends them in the order of the answers, several at a time if it must; the
 // shortest message has one.
 func delays(sights []sight) (list []time.Duration, missing int) {
