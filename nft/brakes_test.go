@@ -143,10 +143,9 @@ func (w world) connects(t *testing.T, from, to netip.Addr, accepted <-chan net.C
 // onlyMarked is what an administrator does with marks.
 func onlyMarked() ruleset {
 	return ruleset{
-		sets: []set{portSet([]uint16{25})},
 		chains: []chain{{
 			name: "in", hook: &hook{"filter", unix.NF_INET_LOCAL_IN, 0},
-			rules: []rule{{expressions: all(tcpPortIn(ports), match{
+			rules: []rule{{expressions: all(toPorts([]uint16{25}), match{
 				&expr.Meta{Key: expr.MetaKeyMARK, Register: register}, and(0, 0, 0x10, 0), equals(0, 0, 0, 0),
 			}, reset())}},
 		}},

@@ -43,8 +43,8 @@ func gateChain(name string, more match) chain {
 // connection tracking, a first fragment of 8 bytes passes prerouting with ports
 // and no flags.
 func filterChains(cfg Config) []chain {
-	knock := all(tcpPortIn(ports), opening())
-	first := all(knock, notLoopback(), toThisHost())
+	arriving := all(knock(cfg.Ports), notLoopback())
+	first := all(arriving, toThisHost())
 	return append(brakeChains(cfg.Brakes, reset()),
 		gateChain("gate", nil),
 		chain{
@@ -53,7 +53,7 @@ func filterChains(cfg Config) []chain {
 		},
 		chain{
 			name: "in", comment: "after reassembly", hook: &hook{"filter", unix.NF_INET_LOCAL_IN, beforeFilter},
-			rules: []rule{{all(knock, notLoopback(), jump("gate")), "new connections"}},
+			rules: []rule{{all(arriving, jump("gate")), "new connections"}},
 		})
 }
 
@@ -64,14 +64,14 @@ func filterChains(cfg Config) []chain {
 // opens a connection is led: one that was there before the rules stays.
 func redirectChains(cfg Config) []chain {
 	lead := all(counter(), portOnlyDNAT(cfg.RelayPort))
-	arriving := all(tcpPort(cfg.RelayPort), opening(), notLoopback())
+	arriving := all(knock([]uint16{cfg.RelayPort}), notLoopback())
 	return append(brakeChains(cfg.Brakes, reset()),
 		chain{name: "lead", comment: "to the relay port", rules: append(staticRules(lead), memberRules(lead, lead, "members")...)},
 		chain{
 			name: "pre", comment: "before any DNAT", hook: &hook{"nat", unix.NF_INET_PRE_ROUTING, beforeDstnat},
-			rules: []rule{{all(tcpPortIn(ports), opening(), notLoopback(), toThisHost(), jump("lead")), "new connections"}},
+			rules: []rule{{all(knock(cfg.Ports), notLoopback(), toThisHost(), jump("lead")), "new connections"}},
 		},
-		gateChain("guard", all(translatedFrom(ports))),
+		gateChain("guard", all(translatedFrom(cfg.Ports))),
 		chain{
 			name: "in", comment: "at the relay port", hook: &hook{"filter", unix.NF_INET_LOCAL_IN, beforeFilter},
 			rules: append(braked(cfg.Brakes, arriving), rule{all(arriving, jump("guard")), "new connections"}),
@@ -95,12 +95,11 @@ func markChains(cfg Config) []chain {
 	rules := []rule{{all(fromLoopback(), mark), "this host"}}
 	rules = append(rules, staticRules(mark)...)
 	rules = append(rules, memberRules(all(counter(), mark), all(counter(), mark), "members")...)
-	toPorts := tcpPortIn(ports)
 	return append(brakeChains(cfg.Brakes, accept()),
 		chain{name: "mark_members", comment: "who gets the mark", rules: rules},
 		chain{
 			name: "pre", comment: "before routing", hook: &hook{"filter", unix.NF_INET_PRE_ROUTING, mangle},
-			rules: append(braked(cfg.Brakes, all(toPorts, opening(), notLoopback())), rule{all(toPorts, jump("mark_members")), "packets to guarded ports"}),
+			rules: append(braked(cfg.Brakes, all(knock(cfg.Ports), notLoopback())), rule{all(toPorts(cfg.Ports), jump("mark_members")), "packets to guarded ports"}),
 		})
 }
 
@@ -109,15 +108,18 @@ func markChains(cfg Config) []chain {
 // entry was deleted must pass the gate again: its next segment makes a new entry
 // and, if that one comes from the server, seems to begin there.
 func gatewayChains(cfg Config) []chain {
-	forward := chain{name: "forward", comment: "to the mail servers", hook: &hook{"filter", unix.NF_INET_FORWARD, beforeFilter}}
+	guard := chain{name: "guard", comment: "connections to the mail servers"}
 	for _, to := range []match{destinationIn4(servers4), destinationIn6(servers6)} {
-		guarded := all(tcpPortIn(ports), to)
-		knock := all(tcpPortIn(ports), opening(), to)
-		forward.rules = append(forward.rules, braked(cfg.Brakes, knock)...)
-		forward.rules = append(forward.rules,
-			rule{all(knock, jump("gate")), "new connections"},
-			rule{all(guarded, stateNew(), jump("gate")), "connections that were cut"},
-			rule{all(guarded, inReply(), jump("gate")), "connections that were cut"})
+		first := all(tcp(), opening(), to)
+		guard.rules = append(guard.rules, braked(cfg.Brakes, first)...)
+		guard.rules = append(guard.rules,
+			rule{all(first, jump("gate")), "new connections"},
+			rule{all(to, stateNew(), jump("gate")), "connections that were cut"},
+			rule{all(to, inReply(), jump("gate")), "connections that were cut"})
 	}
-	return append(brakeChains(cfg.Brakes, reset()), gateChain("gate", nil), forward)
+	forward := chain{
+		name: "forward", comment: "what passes through this host", hook: &hook{"filter", unix.NF_INET_FORWARD, beforeFilter},
+		rules: []rule{{all(toPorts(cfg.Ports), jump(guard.name)), "to guarded ports"}},
+	}
+	return append(brakeChains(cfg.Brakes, reset()), gateChain("gate", nil), guard, forward)
 }

@@ -158,10 +158,9 @@ func TestDNATIsNoWayAround(t *testing.T) {
 		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: unix.NFT_REG_1, RegProtoMin: unix.NFT_REG_2},
 	}
 	addTable(t, another(t, w.server), "containers", ruleset{
-		sets: []set{portSet([]uint16{25})},
 		chains: []chain{{
 			name: "pre", hook: &hook{"nat", unix.NF_INET_PRE_ROUTING, -100},
-			rules: []rule{{expressions: all(toThisHost(), tcpPortIn(ports), sourceFamily4(), dnat)}},
+			rules: []rule{{expressions: all(toThisHost(), toPorts([]uint16{25}), sourceFamily4(), dnat)}},
 		}},
 	})
 	w.expect(t, "stranger without a gate", strange4, server4, 25, true)

@@ -23,7 +23,7 @@ const (
 	net6    = "net6"    // the first 64 bits of members' IPv6 addresses
 	static4 = "static4" // IPv4 ranges that always pass
 	static6 = "static6" // IPv6 ranges that always pass
-	ports   = "ports"   // guarded TCP ports
+	ports   = "ports"   // guarded TCP ports, if there are several
 
 	servers4 = "servers4" // IPv4 ranges of guarded servers
 	servers6 = "servers6" // IPv6 ranges of guarded servers
@@ -103,7 +103,9 @@ func declare(cfg Config, size uint32) ruleset {
 		r.chains = append(r.chains, drainChain())
 	}
 	if len(r.chains) > 0 {
-		r.sets = append(r.sets, portSet(cfg.Ports))
+		if len(cfg.Ports) > 1 {
+			r.sets = append(r.sets, portSet(cfg.Ports))
+		}
 		r.sets = append(r.sets, brakeSets(cfg.Brakes, size)...)
 	}
 	return r

@@ -54,34 +54,43 @@ func TestListedByNft(t *testing.T) {
 	if _, err := exec.LookPath("nft"); err != nil {
 		t.Skipf("needs nft(8) to compare with: %v", err)
 	}
-	for mode, want := range map[Mode][]string{
-		Filter: {
+	for _, tt := range []struct {
+		mode  Mode
+		ports []uint16
+		want  []string
+	}{
+		{Filter, []uint16{25}, []string{
 			"type filter hook prerouting priority dstnat - 10; policy accept;",
-			`tcp dport @ports tcp flags syn / syn,ack iifname != "lo" fib daddr type local jump gate`,
+			`th dport 25 tcp flags syn / syn,ack iifname != "lo" fib daddr type local jump gate`,
 			"ip saddr @allow4 update @rate4 { ip saddr limit rate over 60/minute burst 20 packets } jump too_fast",
 			"update @fast4 { ip saddr counter }",
 			"ip6 saddr @allow6 add @conn6 { ip6 saddr ct count over 10 } jump too_many",
-		},
-		Redirect: {
+		}},
+		{Filter, []uint16{25, 587}, []string{
+			`tcp flags syn / syn,ack tcp dport @ports iifname != "lo" fib daddr type local jump gate`,
+		}},
+		{Redirect, []uint16{25}, []string{
 			"type nat hook prerouting priority dstnat - 10; policy accept;",
 			"ip saddr @allow4 counter packets 0 bytes 0 dnat to :925",
 			"ip6 saddr @static6 counter packets 0 bytes 0 dnat to :925",
-			`tcp dport 925 tcp flags syn / syn,ack iifname != "lo" jump guard`,
-		},
-		Mark: {
+			`th dport 925 tcp flags syn / syn,ack iifname != "lo" jump guard`,
+		}},
+		{Mark, []uint16{25}, []string{
 			"type filter hook prerouting priority mangle; policy accept;",
 			"ip saddr @allow4 counter packets 0 bytes 0 meta mark set meta mark | 0x00100000",
 			"ip saddr @allow4 update @rate4 { ip saddr limit rate over 60/minute burst 20 packets } jump too_fast",
-		},
-		Gateway: {
+		}},
+		{Gateway, []uint16{25}, []string{
 			"type filter hook forward priority filter - 10; policy accept;",
-			"tcp dport @ports tcp flags syn / syn,ack ip daddr @servers4 jump gate",
-			"tcp dport @ports ip6 daddr @servers6 ct state new jump gate",
-			"tcp dport @ports ip6 daddr @servers6 ct direction reply jump gate",
-		},
+			"th dport 25 meta l4proto tcp jump guard",
+			"tcp flags syn / syn,ack ip daddr @servers4 jump gate",
+			"ip6 daddr @servers6 ct state new jump gate",
+			"ip6 daddr @servers6 ct direction reply jump gate",
+		}},
 	} {
 		ns := bpftest.Namespace(t)
-		cfg := inMode(mode, ns)
+		cfg := inMode(tt.mode, ns)
+		cfg.Ports = tt.ports
 		cfg.Brakes, cfg.Servers = Brakes{NewPerMinute: 60, Burst: 20, Concurrent: 10}, cfg.Static
 		rebuild(t, openGate(t, cfg))
 		var out []byte
@@ -89,9 +98,9 @@ func TestListedByNft(t *testing.T) {
 			out, err = exec.Command("nft", "list", "table", "inet", Table).CombinedOutput()
 			return err
 		})
-		for _, line := range want {
+		for _, line := range tt.want {
 			if !strings.Contains(string(out), line) {
-				t.Errorf("%s: nft lists no %q in\n%s", mode, line, out)
+				t.Errorf("%s: nft lists no %q in\n%s", tt.mode, line, out)
 			}
 		}
 	}
