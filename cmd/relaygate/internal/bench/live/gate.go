@@ -65,3 +65,20 @@ func (w *world) members() (members map[netip.Addr]bool, err error) {
 	})
 	return members, err
 }
+
+// makeChains makes the gate's table in the current namespace, with its two base
+// chains and no rule.
+func makeChains() error {
+	c, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open netfilter socket: %w", err)
+	}
+	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: nft.Table})
+	for name, hook := range map[string]*nftables.ChainHook{"pre": nftables.ChainHookPrerouting, "in": nftables.ChainHookInput} {
+		c.AddChain(&nftables.Chain{Name: name, Table: t, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityMangle})
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("make empty chains: %w", err)
+	}
+	return nil
+}

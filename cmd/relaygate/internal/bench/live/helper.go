@@ -47,9 +47,10 @@ type Result struct {
 
 // roles are the helper processes: each does a Task.
 var roles = map[string]func() (func(Task) (Result, error), error){
-	"server": newServer,
-	"client": newClient,
-	"reader": newReader,
+	"server":      newServer,
+	"client":      newClient,
+	"reader":      func() (func(Task) (Result, error), error) { return newReader(soon) },
+	"late reader": func() (func(Task) (Result, error), error) { return newReader(late) },
 }
 
 // Helper is the main function of a helper process. It ends with in.

@@ -129,12 +129,18 @@ func (w *world) addresses(n int) int {
 // agent starts the daemon. stop ends it and takes its gate away, so that the
 // next one begins with nothing.
 func (w *world) agent(ctx context.Context) (a *agent, err error) {
+	return w.agentWith(ctx, gateMode)
+}
+
+// agentWith does the same, with a table gate of its own in the configuration.
+func (w *world) agentWith(ctx context.Context, gate string) (a *agent, err error) {
 	dir, err := os.MkdirTemp(w.dir, "agent")
 	if err != nil {
 		return nil, fmt.Errorf("make the daemon's folder: %w", err)
 	}
 	d, err := lab.StartDaemon(ctx, w.serverNS, lab.Options{
-		Exe: w.relaygate, Dir: dir, Lifetime: time.Hour, Mode: gateMode,
+		Exe: w.relaygate, Dir: dir, Lifetime: time.Hour, Mode: gate,
+		Config: fmt.Sprintf("[watch]\npop3 = [%d, %d]\n", mailPort, pairPort),
 	})
 	if err != nil {
 		return nil, err
