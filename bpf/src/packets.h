@@ -14,6 +14,9 @@
 #define ETH_P_IPV6 0x86DD
 #define IPPROTO_TCP 6
 
+/* An IPv4 header without options and what is looked at of the TCP header behind it. */
+#define HEAD_BYTES 34
+
 /*
  * measure reads the headers; it returns 0 if the packet is not TCP. Behind an
  * IPv6 extension header all counts as payload: user space reads it properly.
@@ -21,8 +24,9 @@
 static __always_inline int measure(struct __sk_buff *skb, struct shape *shape)
 {
 	__u32 offset;
-	__u8 b[10];
+	__u8 b[HEAD_BYTES], *tcp = b + 20 + 12;
 
+	/* All that is TCP is longer. */
 	if (bpf_skb_load_bytes(skb, 0, b, sizeof(b)))
 		return 0;
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
@@ -51,12 +55,12 @@ static __always_inline int measure(struct __sk_buff *skb, struct shape *shape)
 	}
 
 	/* Data offset and control bits, RFC 9293 section 3.1. */
-	if (bpf_skb_load_bytes(skb, offset + 12, b, 2))
+	if (offset != 20 && bpf_skb_load_bytes(skb, offset + 12, tcp, 2))
 		return 0;
-	offset += (b[0] >> 4) * 4;
+	offset += (tcp[0] >> 4) * 4;
 	shape->payload = skb->len > offset ? skb->len - offset : 0;
 	shape->offset = offset;
-	shape->control = b[1] & (TCP_FIN | TCP_URG);
+	shape->control = tcp[1] & (TCP_FIN | TCP_URG);
 	return 1;
 }
 

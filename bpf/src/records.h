@@ -125,6 +125,13 @@ struct counters {
 	__u64 displaced, forged, unreadable, tagged, idle, two_answers;
 };
 
+/*
+ * A ring puts a header of so many bytes before each record (BPF_RINGBUF_HDR_SZ).
+ * With it those of the packets ring take whole cache lines: to fetch these is
+ * most of what a record costs.
+ */
+#define RING_HEADER 8
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 8 * 1024 * 1024);

@@ -110,14 +110,16 @@ static __always_inline __s64 passed(void *ctx, const struct call *call)
 	return result32 > 0 ? result32 : 0;
 }
 
-/* As in packets.h: the record's size is a constant. */
+#define PLAIN_OF(size) (size - RING_HEADER - sizeof(struct plain))
+
+/* As in record.h: what the record takes of the ring is a constant. */
 #define COPY(size)                                                              \
 	static __always_inline int copy_##size(const struct plain *head,        \
 					       __u64 buffer, __u32 len)         \
 	{                                                                       \
 		struct {                                                        \
 			struct plain head;                                      \
-			__u8 data[size - sizeof(struct plain)];                 \
+			__u8 data[PLAIN_OF(size)];                              \
 		} *rec;                                                         \
 		__u32 last = len - 1;                                           \
                                                                                 \
@@ -139,15 +141,15 @@ COPY(512)
 COPY(2048)
 COPY(16384)
 
-#define CAPTURE_MAX (16384 - sizeof(struct plain))
+#define CAPTURE_MAX PLAIN_OF(16384)
 
 static __always_inline int copy(const struct plain *head, __u64 buffer, __u32 len)
 {
-	if (len <= 128 - sizeof(*head))
+	if (len <= PLAIN_OF(128))
 		return copy_128(head, buffer, len);
-	if (len <= 512 - sizeof(*head))
+	if (len <= PLAIN_OF(512))
 		return copy_512(head, buffer, len);
-	if (len <= 2048 - sizeof(*head))
+	if (len <= PLAIN_OF(2048))
 		return copy_2048(head, buffer, len);
 	return copy_16384(head, buffer, len);
 }
