@@ -133,7 +133,7 @@ func (f *File) Next(ev *Event) error {
 		return nil
 	}
 	for f.err == nil {
-		if f.one(ev) {
+		if found, _ := f.one(ev); found {
 			return nil
 		}
 	}
@@ -155,11 +155,25 @@ func (f *File) Batch(events []Event) (n int, err error) {
 				return n, nil
 			}
 		}
-		if f.one(&events[0]) {
-			return 1, nil
+		if n := f.several(events); n > 0 {
+			return n, nil
 		}
 	}
 	return 0, f.err
+}
+
+// several reads records one by one: the first that says something wherever it lies,
+// and those behind it as far as they lie in memory.
+func (f *File) several(events []Event) (n int) {
+	for last := false; n < len(events) && !last && f.err == nil; {
+		var found bool
+		if found, last = f.one(&events[n]); found {
+			f.window.pinned = true
+			n++
+		}
+	}
+	f.window.pinned = false
+	return n
 }
 
 // more hands on what the record before still has to say.
@@ -171,30 +185,35 @@ func (f *File) more(ev *Event) bool {
 	return true
 }
 
-// one reads a record, and reports whether it has something to say.
-func (f *File) one(ev *Event) bool {
+// one reads a record. It reports whether it has something to say, and whether that
+// must be used before the next record is read.
+func (f *File) one(ev *Event) (found, last bool) {
 	r := &f.record
-	if err := f.format.next(r); err != nil {
-		if f.err = err; !errors.Is(err, io.EOF) {
-			f.err = f.at(err)
-		}
-		return false
+	switch err := f.format.next(r); {
+	case errors.Is(err, errPinned):
+		return false, true
+	case errors.Is(err, io.EOF):
+		f.err = err
+		return false, true
+	case err != nil:
+		f.err = f.at(err)
+		return false, true
 	}
 	f.packets++
-	switch f.decoder.glance(r, ev) {
+	switch s := f.decoder.glance(r, ev); s {
 	case silent:
-		return false
-	case segment:
+		return false, false
+	case segment, beginning:
 		ev.Index = f.packets
-		return true
+		return true, s == beginning
 	case unclear:
 	}
 	p := packet{time: time.Unix(r.second, r.nanos).UTC(), sent: r.direction, link: Link{Interface: r.iface}}
 	if !f.decoder.frame(&p, r.link, r.data, r.wireLen, ev) {
-		return false
+		return false, false
 	}
 	f.decoded(ev)
-	return true
+	return true, true
 }
 
 // decoded fills in what a file knows of an Event besides its frame.

@@ -137,7 +137,7 @@ func (p *pcap) skim(d *Decoder, events []Event, before uint64, last *record) (re
 		d.show(&r, &g, &events[n])
 		events[n].Index = before + records
 		if n++; passage == shownStill {
-			break // whether those behind it are passed over is to be seen
+			break // as of a beginning
 		}
 	}
 	if records > 0 {

@@ -28,7 +28,12 @@ type window struct {
 	// offset is the file offset of buf[lo], in bytes.
 	offset int64
 	err    error
+	// pinned: what was peeked is still in use, so nothing may be moved.
+	pinned bool
 }
+
+// errPinned says that more would have to be read, which moves what was.
+var errPinned = errors.New("the window is pinned")
 
 func newWindow(r io.Reader) *window {
 	return &window{r: r, buf: make([]byte, windowSize)}
@@ -54,6 +59,9 @@ func (w *window) ahead() []byte { return w.buf[w.lo:w.hi] }
 
 // fill reads until n bytes are there.
 func (w *window) fill(n int) error {
+	if w.pinned {
+		return errPinned
+	}
 	if n > len(w.buf) {
 		w.buf = append(make([]byte, 0, 2*n), w.buf[w.lo:w.hi]...)[:2*n]
 	} else {
@@ -84,6 +92,9 @@ func (w *window) skip(n int) {
 
 // discard consumes n bytes of any number.
 func (w *window) discard(n int, what string) error {
+	if w.pinned && n > len(w.ahead()) {
+		return errPinned // before a part of it is gone
+	}
 	for start := w.offset; n > 0; {
 		part := min(n, windowSize)
 		if _, err := w.peek(part, what); err != nil {

@@ -19,6 +19,9 @@ const (
 	silent
 	// segment: it is a plain segment.
 	segment
+	// beginning: it is one of a connection that is done, and may begin another:
+	// whether those behind it are passed over is to be seen.
+	beginning
 )
 
 // Where a TCP header begins in a plain frame.
@@ -103,10 +106,14 @@ func (d *Decoder) glance(r *record, ev *Event) sight {
 	if s := d.look(r.data, &g); s != segment {
 		return s
 	}
-	if d.done.PassesOver(g.hash, g.flags, r.second) {
+	passage := d.done.passage(g.hash, g.flags, r.second)
+	if passage == passed {
 		return silent
 	}
 	d.show(r, &g, ev)
+	if passage == shownStill {
+		return beginning
+	}
 	return segment
 }
 

@@ -44,6 +44,9 @@ func TestBatch(t *testing.T) {
 				worn = wear(rng, records, float64(round-1)*0.02)
 			}
 			data := bytes.Join(append([][]byte{head}, worn...), nil)
+			if round%2 == 1 {
+				data = pcapng(head, worn)
+			}
 			single, batched := verdictsOf(t, cfg.Services, data, 0), verdictsOf(t, cfg.Services, data, 1+rng.IntN(batch))
 			if diff := cmp.Diff(single, batched, cmpopts.EquateComparable(authz.Conn{})); diff != "" {
 				t.Fatalf("%s, round %d: one by one (-) and together (+)\n%s", name, round, diff)
@@ -97,6 +100,29 @@ func recordsOf(file []byte) (head []byte, records [][]byte) {
 		rest = rest[size:]
 	}
 	return head, records
+}
+
+// pcapng makes a file of the other format of a pcap file's parts
+// (draft-ietf-opsawg-pcapng), with a block without packets now and then.
+func pcapng(head []byte, records [][]byte) (file []byte) {
+	order := binary.LittleEndian
+	block := func(kind uint32, body []byte) {
+		size := uint32(12 + (len(body)+3)&^3)
+		file = order.AppendUint32(order.AppendUint32(file, kind), size)
+		file = append(append(file, body...), make([]byte, int(size)-12-len(body))...)
+		file = order.AppendUint32(file, size)
+	}
+	block(0x0a0d0d0a, append(order.AppendUint32(nil, 0x1a2b3c4d), 1, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255))
+	block(1, []byte{head[20], head[21], 0, 0, 0, 0, 0, 0})
+	for i, r := range records {
+		if i%100 == 99 {
+			block(5, make([]byte, 12)) // interface statistics
+		}
+		micros := uint64(order.Uint32(r))*1e6 + uint64(order.Uint32(r[4:]))
+		body := order.AppendUint32(order.AppendUint32(make([]byte, 4), uint32(micros>>32)), uint32(micros))
+		block(6, append(append(body, r[8:16]...), r[16:]...))
+	}
+	return file
 }
 
 // wear lets a share of the records be lost, repeated or moved, and everything
