@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -150,25 +151,40 @@ func TestLogGathers(t *testing.T) {
 			fmt.Fprintln(q, "line")
 		}
 		synctest.Wait()
-		if len(got) != 0 {
+		if got := got.all(); len(got) != 0 {
 			t.Errorf("%d writes at once, want none", len(got))
 		}
 		time.Sleep(logEvery)
 		synctest.Wait()
-		if len(got) != 1 || strings.Count(got[0], "line\n") != 1000 {
+		if got := got.all(); len(got) != 1 || strings.Count(got[0], "line\n") != 1000 {
 			t.Errorf("%d writes after a while, want all lines in one", len(got))
 		}
 		fmt.Fprintln(q, "last")
 		q.close()
-		if len(got) != 2 || got[1] != "last\n" {
+		if got := got.all(); len(got) != 2 || got[1] != "last\n" {
 			t.Errorf("%q was written at the end", got[1:])
 		}
 	})
 }
 
-type writes []string
+// writes keeps what is written to it.
+type writes struct {
+	mu   sync.Mutex
+	list []string
+}
 
-func (w *writes) Write(b []byte) (int, error) { *w = append(*w, string(b)); return len(b), nil }
+func (w *writes) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.list = append(w.list, string(b))
+	return len(b), nil
+}
+
+func (w *writes) all() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.list)
+}
 
 func TestGateQueueNeverWaits(t *testing.T) {
 	g := &gate{ops: make(chan gateOp, 1), lifetime: time.Minute}
