@@ -150,6 +150,9 @@ func (s *Store) copyFrom(path string) error {
 		}
 		defer func() { _ = old.Close() }() // it was only read
 		return old.View(func(tx *bbolt.Tx) error {
+			if err := checkTrees(path, tx); err != nil {
+				return err
+			}
 			b := tx.Bucket([]byte(markBucket))
 			if b == nil {
 				return errForeign
@@ -178,6 +181,9 @@ func (s *Store) copyBuckets(tx *bbolt.Tx, size int64) error {
 	const smallest = 16 + 4 // a leaf element's header and a checksum
 	left := size / smallest
 	return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
+		if b == nil {
+			return fmt.Errorf("%w: %q is no bucket", errDamaged, name)
+		}
 		if string(name) == markBucket || string(name) == tailBucket {
 			return nil
 		}

@@ -32,8 +32,10 @@ const (
 	// after the one, or when there are as many as the other.
 	groupEvery = 250 * time.Millisecond
 	groupSize  = 4096
-	// maxPending bounds what waits for a disk that cannot be written.
-	maxPending = 1 << 17
+	// maxPending and maxPendingBytes bound what waits for a disk that cannot be
+	// written, in changes and in bytes.
+	maxPending      = 1 << 17
+	maxPendingBytes = 64 << 20
 	// maxFile bounds the file in bytes.
 	maxFile = 2 << 30
 )
@@ -159,7 +161,7 @@ func (s *Store) Delete(bucket, key string) { s.change(id{bucket, key}, nil, true
 
 func (s *Store) change(k id, value []byte, gone bool) {
 	s.mu.Lock()
-	if s.pending.n >= maxPending {
+	if s.pending.n >= maxPending || len(s.pending.text)+len(value) > maxPendingBytes {
 		s.stats.Lost++
 	} else {
 		s.pending.add(k, value, gone)

@@ -139,16 +139,27 @@ func oldest(tx *bbolt.Tx, behind []byte) (p part, err error) {
 		k, _ = at.Next()
 	}
 	for ; k != nil && p.size < mergeBytes; k, _ = at.Next() {
-		if bytes.Compare(k, behind) <= 0 { // a damaged tree may lead in circles
-			return p, fmt.Errorf("%w: the groups of changes are out of order", errDamaged)
+		if behind != nil && number(k, nil) != number(behind, nil)+1 {
+			return p, fmt.Errorf("%w: a group of changes is missing", errDamaged)
 		}
 		if err := p.add(b, k); err != nil {
 			return p, err
 		}
 		behind = p.groups[len(p.groups)-1]
 	}
+	if k == nil && number(at.Last()) != b.Sequence() {
+		return p, fmt.Errorf("%w: the last group of changes is missing", errDamaged)
+	}
 	p.sort()
 	return p, nil
+}
+
+// number is that of a group with a key, 0 of none.
+func number(key, _ []byte) uint64 {
+	if len(key) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(key)
 }
 
 // add reads a group of the tail's bucket.
@@ -212,57 +223,63 @@ func apply(tx *bbolt.Tx, list []change) error {
 }
 
 // long says that the tail is to be merged.
-func (s *Store) long() bool {
+func (s *Store) long() bool { return s.tailSize() > maxTail }
+
+func (s *Store) tailSize() int {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	return s.tail > maxTail
+	return s.tail
 }
 
-// merge puts the whole tail in its place, a few records at a time: between them
-// others can write. A merge that does not come to its end is done again from its
-// begin, to the same effect.
+// merge puts the tail as it is now in its place, a few records at a time: what is put
+// meanwhile is written in between, and is not waited for. A merge that does not come
+// to its end is done again from its begin, to the same effect.
 func (s *Store) merge() error {
 	s.merging.Lock()
 	defer s.merging.Unlock()
-	for {
-		more, err := s.mergePart()
+	for left := s.tailSize(); left > 0; {
+		size, err := s.mergePart()
 		if err != nil {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			return s.failed(err)
 		}
-		if !more {
-			return nil
-		}
+		left -= size
 	}
+	return nil
 }
 
-// mergePart merges the first part of the tail. It reports false if there is none.
-func (s *Store) mergePart() (more bool, err error) {
+// mergePart merges the first part of a tail that is not empty, and returns its size.
+func (s *Store) mergePart() (size int, err error) {
 	var p part
 	err = guarded(func() error {
 		return s.db.View(func(tx *bbolt.Tx) (err error) { p, err = oldest(tx, nil); return err })
 	})
-	if err != nil || len(p.groups) == 0 {
-		return false, err
+	if err == nil && len(p.groups) == 0 {
+		err = fmt.Errorf("%w: the groups of changes are missing", errDamaged)
 	}
-	write := func(do func(*bbolt.Tx) error) error {
-		s.writing.Lock()
-		defer s.writing.Unlock()
-		return s.transact(do)
+	if err != nil {
+		return 0, err
 	}
 	for list := range slices.Chunk(p.changes, groupSize) {
-		if err := write(func(tx *bbolt.Tx) error { return apply(tx, list) }); err != nil {
-			return false, err
+		if err := s.write(func(tx *bbolt.Tx) error { return apply(tx, list) }); err != nil {
+			return 0, err
 		}
+		_ = s.Flush() // told by Stats
 	}
-	if err := write(p.cut); err != nil {
-		return false, err
+	if err := s.write(p.cut); err != nil {
+		return 0, err
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	s.tail -= p.size
-	return true, nil
+	return p.size, nil
+}
+
+func (s *Store) write(do func(*bbolt.Tx) error) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return s.transact(do)
 }
 
 // cut takes the groups of a part out of the tail.
@@ -272,6 +289,9 @@ func (p *part) cut(tx *bbolt.Tx) error {
 		if err := b.DeleteBucket(key); err != nil {
 			return fmt.Errorf("cut the tail: %w", err)
 		}
+	}
+	if k, _ := b.Cursor().First(); k == nil {
+		return b.SetSequence(0) // what is no number of a group: see oldest
 	}
 	return nil
 }
