@@ -44,10 +44,11 @@ type keeper struct {
 
 	wake    chan struct{}
 	asked   chan chan error
-	rows    chan row     // sessions and counters: what finds no room comes again
-	taken   atomic.Int64 // how much of what was marked is asked for
-	journal atomic.Int64 // records of it that were written since the last forget
-	encoded bytes.Buffer // run's, for what it writes
+	rows    chan row        // sessions and counters: what finds no room comes again
+	taken   atomic.Int64    // how much of what was marked is asked for
+	journal atomic.Int64    // records of it that were written since the last forget
+	encoded bytes.Buffer    // run's, for what it writes
+	denials map[string]bool // their keys in the file; run's too
 	// For what the owner writes, and the owner's.
 	text []byte
 	kept authz.Kept
@@ -164,6 +165,9 @@ func (k *keeper) run(ctx context.Context, ready func()) error {
 			}
 		case done := <-k.asked:
 			err := k.collect(ctx)
+			if err != nil && due == nil {
+				due = time.After(retryEvery)
+			}
 			done <- errors.Join(err, k.store.Flush())
 		case <-forget.C:
 			oldest := k.oldest(time.Now())
@@ -176,9 +180,29 @@ func (k *keeper) run(ctx context.Context, ready func()) error {
 	}
 }
 
-// collect asks for all that is marked and writes it. Where the disk does not
-// take it, the rest stays marked, which is cheaper than rows.
+// collect asks for all that is marked and writes it. If more changed than was told, it
+// compares the file's grants with the table then: that may take seconds, and what was
+// told is on the disk before.
 func (k *keeper) collect(ctx context.Context) error {
+	if err := k.collectMarked(ctx); err != nil || !k.takeSweep() {
+		return err
+	}
+	stored, err := k.stored(grantsBucket)
+	if err != nil {
+		k.sweepAgain()
+		return err
+	}
+	list := make([]markedPrefix, len(stored))
+	for i, p := range stored {
+		list[i].Prefix = p
+	}
+	k.mark(list, false)
+	return k.collectMarked(ctx)
+}
+
+// collectMarked does that part by part. Where the disk does not take it, the rest
+// stays marked, which is cheaper than rows.
+func (k *keeper) collectMarked(ctx context.Context) error {
 	list, rules := k.take()
 	defer k.taken.Store(0)
 	for rules || len(list) > 0 {
@@ -189,7 +213,7 @@ func (k *keeper) collect(ctx context.Context) error {
 			return err
 		}
 		if rules {
-			k.drop(denialsBucket, rows)
+			rows = append(rows, k.lifted(rows)...)
 		}
 		for _, r := range rows {
 			k.write(r)
@@ -198,6 +222,23 @@ func (k *keeper) collect(ctx context.Context) error {
 		k.taken.Store(int64(len(list)))
 	}
 	return nil
+}
+
+// lifted are the rows of denials that the file has and rules has not.
+func (k *keeper) lifted(rules []row) (gone []row) {
+	was := k.denials
+	k.denials = make(map[string]bool, len(rules))
+	for _, r := range rules {
+		if r.bucket == denialsBucket {
+			k.denials[r.key] = true
+		}
+	}
+	for key := range was {
+		if !k.denials[key] {
+			gone = append(gone, row{bucket: denialsBucket, key: key})
+		}
+	}
+	return gone
 }
 
 // ask asks the owner, if the disk takes what it says.
@@ -230,5 +271,9 @@ func (k *keeper) close(e *engine.Engine, rows []row) (failed error) {
 func (k *keeper) pending() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return len(k.marked.prefixes) + int(k.taken.Load()) + len(k.rows) + k.store.Stats().Pending
+	n := len(k.marked.prefixes) + int(k.taken.Load()) + len(k.rows) + k.store.Stats().Pending
+	if k.sweep || k.marked.rules {
+		n++
+	}
+	return n
 }

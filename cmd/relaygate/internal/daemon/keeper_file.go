@@ -60,8 +60,8 @@ func everything(t *grant.Table, now time.Time) (rows []row) {
 }
 
 // stored are the prefixes of which a bucket holds something.
-func (k *keeper) stored(bucket string) (list []netip.Prefix) {
-	err := k.store.Flush()
+func (k *keeper) stored(bucket string) (list []netip.Prefix, err error) {
+	err = k.store.Flush()
 	if err == nil {
 		err = k.store.Each(bucket, func(key string, _ []byte) error {
 			if p, err := netip.ParsePrefix(key); err == nil {
@@ -73,27 +73,7 @@ func (k *keeper) stored(bucket string) (list []netip.Prefix) {
 	if err != nil {
 		k.log.Error("the state cannot be compared with what holds", "error", err)
 	}
-	return list
-}
-
-// drop deletes what a bucket holds besides rows.
-func (k *keeper) drop(bucket string, rows []row) {
-	there := make(map[string]bool, len(rows))
-	for _, r := range rows {
-		there[r.key] = r.bucket == bucket || there[r.key]
-	}
-	err := k.store.Flush()
-	if err == nil {
-		err = k.store.Each(bucket, func(key string, _ []byte) error {
-			if !there[key] {
-				k.store.Delete(bucket, key)
-			}
-			return nil
-		})
-	}
-	if err != nil {
-		k.log.Error("the state cannot be compared with what holds", "error", err)
-	}
+	return list, err
 }
 
 func (k *keeper) write(r row) {
@@ -116,7 +96,8 @@ func (k *keeper) write(r row) {
 // forget deletes what the journal in memory holds no more.
 func (k *keeper) forget(ctx context.Context) {
 	k.journal.Store(0)
-	k.weedAll(ctx, k.stored(journalBucket), time.Time{})
+	list, _ := k.stored(journalBucket) // an error has been said; what stays is only too much
+	k.weedAll(ctx, list, time.Time{})
 }
 
 // weedAll lets the owner weed, part by part.
@@ -185,7 +166,11 @@ func (k *keeper) load(now time.Time) (r restored, err error) {
 			k.log.Error("records of the state file cannot be understood", "kind", bucket, "records", bad)
 		}
 	}
-	read(denialsBucket, func(_ string, data []byte) error { return decode(data, &r.state.Denials) })
+	k.denials = make(map[string]bool)
+	read(denialsBucket, func(key string, data []byte) error {
+		k.denials[key] = true
+		return decode(data, &r.state.Denials)
+	})
 	read(sessionsBucket, func(_ string, data []byte) error { return decode(data, &r.sessions) })
 	read(journalBucket, func(_ string, data []byte) error {
 		kept, err := state.ParseKept(data)

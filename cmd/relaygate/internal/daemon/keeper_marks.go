@@ -69,38 +69,45 @@ func (k *keeper) noted(p netip.Prefix) {
 	}
 }
 
+// maxSpare bounds the marks whose memory is kept for the next.
+const maxSpare = 1 << 15
+
 // take takes what is marked.
 func (k *keeper) take() (list []markedPrefix, rules bool) {
-	k.mu.Lock()
-	sweep := k.sweep
-	k.sweep = false
-	k.mu.Unlock()
-	var stored []netip.Prefix
-	if sweep {
-		stored = k.stored(grantsBucket)
-	}
 	k.mu.Lock()
 	k.woken = false
 	rules = k.marked.rules
 	marked := k.marked.prefixes
 	k.marked = marks{prefixes: k.spare}
 	k.mu.Unlock()
-	for _, p := range stored {
-		if _, known := marked[p]; !known {
-			marked[p] = mark{}
-		}
-	}
 	list = make([]markedPrefix, 0, len(marked))
 	for p, m := range marked {
 		list = append(list, markedPrefix{p, m})
 	}
 	k.taken.Store(int64(len(list)))
-	clear(marked)
+	if clear(marked); len(list) > maxSpare {
+		marked = make(map[netip.Prefix]mark)
+	}
 	k.spare = marked
 	return list, rules
 }
 
-// mark marks again what was taken.
+// takeSweep says whether the file is to be compared with the table; sweepAgain, that
+// it could not be.
+func (k *keeper) takeSweep() (sweep bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	sweep, k.sweep = k.sweep, false
+	return sweep
+}
+
+func (k *keeper) sweepAgain() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sweep = true
+}
+
+// mark marks what was taken and could not be written, or was found.
 func (k *keeper) mark(list []markedPrefix, rules bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -73,6 +73,8 @@ type Stats struct {
 	// Lost counts changes that found no room: the file is behind then, until a
 	// whole snapshot has been put.
 	Lost uint64
+	// Merges counts how often a tail was put in its place.
+	Merges uint64
 	// Pending changes wait to be written.
 	Pending int
 	// Written is when the last transaction was.
