@@ -7,8 +7,10 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
@@ -56,6 +58,41 @@ func TestLinesOfChangesAreSlogs(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Whatever bytes a name holds, the line is slog's, but for DEL, which is quoted too; and
+// it is one line.
+func TestLinesOfAnyBytesAreSlogs(t *testing.T) {
+	var out bytes.Buffer
+	l := changeLog{w: &out}
+	now := time.Unix(1767323045, 678_900_000)
+	try := func(text string) {
+		c := grant.Change{Kind: grant.Granted, Reason: text, Grant: grant.Grant{
+			Prefix: netip.MustParsePrefix("192.0.2.7/32"), Users: []grant.User{{Name: text}},
+		}}
+		out.Reset()
+		l.tell(now, &c)
+		got, want := out.String(), slogged(t, now, &c)
+		if strings.Contains(text, "\x7f") {
+			if strings.Contains(got, "\x7f") {
+				t.Errorf("%q: DEL is in the log: %q", text, got)
+			}
+		} else if got != want {
+			t.Errorf("%q: got  %swant %s", text, got, want)
+		}
+		if strings.Count(got, "\n") != 1 {
+			t.Errorf("%q is told in several lines: %q", text, got)
+		}
+	}
+	for a := range 256 {
+		try(string([]byte{byte(a)}))
+		for b := range 256 {
+			try(string([]byte{'x', byte(a), byte(b)}))
+		}
+	}
+	for r := rune(0x80); r <= unicode.MaxRune; r += 1 + r/512 {
+		try("x" + string(r))
 	}
 }
 
