@@ -124,22 +124,24 @@ func (s *stuck) Write(b []byte) (int, error) {
 }
 
 func TestLogNeverWaitsForItsReader(t *testing.T) {
-	s := &stuck{free: make(chan struct{})}
-	q := newLogQueue(s)
-	const length, more = len("line 00000000\n"), 100
-	for i := range logBytes/length + more {
-		if n, err := fmt.Fprintf(q, "line %08d\n", i); n != length || err != nil {
-			t.Fatalf("line %d: %d, %v", i, n, err)
+	synctest.Test(t, func(t *testing.T) { // else what takes long is read meanwhile
+		s := &stuck{free: make(chan struct{})}
+		q := newLogQueue(s)
+		const length, more = len("line 00000000\n"), 100
+		for i := range logBytes/length + more {
+			if n, err := fmt.Fprintf(q, "line %08d\n", i); n != length || err != nil {
+				t.Fatalf("line %d: %d, %v", i, n, err)
+			}
 		}
-	}
-	close(s.free)
-	q.close()
-	if got := s.got.String(); !strings.Contains(got, "lines of the log were dropped") || !strings.Contains(got, "line 00000000\n") {
-		t.Errorf("the log does not tell what was dropped:\n%.300s", got)
-	}
-	if got := q.total.Load(); got != more {
-		t.Errorf("%d lines counted as dropped, want %d", got, more)
-	}
+		close(s.free)
+		q.close()
+		if got := s.got.String(); !strings.Contains(got, "lines of the log were dropped") || !strings.Contains(got, "line 00000000\n") {
+			t.Errorf("the log does not tell what was dropped:\n%.300s", got)
+		}
+		if got := q.total.Load(); got != more {
+			t.Errorf("%d lines counted as dropped, want %d", got, more)
+		}
+	})
 }
 
 // Lines gather: the writer wakes once for many.
