@@ -67,17 +67,6 @@ func (e *Evidence) Kept(p netip.Prefix, k *Kept) bool {
 	return false
 }
 
-// Forgotten are those of list of which nothing is known.
-func (e *Evidence) Forgotten(list []netip.Prefix) (gone []netip.Prefix) {
-	e.settle()
-	for _, p := range list {
-		if at := placeOf(p); e.earned.find(at) == nil && e.strangers.find(at) == nil {
-			gone = append(gone, p)
-		}
-	}
-	return gone
-}
-
 // Export goes through all that is known, the oldest first. The journal may not
 // be changed meanwhile.
 func (e *Evidence) Export() iter.Seq[Kept] {

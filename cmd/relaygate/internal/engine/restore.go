@@ -17,9 +17,6 @@ func (e *Engine) Remember(now time.Time, kept []authz.Kept) {
 // Kept tells into k what the journal knows about exactly this prefix.
 func (e *Engine) Kept(p netip.Prefix, k *authz.Kept) bool { return e.evidence.Kept(p, k) }
 
-// Forgotten are those of list of which the journal knows nothing.
-func (e *Engine) Forgotten(list []netip.Prefix) []netip.Prefix { return e.evidence.Forgotten(list) }
-
 // SetRules puts other rules in force, and says what that closes and opens. On an
 // error the former ones stay. The proxies that may announce clients stay as they
 // are.

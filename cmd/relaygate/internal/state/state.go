@@ -70,8 +70,8 @@ type Stats struct {
 	// Writes counts groups, Records the changes in them, Errors what failed; LastError is empty again after one that did not.
 	Writes, Records, Errors uint64
 	LastError               string
-	// Lost counts changes that found no room: the file is behind then, until a
-	// whole snapshot has been put.
+	// Lost counts changes that found no room: the file is behind then until these
+	// records change again.
 	Lost uint64
 	// Merges counts how often a tail was put in its place.
 	Merges uint64
