@@ -82,6 +82,9 @@ func measure(ctx context.Context, o options, out, log io.Writer) (err error) {
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("build the obvious program: %w", err)
 	}
+	if err := os.MkdirAll(o.results, 0o755); err != nil {
+		return fmt.Errorf("make the folder for the results: %w", err)
+	}
 	text, err := os.Create(filepath.Join(o.results, "bench.txt"))
 	if err != nil {
 		return fmt.Errorf("keep benchmarks: %w", err)
