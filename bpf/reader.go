@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -241,11 +242,16 @@ func (c *crowd) nap(now time.Time) bool {
 	return c.crowded
 }
 
-// nap sleeps for napTime. The runtime is not told: it would wake another thread
-// to watch this one.
+// nap sleeps for napTime; a signal ends it. The runtime is not told: it would wake
+// another thread to watch this one. With one processor it must be, or nobody else
+// would run meanwhile.
 func nap() {
 	t := unix.NsecToTimespec(int64(napTime))
-	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0) // a signal ends it
+	if runtime.GOMAXPROCS(0) == 1 {
+		_ = unix.Nanosleep(&t, nil)
+		return
+	}
+	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
 }
 
 // setAlarm lets the poller give up at until, or somewhat earlier: one that is

@@ -113,9 +113,10 @@ func (p *pcap) skim(d *Decoder, events []Event, before uint64, last *record) (re
 	var g glimpse
 	for n < len(events) && at+pcapRecordLen <= len(ahead) {
 		head := (*[pcapRecordLen]byte)(ahead[at:])
+		length := binary.LittleEndian.Uint32(head[8:])
 		start := at + pcapRecordLen
-		end := start + int(binary.LittleEndian.Uint32(head[8:]))
-		if end > len(ahead) {
+		end := start + int(length)
+		if length > maxRecord || end > len(ahead) {
 			break
 		}
 		r.data = ahead[start:end:end]

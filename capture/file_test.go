@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -243,5 +244,30 @@ func TestFileDoubtBeforePacket(t *testing.T) {
 	}
 	if want := "[1 2 1s 0 2 1s 0 3 2s]"; fmt.Sprint(got) != want {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// TestBatchRefuses: what Next refuses Batch does not hand on either, also where it
+// lies in memory already: the first record makes the window large, and within those
+// behind it it is filled again.
+func TestBatchRefuses(t *testing.T) {
+	plain := ethernet(etherIPv4, ipv4Packet(protoTCP, tcpSegment("x")))
+	long := append(bytes.Clone(plain), make([]byte, maxRecord+1-len(plain))...)
+	count := (maxRecord + maxRecord/4) / (pcapRecordLen + len(plain))
+	frames := append([][]byte{make([]byte, maxRecord)}, slices.Repeat([][]byte{plain}, count)...)
+	data := pcapFile(little, magicMicro, uint32(LinkEthernet), append(frames, long)...)
+	f, err := NewFile("x.pcap", bytes.NewReader(data), newTestDecoder())
+	if err != nil {
+		t.Fatal(err)
+	}
+	events, n := make([]Event, 8), 0
+	for err == nil {
+		var more int
+		more, err = f.Batch(events)
+		n += more
+	}
+	want := fmt.Sprintf("x.pcap: offset %d: record of %d bytes is longer than any packet", len(data)-len(long)-pcapRecordLen, len(long))
+	if n != count || err.Error() != want {
+		t.Errorf("%d events of %d, %v", n, count, err)
 	}
 }
