@@ -54,12 +54,12 @@ type seen struct {
 // readable is a Tap or a Wire.
 type readable interface{ Reader() *bpf.Reader }
 
-// collect reads until stop says so, or fails the test after some seconds.
+// collect reads until stop says so, or fails the test after twenty seconds.
 func collect(t testing.TB, tap readable, stop func(seen) bool) []seen {
 	t.Helper()
 	var all []seen
 	var rec bpf.Record
-	tap.Reader().SetDeadline(time.Now().Add(5 * time.Second))
+	tap.Reader().SetDeadline(time.Now().Add(20 * time.Second))
 	for {
 		if err := tap.Reader().Next(&rec); err != nil {
 			t.Fatalf("after %d records %v: %v", len(all), all, err)

@@ -93,7 +93,7 @@ func talk(t *testing.T, from *netns.Namespace, to, line string) {
 // until reads Events until one satisfies found, and returns them all.
 func (n *tapped) until(t *testing.T, found func(*Event) bool) []Event {
 	t.Helper()
-	n.tap.SetDeadline(time.Now().Add(5 * time.Second))
+	n.tap.SetDeadline(time.Now().Add(20 * time.Second))
 	var events []Event
 	for {
 		var ev Event

@@ -16,14 +16,14 @@ import (
 
 // TestRingLive reads a login from the kernel's tap.
 func TestRingLive(t *testing.T) {
-	const addr = "127.0.0.1:61145"
+	const addr = "127.0.0.1:61152"
 	ns := bpftest.Namespace(t)
 	held, err := bpf.OpenNetns(fmt.Sprintf("/proc/self/fd/%d", ns.FD()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer bpftest.Close(t, held)
-	tap, err := bpf.Load(bpf.Options{Ports: []uint16{61145}, Owners: []uint32{0}, Netns: []*bpf.Netns{held}})
+	tap, err := bpf.Load(bpf.Options{Ports: []uint16{61152}, Owners: []uint32{0}, Netns: []*bpf.Netns{held}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func TestRingLive(t *testing.T) {
 	var ev capture.Event
 	var dialogue string
 	var cookie uint64
-	ring.SetDeadline(time.Now().Add(5 * time.Second))
+	ring.SetDeadline(time.Now().Add(20 * time.Second))
 	for index := uint64(1); ev.Kind != capture.Closed; index++ {
 		if err := ring.Next(&ev); err != nil {
 			t.Fatal(err)

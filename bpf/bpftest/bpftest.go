@@ -1,5 +1,10 @@
 // Package bpftest has what tests of kernel parts share: who may run them, and
 // namespaces that end with the test.
+//
+// A tap sees every namespace of the machine, and the tests of packages run side
+// by side. So a package listens on ports that no other package's tap watches:
+// bpf on 61143, capture/sockdiag on 61144 to 61151, capture on 61152 and
+// capture/tlstap on 61153, all above the ports that the kernel gives to clients.
 package bpftest
 
 import (

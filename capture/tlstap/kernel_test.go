@@ -136,7 +136,7 @@ type live struct {
 	finder *Finder
 }
 
-const livePort = 61143
+const livePort = 61153
 
 // follow runs a finder in a namespace until the test ends; what it attaches to
 // is gone then.
