@@ -162,14 +162,16 @@ func (f *File) Batch(events []Event) (n int, err error) {
 	return 0, f.err
 }
 
-// several reads records one by one: the first that says something wherever it lies,
-// and those behind it as far as they lie in memory.
+// several reads records one by one: the first wherever it lies and, if it says
+// something, those behind it as far as they lie in memory.
 func (f *File) several(events []Event) (n int) {
 	for last := false; n < len(events) && !last && f.err == nil; {
 		var found bool
 		if found, last = f.one(&events[n]); found {
 			f.window.pinned = true
 			n++
+		} else if n == 0 {
+			break // there is more in memory now, and quicker ways to read it
 		}
 	}
 	f.window.pinned = false
