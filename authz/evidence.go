@@ -180,16 +180,13 @@ func (e *Evidence) add(ev *Event) {
 	ev.bound()
 	e.Prune(ev.Time)
 	at := placeOf(ev.Prefix)
-	r := e.earned.find(at)
+	r := e.earned.touch(at)
 	switch {
 	case r != nil:
-		e.earned.touch(at)
 	case ev.Kind.concernsGrant():
 		r = e.earn(at, ev.Time)
 	default:
-		if r = e.strangers.find(at); r != nil {
-			e.strangers.touch(at)
-		} else {
+		if r = e.strangers.touch(at); r == nil {
 			r = e.strangers.insert(at, ev.Time)
 		}
 	}
@@ -208,7 +205,7 @@ func (e *Evidence) earn(at place, now time.Time) *record {
 	r := e.earned.insert(at, now)
 	if before := e.strangers.find(at); r != nil && before != nil {
 		r.decisions, r.doubts, r.last = append(r.decisions, before.decisions...), append(r.doubts, before.doubts...), before.last
-		e.strangers.remove(at)
+		e.strangers.remove(e.strangers.latest)
 	}
 	return r
 }

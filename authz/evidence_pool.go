@@ -14,6 +14,8 @@ type pool struct {
 	// is the one touched longest ago.
 	records []record
 	free    []uint32
+	// latest is the record used last, or 0: a login asks several times for its own.
+	latest uint32
 	// lengths counts the records per family and prefix length.
 	lengths [2][129]int
 	limit   int
@@ -58,10 +60,14 @@ func (p *pool) n() int { return len(p.numbers) }
 // find is the record of a prefix, nil if there is none. It is valid until the next
 // insert.
 func (p *pool) find(at place) *record {
-	if i, ok := p.numbers[at]; ok {
-		return &p.records[i]
+	if p.latest == 0 || p.records[p.latest].place != at {
+		i, ok := p.numbers[at]
+		if !ok {
+			return nil
+		}
+		p.latest = i
 	}
-	return nil
+	return &p.records[p.latest]
 }
 
 // insert makes a record, in the place of the oldest one if the pool is full. It
@@ -81,7 +87,7 @@ func (p *pool) insert(at place, now time.Time) *record {
 	// Its memory is used again.
 	*r = record{place: at, decisions: r.decisions[:0], doubts: r.doubts[:0]}
 	p.link(i)
-	p.numbers[at] = i
+	p.numbers[at], p.latest = i, i
 	p.lengths[at.family()][at.bits]++
 	return r
 }
@@ -105,10 +111,14 @@ func (p *pool) unlink(i uint32) {
 	p.records[r.before].next, p.records[r.next].before = r.next, r.before
 }
 
-func (p *pool) touch(at place) {
-	i := p.numbers[at]
-	p.unlink(i)
-	p.link(i)
+// touch finds a record and puts it at the end of the order.
+func (p *pool) touch(at place) *record {
+	r := p.find(at)
+	if r != nil {
+		p.unlink(p.latest)
+		p.link(p.latest)
+	}
+	return r
 }
 
 // oldest is the number of the record that was touched longest ago, 0 for none.
@@ -122,7 +132,7 @@ func (p *pool) evict(now time.Time) bool {
 	for range min(evictionTries, p.n()) {
 		i := p.oldest()
 		if r := &p.records[i]; !r.standing(now.UnixNano()) {
-			p.remove(r.place)
+			p.remove(i)
 			return true
 		}
 		p.unlink(i)
@@ -134,13 +144,15 @@ func (p *pool) evict(now time.Time) bool {
 // maxRoom bounds the memory that a record leaves to the next in its place.
 const maxRoom = 1 << 10
 
-func (p *pool) remove(at place) {
-	i := p.numbers[at]
-	p.unlink(i)
-	delete(p.numbers, at)
-	p.free = append(p.free, i)
-	p.lengths[at.family()][at.bits]--
+func (p *pool) remove(i uint32) {
 	r := &p.records[i]
+	p.unlink(i)
+	delete(p.numbers, r.place)
+	p.free = append(p.free, i)
+	p.lengths[r.family()][r.bits]--
+	if p.latest == i {
+		p.latest = 0
+	}
 	if cap(r.decisions)+cap(r.doubts) > maxRoom {
 		r.decisions, r.doubts = nil, nil
 	}
@@ -157,7 +169,7 @@ func (p *pool) prune(now time.Time, retain time.Duration) {
 		r := &p.records[i]
 		switch at := now.UnixNano(); {
 		case r.stale(at, retain):
-			p.remove(r.place)
+			p.remove(i)
 		case r.standing(at) && at-r.last > int64(retain):
 			p.unlink(i)
 			p.link(i)

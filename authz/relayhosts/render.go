@@ -97,42 +97,40 @@ func RenderUsers(grants []Entry) []byte {
 	return b
 }
 
-// place is where an entry stands: prefixes compare by the numbers of their address,
-// which takes a fifth of the time.
-type place struct {
-	six       bool
-	high, low uint64
-	bits      int
-	at        int // in the list: of equal ones the first counts
-}
-
-func placeOf(at int, p netip.Prefix) place {
-	b := p.Addr().As16()
-	return place{p.Addr().Is6(), binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:]), p.Bits(), at}
-}
-
-// sorted drops what is no prefix, and puts IPv4 before IPv6.
+// sorted drops what is no prefix, and puts IPv4 before IPv6, each by address and
+// then by length; of equal ones the first counts.
 func sorted(grants []Entry) []*Entry {
-	places := make([]place, 0, len(grants))
+	// The numbers of an IPv4 prefix and its place in the list fit in one word, which
+	// sorts in a third of the time.
+	const atBits, lengthBits = 26, 6
+	four := make([]uint64, 0, len(grants))
+	var six []int
 	for i := range grants {
-		if p := grants[i].Prefix; p.IsValid() {
-			places = append(places, placeOf(i, p))
+		switch p := grants[i].Prefix; {
+		case !p.IsValid():
+		case p.Addr().Is4() && i < 1<<atBits:
+			a := p.Addr().As4()
+			four = append(four, uint64(binary.BigEndian.Uint32(a[:]))<<(lengthBits+atBits)|uint64(p.Bits())<<atBits|uint64(i))
+		default:
+			six = append(six, i)
 		}
 	}
-	slices.SortFunc(places, func(a, b place) int {
-		switch {
-		case a.six != b.six && b.six:
-			return -1
-		case a.six != b.six:
-			return 1
-		}
-		return cmp.Or(cmp.Compare(a.high, b.high), cmp.Compare(a.low, b.low), cmp.Compare(a.bits, b.bits), cmp.Compare(a.at, b.at))
+	slices.Sort(four)
+	slices.SortFunc(six, func(i, j int) int {
+		a, b := grants[i].Prefix, grants[j].Prefix
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()), cmp.Compare(i, j))
 	})
-	list := make([]*Entry, 0, len(places))
-	for i := range places {
-		if e := &grants[places[i].at]; len(list) == 0 || list[len(list)-1].Prefix != e.Prefix {
+	list := make([]*Entry, 0, len(four)+len(six))
+	add := func(i int) {
+		if e := &grants[i]; len(list) == 0 || list[len(list)-1].Prefix != e.Prefix {
 			list = append(list, e)
 		}
+	}
+	for _, word := range four {
+		add(int(word & (1<<atBits - 1)))
+	}
+	for _, i := range six {
+		add(i)
 	}
 	return list
 }

@@ -1,6 +1,7 @@
 package relayhosts
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -136,4 +137,15 @@ func FuzzRender(f *testing.F) {
 			}
 		}
 	})
+}
+
+func BenchmarkRenderHosts(b *testing.B) {
+	grants := make([]Entry, 100_000)
+	for i := range grants {
+		a := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(i)*2654435761)))
+		grants[i].Prefix = netip.PrefixFrom(a, 32)
+	}
+	for b.Loop() {
+		RenderHosts(IPLSearch, grants)
+	}
 }
