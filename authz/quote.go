@@ -83,13 +83,21 @@ func plain(s string) bool {
 		return false
 	}
 	for i := range len(s) {
-		b := s[i]
-		if b <= ' ' || b >= 0x7f || !shown(rune(b)) {
+		if !plainBytes[s[i]] {
 			return false
 		}
 	}
 	return s == "" || mayLead(rune(s[0]))
 }
+
+// plainBytes are the graphic ASCII characters that are shown: almost every login
+// asks about its name, several times.
+var plainBytes = func() (t [256]bool) {
+	for b := '!'; b <= '~'; b++ {
+		t[b] = shown(b)
+	}
+	return t
+}()
 
 // shown reports whether r may stand in the middle of a quoted text.
 func shown(r rune) bool {
