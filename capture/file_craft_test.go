@@ -90,28 +90,37 @@ func zipped(members ...[]byte) []byte {
 }
 
 // readAll returns a line for each Event, and the error that ended the file.
-func readAll(r io.Reader) ([]string, error) {
+func readAll(r io.Reader, size int) (got []string, err error) {
 	f, err := NewFile("x.pcap", r, newTestDecoder())
 	if err != nil {
 		return nil, err
 	}
-	var (
-		got []string
-		ev  Event
-	)
+	events := make([]Event, max(size, 1))
 	for {
-		if err := f.Next(&ev); errors.Is(err, io.EOF) {
+		n := 1
+		if size == 0 {
+			err = f.Next(&events[0])
+		} else {
+			n, err = f.Batch(events)
+		}
+		if errors.Is(err, io.EOF) {
 			return got, nil
-		} else if err != nil {
+		}
+		if err != nil {
 			return got, err
 		}
-		line := fmt.Sprintf("%d %s %s", ev.Index, ev.Time.Format("05.999999999"), ev.Segment.Payload)
-		if ev.Segment.Link.Interface != 0 || ev.Segment.Sent != 0 {
-			line += fmt.Sprintf(" on %d from %d", ev.Segment.Link.Interface, ev.Segment.Sent)
+		for _, ev := range events[:n] {
+			line := fmt.Sprintf("%d %s %s", ev.Index, ev.Time.Format("05.999999999"), ev.Segment.Payload)
+			if ev.Segment.Link.Interface != 0 || ev.Segment.Sent != 0 {
+				line += fmt.Sprintf(" on %d from %d", ev.Segment.Link.Interface, ev.Segment.Sent)
+			}
+			got = append(got, line)
 		}
-		got = append(got, line)
 	}
 }
+
+// ways are the sizes that readAll is tried with.
+var ways = []int{0, 1, 8}
 
 var (
 	frameA = ethernet(etherIPv4, ipv4Packet(protoTCP, tcpSegment("a1 NOOP")))

@@ -108,10 +108,9 @@ func (p *pcap) skim(d *Decoder, events []Event, before uint64, last *record) (re
 		return 0, 0
 	}
 	ahead := p.w.ahead()
-	at, begin := 0, 0 // of the next record, and of the frame before it
-	var r record
-	var g glimpse
-	for n < len(events) && at+pcapRecordLen <= len(ahead) {
+	at := 0 // of the next record
+	r := record{link: p.link}
+	for found := silent; n < len(events) && found != beginning && at+pcapRecordLen <= len(ahead); {
 		head := (*[pcapRecordLen]byte)(ahead[at:])
 		length := binary.LittleEndian.Uint32(head[8:])
 		start := at + pcapRecordLen
@@ -120,31 +119,18 @@ func (p *pcap) skim(d *Decoder, events []Event, before uint64, last *record) (re
 			break
 		}
 		r.data = ahead[start:end:end]
-		found := d.look(r.data, &g)
-		if found == unclear {
+		r.second, r.nanos = int64(binary.LittleEndian.Uint32(head[0:])), int64(binary.LittleEndian.Uint32(head[4:]))*p.unit
+		if found = d.glance(&r, &events[n]); found == unclear {
 			break
 		}
-		at, begin = end, start
+		at = end
 		records++
-		if found == silent {
-			continue
-		}
-		r.second = int64(binary.LittleEndian.Uint32(head[0:]))
-		passage := d.done.passage(g.hash, g.flags, r.second)
-		if passage == passed {
-			continue
-		}
-		r.nanos = int64(binary.LittleEndian.Uint32(head[4:])) * p.unit
-		d.show(&r, &g, &events[n])
-		events[n].Index = before + records
-		if n++; passage == shownStill {
-			break // as of a beginning
+		last.second, last.nanos = r.second, r.nanos
+		if found != silent {
+			events[n].Index = before + records
+			n++
 		}
 	}
-	if records > 0 {
-		head := ahead[begin-pcapRecordLen:]
-		last.second, last.nanos = int64(p.uint32(head)), int64(p.uint32(head[4:]))*p.unit
-		p.w.skip(at)
-	}
+	p.w.skip(at)
 	return records, n
 }

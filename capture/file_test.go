@@ -69,10 +69,12 @@ func TestFileFormats(t *testing.T) {
 		{"a long block that is stepped over", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), block(little, 99, make([]byte, 3<<20)), packetBlock(little, 0, micros, frameA)), want[:1]},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, r := range []io.Reader{bytes.NewReader(tt.file), iotest.OneByteReader(bytes.NewReader(tt.file))} {
-				got, err := readAll(r)
-				if err != nil || fmt.Sprintf("%q", got) != fmt.Sprintf("%q", tt.want) {
-					t.Errorf("got %q, %v\nwant %q", got, err, tt.want)
+			for _, size := range ways {
+				for _, r := range []io.Reader{bytes.NewReader(tt.file), iotest.OneByteReader(bytes.NewReader(tt.file))} {
+					got, err := readAll(r, size)
+					if err != nil || fmt.Sprintf("%q", got) != fmt.Sprintf("%q", tt.want) {
+						t.Errorf("%d at a time: got %q, %v\nwant %q", size, got, err, tt.want)
+					}
 				}
 			}
 		})
@@ -134,10 +136,12 @@ func TestFileErrors(t *testing.T) {
 		{"short simple packet", cat(eth, block(little, blockSimple)), "x.pcap: offset 48: packet block cut short"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := readAll(bytes.NewReader(tt.file))
-			var fileErr *FileError
-			if !errors.As(err, &fileErr) || err.Error() != tt.want {
-				t.Errorf("got  %v\nwant %s", err, tt.want)
+			for _, size := range ways {
+				_, err := readAll(bytes.NewReader(tt.file), size)
+				var fileErr *FileError
+				if !errors.As(err, &fileErr) || err.Error() != tt.want {
+					t.Errorf("%d at a time: got  %v\nwant %s", size, err, tt.want)
+				}
 			}
 		})
 	}
@@ -153,7 +157,10 @@ func TestFileCutEverywhere(t *testing.T) {
 	} {
 		whole := 0
 		for n := range len(file) + 1 {
-			got, err := readAll(bytes.NewReader(file[:n]))
+			got, err := readAll(bytes.NewReader(file[:n]), 0)
+			if together, err2 := readAll(bytes.NewReader(file[:n]), 8); !slices.Equal(got, together) || fmt.Sprint(err) != fmt.Sprint(err2) {
+				t.Errorf("%s cut at %d: got %q, %v, and together %q, %v", name, n, got, err, together, err2)
+			}
 			if len(got) < whole {
 				t.Fatalf("%s cut at %d: got %d events, want %d or more", name, n, len(got), whole)
 			}
@@ -169,7 +176,7 @@ func TestFileCutEverywhere(t *testing.T) {
 	}
 	zip := zipped(pcapFile(little, magicMicro, 1, frameA, frameB))
 	for n := range zip {
-		if _, err := readAll(bytes.NewReader(zip[:n])); err == nil {
+		if _, err := readAll(bytes.NewReader(zip[:n]), 0); err == nil {
 			t.Errorf("gzip cut at %d: got no error", n)
 		}
 	}
