@@ -3,6 +3,7 @@ package capture
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"testing"
 )
 
@@ -67,15 +68,38 @@ func FuzzFile(f *testing.F) {
 	f.Add(cat(ng, sectionBlock(little), interfaceBlock(little, LinkRaw), block(little, blockSimple, little.AppendUint32(nil, 60), frameA[14:])))
 	f.Add(zipped(plain))
 	f.Add(zipped(ng[:50], ng[50:]))
+	f.Add(cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), packetBlock(little, 0, 1, frameA), block(little, blockSimple, little.AppendUint32(nil, 60), frameA), packetBlock(little, 0, 3, frameB)))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		d := newTestDecoder()
 		file, err := NewFile("x.pcap", bytes.NewReader(data), d)
+		together, err2 := NewFile("x.pcap", bytes.NewReader(data), newTestDecoder())
 		var ev Event
+		var rest []Event
+		batch := make([]Event, 8)
 		// A small compressed file can be long: the fuzzer need not read it all.
 		for n := 0; err == nil && n < 1000; n++ {
 			if err = file.Next(&ev); err == nil {
 				checkEvent(t, d, &ev, maxDatagram+maxRecord)
 			}
+			if len(rest) == 0 && err2 == nil {
+				var m int
+				m, err2 = together.Batch(batch)
+				rest = batch[:m]
+			}
+			if err != nil {
+				break
+			}
+			if len(rest) == 0 {
+				t.Fatalf("%+v does not come in a batch: %v", ev, err2)
+			}
+			ev.Segment.Hash, rest[0].Segment.Hash = 0, 0 // of other keys
+			if one, other := fmt.Sprintf("%+v", ev), fmt.Sprintf("%+v", rest[0]); one != other {
+				t.Fatalf("one by one %s, and in a batch %s", one, other)
+			}
+			rest = rest[1:]
+		}
+		if fmt.Sprint(err) != fmt.Sprint(err2) && err != nil {
+			t.Errorf("one by one %v, and in batches %v and %d more", err, err2, len(rest))
 		}
 		var fileErr *FileError
 		if err != nil && !errors.As(err, &fileErr) && err.Error() != "EOF" {
