@@ -49,18 +49,12 @@ type format interface {
 	next(*record) error
 }
 
-// skimmer is a format of which many records can be read at one time.
-type skimmer interface {
-	skim(d *Decoder, events []Event, before uint64, last *record) (records uint64, n int)
-}
-
 // File is the Source of a capture file: pcap or pcapng, possibly compressed
 // with gzip.
 type File struct {
 	name    string
 	decoder *Decoder
 	format  format
-	skimmer skimmer // the format, if it is one
 	window  *window
 	raw     *countingReader
 	total   int64
@@ -122,7 +116,6 @@ func NewFile(name string, r io.Reader, d *Decoder) (*File, error) {
 	} else if f.format, err = newPcap(f.window); err != nil {
 		return nil, f.at(err)
 	}
-	f.skimmer, _ = f.format.(skimmer)
 	return f, nil
 }
 
@@ -149,17 +142,47 @@ func (f *File) Batch(events []Event) (n int, err error) {
 		return 1, nil
 	}
 	for f.err == nil {
-		if f.skimmer != nil {
-			records, n := f.skimmer.skim(f.decoder, events, f.packets, &f.record)
-			if f.packets += records; n > 0 {
-				return n, nil
-			}
+		if n := f.skim(events); n > 0 {
+			return n, nil
 		}
 		if n := f.several(events); n > 0 {
 			return n, nil
 		}
 	}
 	return 0, f.err
+}
+
+// skim is the way of almost every record: it passes over plain ones that have
+// nothing to say and fills in events of those that have, as long as both lie in
+// memory. What stopped it one has to read.
+func (f *File) skim(events []Event) (n int) {
+	ahead := f.window.ahead()
+	at := 0 // of the next record
+	r := record{link: LinkEthernet}
+	for found := silent; n < len(events) && found != beginning; {
+		var size int
+		switch format := f.format.(type) { // of which the compiler then knows whom it calls
+		case *pcap:
+			size = format.plain(ahead[at:], &r)
+		case *pcapng:
+			size = format.plain(ahead[at:], &r)
+		}
+		if size == 0 {
+			break
+		}
+		if found = f.decoder.glance(&r, &events[n]); found == unclear {
+			break
+		}
+		at += size
+		f.packets++
+		f.record.second, f.record.nanos = r.second, r.nanos
+		if found != silent {
+			events[n].Index = f.packets
+			n++
+		}
+	}
+	f.window.skip(at)
+	return n
 }
 
 // several reads records one by one: the first wherever it lies and, if it says

@@ -26,6 +26,7 @@ type pcap struct {
 	unit      int64 // of the fraction in record headers, in nanoseconds
 	header    int   // length of a record header in bytes
 	link      LinkType
+	usual     bool // see plain
 }
 
 func newPcap(w *window) (*pcap, error) {
@@ -62,6 +63,7 @@ func newPcap(w *window) (*pcap, error) {
 	if !p.link.supported() {
 		return nil, fmt.Errorf("link type %s is not supported", p.link)
 	}
+	p.usual = p.link == LinkEthernet && !p.bigEndian && p.header == pcapRecordLen
 	w.skip(pcapHeaderLen)
 	return p, nil
 }
@@ -98,39 +100,20 @@ func (p *pcap) uint32(b []byte) uint32 {
 	return binary.LittleEndian.Uint32(b)
 }
 
-// skim is the way of almost every record: it passes over plain ones that have
-// nothing to say and fills in events of those that have, as long as both lie in
-// memory. It returns how many records it consumed, of which last gets the time of
-// the last, and how many events there are; what stopped it next has to read.
-// before counts the records of the file so far.
-func (p *pcap) skim(d *Decoder, events []Event, before uint64, last *record) (records uint64, n int) {
-	if p.link != LinkEthernet || p.bigEndian || p.header != pcapRecordLen || d.waiting() {
-		return 0, 0
+// plain reads the record at the beginning of ahead if it lies there whole and is of
+// the most usual kind: Ethernet, in little-endian order. It returns its size, or 0:
+// next may know better.
+func (p *pcap) plain(ahead []byte, r *record) (size int) {
+	if len(ahead) < pcapRecordLen || !p.usual {
+		return 0
 	}
-	ahead := p.w.ahead()
-	at := 0 // of the next record
-	r := record{link: p.link}
-	for found := silent; n < len(events) && found != beginning && at+pcapRecordLen <= len(ahead); {
-		head := (*[pcapRecordLen]byte)(ahead[at:])
-		length := binary.LittleEndian.Uint32(head[8:])
-		start := at + pcapRecordLen
-		end := start + int(length)
-		if length > maxRecord || end > len(ahead) {
-			break
-		}
-		r.data = ahead[start:end:end]
-		r.second, r.nanos = int64(binary.LittleEndian.Uint32(head[0:])), int64(binary.LittleEndian.Uint32(head[4:]))*p.unit
-		if found = d.glance(&r, &events[n]); found == unclear {
-			break
-		}
-		at = end
-		records++
-		last.second, last.nanos = r.second, r.nanos
-		if found != silent {
-			events[n].Index = before + records
-			n++
-		}
+	head := (*[pcapRecordLen]byte)(ahead)
+	length := binary.LittleEndian.Uint32(head[8:])
+	size = pcapRecordLen + int(length)
+	if length > maxRecord || size > len(ahead) {
+		return 0
 	}
-	p.w.skip(at)
-	return records, n
+	r.data = ahead[pcapRecordLen:size:size]
+	r.second, r.nanos = int64(binary.LittleEndian.Uint32(head[0:])), int64(binary.LittleEndian.Uint32(head[4:]))*p.unit
+	return size
 }

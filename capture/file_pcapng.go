@@ -264,40 +264,10 @@ func (p *pcapng) packet(kind uint32, body []byte, r *record) error {
 	return p.direction(body[header+(int(length)+3)&^3:], r)
 }
 
-// skim is pcap.skim for enhanced packet blocks of Ethernet without options, in the
-// byte order of nearly all files.
-func (p *pcapng) skim(d *Decoder, events []Event, before uint64, last *record) (records uint64, n int) {
-	if p.order != binary.ByteOrder(binary.LittleEndian) {
-		return 0, 0
-	}
-	ahead := p.w.ahead()
-	at := 0 // of the next block
-	var r record
-	for found := silent; n < len(events) && found != beginning; {
-		size := p.plain(ahead[at:], &r)
-		if size == 0 {
-			break
-		}
-		if found = d.glance(&r, &events[n]); found == unclear {
-			break
-		}
-		at += size
-		records++
-		last.second, last.nanos = r.second, r.nanos
-		if found != silent {
-			events[n].Index = before + records
-			n++
-		}
-	}
-	p.w.skip(at)
-	return records, n
-}
-
-// plain reads the block at the beginning of ahead and returns its size, 0 if skim
-// leaves it to next.
+// plain is pcap.plain: the most usual is an enhanced packet block without options.
 func (p *pcapng) plain(ahead []byte, r *record) (size int) {
 	const header, trailer = 28, 4
-	if len(ahead) < header {
+	if len(ahead) < header || p.order != binary.ByteOrder(binary.LittleEndian) {
 		return 0
 	}
 	head := (*[header]byte)(ahead)
@@ -311,7 +281,7 @@ func (p *pcapng) plain(ahead []byte, r *record) (size int) {
 		int(binary.LittleEndian.Uint32(ahead[size-trailer:])) != size || i.link != LinkEthernet {
 		return 0
 	}
-	r.link, r.data, r.iface = i.link, ahead[header:header+int(length)], uint32(p.base)+number
+	r.data, r.iface = ahead[header:header+int(length)], uint32(p.base)+number
 	r.second, r.nanos = i.time(uint64(binary.LittleEndian.Uint32(head[12:]))<<32 | uint64(binary.LittleEndian.Uint32(head[16:])))
 	p.second, p.nanos = r.second, r.nanos
 	return size
