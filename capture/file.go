@@ -156,16 +156,16 @@ func (f *File) Batch(events []Event) (n int, err error) {
 // nothing to say and fills in events of those that have, as long as both lie in
 // memory. What stopped it one has to read.
 func (f *File) skim(events []Event) (n int) {
-	ahead := f.window.ahead()
-	at := 0 // of the next record
+	rest := f.window.ahead()
+	before := len(rest)
 	r := record{link: LinkEthernet}
 	for found := silent; n < len(events) && found != beginning; {
 		var size int
 		switch format := f.format.(type) { // of which the compiler then knows whom it calls
 		case *pcap:
-			size = format.plain(ahead[at:], &r)
+			size = format.plain(rest, &r)
 		case *pcapng:
-			size = format.plain(ahead[at:], &r)
+			size = format.plain(rest, &r)
 		}
 		if size == 0 {
 			break
@@ -173,7 +173,7 @@ func (f *File) skim(events []Event) (n int) {
 		if found = f.decoder.glance(&r, &events[n]); found == unclear {
 			break
 		}
-		at += size
+		rest = rest[size:]
 		f.packets++
 		f.record.second, f.record.nanos = r.second, r.nanos
 		if found != silent {
@@ -181,7 +181,7 @@ func (f *File) skim(events []Event) (n int) {
 			n++
 		}
 	}
-	f.window.skip(at)
+	f.window.skip(before - len(rest))
 	return n
 }
 
