@@ -117,7 +117,9 @@ func (o *owner) save(now time.Time) {
 		}
 		o.keep(young[0], h)
 	}
-	o.sessions.young = young
+	left := copy(o.sessions.young, young) // in the same memory: in a storm it is used up quickly
+	clear(o.sessions.young[left:])
+	o.sessions.young = o.sessions.young[:left]
 }
 
 // keep writes one session down, once.
