@@ -25,7 +25,7 @@ const chunkRows = 1024
 
 // perBucket is how many rows a chain has when the buckets are as full as they
 // get.
-const perBucket = 2
+const perBucket = 3
 
 func (r *rows[T, P]) at(i uint32) P { return &r.chunks[(i-1)/chunkRows][(i-1)%chunkRows] }
 
