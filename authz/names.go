@@ -82,7 +82,7 @@ func (s *names) has(name string) bool {
 // put puts in a name of at most userLimit bytes, if it is not there. It reports false
 // if there are most already.
 func (s *names) put(name string, most int) bool {
-	if 2*s.n >= len(s.slots) {
+	if 2*s.n >= len(s.slots) && s.n < most {
 		s.grow()
 	}
 	var f folded
