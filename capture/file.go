@@ -154,12 +154,17 @@ func (f *File) Batch(events []Event) (n int, err error) {
 
 // skim is the way of almost every record: it passes over plain ones that have
 // nothing to say and fills in events of those that have, as long as both lie in
-// memory. What stopped it one has to read.
+// memory. What stopped it one has to read. It is glance for many records, in one
+// function: that is a twentieth of the CPU time where most are passed over.
 func (f *File) skim(events []Event) (n int) {
-	rest := f.window.ahead()
+	d, rest := f.decoder, f.window.ahead()
 	before := len(rest)
-	r := record{link: LinkEthernet}
-	for found := silent; n < len(events) && found != beginning; {
+	if d.waiting() {
+		return 0
+	}
+	r := record{second: f.record.second, nanos: f.record.nanos}
+	var g glimpse
+	for n < len(events) {
 		var size int
 		switch format := f.format.(type) { // of which the compiler then knows whom it calls
 		case *pcap:
@@ -170,17 +175,26 @@ func (f *File) skim(events []Event) (n int) {
 		if size == 0 {
 			break
 		}
-		if found = f.decoder.glance(&r, &events[n]); found == unclear {
+		found := d.look(r.data, &g)
+		if found == unclear {
 			break
 		}
 		rest = rest[size:]
 		f.packets++
-		f.record.second, f.record.nanos = r.second, r.nanos
-		if found != silent {
-			events[n].Index = f.packets
-			n++
+		if found == silent {
+			continue
+		}
+		passage := d.done.passage(g.hash, g.flags, r.second)
+		if passage == passed {
+			continue
+		}
+		d.show(&r, &g, &events[n])
+		events[n].Index = f.packets
+		if n++; passage == shownStill {
+			break // as of a beginning
 		}
 	}
+	f.record.second, f.record.nanos = r.second, r.nanos
 	f.window.skip(before - len(rest))
 	return n
 }
