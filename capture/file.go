@@ -162,15 +162,16 @@ func (f *File) skim(events []Event) (n int) {
 	if d.waiting() {
 		return 0
 	}
+	classic, isClassic := f.format.(*pcap) // the compiler then knows whom it calls
+	ng, _ := f.format.(*pcapng)
 	r := record{second: f.record.second, nanos: f.record.nanos}
 	var g glimpse
 	for n < len(events) {
 		var size int
-		switch format := f.format.(type) { // of which the compiler then knows whom it calls
-		case *pcap:
-			size = format.plain(rest, &r)
-		case *pcapng:
-			size = format.plain(rest, &r)
+		if isClassic {
+			size = classic.plain(rest, &r)
+		} else {
+			size = ng.plain(rest, &r)
 		}
 		if size == 0 {
 			break
