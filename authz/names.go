@@ -8,15 +8,20 @@ import (
 )
 
 // names is a set of user names without regard to case, each kept as it was put
-// in first. It holds no pointers: many names are one block of text.
+// in first. Many names are one block of text without pointers, and no block ever
+// moves.
 type names struct {
-	seed  maphash.Seed
-	slots []uint32 // where a name begins in text, plus one; a power of 2
-	text  []byte   // of each name its length in two bytes, then itself
-	n     int
+	seed   maphash.Seed
+	slots  []uint32 // where a name begins in the blocks, plus one; a power of 2
+	blocks []*[nameBlock]byte
+	used   int // of the blocks: of each name its length in two bytes, then itself
+	n      int
 }
 
-const nameSlots = 256
+const (
+	nameSlots = 256
+	nameBlock = 1 << 16
+)
 
 // folded is room for a name that is looked up.
 type folded [userLimit]byte
@@ -55,7 +60,7 @@ func (s *names) find(lower []byte) (slot *uint32, proved []byte) {
 }
 
 func (s *names) at(slot uint32) []byte {
-	entry := s.text[slot-1:]
+	entry := s.blocks[(slot-1)/nameBlock][(slot-1)%nameBlock:]
 	return entry[2 : 2+int(binary.NativeEndian.Uint16(entry))]
 }
 
@@ -93,9 +98,15 @@ func (s *names) put(name string, most int) bool {
 	if s.n >= most {
 		return false
 	}
-	*slot = uint32(len(s.text)) + 1
-	s.text = binary.NativeEndian.AppendUint16(s.text, uint16(len(name)))
-	s.text = append(s.text, name...)
+	size := 2 + len(name)
+	if full := len(s.blocks) * nameBlock; s.used+size > full {
+		s.blocks, s.used = append(s.blocks, new([nameBlock]byte)), full
+	}
+	*slot = uint32(s.used) + 1
+	entry := s.blocks[s.used/nameBlock][s.used%nameBlock:]
+	binary.NativeEndian.PutUint16(entry, uint16(len(name)))
+	copy(entry[2:], name)
+	s.used += size
 	s.n++
 	return true
 }
