@@ -72,7 +72,11 @@ type row struct {
 const (
 	rowQueue   = 16384
 	fetchBatch = 250 // prefixes per question: about a millisecond in a storm
-	maxWaiting = 32768
+	// maxWaiting changes for the disk, and maxWaitingBytes of them, and no more is
+	// asked for: what is then marked cannot be lost, as half of the store's own
+	// bounds is room for the answer to a question.
+	maxWaiting      = 32768
+	maxWaitingBytes = 32 << 20
 	// collectEvery lets the owner be asked once about many logins.
 	collectEvery = 100 * time.Millisecond
 	retryEvery   = 5 * time.Second
@@ -241,9 +245,15 @@ func (k *keeper) lifted(rules []row) (gone []row) {
 	return gone
 }
 
+// crowded says that too much waits for the disk.
+func (k *keeper) crowded() bool {
+	st := k.store.Stats()
+	return st.Pending > maxWaiting || st.PendingBytes > maxWaitingBytes
+}
+
 // ask asks the owner, if the disk takes what it says.
 func (k *keeper) ask(ctx context.Context, part markedPart) ([]row, error) {
-	if k.store.Stats().Pending > maxWaiting {
+	if k.crowded() {
 		if err := k.store.Flush(); err != nil {
 			return nil, err
 		}

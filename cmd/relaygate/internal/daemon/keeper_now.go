@@ -19,7 +19,7 @@ import (
 // It reports false if too much waits for the disk already; then it had better be
 // marked, which is cheaper to keep.
 func (k *keeper) granted(e *engine.Engine, now time.Time, b grant.Boot, g grant.Grant) bool {
-	if k.store.Stats().Pending > maxWaiting {
+	if k.crowded() {
 		return false
 	}
 	key := g.Prefix.String()

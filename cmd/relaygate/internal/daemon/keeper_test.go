@@ -166,6 +166,43 @@ func TestSweepIsNotForgotten(t *testing.T) {
 	}
 }
 
+// Where much waits for a disk that takes nothing, in bytes if not in changes, what is
+// marked stays marked: a revoked grant whose deletion found no room would come back.
+func TestMarksStayWhileThereIsNoRoom(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	k := newKept(t, path)
+	k.manual(t, "192.0.2.7/32")
+	if err := k.store.Close(); err != nil { // now nothing can be written
+		t.Fatal(err)
+	}
+	full := func() bool { return k.store.Stats().Lost > 0 }
+	for i := 0; !full(); i++ {
+		k.store.Put(journalBucket, fmt.Sprint(i), make([]byte, 4096))
+	}
+	for i := 0; i < 4096; i++ { // what is left is less than one more deletion takes
+		k.store.Delete(journalBucket, fmt.Sprint(i))
+	}
+	lost := k.store.Stats().Lost
+	changes := k.engine.Change(func(table *grant.Table) []grant.Change {
+		return table.Revoke(k.now, netip.MustParsePrefix("192.0.2.7/32"), "root", "no")
+	})
+	for i := range changes {
+		k.changed(&changes[i])
+	}
+	if err := k.collect(t.Context()); err == nil || k.store.Stats().Lost != lost {
+		t.Errorf("collect says %v, and %d more changes are lost", err, k.store.Stats().Lost-lost)
+	}
+	var err error
+	if k.store, err = state.Open(path, k.now); err != nil {
+		t.Fatal(err)
+	}
+	k.do(t, func(*grant.Table) []grant.Change { return nil })
+	k.holds(t)
+	if err := k.close(k.engine, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // An order does not wait until the tail is merged, nor is it in the file only then.
 func TestOrdersNeedNoMerge(t *testing.T) {
 	k := newKept(t, filepath.Join(t.TempDir(), "state.db"))

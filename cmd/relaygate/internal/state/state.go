@@ -75,8 +75,8 @@ type Stats struct {
 	Lost uint64
 	// Merges counts how often a tail was put in its place.
 	Merges uint64
-	// Pending changes wait to be written.
-	Pending int
+	// Pending changes wait to be written, of so many bytes.
+	Pending, PendingBytes int
 	// Written is when the last transaction was.
 	Written time.Time
 }
@@ -202,7 +202,7 @@ func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.stats
-	st.Pending = s.pending.n
+	st.Pending, st.PendingBytes = s.pending.n, len(s.pending.text)
 	return st
 }
 
