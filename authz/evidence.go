@@ -203,9 +203,10 @@ func (e *Evidence) earn(at place, now time.Time) *record {
 		return r
 	}
 	r := e.earned.insert(at, now)
-	if before := e.strangers.find(at); r != nil && before != nil {
+	if i := e.strangers.number(at); r != nil && i != 0 {
+		before := &e.strangers.records[i]
 		r.decisions, r.doubts, r.last = append(r.decisions, before.decisions...), append(r.doubts, before.doubts...), before.last
-		e.strangers.remove(e.strangers.latest)
+		e.strangers.remove(i)
 	}
 	return r
 }

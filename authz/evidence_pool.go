@@ -14,7 +14,7 @@ type pool struct {
 	// is the one touched longest ago.
 	records []record
 	free    []uint32
-	// latest is the record used last, or 0: a login asks several times for its own.
+	// latest is the record found last, or 0: a login asks several times for its own.
 	latest uint32
 	// lengths counts the records per family and prefix length.
 	lengths [2][129]int
@@ -57,17 +57,25 @@ func newPool(limit int) pool {
 
 func (p *pool) n() int { return len(p.numbers) }
 
+// number is that of the record of a prefix, 0 if there is none.
+func (p *pool) number(at place) uint32 {
+	if p.latest != 0 && p.records[p.latest].place == at {
+		return p.latest
+	}
+	i := p.numbers[at]
+	if i != 0 {
+		p.latest = i
+	}
+	return i
+}
+
 // find is the record of a prefix, nil if there is none. It is valid until the next
 // insert.
 func (p *pool) find(at place) *record {
-	if p.latest == 0 || p.records[p.latest].place != at {
-		i, ok := p.numbers[at]
-		if !ok {
-			return nil
-		}
-		p.latest = i
+	if i := p.number(at); i != 0 {
+		return &p.records[i]
 	}
-	return &p.records[p.latest]
+	return nil
 }
 
 // insert makes a record, in the place of the oldest one if the pool is full. It
@@ -113,12 +121,13 @@ func (p *pool) unlink(i uint32) {
 
 // touch finds a record and puts it at the end of the order.
 func (p *pool) touch(at place) *record {
-	r := p.find(at)
-	if r != nil {
-		p.unlink(p.latest)
-		p.link(p.latest)
+	i := p.number(at)
+	if i == 0 {
+		return nil
 	}
-	return r
+	p.unlink(i)
+	p.link(i)
+	return &p.records[i]
 }
 
 // oldest is the number of the record that was touched longest ago, 0 for none.

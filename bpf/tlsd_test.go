@@ -199,7 +199,7 @@ func dialTLS(t testing.TB, ns *netns.Namespace, addr string, change ...func(*tls
 
 func shakeHands(t testing.TB, c net.Conn, change ...func(*tls.Config)) *tlsClient {
 	t.Helper()
-	hurry(t, c)
+	patient(t, c)
 	// One record for each Write, which is one read of the server.
 	config := &tls.Config{ServerName: "mail.test", InsecureSkipVerify: true, DynamicRecordSizingDisabled: true}
 	for _, fn := range change {
@@ -213,9 +213,9 @@ func shakeHands(t testing.TB, c net.Conn, change ...func(*tls.Config)) *tlsClien
 	return client
 }
 
-// hurry bounds what is next said and read on a connection. The other tests of
+// patient bounds what is next said and read on a connection. The other tests of
 // the module run at the same time, so it bears a busy machine.
-func hurry(t testing.TB, c net.Conn) {
+func patient(t testing.TB, c net.Conn) {
 	t.Helper()
 	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
@@ -225,7 +225,7 @@ func hurry(t testing.TB, c net.Conn) {
 // say sends a line and reads the answer.
 func (c *tlsClient) say(t testing.TB, line string) {
 	t.Helper()
-	hurry(t, c)
+	patient(t, c)
 	if _, err := io.WriteString(c, line); err != nil {
 		t.Fatal(err)
 	}

@@ -89,7 +89,8 @@ func zipped(members ...[]byte) []byte {
 	return out.Bytes()
 }
 
-// readAll returns a line for each Event, and the error that ended the file.
+// readAll returns a line for each Event, read size at a time or, with 0, one by one,
+// and the error that ended the file.
 func readAll(r io.Reader, size int) (got []string, err error) {
 	f, err := NewFile("x.pcap", r, newTestDecoder())
 	if err != nil {

@@ -278,3 +278,30 @@ func TestBatchRefuses(t *testing.T) {
 		t.Errorf("%d events of %d, %v", n, count, err)
 	}
 }
+
+// TestBatchAllocatesNothing, in either format.
+func TestBatchAllocatesNothing(t *testing.T) {
+	ng := cat(sectionBlock(little), interfaceBlock(little, LinkEthernet))
+	for range 3000 {
+		ng = append(ng, packetBlock(little, 0, 1, frameA)...)
+	}
+	for name, data := range map[string][]byte{
+		"pcap":   pcapFile(little, magicMicro, uint32(LinkEthernet), slices.Repeat([][]byte{frameA}, 3000)...),
+		"pcapng": ng,
+	} {
+		f, err := NewFile("x", bytes.NewReader(data), newTestDecoder())
+		if err != nil {
+			t.Fatal(err)
+		}
+		events, total := make([]Event, 8), 0
+		allocs := testing.AllocsPerRun(300, func() {
+			n, err := f.Batch(events)
+			if total += n; n == 0 || err != nil {
+				t.Errorf("%s: %d events, %v", name, n, err)
+			}
+		})
+		if allocs != 0 || total < 2000 {
+			t.Errorf("%s: %v allocations in a batch, %d records in all", name, allocs, total)
+		}
+	}
+}

@@ -8,7 +8,7 @@ import (
 
 const (
 	// windowSize is what is read at once, in bytes: larger ones leave the cache,
-	// smaller ones cost more calls (0.84 of the CPU time of 256 KiB).
+	// smaller ones cost more calls (0.86 to 0.94 of the CPU time of 256 KiB).
 	windowSize = 1 << 20
 	// maxRecord bounds one packet in a file, in bytes. Super-frames of GRO and
 	// TSO can have 512 KiB.

@@ -34,6 +34,10 @@ func TestSilenceIsSuccessInAStorm(t *testing.T) {
 			}
 		}
 	})
+	defer func() {
+		close(stop)
+		others.Wait()
+	}()
 	gone := another(t, ns)
 	refused := 0
 	for i := range 200 {
@@ -64,7 +68,5 @@ func TestSilenceIsSuccessInAStorm(t *testing.T) {
 			t.Fatalf("%d: %d of %d are held, and no error", i, n, len(list))
 		}
 	}
-	close(stop)
-	others.Wait()
 	t.Logf("%d of 200 were refused", refused)
 }

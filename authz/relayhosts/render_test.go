@@ -2,9 +2,12 @@ package relayhosts
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -137,6 +140,37 @@ func FuzzRender(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestSorted compares the order with that of the addresses and lengths themselves.
+func TestSorted(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	var grants []Entry
+	for i := range 5000 {
+		bits, addr := 32, netip.AddrFrom4([4]byte{byte(128 + rng.IntN(128)), byte(rng.IntN(2)), 0, byte(rng.IntN(8))})
+		if i%3 == 0 {
+			bits, addr = 128, netip.AddrFrom16([16]byte{0: byte(rng.IntN(4)), 15: byte(rng.IntN(4))})
+		}
+		grants = append(grants, Entry{Prefix: netip.PrefixFrom(addr, rng.IntN(bits+1)), Users: []string{strconv.Itoa(i)}})
+	}
+	grants = append(grants, Entry{})
+	want := slices.Clone(grants[:len(grants)-1])
+	slices.SortStableFunc(want, func(a, b Entry) int {
+		if by := a.Prefix.Addr().Compare(b.Prefix.Addr()); by != 0 {
+			return by
+		}
+		return a.Prefix.Bits() - b.Prefix.Bits()
+	})
+	want = slices.CompactFunc(want, func(a, b Entry) bool { return a.Prefix == b.Prefix })
+	got := sorted(grants)
+	if len(got) != len(want) {
+		t.Fatalf("%d prefixes, want %d", len(got), len(want))
+	}
+	for i := range want {
+		if got[i].Prefix != want[i].Prefix || got[i].Users[0] != want[i].Users[0] {
+			t.Fatalf("%d: %v, want %v", i, got[i], want[i])
+		}
+	}
 }
 
 func BenchmarkRenderHosts(b *testing.B) {

@@ -72,9 +72,9 @@ type row struct {
 const (
 	rowQueue   = 16384
 	fetchBatch = 250 // prefixes per question: about a millisecond in a storm
-	// maxWaiting changes for the disk, and maxWaitingBytes of them, and no more is
-	// asked for: what is then marked cannot be lost, as half of the store's own
-	// bounds is room for the answer to a question.
+	// maxWaiting and maxWaitingBytes are what may wait for the disk when more is
+	// asked for. The store's own bounds leave room for an answer above that: 25 MB,
+	// of fetchBatch prefixes with 24 notes of 4 KiB (authz).
 	maxWaiting      = 32768
 	maxWaitingBytes = 32 << 20
 	// collectEvery lets the owner be asked once about many logins.

@@ -106,20 +106,18 @@ func (o *owner) hold(now time.Time, c authz.Conn, s grant.Session, untold bool) 
 
 // save writes down the sessions that last.
 func (o *owner) save(now time.Time) {
-	young := o.sessions.young
-	for ; len(young) > 0; young = young[1:] {
-		h := o.sessions.open[young[0]]
-		if h == nil {
-			continue // it is over
-		}
-		if now.Sub(h.since) < saveAfter {
+	done := 0
+	for _, c := range o.sessions.young {
+		h := o.sessions.open[c] // nil if it is over
+		if h != nil && now.Sub(h.since) < saveAfter {
 			break
 		}
-		o.keep(young[0], h)
+		if done++; h != nil {
+			o.keep(c, h)
+		}
 	}
-	left := copy(o.sessions.young, young) // in the same memory: in a storm it is used up quickly
-	clear(o.sessions.young[left:])
-	o.sessions.young = o.sessions.young[:left]
+	// In the same memory: in a storm the list is used up quickly.
+	o.sessions.young = slices.Delete(o.sessions.young, 0, done)
 }
 
 // keep writes one session down, once.
