@@ -5,26 +5,23 @@ package capture
 // flows fills it, and a Decoder that shares it passes over their packets, as the
 // kernel's program does on a live tap.
 //
-// It knows connections by a keyed hash of 64 bits. Two that share one would cost
-// the second its reading, never a false login. It belongs to one goroutine.
+// It knows connections by 46 bits of a keyed hash. Two that share them would cost
+// the second its reading, never a false login; before that its handshake lifts the
+// first out. It belongs to one goroutine.
 type DoneSet struct {
 	// recent are those of which packets may still come, and few of them: most
 	// packets of a capture are looked up here, so it must fit in a cache.
 	recent hashSet
-	// ended are those of which something late may come, the oldest at order[at].
-	ended hashSet
-	order []uint64
-	at    int
+	// leaving[first:] are those of the recent that have ended, with the stamp of
+	// when that was seen, in that order.
+	leaving []uint64
+	first   int
+	// ended are those of which something late may come.
+	ended endings
 	// tried is when recent was last found full.
 	tried stamp
 	full  bool
-	kept  []kept // for makeRoom
-}
-
-// kept is a connection that stays among the recent.
-type kept struct {
-	hash uint64
-	seen stamp
+	kept  []uint64 // for makeRoom
 }
 
 const (
@@ -32,27 +29,38 @@ const (
 	maxDoneSlots = 1 << 18 // room for as many flows as are followed at one time
 	// doneSpace is how many places there are for each connection: most of those
 	// looked up are not there, which a place that is free shows at once.
-	doneSpace = 4
-	// doneEndings is how many connections are remembered behind their ends.
-	doneEndings = 1 << 14
+	doneSpace = 2
 	// doneIdle is the silence, in seconds, after which a connection without an
 	// end is forgotten: an IMAP server waits 30 minutes (RFC 9051 §5.4).
 	doneIdle = 35 * 60
-	// doneLinger is how long, in seconds, one that has ended is among the recent.
+	// doneLinger is how long, in seconds, one that has ended is among the recent,
+	// and maxLeaving how many of them are, where a file's clock stands still.
 	doneLinger = 2
+	maxLeaving = maxDoneSlots / doneSpace
 	// doneRetry is how long, in seconds, a full set looks for no room again.
 	doneRetry = 60
 )
 
 // Add takes a connection, and reports false if there is no room. Its packets
 // have nothing more to say.
-func (s *DoneSet) Add(hash uint64, second int64) bool { return s.add(hash, stampOf(second)) }
+func (s *DoneSet) Add(hash uint64, second int64) bool {
+	now := stampOf(second)
+	s.retire(now)
+	if doneSpace*s.recent.used >= len(s.recent.slots) && !s.makeRoom(now) {
+		return false
+	}
+	s.recent.put(hash, now)
+	return true
+}
 
 // End takes a connection that ended. What comes late is no news.
 func (s *DoneSet) End(hash uint64, second int64) {
-	if !s.add(hash, stampOf(second)|1) {
-		s.remember(hash)
+	if !s.Add(hash, second) {
+		s.ended.remember(key(hash))
+		return
 	}
+	at, _ := s.recent.find(hash)
+	s.leave(at)
 }
 
 // Lift takes a connection out: another one began between the same ends.
@@ -64,10 +72,7 @@ func (s *DoneSet) Clear() { *s = DoneSet{} }
 // Has reports whether a connection is in the set.
 func (s *DoneSet) Has(hash uint64) bool {
 	_, found := s.recent.find(hash)
-	if !found {
-		_, found = s.ended.find(hash)
-	}
-	return found
+	return found || s.ended.has(key(hash))
 }
 
 // PassesOver reports whether a packet is to be passed over. A SYN never is: it can
@@ -96,10 +101,10 @@ func (s *DoneSet) passage(hash uint64, flags Flags, second int64) passage {
 	if flags&SYN != 0 {
 		return shownStill
 	}
-	seen := &s.recent.seen[at]
-	*seen = stampOf(second) | *seen&1
+	slot := &s.recent.slots[at]
+	*slot = *slot&^stampMask | uint64(stampOf(second)|stampIn(*slot)&stampEnded)
 	if flags&(FIN|RST) != 0 {
-		*seen |= 1
+		s.leave(at)
 	}
 	if flags&RST != 0 {
 		return shownStill
@@ -107,55 +112,101 @@ func (s *DoneSet) passage(hash uint64, flags Flags, second int64) passage {
 	return passed
 }
 
-func (s *DoneSet) add(hash uint64, now stamp) bool {
-	if doneSpace*s.recent.used >= len(s.recent.hashes) && !s.makeRoom(now) {
-		return false
+// leave notes that a connection has ended.
+func (s *DoneSet) leave(at int) {
+	slot := &s.recent.slots[at]
+	if stampIn(*slot)&stampEnded != 0 {
+		return
 	}
-	s.recent.seen[s.recent.put(hash)] = now
-	return true
+	*slot |= uint64(stampEnded)
+	if s.first > len(s.leaving)/2 {
+		s.leaving = s.leaving[:copy(s.leaving, s.leaving[s.first:])]
+		s.first = 0
+	}
+	s.leaving = append(s.leaving, *slot)
 }
 
-// makeRoom moves out those that are recent no more, and grows the set if that is
+// retire moves those out of the recent that ended a while ago.
+func (s *DoneSet) retire(now stamp) {
+	for s.first < len(s.leaving) {
+		crowded := len(s.leaving)-s.first > maxLeaving
+		left := s.leaving[s.first]
+		if now.since(stampIn(left)) <= doneLinger && !crowded {
+			return
+		}
+		s.first++
+		at, found := s.recent.find(left)
+		if !found || stampIn(s.recent.slots[at])&stampEnded == 0 {
+			continue // it was lifted out
+		}
+		if slot := s.recent.slots[at]; now.since(stampIn(slot)) <= doneLinger && !crowded {
+			s.leaving = append(s.leaving, slot) // it still has something to say
+			continue
+		}
+		s.recent.removeAt(at)
+		s.ended.remember(left)
+	}
+}
+
+// makeRoom forgets those that are silent for long, and grows the set if that is
 // not enough.
 func (s *DoneSet) makeRoom(now stamp) bool {
 	if s.full && now.since(s.tried) < doneRetry {
 		return false // it costs a walk over all places
 	}
 	stay := s.kept[:0]
-	for at, hash := range s.recent.hashes {
-		if hash == 0 {
-			continue
-		}
-		seen := s.recent.seen[at]
-		switch silence := now.since(seen); {
-		case silence > doneIdle:
-		case seen.ended() && silence > doneLinger:
-			s.remember(hash)
-		default:
-			stay = append(stay, kept{hash, seen})
+	for _, slot := range s.recent.slots {
+		if slot != 0 && now.since(stampIn(slot)) <= doneIdle {
+			stay = append(stay, slot)
 		}
 	}
-	size := max(len(s.recent.hashes), doneSlots)
+	size := max(len(s.recent.slots), doneSlots)
 	crowded := doneSpace*len(stay)*3/2 >= size
 	if crowded && size < maxDoneSlots {
 		size, crowded = 2*size, false
 	}
 	s.full, s.tried, s.kept = crowded, now, stay
-	s.recent.reset(size, true)
-	for _, k := range stay {
-		s.recent.seen[s.recent.put(k.hash)] = k.seen
+	s.recent.reset(size)
+	for _, slot := range stay {
+		s.recent.put(slot, stampIn(slot))
 	}
 	return !crowded
 }
 
-// remember keeps a connection behind its end, and forgets the oldest.
-func (s *DoneSet) remember(hash uint64) {
-	if s.order == nil {
-		s.order = make([]uint64, doneEndings)
-		s.ended.reset(2*doneEndings, false)
+// endings are connections that ended. Each has its row by a part of its hash,
+// which holds as many as fit in a line of the cache, the latest first: what comes
+// pushes out the oldest.
+type endings []endingsRow
+
+type endingsRow [16]uint32
+
+// doneEndings is how many rows there are. Of the last 16,384 connections that
+// ended less than one in a hundred is forgotten.
+const doneEndings = 1 << 11
+
+// row is where a key's is, and what it would hold of it, which is never 0.
+func (e endings) row(key uint64) (*endingsRow, uint32) {
+	return &e[key>>20&(doneEndings-1)], uint32(key >> 32)
+}
+
+func (e *endings) remember(key uint64) {
+	if *e == nil {
+		*e = make(endings, doneEndings)
 	}
-	s.ended.remove(s.order[s.at])
-	s.ended.put(hash)
-	s.order[s.at] = hash
-	s.at = (s.at + 1) % doneEndings
+	row, mark := e.row(key)
+	copy(row[1:], row[:])
+	row[0] = mark
+}
+
+func (e endings) has(key uint64) bool {
+	if e == nil {
+		return false
+	}
+	row, mark := e.row(key)
+	for _, m := range row {
+		if m == mark {
+			return true
+		}
+	}
+	return false
 }

@@ -60,8 +60,8 @@ func TestDoneBound(t *testing.T) {
 	var s DoneSet
 	const second, many = 1_700_000_000, 1 << 20
 	n := fill(&s, 0, many, second)
-	if n < maxDoneSlots/doneSpace/2 || len(s.recent.hashes) != maxDoneSlots || !has(&s, 0) || !has(&s, n-1) || has(&s, n) {
-		t.Fatalf("%d connections in %d slots", n, len(s.recent.hashes))
+	if n < maxDoneSlots/doneSpace/2 || len(s.recent.slots) != maxDoneSlots || !has(&s, 0) || !has(&s, n-1) || has(&s, n) {
+		t.Fatalf("%d connections in %d slots", n, len(s.recent.slots))
 	}
 	if more := fill(&s, n, many, second+doneRetry-1); more != 0 {
 		t.Errorf("%d more", more)
@@ -78,20 +78,62 @@ func TestDoneBound(t *testing.T) {
 // TestDoneEnds: whoever has ended leaves the recent ones soon, is remembered for a
 // while, and costs no room.
 func TestDoneEnds(t *testing.T) {
+	for _, step := range []struct {
+		name      string
+		perSecond int64
+	}{{"a hundred a second", 100}, {"a clock that stands still", 1 << 62}} {
+		t.Run(step.name, func(t *testing.T) {
+			var s DoneSet
+			const many, late = 1 << 18, 1 << 14
+			for i := range uint64(many) {
+				second := int64(i) / step.perSecond
+				hash := mix(i+1, 0x9e3779b97f4a7c15)
+				s.Add(hash, second)
+				s.PassesOver(hash, FIN, second)
+				s.End(hash, second)
+			}
+			if step.perSecond == 100 && len(s.recent.slots) > 2*doneSlots {
+				t.Errorf("%d slots for the recent", len(s.recent.slots))
+			}
+			if len(s.leaving)-s.first > maxLeaving+1 {
+				t.Errorf("%d are leaving", len(s.leaving)-s.first)
+			}
+			remembered := 0
+			for i := uint64(many - late); i < many; i++ {
+				if has(&s, i) {
+					remembered++
+				}
+			}
+			if remembered < late*99/100 || has(&s, 0) {
+				t.Errorf("%d of the last %d are remembered", remembered, late)
+			}
+		})
+	}
+}
+
+// TestDoneLingers: one that ended stays among the recent while it is heard of, and
+// is lifted out for good by another connection between the same ends.
+func TestDoneLingers(t *testing.T) {
 	var s DoneSet
-	const many = 4 * doneEndings
-	for i := range uint64(many) {
-		second := int64(i / 100)
-		hash := mix(i+1, 0x9e3779b97f4a7c15)
-		s.Add(hash, second)
-		s.PassesOver(hash, FIN, second)
-		s.End(hash, second)
+	const hash, other = 7 << 40, 9 << 40
+	s.Add(hash, 100)
+	s.PassesOver(hash, FIN, 100)
+	for second := int64(100); second < 110; second += doneLinger {
+		s.Add(other, second)
+		if !s.PassesOver(hash, ACK, second) {
+			t.Fatalf("shown in second %d", second)
+		}
 	}
-	if len(s.recent.hashes) > 8*doneSlots {
-		t.Errorf("%d slots for the recent", len(s.recent.hashes))
+	s.Lift(hash)
+	s.Add(hash, 110)
+	s.Add(other, 120)
+	if !s.PassesOver(hash, ACK, 120) {
+		t.Error("a new connection left for the end of the one before")
 	}
-	if !has(&s, many-1) || !has(&s, many-doneEndings) || has(&s, 0) || s.ended.used != doneEndings {
-		t.Errorf("%d are remembered", s.ended.used)
+	s.PassesOver(hash, FIN, 120)
+	s.Add(other, 120+doneLinger+1)
+	if s.PassesOver(hash, ACK, 130) || !s.Has(hash) {
+		t.Error("the end is not remembered, or among the recent")
 	}
 }
 
@@ -99,24 +141,38 @@ func TestDoneEnds(t *testing.T) {
 func TestHashSet(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
 	var s hashSet
-	s.reset(1024, false)
-	model := map[uint64]bool{}
+	s.reset(1024)
+	model := map[uint64]stamp{}
 	for range 200000 {
-		hash := rng.Uint64N(3000)<<35 | rng.Uint64N(2)
+		hash := rng.Uint64N(3000)<<35 | rng.Uint64N(1<<17)
 		switch {
 		case rng.IntN(3) == 0 && len(model) < 500:
-			s.put(hash)
-			model[hash|1] = true
+			seen := stampOf(rng.Int64()) | stamp(rng.IntN(2))
+			s.put(hash, seen)
+			model[key(hash)] = seen
 		case rng.IntN(3) == 0:
 			s.remove(hash)
-			delete(model, hash|1)
+			delete(model, key(hash))
 		default:
-			if _, found := s.find(hash); found != model[hash|1] {
-				t.Fatalf("hash %x: want %v", hash, model[hash|1])
+			at, found := s.find(hash)
+			if seen, want := model[key(hash)]; found != want || found && stampIn(s.slots[at]) != seen {
+				t.Fatalf("hash %x: found %v, want %v since %v", hash, found, want, seen)
 			}
 		}
 	}
 	if s.used != len(model) {
 		t.Errorf("used %d, want %d", s.used, len(model))
+	}
+}
+
+// TestStamps: times are compared across the end of their 16 bits, and backwards.
+func TestStamps(t *testing.T) {
+	for _, c := range []struct {
+		now, then int64
+		want      int
+	}{{1_700_000_000, 1_700_000_000, 0}, {65536, 65535, 1}, {65535, 65536, 1}, {1<<20 + 2100, 1 << 20, 2100}, {-1, 1, 2}} {
+		if got := stampOf(c.now).since(stampOf(c.then) | stampEnded); got != c.want {
+			t.Errorf("from %d to %d: %d s, want %d", c.then, c.now, got, c.want)
+		}
 	}
 }

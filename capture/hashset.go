@@ -1,87 +1,89 @@
 package capture
 
-// hashSet is a set of keyed hashes, a part of a DoneSet: open addressing with
-// linear probing.
+// hashSet is a set of keyed hashes, each with a stamp, a part of a DoneSet: open
+// addressing with linear probing.
 type hashSet struct {
-	hashes []uint64 // 0: free; a power of 2
-	// seen is, by place, when a packet last came; nil where nobody asks.
-	seen []stamp
-	used int
+	// slots hold what is kept of a hash above its stamp, 0 where one is free; a
+	// power of 2.
+	slots []uint64
+	used  int
 }
 
-// stamp is a Unix time in seconds, of 31 bits, above a bit that says whether the
-// connection has ended.
-type stamp uint32
+// stamp is a Unix time in seconds, of 16 bits, above a bit that says whether the
+// connection has ended. Times are half a day apart at most; one that is more looks
+// younger than it is.
+type stamp uint64
 
-func stampOf(second int64) stamp { return stamp(second << 1) }
+const (
+	stampEnded stamp  = 1
+	stampMask  uint64 = 1<<17 - 1
+)
+
+func stampOf(second int64) stamp { return stamp(uint16(second)) << 1 }
 
 // since is the time since then in seconds. A file's clock can also go back.
-func (s stamp) since(then stamp) int32 {
-	d := int32(s&^1-then&^1) / 2
+func (s stamp) since(then stamp) int {
+	d := int(int16(s>>1 - then>>1))
 	return max(d, -d)
 }
 
-func (s stamp) ended() bool { return s&1 != 0 }
+// key is what is kept of a hash: 46 bits of it. It is never 0.
+func key(hash uint64) uint64 { return hash&^stampMask | 1<<63 }
+
+// stampIn is the stamp of a slot.
+func stampIn(slot uint64) stamp { return stamp(slot & stampMask) }
 
 // reset empties the set and makes it of a size, a power of 2.
-func (s *hashSet) reset(size int, stamped bool) {
-	if s.used = 0; len(s.hashes) == size {
-		clear(s.hashes)
+func (s *hashSet) reset(size int) {
+	if s.used = 0; len(s.slots) == size {
+		clear(s.slots)
 		return
 	}
-	s.hashes = make([]uint64, size)
-	if stamped {
-		s.seen = make([]stamp, size)
-	}
+	s.slots = make([]uint64, size)
 }
 
-// key is what is kept of a hash: never 0.
-func key(hash uint64) uint64 { return hash | 1 }
-
 // home is the place where to look first for a key.
-func (s *hashSet) home(key uint64) int { return int(key>>32) & (len(s.hashes) - 1) }
+func (s *hashSet) home(key uint64) int { return int(key>>32) & (len(s.slots) - 1) }
 
 // find returns the place of a hash, or the free one where it would be.
 func (s *hashSet) find(hash uint64) (at int, found bool) {
-	if len(s.hashes) == 0 {
+	if len(s.slots) == 0 {
 		return 0, false
 	}
 	k := key(hash)
-	for at = s.home(k); s.hashes[at] != 0; at = (at + 1) & (len(s.hashes) - 1) {
-		if s.hashes[at] == k {
+	for at = s.home(k); s.slots[at] != 0; at = (at + 1) & (len(s.slots) - 1) {
+		if s.slots[at]^k <= stampMask {
 			return at, true
 		}
 	}
 	return at, false
 }
 
-// put returns the place of a hash, for which there must be room.
-func (s *hashSet) put(hash uint64) (at int) {
+// put stamps a hash, for which there must be room.
+func (s *hashSet) put(hash uint64, seen stamp) {
 	at, found := s.find(hash)
 	if !found {
-		s.hashes[at] = key(hash)
 		s.used++
 	}
-	return at
+	s.slots[at] = key(hash) | uint64(seen)
 }
 
-// remove takes a hash out, if it is there, and moves up those behind it that
-// would be lost.
+// remove takes a hash out, if it is there.
 func (s *hashSet) remove(hash uint64) {
-	gap, found := s.find(hash)
-	if !found {
-		return
+	if at, found := s.find(hash); found {
+		s.removeAt(at)
 	}
-	mask := len(s.hashes) - 1
-	for i := (gap + 1) & mask; s.hashes[i] != 0; i = (i + 1) & mask {
-		if home := s.home(s.hashes[i]); (i-home)&mask >= (i-gap)&mask {
-			s.hashes[gap] = s.hashes[i]
-			if s.seen != nil {
-				s.seen[gap] = s.seen[i]
-			}
+}
+
+// removeAt frees a place, and moves up those behind it that would be lost.
+func (s *hashSet) removeAt(gap int) {
+	mask := len(s.slots) - 1
+	for i := (gap + 1) & mask; s.slots[i] != 0; i = (i + 1) & mask {
+		if home := s.home(s.slots[i]); (i-home)&mask >= (i-gap)&mask {
+			s.slots[gap] = s.slots[i]
 			gap = i
 		}
 	}
-	s.hashes[gap] = 0
+	s.slots[gap] = 0
 	s.used--
 }
