@@ -21,7 +21,7 @@ func (r *Reader) login(id flow.ID, s *session, l *authz.Login, final bool) {
 	}
 	v := r.verdict(s, l, why, final)
 	if l.Result == authz.Success {
-		r.held.open(id, r.now, v.Conn)
+		r.held.open(id, r.now, &v.Conn)
 	}
 }
 
