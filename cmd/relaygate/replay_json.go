@@ -90,20 +90,19 @@ func (j *jsonLines) appendTime(b []byte, t time.Time) []byte {
 	if unix := t.Unix(); s.unix != unix || s.text == nil {
 		s.unix, s.text = unix, t.UTC().AppendFormat(s.text[:0], `{"time":"2006-01-02T15:04:05.`)
 	}
-	micros := uint32(t.Nanosecond()) / uint32(time.Microsecond)
-	b = appendThree(append(b, s.text...), micros/1000)
-	return append(appendThree(b, micros%1000), `Z"`...)
+	b = appendMicros(append(b, s.text...), uint32(t.Nanosecond())/uint32(time.Microsecond))
+	return append(b, `Z"`...)
 }
 
 // login is the text for a verdict. Two that share a place push each other out.
 func (j *jsonLines) login(v *engine.Verdict) []byte {
-	server := v.Conn.Server
+	server := &v.Conn.Server
 	place := uint(server.Addr().As16()[15]) + uint(server.Port())
 	if v.Mechanism != "" {
 		place += uint(v.Mechanism[0])
 	}
 	l := &j.logins[place%uint(len(j.logins))]
-	if l.server != server || l.protocol != v.Conn.Service.Protocol || l.mechanism != v.Mechanism || l.text == nil {
+	if l.server != *server || l.protocol != v.Conn.Service.Protocol || l.mechanism != v.Mechanism || l.text == nil {
 		l.set(v)
 	}
 	return l.text
