@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -79,9 +78,6 @@ func (o *replayOptions) services() (map[uint16]authz.Service, error) {
 // replayFiles reads one file after the other. A file that cannot be read to its end
 // is told in one line; what came before its end is kept.
 func replayFiles(e *env, services map[uint16]authz.Service, asJSON bool, files []string) error {
-	// There is little garbage: to collect it early costs nothing that can be
-	// measured and keeps the program small.
-	defer debug.SetGCPercent(debug.SetGCPercent(50))
 	buffered := bufio.NewWriterSize(e.Stdout, linesSize)
 	var out printer = &table{w: buffered}
 	if asJSON {
