@@ -19,11 +19,13 @@ var thousandths = func() (all [1000][3]byte) {
 	return all
 }()
 
-// octets are the octets as an IPv4 address has them, each with a dot.
-var octets = func() (all [256]struct {
+// octetText is an octet as an IPv4 address has it, with its dot.
+type octetText struct {
 	text [4]byte
 	size uint8
-}) {
+}
+
+var octets = func() (all [256]octetText) {
 	for n := range all {
 		text := append(strconv.AppendInt(all[n].text[:0], int64(n), 10), '.')
 		all[n].size = uint8(len(text))

@@ -59,10 +59,8 @@ func (j *jsonLines) print(v *engine.Verdict) error {
 	b = appendAddr(append(b, `,"client":"`...), v.Conn.Client.Addr())
 	b = appendPort(append(b, `","client_port":`...), v.Conn.Client.Port())
 	b = appendWire(append(b, j.login(v)...), control.Name(v, v.User))
-	if v.AuthzID != "" {
-		if name := control.Name(v, v.AuthzID); name != "" {
-			b = appendWire(append(b, `,"authzid":`...), name)
-		}
+	if name := control.Name(v, v.AuthzID); name != "" {
+		b = appendWire(append(b, `,"authzid":`...), name)
 	}
 	j.lines = append(b, j.end(v)...)
 	if len(j.lines) < linesSize {
