@@ -16,7 +16,8 @@ type EvidenceConfig struct {
 	// Earned bounds the prefixes that were granted (32,768), Strangers all
 	// others (4,096), Users the names that are known (65,536).
 	Earned, Strangers, Users int
-	// NamesOnly keeps the proved names and no stories: enough for the mask.
+	// NamesOnly keeps the proved names and no stories: enough for the mask, which
+	// then takes out answers whole.
 	NamesOnly bool
 }
 
@@ -80,7 +81,11 @@ func NewEvidence(cfg EvidenceConfig) *Evidence {
 // mask takes out of v what could be a secret: the names of logins that did not
 // succeed, mechanisms that no server accepted, and the free text of answers.
 func (e *Evidence) mask(v *Verdict) {
-	v.Answer = SafeAnswer(v)
+	if e.cfg.NamesOnly {
+		v.Answer = ""
+	} else {
+		v.Answer = SafeAnswer(v)
+	}
 	v.Mechanism = mechanismName(v.Mechanism, v.Result)
 	if v.Result == Success {
 		v.User, v.AuthzID = cut(v.User, userLimit), cut(v.AuthzID, userLimit)
@@ -106,12 +111,15 @@ func (e *Evidence) known(name string) string {
 // is written when the journal is used next.
 func (e *Evidence) Record(v *Verdict) {
 	e.settle()
-	client, err := normalAddr(v.Conn.Client.Addr())
-	if err == nil && v.Result == Success && CheckLogin(v).Allow {
+	if v.Result == Success && CheckLogin(v).Allow {
 		e.learn(cut(v.User, userLimit))
 	}
 	e.mask(v)
-	if err != nil || e.cfg.NamesOnly {
+	if e.cfg.NamesOnly {
+		return
+	}
+	client, err := normalAddr(v.Conn.Client.Addr())
+	if err != nil {
 		return
 	}
 	e.late = Event{

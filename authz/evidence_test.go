@@ -233,6 +233,33 @@ func TestNoSecretIsKept(t *testing.T) {
 	story(t, e, "198.51.100.9", 0, "failure (masked)")
 }
 
+// TestNamesOnly: what keeps names alone masks by them, and lets no answer through.
+func TestNamesOnly(t *testing.T) {
+	e := NewEvidence(EvidenceConfig{NamesOnly: true})
+	for i, tt := range []struct {
+		user   string
+		result Result
+		want   string
+	}{
+		{"alice", Failure, Masked},
+		{"alice", Success, "alice"},
+		{"Alice", Failure, "alice"},
+		{"hunter2", Failure, Masked},
+	} {
+		v := recorded(e, seen("192.0.2.7", tt.user, tt.result, time.Duration(i)))
+		if v.User != tt.want || v.Answer != "" {
+			t.Errorf("%v of %s is told as %q, %q", tt.result, tt.user, v.User, v.Answer)
+		}
+	}
+	unknown := seen("192.0.2.7", "bob", Success, 0)
+	unknown.Conn.Client = netip.AddrPort{}
+	e.Record(&unknown)
+	if v := recorded(e, seen("192.0.2.7", "bob", Failure, 0)); v.User != Masked {
+		t.Errorf("a login of no address taught the name %q", v.User)
+	}
+	story(t, e, "192.0.2.7", time.Minute, "")
+}
+
 func TestUnbelievedSuccessTeachesNoName(t *testing.T) {
 	e := NewEvidence(EvidenceConfig{})
 	v := seen("203.0.113.7", "mallory", Success, 0)

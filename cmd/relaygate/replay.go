@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -79,13 +78,10 @@ func (o *replayOptions) services() (map[uint16]authz.Service, error) {
 // replayFiles reads one file after the other. A file that cannot be read to its end
 // is told in one line; what came before its end is kept.
 func replayFiles(e *env, services map[uint16]authz.Service, asJSON bool, files []string) error {
-	// There is little garbage: to collect it early costs nothing that can be
-	// measured and keeps the program small.
-	defer debug.SetGCPercent(debug.SetGCPercent(50))
-	buffered := bufio.NewWriterSize(e.Stdout, 1<<16)
+	buffered := bufio.NewWriterSize(e.Stdout, linesSize)
 	var out printer = &table{w: buffered}
 	if asJSON {
-		out = newJSONLines(buffered)
+		out = newJSONLines(e.Stdout)
 	}
 	sum := newSummary()
 	failed := false
@@ -96,7 +92,7 @@ func replayFiles(e *env, services map[uint16]authz.Service, asJSON bool, files [
 		}
 		if err != nil {
 			failed = true
-			if err := buffered.Flush(); err != nil {
+			if err := out.flush(); err != nil {
 				return fmt.Errorf("%w: %w", errOutput, err)
 			}
 			fmt.Fprintf(e.Stderr, "relaygate: %v\n", err)
@@ -105,7 +101,7 @@ func replayFiles(e *env, services map[uint16]authz.Service, asJSON bool, files [
 	if !asJSON {
 		sum.print(buffered)
 	}
-	if err := buffered.Flush(); err != nil {
+	if err := out.flush(); err != nil {
 		return fmt.Errorf("%w: %w", errOutput, err)
 	}
 	if failed {
@@ -116,8 +112,11 @@ func replayFiles(e *env, services map[uint16]authz.Service, asJSON bool, files [
 
 var errOutput = errors.New("write the output")
 
-// printer takes verdicts in order.
-type printer interface{ print(*engine.Verdict) error }
+// printer takes verdicts in order, and writes what it keeps with flush.
+type printer interface {
+	print(*engine.Verdict) error
+	flush() error
+}
 
 // batch is how many events go through each stage at one time. Of more, the
 // memory leaves the processor's cache.

@@ -8,81 +8,136 @@ import (
 	"strings"
 	"time"
 
+	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/engine"
 )
 
 // jsonLines prints one object per line: what encoding/json makes of a
-// control.Verdict, without its reflection and garbage.
+// control.Verdict, without its reflection and garbage. The parts that most lines
+// share with one before are kept as text.
 type jsonLines struct {
-	w    io.Writer
-	line []byte
-	// stamp is the time of the line before, but for its fraction.
-	stamp  []byte
-	second int64
+	w      io.Writer
+	lines  []byte // not yet written
+	second secondText
+	logins [64]loginText // each where login looks for it
+	ends   [8]endText    // by result
 }
 
-func newJSONLines(w io.Writer) *jsonLines { return &jsonLines{w: w, second: -1 << 63} }
+// secondText is the beginning of a line of that second, in Unix time.
+type secondText struct {
+	unix int64
+	text []byte
+}
+
+// loginText is what a line tells of where a login was, and how.
+type loginText struct {
+	server    netip.AddrPort
+	protocol  authz.Protocol
+	mechanism string
+	text      []byte
+}
+
+// endText is how a line ends after the names.
+type endText struct {
+	result         authz.Result
+	tls, anonymous bool
+	origin         authz.Origin
+	reason         string
+	text           []byte
+}
+
+// linesSize is how many bytes are written at one time.
+const linesSize = 1 << 16
+
+func newJSONLines(w io.Writer) *jsonLines {
+	return &jsonLines{w: w, lines: make([]byte, 0, linesSize+1<<10)}
+}
 
 func (j *jsonLines) print(v *engine.Verdict) error {
-	out := control.NewVerdict(v)
-	j.line = append(j.object(j.line[:0], &out), '\n')
-	_, err := j.w.Write(j.line)
+	b := j.appendTime(j.lines, v.Time)
+	b = appendAddr(append(b, `,"client":"`...), v.Conn.Client.Addr())
+	b = appendPort(append(b, `","client_port":`...), v.Conn.Client.Port())
+	b = appendWire(append(b, j.login(v)...), control.Name(v, v.User))
+	if name := control.Name(v, v.AuthzID); name != "" {
+		b = appendWire(append(b, `,"authzid":`...), name)
+	}
+	j.lines = append(b, j.end(v)...)
+	if len(j.lines) < linesSize {
+		return nil
+	}
+	return j.flush()
+}
+
+// flush writes what is left.
+func (j *jsonLines) flush() error {
+	if len(j.lines) == 0 {
+		return nil
+	}
+	_, err := j.w.Write(j.lines)
+	j.lines = j.lines[:0]
 	return err
 }
 
-func (j *jsonLines) object(b []byte, v *control.Verdict) []byte {
-	b = append(b, '{')
-	if v.Event != "" {
-		b = append(append(append(b, `"event":"`...), v.Event...), `",`...)
+// appendTime begins a line with what control.Time prints.
+func (j *jsonLines) appendTime(b []byte, t time.Time) []byte {
+	if t.IsZero() {
+		return append(b, `{"time":null`...)
 	}
-	b = j.time(append(b, `"time":`...), v.Time)
-	b = appendAddr(append(b, `,"client":"`...), v.Client)
-	b = strconv.AppendUint(append(b, `","client_port":`...), uint64(v.ClientPort), 10)
-	b = appendAddr(append(b, `,"server":"`...), v.Server)
-	b = strconv.AppendUint(append(b, `","server_port":`...), uint64(v.ServerPort), 10)
-	b = append(append(b, `,"protocol":"`...), v.Protocol...)
-	b = appendWire(append(b, `","mechanism":`...), v.Mechanism)
-	b = appendWire(append(b, `,"user":`...), v.User)
-	if v.AuthzID != "" {
-		b = appendWire(append(b, `,"authzid":`...), v.AuthzID)
+	s := &j.second
+	if unix := t.Unix(); s.unix != unix || s.text == nil {
+		s.unix, s.text = unix, t.UTC().AppendFormat(s.text[:0], `{"time":"2006-01-02T15:04:05.`)
 	}
-	b = append(append(b, `,"result":"`...), v.Result...)
-	b = strconv.AppendBool(append(b, `","tls":`...), v.TLS)
-	if v.Origin != "" {
-		b = append(append(append(b, `,"origin":"`...), v.Origin...), '"')
+	b = appendMicros(append(b, s.text...), uint32(t.Nanosecond())/uint32(time.Microsecond))
+	return append(b, `Z"`...)
+}
+
+// login is the text for a verdict. Two that share a place push each other out.
+func (j *jsonLines) login(v *engine.Verdict) []byte {
+	server := &v.Conn.Server
+	place := uint(server.Addr().As16()[15]) + uint(server.Port())
+	if v.Mechanism != "" {
+		place += uint(v.Mechanism[0])
 	}
-	if v.Anonymous {
+	l := &j.logins[place%uint(len(j.logins))]
+	if l.server != *server || l.protocol != v.Conn.Service.Protocol || l.mechanism != v.Mechanism || l.text == nil {
+		l.set(v)
+	}
+	return l.text
+}
+
+func (l *loginText) set(v *engine.Verdict) {
+	l.server, l.protocol, l.mechanism = v.Conn.Server, v.Conn.Service.Protocol, v.Mechanism
+	b := appendAddr(append(l.text[:0], `,"server":"`...), l.server.Addr())
+	b = appendPort(append(b, `","server_port":`...), l.server.Port())
+	b = append(append(b, `,"protocol":"`...), l.protocol.String()...)
+	b = appendWire(append(b, `","mechanism":`...), control.Text(l.mechanism))
+	l.text = append(b, `,"user":`...)
+}
+
+// end is the text for a verdict.
+func (j *jsonLines) end(v *engine.Verdict) []byte {
+	e := &j.ends[uint(v.Result)%uint(len(j.ends))]
+	if e.result != v.Result || e.tls != v.TLS || e.anonymous != v.Anonymous ||
+		e.origin != v.Origin || e.reason != v.Reason || e.text == nil {
+		e.set(v)
+	}
+	return e.text
+}
+
+func (e *endText) set(v *engine.Verdict) {
+	e.result, e.tls, e.anonymous, e.origin, e.reason = v.Result, v.TLS, v.Anonymous, v.Origin, v.Reason
+	shape := control.NewVerdict(v)
+	b := append(append(e.text[:0], `,"result":"`...), shape.Result...)
+	b = strconv.AppendBool(append(b, `","tls":`...), shape.TLS)
+	if shape.Origin != "" {
+		b = append(append(append(b, `,"origin":"`...), shape.Origin...), '"')
+	}
+	if shape.Anonymous {
 		b = append(b, `,"anonymous":true`...)
 	}
-	b = appendText(append(b, `,"reason":`...), v.Reason)
-	return append(b, '}')
-}
-
-// time appends what control.Time prints. Many verdicts share a second.
-func (j *jsonLines) time(b []byte, t control.Time) []byte {
-	if t.IsZero() {
-		return append(b, "null"...)
-	}
-	if second := t.Unix(); second != j.second || j.stamp == nil {
-		j.second = second
-		j.stamp = t.UTC().AppendFormat(j.stamp[:0], `"2006-01-02T15:04:05.`)
-	}
-	b = append(append(b, j.stamp...), `000000Z"`...)
-	micros := uint(t.Nanosecond()) / uint(time.Microsecond)
-	for i := len(b) - len(`0Z"`); micros > 0; i-- {
-		b[i] += byte(micros % 10)
-		micros /= 10
-	}
-	return b
-}
-
-// appendAddr appends an address. IPv4 is by far the most frequent.
-func appendAddr(b []byte, a netip.Addr) []byte {
-	if !a.IsValid() {
-		return b // as its MarshalText does
-	}
-	return a.AppendTo(b)
+	b = appendText(append(b, `,"reason":`...), shape.Reason)
+	e.text = append(b, "}\n"...)
 }
 
 // appendText appends words of the program's own as JSON.
@@ -100,7 +155,7 @@ func appendText(b []byte, s string) []byte {
 // appendWire appends text from the wire as JSON. What may not be shown as it is
 // escapes control.Text.
 func appendWire(b []byte, s control.Text) []byte {
-	if s == "" || ordinary(string(s)) && leads(s[0]) && s[len(s)-1] != ' ' {
+	if s == "" || ordinary(string(s)) && leads[s[0]] {
 		return append(append(append(b, '"'), s...), '"')
 	}
 	text, err := s.MarshalJSON()
@@ -110,24 +165,34 @@ func appendWire(b []byte, s control.Text) []byte {
 	return append(b, text...)
 }
 
-// ordinary tells whether s is ASCII text that no notation escapes.
+// ordinary tells whether s is ASCII text that no notation escapes. Eight octets in
+// one step take half the instructions.
 func ordinary(s string) bool {
-	for i := range len(s) {
-		if !isOrdinary[s[i]] {
-			return false
-		}
+	var escaped byte
+	for ; len(s) >= 8; s = s[8:] {
+		escaped |= isEscaped[s[0]] | isEscaped[s[1]] | isEscaped[s[2]] | isEscaped[s[3]] |
+			isEscaped[s[4]] | isEscaped[s[5]] | isEscaped[s[6]] | isEscaped[s[7]]
 	}
-	return true
+	for i := range len(s) {
+		escaped |= isEscaped[s[i]]
+	}
+	return escaped == 0
 }
 
-var isOrdinary = func() (is [256]bool) {
-	for c := ' '; c <= '~'; c++ {
-		is[c] = !strings.ContainsRune(`"\<>&'`, c)
+// isEscaped is not 0 for the octets that some notation escapes.
+var isEscaped = func() (is [256]byte) {
+	for c := range is {
+		if c < ' ' || c > '~' || strings.ContainsRune(`"\<>&'`, rune(c)) {
+			is[c] = 1
+		}
 	}
 	return is
 }()
 
-// leads tells whether an ASCII character may begin a text (authz.Quote).
-func leads(c byte) bool {
-	return c != '=' && c != '+' && c != '-' && c != '@' && c != ' '
-}
+// leads tells which characters may begin a text (authz.Quote).
+var leads = func() (may [256]bool) {
+	for c := range may {
+		may[c] = !strings.ContainsRune("=+-@ ", rune(c))
+	}
+	return may
+}()

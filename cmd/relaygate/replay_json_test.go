@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -38,9 +39,13 @@ func TestJSONLines(t *testing.T) {
 	}
 	list = append(list, engine.Verdict{}, engine.Verdict{Verdict: authz.Verdict{Time: time.Unix(-5, 999).UTC()}},
 		engine.Verdict{Verdict: authz.Verdict{Time: at.In(time.FixedZone("", 3600))}})
+	var got, want bytes.Buffer
+	j := newJSONLines(&got)
+	list = append(list, list...) // now with what is kept of lines before
 	for i := range list {
-		var got, want bytes.Buffer
-		if err := newJSONLines(&got).print(&list[i]); err != nil {
+		got.Reset()
+		want.Reset()
+		if err := errors.Join(j.print(&list[i]), j.flush()); err != nil {
 			t.Fatal(err)
 		}
 		if err := json.NewEncoder(&want).Encode(control.NewVerdict(&list[i])); err != nil {
@@ -62,7 +67,7 @@ func TestJSONLinesAllocateNothing(t *testing.T) {
 	}}
 	if n := testing.AllocsPerRun(100, func() {
 		out.Reset()
-		_ = j.print(v)
+		_, _ = j.print(v), j.flush()
 	}); n != 0 {
 		t.Errorf("%v allocations per line", n)
 	}

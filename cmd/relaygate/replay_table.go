@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"fmt"
 	"io"
@@ -15,7 +16,7 @@ import (
 
 // table prints verdicts for people, one per line.
 type table struct {
-	w     io.Writer
+	w     *bufio.Writer
 	begun bool
 }
 
@@ -32,6 +33,8 @@ func (t *table) print(v *engine.Verdict) error {
 		v.Conn.Client, v.Conn.Server, v.Conn.Service.Protocol, orDash(authz.Quote(v.Mechanism)),
 		control.UserText(v), v.Result, control.ReasonText(v))
 }
+
+func (t *table) flush() error { return t.w.Flush() }
 
 func (t *table) row(columns ...any) error {
 	_, err := fmt.Fprintln(t.w, strings.TrimRight(fmt.Sprintf(tableRow, columns...), " "))

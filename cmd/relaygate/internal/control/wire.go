@@ -86,7 +86,7 @@ func NewVerdict(v *engine.Verdict) Verdict {
 		Client: v.Conn.Client.Addr(), ClientPort: v.Conn.Client.Port(),
 		Server: v.Conn.Server.Addr(), ServerPort: v.Conn.Server.Port(),
 		Protocol: v.Conn.Service.Protocol.String(), Mechanism: Text(v.Mechanism),
-		User: name(v, v.User), AuthzID: name(v, v.AuthzID),
+		User: Name(v, v.User), AuthzID: Name(v, v.AuthzID),
 		Result: v.Result.String(), TLS: v.TLS, Anonymous: v.Anonymous, Reason: v.Reason,
 	}
 	if v.Proxy.IsValid() {
@@ -99,8 +99,9 @@ func NewVerdict(v *engine.Verdict) Verdict {
 	return out
 }
 
-// name leaves a masked name out: an object has no place for words about it.
-func name(v *engine.Verdict, s string) Text {
+// Name is one of v's names. It leaves a masked one out: an object has no place for
+// words about it.
+func Name(v *engine.Verdict, s string) Text {
 	if v.Result != authz.Success && s == authz.Masked {
 		return ""
 	}

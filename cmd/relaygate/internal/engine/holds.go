@@ -35,14 +35,14 @@ func newHolds() holds {
 // Sessions stay empty.
 func (r *Reader) IgnoreSessions() { r.held = holds{} }
 
-func (h *holds) open(id flow.ID, now time.Time, c authz.Conn) {
+func (h *holds) open(id flow.ID, now time.Time, c *authz.Conn) {
 	if h.conns == nil {
 		return
 	}
 	h.close(id, now)
-	h.conns[id] = c
+	h.conns[id] = *c
 	h.counts[c.Client.Addr()]++
-	h.changes = append(h.changes, Hold{Open: true, Time: now, Conn: c})
+	h.changes = append(h.changes, Hold{Open: true, Time: now, Conn: *c})
 }
 
 func (h *holds) close(id flow.ID, now time.Time) {

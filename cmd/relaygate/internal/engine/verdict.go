@@ -21,7 +21,7 @@ func (r *Reader) login(id flow.ID, s *session, l *authz.Login, final bool) {
 	}
 	v := r.verdict(s, l, why, final)
 	if l.Result == authz.Success {
-		r.held.open(id, r.now, v.Conn)
+		r.held.open(id, r.now, &v.Conn)
 	}
 }
 
@@ -66,7 +66,9 @@ func (r *Reader) verdict(s *session, l *authz.Login, why string, final bool) *Ve
 	}
 	r.out = append(r.out, Verdict{})
 	v := &r.out[len(r.out)-1]
-	v.Time, v.Conn, v.Login, v.Origin, v.Final = r.now, s.conn, *l, s.origin, final
+	v.Time, v.Origin, v.Final = r.now, s.origin, final
+	v.Conn = s.conn
+	v.Login = *l
 	v.TLS = s.phase == inTLS || l.Result == authz.Encrypted
 	if s.peer != nil && s.peer.client.IsValid() {
 		v.Proxy = s.conn.Client.Addr()
