@@ -28,28 +28,11 @@ func TestAppendAddr(t *testing.T) {
 		check(netip.MustParseAddr(text))
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
-	for zero := range 1 << 8 { // which fields of an IPv6 address are 0
-		for range 20 {
-			var a [16]byte
-			for i := range 8 {
-				if zero>>i&1 == 0 {
-					binary.BigEndian.PutUint16(a[2*i:], uint16(rng.Uint32())>>rng.IntN(16))
-				}
-			}
-			check(netip.AddrFrom16(a))
-			check(netip.AddrFrom4([4]byte(a[4:])))
-		}
+	for range 5000 {
+		var a [4]byte
+		binary.BigEndian.PutUint32(a[:], rng.Uint32()>>rng.IntN(32))
+		check(netip.AddrFrom4(a))
 	}
-}
-
-func FuzzAppendAddr(f *testing.F) {
-	f.Add([]byte{192, 0, 2, 1})
-	f.Add(make([]byte, 16))
-	f.Fuzz(func(t *testing.T, octets []byte) {
-		if a, ok := netip.AddrFromSlice(octets); ok && string(appendAddr(nil, a)) != a.String() {
-			t.Errorf("%q, want %q", appendAddr(nil, a), a)
-		}
-	})
 }
 
 func TestAppendPort(t *testing.T) {
