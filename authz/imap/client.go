@@ -42,7 +42,7 @@ func (d *Dialogue) readClient(b []byte) {
 		}
 		b = rest
 		d.pieces++
-		d.line(l)
+		d.line(&l)
 		d.client.Wipe()
 	}
 }
@@ -70,7 +70,7 @@ func (d *Dialogue) mayNotSpeak() string {
 }
 
 // line takes one line of the client.
-func (d *Dialogue) line(l line.Line) {
+func (d *Dialogue) line(l *line.Line) {
 	switch d.phase {
 	case atText:
 		d.text(l, l.Text)
@@ -82,7 +82,7 @@ func (d *Dialogue) line(l line.Line) {
 }
 
 // command takes the first line of a command.
-func (d *Dialogue) command(l line.Line) {
+func (d *Dialogue) command(l *line.Line) {
 	if len(d.window) >= maxWindow {
 		d.taint("too many commands without an answer")
 		return
@@ -135,9 +135,9 @@ func (d *Dialogue) wait() *command {
 // blank behind the tag, one behind the command. If there is a TAB in the line,
 // that behind the tag must be one, so that only a server to which TAB is a blank
 // answers with our tag.
-func separated(l line.Line, tag, word []byte) bool {
+func separated(l *line.Line, tag, word []byte) bool {
 	rest := l.Text[len(tag):]
-	if len(rest) <= len(word) || (rest[0] == '\t') != l.Tab {
+	if len(rest) <= len(word) || (rest[0] == '\t') != l.Tab() {
 		return false
 	}
 	rest, found := bytes.CutPrefix(rest[1:], word)
@@ -146,47 +146,47 @@ func separated(l line.Line, tag, word []byte) bool {
 
 // classify checks the line itself: whether every server cuts it here, and if
 // not, whether the acceptance rule can bear it. It returns a reason to taint.
-func (d *Dialogue) classify(c *command, l line.Line) string {
+func (d *Dialogue) classify(c *command, l *line.Line) string {
 	long := len(l.Text)+len("\r\n") > maxLine
 	switch {
-	case l.Tab && c.verb != login:
+	case l.Tab() && c.verb != login:
 		return reasonControl
 	case long && c.verb != login && c.verb != authenticate:
 		return "over-long command line"
-	case l.Eight && c.verb == authenticate, l.Eight && c.verb != login && line.Splits(l.Text):
+	case l.Eight() && c.verb == authenticate, l.Eight() && c.verb != login && line.Splits(l.Text):
 		return reasonEightBit
 	}
-	c.odd = long || l.Tab || l.Eight && c.verb == login
-	c.alone = c.alone || c.odd || l.Eight
+	c.odd = long || l.Tab() || l.Eight() && c.verb == login
+	c.alone = c.alone || c.odd || l.Eight()
 	if d.inStep {
-		d.bareLF = l.BareLF
+		d.bareLF = l.BareLF()
 		return ""
 	}
 	switch {
-	case c.odd || l.Eight:
+	case c.odd || l.Eight():
 		return "a line in a pipeline that servers may cut differently"
 	case c.alone:
 		return "a command in a pipeline that cannot be pipelined"
-	case d.bareLF && !l.BareLF:
+	case d.bareLF && !l.BareLF():
 		return "mixed line ends in a pipeline"
 	}
-	d.bareLF = d.bareLF || l.BareLF
+	d.bareLF = d.bareLF || l.BareLF()
 	return ""
 }
 
 // text takes arguments up to the end of a line, which is the end of the
 // command unless a literal follows.
-func (d *Dialogue) text(l line.Line, arguments []byte) {
+func (d *Dialogue) text(l *line.Line, arguments []byte) {
 	c := d.present()
 	if d.phase == atText {
 		switch {
-		case l.Tab:
+		case l.Tab():
 			d.taint(reasonControl)
 			return
-		case l.Eight && c.verb != login:
+		case l.Eight() && c.verb != login:
 			d.taint(reasonEightBit)
 			return
-		case l.Eight || len(l.Text)+len("\r\n") > maxLine,
+		case l.Eight() || len(l.Text)+len("\r\n") > maxLine,
 			c.unasked && len(l.Text) > 0 && !bytes.HasPrefix(l.Text, []byte(" {")):
 			c.odd, c.alone = true, true
 		}
@@ -244,9 +244,9 @@ func (d *Dialogue) authenticate(text []byte) {
 }
 
 // response takes a line of the SASL exchange that the server invited.
-func (d *Dialogue) response(l line.Line) {
+func (d *Dialogue) response(l *line.Line) {
 	c := d.present()
-	if l.Eight || l.Tab {
+	if l.Eight() || l.Tab() {
 		d.taint("a line of the SASL exchange is not base64")
 		return
 	}

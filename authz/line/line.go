@@ -11,13 +11,26 @@ type Line struct {
 	// Text is the line without its line end. It is valid until the next call
 	// of Next or Wipe, and can hold a password.
 	Text []byte
-	// BareLF is true if the line ended with LF alone instead of CRLF.
-	BareLF bool
-	// Tab is true if the line holds a TAB.
-	Tab bool
-	// Eight is true if the line holds an octet above 0x7f.
-	Eight bool
+	// Marks is what was noted of it.
+	Marks Marks
 }
+
+// Marks is a set of what there can be to note of a line.
+type Marks uint8
+
+const (
+	// BareLF: the line ended with LF alone instead of CRLF.
+	BareLF Marks = 1 << iota
+	// Tab: the line holds a TAB. Only a strict reader notes it.
+	Tab
+	// Eight: the line holds an octet above 0x7f. Only a strict reader notes it.
+	Eight
+)
+
+// BareLF, Tab and Eight report whether the line has that mark.
+func (l *Line) BareLF() bool { return l.Marks&BareLF != 0 }
+func (l *Line) Tab() bool    { return l.Marks&Tab != 0 }
+func (l *Line) Eight() bool  { return l.Marks&Eight != 0 }
 
 // State is the outcome of Reader.Next.
 type State uint8
@@ -42,8 +55,8 @@ type Reader struct {
 	// Without it only NUL is forbidden.
 	Strict bool
 
-	buf  []byte // what came of a line that is not complete
-	line Line   // the flags of that line so far
+	buf   []byte // what came of a line that is not complete
+	marks Marks  // what was noted of it
 }
 
 // Empty reports whether the reader stands at the start of a line.
@@ -52,12 +65,31 @@ func (r *Reader) Empty() bool { return len(r.buf) == 0 }
 // Next takes octets from b up to the end of a line and returns what it left.
 // A forbidden octet is reported when it is seen, not when its line ends.
 func (r *Reader) Next(b []byte) (l Line, rest []byte, s State) {
-	if len(r.buf) == 0 { // almost every line: whole, printable, with CRLF
-		if n := printable(b); n+2 <= min(len(b), r.Max) && b[n] == '\r' && b[n+1] == '\n' {
+	if len(r.buf) == 0 { // almost every line: whole, with CRLF, and nothing to note
+		var n int
+		if r.Strict || len(b) <= short {
+			n = printable(b)
+		} else {
+			n = long(b)
+		}
+		if n >= 0 && n+2 <= min(len(b), r.Max) && b[n] == '\r' && b[n+1] == '\n' {
 			return Line{Text: b[:n]}, b[n+2:], Complete
 		}
 	}
 	return r.next(b)
+}
+
+// short is the length up to which the vector instructions of long do not pay.
+const short = 40
+
+// long is where the first line of b has its CRLF, if it has one and no NUL before
+// it; else it is negative, or some other place.
+func long(b []byte) int {
+	end := bytes.IndexByte(b, '\n')
+	if end > 0 && bytes.IndexByte(b[:end], 0) >= 0 {
+		return -1
+	}
+	return end - 1
 }
 
 // next is Next for any line.
@@ -70,7 +102,7 @@ func (r *Reader) next(b []byte) (l Line, rest []byte, s State) {
 	if len(r.buf)+len(piece) > r.Max {
 		return Line{}, nil, TooLong
 	}
-	if !r.scan(piece) {
+	if bytes.IndexByte(piece, 0) >= 0 || r.Strict && !r.scan(piece) {
 		return Line{}, nil, Control
 	}
 	if end < 0 {
@@ -82,15 +114,15 @@ func (r *Reader) next(b []byte) (l Line, rest []byte, s State) {
 		r.join(piece)
 		text = r.buf
 	}
-	l = r.line
-	r.line = Line{}
 	text = text[:len(text)-1]
-	l.BareLF = true
+	marks := r.marks
+	r.marks = 0
 	if n := len(text); n > 0 && text[n-1] == '\r' {
-		text, l.BareLF = text[:n-1], false
+		text = text[:n-1]
+	} else {
+		marks |= BareLF
 	}
-	l.Text = text
-	return l, rest, Complete
+	return Line{text, marks}, rest, Complete
 }
 
 // join appends the piece, and leaves no copy behind where the buffer grows.
@@ -104,26 +136,24 @@ func (r *Reader) join(piece []byte) {
 	r.buf = append(r.buf, piece...)
 }
 
-// scan notes what the piece holds and reports whether all of it is allowed.
+// scan notes what the piece holds and reports whether a strict reader allows all
+// of it.
 func (r *Reader) scan(piece []byte) bool {
 	cr := len(r.buf) > 0 && r.buf[len(r.buf)-1] == '\r'
 	for _, c := range piece {
-		if cr && c != '\n' && r.Strict {
+		if cr && c != '\n' {
 			return false
 		}
 		cr = c == '\r'
 		switch {
-		case c >= 0x80:
-			r.line.Eight = true
-			if c == 0xff && r.Strict {
-				return false
-			}
-		case c == '\t':
-			r.line.Tab = true
-		case c == 0:
+		case c == 0xff:
 			return false
+		case c >= 0x80:
+			r.marks |= Eight
+		case c == '\t':
+			r.marks |= Tab
 		case c == '\r', c == '\n':
-		case (c < ' ' || c == 0x7f) && r.Strict:
+		case c < ' ', c == 0x7f:
 			return false
 		}
 	}
@@ -135,12 +165,12 @@ func (r *Reader) scan(piece []byte) bool {
 func printable(b []byte) int {
 	const each, top = 0x0101010101010101, 0x8080808080808080
 	n := 0
-	for ; n+8 <= len(b); n += 8 {
+	for ; n <= len(b)-8; n += 8 {
 		w := binary.LittleEndian.Uint64(b[n:])
 		// Up to the first octet that is not printable, none carries into the
-		// next one: adding 1 sets the top bit of 0x7f, adding 0x60 that of 0x20
-		// and above.
-		if other := (w | (w + each) | ^(w + 0x60*each)) & top; other != 0 {
+		// next one nor borrows from it: adding 1 sets the top bit of 0x7f, taking
+		// away 0x20 that of what is below 0x20.
+		if other := (w | (w + each) | (w - 0x20*each)) & top; other != 0 {
 			return n + bits.TrailingZeros64(other)/8
 		}
 	}
@@ -164,5 +194,5 @@ func (r *Reader) Wipe() {
 func (r *Reader) Drop() {
 	r.Wipe()
 	r.buf = nil
-	r.line = Line{}
+	r.marks = 0
 }

@@ -16,7 +16,7 @@ func read(r *Reader, pieces ...string) (got []string) {
 			switch state {
 			case Partial:
 			case Complete:
-				got = append(got, fmt.Sprintf("%q lf=%v tab=%v eight=%v", l.Text, l.BareLF, l.Tab, l.Eight))
+				got = append(got, fmt.Sprintf("%q lf=%v tab=%v eight=%v", l.Text, l.BareLF(), l.Tab(), l.Eight()))
 				r.Wipe()
 			case Control:
 				return append(got, "control")
@@ -56,7 +56,7 @@ func TestReader(t *testing.T) {
 		{"ESC", true, []string{"\x1b"}, []string{"control"}},
 		{"DEL", true, []string{"\x7f"}, []string{"control"}},
 		{"IAC", true, []string{"\xff"}, []string{"control"}},
-		{"server: bare CR, ESC, IAC", false, []string{"a\rb\x1b\xff\r\n"}, []string{`"a\rb\x1b\xff" lf=false tab=false eight=true`}},
+		{"server: bare CR, ESC, IAC", false, []string{"a\rb\x1b\xff\r\n"}, []string{`"a\rb\x1b\xff"` + plain}},
 		{"server: CR CR LF", false, []string{"a\r\r\nb\r\n"}, []string{`"a\r"` + plain, `"b"` + plain}},
 		{"server: LF", false, []string{"\n\r\na\n"}, []string{`"" lf=true tab=false eight=false`, `""` + plain, `"a" lf=true tab=false eight=false`}},
 		{"server: NUL", false, []string{"a\x00\r\n"}, []string{"control"}},

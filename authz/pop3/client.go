@@ -34,9 +34,9 @@ func (d *Dialogue) readClient(b []byte) {
 		b = rest
 		d.pieces++
 		if d.turn == clientTurn {
-			d.response(l)
+			d.response(&l)
 		} else {
-			d.command(l)
+			d.command(&l)
 		}
 		d.client.Wipe()
 	}
@@ -56,7 +56,7 @@ func wentOn(c command) string {
 }
 
 // command takes one command line.
-func (d *Dialogue) command(l line.Line) {
+func (d *Dialogue) command(l *line.Line) {
 	c := d.wait()
 	argument := c.parse(l.Text)
 	c.pipelined = c.pipelined || c.verb == xclient && d.byProxy
@@ -80,7 +80,7 @@ func (d *Dialogue) command(l line.Line) {
 		if name := bytes.Trim(argument, " "); len(name) == len(argument) {
 			c.user = string(name)
 		}
-		c.alone = l.Eight
+		c.alone = l.Eight()
 	case apop:
 		name, ok := apopName(argument)
 		c.user, c.malformed = string(name), !ok
@@ -110,35 +110,35 @@ func (d *Dialogue) wait() *command {
 
 // classify checks the line itself: whether every server cuts it here, and if
 // not, whether the acceptance rule can bear it. It returns a reason to taint.
-func (d *Dialogue) classify(c *command, l line.Line) string {
+func (d *Dialogue) classify(c *command, l *line.Line) string {
 	long := len(l.Text)+len("\r\n") > maxLine
 	login := c.verb == pass || c.verb == apop || c.verb == auth
 	switch {
-	case l.Tab:
+	case l.Tab():
 		return "control character in a client line"
 	case long && !login:
 		return "over-long command line"
-	case l.Eight && (c.verb == auth || !login && c.verb != user):
+	case l.Eight() && (c.verb == auth || !login && c.verb != user):
 		return "eight-bit octets outside of a login"
-	case c.verb == user && l.Eight && line.Splits(l.Text):
+	case c.verb == user && l.Eight() && line.Splits(l.Text):
 		return "user name with a character that can end a line"
 	case len(d.waiting) > maxPipeline:
 		return "too many commands without an answer"
 	}
-	c.odd = long || l.Eight && login
+	c.odd = long || l.Eight() && login
 	if d.inStep {
-		d.bareLF = l.BareLF
+		d.bareLF = l.BareLF()
 		return ""
 	}
 	switch {
-	case c.odd || l.Eight:
+	case c.odd || l.Eight():
 		return "a line in a pipeline that servers may cut differently"
 	case !c.pipelined:
 		return "a command in a pipeline that cannot be pipelined"
-	case d.bareLF && !l.BareLF:
+	case d.bareLF && !l.BareLF():
 		return "mixed line ends in a pipeline"
 	}
-	d.bareLF = d.bareLF || l.BareLF
+	d.bareLF = d.bareLF || l.BareLF()
 	return ""
 }
 
@@ -169,9 +169,9 @@ func (d *Dialogue) begin(c *command, argument []byte) string {
 }
 
 // response takes a line of the SASL exchange that the server invited.
-func (d *Dialogue) response(l line.Line) {
+func (d *Dialogue) response(l *line.Line) {
 	c := &d.waiting[0]
-	if l.Eight || l.Tab {
+	if l.Eight() || l.Tab() {
 		d.taint("a line of the SASL exchange is not base64")
 		return
 	}
