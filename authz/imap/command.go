@@ -79,6 +79,9 @@ type tag struct {
 	length uint8
 }
 
+// atomSpecials are those of RFC 9051 §9 that are printable, and "+".
+var atomSpecials = [256]bool{'(': true, ')': true, '{': true, '%': true, '*': true, '"': true, '\\': true, '+': true}
+
 // set reports whether text is a tag: one or more ASTRING-CHAR but "+", that is
 // neither atom-specials (RFC 9051 §9) nor eight-bit.
 func (t *tag) set(text []byte) bool {
@@ -86,7 +89,7 @@ func (t *tag) set(text []byte) bool {
 		return false
 	}
 	for _, c := range text {
-		if c <= ' ' || c >= 0x7f || bytes.IndexByte([]byte(`(){%*"\+`), c) >= 0 {
+		if c <= ' ' || c >= 0x7f || atomSpecials[c] {
 			return false
 		}
 	}
@@ -134,14 +137,12 @@ const (
 type response struct {
 	status status
 	tag    []byte // tagged
-	word   []byte // the first word behind "*" or the tag
-	text   []byte // from that word on; for a challenge what follows "+"
+	text   []byte // behind "*", "+" or the tag
 }
 
 func (r *response) parse(text []byte) {
 	first, rest := line.Word(text)
 	r.text = rest
-	r.word, _ = line.Word(rest)
 	switch {
 	case string(first) == "+":
 		r.status = challenge
@@ -155,7 +156,7 @@ func (r *response) parse(text []byte) {
 }
 
 // is compares the status word, whose case is free (RFC 9051 §9).
-func (r *response) is(word string) bool { return line.Is(r.word, word) }
+func (r *response) is(word string) bool { return line.Begins(r.text, word) }
 
 // takesLiterals reports whether a server line lists a capability with which the
 // server takes literals that it was not asked for (RFC 7888 §3; RFC 9051 §7.2.2
@@ -165,25 +166,31 @@ func takesLiterals(text []byte) bool {
 	if code, found := bytes.CutPrefix(text, []byte("OK [CAPABILITY ")); found {
 		list, _, ok = bytes.Cut(code, []byte{']'})
 	}
-	for ok && len(list) > 0 {
-		var word []byte
-		word, list, _ = bytes.Cut(list, []byte{' '})
-		for _, name := range [...]string{"LITERAL+", "LITERAL-", "IMAP4REV2"} {
-			if line.Is(word, name) {
-				return true
-			}
+	return ok && (lists(list, "LITERAL+") || lists(list, "LITERAL-") || lists(list, "IMAP4REV2"))
+}
+
+// lists reports whether a word is in a list that is separated by single spaces. It
+// looks for the word's last octet, which is a rare one and has no case.
+func lists(list []byte, name string) bool {
+	for at := 0; ; {
+		i := bytes.IndexByte(list[at:], name[len(name)-1])
+		if i < 0 {
+			return false
+		}
+		at += i + 1
+		begin := at - len(name)
+		if begin >= 0 && (begin == 0 || list[begin-1] == ' ') && line.Begins(list[begin:], name) {
+			return true
 		}
 	}
-	return false
 }
 
 // endsInLiteral reports whether a server line announces a literal.
 func endsInLiteral(text []byte) bool {
-	text, ok := bytes.CutSuffix(text, []byte{'}'})
-	if !ok {
+	if len(text) == 0 || text[len(text)-1] != '}' {
 		return false
 	}
-	text = bytes.TrimSuffix(text, []byte{'+'})
+	text = bytes.TrimSuffix(text[:len(text)-1], []byte{'+'})
 	open := bytes.LastIndexByte(text, '{')
 	if open < 0 || open == len(text)-1 {
 		return false

@@ -58,8 +58,8 @@ func (d *Dialogue) octets(b []byte) (rest []byte) {
 		if !d.literal.sync && (o >= 0x80 || o == ' ') {
 			c.odd, c.alone = true, true
 		}
-		d.arguments.keep(o)
 	}
+	d.arguments.keep(b[:n])
 	if d.left -= n; d.left == 0 {
 		d.endLiteral()
 	}

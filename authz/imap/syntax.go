@@ -35,7 +35,7 @@ const (
 
 // begin starts the arguments of a command.
 func (a *arguments) begin(login bool) {
-	clear(a.user[:cap(a.user)])
+	clear(a.user) // behind its end it always is
 	*a = arguments{login: login, user: a.user[:0]}
 }
 
@@ -72,54 +72,61 @@ func (a *arguments) line(text []byte) (lit literal, reason string) {
 
 // quoted reads a quoted string (RFC 9051 §4.3) and returns what follows.
 func (a *arguments) quoted(text []byte) (rest []byte, reason string) {
-	for i := 1; i < len(text); i++ {
-		c := text[i]
-		switch c {
+	text = text[1:]
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
 		case '\\':
-			if i++; i == len(text) || text[i] != '\\' && text[i] != '"' {
+			a.keep(text[:i])
+			if text = text[i+1:]; len(text) == 0 || text[0] != '\\' && text[0] != '"' {
 				return nil, reasonQuote
 			}
-			c = text[i]
+			i = 0
 		case '"':
+			a.keep(text[:i])
 			rest = text[i+1:]
-			if len(rest) > 0 && bytes.IndexByte([]byte(" \t)"), rest[0]) < 0 {
+			if len(rest) > 0 && rest[0] != ' ' && rest[0] != '\t' && rest[0] != ')' {
 				return nil, reasonQuote
 			}
 			return rest, a.end()
 		case '\t':
 			return nil, reasonControl
 		}
-		a.keep(c)
 	}
 	return nil, reasonQuote
 }
+
+// endsAtom are the octets at which an atom ends, or what looks like one breaks off.
+var endsAtom = [256]bool{' ': true, '\t': true, '(': true, ')': true, '"': true, '{': true}
 
 // atom reads up to the next blank or parenthesis. It takes more than an astring
 // may hold, for clients that send passwords raw, but nothing that begins or
 // ends a string.
 func (a *arguments) atom(text []byte) (rest []byte, reason string) {
-	for i, c := range text {
-		switch c {
-		case ' ', '\t', '(', ')':
-			return text[i:], a.end()
-		case '"':
-			return nil, reasonQuote
-		case '{':
-			return nil, reasonBrace
-		}
-		a.keep(c)
+	n := 0
+	for n < len(text) && !endsAtom[text[n]] {
+		n++
 	}
-	return nil, a.end()
+	a.keep(text[:n])
+	rest = text[n:]
+	switch {
+	case len(rest) > 0 && rest[0] == '"':
+		return nil, reasonQuote
+	case len(rest) > 0 && rest[0] == '{':
+		return nil, reasonBrace
+	}
+	return rest, a.end()
 }
 
-// keep adds an octet to the user name. Of other arguments nothing is kept.
-func (a *arguments) keep(c byte) {
-	if a.login && a.count == 0 && len(a.user) <= maxUser {
-		if cap(a.user) == 0 {
-			a.user = make([]byte, 0, maxUser+1)
-		}
-		a.user = append(a.user, c)
+// keep adds octets to the user name, and lets end see if there are too many. Of
+// other arguments nothing is kept.
+func (a *arguments) keep(octets []byte) {
+	if !a.login || a.count > 0 {
+		return
 	}
+	if cap(a.user) == 0 {
+		a.user = make([]byte, 0, maxUser+1)
+	}
+	a.user = append(a.user, octets[:min(len(octets), maxUser+1-len(a.user))]...)
 }
 
 // end counts a string that is complete.

@@ -70,20 +70,24 @@ func keep(last *string, text []byte) string {
 
 // Is reports whether an octet string is a word, named in capitals, in any case.
 // ASCII letters alone have one: no other counts as one of them, as some do in
-// Unicode's folding.
+// Unicode's folding. A name holds letters, digits and the signs below them.
 func Is(word []byte, name string) bool {
 	if len(word) != len(name) {
 		return false
 	}
 	for i, c := range word {
-		if 'a' <= c && c <= 'z' {
-			c -= 'a' - 'A'
-		}
-		if c != name[i] {
+		if c != name[i] && c != name[i]|0x20 { // which makes a letter small, and leaves the others
 			return false
 		}
 	}
 	return true
+}
+
+// Begins reports whether the first word of a text is the one named in capitals,
+// in any case.
+func Begins(text []byte, name string) bool {
+	n := len(name)
+	return len(text) >= n && (len(text) == n || text[n] == ' ') && Is(text[:n], name)
 }
 
 // HelloTLS reports whether the first octets of a client are those of a TLS
