@@ -52,13 +52,29 @@ type Dialogue struct {
 	client, server line.Reader
 	out            []authz.Login
 	single         [1]authz.Login // room for out
-	done           bool
 
 	// window holds the commands since the server last owed nothing, oldest
 	// first; those before next are answered. Its first entry is the greeting
 	// until that has come.
-	window []command
-	next   int
+	window    []command
+	arguments arguments
+	exchange  sasl.Exchange
+
+	// announced is whom the peer announced.
+	announced netip.Addr
+	// proved is a login that was answered positively and is believed once the
+	// window closes.
+	proved authz.Login
+
+	answers line.Answers
+	progress
+}
+
+// progress is how far the connection has come: what Reset sets back to zero.
+type progress struct {
+	done bool
+	// next is the first command of the window that is not answered.
+	next int
 	// bareLF is true if a line of the window ended with LF alone.
 	bareLF bool
 	// inStep is true if the server owed nothing when the present command began.
@@ -70,32 +86,24 @@ type Dialogue struct {
 	// greetingCut is true while the rest of a greeting that was cut may come.
 	greetingCut bool
 
-	phase     phase
-	arguments arguments
-	literal   literal
+	phase   phase
+	literal literal
 	// takesLiterals is true if the server said that it takes literals without
 	// being asked.
 	takesLiterals bool
 	left          int // octets of the literal that have not come
 	literals      int // literals of the present command
 
-	exchange sasl.Exchange
-
-	// byProxy is true if the peer may announce the client that it speaks for;
-	// announced is whom it announced.
-	byProxy   bool
-	announced netip.Addr
-
-	// proved is a login that was answered positively and is believed once the
-	// window closes.
-	proved authz.Login
-
-	answers line.Answers
+	// byProxy is true if the peer may announce the client that it speaks for.
+	byProxy bool
 }
 
 // New returns a Dialogue that stands before the greeting.
 func New() *Dialogue {
-	d := new(Dialogue)
+	d := &Dialogue{
+		client: line.Reader{Max: maxClientLine, Strict: true},
+		server: line.Reader{Max: maxServerLine},
+	}
 	d.Reset()
 	return d
 }
@@ -104,15 +112,11 @@ func New() *Dialogue {
 // buffers and the answers that it knows.
 func (d *Dialogue) Reset() {
 	d.forget()
-	*d = Dialogue{
-		client:    line.Reader{Max: maxClientLine, Strict: true},
-		server:    line.Reader{Max: maxServerLine},
-		window:    append(d.window, command{verb: greeting}),
-		arguments: d.arguments,
-		exchange:  d.exchange,
-		answers:   d.answers,
-	}
+	d.progress = progress{}
+	d.announced = netip.Addr{}
+	d.single[0] = authz.Login{}
 	d.out = d.single[:0]
+	d.wait().verb = greeting
 }
 
 // forget drops what was kept of the connection.
@@ -123,14 +127,16 @@ func (d *Dialogue) forget() {
 	d.arguments.begin(false)
 	clear(d.window)
 	d.window, d.next = d.window[:0], 0
-	d.proved = authz.Login{}
+	if d.proved.Result != 0 {
+		d.proved = authz.Login{}
+	}
 }
 
 // NewAfterTLS returns a Dialogue that stands behind STARTTLS: no greeting comes,
 // and nothing that was said before counts (RFC 9051 §6.2.1).
 func NewAfterTLS() *Dialogue {
 	d := New()
-	d.window = d.window[:0]
+	d.answered()
 	return d
 }
 

@@ -156,7 +156,8 @@ func (d *Dialogue) tagged(c *command, r *response) {
 		d.accepted(c, r)
 		return
 	}
-	if l, ok := d.login(c); ok {
+	var l authz.Login
+	if d.login(c, &l) {
 		l.Result, l.Reason = authz.Failure, "the server refused the login"
 		l.Answer = d.answers.Negative(r.text)
 		d.report(&l)
@@ -190,7 +191,6 @@ func (d *Dialogue) accepted(c *command, r *response) {
 
 // loggedIn takes the positive answer to a login command.
 func (d *Dialogue) loggedIn(c *command, r *response) {
-	l, _ := d.login(c)
 	reason := ""
 	switch {
 	case d.bye:
@@ -207,7 +207,8 @@ func (d *Dialogue) loggedIn(c *command, r *response) {
 		d.taint(reason)
 		return
 	}
-	l.Result, l.Answer = authz.Success, d.answers.Positive(r.text)
+	l := authz.Login{Result: authz.Success, Answer: d.answers.Positive(r.text)}
+	d.login(c, &l)
 	closed := d.next == len(d.window)-1 && d.client.Empty()
 	if closed || !c.twin {
 		d.report(&l)
@@ -217,22 +218,22 @@ func (d *Dialogue) loggedIn(c *command, r *response) {
 	d.endCommand(c)
 }
 
-// login describes the login command c; ok is false for other commands.
-func (d *Dialogue) login(c *command) (l authz.Login, ok bool) {
+// login notes in l who logs in with the command c, and how; false for other
+// commands.
+func (d *Dialogue) login(c *command, l *authz.Login) bool {
 	switch c.verb {
 	case login:
-		user := c.user
+		l.Mechanism, l.User = "LOGIN", c.user
 		if d.phase == atLiteral && d.arguments.count > 0 {
-			user = string(d.arguments.user)
+			l.User = string(d.arguments.user)
 		}
-		return authz.Login{Mechanism: "LOGIN", User: user}, true
 	case authenticate:
 		id := d.exchange.Identity()
-		return authz.Login{
-			Mechanism: id.Mechanism, User: id.User, AuthzID: id.AuthzID, Anonymous: id.Anonymous,
-		}, true
+		l.Mechanism, l.User, l.AuthzID, l.Anonymous = id.Mechanism, id.User, id.AuthzID, id.Anonymous
+	default:
+		return false
 	}
-	return authz.Login{}, false
+	return true
 }
 
 // endCommand forgets what belonged to the answered command c.

@@ -36,7 +36,8 @@ const (
 // begin starts the arguments of a command.
 func (a *arguments) begin(login bool) {
 	clear(a.user) // behind its end it always is
-	*a = arguments{login: login, user: a.user[:0]}
+	a.login, a.count, a.user = login, 0, a.user[:0]
+	a.malformed, a.glued = false, false
 }
 
 // line reads the arguments in one line and returns the literal at its end, and

@@ -72,8 +72,8 @@ func (r *Reader) Next(b []byte) (l Line, rest []byte, s State) {
 		} else {
 			n = long(b)
 		}
-		if n >= 0 && n+2 <= min(len(b), r.Max) && b[n] == '\r' && b[n+1] == '\n' {
-			return Line{Text: b[:n]}, b[n+2:], Complete
+		if end := n + len("\r\n"); n >= 0 && end <= min(len(b), r.Max) && string(b[n:end]) == "\r\n" {
+			return Line{Text: b[:n]}, b[end:], Complete
 		}
 	}
 	return r.next(b)
@@ -160,24 +160,31 @@ func (r *Reader) scan(piece []byte) bool {
 	return true
 }
 
-// printable counts octets at the start of b that every line may hold and no flag
+// printable counts octets at the start of b that every line may hold and no mark
 // notes: 0x20 to 0x7e.
 func printable(b []byte) int {
-	const each, top = 0x0101010101010101, 0x8080808080808080
 	n := 0
 	for ; n <= len(b)-8; n += 8 {
-		w := binary.LittleEndian.Uint64(b[n:])
-		// Up to the first octet that is not printable, none carries into the
-		// next one nor borrows from it: adding 1 sets the top bit of 0x7f, taking
-		// away 0x20 that of what is below 0x20.
-		if other := (w | (w + each) | (w - 0x20*each)) & top; other != 0 {
+		if other := unprintable(binary.LittleEndian.Uint64(b[n:])); other != 0 {
 			return n + bits.TrailingZeros64(other)/8
 		}
+	}
+	if len(b) >= 8 { // the last octets once more, but those counted: zeros come in behind
+		w := binary.LittleEndian.Uint64(b[len(b)-8:]) >> (8 * (n + 8 - len(b)))
+		return n + bits.TrailingZeros64(unprintable(w))/8
 	}
 	for n < len(b) && ' ' <= b[n] && b[n] <= '~' {
 		n++
 	}
 	return n
+}
+
+// unprintable has the top bit of the first octet in w set that is not 0x20 to 0x7e,
+// and none below. Up to it, none carries into the next one nor borrows from it:
+// adding 1 sets the top bit of 0x7f, taking away 0x20 that of what is below 0x20.
+func unprintable(w uint64) uint64 {
+	const each, top = 0x0101010101010101, 0x8080808080808080
+	return (w | (w + each) | (w - 0x20*each)) & top
 }
 
 // Begun is what came of a line that is not complete, valid until Next or Wipe.
@@ -186,7 +193,7 @@ func (r *Reader) Begun() []byte { return r.buf }
 // Wipe overwrites the joined text of the line that Next returned, and stands
 // at the start of the next line. Call it as soon as the line was understood.
 func (r *Reader) Wipe() {
-	clear(r.buf[:cap(r.buf)])
+	clear(r.buf) // behind its end it always is
 	r.buf = r.buf[:0]
 }
 

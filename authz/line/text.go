@@ -10,7 +10,7 @@ import (
 // behind it.
 func Field(text []byte) (field, rest []byte) {
 	for i, c := range text {
-		if blank(c) {
+		if c <= ' ' && blank(c) {
 			field, rest = text[:i], text[i+1:]
 			for len(rest) > 0 && blank(rest[0]) {
 				rest = rest[1:]

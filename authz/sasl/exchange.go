@@ -128,7 +128,9 @@ func (x *Exchange) Reset() {
 	if cap(x.scratch) > maxKept {
 		x.scratch = nil
 	}
-	*x = Exchange{scratch: x.scratch}
+	if x.mechanism != nil || x.cancelled { // else nothing began
+		*x = Exchange{scratch: x.scratch}
+	}
 }
 
 // decode decodes into the scratch buffer. The result is valid until the next
