@@ -119,7 +119,7 @@ func (d *Dialogue) forget() {
 // stamp too.
 func NewAfterTLS() *Dialogue {
 	d := New()
-	d.waiting = d.waiting[:0]
+	d.answered()
 	return d
 }
 

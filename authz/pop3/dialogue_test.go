@@ -13,3 +13,7 @@ func TestScripts(t *testing.T) {
 		t.Run(name, func(t *testing.T) { linetest.Run(t, "testdata/"+name+".txt", start) })
 	}
 }
+
+func TestScriptsAfterTLS(t *testing.T) {
+	linetest.Run(t, "testdata/tls.txt", func() linetest.Dialogue { return NewAfterTLS() })
+}
