@@ -14,7 +14,7 @@ func (d *Dialogue) readClient(b []byte) {
 	}
 	for len(b) > 0 && !d.done {
 		if n := len(d.waiting); n > 0 && d.waiting[n-1].alone && d.turn != clientTurn {
-			d.taint(wentOn(d.waiting[n-1]))
+			d.taint(wentOn(&d.waiting[n-1]))
 			return
 		}
 		if d.client.Empty() {
@@ -43,7 +43,7 @@ func (d *Dialogue) readClient(b []byte) {
 }
 
 // wentOn is the reason why bytes behind c end the belief.
-func wentOn(c command) string {
+func wentOn(c *command) string {
 	switch {
 	case c.verb == stls:
 		return "client went on before the answer to STLS"
@@ -77,8 +77,8 @@ func (d *Dialogue) command(l *line.Line) {
 		}
 	case user:
 		// Servers differ on blanks around the name.
-		if name := bytes.Trim(argument, " "); len(name) == len(argument) {
-			c.user = string(name)
+		if n := len(argument); n > 0 && argument[0] != ' ' && argument[n-1] != ' ' {
+			c.user = string(argument)
 		}
 		c.alone = l.Eight()
 	case apop:

@@ -21,6 +21,7 @@ const (
 	stls
 	xclient
 	quit
+	empty // an empty line
 	other // any other command of the table
 )
 
@@ -34,9 +35,8 @@ const (
 	dropList               // "+OK n n" (RFC 1939 §5, STAT)
 )
 
-// spec is one row of the table of commands.
-type spec struct {
-	name  string
+// kind is what is known of a command by its name.
+type kind struct {
 	verb  verb
 	shape shape
 	// pipelined is true for commands that may stand in a pipeline.
@@ -46,32 +46,35 @@ type spec struct {
 	transaction bool
 }
 
-var specs = [...]spec{
-	{name: "", verb: other, shape: single, pipelined: true}, // an empty line
-	{name: "USER", verb: user, pipelined: true},
-	{name: "PASS", verb: pass, pipelined: true},
-	{name: "APOP", verb: apop, pipelined: true},
-	{name: "AUTH", verb: auth, pipelined: true},
-	{name: "CAPA", verb: other, shape: multi, pipelined: true}, // RFC 2449 §5
-	{name: "STLS", verb: stls},                                 // RFC 2595 §4
-	{name: "QUIT", verb: quit, pipelined: true},
-	{name: "NOOP", verb: other, pipelined: true},
-	{name: "UTF8", verb: other, pipelined: true},                   // RFC 6856 §2.1
-	{name: "LANG", verb: other, shape: multiBare, pipelined: true}, // RFC 6856 §3
-	{name: "XCLIENT", verb: xclient},
-	{name: "STAT", verb: other, shape: dropList, pipelined: true, transaction: true},
-	{name: "LIST", verb: other, shape: multiBare, pipelined: true, transaction: true},
-	{name: "UIDL", verb: other, shape: multiBare, pipelined: true, transaction: true},
-	{name: "RETR", verb: other, shape: multi, pipelined: true, transaction: true},
-	{name: "TOP", verb: other, shape: multi, pipelined: true, transaction: true},
-	{name: "DELE", verb: other, pipelined: true, transaction: true},
-	{name: "RSET", verb: other, pipelined: true},
-	{name: "LAST", verb: other, pipelined: true, transaction: true}, // RFC 1460
+// commands is the table of commands, the usual ones first.
+var commands = [...]struct {
+	name string
+	kind kind
+}{
+	{"USER", kind{verb: user, pipelined: true}},
+	{"PASS", kind{verb: pass, pipelined: true}},
+	{"AUTH", kind{verb: auth, pipelined: true}},
+	{"CAPA", kind{verb: other, shape: multi, pipelined: true}}, // RFC 2449 §5
+	{"APOP", kind{verb: apop, pipelined: true}},
+	{"STLS", kind{verb: stls}}, // RFC 2595 §4
+	{"QUIT", kind{verb: quit, pipelined: true}},
+	{"NOOP", kind{verb: other, pipelined: true}},
+	{"UTF8", kind{verb: other, pipelined: true}},                   // RFC 6856 §2.1
+	{"LANG", kind{verb: other, shape: multiBare, pipelined: true}}, // RFC 6856 §3
+	{"XCLIENT", kind{verb: xclient}},
+	{"STAT", kind{verb: other, shape: dropList, pipelined: true, transaction: true}},
+	{"LIST", kind{verb: other, shape: multiBare, pipelined: true, transaction: true}},
+	{"UIDL", kind{verb: other, shape: multiBare, pipelined: true, transaction: true}},
+	{"RETR", kind{verb: other, shape: multi, pipelined: true, transaction: true}},
+	{"TOP", kind{verb: other, shape: multi, pipelined: true, transaction: true}},
+	{"DELE", kind{verb: other, pipelined: true, transaction: true}},
+	{"RSET", kind{verb: other, pipelined: true}},
+	{"LAST", kind{verb: other, pipelined: true, transaction: true}}, // RFC 1460
 }
 
 // command is one command whose answer has not come yet.
 type command struct {
-	spec
+	kind
 	// user is the name in USER and APOP.
 	user string
 	// client is whom a proxy announces in XCLIENT.
@@ -90,10 +93,14 @@ type command struct {
 
 // parse finds the command, and returns its argument, a part of text.
 func (c *command) parse(text []byte) (argument []byte) {
+	if len(text) == 0 {
+		c.kind = kind{verb: empty, pipelined: true}
+		return nil
+	}
 	word, argument := line.Word(text)
-	for i := range specs {
-		if line.Is(word, specs[i].name) && (len(word) > 0 || len(text) == 0) {
-			c.spec = specs[i]
+	for i := range commands {
+		if line.Is(word, commands[i].name) {
+			c.kind = commands[i].kind
 			break
 		}
 	}

@@ -28,11 +28,27 @@ type Dialogue struct {
 	client, server line.Reader
 	out            []authz.Login
 	single         [1]authz.Login // room for out
-	done           bool
 
 	// waiting holds the commands without a complete answer, oldest first. Its
 	// first entry is the greeting until that has come.
-	waiting []command
+	waiting  []command
+	user     string // the name of the last USER that was answered positively
+	exchange sasl.Exchange
+
+	// announced is whom the peer announced.
+	announced netip.Addr
+	// proved is a login that was answered positively and is believed once the
+	// window closes.
+	proved authz.Login
+
+	answers line.Answers
+	progress
+}
+
+// progress is how far the connection has come: what Reset sets back to zero.
+type progress struct {
+	done bool
+	turn turn
 	// listLines counts the lines of the multi-line answer that waiting[0] is
 	// getting, from 1; it is 0 outside of one.
 	listLines int
@@ -55,23 +71,10 @@ type Dialogue struct {
 
 	// greetingCut is true while the rest of a greeting that was cut may come.
 	greetingCut bool
-
-	stamp bool   // the greeting had an APOP time stamp
-	user  string // the name of the last USER that was answered positively
-
-	// byProxy is true if the peer may announce the client that it speaks for;
-	// announced is whom it announced.
-	byProxy   bool
-	announced netip.Addr
-
-	exchange sasl.Exchange
-	turn     turn
-
-	// proved is a login that was answered positively and is believed once the
-	// window closes.
-	proved authz.Login
-
-	answers line.Answers
+	// stamp is true if the greeting had an APOP time stamp.
+	stamp bool
+	// byProxy is true if the peer may announce the client that it speaks for.
+	byProxy bool
 }
 
 // turn says whose move it is in the SASL exchange.
@@ -85,7 +88,10 @@ const (
 
 // New returns a Dialogue that stands before the greeting.
 func New() *Dialogue {
-	d := new(Dialogue)
+	d := &Dialogue{
+		client: line.Reader{Max: maxClientLine, Strict: true},
+		server: line.Reader{Max: maxServerLine},
+	}
 	d.Reset()
 	return d
 }
@@ -94,14 +100,11 @@ func New() *Dialogue {
 // buffers and the answers that it knows.
 func (d *Dialogue) Reset() {
 	d.forget()
-	*d = Dialogue{
-		client:   line.Reader{Max: maxClientLine, Strict: true},
-		server:   line.Reader{Max: maxServerLine},
-		waiting:  append(d.waiting, command{spec: spec{verb: greeting}}),
-		exchange: d.exchange,
-		answers:  d.answers,
-	}
+	d.progress = progress{}
+	d.announced = netip.Addr{}
+	d.single[0] = authz.Login{}
 	d.out = d.single[:0]
+	d.wait().verb = greeting
 }
 
 // forget drops what was kept of the connection.
@@ -110,8 +113,10 @@ func (d *Dialogue) forget() {
 	d.server.Drop()
 	d.exchange.Reset()
 	clear(d.waiting)
-	d.waiting = d.waiting[:0]
-	d.user, d.proved = "", authz.Login{}
+	d.waiting, d.user = d.waiting[:0], ""
+	if d.proved.Result != 0 {
+		d.proved = authz.Login{}
+	}
 }
 
 // NewAfterTLS returns a Dialogue that stands behind STLS: no greeting comes, and
@@ -200,7 +205,10 @@ func (d *Dialogue) encrypted(reason string) {
 
 // answered takes the oldest command away: its answer is complete.
 func (d *Dialogue) answered() {
-	n := copy(d.waiting, d.waiting[1:])
+	n := len(d.waiting) - 1
+	if n > 0 {
+		copy(d.waiting, d.waiting[1:])
+	}
 	d.waiting[n] = command{}
 	d.waiting = d.waiting[:n]
 	if d.proved.Result != 0 && n == 0 && d.client.Empty() {

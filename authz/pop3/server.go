@@ -102,7 +102,7 @@ func (d *Dialogue) challenge(c *command) {
 	case d.exchange.Cancelled():
 		d.taint("challenge after the client cancelled")
 	case len(d.waiting) > 1 || !d.client.Empty():
-		d.taint(wentOn(*c))
+		d.taint(wentOn(c))
 	default:
 		d.turn = clientTurn
 	}
@@ -113,7 +113,8 @@ func (d *Dialogue) negative(c *command, text []byte) {
 		d.taint("the greeting refuses service")
 		return
 	}
-	if l, login := d.login(c); login {
+	var l authz.Login
+	if d.login(c, &l) {
 		l.Result, l.Reason = authz.Failure, "the server refused the login"
 		l.Answer = d.answers.Negative(text)
 		d.report(&l)
@@ -148,7 +149,7 @@ func (d *Dialogue) positive(c *command, text []byte) {
 			return
 		}
 		d.announced = c.client
-	case c.verb == other && c.name == "":
+	case c.verb == empty:
 		d.taint("positive answer to an empty line")
 		return
 	case c.verb == stls:
@@ -171,7 +172,6 @@ func (d *Dialogue) positive(c *command, text []byte) {
 
 // loggedIn takes the positive answer to a login command.
 func (d *Dialogue) loggedIn(c *command, text []byte) {
-	l, _ := d.login(c)
 	if reason := d.doubt(c); reason != "" {
 		d.taint(reason)
 		return
@@ -180,7 +180,8 @@ func (d *Dialogue) loggedIn(c *command, text []byte) {
 		d.taint("two logins were accepted")
 		return
 	}
-	l.Result, l.Answer = authz.Success, d.answers.Positive(text)
+	l := authz.Login{Result: authz.Success, Answer: d.answers.Positive(text)}
+	d.login(c, &l)
 	if d.settled() {
 		d.report(&l)
 		return
@@ -211,7 +212,8 @@ func (d *Dialogue) settled() bool {
 	if !d.client.Empty() {
 		return false
 	}
-	for _, c := range d.waiting[1:] {
+	for i := range d.waiting[1:] {
+		c := &d.waiting[1+i]
 		lostToo := c.verb == quit && d.basic && !d.refused && c.chunk == d.windowChunk
 		if !c.transaction && !lostToo {
 			return false
@@ -220,20 +222,21 @@ func (d *Dialogue) settled() bool {
 	return true
 }
 
-// login describes the login command c; ok is false for other commands.
-func (d *Dialogue) login(c *command) (l authz.Login, ok bool) {
+// login notes in l who logs in with the command c, and how; false for other
+// commands.
+func (d *Dialogue) login(c *command, l *authz.Login) bool {
 	switch c.verb {
 	case pass:
-		return authz.Login{Mechanism: "USER", User: d.user}, true
+		l.Mechanism, l.User = "USER", d.user
 	case apop:
-		return authz.Login{Mechanism: "APOP", User: c.user}, true
+		l.Mechanism, l.User = "APOP", c.user
 	case auth:
 		id := d.exchange.Identity()
-		return authz.Login{
-			Mechanism: id.Mechanism, User: id.User, AuthzID: id.AuthzID, Anonymous: id.Anonymous,
-		}, true
+		l.Mechanism, l.User, l.AuthzID, l.Anonymous = id.Mechanism, id.User, id.AuthzID, id.Anonymous
+	default:
+		return false
 	}
-	return authz.Login{}, false
+	return true
 }
 
 func (d *Dialogue) endExchange() {
