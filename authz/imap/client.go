@@ -88,9 +88,10 @@ func (d *Dialogue) command(l *line.Line) {
 		return
 	}
 	first, rest := line.Field(l.Text)
-	word, rest := line.Field(rest)
 	c := d.wait()
-	c.verb, c.malformed = lookup(word), !separated(l, first, word)
+	c.malformed = !separated(l, first, rest)
+	word, rest := line.Field(rest)
+	c.verb = lookup(word)
 	if !c.tag.set(first) {
 		d.taint("a line does not begin with a tag")
 		return
@@ -132,16 +133,11 @@ func (d *Dialogue) wait() *command {
 }
 
 // separated reports whether no server can see the tag and another command: one
-// blank behind the tag, one behind the command. If there is a TAB in the line,
-// that behind the tag must be one, so that only a server to which TAB is a blank
-// answers with our tag.
-func separated(l *line.Line, tag, word []byte) bool {
-	rest := l.Text[len(tag):]
-	if len(rest) <= len(word) || (rest[0] == '\t') != l.Tab() {
-		return false
-	}
-	rest, found := bytes.CutPrefix(rest[1:], word)
-	return found && (len(rest) == 0 || rest[0] == ' ' || rest[0] == '\t')
+// blank behind the tag, before the rest that begins with the command. If there is a
+// TAB in the line, that blank must be one, so that only a server to which TAB is a
+// blank answers with our tag.
+func separated(l *line.Line, tag, rest []byte) bool {
+	return len(l.Text) == len(tag)+1+len(rest) && (l.Text[len(tag)] == '\t') == l.Tab()
 }
 
 // classify checks the line itself: whether every server cuts it here, and if

@@ -164,7 +164,8 @@ func (r *response) is(word string) bool { return line.Begins(r.text, word) }
 func takesLiterals(text []byte) bool {
 	list, ok := bytes.CutPrefix(text, []byte("CAPABILITY "))
 	if code, found := bytes.CutPrefix(text, []byte("OK [CAPABILITY ")); found {
-		list, _, ok = bytes.Cut(code, []byte{']'})
+		end := bytes.IndexByte(code, ']')
+		list, ok = code[:max(end, 0)], end >= 0
 	}
 	return ok && (lists(list, "LITERAL+") || lists(list, "LITERAL-") || lists(list, "IMAP4REV2"))
 }
@@ -187,10 +188,12 @@ func lists(list []byte, name string) bool {
 
 // endsInLiteral reports whether a server line announces a literal.
 func endsInLiteral(text []byte) bool {
-	if len(text) == 0 || text[len(text)-1] != '}' {
-		return false
-	}
-	text = bytes.TrimSuffix(text[:len(text)-1], []byte{'+'})
+	return len(text) > 0 && text[len(text)-1] == '}' && announces(text[:len(text)-1])
+}
+
+// announces reports whether the text before a brace announces a literal.
+func announces(text []byte) bool {
+	text = bytes.TrimSuffix(text, []byte{'+'})
 	open := bytes.LastIndexByte(text, '{')
 	if open < 0 || open == len(text)-1 {
 		return false

@@ -71,29 +71,31 @@ func (a *arguments) line(text []byte) (lit literal, reason string) {
 	return literal{}, ""
 }
 
+// endsQuoted are the octets in a quoted string that are not just a part of it.
+var endsQuoted = [256]bool{'\\': true, '"': true, '\t': true}
+
 // quoted reads a quoted string (RFC 9051 §4.3) and returns what follows.
 func (a *arguments) quoted(text []byte) (rest []byte, reason string) {
 	text = text[1:]
-	for i := 0; i < len(text); i++ {
-		switch text[i] {
-		case '\\':
-			a.keep(text[:i])
-			if text = text[i+1:]; len(text) == 0 || text[0] != '\\' && text[0] != '"' {
-				return nil, reasonQuote
-			}
-			i = 0
-		case '"':
-			a.keep(text[:i])
-			rest = text[i+1:]
-			if len(rest) > 0 && rest[0] != ' ' && rest[0] != '\t' && rest[0] != ')' {
-				return nil, reasonQuote
-			}
-			return rest, a.end()
-		case '\t':
+	for n := 0; ; n = 1 { // the octet behind a backslash is text
+		for n < len(text) && !endsQuoted[text[n]] {
+			n++
+		}
+		if n == len(text) {
+			return nil, reasonQuote
+		}
+		a.keep(text[:n])
+		end := text[n]
+		text = text[n+1:]
+		switch {
+		case end == '\t':
 			return nil, reasonControl
+		case end == '"' && (len(text) == 0 || text[0] == ' ' || text[0] == '\t' || text[0] == ')'):
+			return text, a.end()
+		case end == '"', len(text) == 0, text[0] != '\\' && text[0] != '"':
+			return nil, reasonQuote
 		}
 	}
-	return nil, reasonQuote
 }
 
 // endsAtom are the octets at which an atom ends, or what looks like one breaks off.

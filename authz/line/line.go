@@ -68,7 +68,7 @@ func (r *Reader) Next(b []byte) (l Line, rest []byte, s State) {
 	if len(r.buf) == 0 { // almost every line: whole, with CRLF, and nothing to note
 		var n int
 		if r.Strict || len(b) <= short {
-			n = printable(b)
+			n = Printable(b)
 		} else {
 			n = long(b)
 		}
@@ -160,9 +160,9 @@ func (r *Reader) scan(piece []byte) bool {
 	return true
 }
 
-// printable counts octets at the start of b that every line may hold and no mark
+// Printable counts octets at the start of b that every line may hold and no mark
 // notes: 0x20 to 0x7e.
-func printable(b []byte) int {
+func Printable(b []byte) int {
 	n := 0
 	for ; n <= len(b)-8; n += 8 {
 		if other := unprintable(binary.LittleEndian.Uint64(b[n:])); other != 0 {

@@ -13,7 +13,7 @@ func TestPrintable(t *testing.T) {
 				for want < length && ' ' <= b[want] && b[want] <= '~' {
 					want++
 				}
-				if got := printable(b); got != want {
+				if got := Printable(b); got != want {
 					t.Errorf("%q: %d, want %d", b, got, want)
 				}
 			}

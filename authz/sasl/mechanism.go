@@ -58,8 +58,8 @@ func (m *mechanism) check(message []byte) string {
 		}
 		return ""
 	}
-	for _, c := range message {
-		if (c < ' ' || c == 0x7f) && strings.IndexByte(m.separators, c) < 0 {
+	for i := line.Printable(message); i < len(message); i += 1 + line.Printable(message[i+1:]) {
+		if c := message[i]; (c < ' ' || c == 0x7f) && strings.IndexByte(m.separators, c) < 0 {
 			return reasonControl
 		}
 	}
