@@ -72,7 +72,7 @@ func (r *Reader) Next(b []byte) (l Line, rest []byte, s State) {
 		} else {
 			n = long(b)
 		}
-		if end := n + len("\r\n"); n >= 0 && end <= min(len(b), r.Max) && string(b[n:end]) == "\r\n" {
+		if end := n + len("\r\n"); n >= 0 && end <= len(b) && end <= r.Max && string(b[n:end]) == "\r\n" {
 			return Line{Text: b[:n]}, b[end:], Complete
 		}
 	}
@@ -169,8 +169,8 @@ func Printable(b []byte) int {
 			return n + bits.TrailingZeros64(other)/8
 		}
 	}
-	if len(b) >= 8 { // the last octets once more, but those counted: zeros come in behind
-		w := binary.LittleEndian.Uint64(b[len(b)-8:]) >> (8 * (n + 8 - len(b)))
+	if last := len(b) - 8; last >= 0 { // the last octets again, but those counted: zeros come in behind
+		w := binary.LittleEndian.Uint64(b[last:]) >> (8 * uint(n-last))
 		return n + bits.TrailingZeros64(unprintable(w))/8
 	}
 	for n < len(b) && ' ' <= b[n] && b[n] <= '~' {
