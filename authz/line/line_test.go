@@ -71,6 +71,32 @@ func TestReader(t *testing.T) {
 	}
 }
 
+// TestReaderSplits: a line is cut alike however it comes, with any octet at any
+// place, be it short or long.
+func TestReaderSplits(t *testing.T) {
+	for _, strict := range []bool{false, true} {
+		for _, text := range []string{"+OK ready\r\n", "* OK [CAPABILITY IMAP4rev1 LITERAL+ AUTH=PLAIN] ready.\r\n"} {
+			for at := range text {
+				for _, c := range []byte("\x00\t\n\r\x1b }~\x7f\x80\xff") {
+					b := []byte(text + text)
+					b[at] = c
+					var octets []string
+					for i := range b {
+						octets = append(octets, string(b[i:i+1]))
+					}
+					want := read(&Reader{Max: 200, Strict: strict}, octets...)
+					for _, cut := range []int{0, at, at + 1, len(text) - 1, len(text)} {
+						got := read(&Reader{Max: 200, Strict: strict}, string(b[:cut]), string(b[cut:]))
+						if diff := cmp.Diff(want, got); diff != "" {
+							t.Fatalf("%q cut at %d, strict %v: lines (-octet by octet +cut)\n%s", b, cut, strict, diff)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
 // TestReaderWipes: what was joined is overwritten, also in buffers that became
 // too small.
 func TestReaderWipes(t *testing.T) {
@@ -114,6 +140,24 @@ func TestAnswers(t *testing.T) {
 			if got := of([]byte(test.text)); got != test.want {
 				t.Errorf("answer %q (%v) = %q, want %q", test.text, test.positive, got, test.want)
 			}
+		}
+	}
+}
+
+func TestBegins(t *testing.T) {
+	for text, want := range map[string]bool{
+		"OK": true, "ok": true, "Ok done": true, "OK ": true,
+		"": false, "O": false, "OKAY": false, "OK\tdone": false, " OK": false, "NO": false, "O\x0b": false, "o\xcb": false,
+	} {
+		if got := Begins([]byte(text), "OK"); got != want {
+			t.Errorf("Begins(%q, OK) = %v, want %v", text, got, want)
+		}
+	}
+	for word, want := range map[string]bool{
+		"LITERAL+": true, "literal+": true, "LITERAL\x0b": false, "LITERAL-": false, "LITERAL": false, "L\x09TERAL+": false,
+	} {
+		if got := Is([]byte(word), "LITERAL+"); got != want {
+			t.Errorf("Is(%q, LITERAL+) = %v, want %v", word, got, want)
 		}
 	}
 }
