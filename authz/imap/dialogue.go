@@ -175,7 +175,7 @@ func (d *Dialogue) Waiting() string {
 	switch {
 	case d.done:
 		return ""
-	case len(d.window) > 0 && d.window[0].verb == greeting && d.next == 0:
+	case d.awaitsGreeting():
 		return "no greeting seen yet"
 	case d.proved.Result != 0:
 		return "login answered, the rest of its pipeline is not"
@@ -187,6 +187,11 @@ func (d *Dialogue) Waiting() string {
 		return "a command has no answer yet"
 	}
 	return "no login command seen yet"
+}
+
+// awaitsGreeting reports whether the greeting has not come.
+func (d *Dialogue) awaitsGreeting() bool {
+	return d.next == 0 && len(d.window) > 0 && d.window[0].verb == greeting
 }
 
 // owesNothing reports whether every command was answered completely, and no

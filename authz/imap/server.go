@@ -14,6 +14,29 @@ func (d *Dialogue) readServer(b []byte) {
 	if d.greetingCut {
 		return
 	}
+	if d.awaitsGreeting() && d.server.Empty() {
+		d.greeting(b)
+		return
+	}
+	d.responses(b)
+}
+
+// greeting takes a chunk in which the greeting begins. Every session has one, and it
+// is long.
+func (d *Dialogue) greeting(b []byte) {
+	if takes, again := d.answers.Greeted(b); again {
+		d.takesLiterals = takes
+		d.answered()
+		return
+	}
+	d.responses(b)
+	if !d.done && d.server.Empty() {
+		d.answers.Greets(b, d.takesLiterals)
+	}
+}
+
+// responses takes lines and the beginning of one.
+func (d *Dialogue) responses(b []byte) {
 	for len(b) > 0 && !d.done {
 		if d.server.Empty() {
 			d.linePiece = d.pieces
@@ -65,7 +88,7 @@ func (d *Dialogue) respond(text []byte) {
 	var r response
 	r.parse(text)
 	d.takesLiterals = d.takesLiterals || r.status != challenge && takesLiterals(r.text)
-	if d.next < len(d.window) && d.window[d.next].verb == greeting {
+	if d.awaitsGreeting() {
 		d.greet(&r)
 		return
 	}

@@ -41,9 +41,31 @@ func Splits(text []byte) bool {
 		bytes.Contains(text, []byte("\u2028")) || bytes.Contains(text, []byte("\u2029"))
 }
 
-// Answers makes Login.Answer out of a server's status line. It keeps the last ones:
-// servers say the same to everybody.
-type Answers struct{ positive, negative string }
+// Answers makes Login.Answer out of a server's status line. It keeps the last ones,
+// and the last greeting: servers say the same to everybody.
+type Answers struct {
+	positive, negative string
+
+	greeting []byte // with its line end
+	noted    bool
+}
+
+// maxGreeting bounds the greeting that is kept, in octets.
+const maxGreeting = 512
+
+// Greets takes a chunk that is one greeting and no more, and what it says that is to
+// be known of it when it comes again.
+func (a *Answers) Greets(chunk []byte, noted bool) {
+	if len(chunk) <= maxGreeting && bytes.IndexByte(chunk, '\n') == len(chunk)-1 {
+		a.greeting, a.noted = append(a.greeting[:0], chunk...), noted
+	}
+}
+
+// Greeted reports whether the chunk is the last greeting again, which need not be
+// read then, and what was noted of it.
+func (a *Answers) Greeted(chunk []byte) (noted, again bool) {
+	return a.noted, len(chunk) > 0 && bytes.Equal(chunk, a.greeting)
+}
 
 // Positive is the answer of a line that accepts.
 func (a *Answers) Positive(text []byte) string { return keep(&a.positive, text) }

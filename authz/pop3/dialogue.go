@@ -164,7 +164,7 @@ func (d *Dialogue) Waiting() string {
 	switch {
 	case d.done:
 		return ""
-	case len(d.waiting) > 0 && d.waiting[0].verb == greeting:
+	case d.awaitsGreeting():
 		return "no greeting seen yet"
 	case d.proved.Result != 0:
 		return "login answered, the rest of its pipeline is not"
@@ -176,6 +176,11 @@ func (d *Dialogue) Waiting() string {
 		return "user name given, no password seen yet"
 	}
 	return "no login command seen yet"
+}
+
+// awaitsGreeting reports whether the greeting has not come.
+func (d *Dialogue) awaitsGreeting() bool {
+	return len(d.waiting) > 0 && d.waiting[0].verb == greeting
 }
 
 // owesNothing reports whether every command was answered completely, and no

@@ -14,6 +14,28 @@ func (d *Dialogue) readServer(b []byte) {
 	if d.greetingCut {
 		return
 	}
+	if d.awaitsGreeting() && d.server.Empty() {
+		d.greeting(b)
+		return
+	}
+	d.lines(b)
+}
+
+// greeting takes a chunk in which the greeting begins. Every session has one.
+func (d *Dialogue) greeting(b []byte) {
+	if stamp, again := d.answers.Greeted(b); again {
+		d.stamp = stamp
+		d.answered()
+		return
+	}
+	d.lines(b)
+	if !d.done && d.server.Empty() {
+		d.answers.Greets(b, d.stamp)
+	}
+}
+
+// lines takes lines and the beginning of one.
+func (d *Dialogue) lines(b []byte) {
 	for len(b) > 0 && !d.done {
 		if d.server.Empty() {
 			d.linePiece = d.pieces
