@@ -56,7 +56,10 @@ func reloading() (bool, error) {
 
 // sleep measures suspend: CLOCK_BOOTTIME counts it, CLOCK_MONOTONIC, by which
 // Go and the kernel's elements count, does not.
-type sleep struct{ ahead time.Duration }
+type sleep struct {
+	ahead time.Duration // how far the one clock was before the other
+	known bool
+}
 
 // since returns how long the machine slept since the last call, 0 for the first.
 func (s *sleep) since() time.Duration {
@@ -64,17 +67,21 @@ func (s *sleep) since() time.Duration {
 	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &mono) != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &since) != nil {
 		return 0
 	}
-	// Read one after the other, they differ a little.
-	const noise = 10 * time.Millisecond
-	ahead := time.Duration(since.Nano() - mono.Nano())
+	return s.slept(time.Duration(since.Nano() - mono.Nano()))
+}
+
+// slept is since for clocks that are so far apart. Of a machine that never slept
+// before, they are together.
+func (s *sleep) slept(ahead time.Duration) time.Duration {
+	const noise = 10 * time.Millisecond // read one after the other, they differ a little
 	slept := ahead - s.ahead
-	if slept < noise {
+	switch {
+	case !s.known:
+		s.ahead, s.known = ahead, true
+		return 0
+	case slept < noise:
 		return 0
 	}
-	first := s.ahead == 0
 	s.ahead = ahead
-	if first {
-		return 0
-	}
 	return slept
 }
