@@ -199,21 +199,28 @@ func staticMembers(c Config) (members []member) {
 // validateStatic says which static member cannot stand in sets of single
 // addresses.
 func (c Config) validateStatic() error {
-	four, six, net := c.memberSets()
-	const bits = 8 // 256 elements for a prefix
 	for _, p := range c.Static {
-		ok := false
-		switch {
-		case p.Addr().Is4():
-			ok = four != "" && p.Bits() >= 32-bits
-		case p.Bits() <= 64:
-			ok = net != "" && p.Bits() >= 64-bits
-		default:
-			ok = six != "" && p.Bits() >= 128-bits
+		if err := c.Sets.CheckStatic(p); err != nil {
+			return fmt.Errorf("static member %w", err)
 		}
-		if !ok {
-			return fmt.Errorf("static member %s does not fit into sets of single addresses: let it pass by a rule of your own", p)
-		}
+	}
+	return nil
+}
+
+// CheckStatic says why a prefix cannot be a static member of these sets.
+func (s Sets) CheckStatic(p netip.Prefix) error {
+	const bits = 8 // 256 elements for a prefix
+	ok := false
+	switch {
+	case p.Addr().Is4():
+		ok = s.Allow4 != "" && p.Bits() >= 32-bits
+	case p.Bits() <= 64:
+		ok = s.Net6 != "" && p.Bits() >= 64-bits
+	default:
+		ok = s.Allow6 != "" && p.Bits() >= 128-bits
+	}
+	if !ok {
+		return fmt.Errorf("%s does not fit into sets of single addresses: let it pass by a rule of your own", p)
 	}
 	return nil
 }

@@ -169,6 +169,7 @@ func TestMistakesNameFileLineAndKey(t *testing.T) {
 		{"bridge", "[gate]\nmode = \"sets\"\nsets = { table = \"bridge filter\" }\n", "is no family and table"},
 		{"no sets", "[gate]\nmode = \"sets\"\n[gate.sets]\ntable = \"inet f\"\nallow4 = \"\"\nallow6 = \"\"\n", "x.toml:5: gate.sets.allow4: neither"},
 		{"no net6", "[grant]\nipv6_prefix = 64\n[gate]\nmode = \"sets\"\nsets = { table = \"inet f\", net6 = \"\" }\n", "gate.sets.net6: is needed"},
+		{"always in sets", "[grant]\nalways = [\"192.0.2.0/24\", \"10.0.0.0/8\"]\n[gate]\nmode = \"sets\"\nsets = { table = \"inet f\" }\n", "x.toml:2: grant.always: 10.0.0.0/8 does not fit"},
 		{"set's name", "[gate]\nsets = { table = \"inet f\", allow4 = \"a b\" }\n", "is no set's name"},
 		{"unknown set", "[gate]\nsets = { allow5 = \"x\" }\n", "unknown key"},
 		{"no servers", "[gate]\nmode = \"gateway\"\n", "gate.servers: mode \"gateway\" needs"},

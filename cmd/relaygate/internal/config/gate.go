@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"relaygate/nft"
 )
 
 // maxServers is the room that the tap on interfaces has for them.
@@ -18,6 +20,13 @@ func (c *checker) gate(r *raw, cfg *Config) {
 	c.gatePorts(r, cfg)
 	g.Mark = c.mark("gate.mark", r.Gate.Mark)
 	g.Sets = c.sets(&r.Gate.Sets, g.Mode, cfg.IPv6Prefix)
+	if g.Mode == ModeSets {
+		for _, p := range cfg.Always {
+			if err := (nft.Sets{Allow4: g.Sets.Allow4, Allow6: g.Sets.Allow6, Net6: g.Sets.Net6}).CheckStatic(p); err != nil {
+				c.fail("grant.always", err)
+			}
+		}
+	}
 	g.Servers = c.prefixes("gate.servers", r.Gate.Servers)
 	if g.Mode == ModeGateway && len(r.Gate.Servers) == 0 {
 		c.failf("gate.servers", "mode \"gateway\" needs the addresses of the mail servers behind this host")

@@ -19,9 +19,16 @@ import (
 // with in its static members at most.
 func (g *gate) begin(ctx context.Context, cfg nft.Config, want projection) error {
 	if !slices.Equal(cfg.Static, g.opened) {
-		if err := g.nft.Reconfigure(cfg, nil); err != nil {
+		err := g.nft.Reconfigure(cfg, nil)
+		if err != nil { // as reconfigure, which tries again
+			g.unfit(err)
+			cfg.Static = common(g.opened, cfg.Static)
+			err = g.nft.Reconfigure(cfg, nil)
+		}
+		if err != nil {
 			return fmt.Errorf("build the gate: %w", err)
 		}
+		g.cfg = cfg
 	}
 	w, err := g.nft.Watch()
 	if err != nil {
@@ -49,15 +56,16 @@ func (g *gate) load(ctx context.Context, want projection, few func([]nft.Element
 			select {
 			case op := <-g.ops:
 				g.queued.Add(-1)
-				if op.generation <= want.generation {
+				switch {
+				case !op.remove.IsValid() && !op.adds():
+					g.stale = true // want has no static members
 					continue
-				}
-				if op.remove.IsValid() {
+				case op.generation <= want.generation:
+					continue
+				case op.remove.IsValid():
 					removed[op.remove] = true
 				}
-				if !op.remove.IsValid() && !op.adds() {
-					g.stale = true
-				} else if err := g.put(op); err != nil {
+				if err := g.put(op); err != nil {
 					return err
 				}
 			default:
@@ -86,16 +94,17 @@ func (g *gate) load(ctx context.Context, want projection, few func([]nft.Element
 	return err
 }
 
-// mend does what is left to be done.
+// mend does what is left to be done. During a rebuild it may turn out that static
+// members changed.
 func (g *gate) mend(ctx context.Context) {
-	if g.stale {
-		g.reconfigure(ctx)
-	}
 	switch {
 	case g.overflow.Swap(false):
 		g.rebuild(ctx, "more changes came than could be written one by one")
 	case g.broken:
 		g.rebuild(ctx, "the last change could not be written")
+	}
+	if g.stale {
+		g.reconfigure(ctx)
 	}
 }
 
@@ -140,19 +149,35 @@ func (g *gate) refill(ctx context.Context, why string, few func([]nft.Element) e
 	g.publish("gate", fmt.Sprintf("rebuilt with %d members: %s", len(want.members), why))
 }
 
-// reconfigure puts the static members in force that the owner wants.
+// reconfigure puts the static members in force that the owner wants. Where the kernel
+// does not take them, those who may pass no longer go all the same.
 func (g *gate) reconfigure(ctx context.Context) {
-	cfg := g.cfg
-	cfg.Static = *g.static.Load()
+	cfg, want := g.cfg, *g.static.Load()
+	cfg.Static = want
 	if slices.Equal(cfg.Static, g.cfg.Static) {
 		g.stale = false
 		return
 	}
-	if err := g.configure(ctx, cfg); err != nil {
-		g.broken = true
-		g.noteError(err)
-		g.log.Error("the gate's static members could not be changed: trying again", "error", err, "every", checkEvery)
+	err := g.configure(ctx, cfg)
+	if err == nil {
+		return
 	}
+	if cfg.Static = common(g.cfg.Static, want); len(cfg.Static) < len(g.cfg.Static) {
+		err = errors.Join(err, g.configure(ctx, cfg))
+	}
+	g.unfit(err)
+}
+
+// unfit says that the static members are not yet those that the owner wants.
+func (g *gate) unfit(err error) {
+	g.stale = true
+	g.noteError(err)
+	g.log.Error("the gate's static members could not be changed: trying again", "error", err, "every", checkEvery)
+}
+
+// common lists what of one list is in another one too.
+func common(list, other []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(list), func(p netip.Prefix) bool { return !slices.Contains(other, p) })
 }
 
 // configure changes the gate's configuration in one transaction. On an error

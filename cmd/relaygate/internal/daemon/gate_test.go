@@ -26,6 +26,8 @@ type fakeTable struct {
 	repaired   int
 	bites      [2]uint64
 	members    []nft.Bitten
+	static     []netip.Prefix // of the last Reconfigure
+	unfit      netip.Prefix   // a static member that the kernel does not take
 }
 
 func (f *fakeTable) Check() error             { return f.check }
@@ -43,6 +45,14 @@ func (f *fakeTable) Repair(iter.Seq[nft.Element], func() error) error {
 
 func (f *fakeTable) Bites() (rate, concurrent uint64, err error) { return f.bites[0], f.bites[1], nil }
 func (f *fakeTable) Bitten() ([]nft.Bitten, error)               { return f.members, nil }
+
+func (f *fakeTable) Reconfigure(cfg nft.Config, _ []nft.Element) error {
+	if f.unfit.IsValid() && slices.Contains(cfg.Static, f.unfit) {
+		return errors.New("it does not fit")
+	}
+	f.static = cfg.Static
+	return nil
+}
 
 func newFakeGate(f *fakeTable) *gate {
 	return &gate{
@@ -179,5 +189,65 @@ func TestGateThatCannotBeWritten(t *testing.T) {
 	g.inspect(t.Context(), nil)
 	if s := g.status(); g.broken || s.Rebuilds != 1 {
 		t.Errorf("%+v, broken %v", s, g.broken)
+	}
+}
+
+// Static members that change just before the gate is rebuilt change all the same: the
+// members alone are those of the rebuild's snapshot.
+func TestStaticMembersChangeDuringARebuild(t *testing.T) {
+	a, b := netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24")
+	f := &fakeTable{}
+	g := newFakeGate(f)
+	g.cfg.Static = []netip.Prefix{a, b}
+	g.snapshot = func(context.Context) (projection, error) {
+		if len(*g.static.Load()) > 1 { // somebody denies a while the owner is asked
+			g.restatic([]netip.Prefix{b})
+		}
+		p := projection{generation: g.generation}
+		g.generation++
+		return p, nil
+	}
+	g.static.Store(&g.cfg.Static)
+	g.refresh()
+	if err := g.settled(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(f.static, []netip.Prefix{b}) {
+		t.Errorf("the kernel's static members are %v, want %v", f.static, b)
+	}
+}
+
+// A static member that the kernel does not take keeps no other one in, and nobody is
+// told that all is done.
+func TestStaticMemberThatDoesNotFit(t *testing.T) {
+	a, b := netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24")
+	f := &fakeTable{unfit: netip.MustParsePrefix("10.0.0.0/8")}
+	g := newFakeGate(f)
+	g.cfg.Static = []netip.Prefix{a, b}
+	g.restatic([]netip.Prefix{f.unfit, b})
+	g.drain(t.Context())
+	for range 2 {
+		if err := g.settled(t.Context()); err == nil {
+			t.Error("it is told that the gate holds what was decided")
+		}
+		if !slices.Equal(f.static, []netip.Prefix{b}) {
+			t.Errorf("the kernel's static members are %v, want %v", f.static, b)
+		}
+	}
+	g.restatic([]netip.Prefix{b})
+	g.drain(t.Context())
+	if err := g.settled(t.Context()); err != nil {
+		t.Error(err)
+	}
+	// Nor does it keep the daemon from starting, where a denial took a part away.
+	g = newFakeGate(f)
+	g.opened = []netip.Prefix{a, b}
+	want := []netip.Prefix{f.unfit, b}
+	g.static.Store(&want)
+	if err := g.begin(t.Context(), nft.Config{Static: want}, projection{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.settled(t.Context()); err == nil || !slices.Equal(f.static, []netip.Prefix{b}) {
+		t.Errorf("after the start: %v, the kernel's static members are %v, want %v", err, f.static, b)
 	}
 }

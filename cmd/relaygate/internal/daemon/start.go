@@ -56,9 +56,10 @@ func (d *daemon) start(ctx context.Context) (err error) {
 		return err
 	}
 	// Denials may have taken something from the static members.
-	d.gate.cfg.Static = static(eng)
-	d.gate.static.Store(&d.gate.cfg.Static)
-	want, err := gateConfig(cfg, d.gate.cfg.Static)
+	members := static(eng)
+	d.gate.cfg.Static = members
+	d.gate.static.Store(&members)
+	want, err := gateConfig(cfg, members)
 	if err == nil {
 		err = d.gate.begin(ctx, want, d.gate.project(d.owner.grants(), time.Now()))
 	}
