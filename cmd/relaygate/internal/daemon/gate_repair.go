@@ -180,6 +180,16 @@ func common(list, other []netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(list), func(p netip.Prefix) bool { return !slices.Contains(other, p) })
 }
 
+// change puts another configuration in force. Its static members are those in force
+// now: the owner may have sent others since it was made.
+func (g *gate) change(ctx context.Context, cfg nft.Config) error {
+	cfg.Static = g.cfg.Static
+	stale := g.stale
+	err := g.configure(ctx, cfg)
+	g.stale = stale
+	return err
+}
+
 // configure changes the gate's configuration in one transaction. On an error
 // the former one stays.
 func (g *gate) configure(ctx context.Context, cfg nft.Config) error {

@@ -251,3 +251,20 @@ func TestStaticMemberThatDoesNotFit(t *testing.T) {
 		t.Errorf("after the start: %v, the kernel's static members are %v, want %v", err, f.static, b)
 	}
 }
+
+// A reload that began before a denial does not bring back what that took away.
+func TestReloadBringsNoStaticMemberBack(t *testing.T) {
+	a, b := netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24")
+	f := &fakeTable{}
+	g := newFakeGate(f)
+	g.cfg.Static = []netip.Prefix{a, b}
+	reload := g.cfg
+	g.restatic([]netip.Prefix{b})
+	g.drain(t.Context())
+	if err := g.change(t.Context(), reload); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.settled(t.Context()); err != nil || !slices.Equal(f.static, []netip.Prefix{b}) {
+		t.Errorf("%v, the kernel's static members are %v, want %v", err, f.static, b)
+	}
+}

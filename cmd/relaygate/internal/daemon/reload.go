@@ -67,11 +67,11 @@ func (d *daemon) reload(ctx context.Context) error {
 		return fmt.Errorf("%s can be changed by a restart alone", strings.Join(keys, ", "))
 	}
 	// The gate first: whether its sets are there the kernel must say.
-	gate, err := gateConfig(next, *d.gate.static.Load())
+	gate, err := gateConfig(next, nil)
 	if err != nil {
 		return err
 	}
-	err = d.gate.ask(ctx, func(ctx context.Context) error { return d.gate.configure(ctx, gate) })
+	err = d.gate.ask(ctx, func(ctx context.Context) error { return d.gate.change(ctx, gate) })
 	if err != nil {
 		return fmt.Errorf("change the gate: %w", err)
 	}
