@@ -140,8 +140,8 @@ func (t *Table) Revoke(now time.Time, p netip.Prefix, by, reason string) []Chang
 
 // revoke closes and forgets one entry.
 func (t *Table) revoke(gone *tally, now time.Time, i uint32, reason, by string) {
-	if t.entry(i).state == open {
-		gone.add(func() Change { return Change{Kind: Revoked, Time: now, Grant: t.grant(i), Reason: reason, By: by} })
+	if e := t.entry(i); e.state == open {
+		gone.revoke(e.key().prefix(), func() Change { return Change{Kind: Revoked, Time: now, Grant: t.grant(i), Reason: reason, By: by} })
 	}
 	t.bury(i)
 }

@@ -140,7 +140,7 @@ func (t *Table) Pause(now time.Time, by, note string) []Change {
 		if e.state != open {
 			continue
 		}
-		gone.add(func() Change {
+		gone.revoke(e.key().prefix(), func() Change {
 			return Change{Kind: Revoked, Time: now, Grant: t.grant(i), Reason: t.paused.words(), By: by}
 		})
 		t.close(i) // its users count still

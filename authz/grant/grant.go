@@ -177,8 +177,9 @@ type Change struct {
 	// Static says that Table.Static changed.
 	Static bool
 	// Rebuild says that more changed than is told one by one: the gate must be
-	// written anew from Table.Project.
+	// written anew from Table.Project. Closed is what of the rest was revoked.
 	Rebuild bool
+	Closed  []netip.Prefix
 }
 
 // maxChanges bounds what one call tells one by one.
@@ -188,6 +189,7 @@ const maxChanges = 1 << 14
 type tally struct {
 	changes []Change
 	rest    int
+	closed  []netip.Prefix // of the rest
 }
 
 func (l *tally) full() bool { return len(l.changes) >= maxChanges }
@@ -201,12 +203,20 @@ func (l *tally) add(change func() Change) {
 	l.changes = append(l.changes, change())
 }
 
+// revoke takes the change that a prefix is revoked, or only the prefix.
+func (l *tally) revoke(p netip.Prefix, change func() Change) {
+	if l.full() {
+		l.closed = append(l.closed, p)
+	}
+	l.add(change)
+}
+
 // sorted returns the changes by prefix; the last one tells of the rest.
 func (l *tally) sorted() []Change {
 	slices.SortFunc(l.changes, func(a, b Change) int { return a.Grant.Prefix.Compare(b.Grant.Prefix) })
 	if l.rest > 0 {
 		last := &l.changes[len(l.changes)-1]
-		last.Rebuild = true
+		last.Rebuild, last.Closed = true, l.closed
 		last.Reason += fmt.Sprintf(" (and so were %d more)", l.rest)
 	}
 	return l.changes

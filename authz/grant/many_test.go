@@ -41,6 +41,8 @@ func TestManyAtOnce(t *testing.T) {
 		rebuild := n-tt.left > maxChanges || tt.kind == Rearmed
 		if last := got[len(got)-1]; tt.kind != Expired && (last.Rebuild != rebuild || last.Kind != tt.kind || strings.Contains(last.Reason, "more)") != rebuild) {
 			t.Errorf("%s: the last change is %v, rebuild %v, %q", tt.name, last.Kind, last.Rebuild, last.Reason)
+		} else if closed := len(last.Closed); tt.kind == Revoked && want+closed != n-tt.left || tt.kind != Revoked && closed > 0 {
+			t.Errorf("%s: %d changes and %d more prefixes, want %d in all", tt.name, want, closed, n-tt.left)
 		}
 		if tt.kind == Expired {
 			if next, ok := table.Next(); !ok || next.After(now.Add(time.Hour)) {

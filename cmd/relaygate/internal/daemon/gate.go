@@ -57,6 +57,7 @@ type gate struct {
 
 	mu    sync.Mutex
 	stats control.Gate
+	late  []netip.Prefix // of sets of the administrator's: see shut
 }
 
 // gateOp adds an element, removes an address where element is zero, or says
@@ -259,10 +260,14 @@ func (g *gate) apply(ctx context.Context, op gateOp) {
 
 // put writes one op.
 func (g *gate) put(op gateOp) error {
-	if op.remove.IsValid() {
-		return g.nft.Remove(op.remove)
+	if !op.remove.IsValid() {
+		return g.addAll([]gateOp{op})
 	}
-	return g.addAll([]gateOp{op})
+	err := g.nft.Remove(op.remove)
+	if err != nil {
+		g.shutLater(netip.PrefixFrom(op.remove, op.remove.BitLen()))
+	}
+	return err
 }
 
 // failed does what an error of put needs.

@@ -79,8 +79,39 @@ func (g *gate) send(op gateOp) {
 	case g.ops <- op:
 	default:
 		g.queued.Add(-1)
+		if op.remove.IsValid() {
+			g.shutLater(netip.PrefixFrom(op.remove, op.remove.BitLen()))
+		}
 		g.refresh()
 	}
+}
+
+// shutLater notes what a rebuild must shut out that only adds, which is that of sets
+// of the administrator's: others' elements may be there.
+func (g *gate) shutLater(list ...netip.Prefix) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.stats.Mode == nft.UserSets.String() {
+		g.late = append(g.late, list...)
+	}
+}
+
+// shut does that.
+func (g *gate) shut() error {
+	g.mu.Lock()
+	list := g.late
+	g.late = nil
+	g.mu.Unlock()
+	for i, p := range list {
+		g.beat.Store(time.Now().UnixNano()) // a million take a while
+		for m := range grant.Members(p) {
+			if err := g.nft.Remove(m.Addr()); err != nil {
+				g.shutLater(list[i:]...)
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // refresh asks for the whole table to be written anew.

@@ -133,7 +133,11 @@ func (g *gate) refill(ctx context.Context, why string, few func([]nft.Element) e
 	many func(iter.Seq[nft.Element], func() error) error,
 ) {
 	start := time.Now()
-	want, err := g.snapshot(ctx)
+	err := g.shut() // before the snapshot, which may let some of them in again
+	var want projection
+	if err == nil {
+		want, err = g.snapshot(ctx)
+	}
 	if err == nil {
 		err = g.load(ctx, want, few, many)
 	}

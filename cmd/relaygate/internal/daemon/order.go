@@ -149,6 +149,9 @@ func cutFor(o *control.Order, changes []grant.Change) (list []netip.Prefix) {
 		if changes[i].Kind == grant.Revoked && (pause || wider) {
 			list = append(list, p)
 		}
+		if pause {
+			list = append(list, changes[i].Closed...)
+		}
 	}
 	return list
 }

@@ -27,6 +27,7 @@ func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 		o.gate.restatic(static(o.engine))
 	}
 	if c.Rebuild { // more changed than is told
+		o.gate.shutLater(c.Closed...)
 		o.gate.refresh()
 	}
 	if c.Grant.Source == grant.Always {

@@ -22,6 +22,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
 	"relaygate/capture"
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
@@ -131,8 +132,12 @@ func (p *player) Close() error                               { return nil }
 // has it.
 func newPipeline(tb testing.TB) *daemon {
 	tb.Helper()
-	ns := bpftest.Namespace(tb)
-	cfg, err := config.Parse("test", []byte("[gate]\nmode = \"filter\"\n"))
+	return newPipelineOf(tb, bpftest.Namespace(tb), "mode = \"filter\"")
+}
+
+func newPipelineOf(tb testing.TB, ns *netns.Namespace, gate string) *daemon {
+	tb.Helper()
+	cfg, err := config.Parse("test", []byte("[gate]\n"+gate+"\n"))
 	if err != nil {
 		tb.Fatal(err)
 	}
