@@ -216,6 +216,16 @@ func (k *keeper) grants(visit func(*grant.Saved) bool) error {
 	return err
 }
 
+// over deletes a grant of the file that does not stand any more. At a start nothing is
+// written yet: of very many, the comparison with the table deletes the rest.
+func (k *keeper) over(p netip.Prefix) {
+	if k.crowded() {
+		k.sweepAgain()
+		return
+	}
+	k.store.Delete(grantsBucket, p.String())
+}
+
 func decode[T any](data []byte, into *[]T) error {
 	var v T
 	if err := state.Decode(data, &v); err != nil {

@@ -105,6 +105,10 @@ func (k *keeper) sweepAgain() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.sweep = true
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
 }
 
 // mark marks what was taken and could not be written, or was found.

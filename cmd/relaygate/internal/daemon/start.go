@@ -182,13 +182,16 @@ func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []s
 					return false
 				}
 				if _, stands := t.Of(g.Prefix); !stands {
-					d.keeper.store.Delete(grantsBucket, g.Prefix.String())
+					d.keeper.over(g.Prefix)
 					over++
 				}
 				return true
 			})
 		})
 	})
+	if was.Paused != nil {
+		d.keeper.sweepAgain() // a crash came before all that the pause closed was deleted
+	}
 	return live, over, err
 }
 
