@@ -9,11 +9,12 @@ import (
 )
 
 // Import takes over an element that the kernel held before the start. What
-// remains is clamped to the lifetime; nothing that has no time left is taken.
-// It reports false if nothing changed.
+// remains is clamped to the lifetime; nothing that has no time left is taken, and
+// no single address where its network would be opened now. It reports false if
+// nothing changed.
 func (t *Table) Import(now time.Time, a netip.Addr, remaining time.Duration) (Change, bool) {
 	p := t.Key(a)
-	if !p.IsValid() || ticks(remaining) == 0 {
+	if !p.IsValid() || ticks(remaining) == 0 || p.Addr() != a.Unmap() {
 		return Change{}, false
 	}
 	if t.policy.CheckPrefix(p).Rule == authz.RuleAlways {

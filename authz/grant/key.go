@@ -1,6 +1,9 @@
 package grant
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // key is a prefix without pointers, so that the collector need not look into a
 // large table. IPv4 is kept as ::ffff:0:0/96.
@@ -52,10 +55,9 @@ func (t *Table) Key(a netip.Addr) netip.Prefix {
 	if !a.Is6() || t.cfg.IPv6Prefix >= 128 {
 		return netip.PrefixFrom(a, a.BitLen())
 	}
-	for _, p := range shared {
-		if p.Contains(a) {
-			return netip.PrefixFrom(a, 128)
-		}
+	wide := netip.PrefixFrom(a, t.cfg.IPv6Prefix).Masked()
+	if slices.ContainsFunc(shared, wide.Overlaps) {
+		return netip.PrefixFrom(a, 128)
 	}
-	return netip.PrefixFrom(a, t.cfg.IPv6Prefix).Masked()
+	return wide
 }

@@ -119,6 +119,20 @@ func TestImport(t *testing.T) {
 	}
 }
 
+// An address that was opened alone does not open its network after grant.ipv6_prefix
+// was changed.
+func TestImportOpensNoMore(t *testing.T) {
+	table := newTable(t, Config{IPv6Prefix: 64})
+	for a, want := range map[string]string{
+		"2001:db8::7": "", "2001:db8::": "2001:db8::/64", "64:ff9b::203.0.113.7": "64:ff9b::cb00:7107/128", "203.0.113.7": "203.0.113.7/32",
+	} {
+		c, ok := table.Import(start, addr(a), time.Minute)
+		if ok != (want != "") || ok && c.Grant.Prefix.String() != want {
+			t.Errorf("Import(%s) = %v %v, want %q", a, c.Grant.Prefix, ok, want)
+		}
+	}
+}
+
 func TestManualAndRevoke(t *testing.T) {
 	table := New(Config{Lifetime: 30 * time.Minute})
 	table.SetPolicy(start, policy(t, authz.Host{Containers: []authz.LinkPrefix{{Prefix: netip.MustParsePrefix("172.17.0.0/16"), Link: "docker0"}}}, authz.Rules{}))

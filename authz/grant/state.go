@@ -2,6 +2,7 @@ package grant
 
 import (
 	"iter"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -105,6 +106,17 @@ func (t *Table) Restore(now time.Time, boot Boot, s State, grants iter.Seq[Saved
 	return append(changes, restored.sorted()...)
 }
 
+// opens says whether a gate can let in this prefix and no other address: IPv6Prefix
+// may have been another one before. One that lets in whole networks would let in also
+// those beside it, of which no rule was asked.
+func (t *Table) opens(p netip.Prefix) bool {
+	if !p.Addr().Is6() {
+		return true
+	}
+	whole := t.Key(p.Addr()).Bits()
+	return p.Bits() <= whole && (p.Bits() != 64 || whole == 64)
+}
+
 // restore takes over one grant.
 func (t *Table) restore(now time.Time, boot Boot, s *Saved) (Change, bool) {
 	p, err := authz.NormalPrefix(s.Prefix)
@@ -114,7 +126,7 @@ func (t *Table) restore(now time.Time, boot Boot, s *Saved) (Change, bool) {
 		left = min(s.left(now, boot), max(s.Expires.Sub(s.Since), 0))
 	}
 	known := s.Source == Login || s.Source == Manual || s.Source == Import
-	if err != nil || !known || ticks(left) == 0 || (s.Source != Manual && p != t.Key(p.Addr())) {
+	if err != nil || !known || ticks(left) == 0 || (s.Source != Manual && p != t.Key(p.Addr())) || !t.opens(p) {
 		return Change{}, false
 	}
 	c, ok := t.put(now, p, left, s.Source, "it stood before relaygate was restarted")

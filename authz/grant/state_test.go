@@ -151,6 +151,35 @@ func TestRestoreIsJudgedAgain(t *testing.T) {
 	must(t, table, start, "203.0.113.6", "carol", Refused)
 }
 
+// A manual grant does not come back where the gate would open more than it names, or
+// something else.
+func TestRestoreOpensNoMore(t *testing.T) {
+	for _, tt := range []struct {
+		prefix        string
+		before, after int // IPv6Prefix
+		want          string
+	}{
+		{"2001:db8::7/128", 128, 128, "[granted 2001:db8::7/128]"},
+		{"2001:db8::/120", 128, 128, "[granted 2001:db8::/120]"},
+		{"2001:db8::/64", 64, 64, "[granted 2001:db8::/64]"},
+		{"2001:db8::7/128", 128, 64, "[]"},
+		{"2001:db8::/120", 128, 64, "[]"},
+		{"2001:db8::/64", 64, 128, "[]"},
+		{"64:ff9b::cb00:7107/128", 128, 64, "[granted 64:ff9b::cb00:7107/128]"},
+		{"203.0.113.0/24", 128, 64, "[granted 203.0.113.0/24]"},
+	} {
+		table := newTable(t, Config{IPv6Prefix: tt.before})
+		if c, ok := table.Manual(start, pfx(tt.prefix), time.Hour, root, ""); !ok || c.Kind != Granted {
+			t.Fatalf("%s: %+v", tt.prefix, c)
+		}
+		state, rows := saved(t, table, start, Boot{"x", 0})
+		again := newTable(t, Config{IPv6Prefix: tt.after})
+		if got := again.Restore(at(m), Boot{"x", m}, state, rows); kinds(got) != tt.want {
+			t.Errorf("%s, with %d after %d: %s, want %s", tt.prefix, tt.after, tt.before, kinds(got), tt.want)
+		}
+	}
+}
+
 func TestRestorePaused(t *testing.T) {
 	table := newTable(t, Config{})
 	must(t, table, start, "203.0.113.7", "alice", Granted)

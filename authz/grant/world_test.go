@@ -278,6 +278,9 @@ func play(w *world, seed uint64, rng *rand.Rand) {
 			w.take(w.table.Revoke(w.now, p, "root (uid 0)", "test")...)
 		case 7:
 			d := time.Duration(1+rng.IntN(2000)) * tick
+			if whole := w.table.Key(p.Addr()); whole.Bits() < p.Bits() {
+				p = whole // as the daemon does
+			}
 			c, ok := w.table.Manual(w.now, p, d, "root (uid 0)", "")
 			if ok && c.Kind != Refused {
 				w.extend(p, d)
