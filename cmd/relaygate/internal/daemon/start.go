@@ -219,12 +219,15 @@ func (d *daemon) importElements() error {
 func (d *daemon) leave() error {
 	now, t := time.Now(), d.owner.grants()
 	words := "stopped: what the gate holds runs out by itself"
-	var err error
+	// What was decided last came when the gate's task had ended.
+	d.gate.snapshot = func(context.Context) (projection, error) { return d.gate.project(t, now), nil }
+	d.gate.drain(context.Background())
+	err := d.gate.settled(context.Background())
 	switch d.config.Load().Gate.OnExit {
 	case config.ExitExpire:
 	case config.ExitClose:
 		words = "stopped: the gate is closed"
-		err = d.gate.nft.CloseAll(d.gate.project(t, now).members...)
+		err = errors.Join(err, d.gate.nft.CloseAll(d.gate.project(t, now).members...))
 	case config.ExitKeep:
 		words = "stopped: the gate holds all that was promised"
 		for part := range slices.Chunk(d.gate.elements(t.Project(now), t.Len(), now), 1000) {

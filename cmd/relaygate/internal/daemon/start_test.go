@@ -73,3 +73,34 @@ func TestWhatAStartLeavesClosedIsDeleted(t *testing.T) {
 	}
 }
 
+
+// What was decided when the gate's task had ended already is written before the end:
+// an element that stays then stays for all its time.
+func TestLastDecisionsAreWritten(t *testing.T) {
+	for _, overflow := range []bool{false, true} {
+		d := newPipeline(t)
+		d.play(t, &player{count: 3})
+		now := time.Now()
+		changes := d.owner.engine.Change(func(table *grant.Table) []grant.Change {
+			return table.Deny(now, netip.MustParsePrefix("11.0.0.0/31"), 0, "root", "")
+		})
+		for i := range changes {
+			d.owner.change(now, changes[i])
+		}
+		if overflow {
+			for len(d.gate.ops) > 0 {
+				<-d.gate.ops
+			}
+			d.gate.refresh()
+		}
+		if err := d.leave(); err != nil {
+			t.Error(err)
+		}
+		if held, err := d.gate.nft.Read(); err != nil || len(held) != 1 {
+			t.Errorf("the kernel holds %v, %v, want the one that was not denied", held, err)
+		}
+		if err := d.close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
