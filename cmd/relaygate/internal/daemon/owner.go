@@ -149,8 +149,7 @@ func (o *owner) look(now time.Time) {
 	o.gate.grants.Store(int64(o.engine.Len()))
 	if slept := o.sleep.since(); slept > 0 {
 		o.log.Warn("the machine slept: every grant ends as much earlier", "for", slept)
-		o.table(func(t *grant.Table) { t.Slept(slept) })
-		o.gate.refresh() // the elements did not run meanwhile
+		o.woke(now, slept)
 	}
 	if now.Sub(o.counted) >= countEvery {
 		o.counted = now

@@ -55,6 +55,9 @@ type sessions struct {
 	open  map[authz.Conn]*held
 	young []authz.Conn // not written down yet, the oldest first
 	last  uint64       // session number
+	// woke is when the machine slept last, and slept for how long.
+	woke  time.Time
+	slept time.Duration
 	// admitted are the connections whose logins were granted of late: no other
 	// holds a grant, which may rest on somebody else's login.
 	admitted []authz.Conn
@@ -172,6 +175,37 @@ func (o *owner) table(do func(*grant.Table)) {
 	o.engine.Change(func(t *grant.Table) []grant.Change { do(t); return nil })
 }
 
+// woke: the machine slept, and clocks stood still: that of the gate's elements, and that
+// by which the kernel counts for how long a peer was not heard.
+func (o *owner) woke(now time.Time, slept time.Duration) {
+	o.table(func(t *grant.Table) { t.Slept(slept) })
+	o.gate.refresh()
+	o.sessions.woke, o.sessions.slept = now, slept
+	if slept < maxSilence {
+		return // the next survey will see
+	}
+	for c, h := range o.sessions.open {
+		if !h.silent {
+			o.silent(now, c, h, slept, now.Add(-slept))
+		}
+	}
+}
+
+// silence is for how long a peer was not heard, of which the kernel said d at taken.
+func (s *sessions) silence(taken time.Time, d time.Duration) time.Duration {
+	if taken.Sub(s.woke) < d {
+		d += s.slept
+	}
+	return d
+}
+
+// silent lets a session hold nothing whose peer was heard last at heard.
+func (o *owner) silent(now time.Time, c authz.Conn, h *held, silence time.Duration, heard time.Time) {
+	h.silent = true
+	o.release(now, h, heard)
+	o.sessionEvent(now, c, h.User, "silent: its client was not heard for "+silence.Round(time.Minute).String())
+}
+
 // survey compares the sessions with the socket tables, as they were at taken.
 func (o *owner) survey(now, taken time.Time, alive []sockdiag.Session) {
 	find := finder(alive)
@@ -180,15 +214,14 @@ func (o *owner) survey(now, taken time.Time, alive []sockdiag.Session) {
 			continue
 		}
 		s, ok := find(c)
+		silence := o.sessions.silence(taken, s.Silent)
 		switch {
 		case !ok:
 			o.closed(now, c, time.Time{}, "closed: it is not in the socket tables any more")
 			continue
-		case s.Silent >= maxSilence && !h.silent:
-			h.silent = true
-			o.release(now, h, taken.Add(-s.Silent))
-			o.sessionEvent(now, c, h.User, "silent: its client was not heard for "+s.Silent.Round(time.Minute).String())
-		case s.Silent < maxSilence && h.silent:
+		case silence >= maxSilence && !h.silent:
+			o.silent(now, c, h, silence, taken.Add(-silence))
+		case silence < maxSilence && h.silent:
 			o.table(func(t *grant.Table) { h.silent = !t.Hold(now, h.Session) })
 		}
 		o.keep(c, h)

@@ -110,6 +110,52 @@ func TestSilentClientHoldsNothing(t *testing.T) {
 	}
 }
 
+// A client that was not heard since before the machine slept holds nothing, although
+// the kernel's clock stood still meanwhile: the address may be another's by now.
+func TestSilentThroughASleep(t *testing.T) {
+	const before, after = 5 * time.Minute, time.Minute // the sleep, by the kernel's clock
+	for _, tt := range []struct {
+		name   string
+		slept  time.Duration
+		silent time.Duration // as the kernel counts, at the survey after the sleep
+		held   int
+		left   time.Duration // at that survey
+	}{
+		{"short", 9 * time.Minute, before, 1, testLifetime},
+		{"short, and not heard before", 14 * time.Minute, before, 0, testLifetime - 14*time.Minute - before},
+		{"long", 20 * time.Minute, before, 0, testLifetime - 20*time.Minute - after},
+		{"longer than a lifetime", 8 * time.Hour, before, 0, 0},
+		{"heard since", 20 * time.Minute, after / 2, 1, testLifetime},
+	} {
+		start := time.Now()
+		o := newTestOwner(t, start)
+		if !o.hold(start, testConn, grant.Session{Client: testClient.Addr(), User: "alice", Begin: start}, false) {
+			t.Fatal("the session holds nothing")
+		}
+		look := func(now time.Time) {
+			for _, c := range o.engine.Expire(now) {
+				o.change(now, c)
+			}
+		}
+		now := start.Add(before)
+		look(now)
+		o.woke(now, tt.slept)
+		look(now)
+		now = now.Add(after)
+		o.survey(now, now, []sockdiag.Session{{
+			Cookie: testConn.Cookie, Netns: testConn.Netns, Local: testConn.Server, Remote: testConn.Client, Silent: tt.silent,
+		}})
+		look(now)
+		left := time.Duration(0)
+		if g, ok := o.grants().Of(testClient); ok {
+			left = g.Expires.Sub(now).Round(time.Second)
+		}
+		if got := o.grants().Followed(); got != tt.held || left != tt.left {
+			t.Errorf("%s: %d sessions hold it, %v left; want %d, %v", tt.name, got, left, tt.held, tt.left)
+		}
+	}
+}
+
 // A restarted agent lets only those sessions hold their grants that surely are the
 // same ones, and whose client was heard of late.
 func TestRejoin(t *testing.T) {
