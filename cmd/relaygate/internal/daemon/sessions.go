@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 
 	"relaygate/authz"
@@ -41,13 +40,6 @@ type held struct {
 	saved  bool
 	// untold: no event will tell that it closed.
 	untold bool
-}
-
-// savedSession is a session as the state file keeps it.
-type savedSession struct {
-	grant.Session
-	Conn authz.Conn
-	Boot string
 }
 
 // sessions are those that hold grants. They belong to the owner.
@@ -91,43 +83,17 @@ func age(now, at time.Time) time.Duration {
 	return min(max(now.Round(0).Sub(at), 0), 2*time.Second)
 }
 
-// cookieKey is the key of a session in the state file.
-func cookieKey(c authz.Conn) string { return strconv.FormatUint(c.Cookie, 16) }
-
 // hold lets a session hold its grant, if there is one.
 func (o *owner) hold(now time.Time, c authz.Conn, s grant.Session, untold bool) bool {
 	o.sessions.last++
 	s.ID = o.sessions.last
 	ok := false
-	o.table(func(t *grant.Table) { ok = t.Hold(now, s) })
+	o.table(func(t *grant.Table) { ok = holdOwn(t, now, &s) })
 	if ok {
 		o.sessions.open[c] = &held{Session: s, since: now, untold: untold}
 		o.sessions.young = append(o.sessions.young, c)
 	}
 	return ok
-}
-
-// save writes down the sessions that last.
-func (o *owner) save(now time.Time) {
-	done := 0
-	for _, c := range o.sessions.young {
-		h := o.sessions.open[c] // nil if it is over
-		if h != nil && now.Sub(h.since) < saveAfter {
-			break
-		}
-		if done++; h != nil {
-			o.keep(c, h)
-		}
-	}
-	// In the same memory: in a storm the list is used up quickly.
-	o.sessions.young = slices.Delete(o.sessions.young, 0, done)
-}
-
-// keep writes one session down, once.
-func (o *owner) keep(c authz.Conn, h *held) {
-	if !h.saved && hasSocket(c) {
-		h.saved = o.keeper.put(row{bucket: sessionsBucket, key: cookieKey(c), value: savedSession{h.Session, c, bootID()}})
-	}
 }
 
 // closed ends a session; heard is when its peer was heard last, zero for now.
@@ -173,6 +139,18 @@ func (o *owner) sessionEvent(now time.Time, c authz.Conn, user, what string) {
 // table lets do use the table of grants without changes that people are told.
 func (o *owner) table(do func(*grant.Table)) {
 	o.engine.Change(func(t *grant.Table) []grant.Change { do(t); return nil })
+}
+
+// holdOwn lets a session hold its grant. One that was opened after the session began
+// rests on somebody else's login, as after a revocation.
+func holdOwn(t *grant.Table, now time.Time, s *grant.Session) bool {
+	g, ok := t.Of(t.Key(s.Client))
+	return ok && !olderThan(s, &g) && t.Hold(now, *s)
+}
+
+// olderThan says whether a session began before a grant, with room for rounding.
+func olderThan(s *grant.Session, g *grant.Grant) bool {
+	return s.Begin.Add(time.Second).Before(g.Since)
 }
 
 // woke: the machine slept, and clocks stood still: that of the gate's elements, and that
@@ -222,7 +200,7 @@ func (o *owner) survey(now, taken time.Time, alive []sockdiag.Session) {
 		case silence >= maxSilence && !h.silent:
 			o.silent(now, c, h, silence, taken.Add(-silence))
 		case silence < maxSilence && h.silent:
-			o.table(func(t *grant.Table) { h.silent = !t.Hold(now, h.Session) })
+			o.table(func(t *grant.Table) { h.silent = !holdOwn(t, now, &h.Session) })
 		}
 		o.keep(c, h)
 	}
@@ -250,43 +228,6 @@ func finder(alive []sockdiag.Session) func(authz.Conn) (sockdiag.Session, bool) 
 		s, ok = byEnds[ends{c.Server, c.Client}]
 		return s, ok
 	}
-}
-
-// survivors finds the sessions of before the restart that still live: by the same
-// cookie since the same boot, and whose peer was heard of late, so that a reassigned
-// address inherits nothing.
-type survivors struct {
-	find func(authz.Conn) (sockdiag.Session, bool)
-	// mayAnnounce says of a peer that its connections are those of others.
-	mayAnnounce func(netip.Addr) bool
-	// since is when a session must have begun, for grant.max_session.
-	since time.Time
-}
-
-func (s *survivors) live(was *savedSession) bool {
-	now, ok := s.find(was.Conn)
-	return ok && was.Boot == bootID() && was.Boot != "" && hasSocket(was.Conn) && now.Silent < maxSilence &&
-		(now.Remote == was.Conn.Client || s.mayAnnounce(now.Remote.Addr())) && was.Begin.After(s.since)
-}
-
-// rejoin lets sessions hold their grants again.
-func (o *owner) rejoin(now time.Time, live []savedSession) (n int) {
-	for _, s := range live {
-		if o.sessions.open[s.Conn] == nil && o.hold(now, s.Conn, s.Session, true) {
-			n++
-		}
-	}
-	return n
-}
-
-// anchor is the session of a grant's last login, which need not have been written
-// down itself.
-func anchor(g *grant.Saved) (savedSession, bool) {
-	if !hasSocket(g.Conn) || len(g.Users) == 0 {
-		return savedSession{}, false
-	}
-	s := grant.Session{Client: g.Conn.Client.Addr(), User: g.Users[0].Name, Begin: g.Users[0].Seen}
-	return savedSession{s, g.Conn, g.Deadline.ID}, true
 }
 
 // runSurvey looks at the socket tables now and then.

@@ -195,6 +195,44 @@ func TestRejoin(t *testing.T) {
 	}
 }
 
+// A session does not hold what was opened again after its grant was revoked: that rests
+// on another login, which ends by itself.
+func TestRevokedSessionHoldsNothingLater(t *testing.T) {
+	start := time.Now()
+	o := newTestOwner(t, start)
+	s := grant.Session{Client: testClient.Addr(), User: "alice", Begin: start}
+	if !o.hold(start, testConn, s, false) {
+		t.Fatal("the session holds nothing")
+	}
+	alive := func(now time.Time, silent time.Duration) {
+		o.survey(now, now, []sockdiag.Session{{
+			Cookie: testConn.Cookie, Netns: testConn.Netns, Local: testConn.Server, Remote: testConn.Client, Silent: silent,
+		}})
+	}
+	alive(start.Add(time.Minute), maxSilence)
+	o.engine.Change(func(table *grant.Table) []grant.Change {
+		return table.Revoke(start.Add(2*time.Minute), testClient, "root", "stolen")
+	})
+	now := start.Add(3 * time.Minute)
+	o.engine.Change(func(table *grant.Table) []grant.Change {
+		login := authz.Verdict{Login: authz.Login{Result: authz.Success, User: "bob", Mechanism: "LOGIN"}, Time: now, Conn: testConn, Origin: authz.FromHost}
+		c, ok := table.Login(now, login)
+		if !ok || c.Kind != grant.Granted {
+			t.Fatalf("the login is %+v", c)
+		}
+		return []grant.Change{c}
+	})
+	alive(now.Add(time.Minute), 0) // it is heard again
+	if n := o.grants().Followed(); n != 0 {
+		t.Errorf("%d sessions hold the grant of bob's login", n)
+	}
+	saved := savedSession{s, testConn, bootID()}
+	saved.Conn.Cookie++
+	if n := o.rejoin(now.Add(time.Minute), []savedSession{saved}); n != 0 { // or after a restart
+		t.Errorf("%d sessions hold the grant of bob's login", n)
+	}
+}
+
 // Sessions that last are written down after some seconds, short ones never.
 func TestSessionsThatLastAreSaved(t *testing.T) {
 	start := time.Now()
@@ -248,9 +286,10 @@ func TestRestoreHoldsWhatSessionsHold(t *testing.T) {
 	}{
 		{"the session of its last login lives", func(*grant.Saved) {}, alive, testLifetime},
 		{"no session lives", func(*grant.Saved) {}, nil, 0},
+		{"the session is older than the grant", func(g *grant.Saved) { g.Since = now.Add(-time.Hour + 2*time.Second) }, alive, 0},
 		{"a shared address", func(g *grant.Saved) { g.Users = append(g.Users, user("bob"), user("carol")) }, alive, 0},
 		{"it stands for longer", func(g *grant.Saved) {
-			g.Source, g.Since, g.Expires, g.Deadline.At = grant.Manual, now, now.Add(5*time.Hour), clock.At+5*time.Hour
+			g.Source, g.Expires, g.Deadline.At = grant.Manual, now.Add(5*time.Hour), clock.At+5*time.Hour
 		}, alive, 5 * time.Hour},
 	} {
 		k := newKept(t, filepath.Join(t.TempDir(), "state.db"))

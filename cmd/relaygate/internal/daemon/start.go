@@ -165,17 +165,23 @@ func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []s
 	var err error
 	over, clock := 0, boot()
 	d.owner.engine.Change(func(t *grant.Table) []grant.Change {
-		held := make(map[netip.Prefix]bool, len(live))
+		held := make(map[netip.Prefix]*grant.Session, len(live)) // the youngest
+		hold := func(p netip.Prefix, s *grant.Session) {
+			if held[p] == nil || held[p].Begin.Before(s.Begin) {
+				held[p] = s
+			}
+		}
 		for i := range live {
-			held[t.Key(live[i].Client)] = true
+			hold(t.Key(live[i].Client), &live[i].Session)
 		}
 		return t.Restore(now, clock, was, func(yield func(grant.Saved) bool) {
 			err = d.keeper.grants(func(g *grant.Saved) bool {
 				if s, ok := anchor(g); ok && is.live(&s) {
-					live, held[g.Prefix] = append(live, s), true
+					live = append(live, s)
+					hold(g.Prefix, &s.Session)
 				}
 				// Nobody's session keeps a shared address open.
-				if held[g.Prefix] && len(g.Users) <= d.opts.Config.MaxUsers {
+				if s := held[g.Prefix]; s != nil && !olderThan(s, &g.Grant) && len(g.Users) <= d.opts.Config.MaxUsers {
 					g.Extend(now, clock, d.owner.lifetime)
 				}
 				if !yield(*g) {

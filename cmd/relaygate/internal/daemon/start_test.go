@@ -73,7 +73,6 @@ func TestWhatAStartLeavesClosedIsDeleted(t *testing.T) {
 	}
 }
 
-
 // What was decided when the gate's task had ended already is written before the end:
 // an element that stays then stays for all its time.
 func TestLastDecisionsAreWritten(t *testing.T) {
