@@ -23,7 +23,8 @@ const DefaultMode fs.FileMode = 0o644
 // Replace makes data the content of the file at path, as a whole or not at all.
 // A symbolic link is followed to the file that it names, which need not exist;
 // the file's owner and mode are kept. A file that can be written but not
-// replaced (a mount point, a directory without write permission) is written in
+// replaced (a mount point, a directory without write permission), or that has
+// other names (hard links), which would keep the old content, is written in
 // place: then a reader in that moment, or a crash, can see a part of it.
 func Replace(path string, data []byte) error {
 	return replace(path, data, func(step) error { return nil })
@@ -61,14 +62,25 @@ func replace(path string, data []byte, before func(step) error) error {
 	case !old.Mode().IsRegular():
 		return fmt.Errorf("replace %s: %s is not a regular file", path, target)
 	}
-	err = swap(target, old, data, before)
-	if old != nil && inPlaceOnly(err) {
+	linked := hasOtherNames(old)
+	if !linked {
+		err = swap(target, old, data, before)
+	}
+	if linked || old != nil && inPlaceOnly(err) {
 		err = overwrite(target, data, before)
 	}
 	if err != nil {
 		return fmt.Errorf("replace %s: %w", path, err)
 	}
 	return nil
+}
+
+func hasOtherNames(file fs.FileInfo) bool {
+	if file == nil {
+		return false
+	}
+	st, ok := file.Sys().(*syscall.Stat_t)
+	return ok && st.Nlink > 1
 }
 
 // inPlaceOnly reports whether err means that the file can be written but not

@@ -61,6 +61,24 @@ func TestReplaceNewFile(t *testing.T) {
 	}
 }
 
+// Each name of a file says who may relay now, as that in a mail server's chroot: one
+// that was left behind would open what is closed for ever.
+func TestReplaceReachesEveryName(t *testing.T) {
+	dir := t.TempDir()
+	path, other := filepath.Join(dir, "relayhosts"), filepath.Join(dir, "chroot")
+	put(t, path, oldText)
+	if err := os.Link(path, other); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{newText, ""} {
+		if err := Replace(path, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		holds(t, path, text)
+		holds(t, other, text)
+	}
+}
+
 func TestReplaceKeepsModeAndOwner(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relayhosts")
 	put(t, path, oldText)
