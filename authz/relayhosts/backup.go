@@ -40,10 +40,8 @@ func backup(path string, ours []byte) (*Foreign, error) {
 		return nil, fmt.Errorf("back up %s: %w", path, err)
 	}
 	copied := target + BackupSuffix
-	if _, err := os.Lstat(copied); err == nil {
-		return nil, nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("back up %s: %w", path, err)
+	if done, err := backedUp(path); done || err != nil {
+		return nil, err
 	}
 	old, err := readExisting(target)
 	if err != nil {
@@ -58,6 +56,21 @@ func backup(path string, ours []byte) (*Foreign, error) {
 		return nil, nil
 	}
 	return f, nil
+}
+
+// backedUp reports whether an earlier run has been at the file.
+func backedUp(path string) (bool, error) {
+	target, err := resolve(path)
+	if err == nil {
+		_, err = os.Lstat(target + BackupSuffix)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for the copy of %s: %w", path, err)
+	}
+	return true, nil
 }
 
 // compare notes the lines of old that ours has not.

@@ -144,6 +144,20 @@ func (w *Writer) Write(now time.Time, grants []Entry) (Report, error) {
 	return report, nil
 }
 
+// Forsake empties the files that an earlier run wrote and nobody will keep from now
+// on: their lines never run out.
+func (w *Writer) Forsake() error {
+	var errs []error
+	for _, f := range w.files {
+		ours, err := backedUp(f.path)
+		if err == nil && ours {
+			err = Replace(f.path, nil)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
 // leave notes how the file was left. Content is compared behind the mark: a change
 // between our own and the mark shows in it, and a later one in the mark.
 func (f *file) leave() {

@@ -65,7 +65,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, socket.Close()) }()
 	if err := d.start(ctx); err != nil {
-		return errors.Join(err, d.close())
+		return errors.Join(err, d.close(), d.forsake(err))
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := dropCapabilities(d.tls.finder != nil); err != nil {

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -15,6 +16,8 @@ import (
 	"relaygate/authz/relayhosts"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/state"
+	"relaygate/nft"
 )
 
 // files keeps the compatibility files equal to the grants.
@@ -74,6 +77,9 @@ func (f *files) changed() {
 const lookEvery = 2 * time.Second
 
 func (f *files) run(ctx context.Context, ready func()) error {
+	if len(f.stats) > 0 {
+		_ = f.write(ctx) // what an earlier run left does not wait for a mail server that waits for us
+	}
 	ready()
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
@@ -164,6 +170,20 @@ func (f *files) leave() error {
 	}
 	if _, err := f.writer.Write(time.Now(), f.always); err != nil {
 		return fmt.Errorf("take the grants out of the files: %w", err)
+	}
+	return nil
+}
+
+// forsake empties the files where nothing starts: what they opened when an earlier run
+// crashed would be open until somebody looks.
+func (d *daemon) forsake(why error) error {
+	cfg := d.opts.Config
+	others := errors.Is(why, state.ErrLocked) || errors.Is(why, nft.ErrClaimed)
+	if others || cfg.Gate.OnExit == config.ExitKeep {
+		return nil
+	}
+	if err := newFiles(cfg, d.log).writer.Forsake(); err != nil {
+		return fmt.Errorf("empty the files, as nothing starts: %w", err)
 	}
 	return nil
 }
