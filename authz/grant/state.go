@@ -40,13 +40,17 @@ func (s *Saved) Extend(now time.Time, boot Boot, lifetime time.Duration) {
 }
 
 // left is how long the grant stands still: by the clock since boot, or after a
-// reboot by the wall clock. If that went back since the grant was made, nobody
-// knows how much time has passed, and the grant is over.
-func (s *Saved) left(now time.Time, boot Boot) time.Duration {
+// reboot by the wall clock. If that went back since the grant was made, or since
+// anything was kept last, nobody knows how much time has passed, and the grant is
+// over.
+func (s *Saved) left(now time.Time, boot Boot, kept time.Time) time.Duration {
 	if s.Deadline.ID == boot.ID && boot.ID != "" {
 		return s.Deadline.At - boot.At
 	}
 	wall := now.Round(0)
+	if kept.After(wall) {
+		return 0
+	}
 	for _, u := range s.Users {
 		if u.Seen.Round(0).After(wall) {
 			return 0
@@ -63,6 +67,9 @@ func (s *Saved) left(now time.Time, boot Boot) time.Duration {
 type State struct {
 	Denials []Denial
 	Paused  *Pause
+	// Kept is when the state was kept last, by the wall clock; zero if that is not
+	// known.
+	Kept time.Time
 }
 
 // State tells what to keep besides the grants.
@@ -99,7 +106,7 @@ func (t *Table) Restore(now time.Time, boot Boot, s State, grants iter.Seq[Saved
 	}
 	var restored tally
 	for g := range grants {
-		if c, ok := t.restore(now, boot, &g); ok {
+		if c, ok := t.restore(now, boot, s.Kept, &g); ok {
 			restored.add(func() Change { return c })
 		}
 	}
@@ -118,12 +125,12 @@ func (t *Table) opens(p netip.Prefix) bool {
 }
 
 // restore takes over one grant.
-func (t *Table) restore(now time.Time, boot Boot, s *Saved) (Change, bool) {
+func (t *Table) restore(now time.Time, boot Boot, kept time.Time, s *Saved) (Change, bool) {
 	p, err := authz.NormalPrefix(s.Prefix)
-	left := min(s.left(now, boot), t.cfg.Lifetime)
+	left := min(s.left(now, boot, kept), t.cfg.Lifetime)
 	if s.Source == Manual && err == nil && expressible(p) {
 		// Never longer than it was given for.
-		left = min(s.left(now, boot), max(s.Expires.Sub(s.Since), 0))
+		left = min(s.left(now, boot, kept), max(s.Expires.Sub(s.Since), 0))
 	}
 	known := s.Source == Login || s.Source == Manual || s.Source == Import
 	if err != nil || !known || ticks(left) == 0 || (s.Source != Manual && p != t.Key(p.Addr())) || !t.opens(p) {

@@ -67,10 +67,13 @@ func TestRestore(t *testing.T) {
 		{"rebooted", 0, 15 * m, "another", whole, []time.Duration{25 * m, 15 * m, 175 * m}},
 		{"rebooted, no boot id", 0, 15 * m, "", whole, []time.Duration{25 * m, 15 * m, 175 * m}},
 		{"rebooted, and nobody knows for how long", 0, 4 * m, "another", "[]", nil},
+		{"rebooted, the clock is behind what was kept last", 0, 12*m - 1, "another", "[]", nil},
+		{"rebooted at once", 0, 12 * m, "another", whole, []time.Duration{28 * m, 18 * m, 178 * m}},
 		{"rebooted much later", 0, 300 * m, "another", "[]", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			state, rows := saved(t, before(t), at(10*m), Boot{boot, 1000 * time.Hour})
+			state.Kept = at(12 * m)
 			table := newTable(t, Config{})
 			now := at(tt.wall)
 			table.SetPolicy(now, policy(t, authz.Host{}, authz.Rules{}))

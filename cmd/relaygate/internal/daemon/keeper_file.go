@@ -153,7 +153,7 @@ func (k *keeper) load(now time.Time) (r restored, err error) {
 	for _, p := range k.outdated(k.oldest(now)) {
 		k.store.Delete(journalBucket, p.String())
 	}
-	r.counters = make(map[string]uint64)
+	r.counters, r.state.Kept = make(map[string]uint64), k.store.Kept()
 	read := func(bucket string, take func(key string, data []byte) error) {
 		bad := 0
 		err = errors.Join(err, k.store.Each(bucket, func(key string, data []byte) error {

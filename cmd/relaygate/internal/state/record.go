@@ -143,6 +143,7 @@ func (s *Store) copyFrom(path string) error {
 	if info.Size() == 0 {
 		return fs.ErrNotExist // made by hand, or never written
 	}
+	s.kept = info.ModTime()
 	return guarded(func() error {
 		old, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second, OpenFile: openFile})
 		if err != nil {

@@ -50,6 +50,7 @@ type Store struct {
 	lock  *os.File
 	fresh bool
 	aside string
+	kept  time.Time
 	more  chan struct{} // groupSize is reached
 
 	merging sync.Mutex // held during a merge
@@ -153,6 +154,10 @@ func (s *Store) start(path string) (err error) {
 // file was put aside, "" if none was.
 func (s *Store) Fresh() bool   { return s.fresh }
 func (s *Store) Aside() string { return s.aside }
+
+// Kept is when the file was written last before it was opened, by the wall clock of
+// then; zero if there was none.
+func (s *Store) Kept() time.Time { return s.kept }
 
 // Put keeps a copy of value as the record key of a bucket; Delete takes the
 // record out. Neither waits for the disk.

@@ -85,6 +85,19 @@ func TestRecordsOutliveTheProgram(t *testing.T) {
 	}
 }
 
+// When the file was written last is known at the next start.
+func TestKeptTellsWhen(t *testing.T) {
+	path := filled(t, 1)
+	if err := os.Chtimes(path, time.Time{}, at); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, path)
+	if !s.Kept().Equal(at) {
+		t.Errorf("kept %v, want %v", s.Kept(), at)
+	}
+	shut(t, s)
+}
+
 func TestNoFileIsFresh(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
