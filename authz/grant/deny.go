@@ -16,6 +16,29 @@ type Denial struct {
 	// Until is when it ends; the zero Time means never.
 	Until    time.Time
 	By, Note string
+	// Deadline is Until by the clock since boot, where the denial is kept.
+	Deadline Boot
+}
+
+// Keep is the denial as a state file keeps it. boot is the same moment as now.
+func (d Denial) Keep(now time.Time, boot Boot) Denial {
+	if !d.Until.IsZero() {
+		d.Deadline = Boot{ID: boot.ID, At: boot.At + d.Until.Sub(now)}
+	}
+	return d
+}
+
+// kept is the reverse: after a reboot the wall clock counts.
+func (d Denial) kept(now time.Time, boot Boot) Denial {
+	switch {
+	case d.Until.IsZero():
+	case d.Deadline.ID == boot.ID && boot.ID != "":
+		d.Until = now.Add(d.Deadline.At - boot.At)
+	default:
+		d.Until = now.Add(d.Until.Sub(now.Round(0)))
+	}
+	d.Deadline = Boot{}
+	return d
 }
 
 // words complete the sentence "is denied …".

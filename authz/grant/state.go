@@ -62,8 +62,7 @@ func (s *Saved) left(now time.Time, boot Boot, kept time.Time) time.Duration {
 	return s.Expires.Round(0).Sub(wall)
 }
 
-// State is what survives a restart besides the grants. Denials and pauses are
-// kept by the wall clock.
+// State is what survives a restart besides the grants.
 type State struct {
 	Denials []Denial
 	Paused  *Pause
@@ -90,10 +89,7 @@ func (t *Table) Restore(now time.Time, boot Boot, s State, grants iter.Seq[Saved
 	for _, d := range s.Denials {
 		if p, err := authz.NormalPrefix(d.Prefix); err == nil && len(t.denials) < t.cfg.MaxDenials {
 			d.Prefix = p
-			if !d.Until.IsZero() {
-				d.Until = now.Add(d.Until.Sub(now.Round(0)))
-			}
-			t.denials[p] = d
+			t.denials[p] = d.kept(now, boot)
 		}
 	}
 	if s.Paused != nil {

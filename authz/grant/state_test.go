@@ -210,6 +210,20 @@ func TestRestoredDenialEnds(t *testing.T) {
 	}
 }
 
+// A denial ends when it was to, however the wall clock was set meanwhile.
+func TestRestoredDenialKeepsItsTime(t *testing.T) {
+	for _, wall := range []time.Duration{-1000 * m, 30 * m, 1000 * m} { // half an hour later, by it
+		d := Denial{Prefix: pfx("203.0.113.7/32"), Since: start, Until: start.Add(time.Hour), By: root}.Keep(start, Boot{"x", 5 * m})
+		again := New(Config{})
+		again.SetPolicy(at(wall), policy(t, authz.Host{}, authz.Rules{}))
+		again.Restore(at(wall), Boot{"x", 35 * m}, State{Denials: []Denial{d}}, nil)
+		must(t, again, at(wall+30*m-tick), "203.0.113.7", "alice", Refused)
+		if got := again.Expire(at(wall + 30*m)); kinds(got) != "[undenied 203.0.113.7/32]" {
+			t.Errorf("the clock shows %v later: Expire: %s", wall, kinds(got))
+		}
+	}
+}
+
 // Once in a year the clock of the table is set back; nobody sees it.
 func TestClockIsSetBack(t *testing.T) {
 	table := newTable(t, Config{Follow: true, MaxAddresses: 1})

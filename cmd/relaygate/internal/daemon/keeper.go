@@ -107,14 +107,14 @@ func openKeeper(path string, retain time.Duration, now time.Time, log *slog.Logg
 }
 
 // ruleRows are all denials and the pause.
-func ruleRows(t *grant.Table) []row {
+func ruleRows(t *grant.Table, now time.Time, b grant.Boot) []row {
 	pause := row{bucket: pauseBucket, key: pauseKey}
 	if p, ok := t.Paused(); ok {
 		pause.value = p
 	}
 	rows := []row{pause}
 	for _, d := range t.Denials() {
-		rows = append(rows, row{bucket: denialsBucket, key: d.Prefix.String(), value: d})
+		rows = append(rows, row{bucket: denialsBucket, key: d.Prefix.String(), value: d.Keep(now, b)})
 	}
 	return rows
 }

@@ -60,7 +60,7 @@ func (k *keeper) fetchNow(e *engine.Engine, now time.Time, m markedPart) (rules 
 			}
 		}
 		if m.rules {
-			rules = ruleRows(t)
+			rules = ruleRows(t, now, b)
 		}
 		return nil
 	})

@@ -98,7 +98,7 @@ func TestFileFollowsTheTable(t *testing.T) {
 	})
 	k.do(t, func(table *grant.Table) []grant.Change { return table.Pause(k.now, "root", "moving") })
 	r := k.holds(t)
-	if len(r.state.Denials) != 1 || r.state.Denials[0].Note != "spam" || r.state.Paused == nil || r.state.Paused.Note != "moving" {
+	if len(r.state.Denials) != 1 || r.state.Denials[0].Note != "spam" || r.state.Denials[0].Deadline.ID != boot().ID || r.state.Paused == nil || r.state.Paused.Note != "moving" {
 		t.Errorf("rules %+v", r.state)
 	}
 	if len(r.journal) < 3 {
