@@ -207,6 +207,9 @@ func (t *Table) setAlways(now time.Time, want []netip.Prefix) []Change {
 // Check is what the policy with the table's denials says about an address.
 func (t *Table) Check(a netip.Addr) authz.Decision { return t.policy.Check(a) }
 
+// CheckPrefix is Check for every address of a prefix.
+func (t *Table) CheckPrefix(p netip.Prefix) authz.Decision { return t.policy.CheckPrefix(p) }
+
 // see takes note of the time, in ticks. Once in a year all ticks are set back.
 func (t *Table) see(now time.Time) uint32 {
 	at, n := t.clock.see(now)

@@ -25,8 +25,8 @@ func undenyCommand(e *env) *cobra.Command {
 	return flags.add(&cobra.Command{
 		Use:   "undeny ADDRESS|PREFIX",
 		Short: "End a denial",
-		Long: `End the denial of exactly this address or prefix. Nothing is opened by that: the
-next login may be granted.`,
+		Long: `End the denial of exactly this address or prefix. Nothing is opened by that but
+what an always rule names: the next login may be granted.`,
 		Args: cobra.ExactArgs(1),
 		RunE: verb(func(cmd *cobra.Command, args []string) error {
 			return flags.give(e, cmd, cmd.Name(), args[0])

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,11 +25,11 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 		return out, err
 	}
 	var changes []grant.Change
-	closed := 0
+	var after aftermath
 	err := d.owner.ask(ctx, func(now time.Time) {
-		closed = d.owner.engine.Len()
+		before := d.owner.engine.Len()
 		changes = d.owner.engine.Change(func(t *grant.Table) []grant.Change { return obey(t, now, string(by), &o, d.owner.lifetime) })
-		closed -= d.owner.engine.Len()
+		after = aftermathOf(d.owner.grants(), o.Prefix, before)
 		for _, c := range changes {
 			d.owner.change(now, c)
 		}
@@ -65,7 +66,7 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 	if unsettled != nil {
 		return out, fmt.Errorf("it is decided, and the gate does not hold it yet: %w", unsettled)
 	}
-	out.Result = result(&o, changes, max(closed, 0), time.Now()) + cutWords(out.Sockets, out.Entries) + "."
+	out.Result = result(&o, changes, after, time.Now()) + cutWords(out.Sockets, out.Entries) + "."
 	return out, nil
 }
 
@@ -156,8 +157,25 @@ func cutFor(o *control.Order, changes []grant.Change) (list []netip.Prefix) {
 	return list
 }
 
+// aftermath is what holds behind an order.
+type aftermath struct {
+	closed int            // grants
+	rule   authz.Decision // of the order's prefix
+	always netip.Prefix   // the first in it, or around it, that may always relay; invalid if none
+}
+
+func aftermathOf(t *grant.Table, p netip.Prefix, before int) aftermath {
+	a := aftermath{closed: max(before-t.Len(), 0), rule: t.CheckPrefix(p)}
+	if static := t.Static(); p.IsValid() {
+		if i := slices.IndexFunc(static, p.Overlaps); i >= 0 {
+			a.always = static[i]
+		}
+	}
+	return a
+}
+
 // result tells what holds now, without the final full stop.
-func result(o *control.Order, changes []grant.Change, closed int, now time.Time) string {
+func result(o *control.Order, changes []grant.Change, after aftermath, now time.Time) string {
 	target := authz.PrefixString(o.Prefix)
 	until := func(t time.Time) string {
 		if t.IsZero() {
@@ -167,10 +185,10 @@ func result(o *control.Order, changes []grant.Change, closed int, now time.Time)
 	}
 	ended := ""
 	switch {
-	case closed == 1:
+	case after.closed == 1:
 		ended = "; its grant ended"
-	case closed > 1:
-		ended = fmt.Sprintf("; %d grants ended", closed)
+	case after.closed > 1:
+		ended = fmt.Sprintf("; %d grants ended", after.closed)
 	}
 	switch o.Verb {
 	case control.VerbGrant:
@@ -179,13 +197,22 @@ func result(o *control.Order, changes []grant.Change, closed int, now time.Time)
 		}
 		return target + " may relay " + until(changes[0].Grant.Expires)
 	case control.VerbRevoke:
-		if closed == 0 {
+		switch {
+		case after.always.IsValid():
+			return target + " holds no grant now" + ended + ", but " + authz.PrefixString(after.always) + " may always relay, says the configuration: deny closes it"
+		case after.closed == 0:
 			return target + " held no grant: nothing was open"
 		}
 		return target + " is closed" + ended
 	case control.VerbDeny:
 		return target + " is closed and denied " + until(changes[0].Grant.Expires) + ended
 	case control.VerbUndeny:
+		switch {
+		case after.always.IsValid():
+			return target + " is denied no more, and " + authz.PrefixString(after.always) + " may always relay, says the configuration"
+		case !after.rule.Allow:
+			return target + " has no denial of its own any more, but it " + after.rule.Reason
+		}
 		return target + " is denied no more: the next login may open it"
 	case control.VerbPause:
 		if len(changes) == 0 {
