@@ -17,6 +17,7 @@ func runCommand(e *env) *cobra.Command {
 		Short: "Watch, grant and guard the gate, until SIGTERM",
 		Args:  cobra.NoArgs,
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+			path = chosenConfig(path, defaultConfig)
 			cfg, err := loadConfig(path)
 			if err != nil {
 				return err
@@ -33,14 +34,22 @@ func runCommand(e *env) *cobra.Command {
 
 const defaultConfig = "/etc/relaygate/relaygate.toml"
 
-// loadConfig reads the file that was named, else the usual one, else takes the
-// defaults, which open and close nothing.
-func loadConfig(path string) (*config.Config, error) {
+// chosenConfig is the file that was named, else the usual one, "" if it is not there.
+// Once chosen it is read again at a reload, and must be there: the defaults would open
+// what it closes.
+func chosenConfig(path, usual string) string {
 	if path == "" {
-		if _, err := os.Stat(defaultConfig); os.IsNotExist(err) {
-			return config.Default()
+		if _, err := os.Stat(usual); !os.IsNotExist(err) {
+			return usual
 		}
-		path = defaultConfig
+	}
+	return path
+}
+
+// loadConfig reads a file, or takes the defaults, which open and close nothing.
+func loadConfig(path string) (*config.Config, error) {
+	if path = chosenConfig(path, defaultConfig); path == "" {
+		return config.Default()
 	}
 	return config.Load(path)
 }

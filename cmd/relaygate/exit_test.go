@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -63,5 +65,30 @@ func TestRelativeTimes(t *testing.T) {
 	}
 	if got := relative(time.Time{}, now); got != "never" {
 		t.Errorf("zero time: %q, want never", got)
+	}
+}
+
+// A configuration that was there at the start must be there at a reload: without it
+// the defaults would open what it closes.
+func TestReloadNeedsTheChosenFile(t *testing.T) {
+	usual := filepath.Join(t.TempDir(), "relaygate.toml")
+	if got := chosenConfig("", usual); got != "" {
+		t.Errorf("without a file %q is chosen", got)
+	}
+	if err := os.WriteFile(usual, []byte("[gate]\nmode = \"filter\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	chosen := chosenConfig("", usual)
+	if chosen != usual {
+		t.Errorf("%q is chosen, want the usual one", chosen)
+	}
+	if err := os.Remove(usual); err != nil {
+		t.Fatal(err)
+	}
+	if cfg, err := loadConfig(chosen); err == nil {
+		t.Errorf("the reload is good, with mode %s", cfg.Gate.Mode)
+	}
+	if got := chosenConfig("other.toml", usual); got != "other.toml" {
+		t.Errorf("%q is chosen, want the one that was named", got)
 	}
 }
