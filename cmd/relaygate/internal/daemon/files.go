@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,12 +25,12 @@ import (
 type files struct {
 	writer  *relayhosts.Writer
 	log     *slog.Logger
-	entries func(context.Context, func(relayhosts.Entry, grant.Source)) error // visits all grants
-	keep    atomic.Bool                                                       // lines stay when the daemon ends (on_exit = "keep")
-	marked  atomic.Bool                                                       // something changed since the last snapshot
+	entries func(context.Context, func(relayhosts.Entry)) error // visits all grants
+	static  func() []netip.Prefix                               // the always rules in force
+	keep    atomic.Bool                                         // lines stay when the daemon ends (on_exit = "keep")
+	marked  atomic.Bool                                         // something changed since the last snapshot
 	dirty   chan struct{}
 	flushes chan chan error
-	always  []relayhosts.Entry // of what was written last
 
 	mu    sync.Mutex
 	stats []control.File
@@ -50,14 +51,14 @@ func newFiles(cfg *config.Config, log *slog.Logger) *files {
 }
 
 // entries visits what the files say, with the users if there is a file of them.
-func (o *owner) entries(users bool) func(context.Context, func(relayhosts.Entry, grant.Source)) error {
+func (o *owner) entries(users bool) func(context.Context, func(relayhosts.Entry)) error {
 	if users {
-		return func(ctx context.Context, visit func(relayhosts.Entry, grant.Source)) error {
-			return o.parts(ctx, func(g *grant.Grant) { visit(relayhosts.EntryOf(g), g.Source) })
+		return func(ctx context.Context, visit func(relayhosts.Entry)) error {
+			return o.parts(ctx, func(g *grant.Grant) { visit(relayhosts.EntryOf(g)) })
 		}
 	}
-	return func(ctx context.Context, visit func(relayhosts.Entry, grant.Source)) error {
-		return o.prefixes(ctx, func(g *granted) { visit(relayhosts.Entry{Prefix: g.prefix}, g.source) })
+	return func(ctx context.Context, visit func(relayhosts.Entry)) error {
+		return o.prefixes(ctx, func(p *netip.Prefix) { visit(relayhosts.Entry{Prefix: *p}) })
 	}
 }
 
@@ -125,16 +126,11 @@ func (f *files) flush(ctx context.Context) error {
 
 func (f *files) write(ctx context.Context) error {
 	f.marked.Store(false)
-	var all, always []relayhosts.Entry
-	err := f.entries(ctx, func(entry relayhosts.Entry, s grant.Source) {
-		if all = append(all, entry); s == grant.Always {
-			always = append(always, entry)
-		}
-	})
+	var all []relayhosts.Entry
+	err := f.entries(ctx, func(entry relayhosts.Entry) { all = append(all, entry) })
 	if err != nil {
 		return err // the daemon ends
 	}
-	f.always = always
 	now := time.Now()
 	report, err := f.writer.Write(now, all)
 	if err != nil {
@@ -161,14 +157,34 @@ func (f *files) write(ctx context.Context) error {
 	return err
 }
 
-// leave writes what may stay when the daemon ends: always rules alone, if not all
-// is to be kept. The gate's elements run out by themselves; lines of a file do
-// not.
+// leave writes what may stay when the daemon ends: always rules alone, if not all is to
+// be kept. The gate's elements run out by themselves; lines of a file do not.
 func (f *files) leave() error {
-	if _, any := f.writer.Due(); !any || f.keep.Load() {
+	if f.keep.Load() {
 		return nil
 	}
-	if _, err := f.writer.Write(time.Now(), f.always); err != nil {
+	var stay []relayhosts.Entry
+	for _, p := range f.static() {
+		stay = append(stay, relayhosts.Entry{Prefix: p, Users: []string{relayhosts.Static}})
+	}
+	return f.last(stay)
+}
+
+// remain writes, when the owner has ended, what is to be kept: what was revoked in the
+// last moment may stand there still.
+func (f *files) remain(t *grant.Table) error {
+	if !f.keep.Load() {
+		return nil
+	}
+	var stay []relayhosts.Entry
+	for g := range t.All() {
+		stay = append(stay, relayhosts.EntryOf(&g))
+	}
+	return f.last(stay)
+}
+
+func (f *files) last(stay []relayhosts.Entry) error {
+	if _, err := f.writer.Write(time.Now(), stay); err != nil {
 		return fmt.Errorf("take the grants out of the files: %w", err)
 	}
 	return nil

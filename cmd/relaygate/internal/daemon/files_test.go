@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/authz/relayhosts"
 	"relaygate/cmd/relaygate/internal/config"
@@ -24,7 +26,7 @@ func TestFilesCountWritesAndErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := newFiles(&config.Config{Relayhosts: filepath.Join(dir, "relayhosts")}, slog.New(slog.DiscardHandler))
-	f.entries = func(context.Context, func(relayhosts.Entry, grant.Source)) error { return nil }
+	f.entries = func(context.Context, func(relayhosts.Entry)) error { return nil }
 	f.write(t.Context())
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
@@ -44,7 +46,8 @@ func TestFilesAreWrittenBeforeReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := newFiles(&config.Config{Relayhosts: path}, slog.New(slog.DiscardHandler))
-	f.entries = func(context.Context, func(relayhosts.Entry, grant.Source)) error { return nil }
+	f.entries = func(context.Context, func(relayhosts.Entry)) error { return nil }
+	f.static = func() []netip.Prefix { return nil }
 	ctx, cancel := context.WithCancel(t.Context())
 	err := f.run(ctx, func() {
 		if held, err := os.ReadFile(path); err != nil || len(held) > 0 {
@@ -54,6 +57,46 @@ func TestFilesAreWrittenBeforeReady(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// What closed in the last moment is in no file when the daemon has ended: the line
+// would stay for ever.
+func TestFilesAreLeftAsThingsAre(t *testing.T) {
+	a, b := netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("198.51.100.7/32")
+	for _, tt := range []struct {
+		exit config.OnExit
+		want string
+	}{
+		{config.ExitExpire, "198.51.100.7\n"},
+		{config.ExitKeep, "198.51.100.7\n203.0.113.9\n"},
+	} {
+		path := filepath.Join(t.TempDir(), "relayhosts")
+		f := newFiles(&config.Config{Relayhosts: path, Gate: config.Gate{OnExit: tt.exit}}, slog.New(slog.DiscardHandler))
+		table, always := grant.New(grant.Config{}), []netip.Prefix{a, b}
+		f.static = func() []netip.Prefix { return always }
+		f.entries = func(_ context.Context, visit func(relayhosts.Entry)) error {
+			visit(relayhosts.Entry{Prefix: a})
+			visit(relayhosts.Entry{Prefix: b})
+			return nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		err := f.run(ctx, func() {
+			always = always[1:] // a is denied, and the files are not written any more
+			policy, err := authz.NewPolicy(authz.Host{}, authz.Rules{Always: always})
+			if err != nil {
+				t.Fatal(err)
+			}
+			table.SetPolicy(now, policy)
+			table.Manual(now, netip.MustParsePrefix("203.0.113.9/32"), testLifetime, "root", "")
+			cancel()
+		})
+		if err := errors.Join(err, f.remain(table)); err != nil {
+			t.Error(err)
+		}
+		if held, err := os.ReadFile(path); err != nil || string(held) != tt.want {
+			t.Errorf("on exit %d: the file holds %q, %v, want %q", tt.exit, held, err, tt.want)
+		}
 	}
 }
 

@@ -25,16 +25,10 @@ func (o *owner) parts(ctx context.Context, visit func(*grant.Grant)) error {
 	}, visit)
 }
 
-// granted is what is granted and why.
-type granted struct {
-	prefix netip.Prefix
-	source grant.Source
-}
-
 // prefixes is parts for who needs no more than that.
-func (o *owner) prefixes(ctx context.Context, visit func(*granted)) error {
-	return inParts(ctx, o, func(t *grant.Table, from uint32, add func(granted)) uint32 {
-		return t.PartPrefixes(from, partRows, func(p netip.Prefix, s grant.Source) { add(granted{p, s}) })
+func (o *owner) prefixes(ctx context.Context, visit func(*netip.Prefix)) error {
+	return inParts(ctx, o, func(t *grant.Table, from uint32, add func(netip.Prefix)) uint32 {
+		return t.PartPrefixes(from, partRows, add)
 	}, visit)
 }
 

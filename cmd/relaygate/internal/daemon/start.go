@@ -93,6 +93,7 @@ func (d *daemon) connect() {
 	d.gate.bitten = func(ctx context.Context, list []nft.Bitten) {
 		_ = d.owner.ask(ctx, func(now time.Time) { d.owner.bitten(now, list) }) // an error: the daemon ends
 	}
+	d.files.static = func() []netip.Prefix { return *d.gate.static.Load() }
 	d.files.entries = d.owner.entries(d.opts.Config.UsersFile != "")
 	d.keeper.fetch = func(ctx context.Context, m markedPart) (rules []row, err error) {
 		return rules, d.owner.ask(ctx, func(now time.Time) { rules = d.keeper.fetchNow(d.owner.engine, now, m) })
@@ -241,5 +242,5 @@ func (d *daemon) leave() error {
 		}
 	}
 	d.log.Info(words, "grants", t.Len())
-	return err
+	return errors.Join(err, d.files.remain(t))
 }
