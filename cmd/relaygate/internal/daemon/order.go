@@ -24,6 +24,10 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 	if err := d.orderable(ctx, &o, warn); err != nil {
 		return out, err
 	}
+	// Whoever ordered it may have left by now: what is asked of the owner is decided, and
+	// what is decided is done, all the same.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), doneWithin)
+	defer cancel()
 	var changes []grant.Change
 	var after aftermath
 	err := d.owner.ask(ctx, func(now time.Time) {
@@ -45,9 +49,6 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 			out.Changes = append(out.Changes, control.NewChange(&changes[i]))
 		}
 	}
-	// Whoever ordered it may have left by now: what is decided is done all the same.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), doneWithin)
-	defer cancel()
 	unsettled := d.gate.settle(ctx) // the rest is done all the same
 	// Mode observe closes nothing.
 	if list := cutFor(&o, changes); len(list) > 0 && d.gate.status().Mode != config.ModeObserve {
@@ -70,7 +71,7 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 	return out, nil
 }
 
-// doneWithin bounds the time that an order takes once it is decided.
+// doneWithin bounds the time that an order takes.
 const doneWithin = 15 * time.Second
 
 // maxTold bounds the changes in an answer; the number of all is in its words.

@@ -3,9 +3,15 @@
 package daemon
 
 import (
+	"context"
+	"errors"
 	"net/netip"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
@@ -69,6 +75,65 @@ func TestAnswersToOrdersHold(t *testing.T) {
 		}
 	}
 }
+
+// hungUp is a client that leaves once it has asked.
+type hungUp struct {
+	context.Context
+	left chan struct{}
+}
+
+func (h hungUp) Done() <-chan struct{} { return h.left }
+func (h hungUp) Err() error            { return context.Canceled }
+
+// An order is carried out as a whole though who gave it has left: connections of what
+// was revoked end.
+func TestOrderOutlivesItsClient(t *testing.T) {
+	d := newPipeline(t)
+	if err := d.cutter.close(); err != nil {
+		t.Fatal(err)
+	}
+	cut := &countCut{}
+	d.cutter.kernel = cut
+	p := &player{woken: make(chan struct{}, 1), done: func() {}}
+	d.owner.tap = p
+	ctx, cancel := context.WithCancel(t.Context())
+	var g errgroup.Group
+	for _, run := range []func(context.Context, func()) error{d.gate.run, d.gate.runWatch, d.keeper.run, d.files.run, d.cutter.run} {
+		g.Go(func() error { return run(ctx, func() {}) })
+	}
+	gone := hungUp{ctx, make(chan struct{})}
+	done := make(chan error, 1)
+	go func() {
+		_, err := d.Order(gone, "root", control.Order{Verb: control.VerbRevoke, Prefix: netip.MustParsePrefix("192.0.2.7/32")})
+		done <- err
+	}()
+	for len(d.owner.asked) == 0 { // it is asked, and the owner busy
+		runtime.Gosched()
+	}
+	close(gone.left)
+	runtime.Gosched()
+	g.Go(func() error { return d.owner.run(ctx, func() {}) })
+	if err := <-done; err != nil || cut.n.Load() != 1 {
+		t.Errorf("%v; connections were cut %d times, want once", err, cut.n.Load())
+	}
+	cancel()
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if err := d.close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// countCut counts what it is told to cut.
+type countCut struct{ n atomic.Int32 }
+
+func (c *countCut) CutAll([]uint16, ...netip.Prefix) (sockets, entries int, err error) {
+	c.n.Add(1)
+	return 0, 0, nil
+}
+func (*countCut) Forget([]uint16, ...netip.Prefix) (int, error) { return 0, nil }
+func (*countCut) Close() error                                  { return nil }
 
 func deny(prefixes ...string) func(*grant.Table) {
 	return func(table *grant.Table) {
