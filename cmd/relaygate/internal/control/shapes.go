@@ -152,8 +152,10 @@ type Gate struct {
 	Words   string `json:"words"`
 	Lacks   string `json:"lacks,omitempty"`
 	Missing string `json:"missing,omitempty"`
-	// Up is false while the table is known to be missing.
+	// Up is false while the table is known to be missing, Behind true while the
+	// kernel has not taken all that was decided.
 	Up       bool   `json:"up"`
+	Behind   bool   `json:"behind,omitempty"`
 	Adds     uint64 `json:"adds"`
 	Errors   uint64 `json:"errors"`
 	Losses   uint64 `json:"losses"`

@@ -282,6 +282,7 @@ func (g *gate) failed(ctx context.Context, err error) {
 		g.noteError(err)
 		g.log.Error("the gate could not be written", "error", err)
 		g.broken = g.broken || !errors.Is(err, nft.ErrElement)
+		g.tellBehind()
 	}
 }
 

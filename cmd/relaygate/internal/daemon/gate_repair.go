@@ -106,7 +106,11 @@ func (g *gate) mend(ctx context.Context) {
 	if g.stale {
 		g.reconfigure(ctx)
 	}
+	g.tellBehind()
 }
+
+// tellBehind says whether something is left.
+func (g *gate) tellBehind() { g.note(func(s *control.Gate) { s.Behind = g.broken || g.stale }) }
 
 // repair makes the table as it should be after somebody took it away. explained
 // says whether the reason tells who.
@@ -172,10 +176,14 @@ func (g *gate) reconfigure(ctx context.Context) {
 	g.unfit(err)
 }
 
-// unfit says that the static members are not yet those that the owner wants.
+// unfit says, once, that the static members are not yet those that the owner wants.
 func (g *gate) unfit(err error) {
 	g.stale = true
+	again := g.status().LastError == err.Error()
 	g.noteError(err)
+	if again {
+		return
+	}
 	g.log.Error("the gate's static members could not be changed: trying again", "error", err, "every", checkEvery)
 }
 

@@ -108,6 +108,9 @@ func (d *daemon) problems(s *control.Status) {
 	if !s.Gate.Up && s.Gate.Missing == "" {
 		s.Problems = append(s.Problems, "the gate is missing in the kernel: "+s.Gate.LastError)
 	}
+	if s.Gate.Up && s.Gate.Behind {
+		s.Problems = append(s.Problems, "the kernel has not taken all that was decided, which is tried again: "+s.Gate.LastError)
+	}
 	if s.Gate.Missing != "" {
 		s.Problems = append(s.Problems, "nftables cannot be used, so that no set shows who would be let in: "+s.Gate.Missing)
 	}
