@@ -85,6 +85,9 @@ func (s *Store) Flush() error {
 	s.mu.Lock()
 	g := s.pending
 	s.pending = group{text: s.spare}
+	if g.n > 0 {
+		s.flying, s.flyingBytes = g.n, len(g.text)
+	}
 	s.mu.Unlock()
 	s.spare = g.text
 	if g.n == 0 {
@@ -93,6 +96,7 @@ func (s *Store) Flush() error {
 	err := s.transact(g.append)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.flying, s.flyingBytes = 0, 0
 	if err != nil {
 		s.spare = nil
 		g.join(s.pending)

@@ -60,7 +60,10 @@ type Store struct {
 
 	mu      sync.Mutex
 	pending group
-	stats   Stats
+	// flying and flyingBytes are of the group that is being written: if that
+	// fails it is pending again.
+	flying, flyingBytes int
+	stats               Stats
 }
 
 // id names a record.
@@ -76,7 +79,7 @@ type Stats struct {
 	Lost uint64
 	// Merges counts how often a tail was put in its place.
 	Merges uint64
-	// Pending changes wait to be written, of so many bytes.
+	// Pending changes wait to be written, or are being written, of so many bytes.
 	Pending, PendingBytes int
 	// Written is when the last transaction was.
 	Written time.Time
@@ -207,7 +210,7 @@ func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.stats
-	st.Pending, st.PendingBytes = s.pending.n, len(s.pending.text)
+	st.Pending, st.PendingBytes = s.pending.n+s.flying, len(s.pending.text)+s.flyingBytes
 	return st
 }
 

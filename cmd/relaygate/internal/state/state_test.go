@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -328,4 +329,37 @@ func TestFailedWriteStaysPending(t *testing.T) {
 		t.Errorf("last error %q after a good write", st.LastError)
 	}
 	shut(t, s)
+}
+
+// What is being written waits still: who looks for room for more must see it, as it
+// comes back if the disk does not take it.
+func TestPendingWhileItIsWritten(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "state.db"))
+	s.Put("grants", "192.0.2.1", make([]byte, 1000))
+	slow, err := s.db.Begin(true) // the disk takes its time
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() { done <- s.Flush() }()
+	for s.waits() {
+		runtime.Gosched()
+	}
+	if st := s.Stats(); st.Pending != 1 || st.PendingBytes < 1000 {
+		t.Errorf("%d changes of %d bytes are pending, want 1 of 1000", st.Pending, st.PendingBytes)
+	}
+	if err := errors.Join(slow.Rollback(), <-done); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.Stats(); st.Pending != 0 {
+		t.Errorf("%d changes are pending after the write", st.Pending)
+	}
+	shut(t, s)
+}
+
+// waits says whether Flush has not taken what is pending yet.
+func (s *Store) waits() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pending.n > 0
 }
