@@ -169,7 +169,11 @@ func (k *keeper) load(now time.Time) (r restored, err error) {
 	k.denials = make(map[string]bool)
 	read(denialsBucket, func(key string, data []byte) error {
 		k.denials[key] = true
-		return decode(data, &r.state.Denials)
+		err := decode(data, &r.state.Denials)
+		if p, ok := netip.ParsePrefix(key); err != nil && ok == nil {
+			r.state.Denials = append(r.state.Denials, grant.Denial{Prefix: p, Since: now, Note: "its record cannot be understood"})
+		}
+		return err
 	})
 	read(sessionsBucket, func(_ string, data []byte) error { return decode(data, &r.sessions) })
 	read(journalBucket, func(_ string, data []byte) error {

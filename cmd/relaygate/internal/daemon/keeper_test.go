@@ -115,6 +115,23 @@ func TestFileFollowsTheTable(t *testing.T) {
 	}
 }
 
+// A denial or a pause whose record cannot be understood holds all the same.
+func TestRulesThatCannotBeUnderstoodHold(t *testing.T) {
+	k := newKept(t, filepath.Join(t.TempDir(), "state.db"))
+	k.store.Put(denialsBucket, "192.0.2.0/24", []byte("?"))
+	k.store.Put(pauseBucket, pauseKey, []byte("?"))
+	if err := k.store.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	r := k.holds(t)
+	if d := r.state.Denials; len(d) != 1 || d[0].Prefix != netip.MustParsePrefix("192.0.2.0/24") || !d[0].Until.IsZero() || r.state.Paused == nil {
+		t.Errorf("rules %+v", r.state)
+	}
+	if err := k.close(k.engine, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Where more closed than was told, no row of a closed grant stays: it would open
 // again with the next start.
 func TestSweepFindsWhatWasNotTold(t *testing.T) {
