@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -52,6 +53,9 @@ func Run(ctx context.Context, opts Options) (err error) {
 	log := slog.New(slog.NewTextHandler(lines, nil))
 	d := &daemon{opts: opts, log: log, hub: control.NewHub(), lines: lines, started: time.Now()}
 	d.config.Store(opts.Config)
+	var stop func()
+	d.hup, stop = hangUps()
+	defer stop()
 	if err := forbidCore(); err != nil {
 		return err
 	}
@@ -112,6 +116,7 @@ type daemon struct {
 	cutter  *cutter
 	keeper  *keeper
 	scrapes net.Listener // nil without metrics
+	hup     <-chan os.Signal
 
 	config      atomic.Pointer[config.Config] // in force
 	reloadError atomic.Pointer[string]        // nil: the last reload was good

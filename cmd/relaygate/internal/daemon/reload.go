@@ -19,17 +19,23 @@ import (
 	"relaygate/cmd/relaygate/internal/config"
 )
 
+// hangUps is where signals to read the configuration again come, from the start to the
+// end: one that nobody waits for would end the daemon, and systemd take that for a
+// clean exit.
+func hangUps() (hup chan os.Signal, stop func()) {
+	hup = make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	return hup, func() { signal.Stop(hup) }
+}
+
 // runReload reads the configuration again at each SIGHUP.
 func (d *daemon) runReload(ctx context.Context, ready func()) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	ready()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-hup:
+		case <-d.hup:
 		}
 		if _, err := reloading(); err != nil {
 			d.log.Warn("cannot tell systemd", "error", err)
