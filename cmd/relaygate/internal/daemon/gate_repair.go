@@ -65,7 +65,9 @@ func (g *gate) load(ctx context.Context, want projection, few func([]nft.Element
 				case op.remove.IsValid():
 					removed[op.remove] = true
 				}
-				if err := g.put(op); err != nil {
+				if err := g.put(op); errors.Is(err, nft.ErrElement) {
+					g.noteError(err) // it concerns this one alone
+				} else if err != nil {
 					return err
 				}
 			default:

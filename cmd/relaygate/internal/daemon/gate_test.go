@@ -268,3 +268,35 @@ func TestReloadBringsNoStaticMemberBack(t *testing.T) {
 		t.Errorf("%v, the kernel's static members are %v, want %v", err, f.static, b)
 	}
 }
+
+// loadTable loads one member at a time.
+type loadTable struct {
+	fakeTable
+	loaded []netip.Addr
+}
+
+func (f *loadTable) Load(want iter.Seq[nft.Element], between func() error) error {
+	for e := range want {
+		f.loaded = append(f.loaded, e.Addr)
+		if err := between(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A member that may not stand in the gate keeps none of those out that are still to be
+// loaded.
+func TestRefusedMemberEndsNoLoad(t *testing.T) {
+	f := &loadTable{fakeTable: fakeTable{add: fmt.Errorf("add: %w", nft.ErrElement)}}
+	g := newFakeGate(&f.fakeTable)
+	g.nft = f
+	want := projection{}
+	for a := netip.MustParseAddr("192.0.2.1"); len(want.members) < 3; a = a.Next() {
+		want.members = append(want.members, nft.Element{Addr: a})
+	}
+	g.ops <- gateOp{element: nft.Element{Addr: netip.MustParseAddr("2001:db8::7")}, generation: 1}
+	if err := g.load(t.Context(), want, nil, f.Load); err != nil || len(f.loaded) != 3 {
+		t.Errorf("%v; %v were loaded, want three", err, f.loaded)
+	}
+}

@@ -229,7 +229,11 @@ func (d *daemon) leave() error {
 	// What was decided last came when the gate's task had ended.
 	d.gate.snapshot = func(context.Context) (projection, error) { return d.gate.project(t, now), nil }
 	d.gate.drain(context.Background())
-	err := d.gate.settled(context.Background())
+	d.gate.mend(context.Background())
+	var err error
+	if d.gate.broken {
+		err = errors.New("the gate could not be written: " + d.gate.status().LastError)
+	}
 	switch d.config.Load().Gate.OnExit {
 	case config.ExitExpire:
 	case config.ExitClose:

@@ -1,0 +1,75 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+
+	"relaygate/bpf/bpftest"
+	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/lab"
+)
+
+// A denial closes what is always allowed also where the sets cannot hold what it leaves
+// of that: then all of it closes, and that is said. It does not keep relaygate from
+// starting again.
+func TestDenialThatTheSetsCannotHold(t *testing.T) {
+	bpftest.RequireRoot(t)
+	n, err := lab.NewNetwork()
+	must(t, err)
+	t.Cleanup(func() { must(t, n.Close()) })
+	c, err := nftables.New(nftables.WithNetNSFd(n.Server.FD()))
+	must(t, err)
+	mine := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "mine"})
+	nets := &nftables.Set{Table: mine, Name: "net6", KeyType: nftables.TypeIP6Addr, HasTimeout: true}
+	four := &nftables.Set{Table: mine, Name: "allow4", KeyType: nftables.TypeIPAddr, HasTimeout: true}
+	for _, s := range []*nftables.Set{nets, four, {Table: mine, Name: "allow6", KeyType: nftables.TypeIP6Addr, HasTimeout: true}} {
+		must(t, c.AddSet(s, nil))
+	}
+	must(t, c.Flush())
+	holds := func(set *nftables.Set, want int) func() error {
+		return func() error {
+			list, err := c.GetSetElements(set)
+			if err == nil && len(list) != want {
+				err = fmt.Errorf("set %s holds %d elements, want %d", set.Name, len(list), want)
+			}
+			return err
+		}
+	}
+	whole, err := lab.Client6.Prefix(64)
+	must(t, err)
+	w := populate(t, n, n.Server, lab.Options{
+		Lifetime: time.Minute, Grant: fmt.Sprintf("always = [%q, \"203.0.113.0/29\"]", whole),
+		Mode: "mode = \"sets\"\nsets = { table = \"inet mine\" }",
+	})
+	must(t, holds(nets, 1)())
+	must(t, holds(four, 8)())
+
+	deny := control.Order{Verb: control.VerbDeny, Prefix: netip.PrefixFrom(lab.Client6, 128)}
+	_, err = control.NewClient(w.daemon.Socket).Order(t.Context(), deny)
+	if err == nil || !strings.Contains(err.Error(), "it is decided, and the gate does not hold it yet") || !strings.Contains(err.Error(), "does not fit into sets") {
+		t.Errorf("the denial is answered with %v", err)
+	}
+	must(t, holds(nets, 0)())
+	must(t, holds(four, 8)())
+	if out := w.verb(t, "status"); !strings.Contains(out, "the kernel has not taken all that was decided") {
+		t.Errorf("status does not tell:\n%s", out)
+	}
+
+	must(t, w.daemon.Stop())
+	w.start(t)
+	must(t, holds(nets, 0)())
+	must(t, holds(four, 8)())
+
+	w.order(t, control.Order{Verb: control.VerbUndeny, Prefix: deny.Prefix})
+	must(t, holds(nets, 1)())
+	if out := w.verb(t, "status"); strings.Contains(out, "the kernel has not taken") {
+		t.Errorf("status tells what is over:\n%s", out)
+	}
+}
