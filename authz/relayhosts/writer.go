@@ -44,6 +44,7 @@ type Writer struct {
 // file is one of the two files.
 type file struct {
 	path     string
+	target   string // what path named when it was written last
 	render   func([]Entry) []byte
 	written  []byte // what we wrote last; nil before the first time
 	left     mark   // how we left it; none if somebody else was there at once
@@ -189,6 +190,11 @@ func (f *file) write(now time.Time, data []byte, report *Report) (err error) {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", f.path, err)
 	}
+	return errors.Join(f.moved(target), f.renew(target, now, data, report))
+}
+
+// renew makes the content of the file that path names data.
+func (f *file) renew(target string, now time.Time, data []byte, report *Report) error {
 	held, err := readExisting(target)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", f.path, err)
@@ -209,5 +215,24 @@ func (f *file) write(now time.Time, data []byte, report *Report) (err error) {
 	}
 	f.written = data
 	report.Written = append(report.Written, f.path)
+	return nil
+}
+
+// moved empties the file that path named before, if it is as we left it: a reader that
+// knows it by its own name would go on to believe it.
+func (f *file) moved(target string) error {
+	former := f.target
+	f.target = target
+	if former == "" || former == target {
+		return nil
+	}
+	held, err := readExisting(former)
+	if err == nil && f.written != nil && bytes.Equal(held, f.written) {
+		err = Replace(former, nil)
+	}
+	if err != nil {
+		f.target = former
+		return fmt.Errorf("empty %s, which %s named before: %w", former, f.path, err)
+	}
 	return nil
 }

@@ -123,6 +123,44 @@ func TestWriterLooks(t *testing.T) {
 	}
 }
 
+// Where a link comes to name another file, the one that it named before opens nothing
+// any more: a mail server may know it by its own name.
+func TestWriterFollowsALinkThatMoves(t *testing.T) {
+	dir := t.TempDir()
+	path, a, b := filepath.Join(dir, "relayhosts"), filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	point := func(target string) {
+		t.Helper()
+		if err := errors.Join(os.RemoveAll(path), os.Symlink(target, path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	point(a)
+	w := NewWriter(Config{Hosts: path})
+	write(t, w, start, one(1))
+	holds(t, a, "203.0.113.1\n")
+	point(b)
+	w.Look()
+	due(t, w, start.Add(MinInterval))
+	write(t, w, start.Add(MinInterval), one(1))
+	holds(t, a, "")
+	holds(t, b, "203.0.113.1\n")
+
+	put(t, b, "somebody else's\n") // what we did not write stays
+	point(a)
+	write(t, w, start.Add(time.Minute), one(2))
+	holds(t, a, "203.0.113.2\n")
+	holds(t, b, "somebody else's\n")
+
+	point(b)
+	if err := errors.Join(os.Remove(a), os.Mkdir(a, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(start.Add(2*time.Minute), one(3)); err == nil || !strings.Contains(err.Error(), "which "+path+" named before") {
+		t.Errorf("the former file cannot be emptied: %v", err)
+	}
+	holds(t, b, "203.0.113.3\n") // that keeps nothing from the new one
+}
+
 func TestWriterKeepsForeignLines(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "relayhosts")
