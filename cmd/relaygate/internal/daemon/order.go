@@ -39,7 +39,7 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 		}
 	})
 	if err != nil {
-		return out, fmt.Errorf("relaygate is ending: %w", err)
+		return out, fmt.Errorf("relaygate ends, or is too busy and may carry it out yet: %w", err)
 	}
 	for i := range changes {
 		if changes[i].Kind == grant.Refused {
