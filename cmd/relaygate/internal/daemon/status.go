@@ -199,5 +199,8 @@ func (d *daemon) Why(ctx context.Context, a netip.Addr) (control.Story, error) {
 	if err != nil {
 		return story, fmt.Errorf("relaygate is ending: %w", err)
 	}
+	if d.gate.status().Behind {
+		story.Reason += "; but the kernel has not taken all that was decided, see status"
+	}
 	return story, nil
 }

@@ -58,8 +58,10 @@ func TestDenialThatTheSetsCannotHold(t *testing.T) {
 	}
 	must(t, holds(nets, 0)())
 	must(t, holds(four, 8)())
-	if out := w.verb(t, "status"); !strings.Contains(out, "the kernel has not taken all that was decided") {
-		t.Errorf("status does not tell:\n%s", out)
+	for _, ask := range [][]string{{"status"}, {"why", lab.Client6.String()}} {
+		if out := w.verb(t, ask...); !strings.Contains(out, "the kernel has not taken all that was decided") {
+			t.Errorf("%s does not tell:\n%s", ask[0], out)
+		}
 	}
 
 	must(t, w.daemon.Stop())
