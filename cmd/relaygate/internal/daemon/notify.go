@@ -61,19 +61,25 @@ type sleep struct {
 	known bool
 }
 
+// noise is less than a sleep: read one after the other, the clocks differ a little.
+const noise = 10 * time.Millisecond
+
 // since returns how long the machine slept since the last call, 0 for the first.
 func (s *sleep) since() time.Duration {
-	var since, mono unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &mono) != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &since) != nil {
+	var before, since, after unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &before) != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &since) != nil ||
+		unix.ClockGettime(unix.CLOCK_MONOTONIC, &after) != nil {
 		return 0
 	}
-	return s.slept(time.Duration(since.Nano() - mono.Nano()))
+	if after.Nano()-before.Nano() >= int64(noise) {
+		return 0 // others had the processor meanwhile: the next call will tell
+	}
+	return s.slept(time.Duration(since.Nano() - before.Nano()))
 }
 
 // slept is since for clocks that are so far apart. Of a machine that never slept
 // before, they are together.
 func (s *sleep) slept(ahead time.Duration) time.Duration {
-	const noise = 10 * time.Millisecond // read one after the other, they differ a little
 	slept := ahead - s.ahead
 	switch {
 	case !s.known:
