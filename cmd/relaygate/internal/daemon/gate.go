@@ -79,6 +79,7 @@ type gateQuestion struct {
 // projection is what the kernel should hold at one moment. Ops of its
 // generation or an earlier one are in it.
 type projection struct {
+	at         time.Time
 	members    []nft.Element
 	generation uint64
 }

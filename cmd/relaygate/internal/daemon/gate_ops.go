@@ -22,7 +22,7 @@ func element(p netip.Prefix, until time.Time, lifetime time.Duration, now time.T
 
 // project lists what the kernel should hold; it runs in the owner's goroutine.
 func (g *gate) project(t *grant.Table, now time.Time) projection {
-	p := projection{generation: g.generation, members: g.elements(t.Told(now), t.Len(), now)}
+	p := projection{at: now, generation: g.generation, members: g.elements(t.Told(now), t.Len(), now)}
 	g.generation++
 	return p
 }

@@ -83,7 +83,8 @@ func (g *gate) load(ctx context.Context, want projection, few func([]nft.Element
 	} else {
 		err = many(func(yield func(nft.Element) bool) {
 			for _, e := range want.members {
-				if !removed[e.Addr] && !yield(e) {
+				e.Remaining -= time.Since(want.at) // seconds, for a million
+				if e.Remaining > 0 && !removed[e.Addr] && !yield(e) {
 					return
 				}
 			}

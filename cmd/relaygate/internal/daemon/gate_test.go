@@ -272,12 +272,12 @@ func TestReloadBringsNoStaticMemberBack(t *testing.T) {
 // loadTable loads one member at a time.
 type loadTable struct {
 	fakeTable
-	loaded []netip.Addr
+	loaded []nft.Element
 }
 
 func (f *loadTable) Load(want iter.Seq[nft.Element], between func() error) error {
 	for e := range want {
-		f.loaded = append(f.loaded, e.Addr)
+		f.loaded = append(f.loaded, e)
 		if err := between(); err != nil {
 			return err
 		}
@@ -291,12 +291,29 @@ func TestRefusedMemberEndsNoLoad(t *testing.T) {
 	f := &loadTable{fakeTable: fakeTable{add: fmt.Errorf("add: %w", nft.ErrElement)}}
 	g := newFakeGate(&f.fakeTable)
 	g.nft = f
-	want := projection{}
+	want := projection{at: time.Now()}
 	for a := netip.MustParseAddr("192.0.2.1"); len(want.members) < 3; a = a.Next() {
-		want.members = append(want.members, nft.Element{Addr: a})
+		want.members = append(want.members, nft.Element{Addr: a, Remaining: time.Minute})
 	}
 	g.ops <- gateOp{element: nft.Element{Addr: netip.MustParseAddr("2001:db8::7")}, generation: 1}
 	if err := g.load(t.Context(), want, nil, f.Load); err != nil || len(f.loaded) != 3 {
 		t.Errorf("%v; %v were loaded, want three", err, f.loaded)
+	}
+}
+
+// Elements that are loaded late end no later for that.
+func TestLateElementsEndInTime(t *testing.T) {
+	f := &loadTable{}
+	g := newFakeGate(&f.fakeTable)
+	g.nft = f
+	want := projection{at: time.Now().Add(-10 * time.Second)}
+	for i, left := range []time.Duration{time.Minute, 5 * time.Second} {
+		want.members = append(want.members, nft.Element{Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), Timeout: time.Minute, Remaining: left})
+	}
+	if err := g.load(t.Context(), want, nil, f.Load); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.loaded) != 1 || f.loaded[0].Remaining > 50*time.Second || f.loaded[0].Remaining < 40*time.Second {
+		t.Errorf("loaded %+v, want one with 50 s left", f.loaded)
 	}
 }
