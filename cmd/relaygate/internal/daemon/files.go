@@ -74,12 +74,20 @@ func (f *files) changed() {
 	}
 }
 
-// lookEvery is how often the files are compared with what was written.
-const lookEvery = 2 * time.Second
+const (
+	// lookEvery is how often the files are compared with what was written.
+	lookEvery = 2 * time.Second
+	// readyWithin is how long all else waits for the first write: a file system
+	// may hang.
+	readyWithin = 10 * time.Second
+)
 
 func (f *files) run(ctx context.Context, ready func()) error {
-	if len(f.stats) > 0 {
-		_ = f.write(ctx) // what an earlier run left does not wait for a mail server that waits for us
+	ready = sync.OnceFunc(ready)
+	if len(f.stats) > 0 { // what an earlier run left is gone before a mail server starts behind us
+		hangs := time.AfterFunc(readyWithin, ready)
+		_ = f.write(ctx)
+		hangs.Stop()
 	}
 	ready()
 	look := time.NewTicker(lookEvery)
