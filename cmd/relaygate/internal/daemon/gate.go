@@ -153,19 +153,6 @@ func (g *gate) ask(ctx context.Context, do func(context.Context) error) error {
 	}
 }
 
-// settle returns when the kernel holds what the owner decided before.
-func (g *gate) settle(ctx context.Context) error {
-	return g.ask(ctx, g.settled)
-}
-
-func (g *gate) settled(ctx context.Context) error {
-	g.mend(ctx)
-	if g.broken || g.stale {
-		return errors.New("the gate could not be written: " + g.status().LastError)
-	}
-	return nil
-}
-
 func (g *gate) run(ctx context.Context, ready func()) error {
 	ready()
 	tick := time.NewTicker(checkEvery)

@@ -97,6 +97,19 @@ func (g *gate) load(ctx context.Context, want projection, few func([]nft.Element
 	return err
 }
 
+// settle returns when the kernel holds what the owner decided before.
+func (g *gate) settle(ctx context.Context) error {
+	return g.ask(ctx, g.settled)
+}
+
+func (g *gate) settled(ctx context.Context) error {
+	g.mend(ctx)
+	if g.broken || g.stale {
+		return errors.New("the gate could not be written: " + g.status().LastError)
+	}
+	return nil
+}
+
 // mend does what is left to be done. During a rebuild it may turn out that static
 // members changed.
 func (g *gate) mend(ctx context.Context) {
