@@ -173,8 +173,8 @@ func TestGateway(t *testing.T) {
 		return mail6.Addr()
 	}
 	for _, c := range who {
+		w.reach(t, c.from, to(c.from), 110)
 		w.expect(t, c.name, c.from, to(c.from), 25, c.passes)
-		w.expect(t, c.name, c.from, to(c.from), 110, true)
 	}
 	cfg.Ports, cfg.Brakes = []uint16{587}, Brakes{Concurrent: 1}
 	if err := g.Reconfigure(cfg, nil); err != nil {

@@ -121,6 +121,19 @@ func (w world) expect(t *testing.T, who string, from, to netip.Addr, port uint16
 	}
 }
 
+// reach returns when a path works: on a busy machine a router's neighbours can take
+// seconds to answer.
+func (w world) reach(t *testing.T, from, to netip.Addr, port uint16) {
+	t.Helper()
+	var err error
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+		if err = dialFrom(w.clients, from, to, port); err == nil {
+			return
+		}
+	}
+	t.Fatalf("%s to port %d of %s: %v", from, port, to, err)
+}
+
 // openGate opens a Gate that is closed with the test.
 func openGate(t testing.TB, cfg Config) *Gate {
 	t.Helper()

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -64,6 +65,9 @@ func measure(t testing.TB) (f figures) {
 func TestMillionGrants(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a million grants take a second")
+	}
+	if info, _ := debug.ReadBuildInfo(); slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		t.Skip("the race detector needs memory of its own")
 	}
 	f := measure(t)
 	t.Logf("per grant: core %.1f B, whole table %.1f B, details %.0f B where there are; resident %.1f MB", f.Core, f.Grant, f.Detail, float64(f.Resident)/1e6)
