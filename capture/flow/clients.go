@@ -24,10 +24,16 @@ func (c client) hash(h *capture.Hasher) uint64 { return h.Words(c.hi, c.lo) }
 
 // list finds the first flow of a client by its hash.
 func (s *slots) list(c client, hash uint64) (head ID, ok bool) {
-	for at, number, more := s.clients.next(hash, home(hash)); more; at, number, more = s.clients.next(hash, at+1) {
-		if head = ID(number); clientOf(s.at(head).conn.Client.Addr()) == c {
+	for i := tag(hash); ; i++ {
+		at := s.clients.at(i)
+		if at == freeSlot {
+			return 0, false
+		}
+		if at.tag() != tag(hash) {
+			continue
+		}
+		if head = ID(at.number()); clientOf(s.at(head).conn.Client.Addr()) == c {
 			return head, true
 		}
 	}
-	return 0, false
 }

@@ -7,89 +7,67 @@ import (
 	"relaygate/capture"
 )
 
-// file takes a segment that is known by its addresses only.
-func (t *Table) file(seg *capture.Segment) {
-	if seg.Flags&(capture.SYN|capture.RST) != 0 {
-		t.stations.add(seg.Link.Src)
+// otherWay reports whether a segment that the server of a known connection seems
+// to have sent is rather its client's of another, as both ports are watched: a SYN
+// is, and candidates of client bytes go before.
+func (t *Table) otherWay(hash uint64, seg *capture.Segment) bool {
+	if isSYN(seg) {
+		return true
 	}
-	hash := seg.Hash
-	if hash == 0 {
-		hash = t.hasher.Pair(seg.Src, seg.Dst)
-	}
-	dir, watched := t.orient(hash, seg)
-	if !watched {
-		t.stats.Ignored++
-		return
-	}
-	client, server := &seg.Src, &seg.Dst
-	if dir == authz.FromServer {
-		client, server = server, client
-	}
-	r, known := t.find(hash, client, server)
+	_, known := t.find(hash, &seg.Src, &seg.Dst)
+	return known
+}
+
+// unknown takes a segment whose ends lead to nothing.
+func (t *Table) unknown(hash uint64, seg *capture.Segment) {
+	to, from := t.ports.Has(seg.Dst.Port()), t.ports.Has(seg.Src.Port())
 	switch {
-	case known && r&ringBit == 0:
-		t.followed(ID(r), dir, seg)
-	case known:
-		t.shake(r, dir, seg)
-	case dir == authz.FromClient && isSYN(seg):
+	case !to && !from:
+		t.stats.Ignored++
+	case to && isSYN(seg):
 		t.asks(hash, seg)
 	case t.done.PassesOver(hash, seg.Flags, t.second()):
 		// Its connection is done since it was decoded.
 	case carries(seg) && !t.done.Has(hash):
 		k := tuple{hash: hash}
-		t.name(&k.conn, client, server)
+		if from {
+			t.name(&k, &seg.Dst, &seg.Src)
+		} else {
+			t.name(&k, &seg.Src, &seg.Dst)
+		}
 		t.midstream(&k, reasonMidstream)
 	}
 }
 
-// orient says which side of a segment is the server. Where both ports are
-// watched, a known connection decides, and candidates of client bytes go before;
-// else the SYN.
-func (t *Table) orient(hash uint64, seg *capture.Segment) (dir authz.Dir, watched bool) {
-	to, from := t.ports.Has(seg.Dst.Port()), t.ports.Has(seg.Src.Port())
-	switch {
-	case !from:
-		return authz.FromClient, to
-	case to && isSYN(seg):
-		return authz.FromClient, true
-	case to:
-		if _, known := t.find(hash, &seg.Src, &seg.Dst); known {
-			return authz.FromClient, true
-		}
-	}
-	return authz.FromServer, true
-}
-
 // name says between whom a connection of a file is, and what it speaks.
-func (t *Table) name(c *authz.Conn, client, server *netip.AddrPort) {
-	c.Client, c.Server = *client, *server
-	c.Service, _ = t.serviceOf(server.Port())
+func (t *Table) name(k *tuple, client, server *netip.AddrPort) {
+	k.conn.Client, k.conn.Server = *client, *server
+	k.conn.Service, _ = t.serviceOf(server.Port())
+	k.eitherWay = t.ports.Has(client.Port())
 }
 
 // followed takes a segment of a flow.
-func (t *Table) followed(id ID, dir authz.Dir, seg *capture.Segment) {
-	f := t.slots.at(id)
+func (t *Table) followed(id ID, f *flow, dir authz.Dir, seg *capture.Segment) {
 	f.last = t.now
-	if f.guard.contradicts(seg) {
-		t.taint(id, reasonStations)
-	}
-	if f.phase == free {
-		return
+	contradicts := f.guard.contradicts(seg)
+	if contradicts {
+		if t.taint(id, reasonStations); f.phase == free {
+			return
+		}
 	}
 	if dir == authz.FromClient {
-		if isSYN(seg) {
-			t.synInside(f, seg)
+		if seg.Flags&(capture.SYN|capture.RST) != 0 { // one question, mostly
+			t.beginsOrEnds(f, seg)
 		}
-		f.aborted = f.aborted || seg.Flags&capture.RST != 0
 		if f.phase == following {
 			t.fromClient(id, f, seg)
 		}
 		return
 	}
-	if isSYNACK(seg) && t.replaced(id, f, seg) {
+	if isSYNACK(seg) && t.replaced(id, f, seg, contradicts) {
 		return
 	}
-	if !f.guard.authentic(seg) {
+	if !f.guard.authentic(seg, contradicts) {
 		t.stats.Forged++
 		return
 	}
@@ -110,9 +88,17 @@ func (t *Table) synInside(f *flow, seg *capture.Segment) {
 	if h == nil {
 		var r ref
 		r, h = t.ringEntry(f.hash)
-		h.conn, f.reuse = f.conn, r
+		h.tuple, f.reuse = f.tuple, r
 	}
 	t.syn(h, seg)
+}
+
+// beginsOrEnds takes a client's SYN or RST inside a flow.
+func (t *Table) beginsOrEnds(f *flow, seg *capture.Segment) {
+	if isSYN(seg) {
+		t.synInside(f, seg)
+	}
+	f.aborted = f.aborted || seg.Flags&capture.RST != 0
 }
 
 // reuseOf returns the SYN inside a flow, nil if there is none (any more).
@@ -129,7 +115,7 @@ func (t *Table) reuseOf(f *flow) *handshake {
 
 // replaced reports whether a SYN-ACK between the ends of a flow belongs to
 // another connection, which then takes its place.
-func (t *Table) replaced(id ID, f *flow, seg *capture.Segment) bool {
+func (t *Table) replaced(id ID, f *flow, seg *capture.Segment, contradicts bool) bool {
 	if seg.Seq+1 == f.serverISN && seg.Ack == f.clientISN {
 		return false // the flow's own, once more
 	}
@@ -140,7 +126,7 @@ func (t *Table) replaced(id ID, f *flow, seg *capture.Segment) bool {
 		t.close(id)
 		t.done.Lift(h.hash)
 		t.tuples.add(h.hash, uint32(r))
-	case f.guard.authentic(seg):
+	case f.guard.authentic(seg, contradicts):
 		t.taint(id, reasonReplaced)
 	case h == nil:
 		t.stats.Forged++

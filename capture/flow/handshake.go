@@ -105,7 +105,7 @@ func (t *Table) giveUp(r ref) {
 // asks begins a handshake.
 func (t *Table) asks(hash uint64, seg *capture.Segment) {
 	r, h := t.ringEntry(hash)
-	t.name(&h.conn, &seg.Src, &seg.Dst)
+	t.name(&h.tuple, &seg.Src, &seg.Dst)
 	t.tuples.add(hash, uint32(r))
 	t.syn(h, seg)
 }
@@ -159,8 +159,7 @@ func (t *Table) synAck(h *handshake, seg *capture.Segment) bool {
 }
 
 // shake takes a segment of a tuple that has no flow yet.
-func (t *Table) shake(r ref, dir authz.Dir, seg *capture.Segment) {
-	h := t.entry(r)
+func (t *Table) shake(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) {
 	switch {
 	case dir == authz.FromClient && isSYN(seg):
 		if h.stage != answered || h.clientISN != seg.Seq+1 || carries(seg) {
@@ -187,13 +186,14 @@ func (t *Table) shake(r ref, dir authz.Dir, seg *capture.Segment) {
 // complete begins the flow of an answered handshake when a segment shows that
 // the connection is established.
 func (t *Table) complete(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) {
-	if h.guard.contradicts(seg) {
+	contradicts := h.guard.contradicts(seg)
+	if contradicts {
 		h.reason = orElse(h.reason, reasonStations)
 	}
 	payload := carries(seg)
 	control := seg.Flags & (capture.SYN | capture.RST | capture.ACK)
 	if dir == authz.FromServer {
-		if !h.guard.authentic(seg) {
+		if !h.guard.authentic(seg, contradicts) {
 			t.stats.Forged++
 			return
 		}
@@ -247,7 +247,7 @@ func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Seg
 		t.taint(id, reason)
 	}
 	if f.phase != free {
-		t.followed(id, dir, seg)
+		t.followed(id, f, dir, seg)
 	}
 }
 

@@ -5,47 +5,46 @@ package flow
 // compares the key that the entry itself holds. Strangers choose the keys: the
 // hash must be keyed.
 type index struct {
-	slots []uint64 // tag<<32 | number+1, 0: free; a power of 2, linear probing
+	slots []slot // a power of 2, linear probing
 	used  int
 }
 
-const indexSlots = 1 << 10
+// slot holds a number and its tag: tag<<32 | number+1. One that is free is 0.
+type slot uint64
 
-// tag is what a slot keeps of a hash. Its lower bits are also the slot's home.
+const (
+	freeSlot   slot = 0
+	indexSlots      = 1 << 10
+)
+
+// tag is what a slot keeps of a hash. Its lower bits are also the slot's home,
+// where to look for it first.
 func tag(hash uint64) uint32 { return uint32(hash >> 32) }
 
-func (x *index) mask() uint32 { return uint32(len(x.slots) - 1) }
+// slotOf is what stands for a number under a hash.
+func slotOf(hash uint64, number uint32) slot { return slot(tag(hash))<<32 | slot(number+1) }
 
-// next returns the number of the next candidate for a hash, at or behind place i.
-// Begin with home; after a candidate that was another's, go on at+1.
-func (x *index) next(hash uint64, i uint32) (at, number uint32, ok bool) {
+func (s slot) tag() uint32    { return uint32(s >> 32) }
+func (s slot) number() uint32 { return uint32(s) - 1 }
+
+// at returns the slot at place i, which wraps around. Look from the tag of a hash
+// on: up to a free slot, those of the same tag are candidates.
+func (x *index) at(i uint32) slot {
 	if len(x.slots) == 0 {
-		return 0, 0, false
+		return freeSlot
 	}
-	for mask, want := x.mask(), tag(hash); ; i++ {
-		s := x.slots[i&mask]
-		if s == 0 {
-			return 0, 0, false
-		}
-		if uint32(s>>32) == want {
-			return i & mask, uint32(s) - 1, true
-		}
-	}
+	return x.slots[int(i)&(len(x.slots)-1)]
 }
 
-// home is where to look first.
-func home(hash uint64) uint32 { return tag(hash) }
-
-// slot is what stands for a number under a hash.
-func slot(hash uint64, number uint32) uint64 { return uint64(tag(hash))<<32 | uint64(number+1) }
+func (x *index) mask() uint32 { return uint32(len(x.slots) - 1) }
 
 // place returns where a number is under a hash, false if it is not there.
 func (x *index) place(hash uint64, number uint32) (at uint32, ok bool) {
 	if len(x.slots) == 0 {
 		return 0, false
 	}
-	mask, want := x.mask(), slot(hash, number)
-	for at = home(hash) & mask; x.slots[at] != 0; at = (at + 1) & mask {
+	mask, want := x.mask(), slotOf(hash, number)
+	for at = tag(hash) & mask; x.slots[at] != freeSlot; at = (at + 1) & mask {
 		if x.slots[at] == want {
 			return at, true
 		}
@@ -56,7 +55,7 @@ func (x *index) place(hash uint64, number uint32) (at uint32, ok bool) {
 // replace puts another number in the place of one that is there.
 func (x *index) replace(hash uint64, number, by uint32) {
 	if at, ok := x.place(hash, number); ok {
-		x.slots[at] = slot(hash, by)
+		x.slots[at] = slotOf(hash, by)
 	}
 }
 
@@ -65,14 +64,14 @@ func (x *index) add(hash uint64, number uint32) {
 	if 2*x.used >= len(x.slots) {
 		x.grow()
 	}
-	x.put(slot(hash, number))
+	x.put(slotOf(hash, number))
 	x.used++
 }
 
-func (x *index) put(s uint64) {
+func (x *index) put(s slot) {
 	mask := x.mask()
-	i := uint32(s>>32) & mask
-	for x.slots[i] != 0 {
+	i := s.tag() & mask
+	for x.slots[i] != freeSlot {
 		i = (i + 1) & mask
 	}
 	x.slots[i] = s
@@ -80,9 +79,9 @@ func (x *index) put(s uint64) {
 
 func (x *index) grow() {
 	old := x.slots
-	x.slots = make([]uint64, max(2*len(old), indexSlots))
+	x.slots = make([]slot, max(2*len(old), indexSlots))
 	for _, s := range old {
-		if s != 0 {
+		if s != freeSlot {
 			x.put(s)
 		}
 	}
@@ -96,14 +95,14 @@ func (x *index) remove(hash uint64, number uint32) {
 		return
 	}
 	mask := x.mask()
-	for i := (gap + 1) & mask; x.slots[i] != 0; i = (i + 1) & mask {
-		home := uint32(x.slots[i]>>32) & mask
+	for i := (gap + 1) & mask; x.slots[i] != freeSlot; i = (i + 1) & mask {
+		home := x.slots[i].tag() & mask
 		if (i-home)&mask >= (i-gap)&mask {
 			x.slots[gap] = x.slots[i]
 			gap = i
 		}
 	}
-	x.slots[gap] = 0
+	x.slots[gap] = freeSlot
 	x.used--
 }
 

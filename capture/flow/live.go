@@ -45,6 +45,7 @@ func (f *flow) start(clientISN, serverISN uint32) {
 // sent it, not the ports: behind a REDIRECT the two directions show different
 // ones.
 func (t *Table) live(seg *capture.Segment) {
+	t.stats.Packets++
 	id, ok := t.byCookie[seg.Cookie]
 	if !ok {
 		t.stats.Unknown++

@@ -84,26 +84,77 @@ func (t *Table) Feed(ev *capture.Event) []Event {
 // end; that is no news, and Forget does the rest.
 func (t *Table) FeedAll(events []capture.Event) []Event {
 	t.begin()
-	for t.of = range events {
-		t.feed(&events[t.of])
+	for i := range events {
+		t.of = i
+		t.feed(&events[i])
 	}
 	return t.events
 }
 
+// feed takes one event. It finds the flow or the handshake of a segment itself, as
+// it does so for each packet: what is found is handed on, not looked up again.
 func (t *Table) feed(ev *capture.Event) {
 	t.now = ev.Time.UnixNano()
 	t.tick++
+	seg := &ev.Segment
+	if ev.Kind != capture.Packet || seg.Cookie != 0 {
+		t.announced(ev)
+		return
+	}
+	t.stats.Packets++
+	if wait := t.nextSweep - t.now; wait <= 0 || wait > sweepEvery {
+		t.sweep() // a file's clock can also go back
+	}
+	if seg.Flags&(capture.SYN|capture.RST) != 0 {
+		t.stations.add(seg.Link.Src)
+	}
+	hash := seg.Hash
+	if hash == 0 {
+		hash = t.hasher.Pair(seg.Src, seg.Dst)
+	}
+	for i := tag(hash); ; i++ {
+		s := t.tuples.at(i)
+		if s == freeSlot {
+			t.unknown(hash, seg)
+			return
+		}
+		if s.tag() != tag(hash) {
+			continue
+		}
+		r := ref(s.number())
+		var k *tuple
+		var f *flow
+		var h *handshake
+		if r&ringBit == 0 {
+			f = t.slots.at(ID(r))
+			k = &f.tuple
+		} else {
+			h = t.entry(r)
+			k = &h.tuple
+		}
+		dir := authz.FromClient
+		if k.conn.Client != seg.Src || k.conn.Server != seg.Dst {
+			dir = authz.FromServer
+			if k.conn.Client != seg.Dst || k.conn.Server != seg.Src ||
+				k.eitherWay && t.otherWay(hash, seg) {
+				continue
+			}
+		}
+		if f != nil {
+			t.followed(ID(r), f, dir, seg)
+		} else {
+			t.shake(r, h, dir, seg)
+		}
+		return
+	}
+}
+
+// announced takes what the kernel or the tap says, and the segments of
+// connections that were so announced.
+func (t *Table) announced(ev *capture.Event) {
 	switch ev.Kind {
 	case capture.Packet:
-		t.stats.Packets++
-		if ev.Segment.Cookie != 0 {
-			t.live(&ev.Segment)
-		} else {
-			if wait := t.nextSweep - t.now; wait <= 0 || wait > sweepEvery {
-				t.sweep() // a file's clock can also go back
-			}
-			t.file(&ev.Segment)
-		}
+		t.live(&ev.Segment)
 	case capture.Doubt:
 		t.doubt(ev.Segment.Src.Addr(), ev.Segment.Dst.Addr(), ev.Reason)
 	case capture.Opened:

@@ -10,19 +10,28 @@ import (
 type tuple struct {
 	conn authz.Conn
 	hash uint64
+	// eitherWay: the client's port is watched, too (files). Kept here, as the set
+	// of ports is larger than what the cache holds on to.
+	eitherWay bool
 }
 
 // find returns what the ends of a connection lead to: its flow, or its entry in
 // the ring of handshakes, which hold the tuple themselves. An entry that gives
 // its tuple up must be taken out, or replaced, before.
 func (t *Table) find(hash uint64, client, server *netip.AddrPort) (r ref, ok bool) {
-	for at, number, more := t.tuples.next(hash, home(hash)); more; at, number, more = t.tuples.next(hash, at+1) {
-		r = ref(number)
+	for i := tag(hash); ; i++ {
+		s := t.tuples.at(i)
+		if s == freeSlot {
+			return 0, false
+		}
+		if s.tag() != tag(hash) {
+			continue
+		}
+		r = ref(s.number())
 		if c := &t.tupleOf(r).conn; c.Client == *client && c.Server == *server {
 			return r, true
 		}
 	}
-	return 0, false
 }
 
 func (t *Table) tupleOf(r ref) *tuple {
