@@ -121,8 +121,7 @@ func (p *pool) recycle() {
 		p.retired[i] = retired{}
 	}
 	p.retired = p.retired[:0]
-	for i, w := range p.dirty {
-		p.dirty[i] = nil
+	for _, w := range p.dirty {
 		w.dirty = false
 		if !w.dropped {
 			w.compact()

@@ -73,8 +73,7 @@ func (t *Table) candidate(f *flow, from int, payload []byte, fin bool, finAt int
 		}
 		f.clientFIN, f.hasClientFIN = at, true
 	}
-	end := max(f.client.end(), from+len(payload))
-	if f.hasClientFIN && end > int(int32(f.clientFIN-f.clientNext)) {
+	if f.hasClientFIN && max(f.client.end(), from+len(payload)) > int(int32(f.clientFIN-f.clientNext)) {
 		return reasonFIN
 	}
 	if len(payload) == 0 {
@@ -120,9 +119,11 @@ func (t *Table) fromServer(id ID, f *flow, seg *capture.Segment) {
 		t.taint(id, reasonBefore)
 		return
 	}
-	if reason := t.acknowledged(id, f, seg.Ack); reason != "" {
-		t.taint(id, reason)
-		return
+	if n := int(int32(seg.Ack - f.clientNext)); n > 0 {
+		if reason := t.acknowledged(id, f, n); reason != "" {
+			t.taint(id, reason)
+			return
+		}
 	}
 	if reason := t.answer(id, f, seg); reason != "" {
 		t.taint(id, reason)
@@ -133,14 +134,10 @@ func (t *Table) fromServer(id ID, f *flow, seg *capture.Segment) {
 	}
 }
 
-// acknowledged releases the client bytes below ack. It returns why the flow is
-// in doubt, "" if it is not.
-func (t *Table) acknowledged(id ID, f *flow, ack uint32) string {
-	n := int(int32(ack - f.clientNext))
-	if n <= 0 {
-		return ""
-	}
-	if f.hasClientPast && int32(ack-f.clientPast) > 0 {
+// acknowledged releases the next n sequence numbers of the client. It returns why
+// the flow is in doubt, "" if it is not.
+func (t *Table) acknowledged(id ID, f *flow, n int) string {
+	if f.hasClientPast && int32(f.clientNext+uint32(n)-f.clientPast) > 0 {
 		return reasonClientBound
 	}
 	ready := f.client.ready()
@@ -157,22 +154,23 @@ func (t *Table) acknowledged(id ID, f *flow, ack uint32) string {
 	default:
 		return reasonMissing
 	}
-	t.data(id, authz.FromClient, ready)
 	f.clientNext += uint32(n)
-	t.advance(&f.client, n)
+	if len(ready) > 0 {
+		t.data(id, authz.FromClient, ready, 0)
+	}
+	if f.client != nil {
+		t.advance(&f.client, n)
+	}
 	return ""
 }
 
-// advance moves a window on, and drops it if nothing waits in it any more.
+// advance moves a window on, or drops it if nothing more waits in it.
 func (t *Table) advance(w **window, n int) {
-	if *w == nil {
-		return
-	}
-	(*w).advance(n)
-	if len((*w).spans) == 0 {
+	if (*w).end() <= n {
 		t.pool.drop(*w)
 		*w = nil
 	} else {
+		(*w).advance(n)
 		t.pool.released(*w)
 	}
 }
@@ -207,7 +205,12 @@ func (t *Table) answer(id ID, f *flow, seg *capture.Segment) string {
 		return reasonServerCopies
 	}
 	if from == 0 {
-		t.inOrder(id, f, payload, cut)
+		// Of what is cut the dialogue is told, and says what it means.
+		t.data(id, authz.FromServer, payload, cut)
+		f.serverNext += uint32(to)
+		if f.server != nil {
+			t.behind(id, f, to)
+		}
 		return ""
 	}
 	if to > t.limits.ServerBytes {
@@ -229,19 +232,11 @@ func (f *flow) serverGap() bool {
 	return int32(f.serverEnd-f.serverNext) > 0
 }
 
-// inOrder releases the server's next bytes, and what waited behind them. Where
-// bytes are cut off behind them, the dialogue is told and says what that means.
-func (t *Table) inOrder(id ID, f *flow, payload []byte, cut int) {
-	if cut > 0 {
-		t.emit(Data, id).Chunk = authz.Chunk{Dir: authz.FromServer, Bytes: payload, Cut: cut}
-		f.serverNext += uint32(len(payload) + cut)
-		return
-	}
-	t.data(id, authz.FromServer, payload)
-	f.serverNext += uint32(len(payload))
-	t.advance(&f.server, len(payload))
+// behind releases what waited behind n bytes that the server sent.
+func (t *Table) behind(id ID, f *flow, n int) {
+	t.advance(&f.server, n)
 	if ready := f.server.ready(); len(ready) > 0 {
-		t.data(id, authz.FromServer, ready)
+		t.data(id, authz.FromServer, ready, 0)
 		f.serverNext += uint32(len(ready))
 		t.advance(&f.server, len(ready))
 	}

@@ -232,22 +232,27 @@ func (t *Table) begun(k *tuple, origin authz.Origin, limit int) (ID, *flow) {
 
 // emit adds an event in place.
 func (t *Table) emit(kind Kind, id ID) *Event {
-	n := len(t.events)
-	if n == cap(t.events) {
-		t.events = append(t.events, Event{})
-	}
-	t.events = t.events[:n+1]
-	e := &t.events[n]
+	e := t.place()
 	*e = Event{}
 	e.Kind, e.ID, e.Of = kind, id, t.of
 	return e
 }
 
-func (t *Table) data(id ID, dir authz.Dir, b []byte) {
-	if len(b) > 0 {
-		e := t.emit(Data, id)
-		e.Chunk.Dir, e.Chunk.Bytes = dir, b
+// data adds what most events are; it sets each field once, and clears none before.
+func (t *Table) data(id ID, dir authz.Dir, b []byte, cut int) {
+	e := t.place()
+	e.Kind, e.ID, e.Of, e.Reason = Data, id, t.of, ""
+	e.Chunk.Dir, e.Chunk.Bytes, e.Chunk.Cut = dir, b, cut
+}
+
+// place makes room for an event. An older one stands there.
+func (t *Table) place() *Event {
+	n := len(t.events)
+	if n == cap(t.events) {
+		t.events = append(t.events, Event{})
 	}
+	t.events = t.events[:n+1]
+	return &t.events[n]
 }
 
 func orElse(s, otherwise string) string {

@@ -87,10 +87,6 @@ func (w *window) end() int {
 // compact.
 func (w *window) advance(n int) {
 	w.head = min(w.head+n, len(w.buf))
-	if w.end() <= n {
-		w.spans = w.spans[:0]
-		return
-	}
 	kept := w.spans[:0]
 	for _, s := range w.spans {
 		if s.to > n {
