@@ -17,38 +17,33 @@ const (
 	finished
 )
 
-// flow is a slot: one connection.
+// flow is a slot: one connection. What is asked for with each segment stands
+// together, in few lines of the cache.
 type flow struct {
-	phase  phase
-	tuple  // hash of files only
-	origin authz.Origin
+	tuple // hash of files only
 
-	// The client's stream: the next byte to release, and where it began.
+	// The two streams: the next byte to release, and where each began.
 	clientNext, clientISN uint32
-	// The client's FIN, if a candidate of it was seen; clientDone is true once
-	// it was acknowledged.
-	clientFIN     uint32
-	hasClientFIN  bool
-	clientDone    bool
-	clientPast    uint32 // the lowest candidate that was too far ahead to keep
-	hasClientPast bool
-
-	// The server's stream: the next byte to release, where it began, where its
-	// FIN is, and the highest sequence number that any segment showed.
 	serverNext, serverISN uint32
-	serverFIN             uint32
-	hasServerFIN          bool
-	serverEnd             uint32
+	serverEnd             uint32 // the highest sequence number that a segment showed
+
+	guard  guard // of files
+	phase  phase
+	origin authz.Origin
+	// A FIN of the client is a candidate until it was acknowledged: clientDone.
+	hasClientFIN, clientDone, hasServerFIN bool
+	// hasClientPast: a candidate was too far ahead to keep.
+	hasClientPast bool
+	// aborted: an RST came from the client's address, and no segment of the
+	// server since (files).
+	aborted bool
 
 	client, server *window // nil while nothing waits
+	last           int64   // time of the last segment, in Unix nanoseconds (files)
 
-	// Files only.
-	guard guard
-	last  int64 // time of the last segment, in Unix nanoseconds
-	reuse ref   // the ring entry of a SYN inside this flow, 0 for none
-	// aborted: an RST came from the client's address, and no segment of the
-	// server since.
-	aborted bool
+	clientFIN, serverFIN uint32 // where they are, if there are any
+	clientPast           uint32 // the lowest candidate that was too far ahead
+	reuse                ref    // the ring entry of a SYN inside this flow, 0 for none (files)
 
 	prev, next ID  // the client's other flows, plus one; 0 ends the list
 	length     int // in the head of the list: how long it is
