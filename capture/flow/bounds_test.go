@@ -65,6 +65,19 @@ func TestFlowsBound(t *testing.T) {
 	}
 }
 
+// A session whose beginning was not seen is told of where a full table is one
+// client's, too.
+func TestMidstreamInFullTable(t *testing.T) {
+	table := newTable(Limits{Flows: 2, FlowsPerClient: 2})
+	for i := range 2 {
+		tell(t, table, cooked, each(nthPort(i), begin(cooked, nil)))
+	}
+	got, want := tell(t, table, cooked, each(nthPort(2), login[:1])), "(!"+reasonMidstream+")"
+	if got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestFlowsPerClientBound(t *testing.T) {
 	inSubnet := func(i int) netip.AddrPort {
 		a := netip.MustParseAddr("2001:db8:1:2::").As16()

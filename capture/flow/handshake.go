@@ -1,6 +1,8 @@
 package flow
 
 import (
+	"math"
+
 	"relaygate/authz"
 	"relaygate/capture"
 )
@@ -255,7 +257,7 @@ func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Seg
 // slot for longer than that: anybody can send such a segment.
 func (t *Table) midstream(k *tuple, reason string) {
 	t.stats.Midstream++
-	id, f := t.begun(k, authz.Unauthenticated, t.limits.Flows)
+	id, f := t.begun(k, authz.Unauthenticated, math.MaxInt)
 	t.taint(id, reason)
 	if f.phase != free {
 		t.close(id)
