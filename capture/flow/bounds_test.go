@@ -252,6 +252,13 @@ func TestBothPortsWatched(t *testing.T) {
 	if got := tell(t, table, cooked, each(both, login)); got != "(!"+reasonMidstream+")" {
 		t.Errorf("without: %q", got)
 	}
+	// What the server asks for is another connection, and its segments are that
+	// one's from then on: its bytes answer nothing any more.
+	table = newTable(Limits{})
+	back := func(m mode, ev *capture.Event) { sv(-1, 0, "", flags(capture.SYN))(m, ev) }
+	if got := tell(t, table, cooked, each(both, append(shake(back), login...))); got != "((!"+reasonMidstream+")" {
+		t.Errorf("with a SYN of the server: %q", got)
+	}
 }
 
 func TestUnwatched(t *testing.T) {
