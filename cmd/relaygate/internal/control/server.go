@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,10 +29,14 @@ type Daemon interface {
 // ErrRunning: another daemon holds the socket.
 var ErrRunning = errors.New("another relaygate is running")
 
-// Listen makes the socket at path, mode 0660. A socket that a dead daemon left
-// is replaced; a file of another kind never. The lock beside it decides between
-// two daemons that start at once.
+// Listen makes the socket at path, mode 0660, and its folder if it is missing, as
+// nobody has made that where systemd did not. A socket that a dead daemon left is
+// replaced; a file of another kind never. The lock beside it decides between two
+// daemons that start at once.
 func Listen(path string) (*Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("make the control socket's folder: %w", err)
+	}
 	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the control socket: %w", err)
