@@ -16,7 +16,7 @@ func checkCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Check a configuration file and tell what it means",
-		Args:  cobra.ExactArgs(1),
+		Args:  takes("a FILE", 1, 1),
 		RunE: verb(func(_ *cobra.Command, args []string) error {
 			cfg, err := config.Load(args[0])
 			if asJSON {

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -15,17 +18,21 @@ func runCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run [--config FILE]",
 		Short: "Watch, grant and guard the gate, until SIGTERM",
-		Args:  cobra.NoArgs,
+		Args:  takes("", 0, 0),
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
 			path = chosenConfig(path, defaultConfig)
 			cfg, err := loadConfig(path)
 			if err != nil {
 				return err
 			}
-			return daemon.Run(cmd.Context(), daemon.Options{
+			err = daemon.Run(cmd.Context(), daemon.Options{
 				Config: cfg, Version: version, Log: e.Stderr,
 				Reload: func() (*config.Config, error) { return loadConfig(path) },
 			})
+			if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+				err = fmt.Errorf("%w (relaygate is started as root)", err)
+			}
+			return err
 		}),
 	}
 	cmd.Flags().StringVar(&path, "config", "", "the configuration `FILE` (default "+defaultConfig+", if it is there)")

@@ -13,7 +13,7 @@ func demoCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "demo",
 		Short: "Show everything at work in throw-away network namespaces (needs root)",
-		Args:  cobra.NoArgs,
+		Args:  takes("", 0, 0),
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
 			exe, err := os.Executable()
 			if err != nil {

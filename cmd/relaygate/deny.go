@@ -10,7 +10,7 @@ func denyCommand(e *env) *cobra.Command {
 		Long: `Close an address, or all of a prefix, now, and grant it nothing while the denial
 lasts: not by a login, not by hand, not by an always rule. undeny ends it.`,
 		Example: `  relaygate deny 203.0.113.0/24 --for 24h --note "sends spam"`,
-		Args:    cobra.ExactArgs(1),
+		Args:    takes("an ADDRESS or PREFIX", 1, 1),
 		RunE: verb(func(cmd *cobra.Command, args []string) error {
 			return flags.give(e, cmd, cmd.Name(), args[0])
 		}),
@@ -27,7 +27,7 @@ func undenyCommand(e *env) *cobra.Command {
 		Short: "End a denial",
 		Long: `End the denial of exactly this address or prefix. Nothing is opened by that but
 what an always rule names: the next login may be granted.`,
-		Args: cobra.ExactArgs(1),
+		Args: takes("an ADDRESS or PREFIX", 1, 1),
 		RunE: verb(func(cmd *cobra.Command, args []string) error {
 			return flags.give(e, cmd, cmd.Name(), args[0])
 		}),

@@ -22,7 +22,7 @@ without changing anything, and say what is missing and what is lost by it. It
 works without the daemon; without root it says what it cannot see.
 
 The exit code is 1 if something is missing that the configuration needs.`,
-		Args: cobra.NoArgs,
+		Args: takes("", 0, 0),
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(path)
 			if err != nil {

@@ -12,7 +12,7 @@ func grantCommand(e *env) *cobra.Command {
 The rules hold all the same: what is denied, never granted by the configuration,
 or one of this host's own addresses is refused.`,
 		Example: `  relaygate grant 192.0.2.7 --for 2h --note "new printer, ticket 4711"`,
-		Args:    cobra.ExactArgs(1),
+		Args:    takes("an ADDRESS or PREFIX", 1, 1),
 		RunE: verb(func(cmd *cobra.Command, args []string) error {
 			return flags.give(e, cmd, cmd.Name(), args[0])
 		}),

@@ -17,7 +17,7 @@ func listCommand(e *env) *cobra.Command {
 	cmd := flags.add(&cobra.Command{
 		Use:   "list",
 		Short: "List who may relay now",
-		Args:  cobra.NoArgs,
+		Args:  takes("", 0, 0),
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
 			if denied {
 				return listDenials(e, cmd, &flags)

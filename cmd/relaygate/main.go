@@ -102,13 +102,31 @@ func rootCommand(e *env) *cobra.Command {
 func run(ctx context.Context, e *env, args []string) error {
 	root := rootCommand(e)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	var f *failure
-	silent := errors.As(err, &f) && f.silent
-	if err != nil && !silent {
+	switch {
+	case err == nil:
+	case !errors.As(err, &f):
+		fmt.Fprintf(e.Stderr, "relaygate: %v (see %s --help)\n", err, cmd.CommandPath())
+	case !f.silent:
 		fmt.Fprintf(e.Stderr, "relaygate: %v\n", err)
 	}
 	return err
+}
+
+// takes checks how many arguments a verb is given, and says in words what it takes.
+func takes(what string, least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return fmt.Errorf("%s needs %s", cmd.Name(), what)
+		case len(args) > most && most == 0:
+			return fmt.Errorf("%s takes no argument: what is %q?", cmd.Name(), args[0])
+		case len(args) > most:
+			return fmt.Errorf("%s takes %s: what is %q?", cmd.Name(), what, args[most])
+		}
+		return nil
+	}
 }
 
 // verb marks the errors of f as failures, apart from wrong use.

@@ -9,7 +9,7 @@ func pauseCommand(e *env) *cobra.Command {
 		Short: "Close everybody but the always rules, until resume",
 		Long: `Close everybody but the always rules, and grant nothing, until resume. The files
 are emptied too. It lasts over a restart.`,
-		Args: cobra.NoArgs,
+		Args: takes("", 0, 0),
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
 			return flags.give(e, cmd, cmd.Name(), "")
 		}),
@@ -22,7 +22,7 @@ func resumeCommand(e *env) *cobra.Command {
 		Use:   "resume",
 		Short: "End the pause",
 		Long:  `End the pause. What was open before it stays closed until its next login.`,
-		Args:  cobra.NoArgs,
+		Args:  takes("", 0, 0),
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
 			return flags.give(e, cmd, cmd.Name(), "")
 		}),

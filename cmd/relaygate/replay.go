@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 
@@ -21,7 +22,7 @@ func replayCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay [--json] FILE…",
 		Short: "Tell what logins capture files show (pcap, pcapng, gzip, - for standard input)",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  takes("a FILE", 1, math.MaxInt),
 		RunE: verb(func(_ *cobra.Command, args []string) error {
 			services, err := opts.services()
 			if err != nil {

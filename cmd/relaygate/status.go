@@ -22,12 +22,12 @@ func statusCommand(e *env) *cobra.Command {
 	cmd := flags.add(&cobra.Command{
 		Use:   "status",
 		Short: "Tell what relaygate does and how it is",
-		Args:  cobra.NoArgs,
+		Args:  takes("", 0, 0),
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
 			s, err := flags.client(e).Status(cmd.Context())
 			switch {
 			case check:
-				return checkStatus(e, &s, err)
+				return checkStatus(e, &s, err, flags.json)
 			case err != nil:
 				return err
 			case flags.json:
@@ -47,7 +47,8 @@ const (
 	checkCritical = 2
 )
 
-func checkStatus(e *env, s *control.Status, err error) error {
+// checkStatus prints one line, or with asJSON the status, and fails with the code.
+func checkStatus(e *env, s *control.Status, err error, asJSON bool) error {
 	word, code := "OK", 0
 	text := count(s.Grants, "grant") + ", " + count(s.Logins, "login")
 	switch {
@@ -58,7 +59,16 @@ func checkStatus(e *env, s *control.Status, err error) error {
 	case len(s.Problems) > 0:
 		word, code, text = "WARNING", checkWarning, strings.Join(s.Problems, "; ")
 	}
-	fmt.Fprintf(e.Stdout, "RELAYGATE %s: %s\n", word, text)
+	switch {
+	case !asJSON:
+		fmt.Fprintf(e.Stdout, "RELAYGATE %s: %s\n", word, text)
+	case err != nil:
+		return &failure{err: err, code: code}
+	default:
+		if err := json.NewEncoder(e.Stdout).Encode(s); err != nil {
+			return fmt.Errorf("write the status: %w", err)
+		}
+	}
 	if code == 0 {
 		return nil
 	}

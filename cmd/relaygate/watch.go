@@ -16,7 +16,7 @@ func watchCommand(e *env) *cobra.Command {
 	return flags.add(&cobra.Command{
 		Use:   "watch",
 		Short: "Show what happens, as it happens",
-		Args:  cobra.NoArgs,
+		Args:  takes("", 0, 0),
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
 			return flags.client(e).Watch(cmd.Context(), func(line []byte) error {
 				if flags.json {

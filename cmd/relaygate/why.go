@@ -21,10 +21,13 @@ func whyCommand(e *env) *cobra.Command {
 	return flags.add(&cobra.Command{
 		Use:   "why ADDRESS",
 		Short: "Tell why an address may relay, or why not",
-		Args:  cobra.ExactArgs(1),
+		Args:  takes("an ADDRESS", 1, 1),
 		RunE: verb(func(cmd *cobra.Command, args []string) error {
 			addr, err := netip.ParseAddr(args[0])
 			if err != nil || addr.Zone() != "" {
+				if p, err := netip.ParsePrefix(args[0]); err == nil {
+					return &usageError{fmt.Errorf("%q is a network: name one address of it, like %s", args[0], p.Masked().Addr())}
+				}
 				return &usageError{fmt.Errorf("%q is no address", args[0])}
 			}
 			story, err := flags.client(e).Why(cmd.Context(), addr.Unmap())

@@ -15,6 +15,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"relaygate/authz"
 )
 
 // Client asks a daemon through its socket.
@@ -133,9 +135,11 @@ func (c *Client) ask(ctx context.Context, method, path string, what io.Reader) (
 	var op *net.OpError
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("the control socket %s is for root and its group", c.socket)
+		return nil, fmt.Errorf("the control socket %s is for root and its group: run this as root", c.socket)
 	case errors.As(err, &op) && op.Op == "dial":
 		return nil, fmt.Errorf("is relaygate running? cannot connect to %s: %w (start it, or name its socket with --socket)", c.socket, op.Err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, fmt.Errorf("relaygate runs and did not answer within %s: it hangs, or has too much to do", authz.Span(answerLimit))
 	case err != nil:
 		return nil, fmt.Errorf("ask relaygate: %w", err)
 	}
@@ -143,8 +147,11 @@ func (c *Client) ask(ctx context.Context, method, path string, what io.Reader) (
 		text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
 		words := strings.TrimSpace(string(text))
 		err := fmt.Errorf("relaygate answers: %s", words)
-		if res.StatusCode == http.StatusUnprocessableEntity {
+		switch res.StatusCode {
+		case http.StatusUnprocessableEntity:
 			err = &Refusal{words}
+		case http.StatusNotFound, http.StatusMethodNotAllowed:
+			err = errors.New("the relaygate that runs does not know this verb: it is of another version, and would have to be restarted")
 		}
 		return nil, errors.Join(err, res.Body.Close())
 	}

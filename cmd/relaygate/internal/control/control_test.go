@@ -166,6 +166,38 @@ func TestListen(t *testing.T) {
 	}
 }
 
+// Where systemd made no folder for the socket, the daemon does.
+func TestListenMakesTheFolder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run", "relaygate", "s")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A daemon of another version does not know what it is asked.
+func TestOtherVersion(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := &http.Server{Handler: http.NotFoundHandler()}
+	ended := make(chan error, 1)
+	go func() { ended <- other.Serve(l) }()
+	_, err = NewClient(path).Denials(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "another version") {
+		t.Errorf("error %v, want that it is of another version", err)
+	}
+	if err := errors.Join(other.Close(), l.Close()); err != nil {
+		t.Error(err)
+	}
+	<-ended
+}
+
 func TestWatchStreams(t *testing.T) {
 	hub := NewHub()
 	c := serve(t, &fakeDaemon{}, hub)
