@@ -16,8 +16,8 @@ func Span(d time.Duration) string {
 	}{
 		{2 * time.Minute, time.Second, "s"}, {2 * time.Hour, time.Minute, "min"}, {2 * day, time.Hour, "h"},
 	} {
-		if d < unit.below {
-			return fmt.Sprintf("%d %s", d.Round(unit.length)/unit.length, unit.name)
+		if n := d.Round(unit.length); n < unit.below {
+			return fmt.Sprintf("%d %s", n/unit.length, unit.name)
 		}
 	}
 	return fmt.Sprintf("%d days", d.Round(day)/day)

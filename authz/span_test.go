@@ -13,6 +13,8 @@ func TestSpan(t *testing.T) {
 		2*time.Minute - 1:               "2 min",
 		29*time.Minute + 59*time.Second: "30 min",
 		30 * time.Minute:                "30 min",
+		2*time.Hour - 20*time.Second:    "2 h",
+		47*time.Hour + 40*time.Minute:   "2 days",
 		26 * time.Hour:                  "26 h",
 		7 * 24 * time.Hour:              "7 days",
 	} {

@@ -45,6 +45,24 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// What could not be written is a failure, whatever the verb looks at.
+func TestFullDisk(t *testing.T) {
+	for _, args := range [][]string{
+		{"--help"}, {"check", "internal/config/default.toml"}, {"replay", "/dev/null"},
+	} {
+		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		if err != nil {
+			t.Skip(err)
+		}
+		e, _, errs := testEnv()
+		e.Stdout = full
+		if got := exitCode(run(t.Context(), e, args)); got != exitFailed || !strings.Contains(errs.String(), "no space left") {
+			t.Errorf("relaygate %q: exit %d, %q, though nothing was written", args, got, errs)
+		}
+		_ = full.Close()
+	}
+}
+
 func TestRelativeTimes(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, tt := range []struct {

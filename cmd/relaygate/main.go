@@ -100,9 +100,15 @@ func rootCommand(e *env) *cobra.Command {
 
 // run is the whole program.
 func run(ctx context.Context, e *env, args []string) error {
-	root := rootCommand(e)
+	out := &output{Writer: e.Stdout}
+	with := *e
+	with.Stdout = out
+	root := rootCommand(&with)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil && out.err != nil {
+		err = &failure{err: fmt.Errorf("write the output: %w", out.err), code: exitFailed}
+	}
 	var f *failure
 	switch {
 	case err == nil:
@@ -112,6 +118,21 @@ func run(ctx context.Context, e *env, args []string) error {
 		fmt.Fprintf(e.Stderr, "relaygate: %v\n", err)
 	}
 	return err
+}
+
+// output keeps the first error of what is written, so that no verb need look at each
+// line of its own.
+type output struct {
+	io.Writer
+	err error
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.Writer.Write(b)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
 }
 
 // takes checks how many arguments a verb is given, and says in words what it takes.

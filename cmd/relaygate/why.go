@@ -49,8 +49,12 @@ func printStory(e *env, s *control.Story) error {
 		paint = green
 	}
 	fmt.Fprintf(e.Stdout, "%s %s.\n", colour(e, paint, s.Address.String()), s.Reason)
-	if s.Grant != nil {
-		fmt.Fprintf(e.Stdout, "Granted %s.\n", strings.Join(grantText(s.Grant, now), "; "))
+	if g := s.Grant; g != nil {
+		with := ""
+		if g.Prefix != nil {
+			with = "with all of " + g.Name() + " "
+		}
+		fmt.Fprintf(e.Stdout, "Granted %s%s.\n", with, strings.Join(grantText(g, now), "; "))
 	}
 	w := tabwriter.NewWriter(e.Stdout, 0, 0, 2, ' ', 0)
 	for i := range s.Events {
@@ -84,6 +88,9 @@ func eventText(ev *control.Event, now time.Time) string {
 	if ev.Count > 1 {
 		say("%d times", ev.Count)
 	}
+	if strings.Contains(ev.Client, "/") {
+		say("%s", ev.Client) // more than the address
+	}
 	// What a login led to needs no second telling of how it was made.
 	evidence := false
 	switch ev.Event {
@@ -112,7 +119,11 @@ func eventText(ev *control.Event, now time.Time) string {
 	default:
 		say("until %s (%s)", clock(ev.Until.Time, now), relative(ev.Until.Time, now))
 	}
-	if ev.By != "" && !strings.Contains(ev.Reason, ev.By) {
+	switch {
+	case ev.By == "":
+	case ev.Event == "refused":
+		say("ordered by %s", authz.Quote(ev.By))
+	case !strings.Contains(ev.Reason, ev.By):
 		say("by %s", authz.Quote(ev.By))
 	}
 	text := strings.TrimSpace(strings.Join(words, " "))

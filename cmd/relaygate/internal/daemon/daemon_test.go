@@ -70,6 +70,11 @@ func TestReasonTellsInWords(t *testing.T) {
 			grant: grant.Grant{Prefix: prefix, Expires: now.Add(10 * time.Minute), Source: grant.Login, Users: user},
 		},
 		{
+			name: "granted, then an order was refused", granted: true, rule: good, want: "its time runs out in 10 min\n",
+			grant:  grant.Grant{Prefix: prefix, Expires: now.Add(10 * time.Minute), Source: grant.Login, Users: user},
+			events: []authz.Event{event(authz.EventGranted, ""), {Kind: authz.EventRefused, Last: now, By: "root (uid 0)", Reason: "is too wide"}},
+		},
+		{
 			name: "nameless", granted: true, rule: good, want: "somebody logged in from it",
 			grant: grant.Grant{Prefix: prefix, Expires: now.Add(time.Minute), Source: grant.Login},
 		},
@@ -82,7 +87,7 @@ func TestReasonTellsInWords(t *testing.T) {
 			want: "may relay: it is always allowed", grant: grant.Grant{Prefix: prefix, Source: grant.Always},
 		},
 	} {
-		if got := reason(tt.grant, tt.granted, tt.paused, tt.rule, tt.events, now); !strings.Contains(got, tt.want) {
+		if got := reason(tt.grant, tt.granted, tt.paused, tt.rule, tt.events, now); !strings.Contains(got+"\n", tt.want) {
 			t.Errorf("%s: %q, want it to hold %q", tt.name, got, tt.want)
 		}
 	}

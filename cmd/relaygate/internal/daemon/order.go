@@ -146,16 +146,20 @@ func cutFor(o *control.Order, changes []grant.Change) (list []netip.Prefix) {
 		return nil
 	}
 	for i := range changes {
-		p := changes[i].Grant.Prefix
-		wider := p.Bits() < o.Prefix.Bits() && p.Contains(o.Prefix.Addr())
-		if changes[i].Kind == grant.Revoked && (pause || wider) {
-			list = append(list, p)
+		if changes[i].Kind == grant.Revoked && (pause || wider(&changes[i], o.Prefix)) {
+			list = append(list, changes[i].Grant.Prefix)
 		}
 		if pause {
 			list = append(list, changes[i].Closed...)
 		}
 	}
 	return list
+}
+
+// wider reports whether c is about more than p and all of it.
+func wider(c *grant.Change, p netip.Prefix) bool {
+	whole := c.Grant.Prefix
+	return whole.Bits() < p.Bits() && whole.Contains(p.Addr())
 }
 
 // aftermath is what holds behind an order.
@@ -190,6 +194,11 @@ func result(o *control.Order, changes []grant.Change, after aftermath, now time.
 		ended = "; its grant ended"
 	case after.closed > 1:
 		ended = fmt.Sprintf("; %d grants ended", after.closed)
+	}
+	for i := range changes {
+		if changes[i].Kind == grant.Revoked && wider(&changes[i], o.Prefix) {
+			ended += ", that of all " + authz.PrefixString(changes[i].Grant.Prefix)
+		}
 	}
 	switch o.Verb {
 	case control.VerbGrant:

@@ -28,6 +28,13 @@ func TestAnswersToOrdersHold(t *testing.T) {
 		want         string
 	}{
 		{name: "revoke a grant", prefix: "192.0.2.7/32", verb: control.VerbRevoke, want: "192.0.2.7 is closed; its grant ended"},
+		{
+			name: "deny one address of a wider grant", prefix: "198.18.0.7/32", verb: control.VerbDeny,
+			before: func(t *grant.Table) {
+				t.Manual(now, netip.MustParsePrefix("198.18.0.0/28"), testLifetime, "root", "")
+			},
+			want: "198.18.0.7 is closed and denied for good; its grant ended, that of all 198.18.0.0/28",
+		},
 		{name: "revoke nothing", prefix: "192.0.2.8/32", verb: control.VerbRevoke, want: "192.0.2.8 held no grant: nothing was open"},
 		{
 			name: "revoke what may always relay", prefix: "198.51.100.7/32", verb: control.VerbRevoke,

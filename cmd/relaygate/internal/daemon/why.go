@@ -75,7 +75,7 @@ func butReason(events []authz.Event, now time.Time) (words string) {
 		if ev.Kind == authz.EventGranted || ev.Kind == authz.EventRenewed || now.Sub(ev.Last) > lately {
 			break
 		}
-		if ev.Kind == authz.EventRefused {
+		if ev.Kind == authz.EventRefused && ev.By == "" { // else it was an order
 			words = fmt.Sprintf("; but the login of %s renewed nothing: %s", userWords(ev.User), ev.Reason)
 			break
 		}
