@@ -232,9 +232,9 @@ func (e *Evidence) Prune(now time.Time) {
 	e.strangers.prune(now, e.cfg.Retain)
 }
 
-// Story is all that is known about an address, in the order of time: its own
-// events, those of each prefix that holds it, and those of every address. It is empty if the address was
-// never seen, or too long ago.
+// Story is all that is known about an address, in the order of the events' last times:
+// its own, those of each prefix that holds it, and those of every address. It is empty
+// if the address was never seen, or too long ago.
 func (e *Evidence) Story(a netip.Addr, now time.Time) []Event {
 	e.settle()
 	a, err := normalAddr(a)
@@ -259,7 +259,7 @@ func (e *Evidence) Story(a netip.Addr, now time.Time) []Event {
 	}
 	slices.SortStableFunc(story, func(a, b Event) int {
 		// At one moment the narrowest comes first: the login, then its /64.
-		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(b.Prefix.Bits(), a.Prefix.Bits()))
+		return cmp.Or(a.Last.Compare(b.Last), cmp.Compare(b.Prefix.Bits(), a.Prefix.Bits()))
 	})
 	return story
 }

@@ -91,6 +91,22 @@ func TestStory(t *testing.T) {
 	}
 }
 
+// What was repeated stands where it was seen last: the last thing that happened to an
+// address is the last of its story.
+func TestStoryIsInTheOrderOfTheLastTimes(t *testing.T) {
+	e := NewEvidence(EvidenceConfig{})
+	const m = time.Minute
+	refused := func(when time.Duration) {
+		e.Add(Event{Kind: EventRefused, Prefix: netip.MustParsePrefix("203.0.113.7/32"), Time: start.Add(when), Reason: "too many users"})
+	}
+	recorded(e, seen("203.0.113.7", "alice", Success, 0))
+	e.Add(change(EventGranted, "203.0.113.7/32", 0, 30*m))
+	refused(1 * m)
+	e.Add(change(EventRenewed, "203.0.113.7/32", 2*m, 32*m))
+	refused(3 * m)
+	story(t, e, "203.0.113.7", 4*m, "login alice, granted alice, renewed alice, refused×2")
+}
+
 func TestStoryOfAPrefix(t *testing.T) {
 	e := NewEvidence(EvidenceConfig{})
 	recorded(e, seen("2001:db8::7", "alice", Success, 0))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -145,8 +146,9 @@ func TestListen(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("mode %v, %v, want 0660", info.Mode(), err)
 	}
-	if _, err := Listen(path); !errors.Is(err, ErrRunning) {
-		t.Errorf("second daemon: error %v, want ErrRunning", err)
+	process := fmt.Sprintf("process %d ", os.Getpid())
+	if _, err := Listen(path); !errors.Is(err, ErrRunning) || !strings.Contains(err.Error(), process) {
+		t.Errorf("second daemon: error %v, want ErrRunning with %q", err, process)
 	}
 	if err := l.Close(); err != nil {
 		t.Error(err)

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +52,15 @@ func Listen(path string) (*Listener, error) {
 func listen(path string, lock *os.File) (*net.UnixListener, error) {
 	err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fmt.Errorf("%w (it holds %s)", ErrRunning, path)
+		who := make([]byte, 20)
+		n, _ := lock.Read(who)
+		return nil, fmt.Errorf("%w: process %s holds %s", ErrRunning, strings.TrimSpace(string(who[:n])), path)
+	}
+	if err == nil {
+		err = lock.Truncate(0)
+	}
+	if err == nil {
+		_, err = fmt.Fprintf(lock, "%d\n", os.Getpid()) // for the other one's message
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lock the control socket: %w", err)

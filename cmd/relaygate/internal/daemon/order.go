@@ -196,7 +196,7 @@ func result(o *control.Order, changes []grant.Change, after aftermath, now time.
 		ended = fmt.Sprintf("; %d grants ended", after.closed)
 	}
 	for i := range changes {
-		if changes[i].Kind == grant.Revoked && wider(&changes[i], o.Prefix) {
+		if c := &changes[i]; c.Kind == grant.Revoked && c.Grant.Source != grant.Always && wider(c, o.Prefix) {
 			ended += ", that of all " + authz.PrefixString(changes[i].Grant.Prefix)
 		}
 	}

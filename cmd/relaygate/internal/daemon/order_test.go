@@ -35,6 +35,10 @@ func TestAnswersToOrdersHold(t *testing.T) {
 			},
 			want: "198.18.0.7 is closed and denied for good; its grant ended, that of all 198.18.0.0/28",
 		},
+		{
+			name: "deny one address of what may always relay", prefix: "198.51.100.7/32", verb: control.VerbDeny,
+			want: "198.51.100.7 is closed and denied for good.",
+		},
 		{name: "revoke nothing", prefix: "192.0.2.8/32", verb: control.VerbRevoke, want: "192.0.2.8 held no grant: nothing was open"},
 		{
 			name: "revoke what may always relay", prefix: "198.51.100.7/32", verb: control.VerbRevoke,
@@ -77,7 +81,7 @@ func TestAnswersToOrdersHold(t *testing.T) {
 		o := control.Order{Verb: tt.verb, Prefix: netip.MustParsePrefix(tt.prefix)}
 		n := table.Len()
 		changes := obey(table, now, "root", &o, testLifetime)
-		if got := result(&o, changes, aftermathOf(table, o.Prefix, n), now); !strings.HasPrefix(got, tt.want) {
+		if got := result(&o, changes, aftermathOf(table, o.Prefix, n), now); !strings.HasPrefix(got+".", tt.want) {
 			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}
