@@ -24,11 +24,12 @@ works without the daemon; without root it says what it cannot see.
 The exit code is 1 if something is missing that the configuration needs.`,
 		Args: takes("", 0, 0),
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+			path = chosenConfig(path, defaultConfig)
 			cfg, err := loadConfig(path)
 			if err != nil {
 				return err
 			}
-			findings := doctor.Examine(cmd.Context(), doctor.Patient{Config: cfg, Status: flags.client(e).Status})
+			findings := doctor.Examine(cmd.Context(), doctor.Patient{Config: cfg, File: path, Status: flags.client(e).Status})
 			if flags.json {
 				enc := json.NewEncoder(e.Stdout)
 				for i := range findings {

@@ -56,14 +56,12 @@ func listen(path string, lock *os.File) (*net.UnixListener, error) {
 		n, _ := lock.Read(who)
 		return nil, fmt.Errorf("%w: process %s holds %s", ErrRunning, strings.TrimSpace(string(who[:n])), path)
 	}
-	if err == nil {
-		err = lock.Truncate(0)
-	}
-	if err == nil {
-		_, err = fmt.Fprintf(lock, "%d\n", os.Getpid()) // for the other one's message
-	}
 	if err != nil {
 		return nil, fmt.Errorf("lock the control socket: %w", err)
+	}
+	// For the other one's message: with no room for it the daemon starts all the same.
+	if err := lock.Truncate(0); err == nil {
+		fmt.Fprintln(lock, os.Getpid())
 	}
 	switch info, err := os.Lstat(path); {
 	case errors.Is(err, os.ErrNotExist):

@@ -48,14 +48,15 @@ func (f *Finding) Bad() bool { return f.Needed && f.State == Missing }
 // Patient is what is examined.
 type Patient struct {
 	Config *config.Config
+	// File is where Config was read, "" for the defaults.
+	File string
 	// Status asks the daemon.
 	Status func(context.Context) (control.Status, error)
 }
 
 // Examine looks at everything.
 func Examine(ctx context.Context, p Patient) []Finding {
-	var list []Finding
-	list = append(list, kernel(p.Config)...)
+	list := append(configuration(p), kernel(p.Config)...)
 	list = append(list, capabilities(p.Config)...)
 	list = append(list, interfaces(p.Config)...)
 	if p.Config.Inside() { // no server of this host's is watched
@@ -68,6 +69,16 @@ func Examine(ctx context.Context, p Patient) []Finding {
 	list = append(list, secondLock(p.Config)...)
 	list = append(list, files(p.Config)...)
 	return append(list, daemon(ctx, p)...)
+}
+
+// configuration says what the host is measured by.
+func configuration(p Patient) []Finding {
+	f := Finding{Subject: "configuration", State: OK, Words: p.File + ": gate mode " + p.Config.Gate.Mode}
+	if p.File == "" {
+		f.State, f.Words = Advice, "no file is there: these are the defaults, gate mode "+p.Config.Gate.Mode
+		f.Then = "name the one that is used with --config"
+	}
+	return []Finding{f}
 }
 
 // found makes a finding of a check's error.

@@ -65,10 +65,13 @@ func TestFoldersOfOthersAreTold(t *testing.T) {
 
 func TestTheDaemonsProblemsAreTold(t *testing.T) {
 	ask := func(s control.Status, err error) []Finding {
-		return daemon(t.Context(), Patient{Status: func(context.Context) (control.Status, error) { return s, err }})
+		return daemon(t.Context(), Patient{Config: &config.Config{}, Status: func(context.Context) (control.Status, error) { return s, err }})
 	}
 	if got := ask(control.Status{}, errors.New("is relaygate running?")); len(got) != 1 || got[0].State != Advice || got[0].Bad() {
 		t.Errorf("no daemon: %+v", got)
+	}
+	if got := ask(control.Status{Gate: control.Gate{Mode: config.ModeFilter}}, nil); len(got) != 2 || !strings.Contains(got[1].Words, "another configuration") {
+		t.Errorf("a daemon of another mode: %+v", got)
 	}
 	got := ask(control.Status{
 		Version: "1", Problems: []string{"4 of 5 TLS servers are seen", "it is paused"},

@@ -148,6 +148,12 @@ func daemon(ctx context.Context, p Patient) []Finding {
 		Subject: "daemon", State: OK,
 		Words: fmt.Sprintf("runs (%s), taps by %s, gate mode %s, %d grants", s.Version, s.Tap.Kind, s.Gate.Mode, s.Grants),
 	}}
+	if s.Gate.Mode != p.Config.Gate.Mode {
+		list = append(list, Finding{
+			Subject: "daemon", State: Advice, Words: "runs with another configuration than the one looked at here",
+			Then: "name that with --config, or let the daemon read this one",
+		})
+	}
 	list = append(list, readTLS(&s.TLS)...)
 	for _, problem := range s.Problems {
 		if problem != s.TLS.Lacks { // told already
