@@ -32,6 +32,12 @@ var (
 	errEmpty   = errors.New("the file is empty")
 )
 
+// packers are programs whose files are taken for captures, by their first four bytes:
+// xz(1), zstd(1) and lz4(1); of bzip2(1) the fourth is its block size.
+var packers = map[string]string{
+	"\xfd7zX": "xz", "\x28\xb5\x2f\xfd": "zstd", "\x04\x22\x4d\x18": "lz4", "BZh9": "bzip2",
+}
+
 // record is one packet of a file. Its bytes are valid until the next record.
 type record struct {
 	second    int64 // Unix time
@@ -103,6 +109,7 @@ func NewFile(name string, r io.Reader, d *Decoder) (*File, error) {
 	}
 	f.window = newWindow(data)
 	magic, err := f.window.peek(4, "file header")
+	packer := packers[string(magic)]
 	switch {
 	case errors.Is(err, io.EOF):
 		return nil, f.at(errEmpty)
@@ -110,6 +117,8 @@ func NewFile(name string, r io.Reader, d *Decoder) (*File, error) {
 		return nil, f.at(err)
 	case err != nil:
 		return nil, f.at(errForeign)
+	case packer != "":
+		return nil, f.at(fmt.Errorf("compressed by %s: unpack it first, or pipe it in (%s -dc FILE | relaygate replay -)", packer, packer))
 	}
 	if be32(magic) == blockSection {
 		f.format = newPcapng(f.window)

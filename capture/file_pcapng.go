@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/bits"
 	"time"
 )
@@ -43,6 +44,10 @@ type pcapng struct {
 	base int
 	// The time of the packet before.
 	second, nanos int64
+	// unread counts the packets of link types that cannot be read, of which foreign is
+	// the first.
+	unread  uint64
+	foreign LinkType
 }
 
 type pcapngInterface struct {
@@ -60,6 +65,9 @@ func (p *pcapng) next(r *record) error {
 	for {
 		kind, body, err := p.block()
 		if err != nil {
+			if errors.Is(err, io.EOF) && p.unread > 0 {
+				err = fmt.Errorf("link type %s is not supported (packets passed over: %d)", p.foreign, p.unread)
+			}
 			return err
 		}
 		found := false
@@ -69,8 +77,7 @@ func (p *pcapng) next(r *record) error {
 		case blockInterface:
 			err = p.addInterface(body)
 		case blockEnhanced, blockPacket, blockSimple:
-			found = true
-			err = p.packet(kind, body, r)
+			found, err = p.packet(kind, body, r)
 		}
 		if err != nil {
 			return err
@@ -213,14 +220,16 @@ func (p *pcapng) options(list []byte, each func(code uint16, value []byte) error
 	return nil
 }
 
-// packet reads a block that holds one packet.
-func (p *pcapng) packet(kind uint32, body []byte, r *record) error {
+// packet reads a block that holds one packet. It reports whether it can be read: of one
+// interface among several that cannot, the others are no worse for it, and the end of
+// the file says so.
+func (p *pcapng) packet(kind uint32, body []byte, r *record) (bool, error) {
 	header := 20
 	if kind == blockSimple {
 		header = 4
 	}
 	if len(body) < header {
-		return fmt.Errorf("packet block %w", errShort)
+		return false, fmt.Errorf("packet block %w", errShort)
 	}
 	var number, length, wire uint32
 	switch kind {
@@ -235,17 +244,21 @@ func (p *pcapng) packet(kind uint32, body []byte, r *record) error {
 		length = min(wire, uint32(len(body)-header))
 	}
 	if int64(number) >= int64(len(p.interfaces)) {
-		return fmt.Errorf("packet of interface %d, which is not described", number)
+		return false, fmt.Errorf("packet of interface %d, which is not described", number)
 	}
 	i := &p.interfaces[number]
 	if kind == blockSimple && i.snapLen != 0 {
 		length = min(length, i.snapLen)
 	}
 	if !i.link.supported() {
-		return fmt.Errorf("link type %s is not supported", i.link)
+		if p.unread == 0 {
+			p.foreign = i.link
+		}
+		p.unread++
+		return false, nil
 	}
 	if int64(length) > int64(len(body)-header) {
-		return errors.New("packet longer than its block")
+		return false, errors.New("packet longer than its block")
 	}
 	// One by one: of a literal the compiler makes a copy, which costs as much as all
 	// the rest.
@@ -253,15 +266,15 @@ func (p *pcapng) packet(kind uint32, body []byte, r *record) error {
 	r.data, r.wireLen = body[header:header+int(length)], int(wire)
 	r.iface = uint32(p.base) + number
 	if kind == blockSimple {
-		return nil // it has no time: that of the packet before must do
+		return true, nil // it has no time: that of the packet before must do
 	}
 	stamp := uint64(p.order.Uint32(body[4:]))<<32 | uint64(p.order.Uint32(body[8:]))
 	r.second, r.nanos = i.time(stamp)
 	p.second, p.nanos = r.second, r.nanos
 	if kind == blockPacket {
-		return nil
+		return true, nil
 	}
-	return p.direction(body[header+(int(length)+3)&^3:], r)
+	return true, p.direction(body[header+(int(length)+3)&^3:], r)
 }
 
 // plain is pcap.plain: the most usual is an enhanced packet block without options.

@@ -100,6 +100,7 @@ func TestFileErrors(t *testing.T) {
 		{"empty", nil, "x.pcap: offset 0: the file is empty"},
 		{"three bytes", []byte("abc"), "x.pcap: offset 0: not a pcap or pcapng file"},
 		{"text", []byte("From alice Thu Jan  1 00:00:00 1970"), "x.pcap: offset 0: not a pcap or pcapng file"},
+		{"zstd", []byte("\x28\xb5\x2f\xfdxxxx"), "x.pcap: offset 0: compressed by zstd: unpack it first, or pipe it in (zstd -dc FILE | relaygate replay -)"},
 		{"text in gzip", zipped([]byte("hello world")), "x.pcap: offset 0: not a pcap or pcapng file"},
 		{"bad gzip", []byte("\x1f\x8b\x99hello world"), "x.pcap: offset 0: gzip: invalid header"},
 		{"empty gzip", zipped(nil), "x.pcap: offset 0: the file is empty"},
@@ -130,7 +131,7 @@ func TestFileErrors(t *testing.T) {
 		{"too many interfaces", many, fmt.Sprintf("x.pcap: offset %d: too many interfaces", len(many)-20)},
 		{"packet without interface", cat(section, packet), "x.pcap: offset 28: packet of interface 0, which is not described"},
 		{"packet of a section before", cat(eth, section, packet), "x.pcap: offset 76: packet of interface 0, which is not described"},
-		{"packet of link type 147", cat(section, interfaceBlock(little, 147), packet), "x.pcap: offset 48: link type 147 is not supported"},
+		{"packet of link type 147", cat(section, interfaceBlock(little, 147), packet), fmt.Sprintf("x.pcap: offset %d: link type 147 is not supported (packets passed over: 1)", 48+len(packet))},
 		{"short packet block", cat(eth, block(little, blockEnhanced, make([]byte, 8))), "x.pcap: offset 48: packet block cut short"},
 		{"packet longer than its block", cat(eth, flip(packet, 20, 255)), "x.pcap: offset 48: packet longer than its block"},
 		{"short simple packet", cat(eth, block(little, blockSimple)), "x.pcap: offset 48: packet block cut short"},
@@ -144,6 +145,19 @@ func TestFileErrors(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestFileKeepsWhatItCanRead: what lies on an interface of a strange kind takes nothing
+// away from the others, and is told at the end.
+func TestFileKeepsWhatItCanRead(t *testing.T) {
+	file := cat(sectionBlock(little), interfaceBlock(little, 147), interfaceBlock(little, LinkEthernet),
+		packetBlock(little, 0, 0, frameA), packetBlock(little, 1, 0, frameA), packetBlock(little, 0, 0, frameA), packetBlock(little, 1, 0, frameB))
+	for _, size := range ways {
+		got, err := readAll(bytes.NewReader(file), size)
+		if len(got) != 2 || err == nil || !strings.Contains(err.Error(), "link type 147 is not supported (packets passed over: 2)") {
+			t.Errorf("%d at a time: %q, %v", size, got, err)
+		}
 	}
 }
 
