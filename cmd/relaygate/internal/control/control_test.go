@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"relaygate/authz"
 )
 
 // fakeDaemon answers with what it holds.
@@ -278,6 +280,14 @@ func TestTextIsExactAndHarmless(t *testing.T) {
 				t.Errorf("%q is printed as %s, which holds %q", s, b, bad)
 			}
 		}
+	}
+}
+
+// Of a listener that is not believed nothing was read: no protocol is told.
+func TestUntrustedHasNoProtocol(t *testing.T) {
+	ev := authz.Event{Kind: authz.EventUntrusted, Conn: authz.Conn{Client: netip.MustParseAddrPort("192.0.2.7:50000")}}
+	if got := NewEvent(&ev); got.Protocol != "" || got.Client != "192.0.2.7" {
+		t.Errorf("%+v, want no protocol", got)
 	}
 }
 

@@ -226,7 +226,9 @@ func NewEvent(e *authz.Event) Event {
 	if e.Conn.Client.IsValid() {
 		out.Client, out.Port = e.Conn.Client.Addr().String(), e.Conn.Client.Port()
 		out.Server, out.ServerPort = e.Conn.Server.Addr().String(), e.Conn.Server.Port()
-		out.Protocol = e.Conn.Service.Protocol.String()
+		if p := e.Conn.Service.Protocol; p != 0 { // of an untrusted listener nothing was read
+			out.Protocol = p.String()
+		}
 	}
 	if !e.Until.IsZero() {
 		out.Until = &Time{e.Until}
