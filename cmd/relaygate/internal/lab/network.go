@@ -181,7 +181,9 @@ type Target struct {
 // At makes a Target.
 func (h *Host) At(server netip.Addr) Target { return Target{h, server} }
 
-func (t Target) String() string { return fmt.Sprintf("%s → [%s]:%d", t.Name, t.Server, SMTPPort) }
+func (t Target) String() string {
+	return fmt.Sprintf("%s → %s", t.Name, netip.AddrPortFrom(t.Server, SMTPPort))
+}
 
 // Refused is nil if a connection to port 25 is answered with a reset.
 func (t Target) Refused(ctx context.Context) error {
