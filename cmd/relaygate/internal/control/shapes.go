@@ -152,6 +152,8 @@ type Gate struct {
 	Words   string `json:"words"`
 	Lacks   string `json:"lacks,omitempty"`
 	Missing string `json:"missing,omitempty"`
+	// Unfit says which static members the administrator's sets cannot hold.
+	Unfit string `json:"unfit,omitempty"`
 	// Up is false while the table is known to be missing, Behind true while the
 	// kernel has not taken all that was decided.
 	Up       bool   `json:"up"`

@@ -252,7 +252,7 @@ func (g *gate) put(op gateOp) error {
 		return g.addAll([]gateOp{op})
 	}
 	err := g.nft.Remove(op.remove)
-	if err != nil {
+	if err != nil && !errors.Is(err, nft.ErrElement) { // else no set could hold it
 		g.shutLater(netip.PrefixFrom(op.remove, op.remove.BitLen()))
 	}
 	return err

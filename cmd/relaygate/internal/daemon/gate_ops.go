@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"errors"
 	"iter"
 	"net/netip"
 	"time"
@@ -105,7 +106,7 @@ func (g *gate) shut() error {
 	for i, p := range list {
 		g.beat.Store(time.Now().UnixNano()) // a million take a while
 		for m := range grant.Members(p) {
-			if err := g.nft.Remove(m.Addr()); err != nil {
+			if err := g.nft.Remove(m.Addr()); err != nil && !errors.Is(err, nft.ErrElement) {
 				g.shutLater(list[i:]...)
 				return err
 			}

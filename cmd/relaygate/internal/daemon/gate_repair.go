@@ -18,6 +18,7 @@ import (
 // begin makes the table, at the start. cfg differs from what the gate was opened
 // with in its static members at most.
 func (g *gate) begin(ctx context.Context, cfg nft.Config, want projection) error {
+	cfg.Static = g.fitting(cfg, cfg.Static)
 	if !slices.Equal(cfg.Static, g.opened) {
 		err := g.nft.Reconfigure(cfg, nil)
 		if err != nil { // as reconfigure, which tries again
@@ -28,8 +29,8 @@ func (g *gate) begin(ctx context.Context, cfg nft.Config, want projection) error
 		if err != nil {
 			return fmt.Errorf("build the gate: %w", err)
 		}
-		g.cfg = cfg
 	}
+	g.cfg = cfg
 	w, err := g.nft.Watch()
 	if err != nil {
 		return fmt.Errorf("watch the gate: %w", err)
@@ -176,7 +177,8 @@ func (g *gate) refill(ctx context.Context, why string, few func([]nft.Element) e
 // reconfigure puts the static members in force that the owner wants. Where the kernel
 // does not take them, those who may pass no longer go all the same.
 func (g *gate) reconfigure(ctx context.Context) {
-	cfg, want := g.cfg, *g.static.Load()
+	cfg := g.cfg
+	want := g.fitting(cfg, *g.static.Load())
 	cfg.Static = want
 	if slices.Equal(cfg.Static, g.cfg.Static) {
 		g.stale = false
@@ -192,10 +194,31 @@ func (g *gate) reconfigure(ctx context.Context) {
 	g.unfit(err)
 }
 
+// fitting are the static members that have room in the gate. Sets of the administrator's
+// hold single addresses: what a denial leaves of a network may not fit. That stays closed
+// for as long as the denial holds, and is told; nothing waits for it.
+func (g *gate) fitting(cfg nft.Config, want []netip.Prefix) []netip.Prefix {
+	words := ""
+	if cfg.Mode == nft.UserSets {
+		fits := func(p netip.Prefix) bool { return cfg.Sets.CheckStatic(p) == nil }
+		all := want
+		want = slices.DeleteFunc(slices.Clone(all), func(p netip.Prefix) bool { return !fits(p) })
+		if i := slices.IndexFunc(all, func(p netip.Prefix) bool { return !fits(p) }); i >= 0 {
+			words = fmt.Sprintf("the sets cannot hold all that denials leave of grant.always: %s stays closed", all[i])
+			if n := len(all) - len(want) - 1; n > 0 {
+				words += fmt.Sprintf(", and so do %d more prefixes", n)
+			}
+		}
+	}
+	g.note(func(s *control.Gate) { s.Unfit = words })
+	return want
+}
+
 // unfit says, once, that the static members are not yet those that the owner wants.
 func (g *gate) unfit(err error) {
 	g.stale = true
-	again := g.status().LastError == err.Error()
+	was := g.status()
+	again := was.Behind && was.LastError == err.Error()
 	g.noteError(err)
 	if again {
 		return
@@ -211,10 +234,9 @@ func common(list, other []netip.Prefix) []netip.Prefix {
 // change puts another configuration in force. Its static members are those in force
 // now: the owner may have sent others since it was made.
 func (g *gate) change(ctx context.Context, cfg nft.Config) error {
-	cfg.Static = g.cfg.Static
-	stale := g.stale
+	cfg.Static = g.fitting(cfg, g.cfg.Static)
 	err := g.configure(ctx, cfg)
-	g.stale = stale
+	g.stale = true // mend will see
 	return err
 }
 

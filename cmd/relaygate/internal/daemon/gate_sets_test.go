@@ -58,6 +58,42 @@ func TestSetsAreShutHoweverMany(t *testing.T) {
 	}
 }
 
+// What no set of the administrator's can hold needs not be shut out of one: it keeps no
+// rebuild from being done.
+func TestWhatNoSetHoldsKeepsNobodyOut(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	c, set := adminSets(t, ns)
+	d := newPipelineOf(t, ns, "mode = \"sets\"\nsets = { table = \"inet mail\", allow6 = \"\" }")
+	table, now := d.owner.grants(), time.Now()
+	d.gate.snapshot = func(context.Context) (projection, error) { return d.gate.project(table, time.Now()), nil }
+	order := func(p string, do func(netip.Prefix) []grant.Change) {
+		for _, c := range do(netip.MustParsePrefix(p)) {
+			d.owner.change(now, c)
+		}
+	}
+	manual := func(p netip.Prefix) []grant.Change {
+		change, _ := table.Manual(now, p, time.Minute, "root", "")
+		return []grant.Change{change}
+	}
+	order("2001:db8::7/128", manual)
+	order("192.0.2.7/32", manual)
+	order("2001:db8::7/128", func(p netip.Prefix) []grant.Change { return table.Revoke(now, p, "root", "") })
+	d.runGate(t)
+	d.gate.shutLater(netip.MustParsePrefix("2001:db8::7/128")) // as a pause of very many does
+	c.FlushSet(set)
+	if err := c.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	d.gate.refresh()
+	d.runGate(t)
+	if list, err := c.GetSetElements(set); err != nil || len(list) != 1 {
+		t.Errorf("the set holds %d elements, %v, want the one that is granted", len(list), err)
+	}
+	if err := d.close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // adminSets makes a table of the administrator's, and returns its set of IPv4
 // addresses.
 func adminSets(t *testing.T, ns *netns.Namespace) (*nftables.Conn, *nftables.Set) {

@@ -50,6 +50,9 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 		}
 	}
 	unsettled := d.gate.settle(ctx) // the rest is done all the same
+	if words := d.gate.status().Unfit; words != "" && o.Verb == control.VerbDeny {
+		warn("%s", words)
+	}
 	// Mode observe closes nothing.
 	if list := cutFor(&o, changes); len(list) > 0 && d.gate.status().Mode != config.ModeObserve {
 		keep := o.KeepConnections || o.Verb == control.VerbPause && !d.config.Load().Gate.CutOnExpiry

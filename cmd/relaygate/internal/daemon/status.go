@@ -114,6 +114,9 @@ func (d *daemon) problems(s *control.Status) {
 	if s.Gate.Missing != "" {
 		s.Problems = append(s.Problems, "nftables cannot be used, so that no set shows who would be let in: "+s.Gate.Missing)
 	}
+	if s.Gate.Unfit != "" {
+		s.Problems = append(s.Problems, s.Gate.Unfit)
+	}
 	if s.Gate.Lacks != "" {
 		s.Problems = append(s.Problems, "this kernel cannot do all that is configured: "+s.Gate.Lacks)
 	}
