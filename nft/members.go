@@ -90,17 +90,20 @@ func (g *Gate) Remove(addrs ...netip.Addr) error {
 }
 
 func (g *Gate) removeMember(m member) error {
-	if g.cfg.Mode == UserSets {
-		// One that stays for ever is the administrator's.
-		left, err := g.conn.remaining(g.table, []member{m})
-		if err != nil {
-			return fmt.Errorf("remove %s: %w", m.key, err)
-		}
-		if left[0] == forever {
-			return nil
-		}
+	left, err := g.conn.remaining(g.table, []member{m})
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", m.key, err)
 	}
-	_, err := g.conn.commit(memberMessages(nil, unix.NFT_MSG_DELSETELEM, g.table, []member{m}))
+	switch {
+	// Of one that has run out nothing is to be removed. To try takes the kernel 10 ms and
+	// more: for the transaction that fails it waits until nobody reads a rule.
+	case left[0] == absent:
+		return nil
+	// One that stays for ever is the administrator's.
+	case left[0] == forever && g.cfg.Mode == UserSets:
+		return nil
+	}
+	_, err = g.conn.commit(memberMessages(nil, unix.NFT_MSG_DELSETELEM, g.table, []member{m}))
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove %s: %w", m.key, err)
 	}
