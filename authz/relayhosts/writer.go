@@ -226,6 +226,9 @@ func (f *file) moved(target string) error {
 	if former == "" || former == target {
 		return nil
 	}
+	if now, err := resolve(former); err == nil && now == target { // it was moved there itself
+		return nil
+	}
 	held, err := readExisting(former)
 	if err == nil && f.written != nil && bytes.Equal(held, f.written) {
 		err = Replace(former, nil)

@@ -161,6 +161,22 @@ func TestWriterFollowsALinkThatMoves(t *testing.T) {
 	holds(t, b, "203.0.113.3\n") // that keeps nothing from the new one
 }
 
+// A file that was moved, and is now a link to where it went, is not emptied in between.
+func TestWriterEmptiesNoFileThatOnlyMoved(t *testing.T) {
+	dir := t.TempDir()
+	path, moved := filepath.Join(dir, "relayhosts"), filepath.Join(dir, "moved")
+	w := NewWriter(Config{Hosts: path})
+	write(t, w, start, one(1))
+	if err := errors.Join(os.Rename(path, moved), os.Symlink(moved, path)); err != nil {
+		t.Fatal(err)
+	}
+	r := write(t, w, start.Add(time.Minute), one(1))
+	if len(r.Touched) != 1 || len(r.Repaired) != 0 {
+		t.Errorf("%+v, want it touched alone", r)
+	}
+	holds(t, moved, "203.0.113.1\n")
+}
+
 func TestWriterKeepsForeignLines(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "relayhosts")

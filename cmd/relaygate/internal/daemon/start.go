@@ -22,9 +22,6 @@ import (
 // take over what stood before, build the gate, and only then watch.
 func (d *daemon) start(ctx context.Context) (err error) {
 	cfg := d.opts.Config
-	if d.scrapes, err = listenMetrics(cfg.Metrics); err != nil {
-		return err
-	}
 	if d.keeper, err = openKeeper(cfg.StatePath, cfg.Retain, time.Now(), d.log); err != nil {
 		return err
 	}
@@ -47,6 +44,10 @@ func (d *daemon) start(ctx context.Context) (err error) {
 		return fmt.Errorf("policy: %w", err)
 	}
 	if d.gate, err = openGate(cfg, static(eng), d.log, d.hub); err != nil {
+		return err
+	}
+	// Behind what tells of another relaygate: its files would be emptied for a port.
+	if d.scrapes, err = listenMetrics(cfg.Metrics); err != nil {
 		return err
 	}
 	d.cutter = openCutter(settingsOf(d.gate.cfg, cfg.Gate.CutOnExpiry), d.log)
