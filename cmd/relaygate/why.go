@@ -59,7 +59,7 @@ func printStory(e *env, s *control.Story) error {
 	w := tabwriter.NewWriter(e.Stdout, 0, 0, 2, ' ', 0)
 	for i := range s.Events {
 		ev := &s.Events[i]
-		fmt.Fprintf(w, "  %s\t%s\t%s\n", relative(ev.Time.Time, now), ev.Event, eventText(ev, now))
+		fmt.Fprintf(w, "  %s\t%s\t%s\n", relative(ev.Time.Time, now), ev.Event, eventText(ev, s.Address.String(), now))
 	}
 	return w.Flush()
 }
@@ -81,15 +81,15 @@ func grantText(g *control.Grant, now time.Time) []string {
 	return words
 }
 
-// eventText is an event in words.
-func eventText(ev *control.Event, now time.Time) string {
+// eventText is an event in the story of an address in words.
+func eventText(ev *control.Event, address string, now time.Time) string {
 	var words []string
 	say := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }
 	if ev.Count > 1 {
 		say("%d times", ev.Count)
 	}
-	if strings.Contains(ev.Client, "/") {
-		say("%s", ev.Client) // more than the address
+	if ev.Client != "" && ev.Client != address {
+		say("%s", ev.Client) // a network around it, or another address of that
 	}
 	// What a login led to needs no second telling of how it was made.
 	evidence := false

@@ -21,6 +21,7 @@ func TestWhyTellsWhatEachLineIsAbout(t *testing.T) {
 		Events: []control.Event{
 			{Event: "refused", Time: at, Client: "192.0.0.0/16", By: "root (uid 0)", Reason: "is too wide"},
 			{Event: "granted", Time: at, Client: "192.0.2.0/24", By: "root (uid 0)", Reason: "granted by root (uid 0)"},
+			{Event: "granted", Time: at, Client: "192.0.2.9", Reason: "login of alice"},
 			{Event: "failure", Time: at, Client: "192.0.2.7", Reason: "the server refused the login"},
 		},
 	})
@@ -28,6 +29,7 @@ func TestWhyTellsWhatEachLineIsAbout(t *testing.T) {
 Granted with all of 192.0.2.0/24 5 s ago; runs out in 60 min.
   5 s ago  refused  192.0.0.0/16 ordered by root (uid 0): is too wide
   5 s ago  granted  192.0.2.0/24: granted by root (uid 0)
+  5 s ago  granted  192.0.2.9: login of alice
   5 s ago  failure  the server refused the login
 `
 	if err != nil || out.String() != want {

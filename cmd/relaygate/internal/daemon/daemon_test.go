@@ -75,6 +75,10 @@ func TestReasonTellsInWords(t *testing.T) {
 			events: []authz.Event{event(authz.EventGranted, ""), {Kind: authz.EventRefused, Last: now, By: "root (uid 0)", Reason: "is too wide"}},
 		},
 		{
+			name: "granted with its network", granted: true, rule: good, want: "may relay: alice logged in from 2001:db8::/64 by pop3;",
+			grant: grant.Grant{Prefix: netip.MustParsePrefix("2001:db8::/64"), Expires: now.Add(time.Minute), Source: grant.Login, Users: user},
+		},
+		{
 			name: "nameless", granted: true, rule: good, want: "somebody logged in from it",
 			grant: grant.Grant{Prefix: prefix, Expires: now.Add(time.Minute), Source: grant.Login},
 		},

@@ -36,11 +36,15 @@ func reason(g grant.Grant, granted bool, paused grant.Pause, d authz.Decision, e
 func grantedReason(g *grant.Grant, events []authz.Event, now time.Time) string {
 	left := authz.Span(g.Expires.Sub(now))
 	who, protocol := lastUser(g, events)
+	from := "it"
+	if !g.Prefix.IsSingleIP() { // from some address there
+		from = authz.PrefixString(g.Prefix)
+	}
 	switch {
 	case g.Sessions > 0:
 		words := fmt.Sprintf("open sessions hold it (%d), and its time runs out %s after the last one closes", g.Sessions, left)
 		if who != "" {
-			words = authz.Quote(who) + " logged in from it; " + words
+			words = fmt.Sprintf("%s logged in from %s; %s", authz.Quote(who), from, words)
 		}
 		return words
 	case g.Source == grant.Manual:
@@ -48,9 +52,9 @@ func grantedReason(g *grant.Grant, events []authz.Event, now time.Time) string {
 	case g.Source == grant.Import:
 		return fmt.Sprintf("the gate held it when relaygate started; its time runs out in %s", left)
 	case who == "":
-		return fmt.Sprintf("somebody logged in from it; its time runs out in %s", left)
+		return fmt.Sprintf("somebody logged in from %s; its time runs out in %s", from, left)
 	}
-	return fmt.Sprintf("%s logged in from it by %s; its time runs out in %s", authz.Quote(who), protocol, left)
+	return fmt.Sprintf("%s logged in from %s by %s; its time runs out in %s", authz.Quote(who), from, protocol, left)
 }
 
 // lastUser is whose login opened or renewed the grant last: later ones may have
