@@ -2,11 +2,12 @@
 # Tools are run at pinned versions, so that go.mod holds the product's needs alone.
 
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+NFPM = github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.4
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
 export CGO_ENABLED = 0
 
-.PHONY: build demo test chaos e2e lint generate generate-check fuzz bench clean
+.PHONY: build demo test chaos e2e lint generate generate-check fuzz bench deb clean
 
 build: bin/relaygate
 
@@ -59,6 +60,12 @@ fuzz:
 # Leaves bin/bench.json, and bin/bench.txt for benchstat.
 bench: build
 	go run ./cmd/relaygate/internal/bench/run $(if $(FULL),-full)
+
+# bin/relaygate_VERSION_ARCH.deb. Where no tag says a version, the last commit does.
+DEB_VERSION ?= $(or $(shell git describe --tags 2>/dev/null | sed 's/^v//'),0~git$(shell git show -s --format=%cd.%h --date=format:%Y%m%d))
+deb: build
+	GOARCH=$$(go env GOARCH) DEB_VERSION='$(DEB_VERSION)' go run $(NFPM) package \
+	  --config cmd/relaygate/packaging/nfpm.yaml --packager deb --target bin/
 
 clean:
 	rm -rf bin

@@ -4,8 +4,10 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -123,6 +125,25 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 	for folder, ok := range documented {
 		if !ok {
 			t.Errorf("%s has no package comment", folder)
+		}
+	}
+}
+
+// TestThePackageFindsItsFiles: what nfpm.yaml names is there.
+func TestThePackageFindsItsFiles(t *testing.T) {
+	const list = "packaging/nfpm.yaml"
+	text, err := os.ReadFile(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources := regexp.MustCompile(`(?m)^ +(?:- src|postinstall|preremove): (.+)$`).FindAllSubmatch(text, -1)
+	if len(sources) < 8 {
+		t.Errorf("%s names %d files", list, len(sources))
+	}
+	for _, s := range sources {
+		path := string(s[1])
+		if _, err := os.Stat(filepath.Join("../..", path)); err != nil && path != "bin/relaygate" {
+			t.Errorf("%s: %v", list, err)
 		}
 	}
 }
