@@ -37,7 +37,7 @@ e2e:
 	go test -tags e2e -count=1 -v -p 1 -timeout 40m ./cmd/relaygate/internal/e2e/... $(E2E)
 
 lint:
-	go run $(GOLANGCI) run ./...
+	go run $(GOLANGCI) run --allow-parallel-runners ./...
 
 # Needs clang and llvm-strip; users do not: the objects are committed.
 generate:
