@@ -17,6 +17,9 @@ func attack(r *rand.Rand) []linetest.Segment {
 	}
 	at := r.IntN(len(lines) + 1)
 	lines = append(lines[:at:at], append(twist(r), lines[at:]...)...)
+	if r.IntN(4) == 0 {
+		lines = behead(r)
+	}
 	wait := []int{0, 50, 90, 100}[r.IntN(4)]
 	var out []linetest.Segment
 	for _, l := range lines {
@@ -58,4 +61,28 @@ func twist(r *rand.Rand) []string {
 		return []string{"AUTH PLAIN " + plain(pick(r, "x\r\n+OK", "x\n+OK\n+OK"), "wrong") + "\r\n"}
 	}
 	return []string{any + "\r\n"}
+}
+
+// behead is for servers that throw away what they read behind a line: each piece
+// may be a line of its own to them, and what follows 128 octets.
+func behead(r *rand.Rand) (pieces []string) {
+	pieces = append(pieces, "USER alice\r\n")
+	for range 1 + r.IntN(6) {
+		line := pick(r, "PASS wrong", "PASS wrong", "NOOP", "NOOP", "CAPA", "RSET", "DELE 1", "STAT", "NOOP a b c d", "XYZZY 1", "USER bob", "QUIT", "")
+		last := &pieces[len(pieces)-1]
+		switch r.IntN(5) {
+		case 0:
+			pieces = append(pieces, line, pick(r, "NOOP", "zz", "QUIT", "USER a", "", " zz")+"\r\n")
+		case 1:
+			pieces = append(pieces, line+"\r", "\n")
+		case 2:
+			*last += line + "\r\n"
+		case 3:
+			fill := 128 - (len(*last)+len(line)+len(" \r\n"))%128
+			*last += line + " " + strings.Repeat("x", fill) + pick(r, "\r\n", "") + pick(r, "NOOP\r\n", "QUIT\r\n")
+		default:
+			pieces = append(pieces, line+"\r\n")
+		}
+	}
+	return pieces
 }

@@ -42,6 +42,8 @@ func (d *Dialogue) readClient(b []byte) {
 	}
 }
 
+const reasonHidden = "a line that ends with another command"
+
 // wentOn is the reason why bytes behind c end the belief.
 func wentOn(c *command) string {
 	switch {
@@ -127,10 +129,15 @@ func (d *Dialogue) classify(c *command, l *line.Line) string {
 	}
 	c.odd = long || l.Eight() && login
 	if d.inStep {
-		d.bareLF = l.BareLF()
+		d.bareLF, d.refusedHere = l.BareLF(), false
+		if !login && c.verb != user && hides(l.Text) {
+			return reasonHidden
+		}
 		return ""
 	}
 	switch {
+	case hides(l.Text):
+		return reasonHidden
 	case c.odd || l.Eight():
 		return "a line in a pipeline that servers may cut differently"
 	case !c.pipelined:

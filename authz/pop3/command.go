@@ -116,6 +116,28 @@ func (c *command) parse(text []byte) (argument []byte) {
 	return argument
 }
 
+// hides reports whether some end of a line is a command of its own, and one that
+// can be answered positively before a login. A server that lost the beginning
+// would run it.
+func hides(text []byte) bool {
+	rest := bytes.TrimLeft(text, " ")
+	for first := true; len(rest) > 0; first = false {
+		var word []byte
+		word, rest = line.Word(rest)
+		for i := range commands {
+			c := &commands[i]
+			at := len(word) - len(c.name)
+			if at < 0 || first && at == 0 || !line.Is(word[at:], c.name) {
+				continue
+			}
+			if !c.kind.transaction && c.kind.verb != pass && (c.kind.verb != user || len(rest) > 0) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // apopName is the name of "name digest" (RFC 1939 §7).
 func apopName(argument []byte) (name []byte, ok bool) {
 	at := bytes.LastIndexByte(argument, ' ')
@@ -151,6 +173,13 @@ func statusOf(text []byte) status {
 func isWord(text []byte, word string) bool {
 	return len(text) >= len(word) && string(text[:len(word)]) == word &&
 		(len(text) == len(word) || text[len(word)] == ' ')
+}
+
+// welcomes reports whether text is what the servers say to a login that are known
+// to lose QUIT behind it, Courier and solid-pop3d, and none to QUIT.
+func welcomes(text []byte) bool {
+	text = bytes.ToLower(text)
+	return bytes.Contains(text, []byte("logged in")) || bytes.Contains(text, []byte("authentication successful"))
 }
 
 // isDropList reports whether text is "+OK n n" with or without more behind it.

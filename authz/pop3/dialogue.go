@@ -10,9 +10,10 @@ import (
 
 // The bounds. Each hit taints with its own reason.
 const (
-	// maxLine is the longest command line in octets with its line end
-	// (RFC 2449 §4). A login may be longer, but is then odd.
-	maxLine = 255
+	// maxLine is the longest command line in octets with its line end that no
+	// server is known to cut. RFC 2449 §4 has 255, nginx reads 128 at once. A
+	// login may be longer, but is then odd.
+	maxLine = 128
 	// maxClientLine is room for AUTH, a mechanism and an initial response.
 	maxClientLine = sasl.MaxLine + 64
 	// maxServerLine is generous: RFC 2449 §4 allows 512 octets.
@@ -66,8 +67,9 @@ type progress struct {
 	windowChunk uint64
 	basic       bool
 	// refused is true once the server refused anything: a server that then
-	// ignores the next line would answer QUIT in the place of PASS.
-	refused bool
+	// ignores the next line would answer QUIT in the place of PASS. refusedHere
+	// is true if it did so in the present window.
+	refused, refusedHere bool
 
 	// greetingCut is true while the rest of a greeting that was cut may come.
 	greetingCut bool

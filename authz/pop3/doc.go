@@ -22,7 +22,7 @@
 //
 //   - a bare LF is believed to end a line once the answer came: a server that
 //     waits for CRLF does not answer;
-//   - PASS, APOP and AUTH may be longer than 255 octets and hold eight-bit
+//   - PASS, APOP and AUTH may be longer than 128 octets and hold eight-bit
 //     octets. Some server may cut such a line in two. Its first answer is then
 //     that to the first part, which begins with the command: if that is
 //     positive, somebody is logged in. If it is negative, an answer to the
@@ -39,18 +39,25 @@
 //
 // A command that is released while another answer, or the greeting, is
 // outstanding stands in a pipeline. There only plain lines of the table of
-// commands are allowed: printable ASCII, at most 255 octets, ended by CRLF. (Or
+// commands are allowed: printable ASCII, at most 128 octets, ended by CRLF. (Or
 // the last ones, or all, by LF: a server that waits for CRLF then answers none
 // of those, while a CRLF behind them would make it answer all of them at once.)
 // Every server cuts such lines alike and answers each once, or it drops input.
-// What it drops is a suffix of what it has received so far.
+//
+// nginx before 1.21 drops what it has read behind a line, wherever that ends: the
+// end of a dropped line, if it is read later, is a line to it. So no line may end
+// with another command that can be answered positively before a login. And what
+// it can see to be no command it refuses at once, and the rest of the line again.
+// So there can be an answer too few, and a refusal too many.
 //
 // A positive answer in the place of PASS, APOP or AUTH is therefore believed
+// only if nothing was refused in the present window but empty lines, and
 //
 //   - when the window closes: every command was answered in the shape of its
-//     positive or negative answer. Had any line been dropped, an answer would be
-//     missing, and as nothing but a further line makes a further answer, the
-//     number stays wrong for good;
+//     positive answer (or refused, if it was an empty line). Had any line been
+//     dropped, an answer would be missing, and as nothing but a further line
+//     makes a further positive answer, the number stays wrong for good. A further
+//     refusal, with which servers also say goodbye, ends the belief;
 //   - or at once, if each command behind it needs an open maildrop (STAT, LIST,
 //     UIDL, RETR, TOP, DELE, LAST), so that its positive answer would prove a
 //     login just as well, or is QUIT in a basic window: one that came in one
@@ -58,11 +65,10 @@
 //     servers lose what was pipelined behind a login (Courier, solid-pop3d), so
 //     that the window never closes.
 //
-// The last clause, QUIT, is the one place that trusts servers further than to
-// cut plain lines alike: it takes for granted that a server which drops PASS
-// unanswered drops the QUIT of the same chunk with it. It is not made any more
-// once the server refused something, as what it then does with the next line is
-// not known of every server.
+// The last clause, QUIT, is the one place that reads the text of an answer: it
+// must be what those servers say to a login and none says to QUIT, as others lose
+// PASS and answer QUIT. It is not made any more once the server refused something,
+// as what it then does with the next line is not known of every server.
 //
 // # What taints
 //
@@ -73,7 +79,8 @@
 // time stamp in the greeting, to XCLIENT (the peer is then a proxy, and its
 // address not the client's); NUL, TAB, a bare CR and other controls in a client
 // line (Courier glues a line with NUL to the next, so that two lines get one
-// answer); over-long lines; a bound that was hit.
+// answer); over-long lines; a line that ends with another command; a bound that
+// was hit.
 //
 // STLS that is accepted with nothing behind it, and TLS from the first octet,
 // end the reading as encrypted.

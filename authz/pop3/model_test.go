@@ -42,6 +42,8 @@ type model struct {
 	keepUser              bool // remembers the user after a failure
 	dropAtLogin           bool // what was received with the login is lost
 	dropAtUser            bool // what was received with USER is lost (invented)
+	reads                 int  // reads so many octets at once, answers their first line, and loses the rest
+	hasty                 bool // refuses a line as soon as it can
 	dropAtGreeting        bool // what was received before the greeting is lost (invented)
 	closeAtFailure        bool
 	nextIsEaten           bool // AUTH without its mechanism eats the next line (invented)
@@ -63,6 +65,7 @@ var models = []model{
 	{name: "popa3d", bareOK: true, nul: nulRefuse, closeAtFailure: true, secondUser: true, max: 1024, long: longClose},
 	{name: "solid", nul: nulRefuse, closeAtFailure: true, dropAtLogin: true, max: 1024, long: longDrop},
 	{name: "nginx", auth: true, ir: true, secondUser: true, max: 4096, long: longClose, noop: true},
+	{name: "nginx before 1.21", bareOK: true, auth: true, ir: true, list: true, max: 128, long: longClose, noop: true, reads: 128, hasty: true},
 }
 
 // randomModel mixes habits that no one server has.
@@ -75,11 +78,9 @@ func randomModel(r *rand.Rand) model {
 		tabs: b(3), trim: b(3), noop: b(3), bareOK: b(3), auth: b(2), ir: b(2), list: b(2), loose: b(4),
 		echo: b(4), stls: b(2), dropAtSTLS: b(3), secondUser: b(2), keepUser: b(2),
 		dropAtLogin: b(3), dropAtUser: b(8), dropAtGreeting: b(8), closeAtFailure: b(4), nextIsEaten: b(8),
+		reads: []int{0, 0, 0, 0, 128, 200}[r.IntN(6)], hasty: b(4),
 	}
 }
-
-// drops reports whether the model throws input away before a login.
-func (m *model) drops() bool { return m.dropAtUser || m.dropAtGreeting }
 
 func (m *model) User() string { return m.in }
 func (m *model) Closed() bool { return m.closed }
@@ -93,9 +94,22 @@ func (m *model) Read(in []byte) (int, []byte) {
 		}
 		return 0, []byte("+OK ready <1@example.org>\r\n")
 	}
+	if m.reads > 0 {
+		in = in[:min(len(in), m.reads)]
+	}
 	text, taken := m.cut(in)
+	if m.hasty && m.sasl == "" && !m.tls && bad(in) {
+		return len(in), []byte("-ERR invalid command\r\n")
+	}
 	if taken == 0 {
+		if m.reads > 0 && len(in) == m.reads {
+			m.closed = true
+			return len(in), []byte("-ERR invalid command\r\n")
+		}
 		return 0, nil
+	}
+	if m.reads > 0 {
+		taken = len(in)
 	}
 	if m.tls { // garbage to the TLS library: it fails, clear text goes on
 		m.tls = false
@@ -106,6 +120,23 @@ func (m *model) Read(in []byte) (int, []byte) {
 		taken = len(in)
 	}
 	return taken, []byte(out)
+}
+
+// bad reports whether what came of a line shows that it is none of the commands
+// that a proxy knows.
+func bad(in []byte) bool {
+	end := bytes.IndexFunc(in, func(c rune) bool { return (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') })
+	if end < 0 {
+		return false
+	}
+	switch strings.ToUpper(string(in[:end])) {
+	case "USER", "PASS":
+		return false
+	case "APOP", "QUIT", "CAPA", "AUTH", "NOOP", "STLS":
+		line, _, _ := bytes.Cut(in[end:], []byte{'\n'})
+		return len(bytes.Fields(line)) > 3
+	}
+	return true
 }
 
 // cut finds the end of the first line as this server sees it.

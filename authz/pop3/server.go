@@ -7,7 +7,10 @@ import (
 	"relaygate/authz/line"
 )
 
-const reasonSurplus = "answer belongs to no command"
+const (
+	reasonSurplus     = "answer belongs to no command"
+	reasonRefusedHere = "a login was accepted in a pipeline of which something was refused"
+)
 
 // readServer takes what the server sent.
 func (d *Dialogue) readServer(b []byte) {
@@ -141,7 +144,11 @@ func (d *Dialogue) negative(c *command, text []byte) {
 		l.Answer = d.answers.Negative(text)
 		d.report(&l)
 	}
-	d.refused = true
+	d.refused, d.refusedHere = true, d.refusedHere || c.verb != empty
+	if d.proved.Result != 0 && d.refusedHere {
+		d.taint(reasonRefusedHere)
+		return
+	}
 	if c.odd {
 		d.taint("refused line that servers may cut differently")
 		return
@@ -204,7 +211,7 @@ func (d *Dialogue) loggedIn(c *command, text []byte) {
 	}
 	l := authz.Login{Result: authz.Success, Answer: d.answers.Positive(text)}
 	d.login(c, &l)
-	if d.settled() {
+	if d.settled(text) {
 		d.report(&l)
 		return
 	}
@@ -218,6 +225,8 @@ func (d *Dialogue) doubt(c *command) string {
 	switch {
 	case c.malformed:
 		return "positive answer to a malformed login"
+	case d.refusedHere:
+		return reasonRefusedHere
 	case c.verb == auth:
 		return d.exchange.Doubt()
 	case c.verb == apop && !d.stamp:
@@ -229,14 +238,14 @@ func (d *Dialogue) doubt(c *command) string {
 }
 
 // settled reports whether no command behind waiting[0] can be the one that the
-// server just answered: the rule of the package comment.
-func (d *Dialogue) settled() bool {
+// server just answered with text: the rule of the package comment.
+func (d *Dialogue) settled(text []byte) bool {
 	if !d.client.Empty() {
 		return false
 	}
 	for i := range d.waiting[1:] {
 		c := &d.waiting[1+i]
-		lostToo := c.verb == quit && d.basic && !d.refused && c.chunk == d.windowChunk
+		lostToo := c.verb == quit && d.basic && !d.refused && c.chunk == d.windowChunk && welcomes(text)
 		if !c.transaction && !lostToo {
 			return false
 		}
