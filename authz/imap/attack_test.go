@@ -15,7 +15,7 @@ func attack(r *rand.Rand) []linetest.Segment {
 	noop := pick(r, "a1 NOOP", "a1 CAPABILITY", "a1 ID NIL")
 	plans := []func(*rand.Rand, string, string) []string{
 		hideInLiteral, hideInLiteral, hideInLiteral, hideInExchange, hideBehindLimit,
-		hideBehindOctet, hideInQuotes, hideInTLS, repeatTag, forgeByEcho, lateAnswers,
+		hideBehindOctet, hideInQuotes, hideInTLS, repeatTag, forgeByEcho, lateAnswers, behead, behead,
 	}
 	lines := plans[r.IntN(len(plans))](r, login, noop)
 	for range r.IntN(3) {
@@ -123,4 +123,25 @@ func lateAnswers(r *rand.Rand, login, noop string) []string {
 		lines = append(lines, noop+"\r\n")
 	}
 	return append(lines, login+"\r\n")
+}
+
+// behead is for servers that throw away what they read behind a line: each piece
+// may be a line of its own to them.
+func behead(r *rand.Rand, login, noop string) []string {
+	pieces := []string{pick(r, "b2 NOOP\r\n", noop+"\r\n", login+"\r\n")}
+	for range 1 + r.IntN(4) {
+		last := &pieces[len(pieces)-1]
+		switch r.IntN(4) {
+		case 0:
+			*last += pick(r, "a1 LOGIN ", "a1 LOGIN ", login+"\r\nb2 SELECT ", "a1 LOGIN alice \"x ")
+			pieces = append(pieces, noop+pick(r, "", "", " \"")+"\r\n")
+		case 1:
+			pieces = append(pieces, pick(r, noop+" a b c d", "a1 XYZZY 1"), pick(r, "a1 zz", "\r", "")+"\r\n")
+		case 2:
+			*last += pick(r, login, noop, "b2 NOOP") + "\r\n"
+		default:
+			pieces = append(pieces, pick(r, login, noop, "b2 NOOP")+"\r\n")
+		}
+	}
+	return pieces
 }

@@ -9,6 +9,7 @@ import (
 const (
 	reasonControl  = "control character in a client line"
 	reasonEightBit = "eight-bit octets outside of a login"
+	reasonHidden   = "a line that ends with another command"
 )
 
 // readClient takes what the server's kernel acknowledged.
@@ -155,10 +156,15 @@ func (d *Dialogue) classify(c *command, l *line.Line) string {
 	c.odd = long || l.Tab() || l.Eight() && c.verb == login
 	c.alone = c.alone || c.odd || l.Eight()
 	if d.inStep {
-		d.bareLF = l.BareLF()
+		d.bareLF, d.refusedHere = l.BareLF(), false
+		if c.verb != login && c.verb != authenticate && hides(l.Text) {
+			return reasonHidden
+		}
 		return ""
 	}
 	switch {
+	case hides(l.Text):
+		return reasonHidden
 	case c.odd || l.Eight():
 		return "a line in a pipeline that servers may cut differently"
 	case c.alone:

@@ -21,23 +21,27 @@ const (
 	modal  // a known command that changes how the connection is read
 )
 
+// beforeLogin is how many commands of names any server may answer positively
+// before a login.
+const beforeLogin = 8
+
 // names holds the commands of RFC 9051 §6 and of the usual extensions. The
 // answer to each is some untagged data and one tagged line.
 var names = [...]struct {
 	name string
 	verb verb
 }{
-	{"LOGIN", login},
-	{"AUTHENTICATE", authenticate},
-	{"STARTTLS", startTLS},
 	{"CAPABILITY", single},
 	{"NOOP", single},
 	{"LOGOUT", single},
 	{"ID", id},
-	{"ENABLE", single},    // RFC 5161
-	{"NAMESPACE", single}, // RFC 2342
+	{"STARTTLS", startTLS},
+	{"ENABLE", single}, // RFC 5161
 	{"LANGUAGE", single},
 	{"COMPARATOR", single}, // RFC 5255
+	{"LOGIN", login},
+	{"AUTHENTICATE", authenticate},
+	{"NAMESPACE", single}, // RFC 2342
 	{"SELECT", single},
 	{"EXAMINE", single},
 	{"LIST", single},
@@ -70,6 +74,23 @@ func lookup(word []byte) verb {
 		}
 	}
 	return unknown
+}
+
+// hides reports whether some end of a line can be a command of its own, with the
+// end of a word for its tag. A server that lost the beginning would run it.
+func hides(text []byte) bool {
+	_, rest := line.Word(text)
+	_, rest = line.Word(rest)
+	for len(rest) > 0 {
+		var word []byte
+		word, rest = line.Word(rest)
+		for i := range names[:beforeLogin] {
+			if line.Is(word, names[i].name) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // tag names a command (RFC 9051 §9). It is wiped with the command: people type

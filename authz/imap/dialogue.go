@@ -83,6 +83,8 @@ type progress struct {
 	// pieces when the present server line began.
 	pieces, linePiece uint64
 	bye               bool
+	// refusedHere is true if the server refused anything of the present window.
+	refusedHere bool
 	// greetingCut is true while the rest of a greeting that was cut may come.
 	greetingCut bool
 

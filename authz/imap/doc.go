@@ -53,12 +53,17 @@
 // behind them would glue them together.) Every server cuts such lines alike.
 // Answers must come in the order of the commands and bear their tags.
 //
+// nginx before 1.21 drops what it has read behind a line, wherever that ends: the
+// end of a dropped line, if it is read later, is a line to it. So no line may end
+// with another command that can be answered positively before a login. And what
+// it can see to be no command it refuses at once, and the rest of the line again.
+//
 // LOGIN or AUTHENTICATE with an initial response is then believed at its own
 // tagged OK, if no other command since the server last owed nothing has its
-// tag: only one line begins with that tag. If the tag is used twice, order and
-// number must tell, as in POP3: it is believed when every command released so
-// far was answered. Had a line been dropped, an answer would be missing for
-// good.
+// tag, nor can a line that has begun: only one line begins with that tag. If the
+// tag is used twice, order and number must tell, as in POP3: it is believed when
+// every command released so far was answered, and none refused. Had a line been
+// dropped, an answer would be missing for good.
 //
 // # What taints
 //
@@ -66,10 +71,10 @@
 // answers without a tag), an answer that began before its command ended, "* BAD"
 // (the server could not make out a command), PREAUTH, OK after BYE, OK to an
 // unknown or mode-changing command, a literal from the server, which could hold
-// lines that look like answers; lines without a legal tag, blank lines (nginx
-// answers them with the previous tag); controls in lines, quoted strings and
-// literals (servers exist that repeat a literal in their refusal, line breaks
-// included); every brace that some server takes for a literal and another does
+// lines that look like answers; a line that ends with another command; lines
+// without a legal tag, blank lines (nginx answers them with the previous tag);
+// controls in lines, quoted strings and literals (servers exist that repeat a
+// literal in their refusal, line breaks included); every brace that some server takes for a literal and another does
 // not ("{+5}", "~{5}", "{05}", "{5-}", a brace in an unclosed quoted string); a
 // bound that was hit.
 //

@@ -57,6 +57,8 @@ type model struct {
 	dropAtLogin bool // what was received with the login is lost
 	dropAtGreet bool // what was received before the greeting is lost (invented)
 	unknownOK   bool // says OK to unknown commands (invented)
+	reads       int  // reads so many octets at once, answers their first line, and loses the rest
+	hasty       bool // refuses a line as soon as it can
 
 	greeted, closed, tls bool
 	in                   string
@@ -75,6 +77,7 @@ var models = []model{
 	{name: "cyrus", nul: nulCut, tag: badUntagged, plus: true, maxLiteral: 8192, quotes: true, ir: true, tlsReturns: true, dropAtTLS: true, max: 131072, long: longClose},
 	{name: "mailutils", tabs: true, tag: badTaken, anyLiteral: true, plus: true, plusFirst: true, lax: true, maxLiteral: 1 << 20, max: 65536, long: longRefuse},
 	{name: "nginx", blank: badPrevious, tag: badBare, plus: true, maxLiteral: 4096, quotes: true, ir: true, saslNoTag: true, max: 4096, long: longClose},
+	{name: "nginx before 1.21", blank: badUntagged, tag: badTaken, plus: true, maxLiteral: 4096, quotes: true, ir: true, max: 4096, long: longClose, reads: 4096, hasty: true},
 	{name: "greenmail", anyLiteral: true, plus: true, maxLiteral: 1 << 16, quotes: true, echo: true, ir: true, max: 1 << 16},
 }
 
@@ -89,6 +92,7 @@ func randomModel(r *rand.Rand) model {
 		anyLiteral: b(2), plus: b(2), plusFirst: b(3), lax: b(3), maxLiteral: []int{16, 4096, 1 << 20}[r.IntN(3)],
 		quotes: b(2), echo: b(3), ir: b(2), eatsIR: b(8), loose: b(4), saslNoTag: b(4),
 		tlsReturns: b(2), dropAtTLS: b(3), dropAtLogin: b(4), dropAtGreet: b(8), unknownOK: b(6),
+		reads: []int{0, 0, 0, 0, 1024, 4096}[r.IntN(6)], hasty: b(4),
 	}
 }
 
@@ -111,7 +115,19 @@ func (m *model) Read(in []byte) (int, []byte) {
 		m.literals[len(m.literals)-1] += string(in[:n])
 		return n, nil
 	}
+	if m.reads > 0 {
+		in = in[:min(len(in), m.reads)]
+	}
+	if m.hasty && m.sasl == "" && m.buf == "" && !m.tls {
+		if tag, bad := hastily(in); bad {
+			return len(in), []byte(tag + " BAD invalid command\r\n")
+		}
+	}
 	text, taken := m.cut(in)
+	if taken == 0 && m.reads > 0 && len(in) == m.reads {
+		m.closed = true
+		return len(in), []byte("* BAD invalid command\r\n")
+	}
 	if taken == 0 {
 		return 0, nil
 	}
@@ -120,10 +136,30 @@ func (m *model) Read(in []byte) (int, []byte) {
 		return taken, nil
 	}
 	out, drop := m.line(text)
-	if drop {
+	if drop || m.reads > 0 && out != "" && m.left == 0 {
 		taken = len(in)
 	}
 	return taken, []byte(out)
+}
+
+// hastily reports whether what came of a line shows that it is none of the
+// commands that a proxy knows, and its tag.
+func hastily(in []byte) (tag string, bad bool) {
+	first, rest, ok := bytes.Cut(in, []byte{' '})
+	if !ok {
+		return "*", bytes.IndexByte(first, '\n') >= 0
+	}
+	rest = bytes.TrimLeft(rest, " ")
+	end := bytes.IndexFunc(rest, func(c rune) bool { return (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') })
+	if end < 0 {
+		return "", false
+	}
+	switch strings.ToUpper(string(rest[:end])) {
+	case "LOGIN", "LOGOUT", "NOOP", "CAPABILITY", "AUTHENTICATE", "STARTTLS":
+		line, _, _ := bytes.Cut(rest[end:], []byte{'\n'})
+		return string(first), len(bytes.Fields(line)) > 3
+	}
+	return string(first), true
 }
 
 func (m *model) capabilities() string {

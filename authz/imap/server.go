@@ -7,7 +7,10 @@ import (
 	"relaygate/authz/line"
 )
 
-const reasonSurplus = "answer belongs to no command"
+const (
+	reasonSurplus     = "answer belongs to no command"
+	reasonRefusedHere = "a login with a tag that is used twice was accepted where something was refused"
+)
 
 // readServer takes what the server sent.
 func (d *Dialogue) readServer(b []byte) {
@@ -185,6 +188,11 @@ func (d *Dialogue) tagged(c *command, r *response) {
 		l.Answer = d.answers.Negative(r.text)
 		d.report(&l)
 	}
+	d.refusedHere = true
+	if d.proved.Result != 0 {
+		d.taint(reasonRefusedHere)
+		return
+	}
 	if c.odd {
 		d.taint("refused command that servers may cut differently")
 		return
@@ -220,6 +228,8 @@ func (d *Dialogue) loggedIn(c *command, r *response) {
 		reason = "a login was accepted after BYE"
 	case c.malformed:
 		reason = "positive answer to a malformed login"
+	case c.twin && d.refusedHere:
+		reason = reasonRefusedHere
 	case c.verb == authenticate:
 		reason = d.exchange.Doubt()
 	}
@@ -233,7 +243,7 @@ func (d *Dialogue) loggedIn(c *command, r *response) {
 	l := authz.Login{Result: authz.Success, Answer: d.answers.Positive(r.text)}
 	d.login(c, &l)
 	closed := d.next == len(d.window)-1 && d.client.Empty()
-	if closed || !c.twin {
+	if alone := !c.twin && !bytes.Contains(d.client.Begun(), c.tag.bytes()); closed || alone {
 		d.report(&l)
 		return
 	}
