@@ -15,8 +15,7 @@ func CheckLogin(v *Verdict) Decision {
 		return refuse("an anonymous login proves nobody (RFC 4505)")
 	case strings.EqualFold(v.Mechanism, "PREAUTH"):
 		return refuse("a PREAUTH greeting proves nobody (RFC 9051 §7.1.4)")
-	case strings.EqualFold(v.User, "anonymous"):
-		// UW IMAP and its heirs take LOGIN with this name for ANONYMOUS.
+	case anonymous(v.User):
 		return refuse("the user name anonymous proves nobody")
 	case !v.Conn.Client.Addr().IsValid() || !v.Conn.Server.Addr().IsValid():
 		return refuse("the connection's addresses are not known")
@@ -24,6 +23,16 @@ func CheckLogin(v *Verdict) Decision {
 		return refuse("client and server are the same address")
 	}
 	return Decision{Allow: true, Rule: RuleDefault}
+}
+
+// anonymous reports whether a server may take a login with this name for one of
+// ANONYMOUS. UW IMAP and its heirs do with the name itself, Cyrus also with what it
+// takes off a name: a domain behind @ or %, and the sign + of a folder.
+func anonymous(name string) bool {
+	if i := strings.IndexAny(name, "@%+"); i >= 0 {
+		name = name[:i]
+	}
+	return strings.EqualFold(strings.TrimSpace(name), "anonymous")
 }
 
 // RuleLogin: what the login proves is not enough.
