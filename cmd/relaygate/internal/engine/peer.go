@@ -56,7 +56,7 @@ func (p *peer) listen(d dialogue) bool {
 // remains to be read, begun before rest, and a reason to taint.
 func (p *peer) header(protocol authz.Protocol, c authz.Chunk) (begun []byte, rest authz.Chunk, reason string) {
 	if c.Dir == authz.FromServer {
-		return nil, c, p.server(protocol, c.Bytes)
+		return nil, c, p.server(protocol, c)
 	}
 	if p.scanner == nil {
 		return nil, c, ""
@@ -83,12 +83,13 @@ func (p *peer) header(protocol authz.Protocol, c authz.Chunk) (begun []byte, res
 }
 
 // server takes clear text of the server. A header comes before it, or never.
-func (p *peer) server(protocol authz.Protocol, b []byte) (reason string) {
+func (p *peer) server(protocol authz.Protocol, c authz.Chunk) (reason string) {
 	if p.scanner != nil && len(p.scanner.Begun()) > 0 {
 		return reasonLateHeader
 	}
 	p.scanner = nil
-	if p.receipt != nil && !p.receipt.Server(protocol, b) {
+	// What was cut off can be the refusal of the header.
+	if p.receipt != nil && (!p.receipt.Server(protocol, c.Bytes) || c.Cut > 0 && !p.receipt.Done()) {
 		return proxy.ReasonNotTaken
 	}
 	return ""

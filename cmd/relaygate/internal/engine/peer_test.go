@@ -29,6 +29,15 @@ func (k *talk) raw(text string) {
 	k.feed(capture.Event{Kind: capture.Packet, Segment: seg})
 }
 
+// cut plays what the server says, of whose end missing bytes were not captured.
+func (k *talk) cut(text string, missing int) {
+	k.feed(capture.Event{Kind: capture.Packet, Segment: capture.Segment{
+		Cookie: k.conn.Cookie, Flags: capture.ACK | capture.PSH, Payload: []byte(text), Missing: missing,
+		Src: k.conn.Server, Dst: k.conn.Client, Sent: capture.SenderHost, Seq: k.ack, Ack: k.seq,
+	}})
+	k.ack += uint32(len(text) + missing)
+}
+
 func TestAnnouncedClients(t *testing.T) {
 	login := imapLogin[1:]
 	at := func(peer, server netip.AddrPort) func(*talk, ...string) {
@@ -112,6 +121,15 @@ func TestAnnouncedClients(t *testing.T) {
 		// the dialogue knows of.
 		{name: "IMAP server that does not know the header", want: "tainted", why: "for a command", play: func(k *talk) {
 			imap(k, "C: "+header1+"\r\nPROXY NOOP\r\nPROXY LOGIN alice wrong", "S: * OK ready", "S: PROXY BAD what", "S: PROXY OK", "S: PROXY NO wrong")
+		}},
+		{name: "refusal of the header behind a cut", want: "tainted", why: "for a command", play: func(k *talk) {
+			imap(k, "C: "+header1)
+			k.cut("* OK [CAPABILITY", 40)
+			k.say("S: PROXY BAD what", "C: a NOOP", "S: a OK", "C: b LOGIN alice secret", "S: b OK done")
+		}},
+		{name: "cut behind the receipt", want: "success granted", client: "203.0.113.9:55000", play: func(k *talk) {
+			imap(k, "C: "+header1, "S: * OK ready", "C: a NOOP", "S: a OK", "C: b LOGIN alice secret")
+			k.cut("b OK [CAPABILITY", 40)
 		}},
 		{name: "POP3 server that does not know the header", want: "tainted", why: "for a command", play: func(k *talk) {
 			pop3(k, "C: "+header1+"\r\nUSER a\r\nUSER a\r\nPASS wrong\r\nNOOP", "S: +OK ready", "S: -ERR what", "S: +OK", "S: +OK", "S: -ERR no")
