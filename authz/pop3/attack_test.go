@@ -67,8 +67,20 @@ func twist(r *rand.Rand) []string {
 // may be a line of its own to them, and what follows 128 octets.
 func behead(r *rand.Rand) (pieces []string) {
 	pieces = append(pieces, "USER alice\r\n")
+	long := func(begin string, n int) string {
+		return begin + " " + strings.Repeat("x", n-len(begin)-len(" \r\n")) + "\r\n"
+	}
+	switch r.IntN(8) {
+	case 0: // two lines that are read in three parts
+		line := long(pick(r, "RSET", "XYZZY1", "APOP a b c", "AUTH a b c", "PASS"), 192)
+		return append(pieces, line, line, "NOOP\r\n", "PASS wrong\r\n")
+	case 1: // three lines of a pipeline that are read in five
+		word := pick(r, "USER", "USER", "PASS", "RSET")
+		pieces[0] = long("NOOP", 127) + long(word, 255) + long(word, 255) + long(word, 131) + long("USER", 128) + long("NOOP", 128)
+		return append(pieces, "N", "O", "O", "P", "\r", "\n", "USER alice\r\n", "PASS wrong\r\n")
+	}
 	for range 1 + r.IntN(6) {
-		line := pick(r, "PASS wrong", "PASS wrong", "NOOP", "NOOP", "CAPA", "RSET", "DELE 1", "STAT", "NOOP a b c d", "XYZZY 1", "USER bob", "QUIT", "")
+		line := pick(r, "PASS wrong", "PASS wrong", "NOOP", "NOOP", "CAPA", "RSET", "DELE 1", "STAT", "NOOP a b c d", "APOP a b c d", "XYZZY 1", "USER bob", "QUIT", "")
 		last := &pieces[len(pieces)-1]
 		switch r.IntN(5) {
 		case 0:

@@ -113,12 +113,14 @@ func (d *Dialogue) wait() *command {
 // classify checks the line itself: whether every server cuts it here, and if
 // not, whether the acceptance rule can bear it. It returns a reason to taint.
 func (d *Dialogue) classify(c *command, l *line.Line) string {
-	long := len(l.Text)+len("\r\n") > maxLine
+	length := len(l.Text) + len("\r\n")
 	login := c.verb == pass || c.verb == apop || c.verb == auth
+	named := c.verb == pass || c.verb == user || c.verb == xclient && d.byProxy ||
+		login && bytes.Count(l.Text, []byte{' '}) <= 3
 	switch {
 	case l.Tab():
 		return "control character in a client line"
-	case long && !login:
+	case length > maxLine && !login, length > maxShort && !named:
 		return "over-long command line"
 	case l.Eight() && (c.verb == auth || !login && c.verb != user):
 		return "eight-bit octets outside of a login"
@@ -127,10 +129,10 @@ func (d *Dialogue) classify(c *command, l *line.Line) string {
 	case len(d.waiting) > maxPipeline:
 		return "too many commands without an answer"
 	}
-	c.odd = long || l.Eight() && login
+	c.odd = length > maxLine || l.Eight() && login
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
-		if !login && c.verb != user && hides(l.Text) {
+		if !named && hides(l.Text) {
 			return reasonHidden
 		}
 		return ""
@@ -138,7 +140,7 @@ func (d *Dialogue) classify(c *command, l *line.Line) string {
 	switch {
 	case hides(l.Text):
 		return reasonHidden
-	case c.odd || l.Eight():
+	case c.odd || l.Eight() || length > maxShort && c.verb != xclient:
 		return "a line in a pipeline that servers may cut differently"
 	case !c.pipelined:
 		return "a command in a pipeline that cannot be pipelined"

@@ -10,10 +10,14 @@ import (
 
 // The bounds. Each hit taints with its own reason.
 const (
-	// maxLine is the longest command line in octets with its line end that no
-	// server is known to cut. RFC 2449 §4 has 255, nginx reads 128 at once. A
-	// login may be longer, but is then odd.
-	maxLine = 128
+	// maxLine is the longest command line in octets with its line end
+	// (RFC 2449 §4). A login may be longer, but is then odd.
+	maxLine = 255
+	// maxShort is that of commands that no name or password makes long, and of
+	// all in a pipeline but those of a trusted proxy: nginx reads 128 octets at
+	// once, and before 1.21 refuses what it does not know, or with too many
+	// arguments, before it has read all of it, and then the rest.
+	maxShort = 128
 	// maxClientLine is room for AUTH, a mechanism and an initial response.
 	maxClientLine = sasl.MaxLine + 64
 	// maxServerLine is generous: RFC 2449 §4 allows 512 octets.

@@ -22,7 +22,7 @@
 //
 //   - a bare LF is believed to end a line once the answer came: a server that
 //     waits for CRLF does not answer;
-//   - PASS, APOP and AUTH may be longer than 128 octets and hold eight-bit
+//   - PASS, APOP and AUTH may be longer than 255 octets and hold eight-bit
 //     octets. Some server may cut such a line in two. Its first answer is then
 //     that to the first part, which begins with the command: if that is
 //     positive, somebody is logged in. If it is negative, an answer to the
@@ -48,7 +48,8 @@
 // end of a dropped line, if it is read later, is a line to it. So no line may end
 // with another command that can be answered positively before a login. And what
 // it can see to be no command it refuses at once, and the rest of the line again.
-// So there can be an answer too few, and a refusal too many.
+// So there can be an answer too few, and a refusal too many. It reads 128 octets
+// at once, so that shorter lines are never answered before they are read.
 //
 // A positive answer in the place of PASS, APOP or AUTH is therefore believed
 // only if nothing was refused in the present window but empty lines, and

@@ -44,6 +44,7 @@ type model struct {
 	dropAtUser            bool // what was received with USER is lost (invented)
 	reads                 int  // reads so many octets at once, answers their first line, and loses the rest
 	hasty                 bool // refuses a line as soon as it can
+	edge                  bool // reads again only when more has come (epoll, EPOLLET)
 	dropAtGreeting        bool // what was received before the greeting is lost (invented)
 	closeAtFailure        bool
 	nextIsEaten           bool // AUTH without its mechanism eats the next line (invented)
@@ -55,6 +56,7 @@ type model struct {
 	saslStep             int
 	saslUser             string
 	eat                  bool
+	seen                 int // octets that had come and were left
 }
 
 var models = []model{
@@ -65,7 +67,7 @@ var models = []model{
 	{name: "popa3d", bareOK: true, nul: nulRefuse, closeAtFailure: true, secondUser: true, max: 1024, long: longClose},
 	{name: "solid", nul: nulRefuse, closeAtFailure: true, dropAtLogin: true, max: 1024, long: longDrop},
 	{name: "nginx", auth: true, ir: true, secondUser: true, max: 4096, long: longClose, noop: true},
-	{name: "nginx before 1.21", bareOK: true, auth: true, ir: true, list: true, max: 128, long: longClose, noop: true, reads: 128, hasty: true},
+	{name: "nginx before 1.21", bareOK: true, auth: true, ir: true, list: true, max: 128, long: longClose, noop: true, reads: 128, hasty: true, edge: true},
 }
 
 // randomModel mixes habits that no one server has.
@@ -78,7 +80,7 @@ func randomModel(r *rand.Rand) model {
 		tabs: b(3), trim: b(3), noop: b(3), bareOK: b(3), auth: b(2), ir: b(2), list: b(2), loose: b(4),
 		echo: b(4), stls: b(2), dropAtSTLS: b(3), secondUser: b(2), keepUser: b(2),
 		dropAtLogin: b(3), dropAtUser: b(8), dropAtGreeting: b(8), closeAtFailure: b(4), nextIsEaten: b(8),
-		reads: []int{0, 0, 0, 0, 128, 200}[r.IntN(6)], hasty: b(4),
+		reads: []int{0, 0, 0, 0, 128, 200}[r.IntN(6)], hasty: b(4), edge: b(2),
 	}
 }
 
@@ -87,6 +89,18 @@ func (m *model) Closed() bool { return m.closed }
 
 // Read takes at most one line.
 func (m *model) Read(in []byte) (int, []byte) {
+	if m.edge && m.seen > 0 && len(in) <= m.seen {
+		return 0, nil
+	}
+	greeted := m.greeted
+	taken, out := m.read(in)
+	if greeted {
+		m.seen = len(in) - taken
+	}
+	return taken, out
+}
+
+func (m *model) read(in []byte) (int, []byte) {
 	if !m.greeted {
 		m.greeted = true
 		if m.dropAtGreeting {
