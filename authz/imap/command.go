@@ -21,9 +21,9 @@ const (
 	modal  // a known command that changes how the connection is read
 )
 
-// beforeLogin is how many commands of names any server may answer positively
-// before a login.
-const beforeLogin = 8
+// beforeLogin is how many commands of names a server may answer positively where
+// nobody has logged in.
+const beforeLogin = 10
 
 // names holds the commands of RFC 9051 §6 and of the usual extensions. The
 // answer to each is some untagged data and one tagged line.
@@ -31,6 +31,8 @@ var names = [...]struct {
 	name string
 	verb verb
 }{
+	{"LOGIN", login},
+	{"AUTHENTICATE", authenticate},
 	{"CAPABILITY", single},
 	{"NOOP", single},
 	{"LOGOUT", single},
@@ -39,9 +41,7 @@ var names = [...]struct {
 	{"ENABLE", single}, // RFC 5161
 	{"LANGUAGE", single},
 	{"COMPARATOR", single}, // RFC 5255
-	{"LOGIN", login},
-	{"AUTHENTICATE", authenticate},
-	{"NAMESPACE", single}, // RFC 2342
+	{"NAMESPACE", single},  // RFC 2342
 	{"SELECT", single},
 	{"EXAMINE", single},
 	{"LIST", single},

@@ -59,6 +59,7 @@ type model struct {
 	unknownOK   bool // says OK to unknown commands (invented)
 	reads       int  // reads so many octets at once, answers their first line, and loses the rest
 	hasty       bool // refuses a line as soon as it can
+	edge        bool // reads again only when more has come (epoll, EPOLLET)
 
 	greeted, closed, tls bool
 	in                   string
@@ -69,6 +70,7 @@ type model struct {
 	glued                []byte
 	sasl, saslTag, saslU string
 	saslStep             int
+	seen                 int // octets that had come and were left
 }
 
 var models = []model{
@@ -77,7 +79,7 @@ var models = []model{
 	{name: "cyrus", nul: nulCut, tag: badUntagged, plus: true, maxLiteral: 8192, quotes: true, ir: true, tlsReturns: true, dropAtTLS: true, max: 131072, long: longClose},
 	{name: "mailutils", tabs: true, tag: badTaken, anyLiteral: true, plus: true, plusFirst: true, lax: true, maxLiteral: 1 << 20, max: 65536, long: longRefuse},
 	{name: "nginx", blank: badPrevious, tag: badBare, plus: true, maxLiteral: 4096, quotes: true, ir: true, saslNoTag: true, max: 4096, long: longClose},
-	{name: "nginx before 1.21", blank: badUntagged, tag: badTaken, plus: true, maxLiteral: 4096, quotes: true, ir: true, max: 4096, long: longClose, reads: 4096, hasty: true},
+	{name: "nginx before 1.21", blank: badUntagged, tag: badTaken, plus: true, maxLiteral: 4096, quotes: true, ir: true, max: 4096, long: longClose, reads: 4096, hasty: true, edge: true},
 	{name: "greenmail", anyLiteral: true, plus: true, maxLiteral: 1 << 16, quotes: true, echo: true, ir: true, max: 1 << 16},
 }
 
@@ -92,7 +94,7 @@ func randomModel(r *rand.Rand) model {
 		anyLiteral: b(2), plus: b(2), plusFirst: b(3), lax: b(3), maxLiteral: []int{16, 4096, 1 << 20}[r.IntN(3)],
 		quotes: b(2), echo: b(3), ir: b(2), eatsIR: b(8), loose: b(4), saslNoTag: b(4),
 		tlsReturns: b(2), dropAtTLS: b(3), dropAtLogin: b(4), dropAtGreet: b(8), unknownOK: b(6),
-		reads: []int{0, 0, 0, 0, 1024, 4096}[r.IntN(6)], hasty: b(4),
+		reads: []int{0, 0, 0, 0, 1024, 4096}[r.IntN(6)], hasty: b(4), edge: b(2),
 	}
 }
 
@@ -101,6 +103,18 @@ func (m *model) Closed() bool { return m.closed }
 
 // Read takes a line or a piece of a literal.
 func (m *model) Read(in []byte) (int, []byte) {
+	if m.edge && m.seen > 0 && len(in) <= m.seen {
+		return 0, nil
+	}
+	greeted := m.greeted
+	taken, out := m.read(in)
+	if m.seen = 0; greeted && len(out) > 0 {
+		m.seen = len(in) - taken
+	}
+	return taken, out
+}
+
+func (m *model) read(in []byte) (int, []byte) {
 	if !m.greeted {
 		m.greeted = true
 		taken := 0

@@ -94,7 +94,7 @@ func (m *model) Read(in []byte) (int, []byte) {
 	}
 	greeted := m.greeted
 	taken, out := m.read(in)
-	if greeted {
+	if m.seen = 0; greeted && len(out) > 0 {
 		m.seen = len(in) - taken
 	}
 	return taken, out
