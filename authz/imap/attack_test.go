@@ -133,7 +133,7 @@ func behead(r *rand.Rand, login, noop string) []string {
 		last := &pieces[len(pieces)-1]
 		switch r.IntN(4) {
 		case 0:
-			*last += pick(r, "a1 LOGIN ", "a1 LOGIN ", login+"\r\nb2 SELECT ", "a1 LOGIN alice \"x ")
+			*last += pick(r, "a1 LOGIN ", "a1 LOGIN ", login+"\r\nb2 SELECT ", login+"\r\nx", "a1 LOGIN alice \"x ")
 			pieces = append(pieces, noop+pick(r, "", "", " \"")+"\r\n")
 		case 1:
 			pieces = append(pieces, pick(r, noop+" a b c d", "a1 XYZZY 1"), pick(r, "a1 zz", "\r", "")+"\r\n")

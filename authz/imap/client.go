@@ -110,7 +110,8 @@ func (d *Dialogue) command(l *line.Line) {
 		return
 	}
 	for i := range d.window[:len(d.window)-1] {
-		if w := &d.window[i]; bytes.Equal(w.tag.bytes(), c.tag.bytes()) {
+		// A server that lost where c begins can answer it with the end of its tag.
+		if w := &d.window[i]; w.verb != greeting && bytes.HasSuffix(c.tag.bytes(), w.tag.bytes()) {
 			w.twin, c.twin = true, true
 		}
 	}

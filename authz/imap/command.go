@@ -124,7 +124,8 @@ func (t *tag) bytes() []byte { return t.text[:t.length] }
 type command struct {
 	verb verb
 	tag  tag
-	// twin is true if another command of the window has the same tag.
+	// twin is true if another command of the window has the same tag, or one that
+	// ends with it.
 	twin bool
 	// alone is true if nothing may be released behind it before its answer.
 	alone bool

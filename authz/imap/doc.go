@@ -60,10 +60,10 @@
 //
 // LOGIN or AUTHENTICATE with an initial response is then believed at its own
 // tagged OK, if no other command since the server last owed nothing has its
-// tag, nor can a line that has begun: only one line begins with that tag. If the
-// tag is used twice, order and number must tell, as in POP3: it is believed when
-// every command released so far was answered, and none refused. Had a line been
-// dropped, an answer would be missing for good.
+// tag or one that ends with it, nor can a line that has begun: only one line
+// begins with that tag. If the tag is used twice, order and number must tell, as
+// in POP3: it is believed when every command released so far was answered, and
+// none refused. Had a line been dropped, an answer would be missing for good.
 //
 // # What taints
 //
