@@ -105,7 +105,7 @@ func (d *Dialogue) command(l *line.Line) {
 		}
 	}
 	c.alone = c.verb == unknown || c.verb == modal || c.verb == startTLS
-	if reason := d.classify(c, l); reason != "" {
+	if reason := d.classify(c, l, rest); reason != "" {
 		d.taint(reason)
 		return
 	}
@@ -144,7 +144,7 @@ func separated(l *line.Line, tag, rest []byte) bool {
 
 // classify checks the line itself: whether every server cuts it here, and if
 // not, whether the acceptance rule can bear it. It returns a reason to taint.
-func (d *Dialogue) classify(c *command, l *line.Line) string {
+func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
 	long := len(l.Text)+len("\r\n") > maxLine
 	switch {
 	case l.Tab() && c.verb != login:
@@ -158,13 +158,13 @@ func (d *Dialogue) classify(c *command, l *line.Line) string {
 	c.alone = c.alone || c.odd || l.Eight()
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
-		if c.verb != login && c.verb != authenticate && hides(l.Text) {
+		if c.verb != login && c.verb != authenticate && hides(arguments) {
 			return reasonHidden
 		}
 		return ""
 	}
 	switch {
-	case hides(l.Text):
+	case hides(arguments):
 		return reasonHidden
 	case c.odd || l.Eight():
 		return "a line in a pipeline that servers may cut differently"

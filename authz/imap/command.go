@@ -77,10 +77,9 @@ func lookup(word []byte) verb {
 }
 
 // hides reports whether some end of a line can be a command of its own, with the
-// end of a word for its tag. A server that lost the beginning would run it.
-func hides(text []byte) bool {
-	_, rest := line.Word(text)
-	_, rest = line.Word(rest)
+// end of a word for its tag. A server that lost the beginning would run it. rest is
+// what stands behind the line's tag and command.
+func hides(rest []byte) bool {
 	for len(rest) > 0 {
 		var word []byte
 		word, rest = line.Word(rest)

@@ -62,7 +62,7 @@ func (d *Dialogue) command(l *line.Line) {
 	c := d.wait()
 	argument := c.parse(l.Text)
 	c.pipelined = c.pipelined || c.verb == xclient && d.byProxy
-	if reason := d.classify(c, l); reason != "" {
+	if reason := d.classify(c, l, argument); reason != "" {
 		d.taint(reason)
 		return
 	}
@@ -112,7 +112,7 @@ func (d *Dialogue) wait() *command {
 
 // classify checks the line itself: whether every server cuts it here, and if
 // not, whether the acceptance rule can bear it. It returns a reason to taint.
-func (d *Dialogue) classify(c *command, l *line.Line) string {
+func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 	length := len(l.Text) + len("\r\n")
 	login := c.verb == pass || c.verb == apop || c.verb == auth
 	named := c.verb == pass || c.verb == user || c.verb == xclient && d.byProxy ||
@@ -132,13 +132,13 @@ func (d *Dialogue) classify(c *command, l *line.Line) string {
 	c.odd = length > maxLine || l.Eight() && login
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
-		if !named && hides(l.Text) {
+		if !named && c.hides(l.Text, argument) {
 			return reasonHidden
 		}
 		return ""
 	}
 	switch {
-	case hides(l.Text):
+	case c.hides(l.Text, argument):
 		return reasonHidden
 	case c.odd || l.Eight() || length > maxShort && c.verb != xclient:
 		return "a line in a pipeline that servers may cut differently"

@@ -116,21 +116,24 @@ func (c *command) parse(text []byte) (argument []byte) {
 	return argument
 }
 
-// hides reports whether some end of a line is a command of its own, and one that
+// hides reports whether some end of the line is a command of its own, and one that
 // can be answered positively before a login. A server that lost the beginning
 // would run it.
-func hides(text []byte) bool {
-	rest := bytes.TrimLeft(text, " ")
-	for first := true; len(rest) > 0; first = false {
+func (c *command) hides(text, argument []byte) bool {
+	first, rest := c.verb == unknown, argument
+	if first {
+		rest = bytes.TrimLeft(text, " ")
+	}
+	for ; len(rest) > 0; first = false {
 		var word []byte
 		word, rest = line.Word(rest)
 		for i := range commands {
-			c := &commands[i]
-			at := len(word) - len(c.name)
-			if at < 0 || first && at == 0 || !line.Is(word[at:], c.name) {
+			name, k := commands[i].name, &commands[i].kind
+			at := len(word) - len(name)
+			if at < 0 || first && at == 0 || !line.Is(word[at:], name) {
 				continue
 			}
-			if !c.kind.transaction && c.kind.verb != pass && (c.kind.verb != user || len(rest) > 0) {
+			if !k.transaction && k.verb != pass && (k.verb != user || len(rest) > 0) {
 				return true
 			}
 		}
