@@ -115,6 +115,27 @@ func TestHolderEnds(t *testing.T) {
 	})
 }
 
+// TestHolderLetsGo: a search sees a child of init between its fork and its exec,
+// with all that init holds. What it becomes then is somebody's session.
+func TestHolderLetsGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 1)}})
+		proc := host()
+		process(proc, 40, "systemd", "/usr/lib/systemd/systemd", 1)
+		tables.proc = proc
+		tables.look()
+		if got := pids(tables.Owners(server, here)); !same(got, 10, 11, 40) {
+			t.Errorf("owners are %v", got)
+		}
+		process(proc, 40, "bash", "/usr/bin/bash")
+		delete(proc, "40/fd/3")
+		later(tables, interval)
+		if got := pids(tables.Owners(server, here)); !same(got, 10, 11) {
+			t.Errorf("owners are %v, and one of them holds it no more", got)
+		}
+	})
+}
+
 // TestSearchAfterAnEnd expects that new holders are found soon after an old one
 // ended, but not by a search at each end.
 func TestSearchAfterAnEnd(t *testing.T) {

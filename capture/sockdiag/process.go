@@ -19,6 +19,8 @@ type Process struct {
 	// Program is the name of its executable, without folders; empty if it
 	// cannot be told.
 	Program string
+
+	fd string // the descriptor that it held the listener by, in /proc
 }
 
 func (p Process) String() string {
@@ -114,7 +116,9 @@ func holders(proc fs.FS, inodes map[uint32]bool, limit int) (map[uint32][]Proces
 				}
 			}
 			if n := len(found[inode]); n == 0 || found[inode][n-1].PID != pid {
-				found[inode] = append(found[inode], *process)
+				holder := *process
+				holder.fd = path.Join(entry.Name(), "fd", fd.Name())
+				found[inode] = append(found[inode], holder)
 			}
 		}
 	}
@@ -150,8 +154,13 @@ func describe(proc fs.FS, pid int) (*Process, error) {
 	return p, nil
 }
 
-// alive says whether the process is still the one that was described.
-func (p Process) alive(proc fs.FS) bool {
+// holds says whether the process is still the one that was described, and has the
+// listener. One that was seen between fork and exec had all of its parent's.
+func (p Process) holds(proc fs.FS, listener uint32) bool {
 	stat, err := ReadStat(proc, p.PID)
-	return err == nil && stat.Start == p.Start && stat.State != 'Z'
+	if err != nil || stat.Start != p.Start || stat.State == 'Z' {
+		return false
+	}
+	inode, ok := socketInode(proc, p.fd)
+	return ok && inode == listener
 }

@@ -68,7 +68,7 @@ type Tables struct {
 	looking   sync.Mutex // guards what follows
 	searched  time.Time  // when holders were last looked for
 	cost      time.Duration
-	ended     bool // a holder has, since
+	ended     bool // a holder has, or let go, since
 	held      map[uint32][]Process
 	searchErr error
 
@@ -226,19 +226,13 @@ func (t *Tables) listeners(now time.Time) ([]Listener, error) {
 	return all, nil
 }
 
-// forget drops the holders that have ended and says whether that leaves a
-// listener without any: somebody whom no search has seen may hold it.
+// forget drops the holders that have ended or let go, and says whether that leaves
+// a listener without any: somebody whom no search has seen may hold it.
 func (t *Tables) forget() (orphans bool) {
-	alive := make(map[Process]bool)
 	for inode, held := range t.held {
 		left := make([]Process, 0, len(held))
 		for _, p := range held {
-			is, asked := alive[p]
-			if !asked {
-				is = p.alive(t.proc)
-				alive[p] = is
-			}
-			if is {
+			if p.holds(t.proc, inode) {
 				left = append(left, p)
 			}
 		}
