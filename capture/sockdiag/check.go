@@ -39,6 +39,9 @@ func (t *Tables) Check(server netip.AddrPort, netns uint64) (ok bool, reason str
 		if reason := t.doubt(l); reason != "" {
 			return false, reason
 		}
+		if onlyInit(l.Processes) {
+			return false, fmt.Sprintf("init (pid 1) alone holds the listener on %v: which program it starts for a connection is not known", l.Local)
+		}
 	}
 	return true, ""
 }
@@ -98,9 +101,16 @@ func (t *Tables) doubt(l *Listener) string {
 	return ""
 }
 
+// onlyInit says whether init alone holds a listener (systemd.socket(5)). What
+// answers there is a program that it starts with the first connection or with each:
+// it may be one that only forwards, and was not there to be seen.
+func onlyInit(holders []Process) bool {
+	return len(holders) == 1 && holders[0].PID == 1
+}
+
 // Owners lists the processes that hold the listener that accepted a connection
-// on the server's address: those of every listener that could have. It is
-// empty in every case of doubt that Check names. It does not wait.
+// on the server's address: those of every listener that could have, init too. It
+// is empty in every other case of doubt that Check names. It does not wait.
 func (t *Tables) Owners(server netip.AddrPort, netns uint64) []Process {
 	s := t.current.Load()
 	if s.err != nil || time.Since(s.at) > staleAfter {
@@ -116,7 +126,8 @@ func (t *Tables) Owners(server netip.AddrPort, netns uint64) []Process {
 	return all
 }
 
-// Servers lists the listeners that Check believes, with their processes.
+// Servers lists the listeners that Check believes, and those that init holds alone,
+// with their processes.
 func (t *Tables) Servers() []Listener {
 	s := t.current.Load()
 	if s.err != nil || time.Since(s.at) > staleAfter {

@@ -2,6 +2,7 @@ package sockdiag
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -155,6 +156,29 @@ func TestSearchAfterAnEnd(t *testing.T) {
 			t.Errorf("owners are %v, want the new one too", got)
 		}
 	})
+}
+
+// TestInitPassesOn has init start a program with the first connection to a listener
+// of its own (systemd.socket(5)): one that only forwards, or a mail server.
+func TestInitPassesOn(t *testing.T) {
+	for program, want := range map[string]string{
+		"systemd-socket-proxyd": "only forwards", "dovecot": "",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 100)}})
+			proc := host()
+			tables.proc = proc
+			tables.look()
+			process(proc, 30, program[:min(len(program), nameLimit)], "/usr/lib/"+program, 100)
+			if ok, reason := tables.Check(server, here); ok || !strings.Contains(reason, "init") {
+				t.Errorf("%s: the first connection: %v because %q", program, ok, reason)
+			}
+			later(tables, researchInterval)
+			if ok, reason := tables.Check(server, here); ok != (want == "") || !strings.Contains(reason, want) {
+				t.Errorf("%s: a later one: %v because %q, want %q", program, ok, reason, want)
+			}
+		})
+	}
 }
 
 func TestServers(t *testing.T) {

@@ -23,9 +23,9 @@ const (
 	// believed to stay the same: to find them costs a look at every open
 	// file of the host.
 	searchInterval = time.Minute
-	// Where a holder has ended they are searched sooner, but no search
-	// follows another before researchInterval, nor before researchCost
-	// times what the other took.
+	// Where a holder has ended, or init may pass a listener on, they are
+	// searched sooner, but no search follows another before
+	// researchInterval, nor before researchCost times what the other took.
 	researchInterval = 5 * time.Second
 	researchCost     = 100
 	// staleAfter is the age from which a snapshot is not believed.
@@ -196,7 +196,7 @@ func (s *snapshot) same(old *snapshot) bool {
 func (t *Tables) listeners(now time.Time) ([]Listener, error) {
 	var all []Listener
 	inodes := make(map[uint32]bool)
-	unknown := t.forget()
+	unknown, passing := t.forget(), false
 	for _, ns := range t.namespaces {
 		sockets, err := ns.ask.listening(t.ports)
 		if err != nil {
@@ -205,15 +205,16 @@ func (t *Tables) listeners(now time.Time) ([]Listener, error) {
 		for _, s := range sockets {
 			all = append(all, Listener{Netns: ns.id, Socket: s})
 			if t.owners[s.UID] { // else it does not matter who holds it
-				_, known := t.held[s.Inode]
+				held, known := t.held[s.Inode]
 				unknown = unknown || !known
+				passing = passing || onlyInit(held)
 				inodes[s.Inode] = true
 			}
 		}
 	}
 	since := now.Sub(t.searched)
 	if unknown || since >= searchInterval ||
-		t.ended && since >= researchInterval && since >= researchCost*t.cost {
+		(t.ended || passing) && since >= researchInterval && since >= researchCost*t.cost {
 		t.held, t.searchErr = holders(t.proc, inodes, t.fileLimit)
 		t.searched, t.cost, t.ended = now, time.Since(now), false
 	}
