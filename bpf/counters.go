@@ -26,7 +26,7 @@ type Counters struct {
 
 	// Of a Wire alone. Displaced counts handshakes that others pushed out of
 	// their places; Forged segments with a server's address that came in where
-	// this host does not send to that server; Unreadable packets that may be TCP
+	// this host does not send to that server, or that no socket of it sent; Unreadable packets that may be TCP
 	// and show no ports, which put their client in doubt; Tagged frames with a
 	// VLAN tag behind another; Idle connections given up for silence; TwoAnswers
 	// connections that are not followed because the server may have taken

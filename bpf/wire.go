@@ -23,6 +23,10 @@ type WireOptions struct {
 	// servers' segments come in there and the clients' leave. Without it the
 	// servers are this host's own, and it is the other way round.
 	Inside bool
+	// Forwards: some of the servers are in other network namespaces than the
+	// interfaces. Without it, and without Inside, a server's segments are those
+	// that a socket of the interface's own namespace sent.
+	Forwards bool
 	// Servers are where the mail servers are.
 	Servers []netip.Prefix
 	// RingBytes is the size of the packets ring, a power of two and at least
@@ -67,15 +71,13 @@ func (w *Wire) prepare(o WireOptions) error {
 	if err != nil {
 		return fmt.Errorf("read the programs of the tap on interfaces: %w", err)
 	}
-	inside := uint32(0)
-	if o.Inside {
-		inside = 1
-	}
+	number := map[bool]uint32{true: 1}
 	if _, err = sizeRings(spec, o.RingBytes); err != nil {
 		return err
 	}
 	err = errors.Join(
-		spec.Variables[wireVarInside].Set(inside),
+		spec.Variables[wireVarInside].Set(number[o.Inside]),
+		spec.Variables[wireVarForwards].Set(number[o.Forwards]),
 		spec.Variables[wireVarHashKey].Set(rand.Uint64()))
 	if err != nil {
 		return fmt.Errorf("set up the tap on interfaces: %w", err)

@@ -36,6 +36,10 @@ struct sock {
 	kuid_t sk_uid;
 };
 
+struct net_device {
+	possible_net_t nd_net;
+};
+
 struct inet_sock {
 	struct sock sk;
 };

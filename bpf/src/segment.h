@@ -3,6 +3,7 @@
 #ifndef RELAYGATE_SEGMENT_H
 #define RELAYGATE_SEGMENT_H
 
+#include "kernel.h"
 #include "ports.h"
 #include "record.h"
 
@@ -18,6 +19,8 @@
 
 /* The kernel's own view of a packet: the few members that are read, by BTF. */
 struct sk_buff {
+	struct sock *sk; /* that sent it */
+	struct net_device *dev;
 	unsigned char *head, *data;
 	__u16 network_header; /* from head on */
 } __attribute__((preserve_access_index));

@@ -74,6 +74,10 @@ static __always_inline void follow(struct __sk_buff *skb, __u32 server)
 	case SEGMENT_SEEN:
 		break;
 	}
+	if (server && stray(skb, &s)) {
+		COUNT(forged, 1);
+		return;
+	}
 	w = bpf_map_lookup_elem(&wires, &s.tuple);
 	if (!w || s.flags & TCP_SYN)
 		w = shake(skb, w, &s, server);

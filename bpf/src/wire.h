@@ -19,6 +19,9 @@ __u32 ticks;
  */
 volatile const __u32 inside = 1;
 
+/* Without inside: the servers can also be in namespaces that this host forwards for. */
+volatile const __u32 forwards = 0;
+
 enum { CLIENT_FIN = 1, SERVER_FIN = 2, SERVER_FIN_ACKED = 4, FINS = 7 };
 
 /* One connection, by its ends. */
@@ -112,6 +115,23 @@ static __always_inline __u16 vlan_of(struct __sk_buff *skb)
 static __always_inline int astray(struct __sk_buff *skb, __u32 ifindex, __u16 vlan)
 {
 	return inside && (skb->ifindex != ifindex || vlan_of(skb) != vlan);
+}
+
+/*
+ * stray: the segment leaves, and no socket of this namespace sent it. IPv6 forwards
+ * what bears an address of this host like all else, so that a container's or a
+ * neighbour's words would pass for its server's. What shakes hands or resets may
+ * have no socket (SYN cookies), and says nothing.
+ */
+static __always_inline int stray(struct __sk_buff *skb, const struct segment *s)
+{
+	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+	struct sock *sk;
+
+	if (inside || forwards || s->flags & (TCP_SYN | TCP_RST))
+		return 0;
+	sk = kernel->sk;
+	return !sk || sk->__sk_common.skc_net.net != kernel->dev->nd_net.net;
 }
 
 /* finished forgets a connection. */

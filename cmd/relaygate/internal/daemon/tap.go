@@ -140,6 +140,7 @@ func openPacketTap(cfg *config.Config, t *trust) (tap, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tap the interfaces: %w", err)
 	}
+	t.unsure = !cfg.Inside()
 	return &packetTap{AFPacket: a, trust: t, interfaces: cfg.Interfaces, inside: cfg.Inside()}, nil
 }
 
@@ -161,7 +162,7 @@ func (t *packetTap) Alive() ([]sockdiag.Session, error) {
 	return t.trust.tables.Alive()
 }
 
-func (t *packetTap) Problems() []string { return nil }
+func (t *packetTap) Problems() []string { return t.trust.problems() }
 
 func (t *packetTap) Where() (kind, where string) {
 	return "afpacket", interfaceWords(t.interfaces, t.inside)

@@ -6,8 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"relaygate/authz"
@@ -24,6 +27,9 @@ type trust struct {
 	tables *sockdiag.Tables
 	// inside are the mail servers behind this host; nil if it is no gateway.
 	inside atomic.Pointer[[]netip.Prefix]
+	// unsure: the tap does not show whether this host sent what leaves, or another
+	// for whom it forwards.
+	unsure bool
 }
 
 func openTrust(cfg *config.Config) (t *trust, err error) {
@@ -82,8 +88,31 @@ func (t *trust) confirm(c authz.Conn) (ok bool, reason string) {
 		return false, "the server is none of gate.servers"
 	case c.Netns != 0:
 		return true, ""
+	case t.unsure && c.Server.Addr().Is6() && forwardsIPv6():
+		return false, reasonForwarded
 	}
 	return t.tables.CheckConnection(c)
+}
+
+const reasonForwarded = "this host forwards IPv6, and this tap does not show whose packets leave: a container could speak as its mail server"
+
+// forwardsIPv6 says whether this host sends on what bears its own address, from
+// whomever it comes. IPv4 drops such packets (RFC 1812 §5.3.8), but where
+// accept_local says otherwise.
+func forwardsIPv6() bool {
+	on, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/forwarding")
+	if errors.Is(err, fs.ErrNotExist) {
+		return false // there is no IPv6
+	}
+	return err != nil || strings.TrimSpace(string(on)) != "0"
+}
+
+// problems names what is not believed by this tap.
+func (t *trust) problems() []string {
+	if t.unsure && forwardsIPv6() {
+		return []string{"logins over IPv6 are not believed: " + reasonForwarded}
+	}
+	return nil
 }
 
 // behind says whether a server is one of the mail servers behind this host.

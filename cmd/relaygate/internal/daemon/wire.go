@@ -52,7 +52,10 @@ func openWireTap(cfg *config.Config, t *trust, log *slog.Logger) (tap, error) {
 	if !cfg.Inside() { // whose they are the socket tables say
 		servers = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 	}
-	programs, err := bpf.LoadWire(bpf.WireOptions{Ports: watchedPorts(cfg), Inside: cfg.Inside(), Servers: servers})
+	forwards := !cfg.Inside() && len(t.netns) > 1
+	programs, err := bpf.LoadWire(bpf.WireOptions{
+		Ports: watchedPorts(cfg), Inside: cfg.Inside(), Forwards: forwards, Servers: servers,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("load the tap on interfaces: %w", err)
 	}
@@ -65,6 +68,7 @@ func openWireTap(cfg *config.Config, t *trust, log *slog.Logger) (tap, error) {
 			return nil, errors.Join(fmt.Errorf("tap the interfaces: %w", err), programs.Close())
 		}
 	}
+	t.unsure = forwards
 	return w, nil
 }
 
@@ -203,8 +207,9 @@ func (t *wireTap) Close() error { return t.programs.Close() }
 
 func (t *wireTap) Where() (kind, where string) { return "tcx", interfaceWords(t.names, t.inside) }
 
-// Problems names the interfaces that are gone.
+// Problems names the interfaces that are gone, and what is not believed.
 func (t *wireTap) Problems() (problems []string) {
+	problems = t.trust.problems()
 	for _, name := range t.names {
 		if _, ok := t.index(name); !ok {
 			problems = append(problems, "interface "+name+" is gone: what passes there is not seen")
