@@ -75,7 +75,7 @@ type TLSCounters struct {
 	// Unbound counts calls with content whose object belongs to no followed
 	// connection, for instance to one of another port.
 	Unbound uint64
-	// Late counts connections lost because their handshake was before the
+	// Late counts connections lost because they were opened before the
 	// probes; CallsFull calls that were not followed for want of an entry;
 	// Unseen calls of which the return or the outer call was not seen; Unread
 	// calls whose object could not be read.

@@ -84,8 +84,8 @@ func bestWay() way {
 // ErrNoFunctions says that a library file has not the functions that it takes.
 var ErrNoFunctions = errors.New("the library has not both a function that reads and one that writes")
 
-// AttachLibrary attaches the probes to a library file. Connections whose
-// handshake was before that are Lost with their first plaintext. If the kernel
+// AttachLibrary attaches the probes to a library file. Connections that were opened
+// before that are Lost with their first plaintext. If the kernel
 // has no uprobes the error holds a *FeatureError.
 func (t *Tap) AttachLibrary(lib Library) (*LibraryProbes, error) {
 	if err := HaveUprobes(); err != nil {

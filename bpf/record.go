@@ -85,7 +85,7 @@ func (r Reason) String() string {
 	case TwoHellos:
 		return "the connection showed two ServerHellos"
 	case AttachedLate:
-		return "the TLS handshake was before the server and its library were followed"
+		return "the connection was opened before the server and its TLS library were followed"
 	case CallUnseen:
 		return "a call of the TLS library was not seen whole"
 	case ObjectUnread:

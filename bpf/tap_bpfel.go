@@ -111,6 +111,7 @@ type tapFlow struct {
 	Urgent          uint32
 	PlainUnanswered uint32
 	PlainTotal      uint32
+	Opened          uint64
 }
 
 type tapFlowState uint32
@@ -127,7 +128,7 @@ type tapOrigin struct {
 	_      structs.HostLayout
 	Cookie uint64
 	Owner  uint64
-	Time   uint64
+	Opened uint64
 	Bound  uint32
 	Pad    uint32
 }

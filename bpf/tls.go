@@ -19,8 +19,8 @@ type ServerProcess struct {
 }
 
 // SetServers replaces the processes whose calls of TLS libraries count, and
-// those of their descendants. Of connections whose handshake was before their
-// server became known nothing is told: they are Lost with their first plaintext.
+// those of their descendants. Of connections that were opened before their server
+// became known nothing is told: they are Lost with their first plaintext.
 // From the first call on, handshakes are recorded.
 func (t *Tap) SetServers(processes []ServerProcess) error {
 	if err := t.watchHandshakes(); err != nil {
@@ -159,7 +159,7 @@ func (t *Tap) setEncrypted(cookie uint64) error {
 	if err := t.objs.Flows.Lookup(&cookie, &f); err != nil || f.State != tapFlowStateREADING {
 		return err
 	}
-	if err := t.objs.Flows.Update(&cookie, &tapFlow{State: tapFlowStateENCRYPTED}, ebpf.UpdateExist); err != nil {
+	if err := t.objs.Flows.Update(&cookie, &tapFlow{State: tapFlowStateENCRYPTED, Opened: f.Opened}, ebpf.UpdateExist); err != nil {
 		return err
 	}
 	after, err := t.Counters()

@@ -84,6 +84,7 @@ type tlsFlow struct {
 	Urgent          uint32
 	PlainUnanswered uint32
 	PlainTotal      uint32
+	Opened          uint64
 }
 
 type tlsFunction uint32
@@ -112,7 +113,7 @@ type tlsOrigin struct {
 	_      structs.HostLayout
 	Cookie uint64
 	Owner  uint64
-	Time   uint64
+	Opened uint64
 	Bound  uint32
 	Pad    uint32
 }

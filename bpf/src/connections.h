@@ -102,7 +102,7 @@ static __always_inline void report(struct bpf_sock_ops *ops, __u64 cookie, __u32
 
 static __always_inline void opened(struct bpf_sock_ops *ops)
 {
-	struct flow fresh = {.state = OPENING}, *flow;
+	struct flow fresh = {.state = OPENING, .opened = bpf_ktime_get_ns()}, *flow;
 	struct bpf_sock *sk = ops->sk;
 	__u64 cookie, position;
 	struct tcp_sock *tp;

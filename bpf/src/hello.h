@@ -131,7 +131,7 @@ static __always_inline void announce(__u64 cookie, __u64 time)
 static __always_inline void hello(struct __sk_buff *skb, __u32 offset, struct flow *flow,
 				  __u64 cookie)
 {
-	struct origin fresh = {.cookie = cookie, .owner = cookie}, *origin;
+	struct origin fresh = {.cookie = cookie, .owner = cookie, .opened = flow->opened}, *origin;
 	__u8 b[HELLO_BYTES + 1], *random = &b[HELLO_RANDOM], *first;
 
 	if (bpf_skb_load_bytes(skb, offset, b, HELLO_BYTES))
@@ -146,9 +146,8 @@ static __always_inline void hello(struct __sk_buff *skb, __u32 offset, struct fl
 		return;
 	}
 	COUNT(handshakes, 1);
-	fresh.time = bpf_ktime_get_ns();
 	/* Told even if the random cannot be kept: then nobody can speak for it. */
-	announce(cookie, fresh.time);
+	announce(cookie, bpf_ktime_get_ns());
 	if (bpf_map_update_elem(&hellos, &cookie, random, BPF_NOEXIST)) {
 		COUNT(randoms_full, 1);
 		return;

@@ -21,13 +21,14 @@ struct flow {
 	__u32 total;	  /* bytes put into the ring */
 	__u32 urgent;	  /* the client said what may end in a login */
 	__u32 plain_unanswered, plain_total;
+	__u64 opened; /* ns, CLOCK_MONOTONIC */
 };
 
 /* What a server random (RFC 8446 section 4.1.3) belongs to. */
 struct origin {
 	__u64 cookie; /* 0: more than one connection showed it */
 	__u64 owner;  /* who showed it first; its end removes the entry */
-	__u64 time;   /* ns, CLOCK_MONOTONIC */
+	__u64 opened; /* the connection was, ns, CLOCK_MONOTONIC */
 	__u32 bound;  /* an object of a TLS library was found with it */
 	__u32 pad;
 };

@@ -239,8 +239,11 @@ static __always_inline void leave(void *ctx, const struct call *call)
 		entry->bound = recognised = 1;
 		COUNT(bound, 1);
 	}
-	/* What was said before that is missing, or may be. */
-	if (origin.time < armed || origin.time < call->since || origin.time < missed_at) {
+	/*
+	 * What was said before that is missing, or may be: a call that had begun
+	 * then, to shake hands or for another reason, is not seen to end.
+	 */
+	if (origin.opened < armed || origin.opened < call->since || origin.opened < missed_at) {
 		COUNT(late, 1);
 		lose(flow, origin.cookie, ATTACHED_LATE);
 		return;
