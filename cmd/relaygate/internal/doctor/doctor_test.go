@@ -5,13 +5,16 @@ package doctor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 )
@@ -60,6 +63,35 @@ func TestFoldersOfOthersAreTold(t *testing.T) {
 	}
 	if got := files(cfg); len(got) != 1 || !got[0].Bad() {
 		t.Errorf("%+v, want a folder that is open to others", got)
+	}
+}
+
+// A listener that the daemon would not believe is no good news.
+func TestDoubtfulListenersAreTold(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	port := uint16(l.Addr().(*net.TCPAddr).Port)
+	uid := uint32(os.Getuid())
+	for _, tt := range []struct {
+		name   string
+		cfg    config.Config
+		state  State
+		advice string
+	}{
+		{"an owner who is trusted", config.Config{Owners: []uint32{uid}}, OK, ""},
+		{"another", config.Config{Owners: []uint32{uid + 1}}, Advice, fmt.Sprintf("belongs to uid %d, who is not trusted", uid)},
+		{"of no watched port", config.Config{Owners: []uint32{uid + 1}, Gate: config.Gate{Ports: []uint16{port}}}, OK, ""},
+	} {
+		if len(tt.cfg.Gate.Ports) == 0 {
+			tt.cfg.Services = map[uint16]authz.Service{port: {Protocol: authz.IMAP}}
+		}
+		got := listeners(&tt.cfg)
+		if len(got) != 1 || got[0].State != tt.state || !strings.Contains(got[0].Then, tt.advice) || got[0].Words == "" || tt.advice == "" && got[0].Then != "" {
+			t.Errorf("%s: %+v", tt.name, got)
+		}
 	}
 }
 

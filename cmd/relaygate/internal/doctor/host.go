@@ -32,11 +32,13 @@ func listeners(cfg *config.Config) []Finding {
 	}
 	var list []Finding
 	for _, port := range ports {
-		holders := byPort[port]
-		f := Finding{Subject: fmt.Sprintf("port %d", port), State: OK, Words: strings.Join(holders, ", ")}
+		on := byPort[port]
+		f := Finding{Subject: fmt.Sprintf("port %d", port), State: OK, Words: strings.Join(on.holders, ", ")}
 		isRelay := cfg.Gate.Mode == config.ModeRedirect && port == cfg.Gate.RelayPort
 		switch {
-		case len(holders) > 0:
+		case len(on.doubts) > 0 && slices.Contains(watched, port):
+			f.State, f.Then = Advice, "logins there are not believed: "+strings.Join(on.doubts, "; ")
+		case len(on.holders) > 0:
 		case isRelay:
 			f.State, f.Needed, f.Words = Missing, true, "nobody listens on the relay port"
 			f.Then = "granted addresses would be refused: let the mail server listen there"
@@ -55,8 +57,11 @@ func listeners(cfg *config.Config) []Finding {
 	return list
 }
 
-// listening names who holds the listeners, by port.
-func listening(ports []uint16, owners []uint32) (map[uint16][]string, error) {
+// listened is who holds the listeners on a port, and why one is not believed.
+type listened struct{ holders, doubts []string }
+
+// listening looks at the listeners, by port.
+func listening(ports []uint16, owners []uint32) (map[uint16]listened, error) {
 	own, err := bpf.OpenNetns(bpf.OwnNetns)
 	if err != nil {
 		return nil, err
@@ -71,18 +76,28 @@ func listening(ports []uint16, owners []uint32) (map[uint16][]string, error) {
 	if err != nil && len(list) == 0 {
 		return nil, err
 	}
-	byPort := make(map[uint16][]string)
+	byPort := make(map[uint16]listened)
+	add := func(list []string, s string) []string {
+		if slices.Contains(list, s) {
+			return list
+		}
+		return append(list, s)
+	}
 	for _, l := range list {
-		who := "somebody who cannot be seen by this user"
-		if len(l.Processes) > 0 {
+		on := byPort[l.Local.Port()]
+		ok, reason := tables.Check(l.Local, l.Netns)
+		who := fmt.Sprintf("a process of uid %d", l.UID)
+		switch {
+		case len(l.Processes) > 0:
 			who = l.Processes[0].String()
-			if sockdiag.KnownForwarder(l.Processes[0].Name) {
-				who += ", which only hands connections on: its logins are not believed"
-			}
+		case slices.Contains(owners, l.UID) && os.Geteuid() != 0:
+			who, ok = "somebody who cannot be seen by this user", true
 		}
-		if port := l.Local.Port(); !slices.Contains(byPort[port], who) {
-			byPort[port] = append(byPort[port], who)
+		on.holders = add(on.holders, who)
+		if !ok {
+			on.doubts = add(on.doubts, reason)
 		}
+		byPort[l.Local.Port()] = on
 	}
 	return byPort, nil
 }
