@@ -175,6 +175,9 @@ func TestServersAreToldAgainAfterAnError(t *testing.T) {
 	if ok, _ := w.finder.Believe(connection(), 10, 10); ok {
 		t.Error("believed a process that the kernel was not told")
 	}
+	if all := w.finder.Servers(); len(all) != 1 || all[0].Seen || !strings.Contains(all[0].Why, "map is full") {
+		t.Errorf("coverage is %+v", all)
+	}
 	w.tap.tellErr = nil
 	w.scan(interval)
 	if ok, reason := w.finder.Believe(connection(), 10, 10); !ok || w.tap.told != 2 {

@@ -140,7 +140,11 @@ func addresses(listeners []sockdiag.Listener) []netip.AddrPort {
 func (f *Finder) publish(families []*family, onlyInit []sockdiag.Listener, err error) {
 	v := &view{err: err}
 	for _, fam := range families {
-		v.servers = append(v.servers, f.published(fam))
+		s := f.published(fam)
+		if err != nil {
+			s.Seen, s.Why = false, err.Error()
+		}
+		v.servers = append(v.servers, s)
 	}
 	if len(onlyInit) > 0 {
 		v.servers = append(v.servers, Server{
