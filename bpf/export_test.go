@@ -77,6 +77,24 @@ func (t *Tap) Calls(tb testing.TB) int {
 	return n
 }
 
+// FillCalls leaves no room for a call until the function that it returns is called.
+func (t *Tap) FillCalls(tb testing.TB) (empty func()) {
+	tb.Helper()
+	n := uint64(t.objs.Calls.MaxEntries())
+	for thread := range n {
+		if err := t.objs.Calls.Put(thread, &tapCall{}); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return func() {
+		for thread := range n {
+			if err := t.objs.Calls.Delete(thread); err != nil {
+				tb.Fatal(err)
+			}
+		}
+	}
+}
+
 // Spent is what programs have run, while the kernel keeps count of that.
 type Spent struct {
 	Runs uint64

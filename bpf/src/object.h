@@ -84,6 +84,14 @@ static __always_inline struct origin *origin_with(__u64 object, const __u8 *rand
 	return NULL;
 }
 
+/* may_serve says that an object is, or may be, at the server's end. */
+static __always_inline int may_serve(__u64 object)
+{
+	__u32 role;
+
+	return bpf_probe_read_user(&role, sizeof(role), (void *)(object + role_at)) || role == SERVER_ROLE;
+}
+
 /* origin_of is the same of whatever random the object has. */
 static __always_inline struct origin *origin_of(__u64 object, struct origin *copy)
 {

@@ -72,12 +72,20 @@ static __noinline void unread(void)
 /* missed says that a call on this object was not seen whole. */
 static __noinline void missed(__u64 object)
 {
-	struct origin origin;
+	__u8 random[RANDOM_BYTES] __attribute__((aligned(8)));
+	struct origin origin = {};
 	struct flow *flow;
+	int has = random_of(object, random);
 
 	COUNT(unseen, 1);
-	if (!origin_of(object, &origin)) {
-		if (origin.cookie == UNREAD)
+	/* It may shake hands yet, for any of the connections that are there. */
+	if (has == 0 || (has > 0 && !kept_of(random))) {
+		if (may_serve(object))
+			missed_at = bpf_ktime_get_ns();
+		return;
+	}
+	if (has < 0 || !origin_with(object, random, &origin)) {
+		if (has < 0 || origin.cookie == UNREAD)
 			unread();
 		return;
 	}
