@@ -119,9 +119,10 @@ static __always_inline int astray(struct __sk_buff *skb, __u32 ifindex, __u16 vl
 
 /*
  * stray: the segment leaves, and no socket of this namespace sent it. IPv6 forwards
- * what bears an address of this host like all else, so that a container's or a
- * neighbour's words would pass for its server's. What shakes hands or resets may
- * have no socket (SYN cookies), and says nothing.
+ * what bears an address of this host like all else, and a bridge or a macvlan sends
+ * whatever its ports do, so that the words of a container or a guest would pass for
+ * the host's server's. What shakes hands or resets may have no socket (SYN cookies),
+ * and says nothing.
  */
 static __always_inline int stray(struct __sk_buff *skb, const struct segment *s)
 {
