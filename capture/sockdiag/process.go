@@ -32,7 +32,7 @@ func (p Process) String() string {
 }
 
 // forwarders are programs that take connections only to hand them on, often
-// into a container, whose "mail server" may be anybody's. Mail proxies such as
+// into a container or a guest (QEMU's hostfwd), whose "mail server" may be anybody's. Mail proxies such as
 // HAProxy and nginx are not among them: who runs one vouches for what is
 // behind it.
 var forwarders = map[string]bool{
@@ -40,9 +40,11 @@ var forwarders = map[string]bool{
 	"rootlesskit": true, "rootlessport": true, "slirp4netns": true,
 	"pasta": true, "pasta.avx2": true, "passt": true, "passt.avx2": true, "gvproxy": true, "gvforwarder": true,
 	"conmon": true, "containerd-shim": true, "kube-proxy": true, "kubectl": true,
+	"qemu-system-x86_64": true, "qemu-system-i386": true, "qemu-system-aarch64": true, "qemu-kvm": true, "kvm": true,
+	"VBoxHeadless": true, "VirtualBoxVM": true,
 	"lxd": true, "incusd": true, "limactl": true,
 	"socat": true, "nc": true, "nc.openbsd": true, "nc.traditional": true, "ncat": true, "netcat": true,
-	"rinetd": true, "redir": true, "simpleproxy": true, "portfwd": true, "sslh": true, "systemd-socket-proxyd": true,
+	"rinetd": true, "redir": true, "6tunnel": true, "simpleproxy": true, "portfwd": true, "sslh": true, "systemd-socket-proxyd": true,
 	"ssh": true, "sshd": true, "sshd-session": true, "autossh": true, "frps": true, "frpc": true, "chisel": true, "wstunnel": true,
 }
 
