@@ -63,6 +63,10 @@ type Plaintext struct {
 	// Early: it is early data (RFC 8446 §2.3), which anybody on the path can
 	// send a second time.
 	Early bool
+	// Stranger: where the process may not be trusted, it is known to be none of the
+	// connection's server, and what it did says nothing about the connection. Else
+	// it may be, and the dialogue would go on behind a hole.
+	Stranger bool
 	// Process called the library; Owner is the process of the mail server that
 	// it descends from (or itself). Both are process ids in the initial
 	// namespace.

@@ -34,16 +34,19 @@ type question struct {
 	netns           uint64
 }
 
+// answer is "" in reason for a process that may speak; else stranger says that it is
+// known to be none of the connection's server.
 type answer struct {
-	ok     bool
-	reason string
+	reason   string
+	stranger bool
 }
 
 // Believe says whether a process may speak for a connection, and if not why:
 // server is the head of the process's family, found by the kernel among those
 // that it was told. That head must hold the very listener that accepted the
-// connection, and the process be in its control group where both have one.
-func (f *Finder) Believe(conn authz.Conn, process, server uint32) (ok bool, reason string) {
+// connection, and the process be in its control group where both have one. Of one
+// that may not it is a stranger, or not known whether it is.
+func (f *Finder) Believe(conn authz.Conn, process, server uint32) (ok, stranger bool, reason string) {
 	q := question{process, server, conn.Server, conn.Netns}
 	heads := f.heads.Load()
 	now := time.Now()
@@ -56,11 +59,10 @@ func (f *Finder) Believe(conn authz.Conn, process, server uint32) (ok bool, reas
 	}
 	a, known := b.judged[q]
 	if !known {
-		a.reason = f.doubt(q, heads)
-		a.ok = a.reason == ""
+		a = f.judge(q, heads)
 		b.judged[q] = a
 	}
-	return a.ok, a.reason
+	return a.reason == "", a.stranger, a.reason
 }
 
 // outdated says whether what was judged must be judged again.
@@ -76,51 +78,56 @@ func (b *belief) outdated(now time.Time, heads *map[uint32]uint64) bool {
 	}
 }
 
-// doubt says why the process may not speak for the connection, or "".
-func (f *Finder) doubt(q question, heads *map[uint32]uint64) string {
+// judge asks the tables and the process.
+func (f *Finder) judge(q question, heads *map[uint32]uint64) answer {
 	if heads == nil {
-		return "no server is known yet"
+		return answer{reason: "no server is known yet"}
 	}
 	start, known := (*heads)[q.server]
 	if !known || q.server == initProcess {
-		return fmt.Sprintf("process %d is no server on a watched port", q.server)
+		return answer{reason: fmt.Sprintf("process %d is no server on a watched port", q.server)}
 	}
-	holds := slices.ContainsFunc(f.tables.Owners(q.local, q.netns), func(p sockdiag.Process) bool {
+	owners := f.tables.Owners(q.local, q.netns)
+	holds := slices.ContainsFunc(owners, func(p sockdiag.Process) bool {
 		return uint32(p.PID) == q.server && p.Start == start
 	})
 	if !holds {
-		return fmt.Sprintf("process %d does not hold the listener on %v", q.server, q.local)
+		// Another's family, if it is known whose the listener is.
+		stranger := slices.ContainsFunc(owners, func(p sockdiag.Process) bool {
+			return (*heads)[uint32(p.PID)] == p.Start
+		})
+		return answer{fmt.Sprintf("process %d does not hold the listener on %v", q.server, q.local), stranger}
 	}
 	if q.process == q.server {
-		return ""
+		return answer{}
 	}
 	return f.strange(q, bpf.ServerProcess{PID: q.server, Start: start})
 }
 
-// strange says why a descendant of the server is not one of its own, or "".
+// strange says why a descendant of the server is not one of its own.
 // Whoever logs in at a super-server's SSH service descends from it too, but is
 // put into a control group of the session. (The socket's own group says less:
 // a listener that init passed on has init's.)
-func (f *Finder) strange(q question, head bpf.ServerProcess) string {
+func (f *Finder) strange(q question, head bpf.ServerProcess) answer {
 	own, err := readCgroup(f.files, int(q.server))
 	if err != nil {
-		return fmt.Sprintf("the control group of the server is not known: %v", err)
+		return answer{reason: fmt.Sprintf("the control group of the server is not known: %v", err)}
 	}
 	if rootCgroup(own) {
-		return ""
+		return answer{}
 	}
 	theirs, err := readCgroup(f.files, int(q.process))
 	if err != nil {
 		// It has ended since, as a process per connection does. Then it
 		// counts as one of the family if nobody in that is elsewhere.
 		if f.view.Load().united(head) {
-			return ""
+			return answer{}
 		}
-		return fmt.Sprintf("process %d ended before its control group was known", q.process)
+		return answer{reason: fmt.Sprintf("process %d ended before its control group was known", q.process)}
 	}
 	if !rootCgroup(theirs) && theirs != own {
-		return fmt.Sprintf("process %d is in the control group %s, its server in %s",
-			q.process, strconv.QuoteToASCII(theirs), strconv.QuoteToASCII(own))
+		return answer{stranger: true, reason: fmt.Sprintf("process %d is in the control group %s, its server in %s",
+			q.process, strconv.QuoteToASCII(theirs), strconv.QuoteToASCII(own))}
 	}
-	return ""
+	return answer{}
 }

@@ -18,22 +18,23 @@ func TestBelieve(t *testing.T) {
 		process, server uint32
 		conn            func(*authz.Conn)
 		want            string // part of the reason, "" if it is believed
+		stranger        bool
 	}{
-		{"the head", [3]string{unit, unit, unit}, 10, 10, nil, ""},
-		{"a child", [3]string{unit, unit, unit}, 11, 10, nil, ""},
-		{"no control groups", [3]string{"/", "/", "/"}, 11, 10, nil, ""},
-		{"the child in the root", [3]string{unit, "/", unit}, 11, 10, nil, ""},
-		{"the head in the root", [3]string{"/", session, unit}, 11, 10, nil, ""},
-		{"a child that ended", [3]string{unit, "", unit}, 11, 10, nil, ""},
-		{"no server", [3]string{unit, unit, unit}, 10, 11, nil, "process 11 is no server"},
-		{"init", [3]string{unit, unit, unit}, 10, 1, nil, "process 1 is no server"},
-		{"nobody", [3]string{unit, unit, unit}, 0, 0, nil, "process 0 is no server"},
-		{"the server of another port", [3]string{unit, unit, unit}, 20, 20, nil, "process 20 does not hold"},
-		{"another port", [3]string{unit, unit, unit}, 10, 10, func(c *authz.Conn) { c.Server = pop3s }, "process 10 does not hold"},
-		{"another namespace", [3]string{unit, unit, unit}, 10, 10, func(c *authz.Conn) { c.Netns++ }, "process 10 does not hold"},
-		{"a login session", [3]string{unit, session, unit}, 11, 10, nil, `is in the control group "` + session},
-		{"a group below", [3]string{unit, unit + "/user", unit}, 11, 10, nil, "is in the control group"},
-		{"a child that ended, of a mixed family", [3]string{unit, "", session}, 11, 10, nil, "ended before"},
+		{"the head", [3]string{unit, unit, unit}, 10, 10, nil, "", false},
+		{"a child", [3]string{unit, unit, unit}, 11, 10, nil, "", false},
+		{"no control groups", [3]string{"/", "/", "/"}, 11, 10, nil, "", false},
+		{"the child in the root", [3]string{unit, "/", unit}, 11, 10, nil, "", false},
+		{"the head in the root", [3]string{"/", session, unit}, 11, 10, nil, "", false},
+		{"a child that ended", [3]string{unit, "", unit}, 11, 10, nil, "", false},
+		{"no server", [3]string{unit, unit, unit}, 10, 11, nil, "process 11 is no server", false},
+		{"init", [3]string{unit, unit, unit}, 10, 1, nil, "process 1 is no server", false},
+		{"nobody", [3]string{unit, unit, unit}, 0, 0, nil, "process 0 is no server", false},
+		{"the server of another port", [3]string{unit, unit, unit}, 20, 20, nil, "process 20 does not hold", true},
+		{"another port", [3]string{unit, unit, unit}, 10, 10, func(c *authz.Conn) { c.Server = pop3s }, "process 10 does not hold", true},
+		{"another namespace", [3]string{unit, unit, unit}, 10, 10, func(c *authz.Conn) { c.Netns++ }, "process 10 does not hold", false},
+		{"a login session", [3]string{unit, session, unit}, 11, 10, nil, `is in the control group "` + session, true},
+		{"a group below", [3]string{unit, unit + "/user", unit}, 11, 10, nil, "is in the control group", true},
+		{"a child that ended, of a mixed family", [3]string{unit, "", session}, 11, 10, nil, "ended before", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -50,7 +51,10 @@ func TestBelieve(t *testing.T) {
 				test.conn(&c)
 			}
 			for range 2 { // judged, then remembered
-				ok, reason := w.finder.Believe(c, test.process, test.server)
+				ok, stranger, reason := w.finder.Believe(c, test.process, test.server)
+				if stranger != test.stranger {
+					t.Errorf("a stranger: %v, because %q", stranger, reason)
+				}
 				if ok != (test.want == "") || ok != (reason == "") || !strings.Contains(reason, test.want) {
 					t.Errorf("believed %v because %q, want %q", ok, reason, test.want)
 				}
@@ -62,7 +66,7 @@ func TestBelieve(t *testing.T) {
 func TestBelieveBeforeTheFirstScan(t *testing.T) {
 	w := newWorld(t)
 	w.tables.set(held(imaps, 1, 10))
-	if ok, reason := w.finder.Believe(connection(), 10, 10); ok || reason == "" {
+	if ok, _, reason := w.finder.Believe(connection(), 10, 10); ok || reason == "" {
 		t.Errorf("believed %v because %q", ok, reason)
 	}
 }
@@ -92,11 +96,11 @@ func TestBelieveForgets(t *testing.T) {
 				w.process(11, 10, "maild", "/maild")
 				w.tables.set(held(imaps, 1, 10))
 				w.scan(0)
-				if ok, reason := w.finder.Believe(connection(), 11, 10); !ok {
+				if ok, _, reason := w.finder.Believe(connection(), 11, 10); !ok {
 					t.Fatal(reason)
 				}
 				test.do(w)
-				if ok, _ := w.finder.Believe(connection(), 11, 10); ok {
+				if ok, _, _ := w.finder.Believe(connection(), 11, 10); ok {
 					t.Error("still believed")
 				}
 			})

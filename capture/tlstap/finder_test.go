@@ -172,7 +172,7 @@ func TestServersAreToldAgainAfterAnError(t *testing.T) {
 	if why := w.finder.Explain(connection()); !strings.Contains(why, "map is full") {
 		t.Errorf("explained by %q", why)
 	}
-	if ok, _ := w.finder.Believe(connection(), 10, 10); ok {
+	if ok, _, _ := w.finder.Believe(connection(), 10, 10); ok {
 		t.Error("believed a process that the kernel was not told")
 	}
 	if all := w.finder.Servers(); len(all) != 1 || all[0].Seen || !strings.Contains(all[0].Why, "map is full") {
@@ -180,7 +180,7 @@ func TestServersAreToldAgainAfterAnError(t *testing.T) {
 	}
 	w.tap.tellErr = nil
 	w.scan(interval)
-	if ok, reason := w.finder.Believe(connection(), 10, 10); !ok || w.tap.told != 2 {
+	if ok, _, reason := w.finder.Believe(connection(), 10, 10); !ok || w.tap.told != 2 {
 		t.Errorf("told %d times, not believed because %s", w.tap.told, reason)
 	}
 }

@@ -145,7 +145,7 @@ func TestLiveJoin(t *testing.T) {
 			if ev.Conn.Cookie != conn.Cookie || int(ev.Plain.Owner) != pid {
 				t.Fatalf("plaintext is %+v", ev)
 			}
-			if ok, reason := l.finder.Believe(conn, ev.Plain.Process, ev.Plain.Owner); !ok {
+			if ok, _, reason := l.finder.Believe(conn, ev.Plain.Process, ev.Plain.Owner); !ok {
 				t.Errorf("not believed: %s", reason)
 			}
 			said[ev.Plain.Dir] += string(ev.Plain.Bytes)

@@ -376,12 +376,12 @@ func TestLiveStrangers(t *testing.T) {
 	}
 	c := connection()
 	c.Server, c.Netns = l.finder.Servers()[0].Listeners[0], l.trust.ID()
-	if ok, reason := l.finder.Believe(c, uint32(s.cmd.Process.Pid), uint32(s.cmd.Process.Pid)); !ok {
+	if ok, _, reason := l.finder.Believe(c, uint32(s.cmd.Process.Pid), uint32(s.cmd.Process.Pid)); !ok {
 		t.Errorf("the server is not believed: %s", reason)
 	}
 	for _, stranger := range []*server{elsewhere, unwatched} {
 		pid := uint32(stranger.cmd.Process.Pid)
-		if ok, _ := l.finder.Believe(c, pid, pid); ok {
+		if ok, _, _ := l.finder.Believe(c, pid, pid); ok {
 			t.Errorf("believed process %d", pid)
 		}
 	}

@@ -168,7 +168,7 @@ func encrypts(s *tlstap.Server) bool {
 func (t *tlsTap) believe(e *engine.Engine, ev *capture.Event) {
 	ev.Trusted = false
 	if conn, ok := e.Conn(ev.Conn.Cookie); ok && t.finder != nil {
-		ev.Trusted, ev.Reason = t.finder.Believe(conn, ev.Plain.Process, ev.Plain.Owner)
+		ev.Trusted, ev.Plain.Stranger, ev.Reason = t.finder.Believe(conn, ev.Plain.Process, ev.Plain.Owner)
 	}
 }
 

@@ -65,6 +65,7 @@ const (
 	reasonEarlyData = "early data, which anybody on the path can send again (RFC 8446 §8)"
 	reasonPlainCut  = "client bytes of a TLS record were not captured whole"
 	reasonPlainLost = "the tap lost plaintext of the connection"
+	reasonRefused   = "what the server's process said before was not believed"
 	reasonTooEarly  = "plaintext of TLS before TLS began"
 	reasonTwice     = "TLS inside of TLS"
 )
@@ -136,13 +137,23 @@ func (r *Reader) plain(ev *capture.Event) {
 		r.counts.TLS.Stray++
 		return
 	}
+	s, p := &r.sessions[id], &ev.Plain
 	if !ev.Trusted {
-		// It says nothing about the connection: any local process can claim to
-		// speak for it. So it must not taint either.
 		r.counts.TLS.Refused++
+		// A stranger says nothing about the connection, though any can claim to
+		// speak for it. So it must not taint either.
+		if !p.Stranger || p.Process == s.speaker && p.Process != 0 {
+			r.doubt(id, cmp.Or(ev.Reason, reasonPlainLost))
+			return
+		}
+		s.refused = p.Process
 		return
 	}
-	s, p := &r.sessions[id], &ev.Plain
+	if p.Process == s.refused && p.Process != 0 {
+		r.doubt(id, reasonRefused)
+		return
+	}
+	s.speaker = p.Process
 	fromClient := p.Dir == authz.FromClient
 	if s.phase != inTLS {
 		r.doubt(id, reasonTooEarly)

@@ -159,14 +159,42 @@ func TestTLSSessions(t *testing.T) {
 		{name: "a process that may not speak", want: "failure", play: func(k *talk) {
 			imapTLS(k)
 			k.inside("S: * OK ready", "C: a LOGIN alice wrong")
-			k.call("S: a OK done", func(ev *capture.Event) { ev.Trusted, ev.Reason = false, "not of the family" })
+			k.call("S: a OK done", func(ev *capture.Event) { ev.Trusted, ev.Plain.Stranger = false, true })
 			k.inside("S: a NO no")
 		}},
 		{name: "it cannot suppress a login either", want: "success granted", play: func(k *talk) {
 			imapTLS(k)
 			k.inside(imapLogin[:2]...)
-			k.call("S: x BAD nonsense", func(ev *capture.Event) { ev.Trusted = false })
+			k.call("S: x BAD nonsense", func(ev *capture.Event) { ev.Trusted, ev.Plain.Stranger = false, true })
 			k.inside(imapLogin[2])
+		}},
+		{name: "a process that may have spoken", want: "tainted", why: "not looked at", play: func(k *talk) {
+			imapTLS(k)
+			k.inside("S: * OK ready")
+			k.call(`C: a ID ("name" {23+}`, func(ev *capture.Event) { ev.Trusted, ev.Reason = false, "the listeners were not looked at" })
+			k.inside("C: a LOGIN alice {1+}\r\n)", "S: a OK done")
+		}},
+		{name: "a stranger who was believed", want: "tainted", why: "it let go", play: func(k *talk) {
+			by := func(ev *capture.Event) { ev.Plain.Process = 12 }
+			imapTLS(k)
+			k.call("S: * OK ready", by)
+			k.call(`C: a ID ("name" {23+}`, func(ev *capture.Event) {
+				by(ev)
+				ev.Trusted, ev.Plain.Stranger, ev.Reason = false, true, "it let go of the listener"
+			})
+			k.call("C: a LOGIN alice {1+}\r\n)", by)
+			k.call("S: a OK done", by)
+		}},
+		{name: "a stranger who is believed then", want: "tainted", why: "not believed", play: func(k *talk) {
+			by := func(ev *capture.Event) { ev.Plain.Process = 12 }
+			startTLS(k)
+			k.hello()
+			k.call(`C: a ID ("name" {23+}`, func(ev *capture.Event) {
+				by(ev)
+				ev.Trusted, ev.Plain.Stranger = false, true
+			})
+			k.call("C: a LOGIN alice {1+}\r\n)", by)
+			k.call("S: a OK done", by)
 		}},
 		{name: "early data", want: "tainted", why: "early data", play: func(k *talk) {
 			imapTLS(k)

@@ -34,6 +34,9 @@ type session struct {
 	// Of TLS: a ServerHello was seen; plaintext was; it was given up; that was
 	// told.
 	handshake, seen, unseen, told bool
+	// speaker is the process whose plaintext was believed last, refused the one
+	// whose was not; 0 is none.
+	speaker, refused uint32
 	// began says how TLS began.
 	began string
 }
