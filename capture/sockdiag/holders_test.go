@@ -137,6 +137,23 @@ func TestHolderLetsGo(t *testing.T) {
 	})
 }
 
+// TestHolderBecomesAnother: a search sees who is to serve a listener of init's
+// before its exec.
+func TestHolderBecomesAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 100)}})
+		proc := host()
+		process(proc, 40, "(proxyd)", "/usr/lib/systemd/systemd-executor", 100)
+		tables.proc = proc
+		tables.look()
+		process(proc, 40, "systemd-socket-", "/usr/lib/systemd/systemd-socket-proxyd", 100)
+		later(tables, interval)
+		if ok, reason := tables.Check(server, here); ok || !strings.Contains(reason, "only forwards: systemd-socket-proxyd") {
+			t.Errorf("%v because %q", ok, reason)
+		}
+	})
+}
+
 // TestSearchAfterAnEnd expects that new holders are found soon after an old one
 // ended, but not by a search at each end.
 func TestSearchAfterAnEnd(t *testing.T) {

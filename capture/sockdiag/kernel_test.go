@@ -1,10 +1,13 @@
 package sockdiag
 
 import (
+	"bufio"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -109,6 +112,55 @@ func TestKernelForwarder(t *testing.T) {
 	}
 	if p := listeners[0].Processes; len(p) != 1 || p[0].PID != os.Getpid() || p[0].Name != "docker-proxy" {
 		t.Errorf("processes are %+v, want this one", p)
+	}
+}
+
+// TestKernelHolderLetsGo: a process that has inherited the listener closes it and
+// lives on.
+func TestKernelHolderLetsGo(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	l := bpftest.Listen(t, ns, "tcp4", "127.0.0.1:61144")
+	file, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bpftest.Close(t, file)
+	child := exec.Command("sh", "-c", "echo has; read x; exec 3<&-; echo not; read x")
+	child.ExtraFiles = []*os.File{file}
+	in, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = in.Close() // it ends
+		_ = child.Wait()
+	}()
+	lines := bufio.NewScanner(out)
+	h := held(t, ns)
+	var tables *Tables
+	for _, has := range []bool{true, false} {
+		if !lines.Scan() {
+			t.Fatal(lines.Err())
+		}
+		if tables == nil {
+			tables = open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{h}})
+		} else {
+			tables.look()
+		}
+		list := pids(tables.Owners(netip.MustParseAddrPort("127.0.0.1:61144"), h.ID()))
+		if got := slices.Contains(list, child.Process.Pid); got != has || !slices.Contains(list, os.Getpid()) {
+			t.Errorf("owners are %v; that %d is one: %v", list, child.Process.Pid, has)
+		}
+		if _, err := in.Write([]byte("\n")); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -156,13 +156,24 @@ func describe(proc fs.FS, pid int) (*Process, error) {
 	return p, nil
 }
 
-// holds says whether the process is still the one that was described, and has the
-// listener. One that was seen between fork and exec had all of its parent's.
-func (p Process) holds(proc fs.FS, listener uint32) bool {
+// still says whether the process is the one that was described, and has the
+// listener: one that was seen between fork and exec had all of its parent's. Where
+// exec has made another program of it, it is described again.
+func (p Process) still(proc fs.FS, listener uint32) (now Process, holds bool) {
 	stat, err := ReadStat(proc, p.PID)
 	if err != nil || stat.Start != p.Start || stat.State == 'Z' {
-		return false
+		return p, false
 	}
-	inode, ok := socketInode(proc, p.fd)
-	return ok && inode == listener
+	if inode, ok := socketInode(proc, p.fd); !ok || inode != listener {
+		return p, false
+	}
+	if stat.Name == p.Name {
+		return p, true
+	}
+	other, err := describe(proc, p.PID)
+	if err != nil || other.Start != p.Start {
+		return p, false
+	}
+	other.fd = p.fd
+	return *other, true
 }

@@ -233,15 +233,15 @@ func (t *Tables) forget() (orphans bool) {
 	for inode, held := range t.held {
 		left := make([]Process, 0, len(held))
 		for _, p := range held {
-			if p.holds(t.proc, inode) {
-				left = append(left, p)
+			if now, holds := p.still(t.proc, inode); holds {
+				left = append(left, now)
 			}
 		}
-		if len(left) == len(held) {
-			continue
+		t.held[inode] = left // the old list belongs to snapshots
+		if len(left) < len(held) {
+			t.ended = true
+			orphans = orphans || len(left) == 0
 		}
-		t.held[inode], t.ended = left, true // the old list belongs to snapshots
-		orphans = orphans || len(left) == 0
 	}
 	return orphans
 }
