@@ -56,6 +56,7 @@ const (
 
 	Unreadable = Reason(tapReasonUNREADABLE)
 	TwoAnswers = Reason(tapReasonTWO_ANSWERS)
+	Stray      = Reason(tapReasonSTRAY)
 )
 
 func (r Reason) String() string {
@@ -94,6 +95,8 @@ func (r Reason) String() string {
 		return "IP fragments, options or extension headers came from the client's address"
 	case TwoAnswers:
 		return "the server answered more than one handshake of the same addresses and ports"
+	case Stray:
+		return "no socket of this host sent what the server says: this host only forwards it"
 	}
 	return fmt.Sprintf("unknown reason %d", uint8(r))
 }

@@ -110,7 +110,7 @@ func TestDecodePlain(t *testing.T) {
 
 func TestReasonsHaveWords(t *testing.T) {
 	seen := map[string]Reason{"": None}
-	for r := ForeignNetns; r <= TwoAnswers; r++ {
+	for r := ForeignNetns; r <= Stray; r++ {
 		words := r.String()
 		if old, ok := seen[words]; ok || bytes.HasPrefix([]byte(words), []byte("unknown")) {
 			t.Errorf("reason %d says %q, as %d does", r, words, old)

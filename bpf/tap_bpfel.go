@@ -178,6 +178,7 @@ const (
 	tapReasonOBJECT_UNREAD    tapReason = 14
 	tapReasonUNREADABLE       tapReason = 15
 	tapReasonTWO_ANSWERS      tapReason = 16
+	tapReasonSTRAY            tapReason = 17
 )
 
 type tapServer struct {

@@ -120,7 +120,7 @@ type wireWire struct {
 	ServerFin uint32
 	Vlan      uint16
 	Fins      uint8
-	Pad       uint8
+	Spoke     uint8
 	Seen      uint16
 	Heard     uint16
 	_         [4]byte

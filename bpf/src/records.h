@@ -69,6 +69,8 @@ enum reason {
 	UNREADABLE = 15,
 	/* Opened, on an interface: the server may have taken another handshake. */
 	TWO_ANSWERS = 16,
+	/* Lost, on an interface. */
+	STRAY = 17,
 };
 
 /* A record of the events ring. */

@@ -75,7 +75,7 @@ static __always_inline void follow(struct __sk_buff *skb, __u32 server)
 		break;
 	}
 	if (server && stray(skb, &s)) {
-		COUNT(forged, 1);
+		strayed(&s);
 		return;
 	}
 	w = bpf_map_lookup_elem(&wires, &s.tuple);

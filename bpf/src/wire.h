@@ -34,7 +34,7 @@ struct wire {
 	__u32 client_fin, server_fin; /* behind the FINs */
 	__u16 vlan;
 	__u8 fins;
-	__u8 pad;
+	__u8 spoke; /* the server has, by a socket of this namespace */
 	__u16 seen;  /* when the server was, in ticks */
 	__u16 heard; /* when the client was: it went on exactly at acked */
 };
@@ -135,6 +135,19 @@ static __always_inline int stray(struct __sk_buff *skb, const struct segment *s)
 	return !sk || sk->__sk_common.skc_net.net != kernel->dev->nd_net.net;
 }
 
+/*
+ * strayed takes such a segment. It is no word of the server's; but where that has not
+ * spoken it may be no server of this host's, whose words are all forwarded.
+ */
+static __always_inline void strayed(const struct segment *s)
+{
+	struct wire *w = bpf_map_lookup_elem(&wires, &s->tuple);
+
+	COUNT(forged, 1);
+	if (w && w->read.state == READING && !w->spoke && s->shape.payload)
+		lose_reading(&w->read, w->cookie, STRAY);
+}
+
 /* finished forgets a connection. */
 static __always_inline void finished(const struct tuple *key, __u64 cookie)
 {
@@ -166,6 +179,8 @@ static __always_inline int from_server(struct wire *w, const struct segment *s)
 	}
 	if (w->seen != now)
 		w->seen = now;
+	if (s->shape.payload)
+		w->spoke = 1;
 	return both_closed(w);
 }
 
