@@ -4,5 +4,7 @@
 set -e
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
-	systemctl try-restart relaygate.service
+	# A service that does not start is no reason to leave the package half installed.
+	systemctl try-restart relaygate.service ||
+		echo "relaygate did not start again: journalctl -u relaygate says why" >&2
 fi

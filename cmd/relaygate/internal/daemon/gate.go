@@ -57,7 +57,7 @@ type gate struct {
 
 	mu    sync.Mutex
 	stats control.Gate
-	late  []netip.Prefix // of sets of the administrator's: see shut
+	late  map[netip.Prefix]struct{} // of sets of the administrator's: see shut
 }
 
 // gateOp adds an element, removes an address where element is zero, or says

@@ -5,7 +5,9 @@ package daemon
 import (
 	"errors"
 	"iter"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"relaygate/authz/grant"
@@ -88,19 +90,26 @@ func (g *gate) send(op gateOp) {
 }
 
 // shutLater notes what a rebuild must shut out that only adds, which is that of sets
-// of the administrator's: others' elements may be there.
+// of the administrator's: others' elements may be there. Each is noted once, however
+// often it comes and goes while the kernel takes no removal.
 func (g *gate) shutLater(list ...netip.Prefix) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.stats.Mode == nft.UserSets.String() {
-		g.late = append(g.late, list...)
+	if g.stats.Mode != nft.UserSets.String() {
+		return
+	}
+	if g.late == nil {
+		g.late = make(map[netip.Prefix]struct{})
+	}
+	for _, p := range list {
+		g.late[p] = struct{}{}
 	}
 }
 
 // shut does that.
 func (g *gate) shut() error {
 	g.mu.Lock()
-	list := g.late
+	list := slices.Collect(maps.Keys(g.late))
 	g.late = nil
 	g.mu.Unlock()
 	for i, p := range list {
