@@ -17,6 +17,12 @@ func (s *PortSet) Has(port uint16) bool {
 	return s.bits[port/64]&(1<<(port%64)) != 0
 }
 
+// either tells whether one of two ports is in the set. Which of them is differs from
+// packet to packet, so both are looked up: nobody can guess it, not even a processor.
+func (s *PortSet) either(a, b uint16) bool {
+	return (s.bits[a/64]>>(a%64)|s.bits[b/64]>>(b%64))&1 != 0
+}
+
 // Ports lists the set in ascending order.
 func (s *PortSet) Ports() []uint16 {
 	var ports []uint16

@@ -55,7 +55,7 @@ func (d *Decoder) look(frame []byte, g *glimpse) sight {
 			return unclear
 		}
 		from, to := be16(h[ipv4Start:]), be16(h[ipv4Start+2:])
-		if h[23] != protoTCP || !d.ports.Has(to) && !d.ports.Has(from) {
+		if h[23] != protoTCP || !d.ports.either(to, from) {
 			return silent
 		}
 		g.hash = d.hasher.join(d.hasher.end4(h[26:30], from), d.hasher.end4(h[30:34], to))
@@ -70,7 +70,7 @@ func (d *Decoder) look(frame []byte, g *glimpse) sight {
 			return unclear
 		}
 		from, to := be16(h[ipv6Start:]), be16(h[ipv6Start+2:])
-		if !d.ports.Has(to) && !d.ports.Has(from) {
+		if !d.ports.either(to, from) {
 			return silent
 		}
 		g.hash = d.hasher.join(d.hasher.end(h[22:38], from), d.hasher.end(h[38:54], to))
