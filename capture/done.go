@@ -26,10 +26,10 @@ type DoneSet struct {
 
 const (
 	doneSlots    = 1 << 10
-	maxDoneSlots = 1 << 18 // room for as many flows as are followed at one time
+	maxDoneSlots = 1 << 19 // room for as many flows as are followed at one time
 	// doneSpace is how many places there are for each connection: most of those
 	// looked up are not there, which a place that is free shows at once.
-	doneSpace = 2
+	doneSpace = 4
 	// doneIdle is the silence, in seconds, after which a connection without an
 	// end is forgotten: an IMAP server waits 30 minutes (RFC 9051 §5.4).
 	doneIdle = 35 * 60
