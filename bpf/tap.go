@@ -8,7 +8,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -67,9 +66,8 @@ func Load(o Options) (*Tap, error) {
 
 // prepare loads the programs and sets what they follow.
 func (t *Tap) prepare(o Options) error {
-	// Kernels before 5.11 charge maps to RLIMIT_MEMLOCK.
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return fmt.Errorf("lift the memory limit for BPF maps: %w", err)
+	if err := liftMemoryLimit(); err != nil {
+		return err
 	}
 	spec, err := loadTap()
 	if err != nil {

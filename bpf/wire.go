@@ -11,7 +11,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -62,10 +61,8 @@ func LoadWire(o WireOptions) (*Wire, error) {
 }
 
 func (w *Wire) prepare(o WireOptions) error {
-	// RLIMIT_MEMLOCK bounds nothing on kernels with tcx, but in containers that
-	// lie about it.
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return fmt.Errorf("lift the memory limit for BPF maps: %w", err)
+	if err := liftMemoryLimit(); err != nil {
+		return err
 	}
 	spec, err := loadWire()
 	if err != nil {
