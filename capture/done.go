@@ -18,9 +18,11 @@ type DoneSet struct {
 	first   int
 	// ended are those of which something late may come.
 	ended endings
-	// tried is when recent was last found full.
-	tried stamp
-	full  bool
+	// tried is when recent was last found full, refused how many found it so, and
+	// walked the places that were looked at for them.
+	tried           stamp
+	full            bool
+	refused, walked int
 	kept  []uint64 // for makeRoom
 }
 
@@ -39,6 +41,11 @@ const (
 	maxLeaving = maxDoneSlots / doneSpace
 	// doneRetry is how long, in seconds, a full set looks for no room again.
 	doneRetry = 60
+	// Whoever finds it full pays for placesPerRefusal places that are looked at, and
+	// freePlaces may be before: a file's clock that goes to and fro would have them
+	// all looked at each time.
+	placesPerRefusal = 32
+	freePlaces       = 16 * maxDoneSlots
 )
 
 // Add takes a connection, and reports false if there is no room. Its packets
@@ -151,8 +158,12 @@ func (s *DoneSet) retire(now stamp) {
 // makeRoom forgets those that are silent for long, and grows the set if that is
 // not enough.
 func (s *DoneSet) makeRoom(now stamp) bool {
-	if s.full && now.since(s.tried) < doneRetry {
-		return false // it costs a walk over all places
+	if s.full {
+		s.refused++
+		if now.since(s.tried) < doneRetry || s.walked > placesPerRefusal*s.refused+freePlaces {
+			return false // it costs a walk over all places
+		}
+		s.walked += len(s.recent.slots)
 	}
 	stay := s.kept[:0]
 	for _, slot := range s.recent.slots {

@@ -75,6 +75,26 @@ func TestDoneBound(t *testing.T) {
 	}
 }
 
+// TestDoneFullCosts: a clock that goes to and fro makes no connection cost a walk
+// over all places of a full set.
+func TestDoneFullCosts(t *testing.T) {
+	var s DoneSet
+	const second, tries = 1_700_000_000, 10_000
+	fill(&s, 0, 1<<20, second)
+	for i := range uint64(tries) {
+		s.Add(mix(i+1<<32, 0x9e3779b97f4a7c15), second+int64(i%2)*(doneRetry+1))
+	}
+	if most := freePlaces + placesPerRefusal*tries + maxDoneSlots; s.walked > most {
+		t.Errorf("%d places were looked at, want %d at most", s.walked, most)
+	}
+	for range freePlaces / placesPerRefusal {
+		if s.Add(7<<40, second+doneIdle+1) {
+			return
+		}
+	}
+	t.Error("there is no room after long silence")
+}
+
 // TestDoneEnds: whoever has ended leaves the recent ones soon, is remembered for a
 // while, and costs no room.
 func TestDoneEnds(t *testing.T) {

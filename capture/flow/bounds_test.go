@@ -201,6 +201,29 @@ func TestIdle(t *testing.T) {
 	}
 }
 
+// A clock that goes to and fro makes no packet cost a walk over all slots, and what
+// is idle is found all the same.
+func TestIdleIsPaidFor(t *testing.T) {
+	table := newTable(Limits{})
+	for i := range 4 * pageSize {
+		tell(t, table, cooked, each(nthAddr(i), shake()))
+	}
+	other := from(nthAddr(4*pageSize), syn())
+	const events = 10_000
+	for i := range events {
+		at(table, cooked, time.Duration(i%2)*2*time.Minute, other)
+	}
+	if looked, most := table.swept, int64(freeSlots+slotsPerEvent*(events+20*pageSize)); looked > most {
+		t.Errorf("%d slots were looked at, want %d at most", looked, most)
+	}
+	for range freeSlots / pageSize {
+		at(table, cooked, time.Hour, other)
+	}
+	if st := table.Stats(); st.Idle != 4*pageSize || st.Open != 0 {
+		t.Errorf("%d flows were idle, %d are left", st.Idle, st.Open)
+	}
+}
+
 // Doubt concerns exactly the two addresses.
 func TestDoubtPair(t *testing.T) {
 	table := newTable(Limits{})

@@ -34,8 +34,14 @@ func (t *Table) Flush(now time.Time) []Event {
 }
 
 // sweepEvery is the packet time between two searches for idle flows. One costs
-// a walk over all slots.
-const sweepEvery = int64(time.Minute)
+// a walk over all slots, which a clock that goes to and fro in a file would ask for
+// with each packet: so each pays for slotsPerEvent slots, a tenth of what it costs
+// itself, and freeSlots may be looked at before.
+const (
+	sweepEvery    = int64(time.Minute)
+	slotsPerEvent = 2
+	freeSlots     = 1 << 20
+)
 
 // abortedIdle is the silence after which a flow of a file is given up where the
 // last word was an RST of the client. If the RST was no valid one, the kernel
@@ -46,6 +52,10 @@ const abortedIdle = int64(5 * time.Minute)
 // sweep closes the flows of files that were silent for too long. (The kernel
 // reports the end of live ones.)
 func (t *Table) sweep() {
+	if t.swept > slotsPerEvent*t.tick+freeSlots {
+		return
+	}
+	t.swept += int64(t.slots.size())
 	t.nextSweep = t.now + sweepEvery
 	t.stats.Idle += t.closeThose(func(f *flow) bool {
 		limit := int64(t.limits.Idle)

@@ -35,6 +35,7 @@ type Table struct {
 	tick int64 // events fed so far
 
 	nextSweep int64 // files: when to look for idle flows, in Unix nanoseconds
+	swept     int64 // files: the slots that were looked at for it
 }
 
 // New returns an empty table.
