@@ -2,7 +2,6 @@ package capture
 
 import (
 	"bufio"
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -97,11 +96,8 @@ func NewFile(name string, r io.Reader, d *Decoder) (*File, error) {
 	f := &File{name: name, decoder: d, raw: &countingReader{r: r}}
 	head := bufio.NewReader(f.raw)
 	var data io.Reader = head
-	if magic, err := head.Peek(2); err == nil && magic[0] == 0x1f && magic[1] == 0x8b { // RFC 1952 §2.3.1
-		z, err := gzip.NewReader(head)
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			err = fmt.Errorf("gzip header %w", errShort)
-		}
+	if isGzip(head) {
+		z, err := newUnzipper(head)
 		if err != nil {
 			return nil, &FileError{Name: name, Err: err}
 		}

@@ -79,6 +79,19 @@ func packetBlock(order binary.AppendByteOrder, iface uint32, stamp uint64, frame
 	return block(order, blockEnhanced, b, options)
 }
 
+// obsoleteBlock is a packet block of interface 0.
+func obsoleteBlock(stamp uint64, frame []byte, options ...byte) []byte {
+	b := little.AppendUint32(make([]byte, 4), uint32(stamp>>32))
+	b = little.AppendUint32(b, uint32(stamp))
+	b = little.AppendUint32(b, uint32(len(frame)))
+	b = little.AppendUint32(b, uint32(len(frame)))
+	b = append(b, frame...)
+	for len(b)%4 != 0 {
+		b = append(b, 0)
+	}
+	return block(little, blockPacket, b, options)
+}
+
 func zipped(members ...[]byte) []byte {
 	var out bytes.Buffer
 	for _, m := range members {

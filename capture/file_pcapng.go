@@ -21,7 +21,7 @@ const (
 
 const (
 	byteOrderMagic = 0x1a2b3c4d
-	// maxInterfaces bounds the interfaces of one file.
+	// maxInterfaces bounds the interfaces of one section.
 	maxInterfaces = 4096
 	// maxBlockExtra bounds what a block holds besides packet data, in bytes.
 	maxBlockExtra = 64 << 10
@@ -160,7 +160,7 @@ func (p *pcapng) addInterface(body []byte) error {
 	if len(body) < 8 {
 		return fmt.Errorf("interface block %w", errShort)
 	}
-	if p.base+len(p.interfaces) >= maxInterfaces {
+	if len(p.interfaces) >= maxInterfaces {
 		return errors.New("too many interfaces")
 	}
 	i := pcapngInterface{
@@ -271,9 +271,6 @@ func (p *pcapng) packet(kind uint32, body []byte, r *record) (bool, error) {
 	stamp := uint64(p.order.Uint32(body[4:]))<<32 | uint64(p.order.Uint32(body[8:]))
 	r.second, r.nanos = i.time(stamp)
 	p.second, p.nanos = r.second, r.nanos
-	if kind == blockPacket {
-		return true, nil
-	}
 	return true, p.direction(body[header+(int(length)+3)&^3:], r)
 }
 
@@ -300,7 +297,8 @@ func (p *pcapng) plain(ahead []byte, r *record) (size int) {
 	return size
 }
 
-// direction reads the direction of an enhanced packet block (§4.3.1).
+// direction reads the direction of an enhanced packet block (§4.3.1), or of an
+// obsolete one, which tells it the same way (Appendix A).
 func (p *pcapng) direction(list []byte, r *record) error {
 	return p.options(list, func(code uint16, value []byte) error {
 		if code != packetFlags || len(value) != 4 {

@@ -25,8 +25,7 @@ func TestFileFormats(t *testing.T) {
 			packetBlock(o, 0, micros, frameA), packetBlock(o, 0, micros, frameU), packetBlock(o, 0, micros+2e6, frameB))
 	}
 	simple := block(little, blockSimple, little.AppendUint32(nil, uint32(len(frameB))), frameB)
-	obsolete := block(little, blockPacket, make([]byte, 4), little.AppendUint32(nil, uint32(micros>>32)), little.AppendUint32(nil, uint32(micros)),
-		little.AppendUint32(nil, uint32(len(frameA))), little.AppendUint32(nil, uint32(len(frameA))), frameA)
+	obsolete := obsoleteBlock(micros, frameA)
 	modified := cat(pcapFile(little, magicModified, 1), little.AppendUint32(nil, uint32(start.Unix())), little.AppendUint32(nil, 678901),
 		little.AppendUint32(nil, uint32(len(frameA))), little.AppendUint32(nil, uint32(len(frameA))), make([]byte, 8), frameA)
 	for _, tt := range []struct {
@@ -43,6 +42,7 @@ func TestFileFormats(t *testing.T) {
 		{"no packets", pcapFile(little, magicMicro, 1), nil},
 		{"gzip", zipped(plain), want},
 		{"gzip members", zipped(plain[:70], plain[70:100], plain[100:]), want},
+		{"gzip filled up with zeros", cat(zipped(plain), make([]byte, 5000)), want},
 		{"pcapng", ng(little), want},
 		{"big endian pcapng", ng(big), want},
 		{"pcapng in gzip", zipped(ng(little)), want},
@@ -64,6 +64,11 @@ func TestFileFormats(t *testing.T) {
 				packetBlock(little, 0, micros, frameA, option(little, packetFlags, 1, 0, 0, 0)...),
 				packetBlock(little, 0, micros, frameB, option(little, packetFlags, 2, 0, 0, 0)...)),
 			[]string{"1 05.678901 a1 NOOP on 0 from 2", "2 05.678901 a2 NOOP on 0 from 1"},
+		},
+		{
+			"direction of an obsolete packet", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet),
+				obsoleteBlock(micros, frameA, option(little, packetFlags, 2, 0, 0, 0)...)),
+			[]string{"1 05.678901 a1 NOOP on 0 from 1"},
 		},
 		{"obsolete and simple packets", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), obsolete, simple), []string{"1 05.678901 a1 NOOP", "2 05.678901 a2 NOOP"}},
 		{"a long block that is stepped over", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), block(little, 99, make([]byte, 3<<20)), packetBlock(little, 0, micros, frameA)), want[:1]},
@@ -113,6 +118,8 @@ func TestFileErrors(t *testing.T) {
 		{"gzip header cut", zipped(plain)[:5], "x.pcap: offset 0: gzip header cut short"},
 		{"gzip cut", zipped(plain)[:40], "x.pcap: offset 24: record header cut short"},
 		{"gzip cut in its trailer", zipped(plain)[:len(zipped(plain))-3], fmt.Sprintf("x.pcap: offset %d: record header cut short", len(plain))},
+		{"gzip with other bytes behind it", cat(zipped(plain), make([]byte, 9), []byte("x")), fmt.Sprintf("x.pcap: offset %d: what follows the compressed file is not of gzip", len(plain))},
+		{"gzip whose second member is cut", cat(zipped(plain), []byte(gzipMagic)), fmt.Sprintf("x.pcap: offset %d: record header cut short", len(plain))},
 		{"gzip with a wrong checksum", set(zipped(plain), len(zipped(plain))-8, 1, 2, 3, 4), fmt.Sprintf("x.pcap: offset %d: gzip: invalid checksum", len(plain))},
 
 		{"pcapng magic only", section[:4], "x.pcap: offset 0: block header cut short"},
@@ -145,6 +152,16 @@ func TestFileErrors(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestFileSections: as many sections as somebody joined, each with its interfaces.
+func TestFileSections(t *testing.T) {
+	const sections = maxInterfaces + 1
+	one := cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), packetBlock(little, 0, 0, frameA))
+	got, err := readAll(bytes.NewReader(bytes.Repeat(one, sections)), 8)
+	if err != nil || len(got) != sections || !strings.HasSuffix(got[sections-1], " on 4096 from 0") {
+		t.Errorf("%d events, %v", len(got), err)
 	}
 }
 
