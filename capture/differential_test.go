@@ -122,7 +122,7 @@ func TestCapturesAgainstGopacket(t *testing.T) {
 	}
 	packets, compared := 0, 0
 	for _, name := range names {
-		f, err := OpenFile(name, newTestDecoder())
+		f, err := OpenFile(name, asIs, newTestDecoder())
 		if err != nil {
 			t.Fatal(err)
 		}

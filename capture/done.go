@@ -23,7 +23,7 @@ type DoneSet struct {
 	tried           stamp
 	full            bool
 	refused, walked int
-	kept  []uint64 // for makeRoom
+	kept            []uint64 // for makeRoom
 }
 
 const (

@@ -69,17 +69,14 @@ type File struct {
 	err     error
 }
 
-// OpenFile opens the capture file at path; "-" is standard input. Errors of the
-// file's contents are *FileError.
-func OpenFile(path string, d *Decoder) (*File, error) {
-	if path == "-" {
-		return NewFile("standard input", os.Stdin, d)
-	}
+// OpenFile opens the capture file at path, and reads it through what wrap makes of
+// it. Errors of the file's contents are *FileError.
+func OpenFile(path string, wrap func(io.Reader) io.Reader, d *Decoder) (*File, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open capture: %w", err)
 	}
-	file, err := NewFile(path, f, d)
+	file, err := NewFile(path, wrap(f), d)
 	if err != nil {
 		_ = f.Close()
 		return nil, err

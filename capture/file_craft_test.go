@@ -102,6 +102,9 @@ func zipped(members ...[]byte) []byte {
 	return out.Bytes()
 }
 
+// asIs reads a file as it is.
+func asIs(r io.Reader) io.Reader { return r }
+
 // readAll returns a line for each Event, read size at a time or, with 0, one by one,
 // and the error that ended the file.
 func readAll(r io.Reader, size int) (got []string, err error) {

@@ -112,6 +112,7 @@ func TestFileErrors(t *testing.T) {
 		{"only a magic number", plain[:4], "x.pcap: offset 0: file header cut short"},
 		{"version 3", flip(plain, 4, 3), "x.pcap: offset 0: pcap version 3 is not supported"},
 		{"link type 147", pcapFile(little, magicMicro, 147), "x.pcap: offset 0: link type 147 is not supported"},
+		{"link type 105", pcapFile(little, magicMicro, 105), "x.pcap: offset 0: link type 105 (IEEE 802.11) is not supported"},
 		{"record header cut", cat(plain, make([]byte, 15)), fmt.Sprintf("x.pcap: offset %d: record header cut short", len(plain))},
 		{"record cut", plain[:len(plain)-1], "x.pcap: offset 24: record cut short"},
 		{"insane record length", longRecord, fmt.Sprintf("x.pcap: offset %d: record of 1048577 bytes is longer than any packet", len(plain))},
@@ -242,7 +243,7 @@ func TestOpenFile(t *testing.T) {
 	if err := os.WriteFile(path, pcapFile(little, magicMicro, 1, frames...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := OpenFile(path, newTestDecoder())
+	f, err := OpenFile(path, asIs, newTestDecoder())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +263,7 @@ func TestOpenFile(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
-	if _, err := OpenFile(path+".none", newTestDecoder()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := OpenFile(path+".none", asIs, newTestDecoder()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v, want %v", err, os.ErrNotExist)
 	}
 }

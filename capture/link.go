@@ -27,7 +27,19 @@ const (
 	LinkCooked2    LinkType = 276 // Linux "any" device, second version
 )
 
-func (l LinkType) String() string { return strconv.Itoa(int(l)) }
+// strange are the names of some that are not read, for the message that says so.
+var strange = map[LinkType]string{
+	104: "Cisco HDLC", 105: "IEEE 802.11", 107: "Frame Relay", 117: "PFLOG", 119: "IEEE 802.11 with Prism",
+	127: "IEEE 802.11 with radiotap", 192: "PPI", 239: "NFLOG", 249: "USBPcap", 258: "PKTAP",
+}
+
+func (l LinkType) String() string {
+	number := strconv.Itoa(int(l))
+	if name := strange[l]; name != "" {
+		return number + " (" + name + ")"
+	}
+	return number
+}
 
 // supported tells whether network can read frames of type l.
 func (l LinkType) supported() bool {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -23,12 +24,12 @@ func replayCommand(e *env) *cobra.Command {
 		Use:   "replay [--json] FILE…",
 		Short: "Tell what logins capture files show (pcap, pcapng, gzip, - for standard input)",
 		Args:  takes("a FILE", 1, math.MaxInt),
-		RunE: verb(func(_ *cobra.Command, args []string) error {
+		RunE: verb(func(cmd *cobra.Command, args []string) error {
 			services, err := opts.services()
 			if err != nil {
 				return err
 			}
-			return replayFiles(e, services, opts.json, args)
+			return replayFiles(cmd.Context(), e, services, opts.json, args)
 		}),
 	}
 	f := cmd.Flags()
@@ -78,16 +79,16 @@ func (o *replayOptions) services() (map[uint16]authz.Service, error) {
 
 // replayFiles reads one file after the other. A file that cannot be read to its end
 // is told in one line; what came before its end is kept.
-func replayFiles(e *env, services map[uint16]authz.Service, asJSON bool, files []string) error {
+func replayFiles(ctx context.Context, e *env, services map[uint16]authz.Service, asJSON bool, files []string) error {
 	buffered := bufio.NewWriterSize(e.Stdout, linesSize)
 	var out printer = &table{w: buffered}
 	if asJSON {
 		out = newJSONLines(e.Stdout)
 	}
-	sum := newSummary()
+	sum := newSummary(services)
 	failed := false
 	for _, name := range files {
-		err := replayFile(e, services, name, out, sum)
+		err := replayFile(ctx, e, services, name, out, sum)
 		if errors.Is(err, errOutput) {
 			return err
 		}
@@ -98,9 +99,16 @@ func replayFiles(e *env, services map[uint16]authz.Service, asJSON bool, files [
 			}
 			fmt.Fprintf(e.Stderr, "relaygate: %v\n", err)
 		}
+		if errors.Is(err, errInterrupted) {
+			break
+		}
 	}
 	if !asJSON {
 		sum.print(buffered)
+	} else {
+		for _, l := range sum.losses() {
+			fmt.Fprintf(e.Stderr, "relaygate: %d %s\n", l.n, l.what)
+		}
 	}
 	if err := out.flush(); err != nil {
 		return fmt.Errorf("%w: %w", errOutput, err)
@@ -123,13 +131,14 @@ type printer interface {
 // memory leaves the processor's cache.
 const batch = 64
 
-func replayFile(e *env, services map[uint16]authz.Service, name string, out printer, sum *summary) (err error) {
+func replayFile(ctx context.Context, e *env, services map[uint16]authz.Service, name string, out printer, sum *summary) (err error) {
 	ports := make([]uint16, 0, len(services))
 	for p := range services {
 		ports = append(ports, p)
 	}
 	decoder := capture.NewDecoder(capture.NewPortSet(ports...))
-	file, err := openCapture(e, name, decoder)
+	through := func(r io.Reader) io.Reader { return newInput(ctx, r, out.flush) }
+	file, err := openCapture(e, name, through, decoder)
 	if err != nil {
 		return err
 	}
@@ -139,7 +148,7 @@ func replayFile(e *env, services map[uint16]authz.Service, name string, out prin
 	done := new(capture.DoneSet)
 	decoder.PassOver(done)
 	reader := engine.NewFileReader(services, authz.NewEvidence(authz.EvidenceConfig{NamesOnly: true}), done)
-	defer func() { sum.file(file.Packets(), reader) }()
+	defer func() { sum.file(file.Packets(), decoder.Stats(), reader.Flows()) }()
 	emit := func(verdicts []engine.Verdict) error {
 		for i := range verdicts {
 			v := &verdicts[i]
@@ -171,9 +180,9 @@ func replayFile(e *env, services map[uint16]authz.Service, name string, out prin
 	return readErr
 }
 
-func openCapture(e *env, name string, d *capture.Decoder) (*capture.File, error) {
+func openCapture(e *env, name string, through func(io.Reader) io.Reader, d *capture.Decoder) (*capture.File, error) {
 	if name == "-" {
-		return capture.NewFile("standard input", e.Stdin, d)
+		return capture.NewFile("standard input", through(e.Stdin), d)
 	}
-	return capture.OpenFile(name, d)
+	return capture.OpenFile(name, through, d)
 }

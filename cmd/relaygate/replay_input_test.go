@@ -1,0 +1,120 @@
+package main
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/binary"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"relaygate/authz"
+	"relaygate/capture"
+	"relaygate/capture/flow"
+)
+
+// TestReplayOfAPipe: a login is told when it is there, not when the pipe is closed,
+// and an interrupt ends the waiting.
+func TestReplayOfAPipe(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close(); _ = w.Close() }()
+	if _, err := w.Write(unpacked(t, "curl-dovecot-pop3-login-0.pcap.gz")); err != nil {
+		t.Fatal(err)
+	}
+	lines, out := io.Pipe()
+	e, _, errs := testEnv()
+	e.Stdin, e.Stdout = r, out
+	ctx, interrupt := context.WithCancel(t.Context())
+	code := make(chan int, 1)
+	go func() {
+		code <- exitCode(run(ctx, e, []string{"replay", "--json", "-"}))
+		_ = out.Close()
+	}()
+	told := make([]byte, linesSize)
+	n, err := lines.Read(told)
+	if got := string(told[:n]); err != nil || !strings.Contains(got, `"result":"success"`) {
+		t.Errorf("while the pipe is open: %q, %v", got, err)
+	}
+	interrupt()
+	if got := <-code; got != exitFailed || !strings.HasSuffix(errs.String(), ": interrupted\n") {
+		t.Errorf("exit %d, %q", got, errs)
+	}
+}
+
+// TestReplayInterrupted: no further file is read.
+func TestReplayInterrupted(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	file := filepath.Join(corpusDir, "curl-dovecot-pop3-login-0.pcap.gz")
+	e, out, errs := testEnv()
+	code := exitCode(run(ctx, e, []string{"replay", "--json", file, file}))
+	if code != exitFailed || out.Len() > 0 || strings.Count(errs.String(), "\n") != 1 {
+		t.Errorf("exit %d, %q, %q", code, out, errs)
+	}
+}
+
+func unpacked(t *testing.T, name string) []byte {
+	t.Helper()
+	f, err := os.Open(filepath.Join(corpusDir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// TestCutFrames: what was cut too short to bring a verdict is told, to machines beside
+// the verdicts.
+func TestCutFrames(t *testing.T) {
+	head, records := recordsOf(unpacked(t, "curl-dovecot-pop3-login-0.pcap.gz"))
+	file := string(head)
+	for _, r := range records {
+		const kept = 30
+		file += string(binary.LittleEndian.AppendUint32(r[:8:8], kept)) + string(r[12:16+kept])
+	}
+	for _, args := range [][]string{{"replay", "-"}, {"replay", "--json", "-"}} {
+		e, out, errs := testEnv()
+		e.Stdin = strings.NewReader(file)
+		code := exitCode(run(t.Context(), e, args))
+		said, silent := out, errs
+		if len(args) > 2 {
+			said, silent = errs, out
+		}
+		if code != 0 || !strings.Contains(said.String(), "42 not read: frames cut too short") || silent.Len() > 0 {
+			t.Errorf("%q: exit %d, %q, %q", args, code, out, errs)
+		}
+	}
+}
+
+// TestSummary: every bound that costs a verdict is named, over all files.
+func TestSummary(t *testing.T) {
+	s := newSummary(map[uint16]authz.Service{110: {}})
+	for range 2 {
+		s.file(10, capture.DecodeStats{Short: 1, Doubts: 2}, flow.Stats{
+			Packets: 7, Opened: 3, Forged: 4, Bounds: flow.Bounds{Flows: 5, FlowsPerClient: 6, Handshakes: 8},
+		})
+	}
+	var text strings.Builder
+	s.print(&text)
+	for _, want := range []string{
+		"20 packets, 6 flows", " 8 ignored: segments", " 4 in doubt: packets", " 2 not read: frames",
+		" 10 not read: connections beyond those that", " 12 not read: connections beyond those of one", " 16 not read: handshakes",
+	} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %q in\n%s", want, text.String())
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"relaygate/authz"
+	"relaygate/capture"
+	"relaygate/capture/flow"
+	"relaygate/cmd/relaygate/internal/engine"
+)
+
+// summary counts over all files.
+type summary struct {
+	services map[uint16]authz.Service
+	packets  uint64
+	short    uint64 // frames without their addresses
+	doubts   uint64
+	flows    flow.Stats
+	results  [authz.Encrypted + 1]uint64
+	reasons  map[string]uint64
+}
+
+func newSummary(services map[uint16]authz.Service) *summary {
+	return &summary{services: services, reasons: make(map[string]uint64)}
+}
+
+func (s *summary) verdict(v *engine.Verdict) {
+	s.results[v.Result]++
+	if v.Result == authz.Tainted {
+		s.reasons[v.Reason]++
+	}
+}
+
+// file adds what a file held.
+func (s *summary) file(packets uint64, decoded capture.DecodeStats, flows flow.Stats) {
+	s.packets += packets
+	s.short += decoded.Short
+	s.doubts += decoded.Doubts
+	s.flows.Packets += flows.Packets
+	s.flows.Opened += flows.Opened
+	s.flows.Forged += flows.Forged
+	b := &s.flows.Bounds
+	b.Flows += flows.Bounds.Flows
+	b.FlowsPerClient += flows.Bounds.FlowsPerClient
+	b.Handshakes += flows.Bounds.Handshakes
+}
+
+func (s *summary) print(w io.Writer) {
+	fmt.Fprintf(w, "\n%s, %s: %s, %d refused, %d tainted, %d encrypted\n", count(s.packets, "packet"), count(s.flows.Opened, "flow"),
+		count(s.results[authz.Success], "login"), s.results[authz.Failure], s.results[authz.Tainted], s.results[authz.Encrypted])
+	reasons := slices.SortedFunc(maps.Keys(s.reasons), func(a, b string) int {
+		return cmp.Or(cmp.Compare(s.reasons[b], s.reasons[a]), cmp.Compare(a, b))
+	})
+	for _, reason := range reasons {
+		fmt.Fprintf(w, "  %6d tainted: %s\n", s.reasons[reason], reason)
+	}
+	for _, l := range slices.Concat(s.ignored(), s.losses()) {
+		fmt.Fprintf(w, "  %6d %s\n", l.n, l.what)
+	}
+	if s.packets > 0 && s.flows.Opened+s.short+s.doubts == 0 {
+		fmt.Fprintf(w, "  %s\n", s.nothing())
+	}
+}
+
+// tally is a number of things that a person should know of.
+type tally struct {
+	n    uint64
+	what string
+}
+
+// some leaves out those of which there were none.
+func some(all ...tally) []tally {
+	return slices.DeleteFunc(all, func(t tally) bool { return t.n == 0 })
+}
+
+// ignored is what may stand behind a verdict, or behind its absence.
+func (s *summary) ignored() []tally {
+	return some(
+		tally{s.flows.Forged, "ignored: segments with a server's address that came from elsewhere"},
+		tally{s.doubts, "in doubt: packets with cut headers, or fragments that a kernel may read otherwise"},
+	)
+}
+
+// losses are what could not be read and brought no verdict that says so.
+func (s *summary) losses() []tally {
+	b := &s.flows.Bounds
+	return some(
+		tally{s.short, "not read: frames cut too short to show their addresses; capture with a larger snap length"},
+		tally{b.Flows, "not read: connections beyond those that are followed at one time"},
+		tally{b.FlowsPerClient, "not read: connections beyond those of one client that are followed at one time"},
+		tally{b.Handshakes, "not read: handshakes given up for later ones"},
+	)
+}
+
+// nothing says why there may be no flow in a file with packets.
+func (s *summary) nothing() string {
+	if s.flows.Packets > 0 {
+		return count(s.flows.Packets, "segment") + " of watched ports, but no connection that is established or carries data"
+	}
+	var ports []string
+	for _, p := range slices.Sorted(maps.Keys(s.services)) {
+		ports = append(ports, strconv.Itoa(int(p)))
+	}
+	return "no TCP segment of a watched port (" + strings.Join(ports, ", ") + "): --pop3 and --imap name others; " +
+		"what is in tunnels or behind MPLS labels is not read"
+}
