@@ -32,7 +32,10 @@
 //     whose addresses were rewritten: Unauthenticated. It is also what a stranger
 //     does who invents a whole session, so it holds only while the station that
 //     the SYN was sent to was never heard in this capture, and a segment of the
-//     connection with other addresses, such as the real server's RST, taints.
+//     connection with other addresses, such as the real server's RST, taints;
+//   - both are group addresses, from which no station sends: tcprewrite(1) makes such
+//     of those of IPv6. They are followed as stations are, but Unauthenticated, and
+//     what a station sends in the connection taints.
 //
 // Server segments that fail this are dropped and counted: neither payload nor
 // acknowledgement nor flags are used. A host that forwards packets also "sent"

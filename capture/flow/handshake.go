@@ -240,6 +240,9 @@ func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Seg
 	if h.born <= t.doubtAt && t.doubted(h.conn.Client.Addr(), h.conn.Server.Addr(), h.born) {
 		reason = orElse(reason, reasonDoubt)
 	}
+	if h.forged && h.guard.proof == byGroups {
+		reason = orElse(reason, reasonStations)
+	}
 	if h.born <= t.lostAt {
 		reason = orElse(reason, reasonLost)
 	}

@@ -23,6 +23,7 @@ const (
 	byStation                // the station that the SYN was sent to
 	byNothing                // raw IP or loopback: nothing to go by
 	byRewritten              // both directions bear the same two hardware addresses
+	byGroups                 // both hardware addresses are of groups, which send nothing
 )
 
 // origin is what a flow under this guard may claim.
@@ -48,7 +49,7 @@ func (g *guard) authentic(seg *capture.Segment, contradicts bool) bool {
 		return seg.Sent == capture.SenderInside && sameLane(&g.link, &seg.Link)
 	case byOutside:
 		return seg.Sent == capture.SenderOutside
-	case byStation:
+	case byStation, byGroups:
 		// A frame sent to the server's own address was not sent by it,
 		// whatever its source says. The destination may change: routers do.
 		return seg.Sent == capture.SenderUnknown && seg.Link.HasMAC && sameLane(&g.link, &seg.Link) &&
@@ -64,7 +65,8 @@ func (g *guard) authentic(seg *capture.Segment, contradicts bool) bool {
 // contradicts reports whether a segment of either side shows that the hardware
 // addresses do tell the stations apart, against what was assumed.
 func (g *guard) contradicts(seg *capture.Segment) bool {
-	return g.proof == byRewritten && seg.Link != g.link
+	return g.proof >= byRewritten && (g.proof == byRewritten && seg.Link != g.link ||
+		g.proof == byGroups && !group(seg.Link.Src))
 }
 
 // guardOf decides whether answer, a SYN-ACK, comes from where the SYN went, and
@@ -92,9 +94,13 @@ func guardOf(synLink *capture.Link, host, outside, spoke bool, answer *capture.S
 	if *link == *synLink && synLink.HasMAC && !spoke {
 		return guard{proof: byRewritten, link: *link}, true
 	}
-	ok := synLink.HasMAC && link.HasMAC &&
-		link.Src == synLink.Dst && link.Dst != synLink.Dst && !groupOrZero(link.Src)
-	return guard{proof: byStation, link: *link}, ok
+	g := guard{proof: byStation, link: *link}
+	if group(synLink.Src) && group(link.Src) {
+		g.proof = byGroups
+	}
+	ok := synLink.HasMAC && link.HasMAC && link.Src == synLink.Dst && link.Dst != synLink.Dst &&
+		(g.proof == byGroups || !groupOrZero(link.Src))
+	return g, ok
 }
 
 func sameLane(a, b *capture.Link) bool {
@@ -128,5 +134,7 @@ func (s *stations) has(mac [6]byte) bool {
 // groupOrZero is true for addresses that no station sends from: group addresses
 // (IEEE 802 clause 8.2) and zero.
 func groupOrZero(mac [6]byte) bool {
-	return mac[0]&1 != 0 || mac == [6]byte{}
+	return group(mac) || mac == [6]byte{}
 }
+
+func group(mac [6]byte) bool { return mac[0]&1 != 0 }

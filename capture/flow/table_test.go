@@ -88,7 +88,7 @@ func TestEventFields(t *testing.T) {
 	origins := map[mode]authz.Origin{
 		liveTap: authz.FromHost, cooked: authz.FromHost, ethernet: authz.FromHandshake,
 		cookedClient: authz.Unauthenticated, loopback: authz.Unauthenticated, rawIP: authz.Unauthenticated,
-		rewritten: authz.Unauthenticated, inside: authz.FromInside, liveInside: authz.FromInside,
+		rewritten: authz.Unauthenticated, groups: authz.Unauthenticated, inside: authz.FromInside, liveInside: authz.FromInside,
 	}
 	for name, m := range modes {
 		t.Run(name, func(t *testing.T) {

@@ -18,7 +18,10 @@ var (
 	clientMAC  = [6]byte{2, 0, 0, 0, 0, 7}
 	serverMAC  = [6]byte{2, 0, 0, 0, 0, 1}
 	routerMAC  = [6]byte{2, 0, 0, 0, 0, 9}
-	services   = map[uint16]authz.Service{
+	// What tcprewrite(1) makes of them in frames of IPv6.
+	clientGroup = [6]byte{0x33, 0x33, 0, 0, 0, 7}
+	serverGroup = [6]byte{0x33, 0x33, 0, 0, 0, 1}
+	services    = map[uint16]authz.Service{
 		110: {Protocol: authz.POP3},
 		143: {Protocol: authz.IMAP},
 	}
@@ -42,6 +45,7 @@ const (
 	loopback // all hardware addresses are zero
 	rawIP
 	rewritten  // all frames bear the same addresses
+	groups     // all hardware addresses are of groups
 	inside     // a gateway's interface towards its servers
 	liveInside // the same, announced
 )
@@ -52,7 +56,7 @@ func (m mode) live() bool { return m == liveTap || m == liveInside }
 var modes = map[string]mode{
 	"live": liveTap, "cooked": cooked, "cooked client": cookedClient,
 	"ethernet": ethernet, "loopback": loopback, "raw": rawIP,
-	"rewritten": rewritten, "inside": inside, "live inside": liveInside,
+	"rewritten": rewritten, "groups": groups, "inside": inside, "live inside": liveInside,
 }
 
 // seg is a segment of a test: offsets count from the first byte of a stream.
@@ -109,6 +113,11 @@ func dress(m mode, s *capture.Segment, server bool) {
 		s.Link = capture.Link{HasMAC: true, Src: clientMAC, Dst: serverMAC}
 		if server {
 			s.Link.Src, s.Link.Dst = serverMAC, clientMAC
+		}
+	case groups:
+		s.Link = capture.Link{HasMAC: true, Src: clientGroup, Dst: serverGroup}
+		if server {
+			s.Link.Src, s.Link.Dst = serverGroup, clientGroup
 		}
 	case loopback:
 		s.Link.HasMAC = true
