@@ -20,6 +20,7 @@ const (
 	LinkPPPHDLC    LinkType = 50  // RFC 1662
 	LinkPPPoE      LinkType = 51  // RFC 2516 session
 	LinkRaw        LinkType = 101 // raw IP
+	LinkCiscoHDLC  LinkType = 104 // address, control, EtherType (RFC 1547 §4.3.1)
 	LinkLoop       LinkType = 108 // OpenBSD loopback, family in network order
 	LinkCooked     LinkType = 113 // Linux "any" device
 	LinkIPv4       LinkType = 228 // raw IPv4
@@ -29,7 +30,7 @@ const (
 
 // strange are the names of some that are not read, for the message that says so.
 var strange = map[LinkType]string{
-	104: "Cisco HDLC", 105: "IEEE 802.11", 107: "Frame Relay", 117: "PFLOG", 119: "IEEE 802.11 with Prism",
+	105: "IEEE 802.11", 107: "Frame Relay", 117: "PFLOG", 119: "IEEE 802.11 with Prism",
 	127: "IEEE 802.11 with radiotap", 192: "PPI", 239: "NFLOG", 249: "USBPcap", 258: "PKTAP",
 }
 
@@ -45,7 +46,7 @@ func (l LinkType) String() string {
 func (l LinkType) supported() bool {
 	switch l {
 	case LinkNull, LinkEthernet, LinkPPP, LinkRawBSD, LinkRawOpenBSD, LinkPPPHDLC, LinkPPPoE,
-		LinkRaw, LinkLoop, LinkCooked, LinkIPv4, LinkIPv6, LinkCooked2:
+		LinkRaw, LinkCiscoHDLC, LinkLoop, LinkCooked, LinkIPv4, LinkIPv6, LinkCooked2:
 		return true
 	}
 	return false
@@ -118,6 +119,13 @@ func network(link LinkType, frame []byte) (networkStart, bool) {
 			start.offset = 2 // HDLC address and control (RFC 1662 §3.1)
 		}
 		ok := start.ppp(frame)
+		return start, ok
+	case LinkCiscoHDLC:
+		if len(frame) < 4 {
+			return networkStart{}, false
+		}
+		start := networkStart{offset: 4}
+		ok := start.etherType(be16(frame[2:]), frame)
 		return start, ok
 	case LinkPPPoE:
 		var start networkStart
