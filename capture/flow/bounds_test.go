@@ -188,7 +188,8 @@ func TestIdle(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			table := newTable(Limits{})
 			tell(t, table, tt.mode, tt.steps)
-			if got := at(table, cooked, tt.after, other); got != tt.want {
+			got := at(table, cooked, tt.after-time.Minute, other) + at(table, cooked, tt.after, other)
+			if got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
@@ -196,8 +197,24 @@ func TestIdle(t *testing.T) {
 	table := newTable(Limits{})
 	at(table, cooked, idle*1000, syn()) // a clock from the future, then the right one
 	tell(t, table, cooked, shake())
+	at(table, cooked, idle+time.Minute, other)
 	if got := at(table, cooked, idle+2*time.Minute, other); got != ")" {
 		t.Errorf("after a clock from the future: %q", got)
+	}
+}
+
+// Packets of two clocks that are hours apart, as in files that were joined: each
+// goes by its own.
+func TestIdleOfTwoClocks(t *testing.T) {
+	table := newTable(Limits{})
+	got := ""
+	for i, s := range shake(cl(0, "AB"), sv(0, 2, "1")) {
+		after := time.Duration(i) * time.Second
+		at(table, cooked, after+3*time.Hour, from(nthAddr(i), syn()))
+		got += at(table, cooked, after, s)
+	}
+	if got != "("+loggedIn {
+		t.Errorf("got %q", got)
 	}
 }
 
@@ -210,14 +227,11 @@ func TestIdleIsPaidFor(t *testing.T) {
 	}
 	other := from(nthAddr(4*pageSize), syn())
 	const events = 10_000
-	for i := range events {
-		at(table, cooked, time.Duration(i%2)*2*time.Minute, other)
+	for i := range events { // back and forth by what makes it look
+		at(table, cooked, time.Duration(i/2+i%2*2)*time.Minute, other)
 	}
 	if looked, most := table.swept, int64(freeSlots+slotsPerEvent*(events+20*pageSize)); looked > most {
 		t.Errorf("%d slots were looked at, want %d at most", looked, most)
-	}
-	for range freeSlots / pageSize {
-		at(table, cooked, time.Hour, other)
 	}
 	if st := table.Stats(); st.Idle != 4*pageSize || st.Open != 0 {
 		t.Errorf("%d flows were idle, %d are left", st.Idle, st.Open)

@@ -50,13 +50,19 @@ const (
 const abortedIdle = int64(5 * time.Minute)
 
 // sweep closes the flows of files that were silent for too long. (The kernel
-// reports the end of live ones.)
+// reports the end of live ones.) A clock that jumps says nothing about silence: it
+// may be another's, of packets that were joined with these. If it is the right one,
+// the next minute tells.
 func (t *Table) sweep() {
+	since := t.now - (t.nextSweep - sweepEvery)
 	if t.swept > slotsPerEvent*t.tick+freeSlots {
 		return
 	}
-	t.swept += int64(t.slots.size())
 	t.nextSweep = t.now + sweepEvery
+	if since > 2*sweepEvery || since < 0 {
+		return
+	}
+	t.swept += int64(t.slots.size())
 	t.stats.Idle += t.closeThose(func(f *flow) bool {
 		limit := int64(t.limits.Idle)
 		if f.aborted {
