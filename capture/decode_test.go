@@ -54,6 +54,8 @@ func TestFrameSegments(t *testing.T) {
 		{"cooked, outgoing", LinkCooked, cooked(4), with(want(line), sent(SenderHost))},
 		{"cooked v2, broadcast", LinkCooked2, cooked2(1), with(want6(line), sent(SenderOutside))},
 		{"cooked v2, outgoing", LinkCooked2, cooked2(4), with(want6(line), sent(SenderHost))},
+		{"cooked, loopback", LinkCooked, set(cooked(0), 2, 3, 4), want(line)},
+		{"cooked v2, loopback", LinkCooked2, set(cooked2(0), 8, 3, 4), want6(line)},
 		{"raw", LinkRaw, ip4, want(line)},
 		{"raw BSD", LinkRawBSD, ip6, want6(line)},
 		{"raw OpenBSD", LinkRawOpenBSD, ip6, want6(line)},

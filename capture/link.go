@@ -101,14 +101,14 @@ func network(link LinkType, frame []byte) (networkStart, bool) {
 		if len(frame) < cookedLen {
 			return networkStart{}, false
 		}
-		start := networkStart{offset: cookedLen, sent: sender(be16(frame))}
+		start := networkStart{offset: cookedLen, sent: cookedSender(be16(frame), be16(frame[2:]))}
 		ok := start.etherType(be16(frame[14:]), frame)
 		return start, ok
 	case LinkCooked2:
 		if len(frame) < cooked2Len {
 			return networkStart{}, false
 		}
-		start := networkStart{offset: cooked2Len, sent: sender(uint16(frame[10]))}
+		start := networkStart{offset: cooked2Len, sent: cookedSender(uint16(frame[10]), be16(frame[8:]))}
 		ok := start.etherType(be16(frame), frame)
 		return start, ok
 	case LinkNull, LinkLoop:
@@ -186,6 +186,17 @@ func sender(packetType uint16) Sender {
 		return SenderHost
 	}
 	return SenderOutside
+}
+
+// cookedSender reads the packet type of a cooked header, from a device of a type
+// (ARPHRD_, <linux/if_arp.h>). Of what passes the loopback device libpcap keeps the one
+// copy that comes in, of both sides.
+func cookedSender(packetType, device uint16) Sender {
+	const loopback = 772
+	if device == loopback {
+		return SenderUnknown
+	}
+	return sender(packetType)
 }
 
 // loopbackFamily checks the address family before a BSD loopback packet: that

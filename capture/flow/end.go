@@ -25,6 +25,7 @@ func (t *Table) Flush(now time.Time) []Event {
 	t.now = now.UnixNano()
 	t.closeThose(func(f *flow) bool { return f.phase != free })
 	t.tuples.clear()
+	t.seen = seen{}
 	for _, page := range t.ring {
 		clear(page[:])
 	}

@@ -229,6 +229,10 @@ func (t *Table) refuse(r ref, h *handshake) {
 }
 
 func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) {
+	if t.seen.elsewhere(h.identity(&t.hasher), h.link.Interface) {
+		t.refuse(r, h)
+		return
+	}
 	id, f, ok := t.open(&h.tuple, h.guard.origin())
 	if !ok {
 		t.refuse(r, h)

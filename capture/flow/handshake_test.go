@@ -14,6 +14,13 @@ func TestFiles(t *testing.T) {
 	with := func(steps []step, more ...step) []step { return append(steps[:len(steps):len(steps)], more...) }
 	fin, rst := plus(capture.FIN), plus(capture.RST)
 	out, in := sent(capture.SenderHost), sent(capture.SenderOutside)
+	ended := shake(with(data, sv(1, 2, "", fin))...)
+	onAnother := func(steps []step) (moved []step) {
+		for _, s := range steps {
+			moved = append(moved, func(m mode, ev *capture.Event) { s(m, ev); ev.Segment.Link.Interface = 7 })
+		}
+		return moved
+	}
 	// The same tuple, the next connection: sequence numbers 1000 on.
 	var second uint32 = 991 // 1000 bytes behind serverISN
 	again := []step{
@@ -134,6 +141,9 @@ func TestFiles(t *testing.T) {
 		{"FIN and RST of the client end nothing", cooked, shake(cl(0, "", fin), cl(0, "", flags(capture.RST))), "("},
 
 		// The tuple again.
+		{"the same connection on another interface", ethernet, with(with(ended, onAnother(ended)...), ended...), read + ")" + read + ")"},
+		{"the same on another interface, by direction", cooked, with(ended, with(onAnother(ended), onAnother(ended)...)...), read + ")"},
+		{"another connection on another interface", ethernet, with(ended, onAnother(again)...), read + ")(C<ab>S<2>"},
 		{"port reuse after the end", cooked, with(shake(with(data, sv(1, 2, "", fin))...), again...), read + ")(C<ab>S<2>"},
 		{"port reuse after an RST of the client", cooked, with(shake(with(data, cl(2, "", rst))...), again...), read + ")(C<ab>S<2>"},
 		{"port reuse after a taint", cooked, with(shake(cl(0, "XX"), cl(0, "AB")), again...), "(!" + reasonConflict + ")(C<ab>S<2>"},

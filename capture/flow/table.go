@@ -28,6 +28,7 @@ type Table struct {
 	leaving  bool                   // finished flows go there at once
 	doubts   [doubtSlots]int64      // files, see doubt.go
 	doubtAt  int64                  // the tick of the last doubt of any two addresses
+	seen     seen                   // files
 	stations stations               // files: who sent a SYN or an RST
 	lostAt   int64                  // files: the tick at which records were lost, of any connection
 
