@@ -38,18 +38,22 @@ func newUnzipper(r *bufio.Reader) (*unzipper, error) {
 }
 
 func (u *unzipper) Read(b []byte) (int, error) {
-	n, err := u.z.Read(b)
-	if !errors.Is(err, io.EOF) {
-		return n, err
+	for {
+		n, err := u.z.Read(b)
+		switch {
+		case !errors.Is(err, io.EOF):
+			return n, err
+		case n > 0:
+			return n, nil // the end of the member is told again
+		}
+		if !isGzip(u.r) {
+			return 0, u.end()
+		}
+		if err := u.z.Reset(u.r); err != nil {
+			return 0, err
+		}
+		u.z.Multistream(false)
 	}
-	if !isGzip(u.r) {
-		return n, u.end()
-	}
-	if err := u.z.Reset(u.r); err != nil {
-		return n, err
-	}
-	u.z.Multistream(false)
-	return n, nil
 }
 
 // end returns io.EOF if nothing but zeros follows.

@@ -42,6 +42,7 @@ func TestFileFormats(t *testing.T) {
 		{"no packets", pcapFile(little, magicMicro, 1), nil},
 		{"gzip", zipped(plain), want},
 		{"gzip members", zipped(plain[:70], plain[70:100], plain[100:]), want},
+		{"empty gzip members", cat(zipped(plain[:70]), bytes.Repeat(zipped(nil), 1000), zipped(plain[70:]), zipped(nil)), want},
 		{"gzip filled up with zeros", cat(zipped(plain), make([]byte, 5000)), want},
 		{"pcapng", ng(little), want},
 		{"big endian pcapng", ng(big), want},

@@ -62,7 +62,8 @@
 //   - An acknowledged byte that was never seen taints.
 //   - A capture that lost packets itself can hide one of two copies. A live tap
 //     says so (capture.Lost), a file does not: there an attacker would have to
-//     make the capture lose exactly the copy that the kernel took.
+//     make the capture lose exactly the copy that the kernel took, or show it after
+//     the acknowledgement, as a file does whose packets are out of order.
 //   - A FIN occupies a sequence number (RFC 9293 §3.4) and is a candidate of its
 //     own: a byte at or after it, or a second FIN elsewhere, is a conflict.
 //   - The ACK field of an RST is not used: a kernel without a connection
