@@ -63,6 +63,7 @@ func TestFrameSegments(t *testing.T) {
 		{"raw IPv6", LinkIPv6, ip6, want6(line)},
 		{"loopback, little endian", LinkNull, cat([]byte{2, 0, 0, 0}, ip4), want(line)},
 		{"loopback, big endian", LinkNull, cat([]byte{0, 0, 0, 30}, ip6), want6(line)},
+		{"loopback of Windows", LinkNull, cat([]byte{23, 0, 0, 0}, ip6), want6(line)},
 		{"loopback of OpenBSD", LinkLoop, cat([]byte{0, 0, 0, 24}, ip6), want6(line)},
 
 		{"IPv4 options", LinkRaw, cat(set(ip4, 0, 0x46, 0, 0, byte(len(ip4)+4))[:20], make([]byte, 4), tcpSegment(line)), want(line)},

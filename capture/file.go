@@ -37,6 +37,9 @@ var packers = map[string]string{
 	"\xfd7zX": "xz", "\x28\xb5\x2f\xfd": "zstd", "\x04\x22\x4d\x18": "lz4", "BZh9": "bzip2",
 }
 
+// others are formats of captures that programs convert, by their first four bytes.
+var others = map[string]string{"snoo": "snoop", "GMBU": "Network Monitor", "XCP\x00": "NetXRay", "TRSN": "Sniffer"}
+
 // record is one packet of a file. Its bytes are valid until the next record.
 type record struct {
 	second    int64 // Unix time
@@ -102,7 +105,7 @@ func NewFile(name string, r io.Reader, d *Decoder) (*File, error) {
 	}
 	f.window = newWindow(data)
 	magic, err := f.window.peek(4, "file header")
-	packer := packers[string(magic)]
+	packer, other := packers[string(magic)], others[string(magic)]
 	switch {
 	case errors.Is(err, io.EOF):
 		return nil, f.at(errEmpty)
@@ -112,6 +115,8 @@ func NewFile(name string, r io.Reader, d *Decoder) (*File, error) {
 		return nil, f.at(errForeign)
 	case packer != "":
 		return nil, f.at(fmt.Errorf("compressed by %s: unpack it first, or pipe it in (%s -dc FILE | relaygate replay -)", packer, packer))
+	case other != "":
+		return nil, f.at(fmt.Errorf("a capture of %s: convert it first (editcap FILE FILE.pcapng)", other))
 	}
 	if be32(magic) == blockSection {
 		f.format = newPcapng(f.window)

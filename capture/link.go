@@ -208,7 +208,7 @@ func loopbackFamily(link LinkType, frame []byte) bool {
 		family = binary.LittleEndian.Uint32(frame)
 	}
 	switch family {
-	case 2, 10, 24, 28, 30:
+	case 2, 10, 23, 24, 28, 30:
 		return true
 	}
 	return false

@@ -104,14 +104,14 @@ func TestSummary(t *testing.T) {
 	s := newSummary(map[uint16]authz.Service{110: {}})
 	for range 2 {
 		s.file(10, capture.DecodeStats{Short: 1, Doubts: 2}, flow.Stats{
-			Packets: 7, Opened: 3, Forged: 4, Bounds: flow.Bounds{Flows: 5, FlowsPerClient: 6, Handshakes: 8},
+			Packets: 7, Opened: 3, Forged: 4, Bounds: flow.Bounds{Flows: 5, FlowsPerClient: 6},
 		})
 	}
 	var text strings.Builder
 	s.print(&text)
 	for _, want := range []string{
 		"20 packets, 6 flows", " 8 ignored: segments", " 4 in doubt: packets", " 2 not read: frames",
-		" 10 not read: connections beyond those that", " 12 not read: connections beyond those of one", " 16 not read: handshakes",
+		" 10 not read: connections beyond those that", " 12 not read: connections beyond those of one",
 	} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, text.String())

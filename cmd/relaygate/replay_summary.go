@@ -48,7 +48,6 @@ func (s *summary) file(packets uint64, decoded capture.DecodeStats, flows flow.S
 	b := &s.flows.Bounds
 	b.Flows += flows.Bounds.Flows
 	b.FlowsPerClient += flows.Bounds.FlowsPerClient
-	b.Handshakes += flows.Bounds.Handshakes
 }
 
 func (s *summary) print(w io.Writer) {
@@ -82,7 +81,7 @@ func some(all ...tally) []tally {
 // ignored is what may stand behind a verdict, or behind its absence.
 func (s *summary) ignored() []tally {
 	return some(
-		tally{s.flows.Forged, "ignored: segments with a server's address that came from elsewhere"},
+		tally{s.flows.Forged, "ignored: segments with a server's address, not seen where it sends (copies of another interface, or forged)"},
 		tally{s.doubts, "in doubt: packets with cut headers, or fragments that a kernel may read otherwise"},
 	)
 }
@@ -94,7 +93,6 @@ func (s *summary) losses() []tally {
 		tally{s.short, "not read: frames cut too short to show their addresses; capture with a larger snap length"},
 		tally{b.Flows, "not read: connections beyond those that are followed at one time"},
 		tally{b.FlowsPerClient, "not read: connections beyond those of one client that are followed at one time"},
-		tally{b.Handshakes, "not read: handshakes given up for later ones"},
 	)
 }
 
