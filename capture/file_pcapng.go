@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"math/bits"
 	"time"
@@ -21,27 +22,25 @@ const (
 
 const (
 	byteOrderMagic = 0x1a2b3c4d
-	// maxInterfaces bounds the interfaces of one section.
-	maxInterfaces = 4096
 	// maxBlockExtra bounds what a block holds besides packet data, in bytes.
 	maxBlockExtra = 64 << 10
 )
 
 // Options of pcapng blocks.
 const (
-	optionsEnd         = 0
-	interfaceTimeUnit  = 9  // if_tsresol
-	interfaceTimeShift = 14 // if_tsoffset
-	packetFlags        = 2  // epb_flags
+	optionsEnd  = 0
+	packetFlags = 2 // epb_flags
 )
 
 // pcapng reads pcapng files of several sections and interfaces.
 type pcapng struct {
-	w          *window
-	order      binary.ByteOrder
-	interfaces []pcapngInterface
-	// base is the number of interfaces in earlier sections.
-	base int
+	w     *window
+	order binary.ByteOrder
+	// interfaces are those of the section, former those of the one before, and numbered
+	// how many different ones there are in the file.
+	interfaces, former []pcapngInterface
+	numbered           uint32
+	seed               maphash.Seed
 	// The time of the packet before.
 	second, nanos int64
 	// unread counts the packets of link types that cannot be read, of which foreign is
@@ -55,10 +54,12 @@ type pcapngInterface struct {
 	snapLen uint32
 	unit    uint64 // timestamps per second
 	shift   int64  // seconds to add to them
+	name    uint64 // hashed
+	number  uint32 // in the file
 }
 
 func newPcapng(w *window) *pcapng {
-	return &pcapng{w: w, order: binary.LittleEndian}
+	return &pcapng{w: w, order: binary.LittleEndian, seed: maphash.MakeSeed()}
 }
 
 func (p *pcapng) next(r *record) error {
@@ -151,54 +152,8 @@ func (p *pcapng) section(body []byte) error {
 	if major := p.order.Uint16(body[4:]); major != 1 {
 		return fmt.Errorf("pcapng version %d is not supported", major)
 	}
-	p.base += len(p.interfaces)
-	p.interfaces = nil
+	p.former, p.interfaces = p.interfaces, p.former[:0]
 	return nil
-}
-
-func (p *pcapng) addInterface(body []byte) error {
-	if len(body) < 8 {
-		return fmt.Errorf("interface block %w", errShort)
-	}
-	if len(p.interfaces) >= maxInterfaces {
-		return errors.New("too many interfaces")
-	}
-	i := pcapngInterface{
-		link:    LinkType(p.order.Uint16(body)),
-		snapLen: p.order.Uint32(body[4:]),
-		unit:    1e6,
-	}
-	err := p.options(body[8:], func(code uint16, value []byte) error {
-		switch {
-		case code == interfaceTimeUnit && len(value) >= 1:
-			unit, err := timeUnit(value[0])
-			i.unit = unit
-			return err
-		case code == interfaceTimeShift && len(value) >= 8:
-			i.shift = int64(p.order.Uint64(value))
-		}
-		return nil
-	})
-	p.interfaces = append(p.interfaces, i)
-	return err
-}
-
-// timeUnit reads if_tsresol: a negative power of 10, or of 2 if the top bit is
-// set (draft-ietf-opsawg-pcapng §4.2).
-func timeUnit(v byte) (uint64, error) {
-	exponent := int(v & 0x7f)
-	base, limit := uint64(10), 19
-	if v&0x80 != 0 {
-		base, limit = 2, 63
-	}
-	if exponent > limit {
-		return 1, fmt.Errorf("time resolution %#x is not supported", v)
-	}
-	unit := uint64(1)
-	for range exponent {
-		unit *= base
-	}
-	return unit, nil
 }
 
 // options walks a list of options (§3.5). A list that runs out ends it.
@@ -264,7 +219,7 @@ func (p *pcapng) packet(kind uint32, body []byte, r *record) (bool, error) {
 	// the rest.
 	r.second, r.nanos, r.link, r.direction = p.second, p.nanos, i.link, SenderUnknown
 	r.data, r.wireLen = body[header:header+int(length)], int(wire)
-	r.iface = uint32(p.base) + number
+	r.iface = i.number
 	if kind == blockSimple {
 		return true, nil // it has no time: that of the packet before must do
 	}
@@ -291,7 +246,7 @@ func (p *pcapng) plain(ahead []byte, r *record) (size int) {
 		int(binary.LittleEndian.Uint32(ahead[size-trailer:])) != size || i.link != LinkEthernet {
 		return 0
 	}
-	r.data, r.iface = ahead[header:header+int(length)], uint32(p.base)+number
+	r.data, r.iface = ahead[header:header+int(length)], i.number
 	r.second, r.nanos = i.time(uint64(binary.LittleEndian.Uint32(head[12:]))<<32 | uint64(binary.LittleEndian.Uint32(head[16:])))
 	p.second, p.nanos = r.second, r.nanos
 	return size

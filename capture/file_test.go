@@ -47,7 +47,17 @@ func TestFileFormats(t *testing.T) {
 		{"pcapng", ng(little), want},
 		{"big endian pcapng", ng(big), want},
 		{"pcapng in gzip", zipped(ng(little)), want},
-		{"sections of two byte orders", cat(ng(little), ng(big)), []string{want[0], want[1], "4 05.678901 a1 NOOP on 1 from 0", "6 07.678901 a2 NOOP on 1 from 0"}},
+		{"sections of two byte orders", cat(ng(little), ng(big)), []string{want[0], want[1], "4 05.678901 a1 NOOP", "6 07.678901 a2 NOOP"}},
+		{
+			"an interface of another name in the next section", cat(ng(little), sectionBlock(big),
+				interfaceBlock(big, LinkEthernet, option(big, interfaceName, 'e', '1')...), packetBlock(big, 0, micros, frameA)),
+			[]string{want[0], want[1], "4 05.678901 a1 NOOP on 1 from 0"},
+		},
+		{
+			"another interface in the same place", cat(ng(little), sectionBlock(little), interfaceBlock(little, LinkRaw), interfaceBlock(little, LinkEthernet),
+				packetBlock(little, 1, micros, frameA)),
+			[]string{want[0], want[1], "4 05.678901 a1 NOOP on 2 from 0"},
+		},
 		{
 			"interfaces of two kinds", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), interfaceBlock(little, LinkRaw),
 				packetBlock(little, 1, micros, frameA[14:]), packetBlock(little, 0, micros, frameB)),
@@ -163,7 +173,7 @@ func TestFileSections(t *testing.T) {
 	const sections = maxInterfaces + 1
 	one := cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), packetBlock(little, 0, 0, frameA))
 	got, err := readAll(bytes.NewReader(bytes.Repeat(one, sections)), 8)
-	if err != nil || len(got) != sections || !strings.HasSuffix(got[sections-1], " on 4096 from 0") {
+	if err != nil || len(got) != sections || !strings.HasSuffix(got[sections-1], "NOOP") {
 		t.Errorf("%d events, %v", len(got), err)
 	}
 }
