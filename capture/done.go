@@ -177,6 +177,9 @@ func (s *DoneSet) makeRoom(now stamp) bool {
 		size, crowded = 2*size, false
 	}
 	s.full, s.tried, s.kept = crowded, now, stay
+	if !crowded {
+		s.refused, s.walked = 0, 0
+	}
 	s.recent.reset(size)
 	for _, slot := range stay {
 		s.recent.put(slot, stampIn(slot))

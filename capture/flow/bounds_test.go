@@ -188,16 +188,21 @@ func TestIdle(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			table := newTable(Limits{})
 			tell(t, table, tt.mode, tt.steps)
-			got := at(table, cooked, tt.after-time.Minute, other) + at(table, cooked, tt.after, other)
-			if got != tt.want {
+			if got := at(table, cooked, tt.after, other); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			// In a file the minute before must tell that the clock is the right one.
+			table = newLeavingTable(Limits{})
+			tell(t, table, tt.mode, tt.steps)
+			got := at(table, cooked, tt.after-time.Minute, other) + at(table, cooked, tt.after, other)
+			if want := closedAfterTaint.ReplaceAllString(tt.want, "$1"); got != want {
+				t.Errorf("in a file: got %q, want %q", got, want)
 			}
 		})
 	}
 	table := newTable(Limits{})
 	at(table, cooked, idle*1000, syn()) // a clock from the future, then the right one
 	tell(t, table, cooked, shake())
-	at(table, cooked, idle+time.Minute, other)
 	if got := at(table, cooked, idle+2*time.Minute, other); got != ")" {
 		t.Errorf("after a clock from the future: %q", got)
 	}
@@ -206,7 +211,7 @@ func TestIdle(t *testing.T) {
 // Packets of two clocks that are hours apart, as in files that were joined: each
 // goes by its own.
 func TestIdleOfTwoClocks(t *testing.T) {
-	table := newTable(Limits{})
+	table := newLeavingTable(Limits{})
 	got := ""
 	for i, s := range shake(cl(0, "AB"), sv(0, 2, "1")) {
 		after := time.Duration(i) * time.Second
@@ -221,7 +226,7 @@ func TestIdleOfTwoClocks(t *testing.T) {
 // A clock that goes to and fro makes no packet cost a walk over all slots, and what
 // is idle is found all the same.
 func TestIdleIsPaidFor(t *testing.T) {
-	table := newTable(Limits{})
+	table := newLeavingTable(Limits{})
 	for i := range 4 * pageSize {
 		tell(t, table, cooked, each(nthAddr(i), shake()))
 	}

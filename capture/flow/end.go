@@ -35,9 +35,9 @@ func (t *Table) Flush(now time.Time) []Event {
 }
 
 // sweepEvery is the packet time between two searches for idle flows. One costs
-// a walk over all slots, which a clock that goes to and fro in a file would ask for
-// with each packet: so each pays for slotsPerEvent slots, a tenth of what it costs
-// itself, and freeSlots may be looked at before.
+// a walk over all slots. A file's clock that goes to and fro would ask for one with each
+// packet: there each pays for slotsPerEvent slots, a tenth of what it costs itself, and
+// freeSlots may be looked at before.
 const (
 	sweepEvery    = int64(time.Minute)
 	slotsPerEvent = 2
@@ -51,16 +51,17 @@ const (
 const abortedIdle = int64(5 * time.Minute)
 
 // sweep closes the flows of files that were silent for too long. (The kernel
-// reports the end of live ones.) A clock that jumps says nothing about silence: it
-// may be another's, of packets that were joined with these. If it is the right one,
-// the next minute tells.
+// reports the end of live ones.)
 func (t *Table) sweep() {
 	since := t.now - (t.nextSweep - sweepEvery)
-	if t.swept > slotsPerEvent*t.tick+freeSlots {
+	recorded := t.leaving // not live, where the clock is the host's
+	if recorded && t.swept > slotsPerEvent*t.tick+freeSlots {
 		return
 	}
 	t.nextSweep = t.now + sweepEvery
-	if since > 2*sweepEvery || since < 0 {
+	if recorded && (since < 0 || since > 2*sweepEvery) {
+		// A clock that jumps says nothing about silence: it may be another's, of
+		// packets that were joined with these. If it is not, the next minute tells.
 		return
 	}
 	t.swept += int64(t.slots.size())
