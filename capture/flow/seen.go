@@ -4,8 +4,9 @@ import "relaygate/capture"
 
 // seen are the connections that were established lately. A capture of several
 // interfaces can show one whole on each of them, one after the other; it is read once.
-// Two that share a slot push each other out, and may then be read twice.
-type seen [1 << 14]uint64
+// Two that share a slot push each other out, and may then be read twice; there are few
+// slots, as each connection touches one and the copies are milliseconds apart.
+type seen [1 << 12]uint64
 
 // elsewhere notes a connection and the interface where it was seen, and reports whether
 // it was seen on another one before.
