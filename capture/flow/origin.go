@@ -65,8 +65,14 @@ func (g *guard) authentic(seg *capture.Segment, contradicts bool) bool {
 // contradicts reports whether a segment of either side shows that the hardware
 // addresses do tell the stations apart, against what was assumed.
 func (g *guard) contradicts(seg *capture.Segment) bool {
-	return g.proof >= byRewritten && (g.proof == byRewritten && seg.Link != g.link ||
-		g.proof == byGroups && !group(seg.Link.Src))
+	return g.proof >= byRewritten && g.unlike(seg) // inlined up to there: few assume anything
+}
+
+func (g *guard) unlike(seg *capture.Segment) bool {
+	if g.proof == byRewritten {
+		return seg.Link != g.link
+	}
+	return !group(seg.Link.Src)
 }
 
 // guardOf decides whether answer, a SYN-ACK, comes from where the SYN went, and
