@@ -95,6 +95,19 @@ func (t *Tap) FillCalls(tb testing.TB) (empty func()) {
 	}
 }
 
+// Overwrite writes what SetEncrypted does, as if it had looked before a loss.
+func (t *Tap) Overwrite(tb testing.TB, cookie uint64) (lost bool) {
+	tb.Helper()
+	var f tapFlow
+	if err := t.objs.Flows.Lookup(&cookie, &f); err != nil {
+		tb.Fatal(err)
+	}
+	if err := t.objs.Flows.Put(&cookie, &tapFlow{State: tapFlowStateENCRYPTED, Opened: f.Opened}); err != nil {
+		tb.Fatal(err)
+	}
+	return f.State == tapFlowStateLOST
+}
+
 // Spent is what programs have run, while the kernel keeps count of that.
 type Spent struct {
 	Runs uint64
