@@ -61,6 +61,9 @@ func (t *Tap) AttachLibraryBy(way Way, lib Library) (*LibraryProbes, error) {
 	return t.attachLibrary(lib, way)
 }
 
+// HelloBytes is what shows a ServerHello.
+const HelloBytes = 43
+
 // Calls counts the calls that are under way.
 func (t *Tap) Calls(tb testing.TB) int {
 	tb.Helper()
