@@ -1,14 +1,20 @@
 package engine
 
+// hellos is the beginning of a handshake.
+type hellos struct {
+	startTLS bool // it was asked for in clear text
+	client   clientHello
+	server   serverHello
+}
+
 // serverHello reads what a server sends in answer to a ClientHello, until it has shaken
 // hands. A server that goes on in clear text instead would be told of with a hole: some
 // do, when a handshake has failed, and take another STARTTLS then (Courier, Cyrus).
 type serverHello struct {
-	startTLS bool // the handshake was asked for in clear text
-	head     [helloHead]byte
-	n        int  // of head
-	skip     int  // bytes of a record that are still to be passed over
-	retried  bool // a HelloRetryRequest came
+	head    [helloHead]byte
+	n       int  // of head
+	skip    int  // bytes of a record that are still to be passed over
+	retried bool // a HelloRetryRequest came
 }
 
 // Records (RFC 8446 §5.1): five bytes, and then what there is in them. A warning is an

@@ -51,6 +51,136 @@ func TestServerHello(t *testing.T) {
 	}
 }
 
+// clientHelloRecord is one as of TLS 1.3.
+func clientHelloRecord(early bool) string {
+	extensions := "\x00\x2b\x00\x03\x02\x03\x04" // supported versions
+	if early {
+		extensions += "\x00\x2a\x00\x00"
+	}
+	body := "\x03\x03" + strings.Repeat("c", 32) + "\x04sess" + "\x00\x02\x13\x01" + "\x01\x00" +
+		string([]byte{0, byte(len(extensions))}) + extensions
+	return handshakeRecord(string([]byte{1, 0, 0, byte(len(body))}) + body)
+}
+
+func handshakeRecord(content string) string {
+	return "\x16\x03\x01" + string([]byte{0, byte(len(content))}) + content
+}
+
+func TestClientHello(t *testing.T) {
+	good, early := clientHelloRecord(false), clientHelloRecord(true)
+	message := good[5:]
+	change := func(at int, to string) string { return handshakeRecord(message[:at] + to + message[at+len(to):]) }
+	for _, tt := range []struct {
+		name, said string
+		early, ok  bool
+	}{
+		{"well", good, false, true},
+		{"early data", early, true, true},
+		{"and what it says early", early + "\x17\x03\x03\x00\x02hi", true, true},
+		{"in two records", handshakeRecord(message[:7]) + handshakeRecord(message[7:]), false, true},
+		{"early data in two records", handshakeRecord(early[5:60]) + handshakeRecord(early[60:]), true, true},
+		{"its first byte by itself", good[1:], false, true},
+		{"without extensions", handshakeRecord("\x01\x00\x00\x29\x03\x03" + strings.Repeat("c", 32) + "\x00\x00\x02\x13\x01\x01\x00"), false, true},
+		{"a second one", good + early, false, true},
+		{"nothing", "", false, false},
+		{"not whole", good[:len(good)-1], false, false},
+		{"an empty record between", handshakeRecord(message[:7]) + handshakeRecord("") + handshakeRecord(message[7:]), false, false},
+		{"another record between", handshakeRecord(message[:7]) + "\x14\x03\x03\x00\x01\x01" + handshakeRecord(message[7:]), false, false},
+		{"ServerHello", change(0, "\x02"), false, false},
+		{"session longer than the message", change(38, "\xff"), false, false},
+		{"extensions longer than the message", change(49, "\x01"), false, false},
+		{"extensions shorter than the message", change(50, "\x06"), false, false},
+		{"an extension longer than all", change(54, "\x04"), false, false},
+		{"no TLS", "a1 LOGIN alice secret", false, false},
+	} {
+		h := &clientHello{}
+		h.begin([]byte(tt.said)[:min(2, len(tt.said))])
+		h.add([]byte(tt.said)[min(2, len(tt.said)):])
+		if h.early != tt.early || h.whole != tt.ok {
+			t.Errorf("%s: %v, %v, want %v, %v", tt.name, h.early, h.whole, tt.early, tt.ok)
+		}
+	}
+}
+
+// FuzzClientHello compares with a reader that has all of it before it.
+func FuzzClientHello(f *testing.F) {
+	for _, early := range []bool{false, true} {
+		f.Add([]byte(clientHelloRecord(early)[5:]), uint16(7))
+	}
+	f.Fuzz(func(t *testing.T, message []byte, cut uint16) {
+		first := min(int(cut), len(message))
+		if first == 0 || first == len(message) || len(message) > 1<<15 {
+			return
+		}
+		h := &clientHello{}
+		for _, part := range [][]byte{message[:first], message[first:]} {
+			h.add([]byte{recordHandshake, 3, 1, byte(len(part) >> 8), byte(len(part))})
+			h.add(part)
+		}
+		early, whole := announces(message)
+		if h.whole != whole || whole && h.early != early {
+			t.Errorf("%x: %v, %v, want %v, %v", message, h.early, h.whole, early, whole)
+		}
+	})
+}
+
+// announces says whether a ClientHello at the beginning of a message announces early
+// data; whole says that it is one.
+func announces(b []byte) (early, whole bool) {
+	take := func(from *[]byte, n int) []byte {
+		if n > len(*from) {
+			panic(from)
+		}
+		taken := (*from)[:n]
+		*from = (*from)[n:]
+		return taken
+	}
+	vector := func(from *[]byte, digits int) []byte {
+		n := 0
+		for _, c := range take(from, digits) {
+			n = n<<8 | int(c)
+		}
+		return take(from, n)
+	}
+	defer func() {
+		if recover() != nil {
+			whole = false
+		}
+	}()
+	if take(&b, 1)[0] != messageClientHello {
+		return false, false
+	}
+	body := vector(&b, 3)
+	take(&body, versionAndRandom)
+	for _, digits := range []int{1, 2, 1} {
+		vector(&body, digits)
+	}
+	if len(body) == 0 {
+		return false, true
+	}
+	extensions := vector(&body, 2)
+	for len(extensions) > 0 {
+		kind := take(&extensions, 2)
+		early = early || kind[0] == 0 && kind[1] == extensionEarlyData
+		vector(&extensions, 2)
+	}
+	return early, len(body) == 0
+}
+
+// TestHiddenEarlyData: early data that nobody told of, because the ServerHello had not
+// left the host when it was read.
+func TestHiddenEarlyData(t *testing.T) {
+	k := newTLS(t)
+	k.open(client, imap4, 7, nil)
+	k.say("S: * OK ready", "C: a STARTTLS", "S: a OK begin", "C: "+clientHelloRecord(true))
+	k.feed(capture.Event{Kind: capture.Handshake, Conn: authz.Conn{Cookie: 7}})
+	k.say("S: " + serverHelloRecord)
+	k.inside(imapLogin[1:]...)
+	if got := k.results(); got != "tainted" || !strings.Contains(k.verdicts[0].Reason, "early data") {
+		t.Errorf("%q, %+v", got, k.verdicts)
+	}
+}
+
 // TestBackToClearText: what a server says in clear text instead of shaking hands is
 // the end of it. The tap is told so, and if something is told all the same, it is not
 // believed.
@@ -79,7 +209,7 @@ func TestBackToClearText(t *testing.T) {
 func TestHandshakeUnseen(t *testing.T) {
 	k := newTLS(t)
 	k.open(client, imap4, 7, nil)
-	k.say("S: * OK ready", "C: a STARTTLS", "S: a OK begin", "C: \x16\x03\x01 client hello", "S: "+serverHelloRecord)
+	k.say("S: * OK ready", "C: a STARTTLS", "S: a OK begin", "C: "+clientHelloRecord(false), "S: "+serverHelloRecord)
 	k.feed(capture.Event{Kind: capture.Handshake, Conn: authz.Conn{Cookie: 7}})
 	k.inside(imapLogin[1:]...)
 	if got := k.results(); got != "tainted" {

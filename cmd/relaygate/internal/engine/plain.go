@@ -81,7 +81,7 @@ func (r *Reader) FollowTLS(explain func(authz.Conn) string) {
 func (r *Reader) follows(s *session) bool { return r.tls.on && s.conn.Cookie != 0 }
 
 // encrypted takes a connection into TLS, or to its threshold.
-func (r *Reader) encrypted(id flow.ID, dir authz.Dir, began string) {
+func (r *Reader) encrypted(id flow.ID, c authz.Chunk, began string) {
 	s := &r.sessions[id]
 	if s.phase == inTLS {
 		r.doubt(id, reasonTwice)
@@ -91,23 +91,29 @@ func (r *Reader) encrypted(id flow.ID, dir authz.Dir, began string) {
 	if !startTLS {
 		s.began = began
 	}
-	if dir == authz.FromServer {
+	if c.Dir == authz.FromServer {
 		// STARTTLS was accepted. Whatever comes from the client now and does not
 		// begin TLS was injected: some servers would run it behind the handshake.
 		s.phase, s.dialogue = startingTLS, &tlsDialogue{}
 		return
 	}
-	s.phase, s.hello = shaking, &serverHello{startTLS: startTLS}
+	s.phase, s.hello = shaking, &hellos{startTLS: startTLS}
+	s.hello.client.begin(c.Bytes)
 }
 
 // shake takes what packets show of a handshake.
 func (r *Reader) shake(id flow.ID, s *session, c authz.Chunk) {
 	if c.Dir == authz.FromClient {
+		s.hello.client.add(c.Bytes)
 		return
 	}
-	found, possible := s.hello.read(c.Bytes)
+	found, possible := s.hello.server.read(c.Bytes)
+	client := &s.hello.client
 	switch {
-	case found && s.handshake: // the kernel saw it too, or a later one would count
+	case found && client.early:
+		r.doubt(id, reasonEarlyData)
+		return
+	case found && client.whole && s.handshake: // the kernel saw it too, or a later one would count
 		s.phase, s.dialogue = inTLS, clearDialogue(s.conn.Service.Protocol, s.hello.startTLS)
 		if s.peer != nil {
 			s.peer.encrypted(s.dialogue)

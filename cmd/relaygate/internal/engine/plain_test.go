@@ -40,7 +40,7 @@ func (k *talk) hello() { k.shake(serverHelloRecord) }
 
 // shake is hello of a server that says something else first.
 func (k *talk) shake(records ...string) {
-	k.say("C: \x16\x03\x01 client hello")
+	k.say("C: " + clientHelloRecord(false))
 	k.feed(capture.Event{Kind: capture.Handshake, Conn: authz.Conn{Cookie: k.conn.Cookie}})
 	k.say("S: " + strings.Join(records, ""))
 }

@@ -208,7 +208,7 @@ func (r *Reader) speak(id flow.ID, s *session, c authz.Chunk) {
 	for i := range logins {
 		l := &logins[i]
 		if l.Result == authz.Encrypted && r.follows(s) {
-			r.encrypted(id, c.Dir, l.Reason)
+			r.encrypted(id, c, l.Reason)
 			return
 		}
 		r.login(id, s, l, done && i == len(logins)-1)

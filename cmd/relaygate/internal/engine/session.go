@@ -43,7 +43,7 @@ type session struct {
 	speaker, refused uint32
 	// began says how TLS began, hello how far.
 	began string
-	hello *serverHello
+	hello *hellos
 }
 
 // newDialogue makes the reader of one connection.
