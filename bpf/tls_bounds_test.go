@@ -186,6 +186,24 @@ func TestDeadCalls(t *testing.T) {
 	}
 }
 
+// TestWriteInsideRead has a server greet from within the read that shakes hands: of
+// that the read tells nothing.
+func TestWriteInsideRead(t *testing.T) {
+	d := buildTLSD(t, bpf.OpenSSL)
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	attach(t, tap, d, d.serve(t, ns, addr, "lazy", "inside", "tls12"))
+	c := dialTLS(t, ns, addr)
+	if _, err := io.ReadFull(c, make([]byte, len("+OK ready\r\n"))); err != nil {
+		t.Fatal(err)
+	}
+	c.say(t, "USER a\r\n")
+	got := wantLost(t, tap, bpf.CallUnseen, func() { c.say(t, "PASS a\r\n") })
+	if n := count(got, bpf.Plain); n != 0 {
+		t.Errorf("%d calls are told behind one that is not", n)
+	}
+}
+
 // TestOneFileTwice has two sets of probes on one file, as on a layer that two
 // containers share: each call is told once.
 func TestOneFileTwice(t *testing.T) {
