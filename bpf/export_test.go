@@ -61,6 +61,9 @@ func (t *Tap) AttachLibraryBy(way Way, lib Library) (*LibraryProbes, error) {
 	return t.attachLibrary(lib, way)
 }
 
+// HelloBytes is what shows a ServerHello.
+const HelloBytes = 43
+
 // Calls counts the calls that are under way.
 func (t *Tap) Calls(tb testing.TB) int {
 	tb.Helper()
@@ -93,6 +96,19 @@ func (t *Tap) FillCalls(tb testing.TB) (empty func()) {
 			}
 		}
 	}
+}
+
+// Overwrite writes what SetEncrypted does, as if it had looked before a loss.
+func (t *Tap) Overwrite(tb testing.TB, cookie uint64) (lost bool) {
+	tb.Helper()
+	var f tapFlow
+	if err := t.objs.Flows.Lookup(&cookie, &f); err != nil {
+		tb.Fatal(err)
+	}
+	if err := t.objs.Flows.Put(&cookie, &tapFlow{State: tapFlowStateENCRYPTED, Opened: f.Opened}); err != nil {
+		tb.Fatal(err)
+	}
+	return f.State == tapFlowStateLOST
 }
 
 // Spent is what programs have run, while the kernel keeps count of that.

@@ -134,40 +134,18 @@ func (t *Tap) watchHandshakes() error {
 	return nil
 }
 
-// ErrUntold: a record may have been lost, and there was no room to tell of it.
-var ErrUntold = errors.New("a record may have been lost that nobody could be told of")
-
 // SetEncrypted ends the recording of a connection's packets; what passes
 // through TLS is still told. It is no error if the connection is gone, done or
-// lost. On an error nothing may be believed of the connection any more: a loss of
-// this moment is overwritten, and if the ring of events is full, nothing else tells
-// of it (ErrUntold).
+// lost. The mark of a loss in this moment is overwritten; that the loss is told, or
+// else ends all connections that are open, is not (lose_call in src/tell.h).
 func (t *Tap) SetEncrypted(cookie uint64) error {
-	err := t.setEncrypted(cookie)
+	var f tapFlow
+	err := t.objs.Flows.Lookup(&cookie, &f)
+	if err == nil && f.State == tapFlowStateREADING {
+		err = t.objs.Flows.Update(&cookie, &tapFlow{State: tapFlowStateENCRYPTED, Opened: f.Opened}, ebpf.UpdateExist)
+	}
 	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("end the recording of a connection's packets: %w", err)
-	}
-	return nil
-}
-
-func (t *Tap) setEncrypted(cookie uint64) error {
-	before, err := t.Counters()
-	if err != nil {
-		return err
-	}
-	var f tapFlow
-	if err := t.objs.Flows.Lookup(&cookie, &f); err != nil || f.State != tapFlowStateREADING {
-		return err
-	}
-	if err := t.objs.Flows.Update(&cookie, &tapFlow{State: tapFlowStateENCRYPTED, Opened: f.Opened}, ebpf.UpdateExist); err != nil {
-		return err
-	}
-	after, err := t.Counters()
-	if err == nil && after.EventsFull != before.EventsFull {
-		err = ErrUntold
-	}
-	if err != nil {
-		return errors.Join(err, t.SetDone(cookie))
 	}
 	return nil
 }

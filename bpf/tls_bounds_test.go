@@ -53,6 +53,52 @@ func TestPlainRingFull(t *testing.T) {
 	}
 }
 
+// TestPlainLostUntold has the server say too much while there is no room to tell of that,
+// and user space end the recording of the packets and write over the mark.
+func TestPlainLostUntold(t *testing.T) {
+	d := buildTLSD(t, bpf.OpenSSL)
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns, func(o *bpf.Options) { o.RingBytes = 32 << 20 }) // only the other ring fills
+	attach(t, tap, d, d.serve(t, ns, addr, "big"))
+	c := dialTLS(t, ns, addr)
+	cookie := cookieOf(t, collect(t, tap, kind(bpf.Handshake)), c)
+	if err := tap.SetEncrypted(cookie); err != nil {
+		t.Fatal(err)
+	}
+	fillEvents(t, tap, ns, "127.0.0.3:61143")
+	say := func(line string) {
+		t.Helper()
+		patient(t, c)
+		if _, err := io.WriteString(c, line); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, make([]byte, 40000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// What is lost is the end of an answer: the server calls nothing before the next line.
+	before := counters(t, tap).EventsFull
+	for calls := uint64(2); counters(t, tap).EventsFull == before; calls += 2 {
+		say("a1 NOOP\r\n")
+		for all := tlsCounters(t, tap); all.Plain+all.PlainLost < calls; all = tlsCounters(t, tap) {
+			runtime.Gosched()
+		}
+	}
+	if !tap.Overwrite(t, cookie) {
+		t.Error("the connection was not lost: the test proves nothing")
+	}
+	for _, r := range rest(t, tap) {
+		if r.Kind == bpf.Lost && r.Cookie == cookie {
+			t.Fatalf("there was room for %+v: the test proves nothing", r)
+		}
+	}
+	say("a1 LOGIN alice guess\r\n")
+	got := wantLost(t, tap, bpf.AttachedLate, func() { say("a2 NOOP\r\n") })
+	if text := plainOf(got, cookie); text != "" {
+		t.Errorf("then the client said %q", text)
+	}
+}
+
 // TestPlainTooMuch has a client say more in one piece than it may, and one say
 // much over time.
 func TestPlainTooMuch(t *testing.T) {
@@ -137,6 +183,24 @@ func TestDeadCalls(t *testing.T) {
 	}
 	if n := tap.Calls(t); n != 0 {
 		t.Errorf("%d calls of dead processes are kept", n)
+	}
+}
+
+// TestWriteInsideRead has a server greet from within the read that shakes hands: of
+// that the read tells nothing.
+func TestWriteInsideRead(t *testing.T) {
+	d := buildTLSD(t, bpf.OpenSSL)
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	attach(t, tap, d, d.serve(t, ns, addr, "lazy", "inside", "tls12"))
+	c := dialTLS(t, ns, addr)
+	if _, err := io.ReadFull(c, make([]byte, len("+OK ready\r\n"))); err != nil {
+		t.Fatal(err)
+	}
+	c.say(t, "USER a\r\n")
+	got := wantLost(t, tap, bpf.CallUnseen, func() { c.say(t, "PASS a\r\n") })
+	if n := count(got, bpf.Plain); n != 0 {
+		t.Errorf("%d calls are told behind one that is not", n)
 	}
 }
 

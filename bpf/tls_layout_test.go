@@ -8,6 +8,7 @@ import (
 
 	"relaygate/bpf"
 	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
 )
 
 // TestOldLayout has objects like those of OpenSSL 1.1.1, and rarer functions.
@@ -87,12 +88,7 @@ func TestUnreadUntold(t *testing.T) {
 	c.say(t, "USER a\r\n")
 	cookie := cookieOf(t, answers(t, tap, 1), c)
 	hidden := dialTLS(t, ns, hiding)
-	l := bpftest.Listen(t, ns, "tcp", idle)
-	for before := counters(t, tap); counters(t, tap).EventsFull == before.EventsFull; {
-		one := bpftest.Dial(t, ns, idle)
-		bpftest.Close(t, bpftest.Accept(t, l))
-		bpftest.Close(t, one)
-	}
+	fillEvents(t, tap, ns, idle)
 	hidden.say(t, "USER b\r\n")
 	for tlsCounters(t, tap).Unread < 2 { // what it read, and then what it wrote
 		runtime.Gosched()
@@ -111,6 +107,17 @@ func TestUnreadUntold(t *testing.T) {
 	got := answers(t, tap, 1)
 	if text := plainOf(got, cookieOf(t, got, c)); text != "C:USER a\r\nS:+OK USER a\r\n" {
 		t.Errorf("a new client said %q", text)
+	}
+}
+
+// fillEvents leaves no room in the ring of events.
+func fillEvents(t *testing.T, tap *bpf.Tap, ns *netns.Namespace, addr string) {
+	t.Helper()
+	l := bpftest.Listen(t, ns, "tcp", addr)
+	for before := counters(t, tap); counters(t, tap).EventsFull == before.EventsFull; {
+		one := bpftest.Dial(t, ns, addr)
+		bpftest.Close(t, bpftest.Accept(t, l))
+		bpftest.Close(t, one)
 	}
 }
 

@@ -109,6 +109,14 @@ func guest(t *testing.T, p *pair) func([]byte) error {
 	}
 }
 
+// tenant shares the host's namespace and makes packets itself.
+func tenant(t *testing.T, p *pair) func([]byte) error {
+	to := hardwareAddr(t, p.client, "lan")
+	return func(packet []byte) error {
+		return p.server.Do(func() error { return inject("eth0", append(ethernet6(to), packet...)) })
+	}
+}
+
 // TestWireForged has a neighbour send what the host's mail server would say, to a
 // client that it is in league with. That the connection is in the host's socket
 // tables proves nothing then.
@@ -122,6 +130,7 @@ func TestWireForged(t *testing.T) {
 		{"routed container", routed, false, 0},
 		{"container with a macvlan", macvlan, false, 0},
 		{"guest on a bridge", guest, false, 0},
+		{"container in the host's namespace", tenant, false, 0},
 		// To see what the check is for, and that such frames get there.
 		{"servers in other namespaces too", routed, true, 1},
 	} {

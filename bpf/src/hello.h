@@ -7,7 +7,10 @@
 #ifndef RELAYGATE_HELLO_H
 #define RELAYGATE_HELLO_H
 
+#include "record.h"
 #include "tap.h"
+
+#include <bpf/bpf_endian.h>
 
 /* Set once the TLS libraries are of interest. */
 __u32 tls;
@@ -127,18 +130,37 @@ static __always_inline void announce(__u64 cookie, __u64 time)
 	submit(ev);
 }
 
-/* hello notes the random if the segment starts with a ServerHello. */
-static __always_inline void hello(struct __sk_buff *skb, __u32 offset, struct flow *flow,
-				  __u64 cookie)
+/*
+ * is_resent says whether a socket may have sent a part of this segment before: which
+ * bytes it sends together is the client's choice, by its window and what it
+ * acknowledges. Unless it sent anything twice, nothing; else what goes on where it
+ * stopped. (Of a segment that waited in a firewall's queue that cannot be told.)
+ */
+static __always_inline int is_resent(struct __sk_buff *skb, struct bpf_sock *sk, const struct shape *shape)
+{
+	struct bpf_tcp_sock *tcp = bpf_tcp_sock(sk); /* that of a crafted packet, in tests, is none */
+	__be32 seq;
+
+	if (!tcp || tcp->total_retrans == 0)
+		return 0;
+	return bpf_skb_load_bytes(skb, shape->tcp + 4, &seq, sizeof(seq)) || bpf_ntohl(seq) != tcp->snd_nxt;
+}
+
+/*
+ * hello notes the random if the segment starts with a ServerHello that is sent for the
+ * first time. The client, who must have it to go on, has said nothing before that.
+ */
+static __always_inline void hello(struct __sk_buff *skb, struct bpf_sock *sk, const struct shape *shape,
+				  struct flow *flow, __u64 cookie)
 {
 	struct origin fresh = {.cookie = cookie, .owner = cookie, .opened = flow->opened}, *origin;
 	__u8 b[HELLO_BYTES + 1], *random = &b[HELLO_RANDOM], *first;
 
-	if (bpf_skb_load_bytes(skb, offset, b, HELLO_BYTES))
+	if (bpf_skb_load_bytes(skb, shape->offset, b, HELLO_BYTES))
 		return;
-	if (is_warning(b) && bpf_skb_load_bytes(skb, offset + WARNING_BYTES, b, HELLO_BYTES))
+	if (is_warning(b) && bpf_skb_load_bytes(skb, shape->offset + WARNING_BYTES, b, HELLO_BYTES))
 		return;
-	if (!is_hello(b) || same_bytes(random, retry_random))
+	if (!is_hello(b) || same_bytes(random, retry_random) || is_resent(skb, sk, shape))
 		return;
 	first = bpf_map_lookup_elem(&hellos, &cookie);
 	if (first) {

@@ -33,6 +33,7 @@ struct sock_common {
 
 struct sock {
 	struct sock_common __sk_common;
+	__u16 sk_type;
 	kuid_t sk_uid;
 };
 

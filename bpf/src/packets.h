@@ -57,6 +57,7 @@ static __always_inline int measure(struct __sk_buff *skb, struct shape *shape)
 	/* Data offset and control bits, RFC 9293 section 3.1. */
 	if (offset != 20 && bpf_skb_load_bytes(skb, offset + 12, tcp, 2))
 		return 0;
+	shape->tcp = offset;
 	offset += (tcp[0] >> 4) * 4;
 	shape->payload = skb->len > offset ? skb->len - offset : 0;
 	shape->offset = offset;
@@ -98,7 +99,7 @@ static __always_inline void tap(struct __sk_buff *skb, __u32 egress)
 	if (!measure(skb, &shape))
 		return;
 	if (egress && tls && shape.offset && shape.payload >= HELLO_BYTES)
-		hello(skb, shape.offset, flow, cookie);
+		hello(skb, sk, &shape, flow, cookie);
 	if (flow->state == READING)
 		record(skb, 0, skb->len, reading_of(flow), cookie, &shape, egress);
 }

@@ -76,6 +76,7 @@ static __always_inline void count_packet(__u32 len)
 struct shape {
 	__u32 payload; /* bytes behind the TCP header */
 	__u32 offset;  /* of the payload from the IP header on, 0 if not known */
+	__u32 tcp;     /* the same of the TCP header; for cgroup_skb alone */
 	__u32 control; /* FIN or URG: it says something without a payload too */
 };
 

@@ -45,7 +45,7 @@ static __always_inline __u64 length_of(void *ctx, enum function function)
 /* When the probes were complete, ns, CLOCK_MONOTONIC; 0 before and after. */
 __u64 armed;
 
-/* When a call was missed that can be any connection's, and nobody told. */
+/* When a call was last missed that can be any connection's, or that nobody could be told of. */
 __u64 missed_at;
 
 /* Set once the random of a followed connection was found in an object. */
@@ -61,12 +61,31 @@ static __always_inline struct flow *owner_of(const struct origin *origin)
 	return NULL;
 }
 
+/*
+ * tell_missed says that a call of a connection is missing; 0 is any of them. If that
+ * cannot be said, nothing is told any more of all that are open now.
+ */
+static __always_inline void tell_missed(__u64 cookie, enum reason reason)
+{
+	if (tell_lost(cookie, reason))
+		missed_at = bpf_ktime_get_ns();
+}
+
 /* unread is a call on an object that cannot be read: any connection's. */
 static __noinline void unread(void)
 {
 	COUNT(unread, 1);
-	if (tell_lost(0, OBJECT_UNREAD))
-		missed_at = bpf_ktime_get_ns();
+	tell_missed(0, OBJECT_UNREAD);
+}
+
+/*
+ * lose_call marks a connection of which a call is missing. User space can overwrite
+ * the mark in this moment (SetEncrypted), but not what it is told.
+ */
+static __always_inline void lose_call(struct flow *flow, __u64 cookie, enum reason reason)
+{
+	flow->state = LOST;
+	tell_missed(cookie, reason);
 }
 
 /* missed says that a call on this object was not seen whole. */
@@ -91,7 +110,7 @@ static __noinline void missed(__u64 object)
 	}
 	flow = owner_of(&origin);
 	if (flow)
-		lose(flow, origin.cookie, CALL_UNSEEN);
+		lose_call(flow, origin.cookie, CALL_UNSEEN);
 }
 
 /* passed returns how many bytes the call read or wrote, -1 if that is unknown. */
@@ -165,7 +184,7 @@ static __always_inline int copy(const struct plain *head, __u64 buffer, __u32 le
 static __always_inline void lose_plain(struct flow *flow, __u64 cookie, enum reason reason)
 {
 	COUNT(plain_lost, 1);
-	lose(flow, cookie, reason);
+	lose_call(flow, cookie, reason);
 }
 
 /* hurried says that what a client sent may end in a login: see preliminary. */

@@ -69,10 +69,10 @@ static __noinline int enter(void *ctx, enum function function)
 		return 0;
 	}
 	outer = bpf_map_lookup_elem(&calls, &thread);
-	/* What passes is told once, by the outer one. */
+	/* What passes is told once, by the outer one, if it tells of that. */
 	if (outer && within(&call, outer)) {
 		outer->inner++;
-		if (outer->object != call.object)
+		if (outer->object != call.object || writes(outer->function) != writes(function))
 			missed(call.object);
 		return 0;
 	}

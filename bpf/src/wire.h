@@ -22,6 +22,8 @@ volatile const __u32 inside = 1;
 /* Without inside: the servers can also be in namespaces that this host forwards for. */
 volatile const __u32 forwards = 0;
 
+#define SOCK_STREAM 1
+
 enum { CLIENT_FIN = 1, SERVER_FIN = 2, SERVER_FIN_ACKED = 4, FINS = 7 };
 
 /* One connection, by its ends. */
@@ -121,8 +123,9 @@ static __always_inline int astray(struct __sk_buff *skb, __u32 ifindex, __u16 vl
  * stray: the segment leaves, and no socket of this namespace sent it. IPv6 forwards
  * what bears an address of this host like all else, and a bridge or a macvlan sends
  * whatever its ports do, so that the words of a container or a guest would pass for
- * the host's server's. What shakes hands or resets may have no socket (SYN cookies),
- * and says nothing.
+ * the host's server's. Nor do those count of who sends packets that it made itself
+ * (packet(7), raw(7)), as a container may that shares this namespace. What shakes hands
+ * or resets may have no socket (SYN cookies), and says nothing.
  */
 static __always_inline int stray(struct __sk_buff *skb, const struct segment *s)
 {
@@ -132,7 +135,10 @@ static __always_inline int stray(struct __sk_buff *skb, const struct segment *s)
 	if (inside || forwards || s->flags & (TCP_SYN | TCP_RST))
 		return 0;
 	sk = kernel->sk;
-	return !sk || sk->__sk_common.skc_net.net != kernel->dev->nd_net.net;
+	if (!sk || sk->__sk_common.skc_net.net != kernel->dev->nd_net.net)
+		return 1;
+	/* That of a crafted packet, in tests, has no type. */
+	return s->shape.payload && sk->sk_type && sk->sk_type != SOCK_STREAM;
 }
 
 /*

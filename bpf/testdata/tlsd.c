@@ -17,8 +17,9 @@
  * functions), reuse (one object for all), cork, big (answers of 40000 bytes),
  * tls12, p384 (no other group), ktls (where the kernel can), hide (with OLD: objects
  * that cannot be read), lazy (the first read shakes hands; not with GNUTLS), warning
- * (before the ServerHello), again (another handshake
- * after each answer; not with OLD or GNUTLS).
+ * (before the ServerHello), inside (a greeting from
+ * within the handshake; not with GNUTLS), again (another handshake after each answer;
+ * not with OLD or GNUTLS).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -41,7 +42,8 @@
 
 static const char *cert, *key;
 static int with_fork, with_forklate, with_starttls, with_ex, with_reuse, with_cork, with_big,
-	with_tls12, with_p384, with_ktls, with_hide, with_warning, with_again, with_lazy;
+	with_tls12, with_p384, with_ktls, with_hide, with_warning, with_again, with_lazy,
+	with_inside;
 
 static void die(const char *what)
 {
@@ -184,6 +186,7 @@ int main(int argc, char **argv)
 			with_warning |= !strcmp(argv[i], "warning");
 			with_again |= !strcmp(argv[i], "again");
 			with_lazy |= !strcmp(argv[i], "lazy");
+			with_inside |= !strcmp(argv[i], "inside");
 		}
 		tls_start();
 		puts("ready");

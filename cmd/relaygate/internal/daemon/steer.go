@@ -2,12 +2,7 @@
 
 package daemon
 
-import (
-	"time"
-
-	"relaygate/authz"
-	"relaygate/capture"
-)
+import "relaygate/authz"
 
 // maxUndone bounds the connections whose recording is still to be ended.
 const maxUndone = 64
@@ -15,17 +10,12 @@ const maxUndone = 64
 // steer tells the tap what the engine wants of it. In a crowd the end of a recording
 // may wait until the rings are read: most connections have ended by then.
 func (o *owner) steer() {
-	var lost []authz.Conn
 	for _, s := range o.engine.Steer() {
 		if !s.Plaintext {
 			o.undone = append(o.undone, s.Conn)
-		} else if err := o.tap.Encrypted(s.Conn); err != nil {
-			o.errs++ // what comes now may come behind a hole
-			lost = append(lost, s.Conn)
+		} else if o.tap.Encrypted(s.Conn) != nil {
+			o.errs++
 		}
-	}
-	for _, c := range lost {
-		o.event(&capture.Event{Kind: capture.Lost, Time: time.Now(), Conn: c, Reason: "its recording could not be steered"})
 	}
 }
 

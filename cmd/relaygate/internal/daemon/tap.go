@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"strings"
 
-	"github.com/vishvananda/netlink"
-
 	"relaygate/authz"
 	"relaygate/bpf"
 	"relaygate/capture"
@@ -139,8 +137,8 @@ type packetTap struct {
 func openPacketTap(cfg *config.Config, t *trust) (tap, error) {
 	if !cfg.Inside() {
 		for _, name := range cfg.Interfaces {
-			if bridge := bridgeOf(name); bridge != "" {
-				return nil, fmt.Errorf("interface %s is a part of %s, where containers and guests could speak as this host: name %s in watch.interfaces", name, bridge, bridge)
+			if err := noGuests(name); err != nil {
+				return nil, err
 			}
 		}
 	}
@@ -151,20 +149,6 @@ func openPacketTap(cfg *config.Config, t *trust) (tap, error) {
 	}
 	t.unsure = !cfg.Inside()
 	return &packetTap{AFPacket: a, trust: t, interfaces: cfg.Interfaces, inside: cfg.Inside()}, nil
-}
-
-// bridgeOf names the bridge that an interface is a port of, "" if none is known:
-// that it is not there, others say.
-func bridgeOf(name string) string {
-	l, err := netlink.LinkByName(name)
-	if err != nil || l.Attrs().MasterIndex == 0 {
-		return ""
-	}
-	m, err := netlink.LinkByIndex(l.Attrs().MasterIndex)
-	if err != nil || m.Type() != "bridge" && m.Type() != "openvswitch" {
-		return ""
-	}
-	return m.Attrs().Name
 }
 
 // Crowded is not known: what is there is read in blocks.

@@ -3,18 +3,14 @@
 package daemon
 
 import (
-	"fmt"
 	"net/netip"
 	"os"
 	"strings"
 	"testing"
 
-	"github.com/vishvananda/netlink"
-
 	"relaygate/authz"
 	"relaygate/bpf/bpftest"
 	"relaygate/capture/sockdiag"
-	"relaygate/cmd/relaygate/internal/config"
 )
 
 // TestForwardedIsNotOwn: where the tap cannot tell whose packets leave, a login
@@ -56,31 +52,4 @@ func TestForwardedIsNotOwn(t *testing.T) {
 			return nil
 		})
 	}
-}
-
-// TestPacketTapOfABridge: what leaves a port of a bridge can be anybody's on it.
-func TestPacketTapOfABridge(t *testing.T) {
-	bpftest.RequireRoot(t)
-	ns := bpftest.Namespace(t)
-	bpftest.Do(t, ns, func() error {
-		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
-		if err := netlink.LinkAdd(bridge); err != nil {
-			return err
-		}
-		attrs := netlink.LinkAttrs{Name: "port0", MasterIndex: bridge.Index}
-		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "guest0"}); err != nil {
-			return err
-		}
-		for name, want := range map[string]string{"port0": "name br0 in watch.interfaces", "br0": "", "lo": ""} {
-			cfg := &config.Config{Interfaces: []string{name}, Services: map[uint16]authz.Service{143: {Protocol: authz.IMAP}}}
-			tap, err := openPacketTap(cfg, &trust{})
-			if err == nil {
-				bpftest.Close(t, tap)
-			}
-			if got := fmt.Sprint(err); err == nil != (want == "") || !strings.Contains(got, want) {
-				t.Errorf("%s: %v, want %q", name, err, want)
-			}
-		}
-		return nil
-	})
 }

@@ -64,7 +64,11 @@ func openWireTap(cfg *config.Config, t *trust, log *slog.Logger) (tap, error) {
 		inside: cfg.Inside(), names: cfg.Interfaces, log: log, attached: make(map[string]int),
 	}
 	for _, name := range w.names {
-		if err := w.attach(name); err != nil {
+		err := w.attach(name)
+		if err == nil && forwards {
+			err = noGuests(name)
+		}
+		if err != nil {
 			return nil, errors.Join(fmt.Errorf("tap the interfaces: %w", err), programs.Close())
 		}
 	}

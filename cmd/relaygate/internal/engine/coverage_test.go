@@ -18,7 +18,7 @@ func TestTheTapIsSteered(t *testing.T) {
 	if got := k.steering(); got != "" {
 		t.Errorf("at STARTTLS %q, want nothing before TLS begins", got)
 	}
-	k.say("C: \x16\x03\x01 client hello", "S: \x16\x03\x03 server hello")
+	k.hello()
 	if got := k.steering(); got != "7:true" {
 		t.Errorf("at the handshake %q, want 7:true", got)
 	}

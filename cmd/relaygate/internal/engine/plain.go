@@ -81,7 +81,7 @@ func (r *Reader) FollowTLS(explain func(authz.Conn) string) {
 func (r *Reader) follows(s *session) bool { return r.tls.on && s.conn.Cookie != 0 }
 
 // encrypted takes a connection into TLS, or to its threshold.
-func (r *Reader) encrypted(id flow.ID, dir authz.Dir, began string) {
+func (r *Reader) encrypted(id flow.ID, c authz.Chunk, began string) {
 	s := &r.sessions[id]
 	if s.phase == inTLS {
 		r.doubt(id, reasonTwice)
@@ -91,18 +91,41 @@ func (r *Reader) encrypted(id flow.ID, dir authz.Dir, began string) {
 	if !startTLS {
 		s.began = began
 	}
-	if dir == authz.FromServer {
+	if c.Dir == authz.FromServer {
 		// STARTTLS was accepted. Whatever comes from the client now and does not
 		// begin TLS was injected: some servers would run it behind the handshake.
 		s.phase, s.dialogue = startingTLS, &tlsDialogue{}
 		return
 	}
-	s.phase, s.dialogue = inTLS, clearDialogue(s.conn.Service.Protocol, startTLS)
-	if s.peer != nil {
-		s.peer.encrypted(s.dialogue)
+	s.phase, s.hello = shaking, &hellos{startTLS: startTLS}
+	s.hello.client.begin(c.Bytes)
+}
+
+// shake takes what packets show of a handshake.
+func (r *Reader) shake(id flow.ID, s *session, c authz.Chunk) {
+	if c.Dir == authz.FromClient {
+		s.hello.client.add(c.Bytes)
+		return
 	}
+	found, possible := s.hello.server.read(c.Bytes)
+	client := &s.hello.client
+	switch {
+	case found && client.early:
+		r.doubt(id, reasonEarlyData)
+		return
+	case found && client.whole && s.handshake: // the kernel saw it too, or a later one would count
+		s.phase, s.dialogue = inTLS, clearDialogue(s.conn.Service.Protocol, s.hello.startTLS)
+		if s.peer != nil {
+			s.peer.encrypted(s.dialogue)
+		}
+	case found, !possible, c.Cut > 0:
+		s.phase = noTLS
+	default:
+		return
+	}
+	s.hello = nil
 	r.flows.Forget(id)
-	r.steer(s.conn, true)
+	r.steer(s.conn, s.phase == inTLS)
 	r.await(s)
 }
 
@@ -113,15 +136,12 @@ func (r *Reader) handshake(cookie uint64) {
 		return
 	}
 	s := &r.sessions[id]
-	if !s.handshake {
-		s.handshake = true
-		r.await(s)
-	}
+	s.handshake = true
 }
 
-// await expects plaintext of a connection that is in TLS and shook hands.
+// await expects plaintext of a connection that is in TLS.
 func (r *Reader) await(s *session) {
-	if s.phase != inTLS || !s.handshake {
+	if s.phase != inTLS {
 		return
 	}
 	r.counts.TLS.Handshakes++
@@ -193,7 +213,7 @@ func (r *Reader) seen(s *session) {
 
 // unseen notes that none came of a connection that shook hands.
 func (r *Reader) unseen(s *session) {
-	if s.seen || s.unseen || s.phase != inTLS || !s.handshake {
+	if s.seen || s.unseen || s.phase != inTLS {
 		return
 	}
 	s.unseen = true
@@ -228,7 +248,7 @@ func (r *Reader) lost(ev *capture.Event) {
 		return
 	}
 	for _, id := range r.tls.byCookie {
-		if r.sessions[id].phase == inTLS {
+		if p := r.sessions[id].phase; p == inTLS || p == shaking {
 			r.unseen(&r.sessions[id])
 			r.doubt(id, reason)
 		}
@@ -262,9 +282,9 @@ func (r *Reader) unread(s *session, final bool) {
 	s.told = true
 	reason := s.began
 	switch {
-	case s.phase != inTLS:
+	case s.phase < shaking:
 		reason += ", and TLS never began"
-	case !s.handshake:
+	case s.phase != inTLS:
 		reason += ", and no handshake was seen"
 	default:
 		r.unseen(s)

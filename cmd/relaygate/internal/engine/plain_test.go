@@ -35,10 +35,30 @@ func newTLS(t *testing.T, proxies ...string) *talk {
 	return k
 }
 
-// hello begins TLS: both sides' first records, and the tap's word about it.
-func (k *talk) hello() {
-	k.say("C: \x16\x03\x01 client hello", "S: \x16\x03\x03 server hello")
+// hello begins TLS: both sides' first records, and the tap's word about the server's.
+func (k *talk) hello() { k.shake(serverHelloRecord) }
+
+// shake is hello of a server that says something else first.
+func (k *talk) shake(records ...string) {
+	k.say("C: " + clientHelloRecord(false))
 	k.feed(capture.Event{Kind: capture.Handshake, Conn: authz.Conn{Cookie: k.conn.Cookie}})
+	k.say("S: " + strings.Join(records, ""))
+}
+
+// Records of a server.
+var (
+	serverHelloRecord = helloRecord(strings.Repeat("r", 32))
+	retryRecord       = helloRecord(retryRandom + strings.Repeat("r", 24))
+)
+
+const (
+	cipherRecord  = "\x14\x03\x03\x00\x01\x01"
+	warningRecord = "\x15\x03\x03\x00\x02\x01\x70"
+	fatalRecord   = "\x15\x03\x03\x00\x02\x02\x28"
+)
+
+func helloRecord(random string) string {
+	return "\x16\x03\x03\x00\x2a\x02\x00\x00\x26\x03\x03" + random + "\x00\x13\x01\x00"
 }
 
 // inside plays lines through TLS.
@@ -107,6 +127,16 @@ func TestTLSSessions(t *testing.T) {
 		}},
 		{name: "STARTTLS", want: "success granted", play: func(k *talk) { startTLS(k); k.hello(); k.inside(imapLogin[1:]...) }},
 		{name: "STLS", want: "success granted", play: func(k *talk) { stls(k); k.hello(); k.inside(pop3Login[1:]...) }},
+		{name: "a warning before the ServerHello", want: "success granted", play: func(k *talk) {
+			k.open(client, imaps, 7, nil)
+			k.shake(warningRecord, serverHelloRecord)
+			k.inside(imapLogin...)
+		}},
+		{name: "HelloRetryRequest", want: "success granted", play: func(k *talk) {
+			startTLS(k)
+			k.shake(retryRecord, cipherRecord, serverHelloRecord)
+			k.inside(imapLogin[1:]...)
+		}},
 		{name: "TLS at once on the clear port", want: "success granted", play: func(k *talk) {
 			k.open(client, imap4, 7, nil)
 			k.hello()

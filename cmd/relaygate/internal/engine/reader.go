@@ -168,7 +168,11 @@ func (r *Reader) session(id flow.ID) *session {
 // data takes what packets showed of a connection.
 func (r *Reader) data(id flow.ID, c authz.Chunk) {
 	s := r.session(id)
-	if s == nil || s.phase == inTLS { // what the segment brought that began TLS
+	if s == nil || s.phase >= noTLS { // what the segment brought that began TLS
+		return
+	}
+	if s.phase == shaking {
+		r.shake(id, s, c)
 		return
 	}
 	if !s.confirmed {
@@ -204,7 +208,7 @@ func (r *Reader) speak(id flow.ID, s *session, c authz.Chunk) {
 	for i := range logins {
 		l := &logins[i]
 		if l.Result == authz.Encrypted && r.follows(s) {
-			r.encrypted(id, c.Dir, l.Reason)
+			r.encrypted(id, c, l.Reason)
 			return
 		}
 		r.login(id, s, l, done && i == len(logins)-1)

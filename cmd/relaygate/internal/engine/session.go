@@ -15,6 +15,10 @@ const (
 	inClear phase = iota
 	// startingTLS: the server accepted STARTTLS, and the client must begin TLS.
 	startingTLS
+	// shaking: the client began TLS, and the server must answer that.
+	shaking
+	// noTLS: it did not.
+	noTLS
 	// inTLS: packets show nothing; the TLS library may.
 	inTLS
 )
@@ -37,8 +41,9 @@ type session struct {
 	// speaker is the process whose plaintext was believed last, refused the one
 	// whose was not; 0 is none.
 	speaker, refused uint32
-	// began says how TLS began.
+	// began says how TLS began, hello how far.
 	began string
+	hello *hellos
 }
 
 // newDialogue makes the reader of one connection.
