@@ -3,6 +3,7 @@ package pop3
 import (
 	"bytes"
 	"net/netip"
+	"strings"
 
 	"relaygate/authz/line"
 )
@@ -149,6 +150,10 @@ func apopName(argument []byte) (name []byte, ok bool) {
 	}
 	return argument[:at], true
 }
+
+// namesServer reports whether a user name may be "host:name". The ipop3d of UW IMAP
+// and POPFile then log in at that host, which a stranger can have answer as he likes.
+func namesServer(user string) bool { return strings.IndexByte(user, ':') >= 0 }
 
 // status is the status indicator of an answer (RFC 1939 §3, RFC 5034 §4).
 type status uint8

@@ -77,7 +77,9 @@
 // answer that is neither "+OK" nor "-ERR" nor an invited "+", a positive answer
 // of the wrong shape (STAT), to an empty or unknown command, to a cancelled or
 // unfinished SASL exchange, to PASS without an accepted USER, to APOP without a
-// time stamp in the greeting, to XCLIENT (the peer is then a proxy, and its
+// time stamp in the greeting, to a name in USER or APOP with a colon (in the ipop3d
+// of UW IMAP and in POPFile it names the server that is asked, and that can be the
+// client's own), to XCLIENT (the peer is then a proxy, and its
 // address not the client's); NUL, TAB, a bare CR and other controls in a client
 // line (Courier glues a line with NUL to the next, so that two lines get one
 // answer); over-long lines; a line that ends with another command; a bound that

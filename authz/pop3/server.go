@@ -10,6 +10,7 @@ import (
 const (
 	reasonSurplus     = "answer belongs to no command"
 	reasonRefusedHere = "a login was accepted in a pipeline of which something was refused"
+	reasonElsewhere   = "a user name with a colon can name the server that was asked, and that can be the client's own"
 )
 
 // readServer takes what the server sent.
@@ -233,6 +234,8 @@ func (d *Dialogue) doubt(c *command) string {
 		return "APOP was accepted although the greeting had no time stamp"
 	case c.verb == apop && c.user == "", c.verb == pass && d.user == "":
 		return "a login was accepted and no user name was"
+	case c.verb == apop && namesServer(c.user), c.verb == pass && namesServer(d.user):
+		return reasonElsewhere
 	}
 	return ""
 }
