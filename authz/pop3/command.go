@@ -184,10 +184,12 @@ func isWord(text []byte, word string) bool {
 }
 
 // welcomes reports whether text is what the servers say to a login that are known
-// to lose QUIT behind it, Courier and solid-pop3d, and none to QUIT.
+// to lose QUIT behind it, Courier, solid-pop3d and perdition, and none to QUIT: all of
+// the text, as there are servers that repeat a user name.
 func welcomes(text []byte) bool {
-	text = bytes.ToLower(text)
-	return bytes.Contains(text, []byte("logged in")) || bytes.Contains(text, []byte("authentication successful"))
+	_, said := line.Word(text)
+	said = bytes.TrimSuffix(said, []byte{'.'})
+	return line.Is(said, "LOGGED IN") || line.Is(said, "AUTHENTICATION SUCCESSFUL") || line.Is(said, "YOU ARE SO IN")
 }
 
 // isDropList reports whether text is "+OK n n" with or without more behind it.

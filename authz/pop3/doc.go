@@ -63,8 +63,8 @@
 //     UIDL, RETR, TOP, DELE, LAST), so that its positive answer would prove a
 //     login just as well, or is QUIT in a basic window: one that came in one
 //     chunk and holds nothing but USER, PASS, those commands, and QUIT. Some
-//     servers lose what was pipelined behind a login (Courier, solid-pop3d), so
-//     that the window never closes.
+//     servers lose what was pipelined behind a login (Courier, solid-pop3d,
+//     perdition), so that the window never closes.
 //
 // The last clause, QUIT, is the one place that reads the text of an answer: it
 // must be what those servers say to a login and none says to QUIT, as others lose
