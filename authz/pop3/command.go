@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"relaygate/authz/line"
+	"relaygate/authz/sasl"
 )
 
 // verb is a command, and the greeting as the answer to the connection itself.
@@ -54,7 +55,7 @@ var commands = [...]struct {
 }{
 	{"USER", kind{verb: user, pipelined: true}},
 	{"PASS", kind{verb: pass, pipelined: true}},
-	{"AUTH", kind{verb: auth, pipelined: true}},
+	{"AUTH", kind{verb: auth}},
 	{"CAPA", kind{verb: other, shape: multi, pipelined: true}}, // RFC 2449 §5
 	{"APOP", kind{verb: apop, pipelined: true}},
 	{"STLS", kind{verb: stls}}, // RFC 2595 §4
@@ -145,7 +146,7 @@ func (c *command) hides(text, argument []byte) bool {
 // apopName is the name of "name digest" (RFC 1939 §7).
 func apopName(argument []byte) (name []byte, ok bool) {
 	at := bytes.LastIndexByte(argument, ' ')
-	if at <= 0 || len(argument)-at-1 != 32 {
+	if at <= 0 || !sasl.HexDigest(argument[at+1:]) {
 		return nil, false
 	}
 	return argument[:at], true

@@ -56,6 +56,7 @@ func (d *Dialogue) lines(b []byte) {
 			return
 		}
 		b = rest
+		d.more = len(b) > 0
 		d.line(l.Text)
 		d.server.Wipe()
 	}
@@ -99,6 +100,7 @@ func (d *Dialogue) cut() {
 	untouched := d.pieces == 0 && d.client.Empty()
 	if text := d.server.Begun(); bytes.HasPrefix(text, []byte("+OK ")) && len(d.waiting) == 1 && d.listLines == 0 {
 		greets := d.waiting[0].verb == greeting
+		d.more = false
 		d.line(text)
 		d.greetingCut = greets && untouched
 	}
@@ -228,6 +230,8 @@ func (d *Dialogue) doubt(c *command) string {
 		return "positive answer to a malformed login"
 	case d.refusedHere:
 		return reasonRefusedHere
+	case d.more && len(d.waiting) == 1:
+		return reasonSurplus
 	case c.verb == auth:
 		return d.exchange.Doubt()
 	case c.verb == apop && !d.stamp:
