@@ -118,6 +118,21 @@ func (c *command) parse(text []byte) (argument []byte) {
 	return argument
 }
 
+// hidden are the commands that hides looks for, by the octet with which they end: those
+// that can be answered positively before a login.
+var hidden = func() (ends [256][]int) {
+	for i := range commands {
+		if c := &commands[i]; !c.kind.transaction && c.kind.verb != pass {
+			last := c.name[len(c.name)-1]
+			ends[last] = append(ends[last], i)
+			if small := last | 0x20; small != last {
+				ends[small] = append(ends[small], i)
+			}
+		}
+	}
+	return ends
+}()
+
 // hides reports whether some end of the line is a command of its own, and one that
 // can be answered positively before a login. A server that lost the beginning
 // would run it.
@@ -128,14 +143,16 @@ func (c *command) hides(text, argument []byte) bool {
 	}
 	for ; len(rest) > 0; first = false {
 		var word []byte
-		word, rest = line.Word(rest)
-		for i := range commands {
-			name, k := commands[i].name, &commands[i].kind
+		if word, rest = line.Word(rest); len(word) == 0 {
+			continue
+		}
+		for _, i := range hidden[word[len(word)-1]] {
+			name := commands[i].name
 			at := len(word) - len(name)
 			if at < 0 || first && at == 0 || !line.Is(word[at:], name) {
 				continue
 			}
-			if !k.transaction && k.verb != pass && (k.verb != user || len(rest) > 0) {
+			if commands[i].kind.verb != user || len(rest) > 0 {
 				return true
 			}
 		}
