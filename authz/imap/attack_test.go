@@ -131,7 +131,12 @@ func behead(r *rand.Rand, login, noop string) []string {
 	pieces := []string{pick(r, "b2 NOOP\r\n", noop+"\r\n", login+"\r\n")}
 	for range 1 + r.IntN(4) {
 		last := &pieces[len(pieces)-1]
-		switch r.IntN(4) {
+		switch r.IntN(6) {
+		case 4: // all but the last piece is lost
+			pieces = append(pieces, "a1 LOGIN ", pick(r, "alice", "alice x", ""), noop+"\r\n")
+		case 5: // the middle is lost
+			*last += "a1 "
+			pieces = append(pieces, "LOGIN alice x", "NOOP\r\n")
 		case 0:
 			*last += pick(r, "a1 LOGIN ", "a1 LOGIN ", login+"\r\nb2 SELECT ", login+"\r\nx", "a1 LOGIN alice \"x ")
 			pieces = append(pieces, noop+pick(r, "", "", " \"")+"\r\n")

@@ -154,17 +154,18 @@ func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
 	case l.Eight() && c.verb == authenticate, l.Eight() && c.verb != login && line.Splits(l.Text):
 		return reasonEightBit
 	}
+	named := c.verb == login || c.verb == authenticate
 	c.odd = long || l.Tab() || l.Eight() && c.verb == login
 	c.alone = c.alone || c.odd || l.Eight()
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
-		if c.verb != login && c.verb != authenticate && hides(arguments) {
+		if !named && hides(arguments, false) || named && hidesTagged(l.Text, arguments, c.tag.bytes()) {
 			return reasonHidden
 		}
 		return ""
 	}
 	switch {
-	case hides(arguments):
+	case hides(arguments, named):
 		return reasonHidden
 	case c.odd || l.Eight():
 		return "a line in a pipeline that servers may cut differently"

@@ -78,15 +78,39 @@ func lookup(word []byte) verb {
 
 // hides reports whether some end of a line can be a command of its own, with the
 // end of a word for its tag. A server that lost the beginning would run it. rest is
-// what stands behind the line's tag and command.
-func hides(rest []byte) bool {
+// what stands behind the line's tag and command. With ends, the end of a word counts
+// for a command too: one that lost the middle would run it with the line's tag.
+func hides(rest []byte, ends bool) bool {
 	for len(rest) > 0 {
 		var word []byte
-		word, rest = line.Word(rest)
-		for i := range names[:beforeLogin] {
-			if line.Is(word, names[i].name) {
-				return true
-			}
+		if word, rest = line.Word(rest); early(word, ends) {
+			return true
+		}
+	}
+	return false
+}
+
+// hidesTagged is hides for a command whose answer must bear a tag. text is the whole
+// line.
+func hidesTagged(text, rest, tag []byte) bool {
+	last := bytes.TrimRight(text[:len(text)-len(rest)], " ")
+	for len(rest) > 0 {
+		var word []byte
+		if word, rest = line.Word(rest); early(word, false) && bytes.HasSuffix(last, tag) {
+			return true
+		}
+		last = word
+	}
+	return false
+}
+
+// early reports whether a word, or with ends its end, is a command that a server may
+// answer positively where nobody has logged in.
+func early(word []byte, ends bool) bool {
+	for i := range names[:beforeLogin] {
+		at := len(word) - len(names[i].name)
+		if (at == 0 || at > 0 && ends) && line.Is(word[at:], names[i].name) {
+			return true
 		}
 	}
 	return false

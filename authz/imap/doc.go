@@ -39,6 +39,11 @@
 //     and what a server that does not would run is a word and no command;
 //   - unknown commands are understood if refused.
 //
+// A server may lose what it has read of a line that is not complete, as WildDuck does
+// in POP3: the last piece of a line in segments is a line to it. So LOGIN and
+// AUTHENTICATE may not end with another command that can be answered positively
+// before a login and would bear their tag, and other commands with none at all.
+//
 // Nothing may be released behind an odd command, an unknown one, one with "{5+}",
 // the "{5}" of a synchronising literal, STARTTLS, or a SASL exchange, before its
 // answer came.
@@ -57,6 +62,8 @@
 // end of a dropped line, if it is read later, is a line to it. So no line may end
 // with another command that can be answered positively before a login. And what
 // it can see to be no command it refuses at once, and the rest of the line again.
+// One that loses the middle of a line could run the end of a word with the line's tag,
+// so that no word of LOGIN and AUTHENTICATE may end with such a command.
 //
 // LOGIN or AUTHENTICATE with an initial response is then believed at its own
 // tagged OK, if no other command since the server last owed nothing has its

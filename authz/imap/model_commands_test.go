@@ -1,10 +1,29 @@
 package imap
 
 import (
+	"bytes"
 	"encoding/base64"
 	"fmt"
 	"strings"
 )
+
+// lose reads all that came, and forgets what has no end yet where a command begins.
+func (m *model) lose(in []byte) (int, []byte) {
+	inside := m.left > 0 || m.buf != "" || m.sasl != ""
+	if end := bytes.LastIndexByte(in, '\n') + 1; inside || end > 0 {
+		if inside {
+			end = len(in)
+		}
+		m.lines = append(append(m.lines, m.kept...), in[:end]...)
+		m.kept = bytes.Clone(in[end:])
+	}
+	if len(m.lines) == 0 {
+		return len(in), nil
+	}
+	taken, out := m.read(m.lines)
+	m.lines = m.lines[taken:]
+	return len(in), out
+}
 
 // words splits a command: strings, atoms, literals.
 func (m *model) words(s string, literals []string) (words []string, ok bool) {

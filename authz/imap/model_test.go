@@ -59,8 +59,10 @@ type model struct {
 	unknownOK   bool // says OK to unknown commands (invented)
 	reads       int  // reads so many octets at once, answers their first line, and loses the rest
 	hasty       bool // refuses a line as soon as it can
+	lossy       bool // of a line in pieces keeps the last one, and what came with the line before (invented)
 	edge        bool // reads again only when more has come (epoll, EPOLLET)
 
+	kept, lines          []byte // lossy: the beginning of a line; whole lines
 	greeted, closed, tls bool
 	in                   string
 	previous             string
@@ -86,7 +88,7 @@ var models = []model{
 // randomModel mixes habits that no one server has.
 func randomModel(r *rand.Rand) model {
 	b := func(n int) bool { return r.IntN(n) == 0 }
-	return model{
+	m := model{
 		name:     "random",
 		crlfOnly: b(4), bareCR: b(6), nel: b(8), nul: r.IntN(3),
 		max: []int{1000, 1024, 4096, 65536}[r.IntN(4)], long: r.IntN(4),
@@ -94,8 +96,12 @@ func randomModel(r *rand.Rand) model {
 		anyLiteral: b(2), plus: b(2), plusFirst: b(3), lax: b(3), maxLiteral: []int{16, 4096, 1 << 20}[r.IntN(3)],
 		quotes: b(2), echo: b(3), ir: b(2), eatsIR: b(8), loose: b(4), saslNoTag: b(4),
 		tlsReturns: b(2), dropAtTLS: b(3), dropAtLogin: b(4), dropAtGreet: b(8), unknownOK: b(6),
-		reads: []int{0, 0, 0, 0, 1024, 4096}[r.IntN(6)], hasty: b(4), edge: b(2),
+		lossy: b(6), reads: []int{0, 0, 0, 0, 1024, 4096}[r.IntN(6)], hasty: b(4), edge: b(2),
 	}
+	if m.lossy { // else the octets of a literal are lines, of which the first is lost
+		m.plus, m.maxLiteral = true, 1<<20
+	}
+	return m
 }
 
 func (m *model) User() string { return m.in }
@@ -105,6 +111,9 @@ func (m *model) Closed() bool { return m.closed }
 func (m *model) Read(in []byte) (int, []byte) {
 	if m.edge && m.seen > 0 && len(in) <= m.seen {
 		return 0, nil
+	}
+	if m.greeted && m.lossy {
+		return m.lose(in)
 	}
 	greeted := m.greeted
 	taken, out := m.read(in)

@@ -37,7 +37,7 @@ func pick(r *rand.Rand, words ...string) string { return words[r.IntN(len(words)
 func twist(r *rand.Rand) []string {
 	good := pick(r, "USER alice", "NOOP", "QUIT", "CAPA")
 	any := pick(r, "USER alice", "PASS wrong", "NOOP", "XYZZY", "")
-	switch r.IntN(9) {
+	switch r.IntN(10) {
 	case 0: // an octet that ends a line or a text for some
 		return []string{any + pick(r, "\x00", "\r", "\n", "\x85", "\xe2\x80\xa8", "\t", "\r\r") + pick(r, "", good) + "\r\n"}
 	case 1: // a line of which some make two
@@ -57,6 +57,8 @@ func twist(r *rand.Rand) []string {
 		return []string{pick(r, "", " ", "  ", " "+good) + "\r\n"}
 	case 6:
 		return []string{any + "\n", good + "\r\n"}
+	case 8: // a line in pieces, of which some may be lost
+		return []string{good + "\r\nAUTH", " PLAIN " + plain("alice", "wrong"), "\r\n"}
 	case 7: // an answer repeated by the server
 		return []string{"AUTH PLAIN " + plain(pick(r, "x\r\n+OK", "x\n+OK\n+OK"), "wrong") + "\r\n"}
 	}

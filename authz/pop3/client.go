@@ -132,7 +132,9 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 	c.odd = length > maxLine || l.Eight() && login
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
-		if !named && c.hides(l.Text, argument) {
+		// One word of USER is exempt: it is a name like "lang", and no login yet.
+		name := c.verb == user && bytes.IndexByte(argument, ' ') < 0 || c.verb == xclient && d.byProxy
+		if !name && c.hides(l.Text, argument) {
 			return reasonHidden
 		}
 		return ""
@@ -153,17 +155,11 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 
 // begin starts a SASL exchange (RFC 5034 §4). It returns a reason to taint.
 func (d *Dialogue) begin(c *command, argument []byte) string {
-	if d.turn != noExchange {
-		return "two SASL exchanges in a pipeline"
-	}
 	name, initial := line.Word(argument)
 	// One blank between the words: with two, some servers see an AUTH without
 	// an argument, which they answer positively with a list.
 	if !d.exchange.Begin(name) || bytes.IndexByte(initial, ' ') >= 0 {
 		c.verb, c.alone, c.malformed = unknown, true, true
-		if !d.inStep {
-			return "malformed AUTH in a pipeline"
-		}
 		return ""
 	}
 	d.turn = serverTurn
@@ -171,9 +167,6 @@ func (d *Dialogue) begin(c *command, argument []byte) string {
 		return d.exchange.Message(initial, true)
 	}
 	c.alone = true
-	if !d.inStep {
-		return "AUTH without an initial response in a pipeline"
-	}
 	return ""
 }
 

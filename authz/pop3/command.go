@@ -3,8 +3,10 @@ package pop3
 import (
 	"bytes"
 	"net/netip"
+	"strings"
 
 	"relaygate/authz/line"
+	"relaygate/authz/sasl"
 )
 
 // verb is a command, and the greeting as the answer to the connection itself.
@@ -53,7 +55,7 @@ var commands = [...]struct {
 }{
 	{"USER", kind{verb: user, pipelined: true}},
 	{"PASS", kind{verb: pass, pipelined: true}},
-	{"AUTH", kind{verb: auth, pipelined: true}},
+	{"AUTH", kind{verb: auth}},
 	{"CAPA", kind{verb: other, shape: multi, pipelined: true}}, // RFC 2449 §5
 	{"APOP", kind{verb: apop, pipelined: true}},
 	{"STLS", kind{verb: stls}}, // RFC 2595 §4
@@ -116,6 +118,21 @@ func (c *command) parse(text []byte) (argument []byte) {
 	return argument
 }
 
+// hidden are the commands that hides looks for, by the octet with which they end: those
+// that can be answered positively before a login.
+var hidden = func() (ends [256][]int) {
+	for i := range commands {
+		if c := &commands[i]; !c.kind.transaction && c.kind.verb != pass {
+			last := c.name[len(c.name)-1]
+			ends[last] = append(ends[last], i)
+			if small := last | 0x20; small != last {
+				ends[small] = append(ends[small], i)
+			}
+		}
+	}
+	return ends
+}()
+
 // hides reports whether some end of the line is a command of its own, and one that
 // can be answered positively before a login. A server that lost the beginning
 // would run it.
@@ -126,14 +143,16 @@ func (c *command) hides(text, argument []byte) bool {
 	}
 	for ; len(rest) > 0; first = false {
 		var word []byte
-		word, rest = line.Word(rest)
-		for i := range commands {
-			name, k := commands[i].name, &commands[i].kind
+		if word, rest = line.Word(rest); len(word) == 0 {
+			continue
+		}
+		for _, i := range hidden[word[len(word)-1]] {
+			name := commands[i].name
 			at := len(word) - len(name)
 			if at < 0 || first && at == 0 || !line.Is(word[at:], name) {
 				continue
 			}
-			if !k.transaction && k.verb != pass && (k.verb != user || len(rest) > 0) {
+			if commands[i].kind.verb != user || len(rest) > 0 {
 				return true
 			}
 		}
@@ -144,11 +163,15 @@ func (c *command) hides(text, argument []byte) bool {
 // apopName is the name of "name digest" (RFC 1939 §7).
 func apopName(argument []byte) (name []byte, ok bool) {
 	at := bytes.LastIndexByte(argument, ' ')
-	if at <= 0 || len(argument)-at-1 != 32 {
+	if at <= 0 || !sasl.HexDigest(argument[at+1:]) {
 		return nil, false
 	}
 	return argument[:at], true
 }
+
+// namesServer reports whether a user name may be "host:name". The ipop3d of UW IMAP
+// and POPFile then log in at that host, which a stranger can have answer as he likes.
+func namesServer(user string) bool { return strings.IndexByte(user, ':') >= 0 }
 
 // status is the status indicator of an answer (RFC 1939 §3, RFC 5034 §4).
 type status uint8
@@ -179,10 +202,12 @@ func isWord(text []byte, word string) bool {
 }
 
 // welcomes reports whether text is what the servers say to a login that are known
-// to lose QUIT behind it, Courier and solid-pop3d, and none to QUIT.
+// to lose QUIT behind it, Courier, solid-pop3d and perdition, and none to QUIT: all of
+// the text, as there are servers that repeat a user name.
 func welcomes(text []byte) bool {
-	text = bytes.ToLower(text)
-	return bytes.Contains(text, []byte("logged in")) || bytes.Contains(text, []byte("authentication successful"))
+	_, said := line.Word(text)
+	said = bytes.TrimSuffix(said, []byte{'.'})
+	return line.Is(said, "LOGGED IN") || line.Is(said, "AUTHENTICATION SUCCESSFUL") || line.Is(said, "YOU ARE SO IN")
 }
 
 // isDropList reports whether text is "+OK n n" with or without more behind it.

@@ -75,6 +75,8 @@ type progress struct {
 	// is true if it did so in the present window.
 	refused, refusedHere bool
 
+	// more is true if the server's chunk goes on behind the present line.
+	more bool
 	// greetingCut is true while the rest of a greeting that was cut may come.
 	greetingCut bool
 	// stamp is true if the greeting had an APOP time stamp.

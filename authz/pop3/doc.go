@@ -22,6 +22,7 @@
 //
 //   - a bare LF is believed to end a line once the answer came: a server that
 //     waits for CRLF does not answer;
+//   - AUTH is allowed at all: there are servers that answer "AUTH" alone with a list;
 //   - PASS, APOP and AUTH may be longer than 255 octets and hold eight-bit
 //     octets. Some server may cut such a line in two. Its first answer is then
 //     that to the first part, which begins with the command: if that is
@@ -31,6 +32,11 @@
 //   - USER may hold eight-bit octets, but nothing that any text library takes
 //     for a line end, because its positive answer is not yet a login;
 //   - unknown commands are understood if refused.
+//
+// WildDuck loses what it has read of a line that is not complete: the last piece of
+// a line in segments is a line to it. So no line may end with another command that
+// can be answered positively before a login; only a user name of one word may, as it
+// is no login yet.
 //
 // Nothing may be released behind an odd line, an unknown command, STLS, or a
 // SASL exchange, before its answer came.
@@ -45,11 +51,12 @@
 // Every server cuts such lines alike and answers each once, or it drops input.
 //
 // nginx before 1.21 drops what it has read behind a line, wherever that ends: the
-// end of a dropped line, if it is read later, is a line to it. So no line may end
-// with another command that can be answered positively before a login. And what
-// it can see to be no command it refuses at once, and the rest of the line again.
-// So there can be an answer too few, and a refusal too many. It reads 128 octets
-// at once, so that shorter lines are never answered before they are read.
+// end of a dropped line, if it is read later, is a line to it. And what it can see
+// to be no command it refuses at once, and the rest of the line again. So there can
+// be an answer too few, and a refusal too many. It reads 128 octets at once, so that
+// shorter lines are never answered before they are read. WildDuck keeps what it has
+// read behind a line, but loses what comes next: of AUTH with an initial response
+// "AUTH" alone can remain.
 //
 // A positive answer in the place of PASS, APOP or AUTH is therefore believed
 // only if nothing was refused in the present window but empty lines, and
@@ -63,8 +70,8 @@
 //     UIDL, RETR, TOP, DELE, LAST), so that its positive answer would prove a
 //     login just as well, or is QUIT in a basic window: one that came in one
 //     chunk and holds nothing but USER, PASS, those commands, and QUIT. Some
-//     servers lose what was pipelined behind a login (Courier, solid-pop3d), so
-//     that the window never closes.
+//     servers lose what was pipelined behind a login (Courier, solid-pop3d,
+//     perdition), so that the window never closes.
 //
 // The last clause, QUIT, is the one place that reads the text of an answer: it
 // must be what those servers say to a login and none says to QUIT, as others lose
@@ -77,7 +84,9 @@
 // answer that is neither "+OK" nor "-ERR" nor an invited "+", a positive answer
 // of the wrong shape (STAT), to an empty or unknown command, to a cancelled or
 // unfinished SASL exchange, to PASS without an accepted USER, to APOP without a
-// time stamp in the greeting, to XCLIENT (the peer is then a proxy, and its
+// time stamp in the greeting, to a name in USER or APOP with a colon (in the ipop3d
+// of UW IMAP and in POPFile it names the server that is asked, and that can be the
+// client's own), to XCLIENT (the peer is then a proxy, and its
 // address not the client's); NUL, TAB, a bare CR and other controls in a client
 // line (Courier glues a line with NUL to the next, so that two lines get one
 // answer); over-long lines; a line that ends with another command; a bound that

@@ -47,6 +47,7 @@ type model struct {
 	edge                  bool // reads again only when more has come (epoll, EPOLLET)
 	dropAtGreeting        bool // what was received before the greeting is lost (invented)
 	closeAtFailure        bool
+	lossy                 bool // of a line in pieces keeps the last one, and what came with the line before
 	nextIsEaten           bool // AUTH without its mechanism eats the next line (invented)
 
 	greeted, closed, tls bool
@@ -56,7 +57,8 @@ type model struct {
 	saslStep             int
 	saslUser             string
 	eat                  bool
-	seen                 int // octets that had come and were left
+	seen                 int    // octets that had come and were left
+	kept, lines          []byte // lossy: the beginning of a line; whole lines
 }
 
 var models = []model{
@@ -67,6 +69,7 @@ var models = []model{
 	{name: "popa3d", bareOK: true, nul: nulRefuse, closeAtFailure: true, secondUser: true, max: 1024, long: longClose},
 	{name: "solid", nul: nulRefuse, closeAtFailure: true, dropAtLogin: true, max: 1024, long: longDrop},
 	{name: "nginx", auth: true, ir: true, secondUser: true, max: 4096, long: longClose, noop: true},
+	{name: "wildduck", auth: true, ir: true, list: true, secondUser: true, max: 4096, long: longKeep, lossy: true},
 	{name: "nginx before 1.21", bareOK: true, auth: true, ir: true, list: true, max: 128, long: longClose, noop: true, reads: 128, hasty: true, edge: true},
 }
 
@@ -79,95 +82,13 @@ func randomModel(r *rand.Rand) model {
 		max: []int{255, 512, 1024, 8192}[r.IntN(4)], long: r.IntN(4),
 		tabs: b(3), trim: b(3), noop: b(3), bareOK: b(3), auth: b(2), ir: b(2), list: b(2), loose: b(4),
 		echo: b(4), stls: b(2), dropAtSTLS: b(3), secondUser: b(2), keepUser: b(2),
-		dropAtLogin: b(3), dropAtUser: b(8), dropAtGreeting: b(8), closeAtFailure: b(4), nextIsEaten: b(8),
+		lossy: b(6), dropAtLogin: b(3), dropAtUser: b(8), dropAtGreeting: b(8), closeAtFailure: b(4), nextIsEaten: b(8),
 		reads: []int{0, 0, 0, 0, 128, 200}[r.IntN(6)], hasty: b(4), edge: b(2),
 	}
 }
 
 func (m *model) User() string { return m.in }
 func (m *model) Closed() bool { return m.closed }
-
-// Read takes at most one line.
-func (m *model) Read(in []byte) (int, []byte) {
-	if m.edge && m.seen > 0 && len(in) <= m.seen {
-		return 0, nil
-	}
-	greeted := m.greeted
-	taken, out := m.read(in)
-	if m.seen = 0; greeted && len(out) > 0 {
-		m.seen = len(in) - taken
-	}
-	return taken, out
-}
-
-func (m *model) read(in []byte) (int, []byte) {
-	if !m.greeted {
-		m.greeted = true
-		if m.dropAtGreeting {
-			return len(in), []byte("+OK ready <1@example.org>\r\n")
-		}
-		return 0, []byte("+OK ready <1@example.org>\r\n")
-	}
-	if m.reads > 0 {
-		in = in[:min(len(in), m.reads)]
-	}
-	text, taken := m.cut(in)
-	if m.hasty && m.sasl == "" && !m.tls && bad(in) {
-		return len(in), []byte("-ERR invalid command\r\n")
-	}
-	if taken == 0 {
-		if m.reads > 0 && len(in) == m.reads {
-			m.closed = true
-			return len(in), []byte("-ERR invalid command\r\n")
-		}
-		return 0, nil
-	}
-	if m.reads > 0 {
-		taken = len(in)
-	}
-	if m.tls { // garbage to the TLS library: it fails, clear text goes on
-		m.tls = false
-		return taken, nil
-	}
-	out, drop := m.line(text)
-	if drop {
-		taken = len(in)
-	}
-	return taken, []byte(out)
-}
-
-// bad reports whether what came of a line shows that it is none of the commands
-// that a proxy knows.
-func bad(in []byte) bool {
-	end := bytes.IndexFunc(in, func(c rune) bool { return (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') })
-	if end < 0 {
-		return false
-	}
-	switch strings.ToUpper(string(in[:end])) {
-	case "USER", "PASS":
-		return false
-	case "APOP", "QUIT", "CAPA", "AUTH", "NOOP", "STLS":
-		line, _, _ := bytes.Cut(in[end:], []byte{'\n'})
-		return len(bytes.Fields(line)) > 3
-	}
-	return true
-}
-
-// cut finds the end of the first line as this server sees it.
-func (m *model) cut(in []byte) (text []byte, taken int) {
-	for i, c := range in {
-		crlf := c == '\n' && i > 0 && in[i-1] == '\r'
-		switch {
-		case c == '\n' && (!m.crlfOnly || crlf):
-			return bytes.TrimSuffix(in[:i], []byte{'\r'}), i + 1
-		case c == '\r' && m.bareCR && i+1 < len(in) && in[i+1] != '\n', c == 0x85 && m.nel:
-			return in[:i], i + 1
-		case i+1 >= m.max && m.long == longSplit:
-			return in[:i+1], i + 1
-		}
-	}
-	return nil, 0
-}
 
 // line answers one line; drop is true if the rest of the input is lost.
 func (m *model) line(text []byte) (out string, drop bool) {

@@ -10,6 +10,7 @@ import (
 const (
 	reasonSurplus     = "answer belongs to no command"
 	reasonRefusedHere = "a login was accepted in a pipeline of which something was refused"
+	reasonElsewhere   = "a user name with a colon can name the server that was asked, and that can be the client's own"
 )
 
 // readServer takes what the server sent.
@@ -55,6 +56,7 @@ func (d *Dialogue) lines(b []byte) {
 			return
 		}
 		b = rest
+		d.more = len(b) > 0
 		d.line(l.Text)
 		d.server.Wipe()
 	}
@@ -98,6 +100,7 @@ func (d *Dialogue) cut() {
 	untouched := d.pieces == 0 && d.client.Empty()
 	if text := d.server.Begun(); bytes.HasPrefix(text, []byte("+OK ")) && len(d.waiting) == 1 && d.listLines == 0 {
 		greets := d.waiting[0].verb == greeting
+		d.more = false
 		d.line(text)
 		d.greetingCut = greets && untouched
 	}
@@ -227,12 +230,16 @@ func (d *Dialogue) doubt(c *command) string {
 		return "positive answer to a malformed login"
 	case d.refusedHere:
 		return reasonRefusedHere
+	case d.more && len(d.waiting) == 1:
+		return reasonSurplus
 	case c.verb == auth:
 		return d.exchange.Doubt()
 	case c.verb == apop && !d.stamp:
 		return "APOP was accepted although the greeting had no time stamp"
 	case c.verb == apop && c.user == "", c.verb == pass && d.user == "":
 		return "a login was accepted and no user name was"
+	case c.verb == apop && namesServer(c.user), c.verb == pass && namesServer(d.user):
+		return reasonElsewhere
 	}
 	return ""
 }

@@ -121,7 +121,7 @@ func (x *Exchange) digestMD5(message []byte) {
 			x.malformed = true // given twice
 		}
 	}
-	if !hexDigest(response) {
+	if !HexDigest(response) {
 		x.malformed = true
 	}
 	x.name(user)

@@ -127,14 +127,15 @@ func (x *Exchange) login(message []byte) {
 func (x *Exchange) cramMD5(message []byte) {
 	x.once()
 	at := bytes.LastIndexByte(message, ' ')
-	if at < 0 || !hexDigest(message[at+1:]) {
+	if at < 0 || !HexDigest(message[at+1:]) {
 		x.malformed = true
 		return
 	}
 	x.name(message[:at])
 }
 
-func hexDigest(b []byte) bool {
+// HexDigest reports whether b is an MD5 digest in hexadecimal digits.
+func HexDigest(b []byte) bool {
 	for _, c := range b {
 		if (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'f') {
 			return false
