@@ -12,20 +12,19 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/bpf"
 	"relaygate/cmd/relaygate/internal/state"
 )
 
 // boot is this moment by the clock since boot.
 func boot() grant.Boot {
-	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+	at, err := bpf.Boottime()
+	if err != nil {
 		return grant.Boot{} // then the wall clock counts
 	}
-	return grant.Boot{ID: bootID(), At: time.Duration(ts.Nano())}
+	return grant.Boot{ID: bootID(), At: time.Duration(at)}
 }
 
 // bootClock is the clock since boot at a moment. A moment later by it is one at most:

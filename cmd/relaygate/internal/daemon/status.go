@@ -103,6 +103,18 @@ func (o *owner) status(now time.Time, s *control.Status) {
 	s.Drops["tap: connections that could not be marked as done"] = o.errs
 }
 
+// counters are the totals since the state file was made.
+func (o *owner) counters() []row {
+	c := o.engine.Counts()
+	var rows []row
+	for name, n := range map[string]uint64{
+		"logins": c.Logins, "refused": c.Failures, "tainted": c.Tainted, "encrypted": c.Encrypted,
+	} {
+		rows = append(rows, row{bucket: countersBucket, key: name, value: o.before[name] + n})
+	}
+	return rows
+}
+
 // problems says in words what a person should look at.
 func (d *daemon) problems(s *control.Status) {
 	if !s.Gate.Up && s.Gate.Missing == "" {

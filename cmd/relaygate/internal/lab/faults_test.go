@@ -116,9 +116,9 @@ func TestHungAgentClosesByItself(t *testing.T) {
 	settles(t, time.Second, open(t.Context(), four))
 	must(t, w.daemon.Freeze(t.Context()))
 	hung := time.Now()
-	login(t, w.Client6, lab.POP3Login(lab.Server6, lab.Password))
 	settles(t, lifetime+500*time.Millisecond, refused(t.Context(), four))
 	t.Logf("closed %v after the agent hung", time.Since(hung))
+	login(t, w.Client6, lab.POP3Login(lab.Server6, lab.Password))
 	must(t, six.Refused(t.Context()))
 	must(t, w.daemon.Thaw())
 	settles(t, time.Second, open(t.Context(), four)) // the session is still there
