@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -109,10 +110,11 @@ const (
 	maxWatchers  = 32
 )
 
-// Serve answers on l until ctx is done.
-func Serve(ctx context.Context, l net.Listener, d Daemon, hub *Hub) error {
+// Serve answers on l until ctx is done, and logs what keeps it from that.
+func Serve(ctx context.Context, l net.Listener, d Daemon, hub *Hub, log *slog.Logger) error {
 	srv := &http.Server{
 		Handler:           handler(d, hub),
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: readTimeout,
 		MaxHeaderBytes: maxHeader,
 		BaseContext:    func(net.Listener) context.Context { return ctx },

@@ -15,7 +15,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -50,7 +52,12 @@ type task struct {
 func Run(ctx context.Context, opts Options) (err error) {
 	lines := newLogQueue(opts.Log)
 	defer lines.close()
-	log := slog.New(slog.NewTextHandler(lines, nil))
+	limit := newLogLimit(slog.NewTextHandler(lines, nil))
+	defer limit.close()
+	log := slog.New(limit)
+	// Who reads the log may go away: that ends nothing.
+	signal.Ignore(syscall.SIGPIPE)
+	defer signal.Reset(syscall.SIGPIPE)
 	d := &daemon{opts: opts, log: log, hub: control.NewHub(), lines: lines, started: time.Now()}
 	d.config.Store(opts.Config)
 	var stop func()
@@ -77,7 +84,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 	}
 	serve := func(ctx context.Context, ready func()) error {
 		ready()
-		return control.Serve(ctx, socket, d, d.hub)
+		return control.Serve(ctx, socket, d, d.hub, log)
 	}
 	err = d.tasks(ctx, []task{
 		{"tap and grants", d.owner.run},
@@ -115,7 +122,7 @@ type daemon struct {
 	trust   *trust
 	cutter  *cutter
 	keeper  *keeper
-	scrapes net.Listener // nil without metrics
+	scrapes scrapes
 	hup     <-chan os.Signal
 
 	config      atomic.Pointer[config.Config] // in force
@@ -124,8 +131,8 @@ type daemon struct {
 
 func (d *daemon) close() error {
 	var errs []error
-	if d.scrapes != nil {
-		if err := d.scrapes.Close(); !errors.Is(err, net.ErrClosed) {
+	if l := d.scrapes.listener; l != nil {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
 	}

@@ -46,10 +46,7 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if d.gate, err = openGate(cfg, static(eng), d.log, d.hub); err != nil {
 		return err
 	}
-	// Behind what tells of another relaygate: its files would be emptied for a port.
-	if d.scrapes, err = listenMetrics(cfg.Metrics); err != nil {
-		return err
-	}
+	d.scrapes.listen(cfg.Metrics, d.log) // as long as there is the capability for a low port
 	d.cutter = openCutter(settingsOf(d.gate.cfg, cfg.Gate.CutOnExpiry), d.log)
 	d.files = newFiles(cfg, d.log)
 	d.owner = newOwner(eng, d)

@@ -149,6 +149,9 @@ func (d *daemon) problems(s *control.Status) {
 	if s.State.Aside != "" {
 		s.Problems = append(s.Problems, s.State.Aside)
 	}
+	if words := d.scrapes.failed.Load(); words != nil {
+		s.Problems = append(s.Problems, *words)
+	}
 	if words := d.reloadError.Load(); words != nil {
 		s.Problems = append(s.Problems, *words)
 	}

@@ -1,0 +1,85 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+
+	"relaygate/bpf/bpftest"
+	"relaygate/cmd/relaygate/internal/lab"
+)
+
+// Any user of the host may take the port of the metrics: that keeps nothing from its
+// work, and ends with him.
+func TestMetricsPortTaken(t *testing.T) {
+	w := newWorld(t, time.Minute, "")
+	must(t, w.daemon.Stop())
+	var squatter net.Listener
+	bpftest.Do(t, w.Server, func() (err error) { squatter, err = net.Listen("tcp", "127.0.0.1:9125"); return err })
+	t.Cleanup(func() { _ = squatter.Close() })
+	w.opts.Config = "[metrics]\nlisten = \"127.0.0.1:9125\"\n"
+	w.start(t)
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+	must(t, w.says(t, "status", "the metrics cannot be served", "address already in use")())
+	must(t, squatter.Close())
+	settles(t, 8*time.Second, func() error {
+		if strings.Contains(w.verb(t, "status"), "metrics") {
+			return errors.New("status still tells of the metrics")
+		}
+		return nil
+	})
+}
+
+// Who reads the log may go away: the agent goes on.
+func TestLogReaderGone(t *testing.T) {
+	w := newWorld(t, time.Minute, "")
+	must(t, w.daemon.Stop())
+	reader, writer, err := os.Pipe()
+	must(t, err)
+	cmd := exec.Command(program, "run", "--config", w.dir+"/relaygate.toml")
+	cmd.Stderr = writer
+	bpftest.Do(t, w.Server, cmd.Start)
+	t.Cleanup(func() {
+		must(t, cmd.Process.Signal(syscall.SIGTERM))
+		must(t, cmd.Wait())
+	})
+	must(t, errors.Join(writer.Close(), reader.Close()))
+	settles(t, 5*time.Second, func() error { return exec.Command(program, "status", "--socket", w.daemon.Socket).Run() })
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password)) // a line of the log
+	<-time.After(300 * time.Millisecond)
+	login(t, w.Client6, lab.POP3Login(lab.Server6, lab.Password))
+	settles(t, time.Second, open(t.Context(), w.Client6.At(lab.Server6)))
+	settles(t, time.Second, w.says(t, "status", "log: lines dropped"))
+}
+
+// A program that flushes the ruleset over and over does not fill the log: what it
+// does is told with its number.
+func TestFlushStormIsToldInAFewLines(t *testing.T) {
+	w := newWorld(t, time.Minute, "")
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	c, err := nftables.New(nftables.WithNetNSFd(w.Server.FD()))
+	must(t, err)
+	for range 300 {
+		c.FlushRuleset()
+		must(t, c.Flush())
+		<-time.After(2 * time.Millisecond)
+	}
+	settles(t, time.Second, refused(t.Context(), w.Stranger.At(lab.Server4)))
+	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+	losses := w.status(t).Gate.Losses
+	must(t, w.daemon.Stop())
+	log := w.daemon.Log()
+	if n := strings.Count(log, "\n"); losses < 50 || n > 40 || !strings.Contains(log, "lines like this one") {
+		t.Errorf("%d losses make %d lines:\n%s", losses, n, log)
+	}
+}
