@@ -154,8 +154,9 @@ func (f *files) write(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range f.stats {
-		if err != nil {
-			f.stats[i].Error = err.Error()
+		f.stats[i].Others = f.others(f.stats[i].Path, f.stats[i].Others)
+		if failed := report.Failed[f.stats[i].Path]; failed != nil {
+			f.stats[i].Error = failed.Error()
 			f.stats[i].Errors++
 			continue
 		}
@@ -163,6 +164,18 @@ func (f *files) write(ctx context.Context) error {
 		f.stats[i].Writes++
 	}
 	return err
+}
+
+// others says who else may write a file, and once in the log.
+func (f *files) others(path, before string) string {
+	err := relayhosts.Others(path)
+	if err == nil {
+		return ""
+	}
+	if err.Error() != before {
+		f.log.Warn("others may let anybody relay", "error", err)
+	}
+	return err.Error()
 }
 
 // leave writes what may stay when the daemon ends: always rules alone, if not all is to

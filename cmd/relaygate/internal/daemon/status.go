@@ -159,6 +159,9 @@ func (d *daemon) problems(s *control.Status) {
 		if f.Error != "" {
 			s.Problems = append(s.Problems, fmt.Sprintf("%s cannot be written: %s", f.Path, f.Error))
 		}
+		if f.Others != "" {
+			s.Problems = append(s.Problems, "others may let anybody relay: "+f.Others)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"relaygate/authz"
+	"relaygate/authz/relayhosts"
 	"relaygate/bpf"
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
@@ -143,6 +144,9 @@ func files(cfg *config.Config) []Finding {
 		}
 		if err == nil && info.Mode()&0o022 != 0 && info.Mode()&os.ModeSticky == 0 {
 			err = fmt.Errorf("%s can be written by other users", folder)
+		}
+		if err == nil {
+			err = relayhosts.Others(file.path)
 		}
 		list = append(list, found(file.subject, true, file.path, err, "whoever may write there can let anybody relay; a folder of root's is needed"))
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"relaygate/authz/relayhosts"
 	"relaygate/bpf/bpftest"
 	"relaygate/bpf/netns"
 	"relaygate/cmd/relaygate/internal/control"
@@ -276,9 +277,15 @@ func TestForeignChangeOfRelayhosts(t *testing.T) {
 	settles(t, 4*time.Second, w.lists(want))
 	must(t, os.Remove(w.daemon.Relayhosts))
 	settles(t, 4*time.Second, w.lists(want))
+	must(t, os.Truncate(w.daemon.Relayhosts, 100<<20)) // more than any list of ours
+	settles(t, 6*time.Second, w.lists(want))
+	must(t, os.Chmod(w.daemon.Relayhosts, 0o666))
+	settles(t, 6*time.Second, func() error { return relayhosts.Others(w.daemon.Relayhosts) })
+	must(t, os.Chown(w.daemon.Relayhosts, 65534, 0))
+	settles(t, 6*time.Second, w.says(t, "status", "others may let anybody relay", "belongs to user 65534"))
 	must(t, w.daemon.Stop())
-	if log := w.daemon.Log(); strings.Count(log, "somebody else changed the file") != 2 {
-		t.Errorf("the log does not tell twice that somebody else changed the file:\n%s", log)
+	if log := w.daemon.Log(); strings.Count(log, "somebody else changed the file") != 3 {
+		t.Errorf("the log does not tell three times that somebody else changed the file:\n%s", log)
 	}
 }
 
