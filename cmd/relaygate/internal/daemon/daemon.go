@@ -72,7 +72,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 	// The socket first: it keeps a second daemon from touching the gate.
 	socket, err := control.Listen(opts.Config.Socket)
 	if err != nil {
-		return err
+		return errors.Join(err, d.forsake(err))
 	}
 	defer func() { err = errors.Join(err, socket.Close()) }()
 	if err := d.start(ctx); err != nil {

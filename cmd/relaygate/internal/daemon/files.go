@@ -211,11 +211,25 @@ func (f *files) last(stay []relayhosts.Entry) error {
 	return nil
 }
 
+// Abandon is what becomes of a start whose configuration has mistakes: of it cfg is what
+// could be read. A relaygate that runs is left alone.
+func Abandon(cfg *config.Config) error {
+	if cfg.Socket != "" {
+		socket, err := control.Listen(cfg.Socket)
+		if err != nil {
+			return nil // it says that another runs, or there is nothing that this user may do
+		}
+		defer func() { _ = socket.Close() }()
+	}
+	d := &daemon{opts: Options{Config: cfg}, log: slog.New(slog.DiscardHandler)}
+	return d.forsake(nil)
+}
+
 // forsake empties the files where nothing starts: what they opened when an earlier run
 // crashed would be open until somebody looks.
 func (d *daemon) forsake(why error) error {
 	cfg := d.opts.Config
-	others := errors.Is(why, state.ErrLocked) || errors.Is(why, nft.ErrClaimed)
+	others := errors.Is(why, control.ErrRunning) || errors.Is(why, state.ErrLocked) || errors.Is(why, nft.ErrClaimed)
 	if others || cfg.Gate.OnExit == config.ExitKeep {
 		return nil
 	}

@@ -83,3 +83,29 @@ func TestFlushStormIsToldInAFewLines(t *testing.T) {
 		t.Errorf("%d losses make %d lines:\n%s", losses, n, log)
 	}
 }
+
+// A configuration with mistakes starts nothing, leaves no line in a file that an earlier
+// run wrote, and takes none from a relaygate that runs.
+func TestWrongConfigurationEmptiesTheFiles(t *testing.T) {
+	w := newWorld(t, time.Minute, "")
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	listed := w.lists(lab.Client4.String() + "\n")
+	settles(t, 3*time.Second, listed)
+	wrong := func() {
+		t.Helper()
+		path := w.dir + "/wrong.toml"
+		must(t, os.WriteFile(path, []byte(w.daemon.Config+"[bogus]\nx = 1\n"), 0o600))
+		out, err := exec.Command(program, "run", "--config", path).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "bogus: unknown key") {
+			t.Errorf("it says %s, %v", out, err)
+		}
+	}
+	wrong() // beside one that runs
+	must(t, listed())
+	must(t, w.daemon.Kill())
+	must(t, listed()) // as long as nobody starts it
+	wrong()
+	must(t, w.lists("")())
+	w.start(t)
+	settles(t, 3*time.Second, listed)
+}
