@@ -94,7 +94,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 		{"host's network", d.followHost},
 		{"state", d.keeper.run},
 		{"sessions", d.runSurvey},
-		{"interfaces", d.runWire},
+		{"tap", d.runTap},
 		{"reload", d.runReload},
 		{"files", d.files.run},
 		{"socket tables", d.trust.run},

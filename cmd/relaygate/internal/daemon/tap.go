@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 
@@ -62,6 +63,8 @@ type ringTap struct {
 	*capture.Ring
 	programs *bpf.Tap
 	trust    *trust
+	again    atomic.Uint64          // how often they were attached again
+	lost     atomic.Pointer[string] // why they are not attached; nil while they are
 }
 
 func openRingTap(cfg *config.Config, t *trust) (tap, error) {
@@ -98,7 +101,12 @@ func (t *ringTap) Alive() ([]sockdiag.Session, error) { return t.trust.tables.Al
 
 func (t *ringTap) Close() error { return t.programs.Close() }
 
-func (t *ringTap) Problems() []string { return nil }
+func (t *ringTap) Problems() []string {
+	if words := t.lost.Load(); words != nil {
+		return []string{*words}
+	}
+	return nil
+}
 
 func (t *ringTap) Where() (kind, where string) {
 	return "cgroup", "sockets of this network namespace"
@@ -110,7 +118,9 @@ func (t *ringTap) Counts() (packets uint64, drops map[string]uint64, err error) 
 	if err != nil {
 		return 0, nil, fmt.Errorf("read the tap's counters: %w", err)
 	}
-	return c.Packets, ringDrops(&c), nil
+	drops = ringDrops(&c)
+	drops["tap: times that somebody detached it"] = t.again.Load()
+	return c.Packets, drops, nil
 }
 
 // ringDrops are the losses of a tap that records in the kernel.

@@ -4,16 +4,21 @@ package lab_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/link"
 	"github.com/google/nftables"
 
+	"relaygate/bpf"
 	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/lab"
 )
@@ -108,4 +113,61 @@ func TestWrongConfigurationEmptiesTheFiles(t *testing.T) {
 	must(t, w.lists("")())
 	w.start(t)
 	settles(t, 3*time.Second, listed)
+}
+
+// An administrator's tool can detach the programs: they are attached again, what was
+// followed then holds nothing, and it is told.
+func TestDetachedTap(t *testing.T) {
+	for _, kind := range []string{"cgroup", "tcx"} {
+		t.Run(kind, func(t *testing.T) {
+			config := "[watch]\ntls = \"off\"\ntap = \"" + kind + "\"\n"
+			if kind == "tcx" {
+				must(t, bpf.HaveTCX())
+				config += "interfaces = [\"to-client4\", \"to-client6\"]\n"
+			}
+			const lifetime = 3 * time.Second
+			w := newWorld(t, lifetime, config)
+			session(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
+			four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
+			settles(t, time.Second, open(t.Context(), four))
+			if n := detach(t, w.daemon.PID()); n < 2 {
+				t.Fatalf("%d programs were detached", n)
+			}
+			settles(t, 3*time.Second, func() error {
+				login(t, w.Client6, lab.POP3Login(lab.Server6, lab.Password))
+				<-time.After(100 * time.Millisecond)
+				return open(t.Context(), six)()
+			})
+			settles(t, lifetime+2*time.Second, refused(t.Context(), four))
+			must(t, w.daemon.Stop())
+			if log := w.daemon.Log(); !strings.Contains(log, "detached the tap") {
+				t.Errorf("the log does not tell of it:\n%s", log)
+			}
+		})
+	}
+}
+
+// detach detaches the programs of a process, as bpftool-link(8) does.
+func detach(t *testing.T, pid int) (n int) {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid))
+	must(t, err)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		_, number, ok := strings.Cut(string(text), "link_id:")
+		if err != nil || !ok {
+			continue // closed meanwhile, or no link
+		}
+		id, err := strconv.ParseUint(strings.Fields(number)[0], 10, 32)
+		must(t, err)
+		l, err := link.NewFromID(link.ID(id))
+		must(t, err)
+		if err := l.Detach(); err == nil {
+			n++
+		} else if !errors.Is(err, link.ErrNotSupported) {
+			t.Errorf("detach link %d: %v", id, err)
+		}
+		must(t, l.Close())
+	}
+	return n
 }
