@@ -16,7 +16,7 @@ const maxServers = 4096
 func (c *checker) gate(r *raw, cfg *Config) {
 	g := &cfg.Gate
 	modes := []string{ModeObserve, ModeFilter, ModeRedirect, ModeMark, ModeSets, ModeGateway}
-	g.Mode = modes[c.oneOf("gate.mode", r.Gate.Mode, modes...)]
+	g.Mode, g.Named = modes[c.oneOf("gate.mode", r.Gate.Mode, modes...)], c.line("gate.mode") > 0
 	c.gatePorts(r, cfg)
 	g.Mark = c.mark("gate.mark", r.Gate.Mark)
 	g.Sets = c.sets(&r.Gate.Sets, g.Mode, cfg.IPv6Prefix)
