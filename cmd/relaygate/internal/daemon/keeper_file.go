@@ -237,3 +237,27 @@ func decode[T any](data []byte, into *[]T) error {
 	*into = append(*into, v)
 	return nil
 }
+
+// mend makes the file again that somebody took away or spoiled, and where nothing of it
+// could be read, with all that is in memory: what is known of addresses that are closed
+// now is lost.
+func (k *keeper) mend(ctx context.Context) {
+	done, empty, err := k.store.Mend(time.Now())
+	if err != nil || done == "" {
+		return // Stats tells of the error
+	}
+	k.log.Error(done, "path", k.path, "empty", empty)
+	if !empty {
+		return
+	}
+	var list []markedPrefix
+	err = k.prefixes(ctx, func(p *netip.Prefix) { list = append(list, markedPrefix{*p, mark{journal: true}}) })
+	if err == nil {
+		err = k.forgotten(ctx)
+	}
+	if err != nil {
+		return // the daemon ends
+	}
+	k.mark(list, true)
+	k.sweepAgain() // which wakes run
+}

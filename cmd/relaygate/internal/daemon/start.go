@@ -96,6 +96,10 @@ func (d *daemon) connect() {
 	d.keeper.fetch = func(ctx context.Context, m markedPart) (rules []row, err error) {
 		return rules, d.owner.ask(ctx, func(now time.Time) { rules = d.keeper.fetchNow(d.owner.engine, now, m) })
 	}
+	d.keeper.prefixes = d.owner.prefixes
+	d.keeper.forgotten = func(ctx context.Context) error {
+		return d.owner.ask(ctx, func(time.Time) { d.owner.saveAgain() })
+	}
 	d.keeper.weedOut = func(ctx context.Context, list []netip.Prefix, oldest time.Time) error {
 		return d.owner.ask(ctx, func(time.Time) { d.keeper.weed(d.owner.engine, list, oldest) })
 	}

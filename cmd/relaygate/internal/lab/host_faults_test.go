@@ -171,3 +171,32 @@ func detach(t *testing.T, pid int) (n int) {
 	}
 	return n
 }
+
+// Whatever becomes of the state file while relaygate runs, an order that was carried
+// out outlives a crash.
+func TestStateFileTakenAway(t *testing.T) {
+	for what, harm := range map[string]func(path string) error{
+		"removed":                 os.Remove,
+		"removed with its folder": func(path string) error { return os.RemoveAll(filepath.Dir(path)) },
+		"emptied":                 func(path string) error { return os.Truncate(path, 0) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			path := t.TempDir() + "/lib/state.db"
+			w := newWorldWith(t, lab.Options{Lifetime: time.Minute, State: path})
+			w.verb(t, "deny", "203.0.113.7")
+			login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+			w.saved(t)
+			must(t, harm(path))
+			w.verb(t, "deny", "203.0.113.8")
+			w.saved(t)
+			<-time.After(300 * time.Millisecond) // the log is written
+			must(t, w.daemon.Kill())
+			w.start(t)
+			must(t, w.says(t, "list --denied", "203.0.113.7", "203.0.113.8")())
+			must(t, w.says(t, "list", lab.Client4.String()+"  ", "alice")())
+			if !strings.Contains(w.before, "the state file: it was made again") {
+				t.Errorf("the log does not tell of it:\n%s", w.before)
+			}
+		})
+	}
+}
