@@ -70,21 +70,16 @@ func Run(ctx context.Context, opts Options) (err error) {
 		log.Warn("a storm of logins may overrun relaygate", "error", err)
 	}
 	// The socket first: it keeps a second daemon from touching the gate.
-	socket, err := control.Listen(opts.Config.Socket)
-	if err != nil {
+	if d.socket, err = control.Listen(opts.Config.Socket); err != nil {
 		return errors.Join(err, d.forsake(err))
 	}
-	defer func() { err = errors.Join(err, socket.Close()) }()
+	defer func() { err = errors.Join(err, d.socket.Close()) }()
 	if err := d.start(ctx); err != nil {
 		return errors.Join(err, d.close(), d.forsake(err))
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := dropCapabilities(d.tls.finder != nil); err != nil {
 		log.Warn("all capabilities are kept", "error", err)
-	}
-	serve := func(ctx context.Context, ready func()) error {
-		ready()
-		return control.Serve(ctx, socket, d, d.hub, log)
 	}
 	err = d.tasks(ctx, []task{
 		{"tap and grants", d.owner.run},
@@ -99,7 +94,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 		{"files", d.files.run},
 		{"socket tables", d.trust.run},
 		{"TLS libraries", d.tls.run},
-		{"control socket", serve},
+		{"control socket", d.runSocket},
 		{"metrics", d.runMetrics},
 		{"memory", runMemory},
 	})
@@ -122,6 +117,7 @@ type daemon struct {
 	trust   *trust
 	cutter  *cutter
 	keeper  *keeper
+	socket  *control.Listener
 	scrapes scrapes
 	hup     <-chan os.Signal
 

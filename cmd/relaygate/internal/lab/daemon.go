@@ -50,8 +50,8 @@ type Options struct {
 	// Raw is a whole configuration without the tables state and control. Then
 	// Grant, Lifetime, Mode and Config do not count.
 	Raw string
-	// Relayhosts and State are paths outside of Dir, if they are not empty.
-	Relayhosts, State string
+	// Relayhosts, State and Socket are paths outside of Dir, if they are not empty.
+	Relayhosts, State, Socket string
 	// Without are capabilities(7) that the daemon cannot have.
 	Without []uintptr
 	// Ahead is by how much its clocks that nobody sets are shifted
@@ -66,7 +66,7 @@ const readyLimit = 10 * time.Second
 // waits until it says that it is ready, as systemd would (sd_notify(3)).
 func StartDaemon(ctx context.Context, ns *netns.Namespace, o Options) (*Daemon, error) {
 	d := &Daemon{
-		Socket:     filepath.Join(o.Dir, "control.sock"),
+		Socket:     cmp.Or(o.Socket, filepath.Join(o.Dir, "control.sock")),
 		Relayhosts: cmp.Or(o.Relayhosts, filepath.Join(o.Dir, "relayhosts")),
 		ended:      make(chan struct{}),
 	}
