@@ -102,10 +102,11 @@ func (t *ringTap) Alive() ([]sockdiag.Session, error) { return t.trust.tables.Al
 func (t *ringTap) Close() error { return t.programs.Close() }
 
 func (t *ringTap) Problems() []string {
+	list := t.trust.problems()
 	if words := t.lost.Load(); words != nil {
-		return []string{*words}
+		list = append(list, *words)
 	}
-	return nil
+	return list
 }
 
 func (t *ringTap) Where() (kind, where string) {
