@@ -63,6 +63,7 @@ type ringTap struct {
 	*capture.Ring
 	programs *bpf.Tap
 	trust    *trust
+	recorded atomic.Uint64          // connections whose recording could not be ended
 	again    atomic.Uint64          // how often they were attached again
 	lost     atomic.Pointer[string] // why they are not attached; nil while they are
 }
@@ -86,8 +87,8 @@ func (t *ringTap) Next(ev *capture.Event) error {
 	}
 	if ok, reason := t.trust.tables.Check(ev.Conn.Server, ev.Conn.Netns); !ok {
 		ev.Trusted, ev.Reason = false, reason
-		if err := t.programs.SetDone(ev.Conn.Cookie); err != nil {
-			return fmt.Errorf("end the recording of a connection: %w", err)
+		if t.programs.SetDone(ev.Conn.Cookie) != nil {
+			t.recorded.Add(1) // for nothing, but nothing is lost
 		}
 	}
 	return nil
@@ -120,6 +121,7 @@ func (t *ringTap) Counts() (packets uint64, drops map[string]uint64, err error) 
 		return 0, nil, fmt.Errorf("read the tap's counters: %w", err)
 	}
 	drops = ringDrops(&c)
+	drops["tap: connections recorded that are not believed"] = t.recorded.Load()
 	drops["tap: times that somebody detached it"] = t.again.Load()
 	return c.Packets, drops, nil
 }
