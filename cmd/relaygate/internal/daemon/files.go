@@ -29,6 +29,7 @@ type files struct {
 	static  func() []netip.Prefix                               // the always rules in force
 	keep    atomic.Bool                                         // lines stay when the daemon ends (on_exit = "keep")
 	marked  atomic.Bool                                         // something changed since the last snapshot
+	began   atomic.Int64                                        // when the write began that goes on, Unix ns; 0 if none does
 	dirty   chan struct{}
 	flushes chan chan error
 
@@ -133,6 +134,8 @@ func (f *files) flush(ctx context.Context) error {
 }
 
 func (f *files) write(ctx context.Context) error {
+	f.began.Store(time.Now().UnixNano())
+	defer f.began.Store(0)
 	f.marked.Store(false)
 	var all []relayhosts.Entry
 	err := f.entries(ctx, func(entry relayhosts.Entry) { all = append(all, entry) })
@@ -245,6 +248,18 @@ func first(lines []string) string {
 	}
 	return lines[0]
 }
+
+// hangs says in words that a file system lets nothing be written, "" if it does.
+func (f *files) hangs(now time.Time) string {
+	began := f.began.Load()
+	if began == 0 || now.Sub(time.Unix(0, began)) < hangsAfter {
+		return ""
+	}
+	return "the files for mail servers are being written for " + authz.Span(now.Sub(time.Unix(0, began))) + ": their file system hangs, and what they say is older"
+}
+
+// hangsAfter is how long writing may take: a million lines take seconds.
+const hangsAfter = 30 * time.Second
 
 func (f *files) status() []control.File {
 	f.mu.Lock()

@@ -169,9 +169,14 @@ func (o *owner) catchUp(now time.Time, ev *capture.Event) error {
 	}
 	o.log.Warn("relaygate did not run: what happened meanwhile is read first", "for", now.Sub(o.looked).Round(time.Millisecond))
 	o.tap.SetDeadline(now)
-	for n := 0; n < maxCatchUp; n++ {
-		if more, err := o.next(ev); err != nil || !more {
+	// Who asks something wakes the tap, which seems empty then.
+	for n, empty := 0, 0; n < maxCatchUp && empty < 4; n++ {
+		more, err := o.next(ev)
+		if err != nil {
 			return err
+		}
+		if empty++; more {
+			empty = 0
 		}
 	}
 	return nil

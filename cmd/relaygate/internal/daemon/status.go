@@ -146,6 +146,12 @@ func (d *daemon) problems(s *control.Status) {
 	if st.LastError != "" {
 		s.Problems = append(s.Problems, "the state cannot be written, so that a restart would forget: "+st.LastError)
 	}
+	if since := time.Since(st.Began); !st.Began.IsZero() && since > hangsAfter {
+		s.Problems = append(s.Problems, "the state is being written for "+authz.Span(since)+": its file system hangs, so that a restart would forget")
+	}
+	if words := d.files.hangs(time.Now()); words != "" {
+		s.Problems = append(s.Problems, words)
+	}
 	if s.State.Aside != "" {
 		s.Problems = append(s.Problems, s.State.Aside)
 	}

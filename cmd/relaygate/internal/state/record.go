@@ -86,7 +86,7 @@ func (s *Store) Flush() error {
 	g := s.pending
 	s.pending = group{text: s.spare}
 	if g.n > 0 {
-		s.flying, s.flyingBytes = g.n, len(g.text)
+		s.flying, s.flyingBytes, s.stats.Began = g.n, len(g.text), time.Now()
 	}
 	s.mu.Unlock()
 	s.spare = g.text
@@ -96,7 +96,7 @@ func (s *Store) Flush() error {
 	err := s.transact(g.append)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.flying, s.flyingBytes = 0, 0
+	s.flying, s.flyingBytes, s.stats.Began = 0, 0, time.Time{}
 	if err != nil {
 		s.spare = nil
 		g.join(s.pending)

@@ -84,8 +84,9 @@ type Stats struct {
 	Merges uint64
 	// Pending changes wait to be written, or are being written, of so many bytes.
 	Pending, PendingBytes int
-	// Written is when the last transaction was.
-	Written time.Time
+	// Written is when the last transaction was, and Began when the one began that goes
+	// on; zero if none does.
+	Written, Began time.Time
 }
 
 // Open opens the state file at path or makes one. Its folder is made if it is
