@@ -81,7 +81,7 @@ func (o *owner) follow(now time.Time, verdicts []engine.Verdict) {
 // wall clock, which may have been set meanwhile, and believed within what can be.
 func age(now, at time.Time) time.Duration {
 	passed := max(now.Sub(at), 0)
-	if at == at.Round(0) {
+	if at == at.Round(0) { //nolint:staticcheck // Equal does not look at monotonic readings
 		return min(passed, 2*time.Second)
 	}
 	return passed

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"relaygate/authz"
@@ -48,14 +49,24 @@ func listeners(cfg *config.Config) []Finding {
 			f.Then = "nothing to do if the mail server does not offer it"
 		}
 		list = append(list, f)
-		if isRelay && port >= 1024 {
+		if isRelay && port >= unprivileged() {
 			list = append(list, Finding{
 				Subject: f.Subject, State: Advice, Words: "any user of this host may listen there while the mail server does not",
-				Then: "choose a gate.relay_port below 1024",
+				Then: "let net.ipv4.ip_unprivileged_port_start be above it, and choose a gate.relay_port below 1024",
 			})
 		}
 	}
 	return list
+}
+
+// unprivileged is the first port on which any user may listen (ip(7)).
+func unprivileged() uint16 {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	port, wrong := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 16)
+	if err != nil || wrong != nil {
+		return 1024
+	}
+	return uint16(port)
 }
 
 // listened is who holds the listeners on a port, and why one is not believed.
