@@ -18,7 +18,9 @@ import (
 // held. Where that cannot be read any more, empty is true: then it is for the caller to
 // Put what it should hold.
 func (s *Store) Mend(now time.Time) (done string, empty bool, err error) {
-	s.merging.Lock()
+	if !s.merging.TryLock() {
+		return "", false, nil // the next call will see; an order must not wait for a merge
+	}
 	defer s.merging.Unlock()
 	s.writing.Lock()
 	defer s.writing.Unlock()
