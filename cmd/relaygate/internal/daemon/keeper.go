@@ -280,6 +280,7 @@ func (k *keeper) close(e *engine.Engine, rows []row) (failed error) {
 	if e != nil {
 		k.fetch = func(_ context.Context, m markedPart) ([]row, error) { return k.fetchNow(e, time.Now(), m), nil }
 		failed = k.collect(context.Background())
+		rows = append(rows, k.mendLast(e)...)
 	}
 	for _, r := range rows {
 		k.write(r)

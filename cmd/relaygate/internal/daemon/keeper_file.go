@@ -15,6 +15,7 @@ import (
 	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/bpf"
+	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/state"
 )
 
@@ -260,4 +261,22 @@ func (k *keeper) mend(ctx context.Context) {
 	}
 	k.mark(list, true)
 	k.sweepAgain() // which wakes run
+}
+
+// mendLast is mend where the owner has ended, and e is nobody's any more: it returns what
+// is to be written then.
+func (k *keeper) mendLast(e *engine.Engine) (rows []row) {
+	now := time.Now()
+	done, empty, err := k.store.Mend(now)
+	if err != nil || done == "" {
+		return nil
+	}
+	k.log.Error(done, "path", k.path, "empty", empty)
+	if empty {
+		e.Change(func(t *grant.Table) []grant.Change {
+			rows = append(everything(t, now), ruleRows(t, now, boot())...)
+			return nil
+		})
+	}
+	return rows
 }

@@ -197,6 +197,12 @@ func TestStateFileTakenAway(t *testing.T) {
 			if !strings.Contains(w.before, "the state file: it was made again") {
 				t.Errorf("the log does not tell of it:\n%s", w.before)
 			}
+
+			must(t, harm(path)) // so it is with a stop at once
+			must(t, w.daemon.Stop())
+			w.start(t)
+			must(t, w.says(t, "list --denied", "203.0.113.7", "203.0.113.8")())
+			must(t, w.says(t, "list", lab.Client4.String()+"  ", "alice")())
 		})
 	}
 }
