@@ -167,7 +167,7 @@ func (o *owner) catchUp(now time.Time, ev *capture.Event) error {
 	if o.looked.IsZero() || now.Sub(o.looked) < 2*maxWait {
 		return nil
 	}
-	o.log.Warn("relaygate did not run: what happened meanwhile is read first", "for", now.Sub(o.looked).Round(time.Millisecond))
+	o.log.Warn("the tap was not read for a while: what happened meanwhile comes first", "for", now.Sub(o.looked).Round(time.Millisecond))
 	o.tap.SetDeadline(now)
 	// Who asks something wakes the tap, which seems empty then.
 	for n, empty := 0, 0; n < maxCatchUp && empty < 4; n++ {
