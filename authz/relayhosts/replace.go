@@ -176,6 +176,9 @@ func overwrite(target string, data []byte, before func(step) error) (err error) 
 	if err := before(stepInPlace); err != nil {
 		return err
 	}
+	if info, err := f.Stat(); err == nil && info.Mode()&writableByOthers != 0 {
+		_ = f.Chmod(info.Mode().Perm() &^ writableByOthers) // where it stays Others says so
+	}
 	if _, err := f.Write(data); err != nil {
 		// Half a line can be somebody else's address.
 		return errors.Join(err, f.Truncate(0))

@@ -50,6 +50,7 @@ type file struct {
 	former   place // what path named before, where that is to be emptied still
 	sure     bool  // nothing has failed since: who finds it changed finds somebody else's work
 	left     mark  // how we left it; none if somebody else was there at once
+	loose    bool  // others could write it then
 	backedUp bool
 }
 
@@ -180,6 +181,10 @@ func (w *Writer) Forsake() error {
 func (f *file) leave() {
 	f.left = markOf(f.path)
 	if same, err := equals(f.path, f.last.written); err != nil || !same {
+		f.left = mark{}
+	}
+	before := f.loose
+	if f.loose = loose(f.path); f.loose && !before { // at once, or it stays so
 		f.left = mark{}
 	}
 }
