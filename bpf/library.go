@@ -200,7 +200,7 @@ func thisProcessor() (tlsMachine, error) {
 
 // arm lets the programs speak, all at once.
 func (p *LibraryProbes) arm() error {
-	now, err := monotonic()
+	now, err := Monotonic()
 	if err != nil {
 		return err
 	}

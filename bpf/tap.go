@@ -31,6 +31,7 @@ type Options struct {
 // Tap is the attached programs.
 type Tap struct {
 	objs   tapObjects
+	cgroup string
 	links  []link.Link
 	reader *Reader
 	wakeup uint64 // fill of the packets ring that wakes the reader, in bytes
@@ -53,10 +54,10 @@ func Load(o Options) (*Tap, error) {
 		}
 		o.Cgroup = root
 	}
-	t := &Tap{}
+	t := &Tap{cgroup: o.Cgroup}
 	err := t.prepare(o)
 	if err == nil {
-		err = t.attach(o.Cgroup)
+		err = t.attach()
 	}
 	if err != nil {
 		return nil, errors.Join(err, t.Close())
@@ -96,26 +97,6 @@ func sizeRings(spec *ebpf.CollectionSpec, bytes uint32) (wakeup uint64, err erro
 		return 0, fmt.Errorf("set the tap's wake-up: %w", err)
 	}
 	return wakeup, nil
-}
-
-// attach attaches sockops last: who is followed is followed from its first
-// packet on.
-func (t *Tap) attach(cgroup string) error {
-	for _, p := range []struct {
-		prog   *ebpf.Program
-		attach ebpf.AttachType
-	}{
-		{t.objs.RelaygateOut, ebpf.AttachCGroupInetEgress},
-		{t.objs.RelaygateIn, ebpf.AttachCGroupInetIngress},
-		{t.objs.RelaygateConn, ebpf.AttachCGroupSockOps},
-	} {
-		l, err := link.AttachCgroup(link.CgroupOptions{Path: cgroup, Attach: p.attach, Program: p.prog})
-		if err != nil {
-			return fmt.Errorf("attach %s to cgroup %s: %w", p.attach, cgroup, err)
-		}
-		t.links = append(t.links, l)
-	}
-	return nil
 }
 
 // Close detaches the programs, those on TLS libraries too, and closes the

@@ -29,7 +29,7 @@ func (t *Tap) SetServers(processes []ServerProcess) error {
 	if err := t.followForks(); err != nil {
 		return err
 	}
-	now, err := monotonic()
+	now, err := Monotonic()
 	if err != nil {
 		return err
 	}
@@ -97,15 +97,6 @@ func (t *Tap) sweepCalls() error {
 		}
 	}
 	return nil
-}
-
-// monotonic is the clock of the programs, in nanoseconds.
-func monotonic() (uint64, error) {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return 0, fmt.Errorf("read the clock: %w", err)
-	}
-	return uint64(now.Nano()), nil
 }
 
 // followForks has the kernel remember who was forked within a server's family.

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"relaygate/authz"
 	"relaygate/bpf"
 )
@@ -176,7 +174,8 @@ func (r *Ring) mark(ev *Event) {
 const resample = uint64(time.Second)
 
 // ktimeClock turns the programs' bpf_ktime_get_ns, which is CLOCK_MONOTONIC
-// (not CLOCK_BOOTTIME), into wall-clock time.
+// (not CLOCK_BOOTTIME), into wall-clock time with a monotonic reading: how long ago
+// something was no step of the wall clock disturbs.
 type ktimeClock struct {
 	sample func() (ktime uint64, wall time.Time)
 	ktime  uint64
@@ -194,9 +193,6 @@ func (c *ktimeClock) wall(ktime uint64) time.Time {
 // sampleKtime reads both clocks. Without CLOCK_MONOTONIC, which every Linux
 // has, all times are those of the sample.
 func sampleKtime() (uint64, time.Time) {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		return 0, time.Now().Round(0)
-	}
-	return uint64(ts.Nano()), time.Now().Round(0)
+	ktime, _ := bpf.Monotonic()
+	return ktime, time.Now()
 }

@@ -123,7 +123,7 @@ func (g *Gate) build(members []member) error {
 	switch {
 	case err == nil:
 	case errors.Is(err, unix.ENFILE):
-		return fmt.Errorf("build %s: %w: %w", g.table, ErrFull, err)
+		return fmt.Errorf("build %s: %w", g.table, ErrFull)
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("build %s, which another process may own: %w", g.table, err)
 	default:

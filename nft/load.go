@@ -105,10 +105,8 @@ func (g *Gate) project(want []Element) (added, renewed, removed int, err error) 
 			wrong = append(wrong, m)
 		}
 	}
-	for part := range slices.Chunk(missing, chunk) {
-		if err := g.add(part); err != nil {
-			return 0, 0, 0, err
-		}
+	if err := g.addFitting(missing); err != nil {
+		return 0, 0, 0, err
 	}
 	for part := range slices.Chunk(wrong, chunk) {
 		if err := g.write(part, true); err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -47,9 +48,44 @@ func (g *Gate) add(members []member) error {
 	case errors.Is(err, unix.ENOENT):
 		err = fmt.Errorf("%w: %w", ErrTableGone, err)
 	case errors.Is(err, unix.ENFILE):
-		err = fmt.Errorf("%w: %w", ErrFull, err)
+		err = ErrFull // the errno's words are of open files
 	}
 	return fmt.Errorf("add %d elements: %w", len(members), err)
+}
+
+// addFitting adds as many of members as there is room for, in each set. An error that
+// wraps ErrFull says that some were left out.
+func (g *Gate) addFitting(members []member) (full error) {
+	bySet := make(map[string][]member)
+	for _, m := range members {
+		bySet[m.set] = append(bySet[m.set], m)
+	}
+	for name, list := range bySet {
+		for part := range slices.Chunk(list, chunk) {
+			err := g.addHalves(part)
+			if errors.Is(err, ErrFull) {
+				full = errors.Join(full, fmt.Errorf("set %s: %w", name, err))
+				break
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return full
+}
+
+// addHalves adds members of one set up to the first for whom there is no room.
+func (g *Gate) addHalves(members []member) error {
+	err := g.add(members)
+	if len(members) == 1 || !errors.Is(err, ErrFull) {
+		return err
+	}
+	half := len(members) / 2
+	if err := g.addHalves(members[:half]); err != nil {
+		return err
+	}
+	return g.addHalves(members[half:])
 }
 
 // renew adds those of members that are not held, or not for as long.

@@ -69,7 +69,7 @@ func holds(t testing.TB, g *Gate, elements []Element) (n int) {
 // count lists a set of a few elements.
 func count(t testing.TB, g *Gate, set string) (n int) {
 	t.Helper()
-	err := g.conn.list(listElements(own, set), func(m netlink.Message) error {
+	err := g.conn.list(listElements(g.table, set), func(m netlink.Message) error {
 		members, err := parseElements(m)
 		n += len(members)
 		return err

@@ -131,23 +131,22 @@ func parseSet(m netlink.Message) (key keyType, flags uint32, err error) {
 	return key, flags, nil
 }
 
-// fill adds members and the static ones to the sets, and then removes what
-// another mode left.
+// fill adds the static members and as many others to the sets as there is room for
+// (ErrFull), and then removes what another mode left.
 func (g *Gate) fill(members []member) error {
 	built, err := g.userSets()
 	if err != nil {
 		return err
 	}
-	for part := range slices.Chunk(members, chunk) {
-		if err := g.add(part); err != nil {
-			return err
-		}
-	}
 	if err := g.keepStatic(); err != nil {
 		return err
 	}
+	full := g.addFitting(members)
+	if full != nil && !errors.Is(full, ErrFull) {
+		return full
+	}
 	g.built = built
-	return g.dropTable()
+	return errors.Join(full, g.dropTable())
 }
 
 // staticLife is how long a static member stays in the administrator's sets when

@@ -3,6 +3,7 @@ package nft
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -218,4 +219,38 @@ func TestUserSetsWithoutNetworks(t *testing.T) {
 	if err := openGate(t, cfg).Rebuild(nil); !errors.Is(err, ErrSets) {
 		t.Errorf("networks without their set: %v, want ErrSets", err)
 	}
+}
+
+// Of more members than a set of the administrator's has room for, as many are in as
+// can be, and the next as soon as one has left; the other set does not matter.
+func TestUserSetsFull(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	addTable(t, another(t, ns), "mine", declare(Config{Mode: Filter, Ports: []uint16{25}, IPv6Prefix: 64}, 5))
+	g := openGate(t, Config{Mode: UserSets, Sets: Sets{"inet", "mine", allow4, allow6, net6}, Netns: ns.FD()})
+	var crowd []netip.Addr
+	for a := member4; len(crowd) < 9; a = a.Next() {
+		crowd = append(crowd, a)
+	}
+	all := minute(append(crowd, member6)...)
+	for _, build := range []func() error{
+		func() error { return g.Rebuild(all) },
+		func() error { return g.Load(slices.Values(all), nil) },
+		func() error { _, _, _, err := g.Sync(all); return err },
+	} {
+		if err := build(); !errors.Is(err, ErrFull) || strings.Contains(err.Error(), "open files") {
+			t.Errorf("got %v, want ErrFull", err)
+		}
+		if four, six := count(t, g, allow4), count(t, g, allow6); four != 5 || six != 1 {
+			t.Errorf("%d and %d are in, want 5 and 1", four, six)
+		}
+		if err := g.Check(); err != nil {
+			t.Errorf("what has no room is taken for a change: %v", err)
+		}
+		if err := g.Remove(crowd[0]); err != nil {
+			t.Fatal(err)
+		}
+		all = all[1:]
+		crowd = crowd[1:]
+	}
+	rebuild(t, g, all[:5]...) // there is room for all of them
 }

@@ -28,14 +28,15 @@ func (d Denial) Keep(now time.Time, boot Boot) Denial {
 	return d
 }
 
-// kept is the reverse: after a reboot the wall clock counts.
+// kept is the reverse: after a reboot the wall clock counts. Where that went back, a
+// denial begins anew at most.
 func (d Denial) kept(now time.Time, boot Boot) Denial {
 	switch {
 	case d.Until.IsZero():
 	case d.Deadline.ID == boot.ID && boot.ID != "":
 		d.Until = now.Add(d.Deadline.At - boot.At)
 	default:
-		d.Until = now.Add(d.Until.Sub(now.Round(0)))
+		d.Until = now.Add(min(d.Until.Round(0).Sub(now.Round(0)), d.Until.Round(0).Sub(d.Since.Round(0))))
 	}
 	d.Deadline = Boot{}
 	return d

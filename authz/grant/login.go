@@ -25,7 +25,7 @@ type Admission struct {
 }
 
 // Login judges a verdict and grants or renews its client's address for one
-// lifetime from now, or says why not (Refused). It reports false where there is
+// lifetime from then, or says why not (Refused). It reports false where there is
 // nothing to say: the verdict is no success, or the address needs no grant
 // because an always rule names it.
 func (t *Table) Login(now time.Time, v authz.Verdict) (Change, bool) {
@@ -60,6 +60,10 @@ func (t *Table) Admit(now time.Time, v *authz.Verdict, a *Admission) bool {
 	if d.Allow && t.paused != nil {
 		a.reason = t.paused.words()
 	}
+	late := lateness(now, v)
+	if a.reason == "" && d.Allow && late >= t.lifetime {
+		a.reason = "relaygate came to know of the login too late: its time is over"
+	}
 	if a.reason == "" && d.Allow {
 		a.entry, a.reason = t.admit(at, p, v)
 	}
@@ -67,11 +71,20 @@ func (t *Table) Admit(now time.Time, v *authz.Verdict, a *Admission) bool {
 		return true
 	}
 	e := t.entry(a.entry)
-	a.Kind = t.extend(a.entry, at, t.lifetime, Login)
+	a.Kind = t.extend(a.entry, at, t.lifetime-late, Login)
 	e.brake = noBrake
 	a.Arm = t.arm(e, t.slack)
 	a.Expires = t.clock.time(e.expires)
 	return true
+}
+
+// lateness is how long ago, in ticks, the server's answer was: much where the agent hung.
+// By now the address may be another's, so that a lifetime counts from the login.
+func lateness(now time.Time, v *authz.Verdict) uint32 {
+	if v.Time.IsZero() {
+		return 0
+	}
+	return ticks(now.Sub(v.Time))
 }
 
 // Explain keeps what an admitted login shows, and tells of it: the Cause is that of

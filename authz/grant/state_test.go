@@ -224,6 +224,22 @@ func TestRestoredDenialKeepsItsTime(t *testing.T) {
 	}
 }
 
+// After a reboot with a clock that went back, a denial begins anew: it neither ends early
+// nor lasts for as long as the clock is wrong.
+func TestRestoredDenialWithAWrongClock(t *testing.T) {
+	d := Denial{Prefix: netip.MustParsePrefix("203.0.113.7/32"), Since: start, Until: start.Add(time.Hour)}
+	for _, tt := range []struct{ now, want time.Duration }{
+		{20 * time.Minute, 40 * time.Minute},
+		{-30 * 365 * 24 * time.Hour, time.Hour},
+		{2 * time.Hour, -time.Hour},
+	} {
+		now := start.Add(tt.now)
+		if got := d.kept(now, Boot{ID: "another"}).Until.Sub(now); got != tt.want {
+			t.Errorf("%v after the denial it lasts for %v, want %v", tt.now, got, tt.want)
+		}
+	}
+}
+
 // Once in a year the clock of the table is set back; nobody sees it.
 func TestClockIsSetBack(t *testing.T) {
 	table := newTable(t, Config{Follow: true, MaxAddresses: 1})

@@ -92,6 +92,36 @@ func TestLoginRefused(t *testing.T) {
 	}
 }
 
+// Where the agent hung, a lifetime counts from the login all the same.
+func TestLateLogin(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		late, left time.Duration // 0 left: it is refused
+	}{
+		{"at once", 0, time.Minute},
+		{"at an unknown time", -1, time.Minute},
+		{"before it was", -time.Hour, time.Minute},
+		{"late", 20 * time.Second, 40 * time.Second},
+		{"too late", time.Minute, 0},
+		{"days too late", 400 * 24 * time.Hour, 0},
+	} {
+		table := newTable(t, Config{Lifetime: time.Minute})
+		v := login("203.0.113.7", "alice")
+		if tt.late != -1 {
+			v.Time = start.Add(-tt.late)
+		}
+		c, ok := table.Login(start, v)
+		if !ok || (c.Kind == Granted) != (tt.left > 0) || tt.left > 0 && c.Grant.Expires.Sub(start) != tt.left {
+			t.Errorf("%s: Login = %v %q until %v", tt.name, c.Kind, c.Reason, c.Grant.Expires.Sub(start))
+		}
+		// A late one shortens nothing.
+		must(t, table, start, "203.0.113.7", "alice", map[bool]Kind{true: Renewed, false: Granted}[tt.left > 0])
+		if c, _ = table.Login(start, v); c.Grant.Expires.Sub(start) != time.Minute {
+			t.Errorf("%s: another login leaves %v", tt.name, c.Grant.Expires.Sub(start))
+		}
+	}
+}
+
 func TestNothingIsGrantedWithoutPolicyOrSuccess(t *testing.T) {
 	table := New(Config{})
 	must(t, table, start, "203.0.113.7", "alice", Refused)

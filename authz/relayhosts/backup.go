@@ -43,7 +43,7 @@ func backup(path string, ours []byte) (*Foreign, error) {
 	if done, err := backedUp(path); done || err != nil {
 		return nil, err
 	}
-	old, err := readExisting(target)
+	old, err := readExisting(target, sizeLimit)
 	if err != nil {
 		return nil, fmt.Errorf("back up %s: %w", path, err)
 	}
@@ -92,8 +92,24 @@ func (f *Foreign) compare(old, ours []byte) {
 	}
 }
 
-// readExisting is a file's content, not nil if the file exists.
-func readExisting(path string) ([]byte, error) {
+// errNoFile says that there is something which is no file.
+var errNoFile = errors.New("it is not a regular file")
+
+// equals reports whether there is a file at path and its content is data.
+func equals(path string, data []byte) (bool, error) {
+	held, err := readExisting(path, len(data))
+	if errors.Is(err, errTooLong) {
+		return false, nil
+	}
+	return held != nil && bytes.Equal(held, data), err
+}
+
+// errTooLong says that a file is longer than what is read of it.
+var errTooLong = errors.New("it is too long for a list of addresses")
+
+// readExisting is a file's content, not nil if the file exists; with errTooLong its
+// first bytes, one more than limit.
+func readExisting(path string, limit int) ([]byte, error) {
 	// O_NONBLOCK: opening a pipe must not wait for its writer.
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -103,11 +119,11 @@ func readExisting(path string) ([]byte, error) {
 		return nil, err
 	}
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, errors.New("it is not a regular file"), f.Close())
+		return nil, errors.Join(err, errNoFile, f.Close())
 	}
-	data, err := io.ReadAll(io.LimitReader(f, sizeLimit+1)) // never nil
-	if err == nil && len(data) > sizeLimit {
-		err = fmt.Errorf("it has more than %d MiB: no list of addresses", sizeLimit>>20)
+	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1)) // never nil
+	if err == nil && len(data) > limit {
+		err = fmt.Errorf("%w: it has more than %d bytes", errTooLong, limit)
 	}
 	return data, errors.Join(err, f.Close())
 }

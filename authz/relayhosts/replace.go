@@ -21,8 +21,8 @@ const suffix = ".relaygate-new"
 const DefaultMode fs.FileMode = 0o644
 
 // Replace makes data the content of the file at path, as a whole or not at all.
-// A symbolic link is followed to the file that it names, which need not exist;
-// the file's owner and mode are kept. A file that can be written but not
+// A symbolic link is followed to the file that it names, which need not exist; the
+// file's owner and mode are kept, but for the right of others to write. A file that can be written but not
 // replaced (a mount point, a directory without write permission), or that has
 // other names (hard links), which would keep the old content, is written in
 // place: then a reader in that moment, or a crash, can see a part of it.
@@ -60,7 +60,7 @@ func replace(path string, data []byte, before func(step) error) error {
 	case err != nil:
 		return fmt.Errorf("replace %s: %w", path, err)
 	case !old.Mode().IsRegular():
-		return fmt.Errorf("replace %s: %s is not a regular file", path, target)
+		return fmt.Errorf("replace %s: %s: %w", path, target, errNoFile)
 	}
 	linked := hasOtherNames(old)
 	if !linked {
@@ -138,7 +138,7 @@ func fill(f *os.File, old fs.FileInfo, data []byte, before func(step) error) err
 	}
 	mode := DefaultMode
 	if old != nil {
-		mode = old.Mode().Perm()
+		mode = old.Mode().Perm() &^ writableByOthers
 		if st, ok := old.Sys().(*syscall.Stat_t); ok {
 			if err := f.Chown(int(st.Uid), int(st.Gid)); err != nil {
 				return fmt.Errorf("keep the owner: %w", err)
@@ -175,6 +175,9 @@ func overwrite(target string, data []byte, before func(step) error) (err error) 
 	}
 	if err := before(stepInPlace); err != nil {
 		return err
+	}
+	if info, err := f.Stat(); err == nil && info.Mode()&writableByOthers != 0 {
+		_ = f.Chmod(info.Mode().Perm() &^ writableByOthers) // where it stays Others says so
 	}
 	if _, err := f.Write(data); err != nil {
 		// Half a line can be somebody else's address.

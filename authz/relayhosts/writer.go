@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"syscall"
 	"time"
@@ -44,11 +45,19 @@ type Writer struct {
 // file is one of the two files.
 type file struct {
 	path     string
-	target   string // what path named when it was written last
 	render   func([]Entry) []byte
-	written  []byte // what we wrote last; nil before the first time
-	left     mark   // how we left it; none if somebody else was there at once
+	last     place // as we wrote it; zero before the first time
+	former   place // what path named before, where that is to be emptied still
+	sure     bool  // nothing has failed since: who finds it changed finds somebody else's work
+	left     mark  // how we left it; none if somebody else was there at once
+	loose    bool  // others could write it then
 	backedUp bool
+}
+
+// place is a file that path named, and what we wrote to it.
+type place struct {
+	path    string
+	written []byte
 }
 
 // mark tells a file from what it was, without reading it.
@@ -56,6 +65,8 @@ type mark struct {
 	inode    uint64
 	size     int64
 	modified time.Time
+	mode     fs.FileMode
+	owner    uint32
 }
 
 func markOf(path string) mark {
@@ -63,9 +74,9 @@ func markOf(path string) mark {
 	if err != nil {
 		return mark{}
 	}
-	m := mark{size: info.Size(), modified: info.ModTime()}
+	m := mark{size: info.Size(), modified: info.ModTime(), mode: info.Mode()}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		m.inode = st.Ino
+		m.inode, m.owner = st.Ino, st.Uid
 	}
 	return m
 }
@@ -80,6 +91,8 @@ type Report struct {
 	Repaired []string
 	// Foreign is what was there before the first start, with its backup.
 	Foreign []Foreign
+	// Failed says, by path, what was not done; nil if all was.
+	Failed map[string]error
 }
 
 // NewWriter makes a Writer. It writes nothing before the first Write, which is
@@ -104,7 +117,7 @@ func (w *Writer) Changed() { w.dirty = true }
 // a stat(2) for each.
 func (w *Writer) Look() {
 	for _, f := range w.files {
-		w.dirty = w.dirty || f.written != nil && (f.left == mark{} || markOf(f.path) != f.left)
+		w.dirty = w.dirty || f.sure && (f.left == mark{} || markOf(f.path) != f.left)
 	}
 }
 
@@ -130,6 +143,10 @@ func (w *Writer) Write(now time.Time, grants []Entry) (Report, error) {
 	for _, f := range w.files {
 		if err := f.write(now, f.render(grants), &report); err != nil {
 			errs = append(errs, err)
+			if report.Failed == nil {
+				report.Failed = make(map[string]error)
+			}
+			report.Failed[f.path] = err
 		}
 	}
 	w.started = true
@@ -163,7 +180,11 @@ func (w *Writer) Forsake() error {
 // between our own and the mark shows in it, and a later one in the mark.
 func (f *file) leave() {
 	f.left = markOf(f.path)
-	if held, err := readExisting(f.path); err != nil || !bytes.Equal(held, f.written) {
+	if same, err := equals(f.path, f.last.written); err != nil || !same {
+		f.left = mark{}
+	}
+	before := f.loose
+	if f.loose = loose(f.path); f.loose && !before { // at once, or it stays so
 		f.left = mark{}
 	}
 }
@@ -171,9 +192,7 @@ func (f *file) leave() {
 // write brings one file up to date.
 func (f *file) write(now time.Time, data []byte, report *Report) (err error) {
 	defer func() {
-		if err != nil {
-			f.written = nil // what it holds now is nobody's
-		}
+		f.sure = err == nil
 		f.leave()
 	}()
 	if !f.backedUp {
@@ -195,47 +214,53 @@ func (f *file) write(now time.Time, data []byte, report *Report) (err error) {
 
 // renew makes the content of the file that path names data.
 func (f *file) renew(target string, now time.Time, data []byte, report *Report) error {
-	held, err := readExisting(target)
+	held, err := readExisting(target, max(len(data), len(f.last.written)))
+	if errors.Is(err, errTooLong) {
+		err = nil // neither
+	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", f.path, err)
 	}
-	if f.written != nil && (held == nil || !bytes.Equal(held, f.written)) {
-		report.Repaired = append(report.Repaired, f.path)
-	}
-	if held != nil && bytes.Equal(held, data) {
+	changed := f.sure && (held == nil || !bytes.Equal(held, f.last.written))
+	same := held != nil && bytes.Equal(held, data)
+	if same && !loose(target) {
 		if err := touch(f.path, now); err != nil {
 			return fmt.Errorf("touch %s: %w", f.path, err)
 		}
-		f.written = data
 		report.Touched = append(report.Touched, f.path)
-		return nil
+	} else {
+		if err := Replace(f.path, data); err != nil {
+			return err
+		}
+		report.Written = append(report.Written, f.path)
 	}
-	if err := Replace(f.path, data); err != nil {
-		return err
+	f.last = place{target, data}
+	if changed {
+		report.Repaired = append(report.Repaired, f.path)
 	}
-	f.written = data
-	report.Written = append(report.Written, f.path)
 	return nil
 }
 
 // moved empties the file that path named before, if it is as we left it: a reader that
 // knows it by its own name would go on to believe it.
 func (f *file) moved(target string) error {
-	former := f.target
-	f.target = target
-	if former == "" || former == target {
+	if last := f.last.path; last != "" && last != target {
+		if now, err := resolve(last); err != nil || now != target { // else it was moved there itself
+			f.former = f.last
+		}
+	}
+	former := f.former
+	if former.path == "" || former.path == target {
+		f.former = place{}
 		return nil
 	}
-	if now, err := resolve(former); err == nil && now == target { // it was moved there itself
-		return nil
+	ours, err := equals(former.path, former.written)
+	if err == nil && ours {
+		err = Replace(former.path, nil)
 	}
-	held, err := readExisting(former)
-	if err == nil && f.written != nil && bytes.Equal(held, f.written) {
-		err = Replace(former, nil)
+	if err != nil && !errors.Is(err, errNoFile) {
+		return fmt.Errorf("empty %s, which %s named before: %w", former.path, f.path, err)
 	}
-	if err != nil {
-		f.target = former
-		return fmt.Errorf("empty %s, which %s named before: %w", former, f.path, err)
-	}
+	f.former = place{}
 	return nil
 }

@@ -81,6 +81,7 @@ func TestWriterRepairs(t *testing.T) {
 		func() error { return os.WriteFile(path, []byte("198.51.100.66\n"), 0o644) },
 		func() error { return os.Remove(path) },
 		func() error { return os.WriteFile(path, nil, 0o644) },
+		func() error { return os.Truncate(path, sizeLimit+1) }, // however long
 	} {
 		if err := spoil(); err != nil {
 			t.Fatal(err)
@@ -152,7 +153,7 @@ func TestWriterFollowsALinkThatMoves(t *testing.T) {
 	holds(t, b, "somebody else's\n")
 
 	point(b)
-	if err := errors.Join(os.Remove(a), os.Mkdir(a, 0o755)); err != nil {
+	if err := errors.Join(os.Remove(a), os.Symlink(a, a)); err != nil { // it cannot be looked at
 		t.Fatal(err)
 	}
 	if _, err := w.Write(start.Add(2*time.Minute), one(3)); err == nil || !strings.Contains(err.Error(), "which "+path+" named before") {

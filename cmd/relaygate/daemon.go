@@ -23,6 +23,9 @@ func runCommand(e *env) *cobra.Command {
 			path = chosenConfig(path, defaultConfig)
 			cfg, err := loadConfig(path)
 			if err != nil {
+				if known, ok := config.Salvage(path); ok {
+					err = errors.Join(err, daemon.Abandon(known))
+				}
 				return err
 			}
 			err = daemon.Run(cmd.Context(), daemon.Options{

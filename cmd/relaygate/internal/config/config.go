@@ -79,8 +79,9 @@ type Config struct {
 
 // Gate is the part of the configuration about the nftables table.
 type Gate struct {
-	// Mode is one of Modes.
-	Mode string
+	// Mode is one of Modes, and Named true if the file names one.
+	Mode  string
+	Named bool
 	// Ports are the guarded ports, RelayPort where members are led to in mode
 	// redirect, and Mark the bit that they are marked with in mode mark.
 	Ports     []uint16

@@ -75,7 +75,7 @@ listen = "[2001:db8:0::1]:9125"
 		t.Fatal(err)
 	}
 	gate := defaultGate
-	gate.Mode, gate.Ports, gate.OnExit = ModeSets, []uint16{25, 587}, ExitClose
+	gate.Mode, gate.Named, gate.Ports, gate.OnExit = ModeSets, true, []uint16{25, 587}, ExitClose
 	gate.Sets.Family, gate.Sets.Table = "inet", "filter"
 	gate.Mark, gate.MaxConcurrent = 0x40, 0
 	want := &Config{

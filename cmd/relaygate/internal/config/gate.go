@@ -16,7 +16,7 @@ const maxServers = 4096
 func (c *checker) gate(r *raw, cfg *Config) {
 	g := &cfg.Gate
 	modes := []string{ModeObserve, ModeFilter, ModeRedirect, ModeMark, ModeSets, ModeGateway}
-	g.Mode = modes[c.oneOf("gate.mode", r.Gate.Mode, modes...)]
+	g.Mode, g.Named = modes[c.oneOf("gate.mode", r.Gate.Mode, modes...)], c.line("gate.mode") > 0
 	c.gatePorts(r, cfg)
 	g.Mark = c.mark("gate.mark", r.Gate.Mark)
 	g.Sets = c.sets(&r.Gate.Sets, g.Mode, cfg.IPv6Prefix)
@@ -36,7 +36,7 @@ func (c *checker) gate(r *raw, cfg *Config) {
 	}
 	g.MaxNewPerMinute = c.between("gate.max_new_per_minute", r.Gate.MaxNewPerMinute, 0, 100_000)
 	g.MaxConcurrent = c.between("gate.max_concurrent", r.Gate.MaxConcurrent, 0, 100_000)
-	g.OnExit = OnExit(c.oneOf("gate.on_exit", r.Gate.OnExit, "expire", "close", "keep"))
+	g.OnExit = OnExit(c.oneOf("gate.on_exit", r.Gate.OnExit, exits...))
 	g.CutOnExpiry, g.Own = r.Gate.CutOnExpiry, r.Gate.Own
 	if g.Own && (g.Mode == ModeSets) {
 		c.failf("gate.own", "mode \"sets\" has no table of its own")
@@ -126,3 +126,6 @@ func (c *checker) namespaces(key string, names []string) []string {
 	}
 	return paths
 }
+
+// exits are the words for OnExit.
+var exits = []string{ExitExpire: "expire", ExitClose: "close", ExitKeep: "keep"}

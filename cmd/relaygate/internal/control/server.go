@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -46,7 +47,11 @@ func Listen(path string) (*Listener, error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	return &Listener{UnixListener: l, lock: lock}, nil
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("look at the control socket: %w", err), l.Close(), lock.Close())
+	}
+	return &Listener{UnixListener: l, path: path, info: info, lock: lock}, nil
 }
 
 func listen(path string, lock *os.File) (*net.UnixListener, error) {
@@ -87,11 +92,24 @@ func listen(path string, lock *os.File) (*net.UnixListener, error) {
 // Listener is the control socket and the lock that keeps others away.
 type Listener struct {
 	*net.UnixListener
+	path string
+	info os.FileInfo
 	lock *os.File
 }
 
-// Close removes the socket. It may be called again.
+// There says whether the socket is still where clients look for it.
+func (l *Listener) There() bool {
+	info, err := os.Lstat(l.path)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return false
+	}
+	return err != nil || os.SameFile(info, l.info) // on an error nobody knows
+}
+
+// Close removes the socket, but nothing that another put in its place. It may be called
+// again.
 func (l *Listener) Close() error {
+	l.SetUnlinkOnClose(l.There())
 	var errs []error
 	for _, err := range []error{l.UnixListener.Close(), l.lock.Close()} {
 		if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrClosed) {
@@ -109,10 +127,11 @@ const (
 	maxWatchers  = 32
 )
 
-// Serve answers on l until ctx is done.
-func Serve(ctx context.Context, l net.Listener, d Daemon, hub *Hub) error {
+// Serve answers on l until ctx is done, and logs what keeps it from that.
+func Serve(ctx context.Context, l net.Listener, d Daemon, hub *Hub, log *slog.Logger) error {
 	srv := &http.Server{
 		Handler:           handler(d, hub),
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: readTimeout,
 		MaxHeaderBytes: maxHeader,
 		BaseContext:    func(net.Listener) context.Context { return ctx },

@@ -211,6 +211,8 @@ type File struct {
 	Path    string `json:"path"`
 	Written Time   `json:"written"`
 	Error   string `json:"error"`
+	// Others says who besides root may write it; "" if nobody may.
+	Others string `json:"others"`
 	// Writes and Errors count since the start.
 	Writes uint64 `json:"writes"`
 	Errors uint64 `json:"errors"`

@@ -15,7 +15,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -50,7 +52,12 @@ type task struct {
 func Run(ctx context.Context, opts Options) (err error) {
 	lines := newLogQueue(opts.Log)
 	defer lines.close()
-	log := slog.New(slog.NewTextHandler(lines, nil))
+	limit := newLogLimit(slog.NewTextHandler(lines, nil))
+	defer limit.close()
+	log := slog.New(limit)
+	// Who reads the log may go away: that ends nothing.
+	signal.Ignore(syscall.SIGPIPE)
+	defer signal.Reset(syscall.SIGPIPE)
 	d := &daemon{opts: opts, log: log, hub: control.NewHub(), lines: lines, started: time.Now()}
 	d.config.Store(opts.Config)
 	var stop func()
@@ -63,21 +70,16 @@ func Run(ctx context.Context, opts Options) (err error) {
 		log.Warn("a storm of logins may overrun relaygate", "error", err)
 	}
 	// The socket first: it keeps a second daemon from touching the gate.
-	socket, err := control.Listen(opts.Config.Socket)
-	if err != nil {
-		return err
+	if d.socket, err = control.Listen(opts.Config.Socket); err != nil {
+		return errors.Join(err, d.forsake(err))
 	}
-	defer func() { err = errors.Join(err, socket.Close()) }()
+	defer func() { err = errors.Join(err, d.socket.Close()) }()
 	if err := d.start(ctx); err != nil {
 		return errors.Join(err, d.close(), d.forsake(err))
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := dropCapabilities(d.tls.finder != nil); err != nil {
 		log.Warn("all capabilities are kept", "error", err)
-	}
-	serve := func(ctx context.Context, ready func()) error {
-		ready()
-		return control.Serve(ctx, socket, d, d.hub)
 	}
 	err = d.tasks(ctx, []task{
 		{"tap and grants", d.owner.run},
@@ -87,12 +89,12 @@ func Run(ctx context.Context, opts Options) (err error) {
 		{"host's network", d.followHost},
 		{"state", d.keeper.run},
 		{"sessions", d.runSurvey},
-		{"interfaces", d.runWire},
+		{"tap", d.runTap},
 		{"reload", d.runReload},
 		{"files", d.files.run},
 		{"socket tables", d.trust.run},
 		{"TLS libraries", d.tls.run},
-		{"control socket", serve},
+		{"control socket", d.runSocket},
 		{"metrics", d.runMetrics},
 		{"memory", runMemory},
 	})
@@ -115,7 +117,8 @@ type daemon struct {
 	trust   *trust
 	cutter  *cutter
 	keeper  *keeper
-	scrapes net.Listener // nil without metrics
+	socket  *control.Listener
+	scrapes scrapes
 	hup     <-chan os.Signal
 
 	config      atomic.Pointer[config.Config] // in force
@@ -124,8 +127,8 @@ type daemon struct {
 
 func (d *daemon) close() error {
 	var errs []error
-	if d.scrapes != nil {
-		if err := d.scrapes.Close(); !errors.Is(err, net.ErrClosed) {
+	if l := d.scrapes.listener; l != nil {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
 	}

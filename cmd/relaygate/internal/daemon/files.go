@@ -29,6 +29,7 @@ type files struct {
 	static  func() []netip.Prefix                               // the always rules in force
 	keep    atomic.Bool                                         // lines stay when the daemon ends (on_exit = "keep")
 	marked  atomic.Bool                                         // something changed since the last snapshot
+	began   atomic.Int64                                        // when the write began that goes on, Unix ns; 0 if none does
 	dirty   chan struct{}
 	flushes chan chan error
 
@@ -133,6 +134,8 @@ func (f *files) flush(ctx context.Context) error {
 }
 
 func (f *files) write(ctx context.Context) error {
+	f.began.Store(time.Now().UnixNano())
+	defer f.began.Store(0)
 	f.marked.Store(false)
 	var all []relayhosts.Entry
 	err := f.entries(ctx, func(entry relayhosts.Entry) { all = append(all, entry) })
@@ -154,8 +157,9 @@ func (f *files) write(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range f.stats {
-		if err != nil {
-			f.stats[i].Error = err.Error()
+		f.stats[i].Others = f.others(f.stats[i].Path, f.stats[i].Others)
+		if failed := report.Failed[f.stats[i].Path]; failed != nil {
+			f.stats[i].Error = failed.Error()
 			f.stats[i].Errors++
 			continue
 		}
@@ -163,6 +167,18 @@ func (f *files) write(ctx context.Context) error {
 		f.stats[i].Writes++
 	}
 	return err
+}
+
+// others says who else may write a file, and once in the log.
+func (f *files) others(path, before string) string {
+	err := relayhosts.Others(path)
+	if err == nil {
+		return ""
+	}
+	if err.Error() != before {
+		f.log.Warn("others may let anybody relay", "error", err)
+	}
+	return err.Error()
 }
 
 // leave writes what may stay when the daemon ends: always rules alone, if not all is to
@@ -198,11 +214,25 @@ func (f *files) last(stay []relayhosts.Entry) error {
 	return nil
 }
 
+// Abandon is what becomes of a start whose configuration has mistakes: of it cfg is what
+// could be read. A relaygate that runs is left alone.
+func Abandon(cfg *config.Config) error {
+	if cfg.Socket != "" {
+		socket, err := control.Listen(cfg.Socket)
+		if err != nil {
+			return nil // it says that another runs, or there is nothing that this user may do
+		}
+		defer func() { _ = socket.Close() }()
+	}
+	d := &daemon{opts: Options{Config: cfg}, log: slog.New(slog.DiscardHandler)}
+	return d.forsake(nil)
+}
+
 // forsake empties the files where nothing starts: what they opened when an earlier run
 // crashed would be open until somebody looks.
 func (d *daemon) forsake(why error) error {
 	cfg := d.opts.Config
-	others := errors.Is(why, state.ErrLocked) || errors.Is(why, nft.ErrClaimed)
+	others := errors.Is(why, control.ErrRunning) || errors.Is(why, state.ErrLocked) || errors.Is(why, nft.ErrClaimed)
 	if others || cfg.Gate.OnExit == config.ExitKeep {
 		return nil
 	}
@@ -218,6 +248,18 @@ func first(lines []string) string {
 	}
 	return lines[0]
 }
+
+// hangs says in words that a file system lets nothing be written, "" if it does.
+func (f *files) hangs(now time.Time) string {
+	began := f.began.Load()
+	if began == 0 || now.Sub(time.Unix(0, began)) < hangsAfter {
+		return ""
+	}
+	return "the files for mail servers are being written for " + authz.Span(now.Sub(time.Unix(0, began))) + ": their file system hangs, and what they say is older"
+}
+
+// hangsAfter is how long writing may take: a million lines take seconds.
+const hangsAfter = 30 * time.Second
 
 func (f *files) status() []control.File {
 	f.mu.Lock()

@@ -10,7 +10,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
@@ -36,6 +39,32 @@ func TestFilesCountWritesAndErrors(t *testing.T) {
 	if s := f.status(); len(s) != 1 || s[0].Writes != 1 || s[0].Errors != 2 || s[0].Error == "" {
 		t.Errorf("%+v, want one write and two errors", s)
 	}
+}
+
+// A file system that hangs is told, for as long as it does.
+func TestHangingFilesAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFiles(&config.Config{Relayhosts: filepath.Join(t.TempDir(), "relayhosts")}, slog.New(slog.DiscardHandler))
+		hang := make(chan struct{})
+		f.entries = func(context.Context, func(relayhosts.Entry)) error { <-hang; return nil }
+		ended := make(chan error)
+		go func() { ended <- f.write(t.Context()) }()
+		<-time.After(hangsAfter - time.Second)
+		if words := f.hangs(time.Now()); words != "" {
+			t.Errorf("too early: %s", words)
+		}
+		<-time.After(time.Minute)
+		if words := f.hangs(time.Now()); !strings.Contains(words, "hangs") {
+			t.Errorf("it says %q", words)
+		}
+		close(hang)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if words := f.hangs(time.Now()); words != "" {
+			t.Errorf("it hangs no more: %s", words)
+		}
+	})
 }
 
 // What an earlier run left is gone when the daemon says that it is ready: the mail

@@ -36,7 +36,14 @@ func (g *gate) begin(ctx context.Context, cfg nft.Config, want projection) error
 		return fmt.Errorf("watch the gate: %w", err)
 	}
 	g.watch.Store(w)
-	if err := g.load(ctx, want, g.nft.Rebuild, g.nft.Load); err != nil {
+	err = g.load(ctx, want, g.nft.Rebuild, g.nft.Load)
+	if errors.Is(err, nft.ErrFull) && cfg.Mode == nft.UserSets { // others are in
+		g.broken, err = true, nil
+		g.tellBehind()
+		g.noteError(nft.ErrFull)
+		g.log.Error("the sets have no room for all members: trying again", "every", checkEvery)
+	}
+	if err != nil {
 		return fmt.Errorf("build the gate: %w", err)
 	}
 	g.count = len(want.members)

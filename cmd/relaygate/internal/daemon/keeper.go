@@ -36,11 +36,15 @@ const pauseKey = "pause"
 // prefixes at a time, how they are.
 type keeper struct {
 	store  *state.Store
+	path   string
 	log    *slog.Logger
 	retain atomic.Int64 // time.Duration
-	// fetch and weedOut let the owner do fetchNow and weed.
-	fetch   func(context.Context, markedPart) ([]row, error)
-	weedOut func(context.Context, []netip.Prefix, time.Time) error
+	// fetch and weedOut let the owner do fetchNow and weed; prefixes visits all grants,
+	// and forgotten lets the owner keep all that no mark stands for.
+	fetch     func(context.Context, markedPart) ([]row, error)
+	weedOut   func(context.Context, []netip.Prefix, time.Time) error
+	prefixes  func(context.Context, func(*netip.Prefix)) error
+	forgotten func(context.Context) error
 
 	wake    chan struct{}
 	asked   chan chan error
@@ -80,6 +84,8 @@ const (
 	// collectEvery lets the owner be asked once about many logins.
 	collectEvery = 100 * time.Millisecond
 	retryEvery   = 5 * time.Second
+	// mendEvery is how often it is looked whether the file is there still.
+	mendEvery = 2 * time.Second
 	// forgetEvery and forgetAfter are how often, and after how many records of it,
 	// the journal in the file is made to forget what that in memory did: so the
 	// bounds of the one bound the other.
@@ -99,7 +105,7 @@ func openKeeper(path string, retain time.Duration, now time.Time, log *slog.Logg
 		log.Error(words)
 	}
 	k := &keeper{
-		store: s, log: log, rows: make(chan row, rowQueue), wake: make(chan struct{}, 1), asked: make(chan chan error),
+		store: s, path: path, log: log, rows: make(chan row, rowQueue), wake: make(chan struct{}, 1), asked: make(chan chan error),
 		marked: marks{prefixes: make(map[netip.Prefix]mark)}, spare: make(map[netip.Prefix]mark),
 	}
 	k.retain.Store(int64(retain))
@@ -149,8 +155,9 @@ func (k *keeper) run(ctx context.Context, ready func()) error {
 	ready()
 	written := make(chan error, 1)
 	go func() { written <- k.store.Run(ctx) }()
-	forget := time.NewTicker(forgetEvery)
+	forget, mend := time.NewTicker(forgetEvery), time.NewTicker(mendEvery)
 	defer forget.Stop()
+	defer mend.Stop()
 	var due <-chan time.Time
 	for {
 		select {
@@ -167,7 +174,10 @@ func (k *keeper) run(ctx context.Context, ready func()) error {
 			if err := k.collect(ctx); err != nil {
 				due = time.After(retryEvery) // the marks stay
 			}
+		case <-mend.C:
+			k.mend(ctx)
 		case done := <-k.asked:
+			k.mend(ctx)
 			err := k.collect(ctx)
 			if err != nil && due == nil {
 				due = time.After(retryEvery)
@@ -270,6 +280,7 @@ func (k *keeper) close(e *engine.Engine, rows []row) (failed error) {
 	if e != nil {
 		k.fetch = func(_ context.Context, m markedPart) ([]row, error) { return k.fetchNow(e, time.Now(), m), nil }
 		failed = k.collect(context.Background())
+		rows = append(rows, k.mendLast(e)...)
 	}
 	for _, r := range rows {
 		k.write(r)

@@ -12,20 +12,20 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/bpf"
+	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/state"
 )
 
 // boot is this moment by the clock since boot.
 func boot() grant.Boot {
-	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+	at, err := bpf.Boottime()
+	if err != nil {
 		return grant.Boot{} // then the wall clock counts
 	}
-	return grant.Boot{ID: bootID(), At: time.Duration(ts.Nano())}
+	return grant.Boot{ID: bootID(), At: time.Duration(at)}
 }
 
 // bootClock is the clock since boot at a moment. A moment later by it is one at most:
@@ -237,4 +237,46 @@ func decode[T any](data []byte, into *[]T) error {
 	}
 	*into = append(*into, v)
 	return nil
+}
+
+// mend makes the file again that somebody took away or spoiled, and where nothing of it
+// could be read, with all that is in memory: what is known of addresses that are closed
+// now is lost.
+func (k *keeper) mend(ctx context.Context) {
+	done, empty, err := k.store.Mend(time.Now())
+	if err != nil || done == "" {
+		return // Stats tells of the error
+	}
+	k.log.Error(done, "path", k.path, "empty", empty)
+	if !empty {
+		return
+	}
+	var list []markedPrefix
+	err = k.prefixes(ctx, func(p *netip.Prefix) { list = append(list, markedPrefix{*p, mark{journal: true}}) })
+	if err == nil {
+		err = k.forgotten(ctx)
+	}
+	if err != nil {
+		return // the daemon ends
+	}
+	k.mark(list, true)
+	k.sweepAgain() // which wakes run
+}
+
+// mendLast is mend where the owner has ended, and e is nobody's any more: it returns what
+// is to be written then.
+func (k *keeper) mendLast(e *engine.Engine) (rows []row) {
+	now := time.Now()
+	done, empty, err := k.store.Mend(now)
+	if err != nil || done == "" {
+		return nil
+	}
+	k.log.Error(done, "path", k.path, "empty", empty)
+	if empty {
+		e.Change(func(t *grant.Table) []grant.Change {
+			rows = append(everything(t, now), ruleRows(t, now, boot())...)
+			return nil
+		})
+	}
+	return rows
 }

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"sync"
@@ -53,7 +54,8 @@ func (q *logQueue) run(w io.Writer) {
 		}
 		if text = q.take(text[:0]); len(text) > 0 {
 			// There is no other place to say that the log cannot be written.
-			_, _ = w.Write(text)
+			n, _ := w.Write(text)
+			q.total.Add(uint64(bytes.Count(text[n:], []byte("\n"))))
 		}
 	}
 }

@@ -25,22 +25,48 @@ const (
 	maxScrapeClients = 16 // connections
 )
 
-// listenMetrics opens the port of the metrics; nil where address is empty.
-func listenMetrics(address string) (net.Listener, error) {
-	if address == "" {
-		return nil, nil
-	}
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("listen for metrics.listen: %w", err)
-	}
-	return l, nil
+// scrapes is where the metrics are asked for.
+type scrapes struct {
+	listener net.Listener // nil while there is none
+	failed   atomic.Pointer[string]
 }
+
+// listen opens the port. It may be taken, by whomever: any user can listen above 1023.
+// That keeps nothing from its work, and is said.
+func (s *scrapes) listen(address string, log *slog.Logger) {
+	if address == "" {
+		return
+	}
+	var err error
+	if s.listener, err = net.Listen("tcp", address); err != nil {
+		s.listener = nil
+		words := "the metrics cannot be served, which is tried again: " + err.Error()
+		if was := s.failed.Swap(&words); was == nil || *was != words {
+			log.Error("the metrics cannot be served: trying again", "error", err, "every", listenEvery)
+		}
+		return
+	}
+	if s.failed.Swap(nil) != nil {
+		log.Info("the metrics are served", "address", address)
+	}
+}
+
+// listenEvery is how often a port that is taken is tried again.
+const listenEvery = 5 * time.Second
 
 // runMetrics answers scrapes, if there is a port for them.
 func (d *daemon) runMetrics(ctx context.Context, ready func()) error {
 	ready()
-	if d.scrapes == nil {
+	address := d.opts.Config.Metrics
+	for address != "" && d.scrapes.listener == nil {
+		select {
+		case <-time.After(listenEvery):
+			d.scrapes.listen(address, d.log)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	if address == "" {
 		<-ctx.Done()
 		return nil
 	}
@@ -48,7 +74,7 @@ func (d *daemon) runMetrics(ctx context.Context, ready func()) error {
 	if err := registry.Register(&collector{ctx: ctx, snapshot: d.snapshot}); err != nil {
 		return fmt.Errorf("register the metrics: %w", err)
 	}
-	return serveMetrics(ctx, d.scrapes, newMetricsServer(registry, d.log))
+	return serveMetrics(ctx, d.scrapes.listener, newMetricsServer(registry, d.log))
 }
 
 // serveMetrics serves until ctx is done, and then lets scrapes end.

@@ -136,9 +136,11 @@ func TestOnlyMetricsAreServed(t *testing.T) {
 }
 
 func TestMetricsServerIsBoundedAndEnds(t *testing.T) {
-	l, err := listenMetrics("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var port scrapes
+	port.listen("127.0.0.1:0", slog.New(slog.DiscardHandler))
+	l := port.listener
+	if l == nil {
+		t.Fatal(*port.failed.Load())
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -187,7 +189,9 @@ func TestMetricsServerIsBoundedAndEnds(t *testing.T) {
 }
 
 func TestNoMetricsWithoutAnAddress(t *testing.T) {
-	if l, err := listenMetrics(""); l != nil || err != nil {
-		t.Errorf("%v, %v", l, err)
+	var port scrapes
+	port.listen("", slog.New(slog.DiscardHandler))
+	if port.listener != nil || port.failed.Load() != nil {
+		t.Errorf("%v, %v", port.listener, port.failed.Load())
 	}
 }

@@ -61,10 +61,12 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 			warn("connections in progress of what was closed may go on: %v", err)
 		}
 	}
+	saved := make(chan error, 1)
+	go func() { saved <- d.keeper.save(ctx) }() // the file system of one may hang
 	if err := d.files.flush(ctx); err != nil {
 		warn("what the files say may be older: %v", err)
 	}
-	if err := d.keeper.save(ctx); err != nil {
+	if err := <-saved; err != nil {
 		warn("it holds now, and would be forgotten by a restart: %v", err)
 	}
 	if unsettled != nil {

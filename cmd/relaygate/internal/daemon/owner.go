@@ -63,6 +63,7 @@ type owner struct {
 	sessions sessions
 	lifetime time.Duration
 	watchdog watchdog
+	looked   time.Time // when look was called last
 	sleep    sleep
 	boot     bootClock
 	before   map[string]uint64 // counters of before the start
@@ -113,7 +114,10 @@ func (o *owner) ask(ctx context.Context, do func(now time.Time)) error {
 const (
 	maxWait       = time.Second
 	eventsPerLook = 256
-	countEvery    = time.Minute
+	// maxCatchUp is more events than the tap holds, and bounds how long a storm can
+	// keep the clock from being looked at.
+	maxCatchUp = 1 << 17
+	countEvery = time.Minute
 )
 
 func (o *owner) run(ctx context.Context, ready func()) error {
@@ -127,24 +131,61 @@ func (o *owner) run(ctx context.Context, ready func()) error {
 			return context.Cause(ctx)
 		}
 		if n%eventsPerLook == 0 {
+			if err := o.catchUp(time.Now(), &ev); err != nil {
+				return err
+			}
 			o.look(time.Now())
 		}
-		err := o.tap.Next(&ev)
-		switch {
-		case err == nil:
-			o.event(&ev)
-			o.settle(o.tap.Crowded())
-		case errors.Is(err, os.ErrDeadlineExceeded):
+		more, err := o.next(&ev)
+		if err != nil {
+			return err
+		}
+		if !more {
 			n = -1
-		default:
-			return fmt.Errorf("read the tap: %w", err)
 		}
 	}
+}
+
+// next handles the tap's next event. It reports false if there is none until the
+// deadline.
+func (o *owner) next(ev *capture.Event) (more bool, err error) {
+	err = o.tap.Next(ev)
+	switch {
+	case err == nil:
+		o.event(ev)
+		o.settle(o.tap.Crowded())
+		return true, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return false, nil
+	}
+	return false, fmt.Errorf("read the tap: %w", err)
+}
+
+// catchUp reads what the tap holds before the clock is looked at, where the loop hung:
+// sessions that ended meanwhile would seem to have held their grants all the time.
+func (o *owner) catchUp(now time.Time, ev *capture.Event) error {
+	if o.looked.IsZero() || now.Sub(o.looked) < 2*maxWait {
+		return nil
+	}
+	o.log.Warn("the tap was not read for a while: what happened meanwhile comes first", "for", now.Sub(o.looked).Round(time.Millisecond))
+	o.tap.SetDeadline(now)
+	// Who asks something wakes the tap, which seems empty then.
+	for n, empty := 0, 0; n < maxCatchUp && empty < 4; n++ {
+		more, err := o.next(ev)
+		if err != nil {
+			return err
+		}
+		if empty++; more {
+			empty = 0
+		}
+	}
+	return nil
 }
 
 // look serves what is due and what was asked, and sets the next deadline.
 func (o *owner) look(now time.Time) {
 	o.watchdog.look(now)
+	o.looked = now
 	o.boot = bootClock{now, boot()}
 	o.gate.grants.Store(int64(o.engine.Len()))
 	if slept := o.sleep.since(); slept > 0 {
@@ -255,16 +296,4 @@ func (o *owner) setHost(ctx context.Context, h authz.Host) {
 			o.change(now, c)
 		}
 	})
-}
-
-// counters are the totals since the state file was made.
-func (o *owner) counters() []row {
-	c := o.engine.Counts()
-	var rows []row
-	for name, n := range map[string]uint64{
-		"logins": c.Logins, "refused": c.Failures, "tainted": c.Tainted, "encrypted": c.Encrypted,
-	} {
-		rows = append(rows, row{bucket: countersBucket, key: name, value: o.before[name] + n})
-	}
-	return rows
 }

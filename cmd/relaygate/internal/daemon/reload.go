@@ -40,17 +40,19 @@ func (d *daemon) runReload(ctx context.Context, ready func()) error {
 		if _, err := reloading(); err != nil {
 			d.log.Warn("cannot tell systemd", "error", err)
 		}
-		err := d.reload(ctx)
 		words := "the configuration was read again"
-		if err != nil {
-			words = "the former configuration stays: " + err.Error()
-			d.log.Error("the former configuration stays", "error", err)
-		} else {
+		switch err := d.reload(ctx); {
+		case err == nil:
 			d.log.Info(words, "gate", d.gate.status().Mode)
-		}
-		d.reloadError.Store(&words)
-		if err == nil {
 			d.reloadError.Store(nil)
+		case errors.Is(err, errBehind): // which status tells for as long as it is so
+			d.log.Error(words, "error", err)
+			d.reloadError.Store(nil)
+			words += ": " + err.Error()
+		default:
+			d.log.Error("the former configuration stays", "error", err)
+			words = "the former configuration stays: " + err.Error()
+			d.reloadError.Store(&words)
 		}
 		d.gate.publish("reload", words)
 		if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
@@ -58,6 +60,9 @@ func (d *daemon) runReload(ctx context.Context, ready func()) error {
 		}
 	}
 }
+
+// errBehind says that a configuration is in force, and the kernel is behind.
+var errBehind = errors.New("the gate does not hold all of it yet")
 
 // reload puts the configuration of the file in force, all of it or nothing.
 func (d *daemon) reload(ctx context.Context) error {
@@ -71,6 +76,10 @@ func (d *daemon) reload(ctx context.Context) error {
 	now := d.config.Load()
 	if keys := fixed(now, next); len(keys) > 0 {
 		return fmt.Errorf("%s can be changed by a restart alone", strings.Join(keys, ", "))
+	}
+	// A file that was being written, or on a full disk, is short or empty.
+	if next.Gate.Mode == config.ModeObserve && !next.Gate.Named && now.Gate.Mode != config.ModeObserve {
+		return errors.New("it names no gate.mode any more, and so would open the ports to all: if that is meant, say mode = \"observe\"")
 	}
 	// The gate first: whether its sets are there the kernel must say.
 	gate, err := gateConfig(next, nil)
@@ -98,7 +107,10 @@ func (d *daemon) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return d.gate.settle(ctx)
+	if err := d.gate.settle(ctx); err != nil {
+		return fmt.Errorf("%w: %w", errBehind, err)
+	}
+	return nil
 }
 
 // setServers tells where the mail servers behind this host are.

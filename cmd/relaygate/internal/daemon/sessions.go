@@ -76,11 +76,15 @@ func (o *owner) follow(now time.Time, verdicts []engine.Verdict) {
 	}
 }
 
-// age is how long ago the kernel noted at: the tap hands on a close when it has
-// something else to do. It is measured by the wall clock, which may have been
-// set meanwhile, so it is believed within what can be.
+// age is how long ago the kernel noted at: seconds where the tap has something else to
+// do, and more where the agent hung. What has no monotonic reading is measured by the
+// wall clock, which may have been set meanwhile, and believed within what can be.
 func age(now, at time.Time) time.Duration {
-	return min(max(now.Round(0).Sub(at), 0), 2*time.Second)
+	passed := max(now.Sub(at), 0)
+	if at == at.Round(0) { //nolint:staticcheck // Equal does not look at monotonic readings
+		return min(passed, 2*time.Second)
+	}
+	return passed
 }
 
 // hold lets a session hold its grant, if there is one.

@@ -46,6 +46,17 @@ func (o *owner) keep(c authz.Conn, h *held) {
 	}
 }
 
+// saveAgain writes down again what the state file has lost: sessions, and the counters.
+func (o *owner) saveAgain() {
+	o.counted = time.Time{}
+	for c, h := range o.sessions.open {
+		if h.saved {
+			h.saved = false
+			o.keep(c, h)
+		}
+	}
+}
+
 // survivors finds the sessions of before the restart that still live: by the same
 // cookie since the same boot, and whose peer was heard of late, so that a reassigned
 // address inherits nothing.

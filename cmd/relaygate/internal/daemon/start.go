@@ -46,10 +46,7 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if d.gate, err = openGate(cfg, static(eng), d.log, d.hub); err != nil {
 		return err
 	}
-	// Behind what tells of another relaygate: its files would be emptied for a port.
-	if d.scrapes, err = listenMetrics(cfg.Metrics); err != nil {
-		return err
-	}
+	d.scrapes.listen(cfg.Metrics, d.log) // as long as there is the capability for a low port
 	d.cutter = openCutter(settingsOf(d.gate.cfg, cfg.Gate.CutOnExpiry), d.log)
 	d.files = newFiles(cfg, d.log)
 	d.owner = newOwner(eng, d)
@@ -98,6 +95,10 @@ func (d *daemon) connect() {
 	d.files.entries = d.owner.entries(d.opts.Config.UsersFile != "")
 	d.keeper.fetch = func(ctx context.Context, m markedPart) (rules []row, err error) {
 		return rules, d.owner.ask(ctx, func(now time.Time) { rules = d.keeper.fetchNow(d.owner.engine, now, m) })
+	}
+	d.keeper.prefixes = d.owner.prefixes
+	d.keeper.forgotten = func(ctx context.Context) error {
+		return d.owner.ask(ctx, func(time.Time) { d.owner.saveAgain() })
 	}
 	d.keeper.weedOut = func(ctx context.Context, list []netip.Prefix, oldest time.Time) error {
 		return d.owner.ask(ctx, func(time.Time) { d.keeper.weed(d.owner.engine, list, oldest) })

@@ -103,6 +103,18 @@ func (o *owner) status(now time.Time, s *control.Status) {
 	s.Drops["tap: connections that could not be marked as done"] = o.errs
 }
 
+// counters are the totals since the state file was made.
+func (o *owner) counters() []row {
+	c := o.engine.Counts()
+	var rows []row
+	for name, n := range map[string]uint64{
+		"logins": c.Logins, "refused": c.Failures, "tainted": c.Tainted, "encrypted": c.Encrypted,
+	} {
+		rows = append(rows, row{bucket: countersBucket, key: name, value: o.before[name] + n})
+	}
+	return rows
+}
+
 // problems says in words what a person should look at.
 func (d *daemon) problems(s *control.Status) {
 	if !s.Gate.Up && s.Gate.Missing == "" {
@@ -134,8 +146,17 @@ func (d *daemon) problems(s *control.Status) {
 	if st.LastError != "" {
 		s.Problems = append(s.Problems, "the state cannot be written, so that a restart would forget: "+st.LastError)
 	}
+	if since := time.Since(st.Began); !st.Began.IsZero() && since > hangsAfter {
+		s.Problems = append(s.Problems, "the state is being written for "+authz.Span(since)+": its file system hangs, so that a restart would forget")
+	}
+	if words := d.files.hangs(time.Now()); words != "" {
+		s.Problems = append(s.Problems, words)
+	}
 	if s.State.Aside != "" {
 		s.Problems = append(s.Problems, s.State.Aside)
+	}
+	if words := d.scrapes.failed.Load(); words != nil {
+		s.Problems = append(s.Problems, *words)
 	}
 	if words := d.reloadError.Load(); words != nil {
 		s.Problems = append(s.Problems, *words)
@@ -143,6 +164,9 @@ func (d *daemon) problems(s *control.Status) {
 	for _, f := range s.Files {
 		if f.Error != "" {
 			s.Problems = append(s.Problems, fmt.Sprintf("%s cannot be written: %s", f.Path, f.Error))
+		}
+		if f.Others != "" {
+			s.Problems = append(s.Problems, "others may let anybody relay: "+f.Others)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 
 	"relaygate/authz"
 	"relaygate/bpf"
@@ -60,6 +61,9 @@ type ringTap struct {
 	*capture.Ring
 	programs *bpf.Tap
 	trust    *trust
+	recorded atomic.Uint64          // connections whose recording could not be ended
+	again    atomic.Uint64          // how often they were attached again
+	lost     atomic.Pointer[string] // why they are not attached; nil while they are
 }
 
 func openRingTap(cfg *config.Config, t *trust) (tap, error) {
@@ -81,8 +85,8 @@ func (t *ringTap) Next(ev *capture.Event) error {
 	}
 	if ok, reason := t.trust.tables.Check(ev.Conn.Server, ev.Conn.Netns); !ok {
 		ev.Trusted, ev.Reason = false, reason
-		if err := t.programs.SetDone(ev.Conn.Cookie); err != nil {
-			return fmt.Errorf("end the recording of a connection: %w", err)
+		if t.programs.SetDone(ev.Conn.Cookie) != nil {
+			t.recorded.Add(1) // for nothing, but nothing is lost
 		}
 	}
 	return nil
@@ -96,7 +100,13 @@ func (t *ringTap) Alive() ([]sockdiag.Session, error) { return t.trust.tables.Al
 
 func (t *ringTap) Close() error { return t.programs.Close() }
 
-func (t *ringTap) Problems() []string { return nil }
+func (t *ringTap) Problems() []string {
+	list := t.trust.problems()
+	if words := t.lost.Load(); words != nil {
+		list = append(list, *words)
+	}
+	return list
+}
 
 func (t *ringTap) Where() (kind, where string) {
 	return "cgroup", "sockets of this network namespace"
@@ -108,7 +118,10 @@ func (t *ringTap) Counts() (packets uint64, drops map[string]uint64, err error) 
 	if err != nil {
 		return 0, nil, fmt.Errorf("read the tap's counters: %w", err)
 	}
-	return c.Packets, ringDrops(&c), nil
+	drops = ringDrops(&c)
+	drops["tap: connections recorded that are not believed"] = t.recorded.Load()
+	drops["tap: times that somebody detached it"] = t.again.Load()
+	return c.Packets, drops, nil
 }
 
 // ringDrops are the losses of a tap that records in the kernel.

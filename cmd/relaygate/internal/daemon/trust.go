@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 
 	"relaygate/authz"
 	"relaygate/bpf"
@@ -23,7 +26,8 @@ import (
 // namespace and the configured ones, of an allowed owner, and of no program
 // that only hands connections on.
 type trust struct {
-	netns  []*bpf.Netns // the own one first
+	netns  []*bpf.Netns      // the own one first
+	named  map[string]uint64 // the inodes of the configured ones, by path
 	tables *sockdiag.Tables
 	// inside are the mail servers behind this host; nil if it is no gateway.
 	inside atomic.Pointer[[]netip.Prefix]
@@ -33,7 +37,7 @@ type trust struct {
 }
 
 func openTrust(cfg *config.Config) (t *trust, err error) {
-	t = &trust{}
+	t = &trust{named: make(map[string]uint64)}
 	if cfg.Inside() {
 		t.inside.Store(&cfg.Gate.Servers)
 	}
@@ -46,6 +50,9 @@ func openTrust(cfg *config.Config) (t *trust, err error) {
 		ns, err := bpf.OpenNetns(path)
 		if err != nil {
 			return t, fmt.Errorf("trust %s: %w", path, err)
+		}
+		if path != bpf.OwnNetns {
+			t.named[path] = ns.ID()
 		}
 		// One named twice, or the own one, is held once.
 		if slices.ContainsFunc(t.netns, func(other *bpf.Netns) bool { return other.ID() == ns.ID() }) {
@@ -107,12 +114,19 @@ func forwardsIPv6() bool {
 	return err != nil || strings.TrimSpace(string(on)) != "0"
 }
 
-// problems names what is not believed by this tap.
-func (t *trust) problems() []string {
+// problems names what is not believed by this tap. A namespace that was made anew, as a
+// container's is, can be entered with capabilities of the start alone.
+func (t *trust) problems() (list []string) {
 	if t.unsure && forwardsIPv6() {
-		return []string{"logins over IPv6 are not believed: " + reasonForwarded}
+		list = append(list, "logins over IPv6 are not believed: "+reasonForwarded)
 	}
-	return nil
+	for _, path := range slices.Sorted(maps.Keys(t.named)) {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil || st.Ino != t.named[path] {
+			list = append(list, "the trusted network namespace "+path+" is not the one of the start any more: mail servers there are not believed until relaygate is restarted")
+		}
+	}
+	return list
 }
 
 // behind says whether a server is one of the mail servers behind this host.

@@ -137,15 +137,6 @@ func (t *wireTap) run(ctx context.Context, hub *control.Hub) {
 	}
 }
 
-// runWire is the task of the tap on interfaces, if that is the tap.
-func (d *daemon) runWire(ctx context.Context, ready func()) error {
-	ready()
-	if w, ok := d.tap.(*wireTap); ok {
-		w.run(ctx, d.hub)
-	}
-	return nil
-}
-
 // follow taps an interface that has come back, and says so.
 func (t *wireTap) follow(name string, hub *control.Hub) {
 	was, tapped := t.index(name)
@@ -160,11 +151,18 @@ func (t *wireTap) follow(name string, hub *control.Hub) {
 	}
 	l, err := netlink.LinkByName(name)
 	var gone netlink.LinkNotFoundError
+	same := err == nil && tapped && l.Attrs().Index == was
+	lost := "is gone: what passes there is not seen"
+	if same {
+		if on, err := t.programs.Attached(was); err == nil && !on {
+			same, lost = false, "was not seen: somebody had detached the tap"
+		}
+	}
 	switch {
 	case err != nil && !errors.As(err, &gone):
 		t.log.Warn("an interface cannot be looked at", "interface", name, "error", err)
 		return
-	case err == nil && tapped && l.Attrs().Index == was:
+	case same:
 		return
 	case err != nil && !tapped:
 		return // said already
@@ -173,7 +171,7 @@ func (t *wireTap) follow(name string, hub *control.Hub) {
 		t.mu.Lock()
 		delete(t.attached, name)
 		t.mu.Unlock()
-		say("is gone: what passes there is not seen", t.programs.Detach(was))
+		say(lost, t.programs.Detach(was))
 	}
 	if err != nil {
 		return

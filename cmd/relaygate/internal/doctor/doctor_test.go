@@ -9,12 +9,14 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"relaygate/authz"
+	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 )
@@ -115,5 +117,23 @@ func TestTheDaemonsProblemsAreTold(t *testing.T) {
 	}, nil)
 	if len(got) != 4 || got[1].Words != "a; each call of a library costs a trap, also those of httpd, sshd" || got[0].State != OK || got[1].State != OK || got[2].State != Advice || !strings.Contains(got[2].Words, "4 of 5") || got[3].Words != "it is paused" {
 		t.Errorf("daemon: %+v", got)
+	}
+}
+
+// Where any user may listen on low ports too, that is told of the relay port.
+func TestRelayPortOfAnybodyIsTold(t *testing.T) {
+	bpftest.RequireRoot(t)
+	cfg := &config.Config{Gate: config.Gate{Mode: config.ModeRedirect, RelayPort: 925}}
+	for first, want := range map[string]bool{"1024": false, "926": false, "925": true, "0": true} {
+		bpftest.Do(t, bpftest.Namespace(t), func() error {
+			if err := os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte(first), 0); err != nil {
+				return err
+			}
+			told := slices.ContainsFunc(listeners(cfg), func(f Finding) bool { return strings.Contains(f.Words, "any user of this host") })
+			if told != want {
+				t.Errorf("from port %s on any user may listen: told %v, want %v", first, told, want)
+			}
+			return nil
+		})
 	}
 }

@@ -10,9 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"relaygate/authz"
+	"relaygate/authz/relayhosts"
 	"relaygate/bpf"
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
@@ -47,14 +49,24 @@ func listeners(cfg *config.Config) []Finding {
 			f.Then = "nothing to do if the mail server does not offer it"
 		}
 		list = append(list, f)
-		if isRelay && port >= 1024 {
+		if isRelay && port >= unprivileged() {
 			list = append(list, Finding{
 				Subject: f.Subject, State: Advice, Words: "any user of this host may listen there while the mail server does not",
-				Then: "choose a gate.relay_port below 1024",
+				Then: "let net.ipv4.ip_unprivileged_port_start be above it, and choose a gate.relay_port below 1024",
 			})
 		}
 	}
 	return list
+}
+
+// unprivileged is the first port on which any user may listen (ip(7)).
+func unprivileged() uint16 {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	port, wrong := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 16)
+	if err != nil || wrong != nil {
+		return 1024
+	}
+	return uint16(port)
 }
 
 // listened is who holds the listeners on a port, and why one is not believed.
@@ -143,6 +155,9 @@ func files(cfg *config.Config) []Finding {
 		}
 		if err == nil && info.Mode()&0o022 != 0 && info.Mode()&os.ModeSticky == 0 {
 			err = fmt.Errorf("%s can be written by other users", folder)
+		}
+		if err == nil {
+			err = relayhosts.Others(file.path)
 		}
 		list = append(list, found(file.subject, true, file.path, err, "whoever may write there can let anybody relay; a folder of root's is needed"))
 	}

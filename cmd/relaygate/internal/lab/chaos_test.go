@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -210,6 +211,7 @@ func (c *chaos) act() {
 		{4, func() { c.restart("a kill, "+h.what+" and a restart", &h) }},
 		{3, c.hang},
 		{5, c.reload},
+		{2, c.loseState},
 		{22, func() { c.login(p, false) }},
 		{12, func() { c.login(p, true) }},
 		{5, func() { c.order(control.VerbGrant, p) }},
@@ -304,6 +306,16 @@ func (c *chaos) reload() {
 	must(c.t, c.daemon.Reconfigure(o))
 	last.change(func(pr *promise) { pr.always = always })
 	c.calm = time.Now()
+}
+
+// loseState takes the state file away, and waits until it is there again: a crash
+// must forget nothing.
+func (c *chaos) loseState() {
+	c.t.Helper()
+	c.note("a loss of the state file")
+	path := filepath.Join(c.dir, "state.db")
+	must(c.t, os.Remove(path))
+	settles(c.t, 10*time.Second, func() error { _, err := os.Stat(path); return err })
 }
 
 // login logs a member in, who may stay for some time.

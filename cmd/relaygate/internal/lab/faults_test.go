@@ -17,6 +17,7 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"relaygate/authz/relayhosts"
 	"relaygate/bpf/bpftest"
 	"relaygate/bpf/netns"
 	"relaygate/cmd/relaygate/internal/control"
@@ -116,9 +117,9 @@ func TestHungAgentClosesByItself(t *testing.T) {
 	settles(t, time.Second, open(t.Context(), four))
 	must(t, w.daemon.Freeze(t.Context()))
 	hung := time.Now()
-	login(t, w.Client6, lab.POP3Login(lab.Server6, lab.Password))
 	settles(t, lifetime+500*time.Millisecond, refused(t.Context(), four))
 	t.Logf("closed %v after the agent hung", time.Since(hung))
+	login(t, w.Client6, lab.POP3Login(lab.Server6, lab.Password))
 	must(t, six.Refused(t.Context()))
 	must(t, w.daemon.Thaw())
 	settles(t, time.Second, open(t.Context(), four)) // the session is still there
@@ -216,20 +217,32 @@ func TestStateDiskFull(t *testing.T) {
 	settles(t, time.Second, w.says(t, "list --denied", "203.0.113.7"))
 }
 
-// The gate does its work where nobody can ask it anything.
+// The gate does its work where nobody can ask it anything, and the socket is made again
+// as soon as it can be.
 func TestControlSocketGone(t *testing.T) {
-	w := newWorld(t, 30*time.Second, "")
+	folder := t.TempDir() + "/run"
+	must(t, os.Mkdir(folder, 0o755))
+	w := newWorldWith(t, lab.Options{Lifetime: 30 * time.Second, Socket: folder + "/control.sock"})
 	four := w.Client4.At(lab.Server4)
-	must(t, os.Remove(w.daemon.Socket))
+	must(t, os.RemoveAll(folder))
+	must(t, os.WriteFile(folder, nil, 0o600)) // it cannot be made
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
 	settles(t, time.Second, open(t.Context(), four))
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
 	out, err := exec.Command(program, "status", "--socket", w.daemon.Socket).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "is relaygate running?") {
+	if err == nil || !strings.Contains(string(out), "relaygate") {
 		t.Errorf("status says %s, %v", out, err)
 	}
-	must(t, w.daemon.Stop())
-	w.start(t)
+	<-time.After(3 * time.Second)
+	must(t, os.Remove(folder))
+	settles(t, 5*time.Second, func() error {
+		return exec.Command(program, "status", "--socket", w.daemon.Socket).Run()
+	})
+	must(t, w.says(t, "list", lab.Client4.String())())
+	must(t, os.Remove(w.daemon.Socket))
+	settles(t, 5*time.Second, func() error {
+		return exec.Command(program, "status", "--socket", w.daemon.Socket).Run()
+	})
 	must(t, w.says(t, "list", lab.Client4.String())())
 }
 
@@ -276,9 +289,22 @@ func TestForeignChangeOfRelayhosts(t *testing.T) {
 	settles(t, 4*time.Second, w.lists(want))
 	must(t, os.Remove(w.daemon.Relayhosts))
 	settles(t, 4*time.Second, w.lists(want))
+	must(t, os.Truncate(w.daemon.Relayhosts, 100<<20)) // more than any list of ours
+	settles(t, 6*time.Second, func() error {
+		info, err := os.Stat(w.daemon.Relayhosts)
+		if err == nil && info.Size() > 1000 {
+			err = fmt.Errorf("relayhosts has %d bytes", info.Size())
+		}
+		return err
+	})
+	must(t, w.lists(want)())
+	must(t, os.Chmod(w.daemon.Relayhosts, 0o666))
+	settles(t, 6*time.Second, func() error { return relayhosts.Others(w.daemon.Relayhosts) })
+	must(t, os.Chown(w.daemon.Relayhosts, 65534, 0))
+	settles(t, 6*time.Second, w.says(t, "status", "others may let anybody relay", "belongs to user 65534"))
 	must(t, w.daemon.Stop())
-	if log := w.daemon.Log(); strings.Count(log, "somebody else changed the file") != 2 {
-		t.Errorf("the log does not tell twice that somebody else changed the file:\n%s", log)
+	if log := w.daemon.Log(); strings.Count(log, "somebody else changed the file") != 3 {
+		t.Errorf("the log does not tell three times that somebody else changed the file:\n%s", log)
 	}
 }
 

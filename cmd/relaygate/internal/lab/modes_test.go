@@ -64,6 +64,12 @@ func TestReloadChangesTheMode(t *testing.T) {
 	w.reload(t, "mode = \"on\"\n", "gate.mode: \"on\" is none of")
 	w.reload(t, "mode = \"observe\"\n[watch]\npop3 = [1110]\n", "watch.pop3, watch.imap can be changed by a restart alone")
 	must(t, stranger.Refused(t.Context()))
+
+	// Nor does a file that is not written to its end open anything.
+	must(t, w.daemon.Reload(""))
+	settles(t, 3*time.Second, w.says(t, "status", "it names no gate.mode any more"))
+	must(t, stranger.Refused(t.Context()))
+	w.reload(t, "mode = \"observe\"\n", "The gate observes port 25")
 }
 
 func TestBrakesBiteAndAreSeen(t *testing.T) {

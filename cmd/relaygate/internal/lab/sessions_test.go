@@ -13,6 +13,7 @@ import (
 	"github.com/google/nftables"
 
 	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
 	"relaygate/cmd/relaygate/internal/lab"
 )
 
@@ -125,8 +126,23 @@ func TestTrustedNamespace(t *testing.T) {
 	mail, err := lab.StartMailServer(inner.Server)
 	must(t, err)
 	t.Cleanup(func() { must(t, mail.Close()) })
-	path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), inner.Server.FD())
+	path := t.TempDir() + "/mail"
+	name := func(ns *netns.Namespace) {
+		t.Helper()
+		_ = os.Remove(path)
+		must(t, os.Symlink(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.FD()), path))
+	}
+	name(inner.Server)
 	w := newWorld(t, 30*time.Second, fmt.Sprintf("[watch]\ntrusted_netns = [%q]\n", path))
 	login(t, inner.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
 	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+
+	const lost = "is not the one of the start any more"
+	if out := w.verb(t, "status"); strings.Contains(out, lost) {
+		t.Errorf("status says of one that is there:\n%s", out)
+	}
+	name(inner.Stranger.NS) // as where its container was made anew
+	must(t, w.says(t, "status", path+" "+lost)())
+	must(t, os.Remove(path))
+	must(t, w.says(t, "status", path+" "+lost)())
 }

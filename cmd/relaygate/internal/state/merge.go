@@ -47,7 +47,7 @@ func (s *Store) merge() error {
 func (s *Store) mergePart() (size int, err error) {
 	var p part
 	err = guarded(func() error {
-		return s.db.View(func(tx *bbolt.Tx) (err error) { p, err = oldest(tx, nil); return err })
+		return s.database().View(func(tx *bbolt.Tx) (err error) { p, err = oldest(tx, nil); return err })
 	})
 	if err == nil && len(p.groups) == 0 {
 		err = fmt.Errorf("%w: the groups of changes are missing", errDamaged)

@@ -58,7 +58,7 @@ func (s *Store) Each(bucket string, visit func(key string, value []byte) error) 
 	if err != nil {
 		return err
 	}
-	err = s.db.View(func(tx *bbolt.Tx) error {
+	err = s.database().View(func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte(bucket))
 		if b == nil {
 			return nil
@@ -86,7 +86,7 @@ func (s *Store) Flush() error {
 	g := s.pending
 	s.pending = group{text: s.spare}
 	if g.n > 0 {
-		s.flying, s.flyingBytes = g.n, len(g.text)
+		s.flying, s.flyingBytes, s.stats.Began = g.n, len(g.text), time.Now()
 	}
 	s.mu.Unlock()
 	s.spare = g.text
@@ -96,7 +96,7 @@ func (s *Store) Flush() error {
 	err := s.transact(g.append)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.flying, s.flyingBytes = 0, 0
+	s.flying, s.flyingBytes, s.stats.Began = 0, 0, time.Time{}
 	if err != nil {
 		s.spare = nil
 		g.join(s.pending)
@@ -117,12 +117,13 @@ func (s *Store) Flush() error {
 func (s *Store) failed(err error) error {
 	s.stats.Errors++
 	s.stats.LastError = err.Error()
+	s.spoiled = s.spoiled || errors.Is(err, errDamaged)
 	return fmt.Errorf("write the state: %w", err)
 }
 
 // transact runs one transaction; writing is held.
 func (s *Store) transact(do func(*bbolt.Tx) error) error {
-	return guarded(func() error { return s.db.Update(do) })
+	return guarded(func() error { return s.database().Update(do) })
 }
 
 // guarded turns the database's panics about damaged pages, and faults of pages
@@ -223,7 +224,7 @@ func (s *Store) copyTail(tx *bbolt.Tx) error {
 		}
 		behind = p.groups[len(p.groups)-1]
 		for list := range slices.Chunk(p.changes, copyGroup) {
-			err := s.db.Update(func(tx *bbolt.Tx) error { return apply(tx, list) })
+			err := s.database().Update(func(tx *bbolt.Tx) error { return apply(tx, list) })
 			if errors.Is(err, errDamaged) {
 				return err
 			}
@@ -240,7 +241,7 @@ type record struct{ key, sealed []byte }
 // append adds records in the order of their keys: so each page is written once,
 // and full.
 func (s *Store) append(bucket []byte, list []record) error {
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+	err := s.database().Update(func(tx *bbolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists(bucket)
 		if err != nil {
 			return err

@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -46,7 +47,8 @@ var ErrLocked = errors.New("another relaygate has the state file open")
 // Store is an open state file. Its methods may be called from many goroutines.
 type Store struct {
 	path  string
-	db    *bbolt.DB
+	db    atomic.Pointer[bbolt.DB]
+	file  os.FileInfo // of what was put at path
 	lock  *os.File
 	fresh bool
 	aside string
@@ -64,6 +66,7 @@ type Store struct {
 	// fails it is pending again.
 	flying, flyingBytes int
 	stats               Stats
+	spoiled             bool // a write found the file damaged
 }
 
 // id names a record.
@@ -81,8 +84,9 @@ type Stats struct {
 	Merges uint64
 	// Pending changes wait to be written, or are being written, of so many bytes.
 	Pending, PendingBytes int
-	// Written is when the last transaction was.
-	Written time.Time
+	// Written is when the last transaction was, and Began when the one began that goes
+	// on; zero if none does.
+	Written, Began time.Time
 }
 
 // Open opens the state file at path or makes one. Its folder is made if it is
@@ -102,17 +106,19 @@ func Open(path string, now time.Time) (s *Store, err error) {
 	}()
 	s = &Store{path: path, lock: lock, more: make(chan struct{}, 1)}
 	aside := path + ".new"
-	if err := os.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove the remains of an earlier start: %w", err)
-	}
-	if s.db, err = create(aside); err != nil {
-		return nil, fmt.Errorf("make the state file: %w", err)
+	if err = s.begin(aside); err != nil {
+		return nil, err
 	}
 	if err := s.inherit(aside, now); err != nil {
-		return nil, errors.Join(err, s.db.Close())
+		return nil, errors.Join(err, s.database().Close())
 	}
 	return s, nil
 }
+
+func (s *Store) database() *bbolt.DB { return s.db.Load() }
+
+// asideTime dates the name of a file that is put aside.
+const asideTime = "20060102T150405Z"
 
 // inherit copies what the old file holds into the new one and replaces it.
 func (s *Store) inherit(created string, now time.Time) error {
@@ -123,7 +129,7 @@ func (s *Store) inherit(created string, now time.Time) error {
 	case errors.Is(err, errNotWritten):
 		return err
 	default:
-		damaged := s.path + ".damaged-" + now.UTC().Format("20060102T150405Z")
+		damaged := s.path + ".damaged-" + now.UTC().Format(asideTime)
 		if err := os.Rename(s.path, damaged); err != nil {
 			return fmt.Errorf("put the unreadable state file aside: %w", err)
 		}
@@ -133,24 +139,39 @@ func (s *Store) inherit(created string, now time.Time) error {
 			return err
 		}
 	}
+	return s.install(created)
+}
+
+// install puts the new file in its place.
+func (s *Store) install(created string) (err error) {
 	if err := os.Rename(created, s.path); err != nil {
 		return fmt.Errorf("put the state file in its place: %w", err)
+	}
+	if s.file, err = os.Stat(s.path); err != nil {
+		return fmt.Errorf("look at the state file: %w", err)
 	}
 	return syncFolder(s.path)
 }
 
-// start throws the half-copied file away and begins another.
-func (s *Store) start(path string) (err error) {
-	if err := s.db.Close(); err != nil {
-		return fmt.Errorf("close the state file: %w", err)
+// begin makes a new file and takes it for the store's.
+func (s *Store) begin(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the remains of an earlier start: %w", err)
 	}
-	if err := os.Remove(path); err != nil {
-		return fmt.Errorf("remove a half-copied state file: %w", err)
-	}
-	if s.db, err = create(path); err != nil {
+	db, err := create(path)
+	if err != nil {
 		return fmt.Errorf("make the state file: %w", err)
 	}
+	s.db.Store(db)
 	return nil
+}
+
+// start throws the half-copied file away and begins another.
+func (s *Store) start(path string) error {
+	if err := s.database().Close(); err != nil {
+		return fmt.Errorf("close the state file: %w", err)
+	}
+	return s.begin(path)
 }
 
 // Fresh says that nothing was known from before. Aside says in words why a
@@ -216,5 +237,5 @@ func (s *Store) Stats() Stats {
 
 // Close writes what is pending and closes the file.
 func (s *Store) Close() error {
-	return errors.Join(s.Flush(), s.db.Close(), s.lock.Close())
+	return errors.Join(s.Flush(), s.database().Close(), s.lock.Close())
 }

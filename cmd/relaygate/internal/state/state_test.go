@@ -309,7 +309,7 @@ func TestChangesAreWrittenInGroups(t *testing.T) {
 func TestFailedWriteStaysPending(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "state.db"))
 	s.Put("grants", "192.0.2.1", []byte("old"))
-	s.db.MaxSize = 1 // nothing fits any more
+	s.database().MaxSize = 1 // nothing fits any more
 	s.Put("grants", "192.0.2.2", bytes.Repeat([]byte("x"), 1<<20))
 	if err := s.Flush(); err == nil {
 		t.Fatal("a full file takes a record")
@@ -318,7 +318,7 @@ func TestFailedWriteStaysPending(t *testing.T) {
 	if st := s.Stats(); st.Errors != 1 || st.LastError == "" || st.Pending != 3 {
 		t.Errorf("%+v, want one error and three pending", st)
 	}
-	s.db.MaxSize = maxFile
+	s.database().MaxSize = maxFile
 	if err := s.Flush(); err != nil {
 		t.Fatal(err)
 	}
@@ -336,7 +336,7 @@ func TestFailedWriteStaysPending(t *testing.T) {
 func TestPendingWhileItIsWritten(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "state.db"))
 	s.Put("grants", "192.0.2.1", make([]byte, 1000))
-	slow, err := s.db.Begin(true) // the disk takes its time
+	slow, err := s.database().Begin(true) // the disk takes its time
 	if err != nil {
 		t.Fatal(err)
 	}

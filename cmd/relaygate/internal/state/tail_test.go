@@ -18,7 +18,7 @@ import (
 // tailed counts the groups of the tail.
 func tailed(t *testing.T, s *Store) (n int) {
 	t.Helper()
-	err := s.db.View(func(tx *bbolt.Tx) error {
+	err := s.database().View(func(tx *bbolt.Tx) error {
 		if b := tx.Bucket([]byte(tailBucket)); b != nil {
 			return b.ForEachBucket(func([]byte) error { n++; return nil })
 		}
@@ -87,7 +87,7 @@ func TestMergeThatBreaksOff(t *testing.T) {
 	s.Put("grants", "a", []byte("new"))
 	s.Delete("grants", "b")
 	flush(t, s)
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+	err := s.database().Update(func(tx *bbolt.Tx) error {
 		return apply(tx, []change{{bucket: []byte("grants"), key: []byte("b"), value: []byte("old")}})
 	})
 	if err != nil || tailed(t, s) != 2 {

@@ -1,0 +1,93 @@
+package relayhosts
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A link to what is no file is said, and forgotten with it.
+func TestWriterOfALinkToNoFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "relayhosts")
+	w := NewWriter(Config{Hosts: path})
+	write(t, w, start, one(1))
+	for _, target := range []string{"/dev/null", "/nonexistent/there", path, filepath.Dir(path)} {
+		if err := errors.Join(os.Remove(path), os.Symlink(target, path)); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			r, err := w.Write(start, one(1))
+			if err == nil || r.Failed[path] == nil || len(r.Repaired) > 0 {
+				t.Errorf("to %s: %+v, %v", target, r, err)
+			}
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		write(t, w, start, one(2))
+		holds(t, path, "203.0.113.2\n")
+	}
+}
+
+// No right of others to write is kept, whenever it is given.
+func TestWriterTakesOthersRightToWrite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "relayhosts")
+	put(t, path, "")
+	for _, mode := range []os.FileMode{0o666, 0o664, 0o646} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := Others(path); err == nil {
+			t.Errorf("nobody else may write a file of mode %v", mode)
+		}
+		w := NewWriter(Config{Hosts: path})
+		write(t, w, start, nil) // nothing but the mode is to be changed
+		if err := Others(path); err != nil {
+			t.Errorf("mode %v: %v", mode, err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		w.Look()
+		due(t, w, start.Add(MinInterval))
+		if r := write(t, w, start, one(1)); len(r.Repaired) != 0 || Others(path) != nil {
+			t.Errorf("mode %v: %+v, %v", mode, r, Others(path))
+		}
+	}
+	// Also where the file can only be written in its place, as it has another name.
+	if err := errors.Join(os.Link(path, path+".other"), os.Chmod(path, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	w := NewWriter(Config{Hosts: path})
+	write(t, w, start, one(2))
+	if err := Others(path); err != nil {
+		t.Error(err)
+	}
+	// One whose mode came between our write and the mark is looked at again, and not for
+	// ever where it cannot be changed.
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	f := w.files[0]
+	f.leave()
+	if w.Look(); !w.dirty {
+		t.Error("it is not written again")
+	}
+	w.dirty = false
+	f.leave()
+	if w.Look(); w.dirty {
+		t.Error("it is written for ever")
+	}
+	w.Changed()
+	write(t, w, start, one(3))
+	if os.Geteuid() == 0 {
+		if err := os.Chown(path, 12345, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := Others(path); err == nil || !strings.Contains(err.Error(), "user 12345") {
+			t.Errorf("of another's file: %v", err)
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// attach attaches sockops last: who is followed is followed from its first
+// packet on.
+func (t *Tap) attach() error {
+	for _, p := range []struct {
+		prog   *ebpf.Program
+		attach ebpf.AttachType
+	}{
+		{t.objs.RelaygateOut, ebpf.AttachCGroupInetEgress},
+		{t.objs.RelaygateIn, ebpf.AttachCGroupInetIngress},
+		{t.objs.RelaygateConn, ebpf.AttachCGroupSockOps},
+	} {
+		l, err := link.AttachCgroup(link.CgroupOptions{Path: t.cgroup, Attach: p.attach, Program: p.prog})
+		if err != nil {
+			return fmt.Errorf("attach %s to cgroup %s: %w", p.attach, t.cgroup, err)
+		}
+		t.links = append(t.links, l)
+	}
+	return nil
+}
+
+// Attached says whether all programs are still attached: an administrator can detach
+// them (bpftool link detach), and nothing would be seen any more.
+func (t *Tap) Attached() (bool, error) {
+	for _, l := range t.links {
+		if on, err := attached(l); !on || err != nil {
+			return false, err
+		}
+	}
+	return len(t.links) > 0, nil
+}
+
+// Reattach attaches the programs again. What connections did meanwhile nobody knows:
+// none that was followed is followed any more, no Closed of theirs will come, and their
+// cookies are returned, also with an error.
+func (t *Tap) Reattach() (cookies []uint64, err error) {
+	for _, l := range t.links {
+		err = errors.Join(err, l.Close())
+	}
+	t.links = nil
+	if err != nil {
+		return nil, fmt.Errorf("detach the tap: %w", err)
+	}
+	var cookie uint64
+	var f tapFlow
+	all := t.objs.Flows.Iterate()
+	for all.Next(&cookie, &f) {
+		cookies = append(cookies, cookie)
+	}
+	err = all.Err()
+	for _, cookie := range cookies {
+		if gone := t.objs.Flows.Delete(cookie); !errors.Is(gone, ebpf.ErrKeyNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}
+	if err != nil {
+		return cookies, fmt.Errorf("forget the connections: %w", err)
+	}
+	return cookies, t.attach()
+}
+
+// Attached is that of a Tap, for an interface.
+func (w *Wire) Attached(index int) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.links[index] {
+		l, ok := c.(link.Link)
+		if !ok {
+			continue
+		}
+		if on, err := attached(l); !on || err != nil {
+			return false, err
+		}
+	}
+	return len(w.links[index]) > 0, nil
+}
+
+// attached says whether a link's program is attached to anything.
+func attached(l link.Link) (bool, error) {
+	info, err := l.Info()
+	if errors.Is(err, link.ErrNotSupported) {
+		return true, nil // it is no link, which nobody can detach by its number
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at the tap: %w", err)
+	}
+	if cgroup := info.Cgroup(); cgroup != nil {
+		return cgroup.CgroupId != 0, nil
+	}
+	if tcx := info.TCX(); tcx != nil {
+		return tcx.Ifindex != 0, nil
+	}
+	return true, nil
+}

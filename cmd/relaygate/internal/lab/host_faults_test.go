@@ -1,0 +1,208 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf/link"
+	"github.com/google/nftables"
+
+	"relaygate/bpf"
+	"relaygate/bpf/bpftest"
+	"relaygate/cmd/relaygate/internal/lab"
+)
+
+// Any user of the host may take the port of the metrics: that keeps nothing from its
+// work, and ends with him.
+func TestMetricsPortTaken(t *testing.T) {
+	w := newWorld(t, time.Minute, "")
+	must(t, w.daemon.Stop())
+	var squatter net.Listener
+	bpftest.Do(t, w.Server, func() (err error) { squatter, err = net.Listen("tcp", "127.0.0.1:9125"); return err })
+	t.Cleanup(func() { _ = squatter.Close() })
+	w.opts.Config = "[metrics]\nlisten = \"127.0.0.1:9125\"\n"
+	w.start(t)
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+	must(t, w.says(t, "status", "the metrics cannot be served", "address already in use")())
+	must(t, squatter.Close())
+	settles(t, 8*time.Second, func() error {
+		if strings.Contains(w.verb(t, "status"), "metrics") {
+			return errors.New("status still tells of the metrics")
+		}
+		return nil
+	})
+}
+
+// Who reads the log may go away: the agent goes on.
+func TestLogReaderGone(t *testing.T) {
+	w := newWorld(t, time.Minute, "")
+	must(t, w.daemon.Stop())
+	reader, writer, err := os.Pipe()
+	must(t, err)
+	cmd := exec.Command(program, "run", "--config", w.dir+"/relaygate.toml")
+	cmd.Stderr = writer
+	bpftest.Do(t, w.Server, cmd.Start)
+	t.Cleanup(func() {
+		must(t, cmd.Process.Signal(syscall.SIGTERM))
+		must(t, cmd.Wait())
+	})
+	must(t, errors.Join(writer.Close(), reader.Close()))
+	settles(t, 5*time.Second, func() error { return exec.Command(program, "status", "--socket", w.daemon.Socket).Run() })
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password)) // a line of the log
+	<-time.After(300 * time.Millisecond)
+	login(t, w.Client6, lab.POP3Login(lab.Server6, lab.Password))
+	settles(t, time.Second, open(t.Context(), w.Client6.At(lab.Server6)))
+	settles(t, time.Second, w.says(t, "status", "log: lines dropped"))
+}
+
+// A program that flushes the ruleset over and over does not fill the log: what it
+// does is told with its number.
+func TestFlushStormIsToldInAFewLines(t *testing.T) {
+	w := newWorld(t, time.Minute, "")
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	c, err := nftables.New(nftables.WithNetNSFd(w.Server.FD()))
+	must(t, err)
+	for range 300 {
+		c.FlushRuleset()
+		must(t, c.Flush())
+		<-time.After(2 * time.Millisecond)
+	}
+	settles(t, time.Second, refused(t.Context(), w.Stranger.At(lab.Server4)))
+	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+	losses := w.status(t).Gate.Losses
+	must(t, w.daemon.Stop())
+	log := w.daemon.Log()
+	if n := strings.Count(log, "\n"); losses < 20 || n > 80 || !strings.Contains(log, "lines like this one") {
+		t.Errorf("%d losses make %d lines:\n%s", losses, n, log)
+	}
+}
+
+// A configuration with mistakes starts nothing, leaves no line in a file that an earlier
+// run wrote, and takes none from a relaygate that runs.
+func TestWrongConfigurationEmptiesTheFiles(t *testing.T) {
+	w := newWorld(t, time.Minute, "")
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	listed := w.lists(lab.Client4.String() + "\n")
+	settles(t, 3*time.Second, listed)
+	wrong := func() {
+		t.Helper()
+		path := w.dir + "/wrong.toml"
+		must(t, os.WriteFile(path, []byte(w.daemon.Config+"[bogus]\nx = 1\n"), 0o600))
+		out, err := exec.Command(program, "run", "--config", path).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "bogus: unknown key") {
+			t.Errorf("it says %s, %v", out, err)
+		}
+	}
+	wrong() // beside one that runs
+	must(t, listed())
+	must(t, w.daemon.Kill())
+	must(t, listed()) // as long as nobody starts it
+	wrong()
+	must(t, w.lists("")())
+	w.start(t)
+	settles(t, 3*time.Second, listed)
+}
+
+// An administrator's tool can detach the programs: they are attached again, what was
+// followed then holds nothing, and it is told.
+func TestDetachedTap(t *testing.T) {
+	for _, kind := range []string{"cgroup", "tcx"} {
+		t.Run(kind, func(t *testing.T) {
+			config := "[watch]\ntls = \"off\"\ntap = \"" + kind + "\"\n"
+			if kind == "tcx" {
+				must(t, bpf.HaveTCX())
+				config += "interfaces = [\"to-client4\", \"to-client6\"]\n"
+			}
+			const lifetime = 3 * time.Second
+			w := newWorld(t, lifetime, config)
+			session(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
+			four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
+			settles(t, time.Second, open(t.Context(), four))
+			if n := detach(t, w.daemon.PID()); n < 2 {
+				t.Fatalf("%d programs were detached", n)
+			}
+			settles(t, 6*time.Second, func() error {
+				login(t, w.Client6, lab.POP3Login(lab.Server6, lab.Password))
+				<-time.After(100 * time.Millisecond)
+				return open(t.Context(), six)()
+			})
+			settles(t, lifetime+2*time.Second, refused(t.Context(), four))
+			must(t, w.daemon.Stop())
+			if log := w.daemon.Log(); !strings.Contains(log, "detached the tap") {
+				t.Errorf("the log does not tell of it:\n%s", log)
+			}
+		})
+	}
+}
+
+// detach detaches the programs of a process, as bpftool-link(8) does.
+func detach(t *testing.T, pid int) (n int) {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid))
+	must(t, err)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		_, number, ok := strings.Cut(string(text), "link_id:")
+		if err != nil || !ok {
+			continue // closed meanwhile, or no link
+		}
+		id, err := strconv.ParseUint(strings.Fields(number)[0], 10, 32)
+		must(t, err)
+		l, err := link.NewFromID(link.ID(id))
+		must(t, err)
+		if err := l.Detach(); err == nil {
+			n++
+		} else if !errors.Is(err, link.ErrNotSupported) {
+			t.Errorf("detach link %d: %v", id, err)
+		}
+		must(t, l.Close())
+	}
+	return n
+}
+
+// Whatever becomes of the state file while relaygate runs, an order that was carried
+// out outlives a crash.
+func TestStateFileTakenAway(t *testing.T) {
+	for what, harm := range map[string]func(path string) error{
+		"removed":                 os.Remove,
+		"removed with its folder": func(path string) error { return os.RemoveAll(filepath.Dir(path)) },
+		"emptied":                 func(path string) error { return os.Truncate(path, 0) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			path := t.TempDir() + "/lib/state.db"
+			w := newWorldWith(t, lab.Options{Lifetime: time.Minute, State: path})
+			w.verb(t, "deny", "203.0.113.7")
+			login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+			w.saved(t)
+			must(t, harm(path))
+			w.verb(t, "deny", "203.0.113.8")
+			w.saved(t)
+			<-time.After(300 * time.Millisecond) // the log is written
+			must(t, w.daemon.Kill())
+			w.start(t)
+			must(t, w.says(t, "list --denied", "203.0.113.7", "203.0.113.8")())
+			must(t, w.says(t, "list", lab.Client4.String()+"  ", "alice")())
+			if !strings.Contains(w.before, "the state file: it was made again") {
+				t.Errorf("the log does not tell of it:\n%s", w.before)
+			}
+
+			must(t, harm(path)) // so it is with a stop at once
+			must(t, w.daemon.Stop())
+			w.start(t)
+			must(t, w.says(t, "list --denied", "203.0.113.7", "203.0.113.8")())
+			must(t, w.says(t, "list", lab.Client4.String()+"  ", "alice")())
+		})
+	}
+}

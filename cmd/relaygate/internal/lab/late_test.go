@@ -1,0 +1,67 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"testing"
+	"time"
+
+	"relaygate/cmd/relaygate/internal/lab"
+)
+
+// The time of a login that an agent reads late runs from the login: by then the
+// address may be another's.
+func TestLoginThatIsReadLate(t *testing.T) {
+	const lifetime = 4 * time.Second
+	w := newWorld(t, lifetime, "")
+	four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
+	must(t, w.daemon.Freeze(t.Context()))
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	<-time.After(lifetime - time.Second)
+	login(t, w.Client6, lab.IMAPLogin(lab.Server6, lab.Password))
+	begin := time.Now()
+	<-time.After(1500 * time.Millisecond)
+	must(t, w.daemon.Thaw())
+	settles(t, time.Second, open(t.Context(), six))
+	must(t, four.Refused(t.Context()))
+	must(t, w.says(t, "why "+lab.Client4.String(), "may not relay", "came to know of the login too late")())
+	settles(t, time.Until(begin.Add(lifetime+300*time.Millisecond)), refused(t.Context(), six))
+}
+
+// So it is with the end of a session: nothing is held for the time in which nobody
+// looked.
+func TestEndOfSessionThatIsReadLate(t *testing.T) {
+	const lifetime = 3 * time.Second
+	w := newWorld(t, lifetime, "")
+	four := w.Client4.At(lab.Server4)
+	conn := session(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), four))
+	must(t, w.daemon.Freeze(t.Context()))
+	must(t, conn.Close())
+	<-time.After(lifetime + time.Second)
+	must(t, four.Refused(t.Context()))
+	must(t, w.daemon.Thaw())
+	settles(t, time.Second, w.says(t, "list", "Nobody"))
+	must(t, four.Refused(t.Context()))
+}
+
+// In a time namespace nothing is taken for earlier or later than it is, and a
+// restart in another one neither lengthens nor ends a grant.
+func TestShiftedClocks(t *testing.T) {
+	const lifetime = 20 * time.Second
+	for _, ahead := range []time.Duration{24 * time.Hour, -time.Minute} {
+		w := newWorldWith(t, lab.Options{Lifetime: lifetime, Ahead: ahead, Config: "[watch]\ntls = \"off\"\n"})
+		login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+		begin := time.Now()
+		settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+		must(t, w.says(t, "why "+lab.Client4.String(), "now  login", "now  granted")())
+		w.saved(t)
+		must(t, w.daemon.Kill())
+		w.opts.Ahead = 0
+		w.start(t)
+		until := w.expires(t)[lab.Client4.String()]
+		if left := until.Sub(begin); left < lifetime-time.Second || left > lifetime+time.Second {
+			t.Errorf("with clocks shifted by %v, a restart makes of %v a grant for %v", ahead, lifetime, left)
+		}
+	}
+}

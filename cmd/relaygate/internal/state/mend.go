@@ -1,0 +1,126 @@
+//go:build linux
+
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
+)
+
+// Mend makes the file anew where somebody took it away, put another in its place or
+// spoiled it, and says what it did; "" if all is well. It is made with all that it
+// held. Where that cannot be read any more, empty is true: then it is for the caller to
+// Put what it should hold.
+func (s *Store) Mend(now time.Time) (done string, empty bool, err error) {
+	if !s.merging.TryLock() {
+		return "", false, nil // the next call will see; an order must not wait for a merge
+	}
+	defer s.merging.Unlock()
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	what := s.harm()
+	if what == "" {
+		return "", false, nil
+	}
+	if empty, err = s.remake(now); err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return "", false, s.failed(fmt.Errorf("%s: %w", what, err))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spoiled, s.stats.LastError = false, ""
+	return what + ": it was made again", empty, nil
+}
+
+// harm says what is wrong with the file, "" if nothing is.
+func (s *Store) harm() string {
+	s.mu.Lock()
+	spoiled := s.spoiled
+	s.mu.Unlock()
+	info, err := os.Stat(s.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+		return "somebody removed the state file"
+	case err == nil && !os.SameFile(info, s.file):
+		return "somebody replaced the state file"
+	case spoiled, err == nil && info.Size() < s.file.Size(): // by itself it only grows
+		return "somebody spoiled the state file"
+	}
+	return ""
+}
+
+// remake puts a new file in its place; merging and writing are held.
+func (s *Store) remake(now time.Time) (empty bool, err error) {
+	if err := prepare(s.path); err != nil {
+		return false, err
+	}
+	if err := s.lockAgain(); err != nil {
+		return false, err
+	}
+	// What is there now is somebody else's, or shows how it was spoiled.
+	aside := s.path + ".replaced-" + now.UTC().Format(asideTime)
+	if err := os.Rename(s.path, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("put what is there aside: %w", err)
+	}
+	created := s.path + ".new"
+	old, tail := s.database(), s.tail
+	if err = s.begin(created); err == nil {
+		s.tail = 0
+		err = s.copyOpen(old)
+		if err != nil && !errors.Is(err, errNotWritten) {
+			empty = true
+			err = s.start(created)
+		}
+	}
+	if err == nil {
+		err = s.install(created)
+	}
+	if err != nil {
+		s.tail = tail
+		if fresh := s.db.Swap(old); fresh != old {
+			err = errors.Join(err, fresh.Close())
+		}
+		return false, err
+	}
+	// Of a spoiled one nobody knows whether closing it comes to an end.
+	go func() { _ = guarded(old.Close) }()
+	return empty, nil
+}
+
+// copyOpen copies all records of a database that is open.
+func (s *Store) copyOpen(old *bbolt.DB) error {
+	return guarded(func() error {
+		return old.View(func(tx *bbolt.Tx) error {
+			if err := s.copyBuckets(tx, tx.Size()); err != nil {
+				return err
+			}
+			return s.copyTail(tx)
+		})
+	})
+}
+
+// lockAgain takes the lock where its file went with the other: else it would keep
+// nobody away.
+func (s *Store) lockAgain() error {
+	var mine, there unix.Stat_t
+	if err := unix.Fstat(int(s.lock.Fd()), &mine); err != nil {
+		return fmt.Errorf("look at the lock of the state file: %w", err)
+	}
+	if unix.Lstat(s.path+".lock", &there) == nil && there.Ino == mine.Ino && there.Dev == mine.Dev {
+		return nil
+	}
+	lock, err := takeLock(s.path)
+	if err != nil {
+		return err
+	}
+	err = s.lock.Close()
+	s.lock = lock
+	return err
+}
