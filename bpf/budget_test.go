@@ -89,9 +89,14 @@ func TestBudgets(t *testing.T) {
 func TestRingFull(t *testing.T) {
 	b := newBench(t, uint32(os.Getpagesize()))
 	packet := ip4(6, 0, tcp(ack, 0, 1400))
-	for range 2 {
+	var counters Counters
+	for tries := 0; counters.RingFull == 0 && tries < 100; tries++ { // others may take the cookie
 		b.expect(t, tapFlow{State: tapFlowStateREADING})
 		if _, err := b.objs.RelaygateOut.Run(&ebpf.RunOptions{Data: packet}); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if counters, err = b.Counters(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -99,7 +104,7 @@ func TestRingFull(t *testing.T) {
 	if len(got) != 2 || got[0].Kind != Packet || got[1].Kind != Lost || got[1].Reason != RingFull {
 		t.Errorf("records are %+v, want a packet and a Lost", got)
 	}
-	if counters, err := b.Counters(); err != nil || counters.RingFull != 1 {
-		t.Errorf("counters are %+v, %v", counters, err)
+	if counters.RingFull != 1 {
+		t.Errorf("counters are %+v", counters)
 	}
 }
