@@ -96,7 +96,7 @@ func hidesTagged(text, rest, tag []byte) bool {
 	last := bytes.TrimRight(text[:len(text)-len(rest)], " ")
 	for len(rest) > 0 {
 		var word []byte
-		if word, rest = line.Word(rest); early(word, false) && bytes.HasSuffix(last, tag) {
+		if word, rest = line.Word(rest); bytes.HasSuffix(last, tag) && early(word, false) {
 			return true
 		}
 		last = word
