@@ -48,7 +48,7 @@ func TestExitCodes(t *testing.T) {
 // What could not be written is a failure, whatever the verb looks at.
 func TestFullDisk(t *testing.T) {
 	for _, args := range [][]string{
-		{"--help"}, {"check", "internal/config/default.toml"}, {"replay", "/dev/null"},
+		{"--help"}, {"check", "internal/config/default.toml"}, {"replay", "../../testdata/corpus/atk-courier-imap-auth-0.pcap.gz"},
 	} {
 		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 		if err != nil {

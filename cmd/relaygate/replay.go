@@ -103,9 +103,11 @@ func replayFiles(ctx context.Context, e *env, services map[uint16]authz.Service,
 			break
 		}
 	}
-	if !asJSON {
+	switch {
+	case failed && sum.packets == 0: // the error says it all
+	case !asJSON:
 		sum.print(buffered)
-	} else {
+	default:
 		for _, l := range sum.losses() {
 			fmt.Fprintf(e.Stderr, "relaygate: %d %s\n", l.n, l.what)
 		}
