@@ -37,5 +37,5 @@ func (s *PortSet) Ports() []uint16 {
 // watches tells whether a TCP header that starts with the four bytes of b
 // comes from or goes to a port of the set (RFC 9293 §3.1).
 func (s *PortSet) watches(b []byte) bool {
-	return s.Has(be16(b[2:])) || s.Has(be16(b))
+	return s.either(be16(b[2:]), be16(b))
 }

@@ -38,24 +38,30 @@ func (d *daemon) runTap(ctx context.Context, ready func()) error {
 // were followed nobody knows how they went on: they are as if they had closed.
 func (d *daemon) reattach(ctx context.Context, t *ringTap) {
 	on, err := t.programs.Attached()
-	if err == nil && on {
+	if on {
 		return
 	}
+	was, words := t.lost.Load(), "whether the tap is attached cannot be seen: "
 	var cookies []uint64
 	if err == nil {
+		if was == nil {
+			t.again.Add(1)
+		}
+		words = "the tap is not attached, which is tried again, and sees nothing: "
 		cookies, err = t.programs.Reattach()
 	}
 	if asked := d.owner.ask(ctx, func(now time.Time) { d.owner.forget(now, cookies) }); asked != nil {
 		return // the daemon ends
 	}
-	words := "somebody had detached the tap: it is attached again"
-	if err != nil {
-		words = "the tap is not attached, which is tried again, and sees nothing: " + err.Error()
-	}
-	t.again.Add(1)
-	t.lost.Store(nil)
-	if err != nil {
+	if err == nil {
+		words = "somebody had detached the tap: it is attached again"
+		t.lost.Store(nil)
+	} else {
+		words += err.Error()
 		t.lost.Store(&words)
+	}
+	if was != nil && *was == words {
+		return // said already
 	}
 	d.log.Error(words, "connections", len(cookies))
 	now := time.Now()

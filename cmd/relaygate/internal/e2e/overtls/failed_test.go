@@ -43,7 +43,7 @@ func TestBehindFailure(t *testing.T) {
 		})
 	}
 	playing.Wait()
-	time.Sleep(time.Second) // nothing is to come
+	a.settle(t, w.load(40)) // what these say comes behind it
 	for _, one := range all {
 		t.Logf("%s: %v\n%s", one.server, one.err, one.seen)
 		if a.has(one.client, func(v verdict) bool { return v.Result == "success" }) {
