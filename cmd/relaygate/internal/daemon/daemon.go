@@ -26,6 +26,7 @@ import (
 	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/logging"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/hostinfo"
 )
@@ -50,15 +51,13 @@ type task struct {
 // Run is the daemon. It returns nil when ctx is done: then the gate's elements
 // stay and run out by themselves.
 func Run(ctx context.Context, opts Options) (err error) {
-	lines := newLogQueue(opts.Log)
-	defer lines.close()
-	limit := newLogLimit(slog.NewTextHandler(lines, nil))
-	defer limit.close()
-	log := slog.New(limit)
+	out := logging.New(opts.Log)
+	defer out.Close()
+	log := out.Logger
 	// Who reads the log may go away: that ends nothing.
 	signal.Ignore(syscall.SIGPIPE)
 	defer signal.Reset(syscall.SIGPIPE)
-	d := &daemon{opts: opts, log: log, hub: control.NewHub(), lines: lines, started: time.Now()}
+	d := &daemon{opts: opts, log: log, out: out, hub: control.NewHub(), started: time.Now()}
 	d.config.Store(opts.Config)
 	var stop func()
 	d.hup, stop = hangUps()
@@ -101,13 +100,13 @@ func Run(ctx context.Context, opts Options) (err error) {
 	return errors.Join(err, d.leave())
 }
 
-// daemon is what the tasks share. Each field but opts, log, hub and started
+// daemon is what the tasks share. Each field but opts, log, out, hub and started
 // belongs to one task after start.
 type daemon struct {
 	opts    Options
 	log     *slog.Logger
+	out     *logging.Log // of log
 	hub     *control.Hub
-	lines   *logQueue
 	started time.Time
 	owner   *owner
 	gate    *gate

@@ -15,6 +15,7 @@ import (
 	"relaygate/capture"
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/logging"
 	"relaygate/cmd/relaygate/internal/engine"
 )
 
@@ -52,7 +53,7 @@ type owner struct {
 	gate   *gate
 	files  *files
 	log    *slog.Logger
-	told   changeLog
+	out    *logging.Log
 	hub    *control.Hub
 	asked  chan question
 	errs   uint64       // Done and Encrypted that failed
@@ -80,7 +81,7 @@ type question struct {
 
 func newOwner(e *engine.Engine, d *daemon) *owner {
 	return &owner{
-		engine: e, gate: d.gate, files: d.files, log: d.log, told: changeLog{w: d.lines}, hub: d.hub, asked: make(chan question, 16),
+		engine: e, gate: d.gate, files: d.files, log: d.log, out: d.out, hub: d.hub, asked: make(chan question, 16),
 		cutter: d.cutter, keeper: d.keeper, lifetime: d.opts.Config.Lifetime,
 		sessions: sessions{open: make(map[authz.Conn]*held)},
 		watchdog: newWatchdog(func() time.Time { return time.Unix(0, d.gate.beat.Load()) }, d.log),

@@ -5,7 +5,6 @@ package daemon
 import (
 	"time"
 
-	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/control"
 )
@@ -50,10 +49,8 @@ func (o *owner) tell(now time.Time, c *grant.Change) {
 	if c.Kind != grant.Granted || c.Cause == nil || !o.keeper.granted(o.engine, now, o.boot.at(now), c.Grant) {
 		o.keeper.changed(c)
 	}
-	o.told.tell(now, c)
+	o.out.Change(now, c)
 	if o.hub.Watched() {
 		o.hub.Publish(now, control.NewChange(c))
 	}
 }
-
-func grantName(g *grant.Grant) string { return authz.PrefixString(g.Prefix) }

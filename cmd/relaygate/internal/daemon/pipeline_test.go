@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -27,6 +26,7 @@ import (
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/logging"
 	"relaygate/cmd/relaygate/internal/engine"
 )
 
@@ -128,6 +128,14 @@ func (p *player) Counts() (uint64, map[string]uint64, error) { return 0, nil, ni
 func (p *player) Where() (kind, where string)                { return "player", "" }
 func (p *player) Close() error                               { return nil }
 
+// discard is a log that nobody reads.
+func discard(tb testing.TB) *logging.Log {
+	tb.Helper()
+	out := logging.New(io.Discard)
+	tb.Cleanup(out.Close)
+	return out
+}
+
 // newPipeline makes what stands between the tap and the kernel, as the daemon
 // has it.
 func newPipeline(tb testing.TB) *daemon {
@@ -141,10 +149,9 @@ func newPipelineOf(tb testing.TB, ns *netns.Namespace, gate string) *daemon {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	lines := newLogQueue(io.Discard)
-	tb.Cleanup(lines.close)
-	log := slog.New(slog.NewTextHandler(lines, nil))
-	d := &daemon{opts: Options{Config: cfg}, log: log, lines: lines, hub: control.NewHub()}
+	out := discard(tb)
+	log := out.Logger
+	d := &daemon{opts: Options{Config: cfg}, log: log, out: out, hub: control.NewHub()}
 	d.config.Store(cfg)
 	if d.keeper, err = openKeeper(filepath.Join(tb.TempDir(), "state.db"), cfg.Retain, time.Now(), log); err != nil {
 		tb.Fatal(err)

@@ -3,7 +3,6 @@
 package daemon
 
 import (
-	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"testing"
@@ -40,9 +39,9 @@ func newTestOwner(t *testing.T, start time.Time) *owner {
 	if _, err := e.SetHost(start, authz.Host{}); err != nil {
 		t.Fatal(err)
 	}
-	log := slog.New(slog.DiscardHandler)
+	out := discard(t)
 	o := &owner{
-		engine: e, gate: newFakeGate(&fakeTable{}), files: newFiles(&config.Config{}, log), log: log, hub: control.NewHub(),
+		engine: e, gate: newFakeGate(&fakeTable{}), files: newFiles(&config.Config{}, out.Logger), log: out.Logger, out: out, hub: control.NewHub(),
 		keeper: k.keeper, cutter: &cutter{}, lifetime: testLifetime, sessions: sessions{open: make(map[authz.Conn]*held)},
 	}
 	o.cutter.set.Store(&cutSettings{})

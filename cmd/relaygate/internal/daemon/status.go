@@ -49,7 +49,7 @@ func (d *daemon) snapshot(ctx context.Context) (control.Status, error) {
 		return s, fmt.Errorf("relaygate is ending: %w", err)
 	}
 	s.Drops["watch: events that a watcher was too slow for"] = d.hub.Dropped()
-	s.Drops["log: lines dropped"] = d.lines.total.Load()
+	s.Drops["log: lines dropped"] = d.out.Dropped()
 	d.problems(&s)
 	d.tls.status(&s)
 	return s, nil

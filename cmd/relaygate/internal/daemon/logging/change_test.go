@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package logging
 
 import (
 	"bytes"
@@ -22,7 +22,7 @@ func slogged(t *testing.T, now time.Time, c *grant.Change) string {
 	var out bytes.Buffer
 	r := slog.NewRecord(now, slog.LevelInfo, c.Kind.String(), 0)
 	if c.Grant.Prefix.IsValid() {
-		r.AddAttrs(slog.String("address", grantName(&c.Grant)))
+		r.AddAttrs(slog.String("address", authz.PrefixString(c.Grant.Prefix)))
 	}
 	if len(c.Grant.Users) > 0 && c.Grant.Users[0].Name != "" {
 		r.AddAttrs(slog.String("user", authz.Quote(c.Grant.Users[0].Name)))

@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package logging
 
 import (
 	"context"
@@ -10,19 +10,19 @@ import (
 	"time"
 )
 
-// logLimit is a slog.Handler that keeps from filling the log what comes again and
+// limiter is a slog.Handler that keeps from filling the log what comes again and
 // again: another program that flushes the ruleset in a loop, a disk that stays full.
 // The first lines of a kind are written at once; of those that follow the last is
 // written after a while, with how many there were, and then ever more rarely.
-type logLimit struct {
+type limiter struct {
 	slog.Handler
 
 	mu    sync.Mutex
-	kinds map[string]*logKind
+	kinds map[string]*lineKind
 }
 
-// logKind is what is known of the lines that differ in their digits alone.
-type logKind struct {
+// lineKind is what is known of the lines that differ in their digits alone.
+type lineKind struct {
 	written int // since the last quiet time
 	held    slog.Record
 	times   int // lines that held stands for
@@ -31,36 +31,36 @@ type logKind struct {
 }
 
 const (
-	// logBurst lines of a kind are written at once.
-	logBurst = 6
-	// logWait is how long the next are held at first, doubled each time up to
-	// logMaxWait. A kind of which nothing comes for so long begins anew.
-	logWait    = time.Minute
-	logMaxWait = time.Hour
-	// maxLogKinds bounds the kinds; beyond, all count as one.
-	maxLogKinds = 256
+	// burst lines of a kind are written at once.
+	burst = 6
+	// hold is how long the next are held at first, doubled each time up to
+	// maxHold. A kind of which nothing comes for so long begins anew.
+	hold    = time.Minute
+	maxHold = time.Hour
+	// maxKinds bounds the kinds; beyond, all count as one.
+	maxKinds = 256
 )
 
-func newLogLimit(h slog.Handler) *logLimit {
-	return &logLimit{Handler: h, kinds: make(map[string]*logKind)}
+func newLimiter(h slog.Handler) *limiter {
+	return &limiter{Handler: h, kinds: make(map[string]*lineKind)}
 }
 
 // Handle writes a line, or holds it.
-func (l *logLimit) Handle(ctx context.Context, r slog.Record) error {
+func (l *limiter) Handle(ctx context.Context, r slog.Record) error {
 	key := kindOf(&r)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	k := l.kinds[key]
-	if k == nil && len(l.kinds) >= maxLogKinds {
+	if k == nil && len(l.kinds) >= maxKinds {
 		key = ""
 		k = l.kinds[key]
 	}
 	if k == nil {
-		k = &logKind{wait: logWait}
+		k = &lineKind{wait: hold}
 		k.due = time.AfterFunc(k.wait, func() { l.look(key, k) })
 		l.kinds[key] = k
 	}
-	if k.written < logBurst {
+	if k.written < burst {
 		k.written++
 		return l.Handler.Handle(ctx, r)
 	}
@@ -69,7 +69,7 @@ func (l *logLimit) Handle(ctx context.Context, r slog.Record) error {
 }
 
 // look writes what a kind holds; one that was quiet is forgotten.
-func (l *logLimit) look(key string, k *logKind) {
+func (l *limiter) look(key string, k *lineKind) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if k.times == 0 {
@@ -77,11 +77,11 @@ func (l *logLimit) look(key string, k *logKind) {
 		return
 	}
 	l.flush(k)
-	k.wait = min(2*k.wait, logMaxWait)
+	k.wait = min(2*k.wait, maxHold)
 	k.due.Reset(k.wait)
 }
 
-func (l *logLimit) flush(k *logKind) {
+func (l *limiter) flush(k *lineKind) {
 	if k.times == 0 {
 		return
 	}
@@ -91,7 +91,7 @@ func (l *logLimit) flush(k *logKind) {
 }
 
 // close writes what is held. Nobody may log any more.
-func (l *logLimit) close() {
+func (l *limiter) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for key, k := range l.kinds {

@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package logging
 
 import (
 	"io"
@@ -39,13 +39,10 @@ func (m *moment) appendTime(b []byte, t time.Time, unix int64, layout string) []
 
 // tell writes a change's line.
 func (l *changeLog) tell(now time.Time, c *grant.Change) {
-	if l.w == nil {
-		return
-	}
 	b := l.now.appendTime(append(l.line[:0], "time="...), now, now.UnixMilli(), "2006-01-02T15:04:05.000Z07:00")
 	b = appendAttr(append(b, " level=INFO"...), "msg", c.Kind.String())
 	if c.Grant.Prefix.IsValid() {
-		b = appendAttr(b, "address", grantName(&c.Grant))
+		b = appendAttr(b, "address", authz.PrefixString(c.Grant.Prefix))
 	}
 	if len(c.Grant.Users) > 0 && c.Grant.Users[0].Name != "" {
 		b = appendAttr(b, "user", authz.Quote(c.Grant.Users[0].Name))

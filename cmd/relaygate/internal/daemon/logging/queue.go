@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package logging
 
 import (
 	"bytes"
@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// logQueue keeps whoever logs from waiting for whoever reads the log. Lines
+// queue keeps whoever logs from waiting for whoever reads the log. Lines
 // gather for a moment and are written together: a goroutine that wakes for each
 // would cost more than the login that the line tells of. What finds no room is
 // counted, and told when there is room again.
-type logQueue struct {
+type queue struct {
 	mu      sync.Mutex
 	text    []byte
 	dropped uint64 // not told yet
@@ -27,26 +27,26 @@ type logQueue struct {
 }
 
 const (
-	// logBytes bounds the lines that wait.
-	logBytes = 1 << 20
-	// logEvery is how long they gather.
-	logEvery = 100 * time.Millisecond
+	// maxQueued bounds the lines that wait.
+	maxQueued = 1 << 20
+	// gather is how long they gather.
+	gather = 100 * time.Millisecond
 )
 
-func newLogQueue(w io.Writer) *logQueue {
-	q := &logQueue{first: make(chan struct{}, 1), end: make(chan struct{}), ended: make(chan struct{})}
+func newQueue(w io.Writer) *queue {
+	q := &queue{first: make(chan struct{}, 1), end: make(chan struct{}), ended: make(chan struct{})}
 	go q.run(w)
 	return q
 }
 
-func (q *logQueue) run(w io.Writer) {
+func (q *queue) run(w io.Writer) {
 	defer close(q.ended)
 	var text []byte
 	for done := false; !done; {
 		select {
 		case <-q.first:
 			select {
-			case <-time.After(logEvery):
+			case <-time.After(gather):
 			case <-q.end:
 			}
 		case <-q.end:
@@ -61,7 +61,7 @@ func (q *logQueue) run(w io.Writer) {
 }
 
 // take swaps what there is for room.
-func (q *logQueue) take(room []byte) []byte {
+func (q *queue) take(room []byte) []byte {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	text := q.text
@@ -74,10 +74,10 @@ func (q *logQueue) take(room []byte) []byte {
 }
 
 // Write takes one line; it never waits and never fails.
-func (q *logQueue) Write(line []byte) (int, error) {
+func (q *queue) Write(line []byte) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.text)+len(line) > logBytes {
+	if len(q.text)+len(line) > maxQueued {
 		q.dropped++
 		q.total.Add(1)
 		return len(line), nil
@@ -93,7 +93,7 @@ func (q *logQueue) Write(line []byte) (int, error) {
 }
 
 // close writes what is queued. Nobody may log any more.
-func (q *logQueue) close() {
+func (q *queue) close() {
 	close(q.end)
 	<-q.ended
 }

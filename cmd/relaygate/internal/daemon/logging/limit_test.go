@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package logging
 
 import (
 	"bytes"
@@ -14,10 +14,10 @@ import (
 
 // limited logs through a limit into a buffer; lines counts what came since the last
 // time.
-func limited(t *testing.T) (log *slog.Logger, limit *logLimit, lines func() (int, string)) {
+func limited(t *testing.T) (log *slog.Logger, limit *limiter, lines func() (int, string)) {
 	t.Helper()
 	var b bytes.Buffer
-	limit = newLogLimit(slog.NewTextHandler(&b, nil))
+	limit = newLimiter(slog.NewTextHandler(&b, nil))
 	return slog.New(limit), limit, func() (int, string) {
 		synctest.Wait()
 		defer b.Reset()
@@ -35,11 +35,11 @@ func TestLogLimit(t *testing.T) {
 			lose(i)
 		}
 		log.Error("another thing", "reason", "it has a line of its own")
-		if n, text := lines(); n != logBurst+1 || !strings.Contains(text, "another thing") {
+		if n, text := lines(); n != burst+1 || !strings.Contains(text, "another thing") {
 			t.Errorf("%d lines at once:\n%s", n, text)
 		}
-		<-time.After(logWait + time.Second)
-		if n, text := lines(); n != 1 || !strings.Contains(text, `"process 999"`) || !strings.Contains(text, fmt.Sprintf(`"lines like this one"=%d`, 1000-logBurst)) {
+		<-time.After(hold + time.Second)
+		if n, text := lines(); n != 1 || !strings.Contains(text, `"process 999"`) || !strings.Contains(text, fmt.Sprintf(`"lines like this one"=%d`, 1000-burst)) {
 			t.Errorf("%d lines after a while:\n%s", n, text)
 		}
 		// It goes on for a day.
@@ -50,13 +50,13 @@ func TestLogLimit(t *testing.T) {
 		if n, _ := lines(); n < 24 || n > 40 {
 			t.Errorf("%d lines in a day", n)
 		}
-		<-time.After(2 * logMaxWait)
+		<-time.After(2 * maxHold)
 		lines()
 		lose(1)
 		if n, _ := lines(); n != 1 {
 			t.Errorf("after a quiet time %d lines at once", n)
 		}
-		for range 2 * logBurst {
+		for range 2 * burst {
 			lose(2)
 		}
 		lines()
@@ -71,15 +71,15 @@ func TestLogLimit(t *testing.T) {
 func TestLogKindsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, limit, lines := limited(t)
-		for i := range 10 * maxLogKinds {
+		for i := range 10 * maxKinds {
 			log.Warn("x" + strings.Repeat("x", i))
 		}
-		if len(limit.kinds) > maxLogKinds+1 {
+		if len(limit.kinds) > maxKinds+1 {
 			t.Errorf("%d kinds are kept", len(limit.kinds))
 		}
 		limit.close()
 		n, text := lines()
-		if want := fmt.Sprintf(`one"=%d`, 9*maxLogKinds-logBurst); n != maxLogKinds+logBurst+1 || !strings.Contains(text, want) {
+		if want := fmt.Sprintf(`one"=%d`, 9*maxKinds-burst); n != maxKinds+burst+1 || !strings.Contains(text, want) {
 			t.Errorf("%d lines, the last without %s", n, want)
 		}
 	})
