@@ -27,6 +27,7 @@ import (
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/daemon/logging"
+	"relaygate/cmd/relaygate/internal/daemon/process"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/hostinfo"
 )
@@ -62,10 +63,10 @@ func Run(ctx context.Context, opts Options) (err error) {
 	var stop func()
 	d.hup, stop = hangUps()
 	defer stop()
-	if err := forbidCore(); err != nil {
+	if err := process.ForbidCore(); err != nil {
 		return err
 	}
-	if err := goAhead(); err != nil {
+	if err := process.RaisePriority(); err != nil {
 		log.Warn("a storm of logins may overrun relaygate", "error", err)
 	}
 	// The socket first: it keeps a second daemon from touching the gate.
@@ -77,7 +78,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 		return errors.Join(err, d.close(), d.forsake(err))
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	if err := dropCapabilities(d.tls.finder != nil); err != nil {
+	if err := process.DropCapabilities(d.tls.finder != nil); err != nil {
 		log.Warn("all capabilities are kept", "error", err)
 	}
 	err = d.tasks(ctx, []task{
@@ -95,7 +96,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 		{"TLS libraries", d.tls.run},
 		{"control socket", d.runSocket},
 		{"metrics", d.runMetrics},
-		{"memory", runMemory},
+		{"memory", process.BoundGarbage},
 	})
 	return errors.Join(err, d.leave())
 }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package process
 
 import (
 	"context"
@@ -20,8 +20,8 @@ func gcPercent(live uint64) int {
 	return int(min(max(garbage*100/max(live, 1), 5), 800))
 }
 
-// runMemory keeps the collector's setting fit for what is in use.
-func runMemory(ctx context.Context, ready func()) error {
+// BoundGarbage keeps the collector's setting fit for what is in use.
+func BoundGarbage(ctx context.Context, ready func()) error {
 	ready()
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}

@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package process
 
 import (
 	"errors"
@@ -18,10 +18,10 @@ import (
 // same logins.
 const niceness = -10
 
-// goAhead puts all threads of the process ahead of others. Threads to come
+// RaisePriority puts all threads of the process ahead of others. Threads to come
 // inherit it. It needs CAP_SYS_NICE, unless whoever started the process has done it
 // (Nice= of the unit).
-func goAhead() error {
+func RaisePriority() error {
 	const noNice = 20 // the system call tells 20 - niceness (getpriority(2))
 	if p, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err == nil && noNice-p <= niceness {
 		return nil

@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package process
 
 import (
 	"os"
@@ -14,7 +14,7 @@ import (
 // unit reads the settings of the systemd unit; a name may come more than once.
 func unit(t *testing.T) map[string][]string {
 	t.Helper()
-	data, err := os.ReadFile("../../packaging/relaygate.service")
+	data, err := os.ReadFile("../../../packaging/relaygate.service")
 	if err != nil {
 		t.Fatal(err)
 	}

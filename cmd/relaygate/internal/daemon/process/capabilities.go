@@ -1,6 +1,8 @@
 //go:build linux
 
-package daemon
+// Package process is what the daemon asks for itself from the kernel and the runtime:
+// few capabilities, no core file, a turn before others, and little garbage.
+package process
 
 import (
 	"errors"
@@ -26,15 +28,6 @@ var keptCapabilities = []int{
 	unix.CAP_FOWNER,          // and their mode
 }
 
-// forbidCore keeps the process's memory out of core files: packets that the tap
-// holds for a moment have passwords in them.
-func forbidCore() error {
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return fmt.Errorf("forbid core files: %w", err)
-	}
-	return nil
-}
-
 // tlsCapabilities is what it takes besides to attach to the TLS libraries of
 // servers that start later. Without uprobe_multi links it takes CAP_SYS_ADMIN
 // too: perf events on uprobes are refused to less on some kernels.
@@ -43,10 +36,10 @@ var tlsCapabilities = []int{
 	unix.CAP_CHECKPOINT_RESTORE, // the files that others have mapped (/proc/PID/map_files)
 }
 
-// dropCapabilities gives up, in every thread, what is not kept. It works in
+// DropCapabilities gives up, in every thread, what is not kept. It works in
 // programs that are linked without C, as the released ones are; in others it
 // reports errors.ErrUnsupported.
-func dropCapabilities(tls bool) error {
+func DropCapabilities(tls bool) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var held, kept [2]unix.CapUserData
 	if err := unix.Capget(&header, &held[0]); err != nil {
@@ -73,4 +66,13 @@ func dropCapabilities(tls bool) error {
 		return errors.ErrUnsupported
 	}
 	return fmt.Errorf("give up capabilities: %w", errno)
+}
+
+// ForbidCore keeps the process's memory out of core files: packets that the tap
+// holds for a moment have passwords in them.
+func ForbidCore() error {
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("forbid core files: %w", err)
+	}
+	return nil
 }

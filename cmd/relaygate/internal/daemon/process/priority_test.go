@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package process
 
 import (
 	"errors"
@@ -16,15 +16,15 @@ import (
 
 // The daemon runs ahead of others, and is content with what the unit gave it where
 // it may not change that itself. Each case is a process of its own.
-func TestGoAhead(t *testing.T) {
-	if how := os.Getenv("RELAYGATE_GO_AHEAD"); how != "" {
+func TestRaisePriority(t *testing.T) {
+	if how := os.Getenv("RELAYGATE_RAISE_PRIORITY"); how != "" {
 		runtime.LockOSThread()
 		if how == "unprivileged" {
 			if err := errors.Join(unix.Setpriority(unix.PRIO_PROCESS, 0, niceness), loseNice()); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := goAhead(); err != nil {
+		if err := RaisePriority(); err != nil {
 			t.Fatal(err)
 		}
 		if p, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err != nil || 20-p != niceness {
@@ -34,8 +34,8 @@ func TestGoAhead(t *testing.T) {
 	}
 	bpftest.RequireRoot(t)
 	for _, how := range []string{"alone", "unprivileged"} {
-		cmd := exec.Command("/proc/self/exe", "-test.run=^TestGoAhead$")
-		cmd.Env = append(os.Environ(), "RELAYGATE_GO_AHEAD="+how)
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestRaisePriority$")
+		cmd.Env = append(os.Environ(), "RELAYGATE_RAISE_PRIORITY="+how)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", how, err, out)
 		}
