@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"sync/atomic"
@@ -27,6 +26,7 @@ import (
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/daemon/logging"
+	"relaygate/cmd/relaygate/internal/daemon/metrics"
 	"relaygate/cmd/relaygate/internal/daemon/process"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/hostinfo"
@@ -118,7 +118,7 @@ type daemon struct {
 	cutter  *cutter
 	keeper  *keeper
 	socket  *control.Listener
-	scrapes scrapes
+	metrics *metrics.Endpoint
 	hup     <-chan os.Signal
 
 	config      atomic.Pointer[config.Config] // in force
@@ -127,10 +127,8 @@ type daemon struct {
 
 func (d *daemon) close() error {
 	var errs []error
-	if l := d.scrapes.listener; l != nil {
-		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
-			errs = append(errs, err)
-		}
+	if d.metrics != nil {
+		errs = append(errs, d.metrics.Close())
 	}
 	if d.tap != nil {
 		errs = append(errs, d.tap.Close())
@@ -187,6 +185,11 @@ func (d *daemon) tasks(ctx context.Context, list []task) error {
 		return nil
 	})
 	return g.Wait()
+}
+
+func (d *daemon) runMetrics(ctx context.Context, ready func()) error {
+	ready()
+	return d.metrics.Run(ctx, d.snapshot)
 }
 
 // followHost tells the owner what changes in the host's network.

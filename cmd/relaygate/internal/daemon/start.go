@@ -13,6 +13,7 @@ import (
 	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/daemon/metrics"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/hostinfo"
 	"relaygate/nft"
@@ -46,7 +47,7 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if d.gate, err = openGate(cfg, static(eng), d.log, d.hub); err != nil {
 		return err
 	}
-	d.scrapes.listen(cfg.Metrics, d.log) // as long as there is the capability for a low port
+	d.metrics = metrics.Listen(cfg.Metrics, d.log) // as long as there is the capability for a low port
 	d.cutter = openCutter(settingsOf(d.gate.cfg, cfg.Gate.CutOnExpiry), d.log)
 	d.files = newFiles(cfg, d.log)
 	d.owner = newOwner(eng, d)

@@ -155,8 +155,8 @@ func (d *daemon) problems(s *control.Status) {
 	if s.State.Aside != "" {
 		s.Problems = append(s.Problems, s.State.Aside)
 	}
-	if words := d.scrapes.failed.Load(); words != nil {
-		s.Problems = append(s.Problems, *words)
+	if words := d.metrics.Problem(); words != "" {
+		s.Problems = append(s.Problems, words)
 	}
 	if words := d.reloadError.Load(); words != nil {
 		s.Problems = append(s.Problems, *words)

@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package metrics
 
 import (
 	"context"
@@ -95,8 +95,11 @@ var families = map[string]family{
 // counter of its own: what status says and what a scrape says is the same.
 type collector struct {
 	ctx      context.Context // of the daemon: Collect has none
-	snapshot func(context.Context) (control.Status, error)
+	snapshot Snapshot
 }
+
+// Snapshot tells the daemon's status as it is now.
+type Snapshot func(context.Context) (control.Status, error)
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {

@@ -1,6 +1,7 @@
 //go:build linux
 
-package daemon
+// Package metrics shows the daemon's status to Prometheus.
+package metrics
 
 import (
 	"context"
@@ -25,60 +26,84 @@ const (
 	maxScrapeClients = 16 // connections
 )
 
-// scrapes is where the metrics are asked for.
-type scrapes struct {
+// retryEvery is how often a port that is taken is tried again.
+const retryEvery = 5 * time.Second
+
+// Endpoint is where the metrics are asked for.
+type Endpoint struct {
+	address  string // "": nowhere
+	log      *slog.Logger
 	listener net.Listener // nil while there is none
-	failed   atomic.Pointer[string]
+	problem  atomic.Pointer[string]
 }
 
-// listen opens the port. It may be taken, by whomever: any user can listen above 1023.
+// Listen opens the port. It may be taken, by whomever: any user can listen above 1023.
 // That keeps nothing from its work, and is said.
-func (s *scrapes) listen(address string, log *slog.Logger) {
-	if address == "" {
+func Listen(address string, log *slog.Logger) *Endpoint {
+	e := &Endpoint{address: address, log: log}
+	e.listen()
+	return e
+}
+
+func (e *Endpoint) listen() {
+	if e.address == "" {
 		return
 	}
-	var err error
-	if s.listener, err = net.Listen("tcp", address); err != nil {
-		s.listener = nil
+	l, err := net.Listen("tcp", e.address)
+	if err != nil {
 		words := "the metrics cannot be served, which is tried again: " + err.Error()
-		if was := s.failed.Swap(&words); was == nil || *was != words {
-			log.Error("the metrics cannot be served: trying again", "error", err, "every", listenEvery)
+		if was := e.problem.Swap(&words); was == nil || *was != words {
+			e.log.Error("the metrics cannot be served: trying again", "error", err, "every", retryEvery)
 		}
 		return
 	}
-	if s.failed.Swap(nil) != nil {
-		log.Info("the metrics are served", "address", address)
+	e.listener = l
+	if e.problem.Swap(nil) != nil {
+		e.log.Info("the metrics are served", "address", e.address)
 	}
 }
 
-// listenEvery is how often a port that is taken is tried again.
-const listenEvery = 5 * time.Second
+// Problem says in words why no metrics are served, "" if they are, or need not be.
+func (e *Endpoint) Problem() string {
+	if words := e.problem.Load(); words != nil {
+		return *words
+	}
+	return ""
+}
 
-// runMetrics answers scrapes, if there is a port for them.
-func (d *daemon) runMetrics(ctx context.Context, ready func()) error {
-	ready()
-	address := d.opts.Config.Metrics
-	for address != "" && d.scrapes.listener == nil {
+// Run answers scrapes, if there is a port for them, until ctx is done.
+func (e *Endpoint) Run(ctx context.Context, snapshot Snapshot) error {
+	if e.address == "" {
+		return nil
+	}
+	for e.listener == nil {
 		select {
-		case <-time.After(listenEvery):
-			d.scrapes.listen(address, d.log)
+		case <-time.After(retryEvery):
+			e.listen()
 		case <-ctx.Done():
 			return nil
 		}
 	}
-	if address == "" {
-		<-ctx.Done()
-		return nil
-	}
 	registry := prometheus.NewRegistry()
-	if err := registry.Register(&collector{ctx: ctx, snapshot: d.snapshot}); err != nil {
+	if err := registry.Register(&collector{ctx: ctx, snapshot: snapshot}); err != nil {
 		return fmt.Errorf("register the metrics: %w", err)
 	}
-	return serveMetrics(ctx, d.scrapes.listener, newMetricsServer(registry, d.log))
+	return serve(ctx, e.listener, newServer(registry, e.log))
 }
 
-// serveMetrics serves until ctx is done, and then lets scrapes end.
-func serveMetrics(ctx context.Context, l net.Listener, server *http.Server) error {
+// Close gives the port up. It may come after the end of Run.
+func (e *Endpoint) Close() error {
+	if e.listener == nil {
+		return nil
+	}
+	if err := e.listener.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// serve serves until ctx is done, and then lets scrapes end.
+func serve(ctx context.Context, l net.Listener, server *http.Server) error {
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
@@ -97,8 +122,8 @@ func serveMetrics(ctx context.Context, l net.Listener, server *http.Server) erro
 	return <-stopped
 }
 
-// newMetricsServer serves what g gathers, and nothing else.
-func newMetricsServer(g prometheus.Gatherer, log *slog.Logger) *http.Server {
+// newServer serves what g gathers, and nothing else.
+func newServer(g prometheus.Gatherer, log *slog.Logger) *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{
 		ErrorHandling: promhttp.HTTPErrorOnError, MaxRequestsInFlight: maxScrapes, Timeout: scrapeTimeout,

@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package metrics
 
 import (
 	"bufio"
@@ -57,7 +57,7 @@ func gatherer(t *testing.T, s control.Status, err error) prometheus.Gatherer {
 func scrape(t *testing.T, g prometheus.Gatherer, method, path string) (int, string) {
 	t.Helper()
 	w := httptest.NewRecorder()
-	newMetricsServer(g, slog.New(slog.DiscardHandler)).Handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, path, nil))
+	newServer(g, slog.New(slog.DiscardHandler)).Handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, path, nil))
 	return w.Code, w.Body.String()
 }
 
@@ -101,7 +101,7 @@ func TestScrapeSaysWhatStatusSays(t *testing.T) {
 }
 
 func TestManualHasMetrics(t *testing.T) {
-	manual, err := os.ReadFile("../../packaging/relaygate.8")
+	manual, err := os.ReadFile("../../../packaging/relaygate.8")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,16 +136,15 @@ func TestOnlyMetricsAreServed(t *testing.T) {
 }
 
 func TestMetricsServerIsBoundedAndEnds(t *testing.T) {
-	var port scrapes
-	port.listen("127.0.0.1:0", slog.New(slog.DiscardHandler))
-	l := port.listener
+	e := Listen("127.0.0.1:0", slog.New(slog.DiscardHandler))
+	l := e.listener
 	if l == nil {
-		t.Fatal(*port.failed.Load())
+		t.Fatal(e.Problem())
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	server := newMetricsServer(gatherer(t, measured, nil), slog.New(slog.DiscardHandler))
-	go func() { ended <- serveMetrics(ctx, l, server) }()
+	snapshot := func(context.Context) (control.Status, error) { return measured, nil }
+	go func() { ended <- e.Run(ctx, snapshot) }()
 
 	ask := func(header string) (net.Conn, string) {
 		c, err := net.Dial("tcp", l.Addr().String())
@@ -189,9 +188,8 @@ func TestMetricsServerIsBoundedAndEnds(t *testing.T) {
 }
 
 func TestNoMetricsWithoutAnAddress(t *testing.T) {
-	var port scrapes
-	port.listen("", slog.New(slog.DiscardHandler))
-	if port.listener != nil || port.failed.Load() != nil {
-		t.Errorf("%v, %v", port.listener, port.failed.Load())
+	e := Listen("", slog.New(slog.DiscardHandler))
+	if e.listener != nil || e.Problem() != "" {
+		t.Errorf("%v, %q", e.listener, e.Problem())
 	}
 }
