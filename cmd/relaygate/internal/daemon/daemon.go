@@ -25,6 +25,7 @@ import (
 	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/logging"
 	"relaygate/cmd/relaygate/internal/daemon/metrics"
 	"relaygate/cmd/relaygate/internal/daemon/process"
@@ -78,7 +79,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 		return errors.Join(err, d.close(), d.forsake(err))
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	if err := process.DropCapabilities(d.tls.finder != nil); err != nil {
+	if err := process.DropCapabilities(d.tls.On()); err != nil {
 		log.Warn("all capabilities are kept", "error", err)
 	}
 	err = d.tasks(ctx, []task{
@@ -92,8 +93,8 @@ func Run(ctx context.Context, opts Options) (err error) {
 		{"tap", d.runTap},
 		{"reload", d.runReload},
 		{"files", d.files.run},
-		{"socket tables", d.trust.run},
-		{"TLS libraries", d.tls.run},
+		{"socket tables", d.runTrust},
+		{"TLS libraries", d.tls.Run},
 		{"control socket", d.runSocket},
 		{"metrics", d.runMetrics},
 		{"memory", process.BoundGarbage},
@@ -112,9 +113,9 @@ type daemon struct {
 	owner   *owner
 	gate    *gate
 	files   *files
-	tap     tap
-	tls     *tlsTap
-	trust   *trust
+	tap     livetap.Tap
+	tls     *livetap.TLS
+	trust   *livetap.Trust
 	cutter  *cutter
 	keeper  *keeper
 	socket  *control.Listener
@@ -134,7 +135,7 @@ func (d *daemon) close() error {
 		errs = append(errs, d.tap.Close())
 	}
 	if d.trust != nil {
-		errs = append(errs, d.trust.close())
+		errs = append(errs, d.trust.Close())
 	}
 	if d.cutter != nil {
 		errs = append(errs, d.cutter.close())
@@ -185,6 +186,17 @@ func (d *daemon) tasks(ctx context.Context, list []task) error {
 		return nil
 	})
 	return g.Wait()
+}
+
+func (d *daemon) runTap(ctx context.Context, ready func()) error {
+	ready()
+	d.tap.Keep(ctx, func(cookies []uint64) error { return d.owner.forget(ctx, cookies) })
+	return nil
+}
+
+func (d *daemon) runTrust(ctx context.Context, ready func()) error {
+	ready()
+	return d.trust.Run(ctx)
 }
 
 func (d *daemon) runMetrics(ctx context.Context, ready func()) error {

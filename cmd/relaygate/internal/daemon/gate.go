@@ -275,8 +275,7 @@ func (g *gate) failed(ctx context.Context, err error) {
 }
 
 func (g *gate) publish(event, reason string) {
-	now := time.Now()
-	g.hub.Publish(now, control.Event{Event: event, Time: control.Time{Time: now}, Reason: reason})
+	g.hub.Tell(time.Now(), event, reason)
 }
 
 func (g *gate) note(f func(*control.Gate)) {

@@ -13,43 +13,17 @@ import (
 	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/capture"
-	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/logging"
 	"relaygate/cmd/relaygate/internal/engine"
 )
 
-// tap is a live source of events.
-type tap interface {
-	Next(*capture.Event) error
-	// Crowded says that there is so much to be read that events had better be
-	// handled together, and that Next would not wait now.
-	Crowded() bool
-	// SetDeadline bounds Next, which then returns os.ErrDeadlineExceeded, as it
-	// does after Wake.
-	SetDeadline(time.Time)
-	Wake()
-	// Done ends the recording of a connection.
-	Done(authz.Conn) error
-	// Encrypted ends the recording of its packets, but not of what passes
-	// through its TLS library.
-	Encrypted(authz.Conn) error
-	// Counts are the tap's own counters by name, of what it could not see.
-	Counts() (packets uint64, drops map[string]uint64, err error)
-	// Where says in words what is tapped, Problems what of it is not.
-	Where() (kind, where string)
-	Problems() []string
-	// Alive lists the sessions that are open. It is errors.ErrUnsupported where
-	// they cannot be followed, and grants run from their login.
-	Alive() ([]sockdiag.Session, error)
-	Close() error
-}
-
 // owner is the one goroutine that reads, decides and holds the grants.
 type owner struct {
 	engine *engine.Engine
-	tap    tap
-	tls    *tlsTap
+	tap    livetap.Tap
+	tls    *livetap.TLS
 	gate   *gate
 	files  *files
 	log    *slog.Logger
@@ -232,7 +206,7 @@ func (o *owner) answer(now time.Time) {
 func (o *owner) event(ev *capture.Event) {
 	switch ev.Kind {
 	case capture.Plain:
-		o.tls.believe(o.engine, ev)
+		o.tls.Believe(o.engine, ev)
 	case capture.Closed:
 		o.ended(ev.Conn)
 	default:
@@ -256,7 +230,7 @@ func (o *owner) judge(verdicts []engine.Verdict) {
 			o.tell(now, &c)
 		}
 	}
-	o.tls.judged(o.engine.Covered())
+	o.tls.Judged(o.engine.Covered())
 	if len(o.engine.Holds()) > 0 {
 		o.follow(time.Now(), verdicts)
 	}

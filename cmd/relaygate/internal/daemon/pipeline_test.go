@@ -4,7 +4,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -23,9 +22,9 @@ import (
 	"relaygate/bpf/bpftest"
 	"relaygate/bpf/netns"
 	"relaygate/capture"
-	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/logging"
 	"relaygate/cmd/relaygate/internal/engine"
 )
@@ -33,6 +32,7 @@ import (
 // player is a tap that plays POP3 logins, each of another user from another
 // address, at a pace.
 type player struct {
+	livetap.Tap
 	gap   time.Duration // between two logins; 0 is flat out
 	first int           // number of the first login
 	count int
@@ -120,13 +120,7 @@ func (p *player) Wake() {
 	default:
 	}
 }
-func (p *player) Done(authz.Conn) error                      { return nil }
-func (p *player) Encrypted(authz.Conn) error                 { return nil }
-func (p *player) Problems() []string                         { return nil }
-func (p *player) Alive() ([]sockdiag.Session, error)         { return nil, errors.ErrUnsupported }
-func (p *player) Counts() (uint64, map[string]uint64, error) { return 0, nil, nil }
-func (p *player) Where() (kind, where string)                { return "player", "" }
-func (p *player) Close() error                               { return nil }
+func (p *player) Done(authz.Conn) error { return nil }
 
 // discard is a log that nobody reads.
 func discard(tb testing.TB) *logging.Log {
@@ -165,7 +159,7 @@ func newPipelineOf(tb testing.TB, ns *netns.Namespace, gate string) *daemon {
 			return err
 		}
 		d.cutter = openCutter(settingsOf(d.gate.cfg, false), log)
-		d.files, d.tls = newFiles(cfg, log), &tlsTap{log: log, hub: d.hub}
+		d.files, d.tls = newFiles(cfg, log), &livetap.TLS{}
 		d.owner = newOwner(eng, d)
 		d.owner.tls = d.tls
 		return d.gate.begin(tb.Context(), d.gate.cfg, d.gate.project(d.owner.grants(), time.Now()))

@@ -90,8 +90,10 @@ func (d *daemon) reload(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("change the gate: %w", err)
 	}
-	if err := d.setServers(next); err != nil {
-		return err
+	if next.Inside() {
+		if err := d.tap.SetServers(next.Gate.Servers); err != nil {
+			return err
+		}
 	}
 	settings := settingsOf(gate, next.Gate.CutOnExpiry)
 	d.cutter.set.Store(&settings)
@@ -110,20 +112,6 @@ func (d *daemon) reload(ctx context.Context) error {
 	if err := d.gate.settle(ctx); err != nil {
 		return fmt.Errorf("%w: %w", errBehind, err)
 	}
-	return nil
-}
-
-// setServers tells where the mail servers behind this host are.
-func (d *daemon) setServers(next *config.Config) error {
-	if !next.Inside() {
-		return nil
-	}
-	if w, ok := d.tap.(*wireTap); ok {
-		if err := w.programs.SetServers(next.Gate.Servers); err != nil {
-			return err
-		}
-	}
-	d.trust.inside.Store(&next.Gate.Servers)
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/metrics"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/hostinfo"
@@ -26,12 +27,11 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if d.keeper, err = openKeeper(cfg.StatePath, cfg.Retain, time.Now(), d.log); err != nil {
 		return err
 	}
-	if d.trust, err = openTrust(cfg); err != nil {
-		d.trust = nil // it closed itself
+	if d.trust, err = livetap.OpenTrust(cfg); err != nil {
 		return err
 	}
 	eng := engine.New(engine.Config{
-		Confirm:  d.trust.confirm,
+		Confirm:  d.trust.Confirm,
 		Services: cfg.Services,
 		Grants:   grantConfig(cfg),
 		Rules:    rules(cfg),
@@ -65,13 +65,13 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if d.tap, err = openTap(cfg, d.trust, d.log); err != nil {
+	if d.tap, err = livetap.Open(cfg, d.trust, d.log, d.hub); err != nil {
 		return err
 	}
-	if d.tls, err = openTLS(cfg, d.tap, d.trust, d.log, d.hub); err != nil {
+	if d.tls, err = livetap.OpenTLS(cfg, d.tap, d.trust, d.log, d.hub); err != nil {
 		return err
 	}
-	d.tls.follow(eng)
+	d.tls.Follow(eng)
 	if _, err := d.tap.Alive(); errors.Is(err, errors.ErrUnsupported) {
 		eng.IgnoreSessions()
 		if cfg.FollowSessions {
@@ -136,7 +136,7 @@ func (d *daemon) inherit() error {
 	eng := d.owner.engine
 	eng.Remember(now, was.journal)
 	d.owner.before = was.counters
-	alive, err := d.trust.tables.Alive()
+	alive, err := d.trust.Alive()
 	if err != nil {
 		d.log.Warn("sessions of before the restart hold nothing", "error", err)
 	}

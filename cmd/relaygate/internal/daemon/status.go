@@ -18,7 +18,7 @@ import (
 // Status answers the control socket.
 func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	s, err := d.snapshot(ctx)
-	d.tls.share(&s)
+	d.tls.Share(&s)
 	none := func(_ string, n uint64) bool { return n == 0 }
 	maps.DeleteFunc(s.Drops, none)
 	maps.DeleteFunc(s.Doubts, none)
@@ -51,7 +51,7 @@ func (d *daemon) snapshot(ctx context.Context) (control.Status, error) {
 	s.Drops["watch: events that a watcher was too slow for"] = d.hub.Dropped()
 	s.Drops["log: lines dropped"] = d.out.Dropped()
 	d.problems(&s)
-	d.tls.status(&s)
+	d.tls.Status(&s)
 	return s, nil
 }
 

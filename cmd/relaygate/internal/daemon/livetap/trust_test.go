@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package livetap
 
 import (
 	"net/netip"
@@ -40,9 +40,9 @@ func TestForwardedIsNotOwn(t *testing.T) {
 			if err := os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte(tt.forwarding), 0); err != nil {
 				return err
 			}
-			trust := &trust{tables: tables, unsure: tt.unsure}
+			trust := &Trust{tables: tables, unsure: tt.unsure}
 			// Without a namespace in the tables each is refused at last.
-			ok, reason := trust.confirm(tt.conn)
+			ok, reason := trust.Confirm(tt.conn)
 			if got := strings.Contains(reason, "forwards IPv6"); ok || got != tt.refused {
 				t.Errorf("%+v: %v because %q", tt, ok, reason)
 			}

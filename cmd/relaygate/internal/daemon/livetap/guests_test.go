@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package livetap
 
 import (
 	"fmt"
@@ -98,7 +98,7 @@ func TestInterfacesOfGuests(t *testing.T) {
 			"eth0":  "also carries guest0, by which containers and guests could speak as this host",
 		} {
 			cfg := &config.Config{Interfaces: []string{name}, Services: map[uint16]authz.Service{143: {Protocol: authz.IMAP}}}
-			tap, err := openPacketTap(cfg, &trust{})
+			tap, err := openPacketTap(cfg, &Trust{})
 			if err == nil {
 				bpftest.Close(t, tap)
 			}

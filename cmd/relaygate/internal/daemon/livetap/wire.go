@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package livetap
 
 import (
 	"context"
@@ -27,9 +27,9 @@ import (
 const (
 	wireIdle   = 40 * time.Minute
 	wireEnding = 2 * time.Minute
-	// wireTick is how often interfaces are looked at, and wireSweep how often
+	// keepEvery is how often it is looked whether a tap is where it was put, and wireSweep how often
 	// connections that are silent are closed.
-	wireTick  = time.Second
+	keepEvery = time.Second
 	wireSweep = 15 * time.Second
 )
 
@@ -38,16 +38,17 @@ const (
 type wireTap struct {
 	*capture.Ring
 	programs *bpf.Wire
-	trust    *trust
+	trust    *Trust
 	inside   bool
 	names    []string
 	log      *slog.Logger
+	hub      *control.Hub
 
 	mu       sync.Mutex     // guards attached
 	attached map[string]int // interface indexes by name; absent are those that are gone
 }
 
-func openWireTap(cfg *config.Config, t *trust, log *slog.Logger) (tap, error) {
+func openWireTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hub) (Tap, error) {
 	servers := cfg.Gate.Servers
 	if !cfg.Inside() { // whose they are the socket tables say
 		servers = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
@@ -61,7 +62,7 @@ func openWireTap(cfg *config.Config, t *trust, log *slog.Logger) (tap, error) {
 	}
 	w := &wireTap{
 		Ring: capture.NewWireRing(programs, cfg.Inside()), programs: programs, trust: t,
-		inside: cfg.Inside(), names: cfg.Interfaces, log: log, attached: make(map[string]int),
+		inside: cfg.Inside(), names: cfg.Interfaces, log: log, hub: hub, attached: make(map[string]int),
 	}
 	for _, name := range w.names {
 		err := w.attach(name)
@@ -112,10 +113,10 @@ func (t *wireTap) index(name string) (int, bool) {
 	return index, ok
 }
 
-// run tells the programs the time, closes what is silent, and follows the
+// Keep tells the programs the time, closes what is silent, and follows the
 // interfaces: one that is made anew has another index, and no programs.
-func (t *wireTap) run(ctx context.Context, hub *control.Hub) {
-	tick, sweep := time.NewTicker(wireTick), time.NewTicker(wireSweep)
+func (t *wireTap) Keep(ctx context.Context, _ func([]uint64) error) {
+	tick, sweep := time.NewTicker(keepEvery), time.NewTicker(wireSweep)
 	defer tick.Stop()
 	defer sweep.Stop()
 	for {
@@ -126,7 +127,7 @@ func (t *wireTap) run(ctx context.Context, hub *control.Hub) {
 		case now := <-tick.C:
 			err = t.programs.Tick(now)
 			for _, name := range t.names {
-				t.follow(name, hub)
+				t.follow(name)
 			}
 		case <-sweep.C:
 			err = t.programs.Sweep(wireIdle, wireEnding)
@@ -138,7 +139,7 @@ func (t *wireTap) run(ctx context.Context, hub *control.Hub) {
 }
 
 // follow taps an interface that has come back, and says so.
-func (t *wireTap) follow(name string, hub *control.Hub) {
+func (t *wireTap) follow(name string) {
 	was, tapped := t.index(name)
 	say := func(words string, err error) {
 		text := "interface " + name + " " + words
@@ -146,8 +147,7 @@ func (t *wireTap) follow(name string, hub *control.Hub) {
 			text += ": " + err.Error()
 		}
 		t.log.Warn(text)
-		now := time.Now()
-		hub.Publish(now, control.Event{Event: "coverage", Time: control.Time{Time: now}, Reason: text})
+		t.hub.Tell(time.Now(), "coverage", text)
 	}
 	l, err := netlink.LinkByName(name)
 	var gone netlink.LinkNotFoundError
@@ -203,6 +203,14 @@ func (t *wireTap) Alive() ([]sockdiag.Session, error) {
 		all[i] = sockdiag.Session{Cookie: s.Cookie, Local: s.Server, Remote: s.Client, Silent: s.Silent}
 	}
 	return all, nil
+}
+
+func (t *wireTap) SetServers(servers []netip.Prefix) error {
+	if err := t.programs.SetServers(servers); err != nil {
+		return err
+	}
+	t.trust.inside.Store(&servers)
+	return nil
 }
 
 func (t *wireTap) Close() error { return t.programs.Close() }

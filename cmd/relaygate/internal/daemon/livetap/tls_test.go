@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package livetap
 
 import (
 	"net/netip"
@@ -69,8 +69,8 @@ func TestStatusSaysWhyTLSIsNotRead(t *testing.T) {
 		{"this kernel has no uprobes", "logins in TLS are not seen: this kernel has no uprobes"},
 	} {
 		var s control.Status
-		tls := &tlsTap{why: tt.why}
-		tls.status(&s)
+		tls := &TLS{why: tt.why}
+		tls.Status(&s)
 		if got := strings.Join(s.Problems, "; "); got != tt.want || s.TLS.On || s.TLS.Why != tt.why || s.TLS.Servers == nil {
 			t.Errorf("%q: problems %q, %+v", tt.why, got, s.TLS)
 		}

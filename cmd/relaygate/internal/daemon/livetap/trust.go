@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package livetap
 
 import (
 	"context"
@@ -22,10 +22,10 @@ import (
 	"relaygate/cmd/relaygate/internal/config"
 )
 
-// trust is whose listeners are believed: those in the daemon's own network
+// Trust is whose listeners are believed: those in the daemon's own network
 // namespace and the configured ones, of an allowed owner, and of no program
 // that only hands connections on.
-type trust struct {
+type Trust struct {
 	netns  []*bpf.Netns      // the own one first
 	named  map[string]uint64 // the inodes of the configured ones, by path
 	tables *sockdiag.Tables
@@ -36,20 +36,21 @@ type trust struct {
 	unsure bool
 }
 
-func openTrust(cfg *config.Config) (t *trust, err error) {
-	t = &trust{named: make(map[string]uint64)}
+// OpenTrust opens the configured namespaces and their socket tables.
+func OpenTrust(cfg *config.Config) (_ *Trust, err error) {
+	t := &Trust{named: make(map[string]uint64)}
 	if cfg.Inside() {
 		t.inside.Store(&cfg.Gate.Servers)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, t.close())
+			err = errors.Join(err, t.Close())
 		}
 	}()
 	for _, path := range append([]string{bpf.OwnNetns}, cfg.TrustedNetns...) {
 		ns, err := bpf.OpenNetns(path)
 		if err != nil {
-			return t, fmt.Errorf("trust %s: %w", path, err)
+			return nil, fmt.Errorf("trust %s: %w", path, err)
 		}
 		if path != bpf.OwnNetns {
 			t.named[path] = ns.ID()
@@ -57,7 +58,7 @@ func openTrust(cfg *config.Config) (t *trust, err error) {
 		// One named twice, or the own one, is held once.
 		if slices.ContainsFunc(t.netns, func(other *bpf.Netns) bool { return other.ID() == ns.ID() }) {
 			if err := ns.Close(); err != nil {
-				return t, fmt.Errorf("close network namespace %s: %w", path, err)
+				return nil, fmt.Errorf("close network namespace %s: %w", path, err)
 			}
 			continue
 		}
@@ -65,7 +66,7 @@ func openTrust(cfg *config.Config) (t *trust, err error) {
 	}
 	t.tables, err = sockdiag.New(sockdiag.Options{Ports: watchedPorts(cfg), Netns: t.netns, Owners: cfg.Owners})
 	if err != nil {
-		return t, fmt.Errorf("read the socket tables: %w", err)
+		return nil, fmt.Errorf("read the socket tables: %w", err)
 	}
 	return t, nil
 }
@@ -78,16 +79,17 @@ func watchedPorts(cfg *config.Config) []uint16 {
 	return ports
 }
 
-func (t *trust) run(ctx context.Context, ready func()) error {
-	ready()
-	return t.tables.Run(ctx)
-}
+// Run follows the socket tables until ctx is done.
+func (t *Trust) Run(ctx context.Context) error { return t.tables.Run(ctx) }
 
-// confirm is asked before a login is believed. A connection of a known namespace
+// Alive lists the open sessions that the socket tables show.
+func (t *Trust) Alive() ([]sockdiag.Session, error) { return t.tables.Alive() }
+
+// Confirm is asked before a login is believed. A connection of a known namespace
 // was announced by the kernel with its socket, and its listener checked then; on a
 // gateway the tap saw that the server's segments came in from where it is; any
 // other must be in the socket tables of this host.
-func (t *trust) confirm(c authz.Conn) (ok bool, reason string) {
+func (t *Trust) Confirm(c authz.Conn) (ok bool, reason string) {
 	switch inside := t.inside.Load(); {
 	case inside != nil && behind(*inside, c.Server.Addr()):
 		return true, ""
@@ -116,7 +118,7 @@ func forwardsIPv6() bool {
 
 // problems names what is not believed by this tap. A namespace that was made anew, as a
 // container's is, can be entered with capabilities of the start alone.
-func (t *trust) problems() (list []string) {
+func (t *Trust) problems() (list []string) {
 	if t.unsure && forwardsIPv6() {
 		list = append(list, "logins over IPv6 are not believed: "+reasonForwarded)
 	}
@@ -134,7 +136,8 @@ func behind(servers []netip.Prefix, server netip.Addr) bool {
 	return slices.ContainsFunc(servers, func(p netip.Prefix) bool { return p.Contains(server) })
 }
 
-func (t *trust) close() error {
+// Close gives up the namespaces and the tables.
+func (t *Trust) Close() error {
 	var errs []error
 	if t.tables != nil {
 		errs = append(errs, t.tables.Close())
