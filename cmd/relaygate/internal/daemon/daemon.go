@@ -145,7 +145,7 @@ func (d *daemon) close() error {
 		var rows []row
 		if d.owner != nil {
 			eng, rows = d.owner.engine, d.owner.counters()
-			if eng.Len() <= exactAtStop {
+			if eng.Grants().Len() <= exactAtStop {
 				rows = append(rows, everything(d.owner.grants(), time.Now())...)
 			}
 		}

@@ -273,10 +273,7 @@ func (k *keeper) mendLast(e *engine.Engine) (rows []row) {
 	}
 	k.log.Error(done, "path", k.path, "empty", empty)
 	if empty {
-		e.Change(func(t *grant.Table) []grant.Change {
-			rows = append(everything(t, now), ruleRows(t, now, boot())...)
-			return nil
-		})
+		rows = append(everything(e.Grants(), now), ruleRows(e.Grants(), now, boot())...)
 	}
 	return rows
 }

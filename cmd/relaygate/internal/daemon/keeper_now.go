@@ -46,24 +46,21 @@ func (k *keeper) note(e *engine.Engine, key string, p netip.Prefix) {
 
 // fetchNow keeps marked things as they are; the rules are returned.
 func (k *keeper) fetchNow(e *engine.Engine, now time.Time, m markedPart) (rules []row) {
-	b := boot()
-	e.Change(func(t *grant.Table) []grant.Change {
-		for _, p := range m.prefixes {
-			key := p.String()
-			if g, ok := t.Of(p.Prefix); ok && g.Source != grant.Always {
-				k.grant(key, now, b, g)
-			} else {
-				k.store.Delete(grantsBucket, key)
-			}
-			if p.journal {
-				k.note(e, key, p.Prefix)
-			}
+	b, t := boot(), e.Grants()
+	for _, p := range m.prefixes {
+		key := p.String()
+		if g, ok := t.Of(p.Prefix); ok && g.Source != grant.Always {
+			k.grant(key, now, b, g)
+		} else {
+			k.store.Delete(grantsBucket, key)
 		}
-		if m.rules {
-			rules = ruleRows(t, now, b)
+		if p.journal {
+			k.note(e, key, p.Prefix)
 		}
-		return nil
-	})
+	}
+	if m.rules {
+		rules = ruleRows(t, now, b)
+	}
 	return rules
 }
 

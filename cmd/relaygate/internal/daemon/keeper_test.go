@@ -43,9 +43,12 @@ func newKept(t *testing.T, path string) *kept {
 	return out
 }
 
-func (k *kept) do(t *testing.T, what func(*grant.Table) []grant.Change) {
+func (k *kept) table() *grant.Table { return k.engine.Grants() }
+
+// do keeps what changed in the table.
+func (k *kept) do(t *testing.T, changes ...grant.Change) {
 	t.Helper()
-	changes := k.engine.Change(what)
+	k.engine.Record(changes)
 	for i := range changes {
 		k.changed(&changes[i])
 	}
@@ -59,10 +62,8 @@ func (k *kept) do(t *testing.T, what func(*grant.Table) []grant.Change) {
 
 func (k *kept) manual(t *testing.T, prefix string) {
 	t.Helper()
-	k.do(t, func(table *grant.Table) []grant.Change {
-		c, _ := table.Manual(k.now, netip.MustParsePrefix(prefix), time.Hour, "root", "a test")
-		return []grant.Change{c}
-	})
+	c, _ := k.table().Manual(k.now, netip.MustParsePrefix(prefix), time.Hour, "root", "a test")
+	k.do(t, c)
 }
 
 // holds compares the prefixes of the grants in the file.
@@ -89,14 +90,10 @@ func TestFileFollowsTheTable(t *testing.T) {
 	k.manual(t, "192.0.2.7/32")
 	k.manual(t, "198.51.100.0/28")
 	k.holds(t, "192.0.2.7/32", "198.51.100.0/28")
-	k.do(t, func(table *grant.Table) []grant.Change {
-		return table.Revoke(k.now, netip.MustParsePrefix("192.0.2.7/32"), "root", "no")
-	})
+	k.do(t, k.table().Revoke(k.now, netip.MustParsePrefix("192.0.2.7/32"), "root", "no")...)
 	k.holds(t, "198.51.100.0/28")
-	k.do(t, func(table *grant.Table) []grant.Change {
-		return table.Deny(k.now, netip.MustParsePrefix("203.0.113.0/24"), time.Hour, "root", "spam")
-	})
-	k.do(t, func(table *grant.Table) []grant.Change { return table.Pause(k.now, "root", "moving") })
+	k.do(t, k.table().Deny(k.now, netip.MustParsePrefix("203.0.113.0/24"), time.Hour, "root", "spam")...)
+	k.do(t, k.table().Pause(k.now, "root", "moving")...)
 	r := k.holds(t)
 	if len(r.state.Denials) != 1 || r.state.Denials[0].Note != "spam" || r.state.Denials[0].Deadline.ID != boot().ID || r.state.Paused == nil || r.state.Paused.Note != "moving" {
 		t.Errorf("rules %+v", r.state)
@@ -104,9 +101,7 @@ func TestFileFollowsTheTable(t *testing.T) {
 	if len(r.journal) < 3 {
 		t.Errorf("%d prefixes in the journal, want those of all orders", len(r.journal))
 	}
-	k.do(t, func(table *grant.Table) []grant.Change {
-		return append(table.Resume(k.now, "root", ""), table.Undeny(k.now, netip.MustParsePrefix("203.0.113.0/24"), "root", "")...)
-	})
+	k.do(t, append(k.table().Resume(k.now, "root", ""), k.table().Undeny(k.now, netip.MustParsePrefix("203.0.113.0/24"), "root", "")...)...)
 	if r := k.holds(t); len(r.state.Denials) != 0 || r.state.Paused != nil {
 		t.Errorf("rules %+v, want none", r.state)
 	}
@@ -139,11 +134,9 @@ func TestSweepFindsWhatWasNotTold(t *testing.T) {
 	for i := range 5 {
 		k.manual(t, fmt.Sprintf("192.0.2.%d/32", i))
 	}
-	k.do(t, func(table *grant.Table) []grant.Change {
-		changes := table.Revoke(k.now, netip.MustParsePrefix("192.0.2.0/29"), "root", "all")
-		changes[0].Rebuild = true
-		return changes[:1] // as if there were too many
-	})
+	changes := k.table().Revoke(k.now, netip.MustParsePrefix("192.0.2.0/29"), "root", "all")
+	changes[0].Rebuild = true
+	k.do(t, changes[0]) // as if there were too many
 	k.holds(t)
 	if err := k.close(k.engine, nil); err != nil {
 		t.Fatal(err)
@@ -161,9 +154,7 @@ func TestSweepIsNotForgotten(t *testing.T) {
 	if err := k.store.Close(); err != nil { // now nothing can be written or read
 		t.Fatal(err)
 	}
-	changes := k.engine.Change(func(table *grant.Table) []grant.Change {
-		return table.Revoke(k.now, netip.MustParsePrefix("192.0.2.0/29"), "root", "all")
-	})
+	changes := k.engine.Record(k.table().Revoke(k.now, netip.MustParsePrefix("192.0.2.0/29"), "root", "all"))
 	changes[0].Rebuild = true
 	k.changed(&changes[0])
 	if err := k.collect(t.Context()); err == nil {
@@ -176,7 +167,7 @@ func TestSweepIsNotForgotten(t *testing.T) {
 	if k.store, err = state.Open(path, k.now); err != nil {
 		t.Fatal(err)
 	}
-	k.do(t, func(*grant.Table) []grant.Change { return nil })
+	k.do(t)
 	k.holds(t)
 	if err := k.close(k.engine, nil); err != nil {
 		t.Fatal(err)
@@ -200,9 +191,7 @@ func TestMarksStayWhileThereIsNoRoom(t *testing.T) {
 		k.store.Delete(journalBucket, fmt.Sprint(i))
 	}
 	lost := k.store.Stats().Lost
-	changes := k.engine.Change(func(table *grant.Table) []grant.Change {
-		return table.Revoke(k.now, netip.MustParsePrefix("192.0.2.7/32"), "root", "no")
-	})
+	changes := k.engine.Record(k.table().Revoke(k.now, netip.MustParsePrefix("192.0.2.7/32"), "root", "no"))
 	for i := range changes {
 		k.changed(&changes[i])
 	}
@@ -213,7 +202,7 @@ func TestMarksStayWhileThereIsNoRoom(t *testing.T) {
 	if k.store, err = state.Open(path, k.now); err != nil {
 		t.Fatal(err)
 	}
-	k.do(t, func(*grant.Table) []grant.Change { return nil })
+	k.do(t)
 	k.holds(t)
 	if err := k.close(k.engine, nil); err != nil {
 		t.Fatal(err)
@@ -225,8 +214,8 @@ func TestOrdersNeedNoMerge(t *testing.T) {
 	k := newKept(t, filepath.Join(t.TempDir(), "state.db"))
 	network := netip.MustParsePrefix("203.0.113.0/24")
 	k.manual(t, "192.0.2.7/32")
-	k.do(t, func(table *grant.Table) []grant.Change { return table.Deny(k.now, network, time.Hour, "root", "") })
-	k.do(t, func(table *grant.Table) []grant.Change { return table.Undeny(k.now, network, "root", "") })
+	k.do(t, k.table().Deny(k.now, network, time.Hour, "root", "")...)
+	k.do(t, k.table().Undeny(k.now, network, "root", "")...)
 	if n := k.store.Stats().Merges; n != 0 {
 		t.Errorf("%d merges for two orders", n)
 	}

@@ -63,10 +63,7 @@ func newOwner(e *engine.Engine, d *daemon) *owner {
 }
 
 // grants is the table; only the owner may touch it.
-func (o *owner) grants() (t *grant.Table) {
-	o.table(func(table *grant.Table) { t = table })
-	return t
-}
+func (o *owner) grants() *grant.Table { return o.engine.Grants() }
 
 // ask runs do in the owner's goroutine and waits for it.
 func (o *owner) ask(ctx context.Context, do func(now time.Time)) error {
@@ -162,7 +159,7 @@ func (o *owner) look(now time.Time) {
 	o.watchdog.look(now)
 	o.looked = now
 	o.boot = bootClock{now, boot()}
-	o.gate.grants.Store(int64(o.engine.Len()))
+	o.gate.grants.Store(int64(o.grants().Len()))
 	if slept := o.sleep.since(); slept > 0 {
 		o.log.Warn("the machine slept: every grant ends as much earlier", "for", slept)
 		o.woke(now, slept)

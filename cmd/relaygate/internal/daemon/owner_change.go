@@ -23,7 +23,7 @@ func (o *owner) change(now time.Time, c grant.Change) {
 // it. Always rules are static members of the gate.
 func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 	if c.Static {
-		o.gate.restatic(static(o.engine))
+		o.gate.restatic(o.grants().Static())
 	}
 	if c.Rebuild { // more changed than is told
 		o.gate.shutLater(c.Closed...)
@@ -36,7 +36,7 @@ func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 	case c.Arm:
 		o.gate.add(c.Grant, now, caused)
 	case c.Kind == grant.Revoked, c.Kind == grant.Expired:
-		o.gate.remove(c.Grant, now, o.engine.Get)
+		o.gate.remove(c.Grant, now, o.grants().Get)
 		if c.By == "" { // an order says itself what becomes of connections
 			o.cutter.ranOut(c.Grant.Prefix)
 		}

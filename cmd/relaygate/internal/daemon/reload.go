@@ -15,7 +15,6 @@ import (
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
-	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/config"
 )
 
@@ -117,7 +116,7 @@ func (d *daemon) reload(ctx context.Context) error {
 
 // reconfigure puts new bounds and rules in force.
 func (o *owner) reconfigure(now time.Time, cfg *config.Config) error {
-	changes := o.engine.Change(func(t *grant.Table) []grant.Change { return t.SetConfig(now, grantConfig(cfg)) })
+	changes := o.engine.Record(o.grants().SetConfig(now, grantConfig(cfg)))
 	o.lifetime, o.gate.lifetime = cfg.Lifetime, cfg.Lifetime
 	for _, c := range changes {
 		o.change(now, c)

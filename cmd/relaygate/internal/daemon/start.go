@@ -44,7 +44,7 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if _, err := eng.SetHost(time.Now(), host); err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
-	if d.gate, err = openGate(cfg, static(eng), d.log, d.hub); err != nil {
+	if d.gate, err = openGate(cfg, eng.Grants().Static(), d.log, d.hub); err != nil {
 		return err
 	}
 	d.metrics = metrics.Listen(cfg.Metrics, d.log) // as long as there is the capability for a low port
@@ -55,7 +55,7 @@ func (d *daemon) start(ctx context.Context) (err error) {
 		return err
 	}
 	// Denials may have taken something from the static members.
-	members := static(eng)
+	members := eng.Grants().Static()
 	d.gate.cfg.Static = members
 	d.gate.static.Store(&members)
 	want, err := gateConfig(cfg, members)
@@ -117,11 +117,6 @@ func rules(cfg *config.Config) authz.Rules {
 	return authz.Rules{Never: cfg.Never, Always: cfg.Always, Proxies: cfg.TrustedProxies}
 }
 
-func static(eng *engine.Engine) (list []netip.Prefix) {
-	eng.Change(func(t *grant.Table) []grant.Change { list = t.Static(); return nil })
-	return list
-}
-
 // inherit takes over what stood before: from the state file, or, where there was
 // none yet, from the gate's table.
 func (d *daemon) inherit() error {
@@ -155,7 +150,7 @@ func (d *daemon) inherit() error {
 			d.keeper.store.Delete(sessionsBucket, cookieKey(s.Conn))
 		}
 	}
-	d.log.Info("took over what stood before the start", "grants", eng.Len(), "over", over, "denials", len(was.state.Denials), "sessions", n)
+	d.log.Info("took over what stood before the start", "grants", eng.Grants().Len(), "over", over, "denials", len(was.state.Denials), "sessions", n)
 	if was.state.Paused != nil {
 		d.log.Warn("relaygate is paused: nothing is granted", "by", was.state.Paused.By)
 	}
@@ -167,38 +162,36 @@ func (d *daemon) inherit() error {
 // those in live are the ones of the grants' last logins, and how many grants are over.
 func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []savedSession) ([]savedSession, int, error) {
 	var err error
-	over, clock := 0, boot()
-	d.owner.engine.Change(func(t *grant.Table) []grant.Change {
-		held := make(map[netip.Prefix]*grant.Session, len(live)) // the youngest
-		hold := func(p netip.Prefix, s *grant.Session) {
-			if held[p] == nil || held[p].Begin.Before(s.Begin) {
-				held[p] = s
+	t, clock, over := d.owner.grants(), boot(), 0
+	held := make(map[netip.Prefix]*grant.Session, len(live)) // the youngest
+	hold := func(p netip.Prefix, s *grant.Session) {
+		if held[p] == nil || held[p].Begin.Before(s.Begin) {
+			held[p] = s
+		}
+	}
+	for i := range live {
+		hold(t.Key(live[i].Client), &live[i].Session)
+	}
+	d.owner.engine.Record(t.Restore(now, clock, was, func(yield func(grant.Saved) bool) {
+		err = d.keeper.grants(func(g *grant.Saved) bool {
+			if s, ok := anchor(g); ok && is.live(&s) {
+				live = append(live, s)
+				hold(g.Prefix, &s.Session)
 			}
-		}
-		for i := range live {
-			hold(t.Key(live[i].Client), &live[i].Session)
-		}
-		return t.Restore(now, clock, was, func(yield func(grant.Saved) bool) {
-			err = d.keeper.grants(func(g *grant.Saved) bool {
-				if s, ok := anchor(g); ok && is.live(&s) {
-					live = append(live, s)
-					hold(g.Prefix, &s.Session)
-				}
-				// Nobody's session keeps a shared address open.
-				if s := held[g.Prefix]; s != nil && !olderThan(s, &g.Grant) && len(g.Users) <= d.opts.Config.MaxUsers {
-					g.Extend(now, clock, d.owner.lifetime)
-				}
-				if !yield(*g) {
-					return false
-				}
-				if _, stands := t.Of(g.Prefix); !stands {
-					d.keeper.over(g.Prefix)
-					over++
-				}
-				return true
-			})
+			// Nobody's session keeps a shared address open.
+			if s := held[g.Prefix]; s != nil && !olderThan(s, &g.Grant) && len(g.Users) <= d.opts.Config.MaxUsers {
+				g.Extend(now, clock, d.owner.lifetime)
+			}
+			if !yield(*g) {
+				return false
+			}
+			if _, stands := t.Of(g.Prefix); !stands {
+				d.keeper.over(g.Prefix)
+				over++
+			}
+			return true
 		})
-	})
+	}))
 	if was.Paused != nil {
 		d.keeper.sweepAgain() // a crash came before all that the pause closed was deleted
 	}

@@ -60,7 +60,7 @@ func (o *owner) status(now time.Time, s *control.Status) {
 	counts, flows := o.engine.Counts(), o.engine.Flows()
 	s.Now = control.Time{Time: now}
 	s.Logins, s.Refused, s.Tainted, s.Encrypted = counts.Logins, counts.Failures, counts.Tainted, counts.Encrypted
-	s.Doubts, s.Changes, s.Grants = o.engine.Doubts(), o.engine.Changes(), o.engine.Len()
+	s.Doubts, s.Changes, s.Grants = o.engine.Doubts(), o.engine.Changes(), o.grants().Len()
 	t := o.grants()
 	s.Sessions, s.Denials = t.Followed(), len(t.Denials())
 	if p, ok := t.Paused(); ok {
@@ -210,18 +210,17 @@ func (d *daemon) Denials(ctx context.Context) ([]control.Denial, error) {
 func (d *daemon) Why(ctx context.Context, a netip.Addr) (control.Story, error) {
 	story := control.Story{Address: a, Events: []control.Event{}}
 	err := d.owner.ask(ctx, func(now time.Time) {
-		e := d.owner.engine
-		events := e.Story(a, now)
+		t, events := d.owner.grants(), d.owner.engine.Story(a, now)
 		for i := range events {
 			story.Events = append(story.Events, control.NewEvent(&events[i]))
 		}
-		g, ok := e.Get(a)
+		g, ok := t.Get(a)
 		if ok {
 			shape := control.NewGrant(&g)
 			story.Granted, story.Grant = true, &shape
 		}
-		paused, _ := d.owner.grants().Paused()
-		story.Reason = reason(g, ok, paused, e.Check(a), events, now)
+		paused, _ := t.Paused()
+		story.Reason = reason(g, ok, paused, t.Check(a), events, now)
 	})
 	if err != nil {
 		return story, fmt.Errorf("relaygate is ending: %w", err)
