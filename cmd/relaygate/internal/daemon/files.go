@@ -69,10 +69,7 @@ func (f *files) changed() {
 	if len(f.stats) == 0 || f.marked.Swap(true) {
 		return
 	}
-	select {
-	case f.dirty <- struct{}{}:
-	default:
-	}
+	wake(f.dirty)
 }
 
 const (
@@ -120,17 +117,7 @@ func (f *files) run(ctx context.Context, ready func()) error {
 // flush returns when the files have been written.
 func (f *files) flush(ctx context.Context) error {
 	done := make(chan error, 1)
-	select {
-	case f.flushes <- done:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return ask(ctx, f.flushes, done, done)
 }
 
 func (f *files) write(ctx context.Context) error {

@@ -140,17 +140,7 @@ func (g *gate) tellWords(words string) { g.note(func(s *control.Gate) { s.Words 
 // ask runs do in the gate's goroutine when all that was sent before is done.
 func (g *gate) ask(ctx context.Context, do func(context.Context) error) error {
 	q := gateQuestion{do: do, done: make(chan error, 1)}
-	select {
-	case g.asked <- q:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	select {
-	case err := <-q.done:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return ask(ctx, g.asked, q, q.done)
 }
 
 func (g *gate) run(ctx context.Context, ready func()) error {

@@ -127,8 +127,5 @@ func (g *gate) shut() error {
 // refresh asks for the whole table to be written anew.
 func (g *gate) refresh() {
 	g.overflow.Store(true)
-	select {
-	case g.more <- struct{}{}:
-	default:
-	}
+	wake(g.more)
 }

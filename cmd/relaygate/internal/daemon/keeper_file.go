@@ -251,15 +251,15 @@ func (k *keeper) mend(ctx context.Context) {
 	if !empty {
 		return
 	}
-	var list []markedPrefix
-	err = k.prefixes(ctx, func(p *netip.Prefix) { list = append(list, markedPrefix{*p, mark{journal: true}}) })
+	var list []marked
+	err = k.prefixes(ctx, func(p *netip.Prefix) { list = append(list, marked{*p, true}) })
 	if err == nil {
 		err = k.forgotten(ctx)
 	}
 	if err != nil {
 		return // the daemon ends
 	}
-	k.mark(list, true)
+	k.mark(marks{list, true})
 	k.sweepAgain() // which wakes run
 }
 

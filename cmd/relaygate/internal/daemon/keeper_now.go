@@ -45,7 +45,7 @@ func (k *keeper) note(e *engine.Engine, key string, p netip.Prefix) {
 }
 
 // fetchNow keeps marked things as they are; the rules are returned.
-func (k *keeper) fetchNow(e *engine.Engine, now time.Time, m markedPart) (rules []row) {
+func (k *keeper) fetchNow(e *engine.Engine, now time.Time, m marks) (rules []row) {
 	b, t := boot(), e.Grants()
 	for _, p := range m.prefixes {
 		key := p.String()

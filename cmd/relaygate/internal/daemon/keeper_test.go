@@ -35,7 +35,7 @@ func newKept(t *testing.T, path string) *kept {
 		t.Fatal(err)
 	}
 	out := &kept{keeper: k, engine: e, now: time.Now()}
-	k.fetch = func(_ context.Context, m markedPart) ([]row, error) { return k.fetchNow(e, out.now, m), nil }
+	k.fetch = func(_ context.Context, m marks) ([]row, error) { return k.fetchNow(e, out.now, m), nil }
 	k.weedOut = func(_ context.Context, list []netip.Prefix, oldest time.Time) error {
 		k.weed(e, list, oldest)
 		return nil

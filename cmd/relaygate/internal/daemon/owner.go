@@ -68,18 +68,12 @@ func (o *owner) grants() *grant.Table { return o.engine.Grants() }
 // ask runs do in the owner's goroutine and waits for it.
 func (o *owner) ask(ctx context.Context, do func(now time.Time)) error {
 	q := question{do: do, done: make(chan struct{})}
-	select {
-	case o.asked <- q:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := send(ctx, o.asked, q); err != nil {
+		return err
 	}
 	o.tap.Wake()
-	select {
-	case <-q.done:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	_, err := await(ctx, q.done)
+	return err
 }
 
 // The owner looks at its clock and its messages at least that often.

@@ -114,12 +114,8 @@ func (p *player) Crowded() bool {
 
 func (p *player) SetDeadline(time.Time) {}
 
-func (p *player) Wake() {
-	select {
-	case p.woken <- struct{}{}:
-	default:
-	}
-}
+func (p *player) Wake() { wake(p.woken) }
+
 func (p *player) Done(authz.Conn) error { return nil }
 
 // discard is a log that nobody reads.

@@ -94,7 +94,7 @@ func (d *daemon) connect() {
 	}
 	d.files.static = func() []netip.Prefix { return *d.gate.static.Load() }
 	d.files.entries = d.owner.entries(d.opts.Config.UsersFile != "")
-	d.keeper.fetch = func(ctx context.Context, m markedPart) (rules []row, err error) {
+	d.keeper.fetch = func(ctx context.Context, m marks) (rules []row, err error) {
 		return rules, d.owner.ask(ctx, func(now time.Time) { rules = d.keeper.fetchNow(d.owner.engine, now, m) })
 	}
 	d.keeper.prefixes = d.owner.prefixes
