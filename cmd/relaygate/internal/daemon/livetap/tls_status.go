@@ -4,6 +4,7 @@ package livetap
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 
 	"relaygate/capture/tlstap"
@@ -35,7 +36,7 @@ func (t *TLS) count(s *control.Status) {
 		return
 	}
 	s.TLS.Calls = c.Plain
-	for name, n := range map[string]uint64{
+	maps.Copy(s.Drops, map[string]uint64{
 		"tls: handshakes without room in the kernel's table":             c.RandomsFull,
 		"tls: connections in doubt, two with one handshake":              c.SameRandom,
 		"tls: connections in doubt, two handshakes":                      c.TwoHellos,
@@ -45,9 +46,7 @@ func (t *TLS) count(s *control.Status) {
 		"tls: calls without room":                                        c.CallsFull,
 		"tls: calls whose end was not seen":                              c.Unseen,
 		"tls: calls on what could not be read":                           c.Unread,
-	} {
-		s.Drops[name] = n
-	}
+	})
 }
 
 // Share adds who else uses the servers' libraries, which costs more to find out.

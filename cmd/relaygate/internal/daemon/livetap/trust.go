@@ -71,13 +71,7 @@ func OpenTrust(cfg *config.Config) (_ *Trust, err error) {
 	return t, nil
 }
 
-func watchedPorts(cfg *config.Config) []uint16 {
-	var ports []uint16
-	for p := range cfg.Services {
-		ports = append(ports, p)
-	}
-	return ports
-}
+func watchedPorts(cfg *config.Config) []uint16 { return slices.Collect(maps.Keys(cfg.Services)) }
 
 // Run follows the socket tables until ctx is done.
 func (t *Trust) Run(ctx context.Context) error { return t.tables.Run(ctx) }

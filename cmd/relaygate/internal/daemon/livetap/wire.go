@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -235,7 +236,7 @@ func (t *wireTap) Counts() (packets uint64, drops map[string]uint64, err error) 
 		return 0, nil, err
 	}
 	drops = ringDrops(&c)
-	for name, n := range map[string]uint64{
+	maps.Copy(drops, map[string]uint64{
 		"tap: handshakes displaced by others":                              c.Displaced,
 		"tap: segments with a server's address from elsewhere":             c.Forged,
 		"tap: packets that may be TCP and show no ports (client in doubt)": c.Unreadable,
@@ -244,8 +245,6 @@ func (t *wireTap) Counts() (packets uint64, drops map[string]uint64, err error) 
 		"tap: connections not followed, data in the handshake":             c.FastOpen,
 		"tap: connections not followed, Multipath TCP":                     c.Multipath,
 		"tap: connections not followed, more than one handshake answered":  c.TwoAnswers,
-	} {
-		drops[name] = n
-	}
+	})
 	return c.Packets, drops, nil
 }
