@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -32,7 +31,7 @@ func statusCommand(e *env) *cobra.Command {
 			case err != nil:
 				return err
 			case flags.json:
-				return json.NewEncoder(e.Stdout).Encode(&s)
+				return printJSON(e, s)
 			}
 			printStatus(e, &s)
 			return nil
@@ -66,8 +65,8 @@ func checkStatus(e *env, s *control.Status, err error, asJSON bool) error {
 	case err != nil:
 		return &failure{err: err, code: code}
 	default:
-		if err := json.NewEncoder(e.Stdout).Encode(s); err != nil {
-			return fmt.Errorf("write the status: %w", err)
+		if err := printJSON(e, s); err != nil {
+			return err
 		}
 	}
 	if code == 0 {

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -81,7 +82,7 @@ func butReason(events []authz.Event, now time.Time) (words string) {
 			break
 		}
 		if ev.Kind == authz.EventRefused && ev.By == "" { // else it was an order
-			words = fmt.Sprintf("; but the login of %s renewed nothing: %s", userWords(ev.User), ev.Reason)
+			words = fmt.Sprintf("; but the login of %s renewed nothing: %s", cmp.Or(authz.Quote(ev.User), "somebody"), ev.Reason)
 			break
 		}
 	}
@@ -91,13 +92,6 @@ func butReason(events []authz.Event, now time.Time) (words string) {
 		}
 	}
 	return words
-}
-
-func userWords(name string) string {
-	if name == "" {
-		return "somebody"
-	}
-	return authz.Quote(name)
 }
 
 // lastDecision tells the latest event that decided something, else what was
