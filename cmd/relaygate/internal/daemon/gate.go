@@ -60,8 +60,8 @@ type gate struct {
 	late  map[netip.Prefix]struct{} // of sets of the administrator's: see shut
 }
 
-// gateOp adds an element, removes an address where element is zero, or says
-// that the static members changed where both are.
+// gateOp adds an element, or removes an address, or says that the static members
+// changed where both are zero.
 type gateOp struct {
 	element    nft.Element
 	remove     netip.Addr
@@ -185,13 +185,8 @@ func (g *gate) changes() <-chan nft.Change {
 
 // drain does what is queued.
 func (g *gate) drain(ctx context.Context) {
-	for {
-		select {
-		case op := <-g.ops:
-			g.take(ctx, op)
-		default:
-			return
-		}
+	for len(g.ops) > 0 {
+		g.take(ctx, <-g.ops)
 	}
 }
 
@@ -202,17 +197,12 @@ const maxGather = 64
 // are written with it.
 func (g *gate) take(ctx context.Context, op gateOp) {
 	crowd := []gateOp{op}
-	for op.adds() && len(crowd) < maxGather {
-		select {
-		case op = <-g.ops:
-			crowd = append(crowd, op)
-			continue
-		default:
-		}
-		break
+	for op.adds() && len(crowd) < maxGather && len(g.ops) > 0 {
+		op = <-g.ops
+		crowd = append(crowd, op)
 	}
 	adds := crowd
-	if last := len(crowd) - 1; !crowd[last].adds() {
+	if last := len(crowd) - 1; !op.adds() {
 		adds = crowd[:last]
 	}
 	if len(adds) > 1 && g.addAll(adds) == nil {
@@ -225,20 +215,21 @@ func (g *gate) take(ctx context.Context, op gateOp) {
 	}
 }
 
-func (op *gateOp) adds() bool { return op.element.Addr.IsValid() && !op.remove.IsValid() }
+func (op *gateOp) adds() bool    { return op.element.Addr.IsValid() }
+func (op *gateOp) removes() bool { return op.remove.IsValid() }
 
 func (g *gate) apply(ctx context.Context, op gateOp) {
-	if !op.remove.IsValid() && !op.adds() {
-		g.stale = true
-		g.mend(ctx)
+	if op.adds() || op.removes() {
+		g.failed(ctx, g.put(op))
 		return
 	}
-	g.failed(ctx, g.put(op))
+	g.stale = true
+	g.mend(ctx)
 }
 
 // put writes one op.
 func (g *gate) put(op gateOp) error {
-	if !op.remove.IsValid() {
+	if op.adds() {
 		return g.addAll([]gateOp{op})
 	}
 	err := g.nft.Remove(op.remove)

@@ -82,7 +82,7 @@ func (g *gate) send(op gateOp) {
 	case g.ops <- op:
 	default:
 		g.queued.Add(-1)
-		if op.remove.IsValid() {
+		if op.removes() {
 			g.shutLater(netip.PrefixFrom(op.remove, op.remove.BitLen()))
 		}
 		g.refresh()

@@ -60,28 +60,25 @@ func (g *gate) load(ctx context.Context, want projection, few func([]nft.Element
 ) error {
 	removed := make(map[netip.Addr]bool)
 	between := func() error {
-		for {
-			select {
-			case op := <-g.ops:
-				g.queued.Add(-1)
-				switch {
-				case !op.remove.IsValid() && !op.adds():
-					g.stale = true // want has no static members
-					continue
-				case op.generation <= want.generation:
-					continue
-				case op.remove.IsValid():
-					removed[op.remove] = true
-				}
-				if err := g.put(op); errors.Is(err, nft.ErrElement) {
-					g.noteError(err) // it concerns this one alone
-				} else if err != nil {
-					return err
-				}
-			default:
-				return ctx.Err()
+		for len(g.ops) > 0 {
+			op := <-g.ops
+			g.queued.Add(-1)
+			switch {
+			case !op.adds() && !op.removes():
+				g.stale = true // want has no static members
+				continue
+			case op.generation <= want.generation:
+				continue
+			case op.removes():
+				removed[op.remove] = true
+			}
+			if err := g.put(op); errors.Is(err, nft.ErrElement) {
+				g.noteError(err) // it concerns this one alone
+			} else if err != nil {
+				return err
 			}
 		}
+		return ctx.Err()
 	}
 	var err error
 	if len(want.members) < loadFrom && few != nil {

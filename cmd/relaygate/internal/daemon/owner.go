@@ -180,16 +180,11 @@ func (o *owner) look(now time.Time) {
 // answer does what was asked; events wait meanwhile. Who asked may want to see
 // in the gate what was decided before.
 func (o *owner) answer(now time.Time) {
-	for range cap(o.asked) {
-		select {
-		case q := <-o.asked:
-			o.gate.flush(false)
-			q.do(now)
-			close(q.done)
-			continue
-		default:
-		}
-		break
+	for range len(o.asked) {
+		q := <-o.asked
+		o.gate.flush(false)
+		q.do(now)
+		close(q.done)
 	}
 }
 
