@@ -177,7 +177,7 @@ func (d *daemon) tasks(ctx context.Context, list []task) error {
 				return nil
 			}
 		}
-		d.log.Info("ready", "gate", d.gate.status().Mode, "grants", d.gate.count)
+		d.log.Info("ready", "gate", d.gate.status().Mode, "grants", d.gate.grants.Load())
 		if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
 			d.log.Warn("cannot tell systemd", "error", err)
 		}

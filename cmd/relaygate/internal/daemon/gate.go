@@ -33,8 +33,6 @@ type gate struct {
 	hub      *control.Hub
 	snapshot func(context.Context) (projection, error)
 	bitten   func(context.Context, []nft.Bitten) // tells the owner
-	opened   []netip.Prefix                      // the static members that Open was told
-	count    int                                 // elements of the first build
 
 	ops      chan gateOp
 	asked    chan gateQuestion
@@ -103,7 +101,7 @@ func openGate(cfg *config.Config, static []netip.Prefix, log *slog.Logger, hub *
 		return nil, fmt.Errorf("open the gate: %w", err)
 	}
 	g := &gate{
-		nft: t, cfg: want, opened: static, lifetime: cfg.Lifetime, log: log, hub: hub,
+		nft: t, cfg: want, lifetime: cfg.Lifetime, log: log, hub: hub,
 		ops: make(chan gateOp, opsQueue), asked: make(chan gateQuestion), more: make(chan struct{}, 1),
 		stats: control.Gate{Mode: want.Mode.String(), Ports: want.Ports, Words: cfg.Gate.Words()},
 	}

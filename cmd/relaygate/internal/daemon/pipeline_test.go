@@ -158,7 +158,7 @@ func newPipelineOf(tb testing.TB, ns *netns.Namespace, gate string) *daemon {
 		d.files, d.tls = newFiles(cfg, log), &livetap.TLS{}
 		d.owner = newOwner(eng, d)
 		d.owner.tls = d.tls
-		return d.gate.begin(tb.Context(), d.gate.cfg, d.gate.project(d.owner.grants(), time.Now()))
+		return d.gate.begin(tb.Context(), nil, d.gate.project(d.owner.grants(), time.Now()))
 	})
 	d.connect()
 	return d

@@ -53,15 +53,8 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if err := d.inherit(); err != nil {
 		return err
 	}
-	// Denials may have taken something from the static members.
-	members := eng.Grants().Static()
-	d.gate.cfg.Static = members
-	d.gate.static.Store(&members)
-	want, err := gateConfig(cfg, members)
-	if err == nil {
-		err = d.gate.begin(ctx, want, d.gate.project(d.owner.grants(), time.Now()))
-	}
-	if err != nil {
+	t := d.owner.grants()
+	if err := d.gate.begin(ctx, t.Static(), d.gate.project(t, time.Now())); err != nil {
 		return err
 	}
 	if d.tap, err = livetap.Open(cfg, d.trust, d.log, d.hub); err != nil {
