@@ -146,7 +146,7 @@ func (d *daemon) close() error {
 		if d.owner != nil {
 			eng, rows = d.owner.engine, d.owner.counters()
 			if eng.Grants().Len() <= exactAtStop {
-				rows = append(rows, everything(d.owner.grants(), time.Now())...)
+				rows = append(rows, grantRows(d.owner.grants(), time.Now())...)
 			}
 		}
 		errs = append(errs, d.keeper.close(eng, rows))

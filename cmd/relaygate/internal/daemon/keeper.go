@@ -39,10 +39,9 @@ type keeper struct {
 	path   string
 	log    *slog.Logger
 	retain atomic.Int64 // time.Duration
-	// fetch and weedOut let the owner do fetchNow and weed; prefixes visits all grants,
+	// owner lets the owner do something with its engine; prefixes visits all grants,
 	// and forgotten lets the owner keep all that no mark stands for.
-	fetch     func(context.Context, marks) ([]row, error)
-	weedOut   func(context.Context, []netip.Prefix, time.Time) error
+	owner     func(ctx context.Context, do func(e *engine.Engine, now time.Time)) error
 	prefixes  func(context.Context, func(*netip.Prefix)) error
 	forgotten func(context.Context) error
 
@@ -75,11 +74,11 @@ type row struct {
 
 // The bounds and the pace of what is kept.
 const (
-	rowQueue   = 16384
-	fetchBatch = 250 // prefixes per question: about a millisecond in a storm
+	rowQueue = 16384
+	askBatch = 250 // prefixes per question: about a millisecond in a storm
 	// maxWaiting and maxWaitingBytes are what may wait for the disk when more is
 	// asked for. The store's own bounds leave room for an answer above that: 25 MB,
-	// of fetchBatch prefixes with 24 notes of 4 KiB (authz).
+	// of askBatch prefixes with 24 notes of 4 KiB (authz).
 	maxWaiting      = 32768
 	maxWaitingBytes = 32 << 20
 	// collectEvery lets the owner be asked once about many logins.
@@ -176,7 +175,7 @@ func (k *keeper) run(ctx context.Context, ready func()) error {
 			done <- errors.Join(err, k.store.Flush())
 		case <-forget.C:
 			oldest := k.oldest(time.Now())
-			k.weedAll(ctx, k.outdated(oldest), oldest)
+			k.prune(ctx, k.outdated(oldest), oldest)
 			k.journal.Store(forgetAfter)
 		}
 		if k.journal.Load() >= forgetAfter {
@@ -211,8 +210,8 @@ func (k *keeper) collectMarked(ctx context.Context) error {
 	left := k.take()
 	defer k.taken.Store(0)
 	for left.rules || len(left.prefixes) > 0 {
-		n := min(len(left.prefixes), fetchBatch)
-		rows, err := k.ask(ctx, marks{left.prefixes[:n], left.rules})
+		n := min(len(left.prefixes), askBatch)
+		rows, err := k.keep(ctx, marks{left.prefixes[:n], left.rules})
 		if err != nil {
 			k.mark(left)
 			return err
@@ -252,14 +251,15 @@ func (k *keeper) crowded() bool {
 	return st.Pending > maxWaiting || st.PendingBytes > maxWaitingBytes
 }
 
-// ask asks the owner, if the disk takes what it says.
-func (k *keeper) ask(ctx context.Context, part marks) ([]row, error) {
+// keep lets the owner keep marked things, if the disk takes them.
+func (k *keeper) keep(ctx context.Context, m marks) (rules []row, err error) {
 	if k.crowded() {
 		if err := k.store.Flush(); err != nil {
 			return nil, err
 		}
 	}
-	return k.fetch(ctx, part) // it fails if the daemon ends
+	err = k.owner(ctx, func(e *engine.Engine, now time.Time) { rules = k.keepNow(e, now, m) })
+	return rules, err // it fails if the daemon ends
 }
 
 // close writes what is left: rows, and what was marked. The owner has ended, and
@@ -269,7 +269,7 @@ func (k *keeper) close(e *engine.Engine, rows []row) (failed error) {
 		k.write(<-k.rows)
 	}
 	if e != nil {
-		k.fetch = func(_ context.Context, m marks) ([]row, error) { return k.fetchNow(e, time.Now(), m), nil }
+		k.owner = func(_ context.Context, do func(*engine.Engine, time.Time)) error { do(e, time.Now()); return nil }
 		failed = k.collect(context.Background())
 		rows = append(rows, k.mendLast(e)...)
 	}

@@ -35,11 +35,7 @@ func newKept(t *testing.T, path string) *kept {
 		t.Fatal(err)
 	}
 	out := &kept{keeper: k, engine: e, now: time.Now()}
-	k.fetch = func(_ context.Context, m marks) ([]row, error) { return k.fetchNow(e, out.now, m), nil }
-	k.weedOut = func(_ context.Context, list []netip.Prefix, oldest time.Time) error {
-		k.weed(e, list, oldest)
-		return nil
-	}
+	k.owner = func(_ context.Context, do func(*engine.Engine, time.Time)) error { do(e, out.now); return nil }
 	return out
 }
 
@@ -257,12 +253,12 @@ func TestRecordsThatCannotBeUnderstood(t *testing.T) {
 func TestFileForgetsWithTheJournal(t *testing.T) {
 	k := newKept(t, filepath.Join(t.TempDir(), "state.db"))
 	k.manual(t, "192.0.2.7/32")
-	for i := range 3 * fetchBatch { // pushed out, as far as the engine knows
+	for i := range 3 * askBatch { // pushed out, as far as the engine knows
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}), 32)
 		k.store.Put(journalBucket, p.String(), state.AppendKept(nil, &authz.Kept{Prefix: p, Until: k.now.Add(time.Hour)}))
 	}
-	if list, err := k.stored(journalBucket); len(list) != 3*fetchBatch+1 || err != nil {
-		t.Fatalf("%d records of the journal, %v, want %d", len(list), err, 3*fetchBatch+1)
+	if list, err := k.stored(journalBucket); len(list) != 3*askBatch+1 || err != nil {
+		t.Fatalf("%d records of the journal, %v, want %d", len(list), err, 3*askBatch+1)
 	}
 	k.forget(t.Context())
 	if left, err := k.stored(journalBucket); len(left) != 1 || left[0] != netip.MustParsePrefix("192.0.2.7/32") || err != nil {

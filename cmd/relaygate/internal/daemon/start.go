@@ -86,15 +86,12 @@ func (d *daemon) connect() {
 	}
 	d.files.static = func() []netip.Prefix { return *d.gate.static.Load() }
 	d.files.entries = d.owner.entries(d.opts.Config.UsersFile != "")
-	d.keeper.fetch = func(ctx context.Context, m marks) (rules []row, err error) {
-		return rules, d.owner.ask(ctx, func(now time.Time) { rules = d.keeper.fetchNow(d.owner.engine, now, m) })
+	d.keeper.owner = func(ctx context.Context, do func(*engine.Engine, time.Time)) error {
+		return d.owner.ask(ctx, func(now time.Time) { do(d.owner.engine, now) })
 	}
 	d.keeper.prefixes = d.owner.prefixes
 	d.keeper.forgotten = func(ctx context.Context) error {
 		return d.owner.ask(ctx, func(time.Time) { d.owner.saveAgain() })
-	}
-	d.keeper.weedOut = func(ctx context.Context, list []netip.Prefix, oldest time.Time) error {
-		return d.owner.ask(ctx, func(time.Time) { d.keeper.weed(d.owner.engine, list, oldest) })
 	}
 }
 
