@@ -1,10 +1,17 @@
 //go:build linux
 
-// Package daemon is `relaygate run`: tasks under one group. One goroutine owns
-// flows, dialogues, policy and grants (owner); one owns the nftables socket
-// (gate); the others follow the host's network, write the files and answer the
-// control socket. They talk by messages, and nothing that the owner does waits
-// for any of them.
+// Package daemon is `relaygate run`: tasks under one group, which talk by messages.
+//
+//	livetap ─Event─▶ owner ─element─▶ gate      the nftables socket
+//	                   │
+//	                   ├─Change─────▶ files     for mail servers
+//	                   ├─Change─────▶ keeper    the state file
+//	                   ├─prefix─────▶ cutter    connections in progress
+//	                   └─Change─────▶ log, watchers
+//	control socket ─order, question─▶ owner
+//
+// The owner is the one goroutine that has flows, dialogues, policy and grants. Nothing
+// that it does waits for another task; they ask it for what they need (see connect).
 package daemon
 
 import (

@@ -62,6 +62,25 @@ func (k *kept) manual(t *testing.T, prefix string) {
 	k.do(t, c)
 }
 
+func (k *kept) end(t *testing.T) {
+	t.Helper()
+	if err := k.close(k.engine, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// recover writes what is marked when the disk takes it again: no grant is left.
+func (k *kept) recover(t *testing.T, path string) {
+	t.Helper()
+	var err error
+	if k.store, err = state.Open(path, k.now); err != nil {
+		t.Fatal(err)
+	}
+	k.do(t)
+	k.holds(t)
+	k.end(t)
+}
+
 // holds compares the prefixes of the grants in the file.
 func (k *kept) holds(t *testing.T, want ...string) restored {
 	t.Helper()
@@ -101,9 +120,7 @@ func TestFileFollowsTheTable(t *testing.T) {
 	if r := k.holds(t); len(r.state.Denials) != 0 || r.state.Paused != nil {
 		t.Errorf("rules %+v, want none", r.state)
 	}
-	if err := k.close(k.engine, nil); err != nil {
-		t.Fatal(err)
-	}
+	k.end(t)
 }
 
 // A denial or a pause whose record cannot be understood holds all the same.
@@ -118,9 +135,7 @@ func TestRulesThatCannotBeUnderstoodHold(t *testing.T) {
 	if d := r.state.Denials; len(d) != 1 || d[0].Prefix != netip.MustParsePrefix("192.0.2.0/24") || !d[0].Until.IsZero() || r.state.Paused == nil {
 		t.Errorf("rules %+v", r.state)
 	}
-	if err := k.close(k.engine, nil); err != nil {
-		t.Fatal(err)
-	}
+	k.end(t)
 }
 
 // Where more closed than was told, no row of a closed grant stays: it would open
@@ -134,9 +149,7 @@ func TestSweepFindsWhatWasNotTold(t *testing.T) {
 	changes[0].Rebuild = true
 	k.do(t, changes[0]) // as if there were too many
 	k.holds(t)
-	if err := k.close(k.engine, nil); err != nil {
-		t.Fatal(err)
-	}
+	k.end(t)
 }
 
 // Where the file could not be compared when that was due, it is later: until then a
@@ -159,15 +172,7 @@ func TestSweepIsNotForgotten(t *testing.T) {
 	if k.pending() == 0 {
 		t.Error("nothing is said to be pending")
 	}
-	var err error
-	if k.store, err = state.Open(path, k.now); err != nil {
-		t.Fatal(err)
-	}
-	k.do(t)
-	k.holds(t)
-	if err := k.close(k.engine, nil); err != nil {
-		t.Fatal(err)
-	}
+	k.recover(t, path)
 }
 
 // Where much waits for a disk that takes nothing, in bytes if not in changes, what is
@@ -194,15 +199,7 @@ func TestMarksStayWhileThereIsNoRoom(t *testing.T) {
 	if err := k.collect(t.Context()); err == nil || k.store.Stats().Lost != lost {
 		t.Errorf("collect says %v, and %d more changes are lost", err, k.store.Stats().Lost-lost)
 	}
-	var err error
-	if k.store, err = state.Open(path, k.now); err != nil {
-		t.Fatal(err)
-	}
-	k.do(t)
-	k.holds(t)
-	if err := k.close(k.engine, nil); err != nil {
-		t.Fatal(err)
-	}
+	k.recover(t, path)
 }
 
 // An order does not wait until the tail is merged, nor is it in the file only then.
@@ -218,9 +215,7 @@ func TestOrdersNeedNoMerge(t *testing.T) {
 	if r := k.holds(t, "192.0.2.7/32"); len(r.state.Denials) != 0 {
 		t.Errorf("%+v", r.state)
 	}
-	if err := k.close(k.engine, nil); err != nil {
-		t.Fatal(err)
-	}
+	k.end(t)
 }
 
 // A record that was written by somebody else's version leaves out what it
