@@ -185,11 +185,9 @@ func (d *daemon) tasks(ctx context.Context, list []task) error {
 			}
 		}
 		d.log.Info("ready", "gate", d.gate.status().Mode, "grants", d.gate.grants.Load())
-		if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
-			d.log.Warn("cannot tell systemd", "error", err)
-		}
+		notify(d.log, sd.SdNotifyReady)
 		<-ctx.Done()
-		_, _ = sd.SdNotify(false, sd.SdNotifyStopping)
+		notify(d.log, sd.SdNotifyStopping)
 		return nil
 	})
 	return g.Wait()

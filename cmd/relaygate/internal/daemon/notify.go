@@ -40,16 +40,22 @@ func (w *watchdog) look(now time.Time) {
 		return // let systemd end what hangs
 	}
 	w.last = now
-	if _, err := sd.SdNotify(false, sd.SdNotifyWatchdog); err != nil {
-		w.log.Warn("cannot tell systemd", "error", err)
+	notify(w.log, sd.SdNotifyWatchdog)
+}
+
+// notify tells systemd how the daemon is, if it started it (sd_notify(3)).
+func notify(log *slog.Logger, state string) {
+	if _, err := sd.SdNotify(false, state); err != nil {
+		log.Warn("cannot tell systemd", "error", err)
 	}
 }
 
-// reloading and reloaded tell systemd what SIGHUP does (sd_notify(3)).
-func reloading() (bool, error) {
+// notifyReloading tells it when a reload began.
+func notifyReloading(log *slog.Logger) {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		return false, fmt.Errorf("read the clock: %w", err)
+		log.Warn("cannot tell systemd", "error", err)
+		return
 	}
-	return sd.SdNotify(false, fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, ts.Nano()/1000))
+	notify(log, fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, ts.Nano()/1000))
 }

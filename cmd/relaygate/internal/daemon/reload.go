@@ -36,9 +36,7 @@ func (d *daemon) runReload(ctx context.Context, ready func()) error {
 			return nil
 		case <-d.hup:
 		}
-		if _, err := reloading(); err != nil {
-			d.log.Warn("cannot tell systemd", "error", err)
-		}
+		notifyReloading(d.log)
 		words := "the configuration was read again"
 		switch err := d.reload(ctx); {
 		case err == nil:
@@ -54,9 +52,7 @@ func (d *daemon) runReload(ctx context.Context, ready func()) error {
 			d.reloadError.Store(&words)
 		}
 		d.gate.publish("reload", words)
-		if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
-			d.log.Warn("cannot tell systemd", "error", err)
-		}
+		notify(d.log, sd.SdNotifyReady)
 	}
 }
 

@@ -139,49 +139,47 @@ func (t *wireTap) Keep(ctx context.Context, _ func([]uint64) error) {
 	}
 }
 
-// follow taps an interface that has come back, and says so.
+// isGone is what is said of an interface that was tapped.
+const isGone = " is gone: what passes there is not seen"
+
+// follow says that an interface is gone, or not tapped any more, and taps one that is
+// there.
 func (t *wireTap) follow(name string) {
-	was, tapped := t.index(name)
+	l, err := netlink.LinkByName(name)
+	gone := errors.As(err, new(netlink.LinkNotFoundError))
+	if err != nil && !gone {
+		t.log.Warn("an interface cannot be looked at", "interface", name, "error", err)
+		return
+	}
 	say := func(words string, err error) {
-		text := "interface " + name + " " + words
+		text := "interface " + name + words
 		if err != nil {
 			text += ": " + err.Error()
 		}
 		t.log.Warn(text)
 		t.hub.Tell(time.Now(), "coverage", text)
 	}
-	l, err := netlink.LinkByName(name)
-	var gone netlink.LinkNotFoundError
-	same := err == nil && tapped && l.Attrs().Index == was
-	lost := "is gone: what passes there is not seen"
-	if same {
-		if on, err := t.programs.Attached(was); err == nil && !on {
-			same, lost = false, "was not seen: somebody had detached the tap"
+	if was, tapped := t.index(name); tapped {
+		lost := isGone
+		if !gone && l.Attrs().Index == was {
+			if on, err := t.programs.Attached(was); err != nil || on {
+				return
+			}
+			lost = " was not seen: somebody had detached the tap"
 		}
-	}
-	switch {
-	case err != nil && !errors.As(err, &gone):
-		t.log.Warn("an interface cannot be looked at", "interface", name, "error", err)
-		return
-	case same:
-		return
-	case err != nil && !tapped:
-		return // said already
-	}
-	if tapped {
 		t.mu.Lock()
 		delete(t.attached, name)
 		t.mu.Unlock()
 		say(lost, t.programs.Detach(was))
 	}
-	if err != nil {
+	if gone {
 		return
 	}
 	if err := t.attach(name); err != nil {
-		say("is back and cannot be tapped", err)
+		say(" is back and cannot be tapped", err)
 		return
 	}
-	say("is back: it is tapped again", nil)
+	say(" is back: it is tapped again", nil)
 }
 
 func (t *wireTap) Done(c authz.Conn) error { return t.programs.SetDone(c.Client, c.Server, c.Cookie) }
@@ -223,7 +221,7 @@ func (t *wireTap) Problems() (problems []string) {
 	problems = t.trust.problems()
 	for _, name := range t.names {
 		if _, ok := t.index(name); !ok {
-			problems = append(problems, "interface "+name+" is gone: what passes there is not seen")
+			problems = append(problems, "interface "+name+isGone)
 		}
 	}
 	return problems
