@@ -39,6 +39,18 @@ type world struct {
 	before string // the logs of daemons that were replaced
 }
 
+// newNetwork is a network with a mail server, and no daemon.
+func newNetwork(t *testing.T) *lab.Network {
+	t.Helper()
+	n, err := lab.NewNetwork()
+	must(t, err)
+	t.Cleanup(func() { must(t, n.Close()) })
+	mail, err := lab.StartMailServer(n.Server)
+	must(t, err)
+	t.Cleanup(func() { must(t, mail.Close()) })
+	return n
+}
+
 func newWorld(t *testing.T, lifetime time.Duration, config string) *world {
 	t.Helper()
 	return newWorldWith(t, lab.Options{Lifetime: lifetime, Config: config})
@@ -251,12 +263,7 @@ func TestFlushedRulesetIsBackWithinASecond(t *testing.T) {
 // addresses and ports of the real ones.
 func TestOtherNamespaceWithSameAddressesGetsNobodyIn(t *testing.T) {
 	w := newWorld(t, 30*time.Second, "")
-	fake, err := lab.NewNetwork()
-	must(t, err)
-	t.Cleanup(func() { must(t, fake.Close()) })
-	mail, err := lab.StartMailServer(fake.Server)
-	must(t, err)
-	t.Cleanup(func() { must(t, mail.Close()) })
+	fake := newNetwork(t)
 	login(t, fake.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
 	login(t, fake.Client6, lab.POP3Login(lab.Server6, lab.Password))
 
