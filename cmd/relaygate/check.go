@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -52,8 +51,8 @@ func checkJSON(e *env, cfg *config.Config, err error) error {
 	if err == nil {
 		out.Means = cfg.Words()
 	}
-	if err := json.NewEncoder(e.Stdout).Encode(&out); err != nil {
-		return fmt.Errorf("write the answer: %w", err)
+	if err := printJSON(e, out); err != nil {
+		return err
 	}
 	if err != nil {
 		return &failure{err: err, code: exitFailed, silent: true}

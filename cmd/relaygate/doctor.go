@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"text/tabwriter"
@@ -31,13 +30,11 @@ The exit code is 1 if something is missing that the configuration needs.`,
 			}
 			findings := doctor.Examine(cmd.Context(), doctor.Patient{Config: cfg, File: path, Status: flags.client(e).Status})
 			if flags.json {
-				enc := json.NewEncoder(e.Stdout)
-				for i := range findings {
-					if err := enc.Encode(&findings[i]); err != nil {
-						return fmt.Errorf("write the findings: %w", err)
-					}
-				}
-			} else if err := printFindings(e, findings); err != nil {
+				err = printJSON(e, findings...)
+			} else {
+				err = printFindings(e, findings)
+			}
+			if err != nil {
 				return err
 			}
 			bad := 0

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"encoding/json"
+	"cmp"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -27,13 +27,7 @@ func listCommand(e *env) *cobra.Command {
 				return err
 			}
 			if flags.json {
-				enc := json.NewEncoder(e.Stdout)
-				for i := range grants {
-					if err := enc.Encode(&grants[i]); err != nil {
-						return fmt.Errorf("write the list: %w", err)
-					}
-				}
-				return nil
+				return printJSON(e, grants...)
 			}
 			if len(grants) == 0 {
 				fmt.Fprintln(e.Stdout, "Nobody may relay: there is no grant.")
@@ -50,7 +44,7 @@ func listCommand(e *env) *cobra.Command {
 					users = append(users, strings.ReplaceAll(authz.Quote(string(u)), ",", `\x2c`))
 				}
 				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", g.Name(), relative(g.Since.Time, now), relative(g.Expires.Time, now),
-					g.Source, orDash(g.Protocol), g.Sessions, orDash(strings.Join(users, ", ")))
+					g.Source, cmp.Or(g.Protocol, "-"), g.Sessions, cmp.Or(strings.Join(users, ", "), "-"))
 			}
 			return w.Flush()
 		}),
@@ -66,13 +60,7 @@ func listDenials(e *env, cmd *cobra.Command, flags *clientFlags) error {
 		return err
 	}
 	if flags.json {
-		enc := json.NewEncoder(e.Stdout)
-		for i := range denials {
-			if err := enc.Encode(&denials[i]); err != nil {
-				return fmt.Errorf("write the list: %w", err)
-			}
-		}
-		return nil
+		return printJSON(e, denials...)
 	}
 	if len(denials) == 0 {
 		fmt.Fprintln(e.Stdout, "Nothing is denied.")
@@ -84,14 +72,7 @@ func listDenials(e *env, cmd *cobra.Command, flags *clientFlags) error {
 	for i := range denials {
 		d := &denials[i]
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", authz.PrefixString(d.Prefix), relative(d.Since.Time, now),
-			relative(d.Until.Time, now), authz.Quote(d.By), orDash(authz.QuoteWords(d.Note)))
+			relative(d.Until.Time, now), authz.Quote(d.By), cmp.Or(authz.QuoteWords(d.Note), "-"))
 	}
 	return w.Flush()
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
 }

@@ -93,8 +93,10 @@ func rootCommand(e *env) *cobra.Command {
 	root.SetErr(e.Stderr)
 	root.SetIn(e.Stdin)
 	root.AddCommand(replayCommand(e), runCommand(e), checkCommand(e), listCommand(e), whyCommand(e),
-		grantCommand(e), revokeCommand(e), denyCommand(e), undenyCommand(e), pauseCommand(e), resumeCommand(e), doctorCommand(e),
-		statusCommand(e), watchCommand(e), demoCommand(e))
+		doctorCommand(e), statusCommand(e), watchCommand(e), demoCommand(e))
+	for i := range orderVerbs {
+		root.AddCommand(orderCommand(e, &orderVerbs[i]))
+	}
 	return root
 }
 

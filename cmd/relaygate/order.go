@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -15,6 +14,87 @@ import (
 	"relaygate/cmd/relaygate/internal/control"
 )
 
+// orderVerb is a verb that changes something.
+type orderVerb struct {
+	name, short, long, example string
+	all                        bool   // it is for all, else for an address or prefix
+	lasts                      string // what --for says of itself, "" where there is none
+	cuts                       bool   // connections in progress, but with --keep-connections
+}
+
+var orderVerbs = []orderVerb{
+	{
+		name:  "grant",
+		short: "Let an address relay for a while, by hand",
+		long: `Let an address or a prefix relay for a while, without a login.
+
+The rules hold all the same: what is denied, never granted by the configuration,
+or one of this host's own addresses is refused.`,
+		example: `  relaygate grant 192.0.2.7 --for 2h --note "new printer, ticket 4711"`,
+		lasts:   "how `LONG`, like 90s, 2h, 7d (default: as long as a login)",
+	},
+	{
+		name:  "revoke",
+		short: "Close an address now",
+		long: `Close an address, or all of a prefix, now: its grants end, and so do its SMTP
+connections in progress. The next login opens it again; deny is what lasts.`,
+		cuts: true,
+	},
+	{
+		name:  "deny",
+		short: "Close an address now and keep it closed",
+		long: `Close an address, or all of a prefix, now, and grant it nothing while the denial
+lasts: not by a login, not by hand, not by an always rule. undeny ends it.`,
+		example: `  relaygate deny 203.0.113.0/24 --for 24h --note "sends spam"`,
+		lasts:   "how `LONG`, like 90s, 2h, 7d (default: for good)",
+		cuts:    true,
+	},
+	{
+		name:  "undeny",
+		short: "End a denial",
+		long: `End the denial of exactly this address or prefix. Nothing is opened by that but
+what an always rule names: the next login may be granted.`,
+	},
+	{
+		name:  "pause",
+		short: "Close everybody but the always rules, until resume",
+		long: `Close everybody but the always rules, and grant nothing, until resume. The files
+are emptied too. It lasts over a restart.`,
+		all: true,
+	},
+	{
+		name:  "resume",
+		short: "End the pause",
+		long:  `End the pause. What was open before it stays closed until its next login.`,
+		all:   true,
+	},
+}
+
+func orderCommand(e *env, v *orderVerb) *cobra.Command {
+	var flags orderFlags
+	cmd := flags.add(&cobra.Command{
+		Use: v.name + " ADDRESS|PREFIX", Short: v.short, Long: v.long, Example: v.example,
+		Args: takes("an ADDRESS or PREFIX", 1, 1),
+		RunE: verb(func(cmd *cobra.Command, args []string) error {
+			target := ""
+			if !v.all {
+				target = args[0]
+			}
+			return flags.give(e, cmd, v.name, target)
+		}),
+	})
+	if v.all {
+		cmd.Use, cmd.Args = v.name, takes("", 0, 0)
+	}
+	if v.lasts != "" {
+		cmd.Flags().StringVar(&flags.lasts, "for", "", v.lasts)
+	}
+	if v.cuts {
+		cmd.Flags().BoolVar(&flags.keep, "keep-connections", false, "leave SMTP connections in progress alone")
+	}
+	return cmd
+}
+
 // orderFlags are those of the verbs that change something.
 type orderFlags struct {
 	clientFlags
@@ -26,14 +106,6 @@ type orderFlags struct {
 func (f *orderFlags) add(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().StringVar(&f.note, "note", "", "keep these `WORDS` with it, for why and the journal")
 	return f.clientFlags.add(cmd)
-}
-
-func (f *orderFlags) addLasts(cmd *cobra.Command, usage string) {
-	cmd.Flags().StringVar(&f.lasts, "for", "", usage)
-}
-
-func (f *orderFlags) addKeep(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&f.keep, "keep-connections", false, "leave SMTP connections in progress alone")
 }
 
 // give sends an order and prints what it did. target is an address or prefix,
@@ -60,7 +132,7 @@ func (f *orderFlags) give(e *env, cmd *cobra.Command, word, target string) error
 		return err
 	}
 	if f.json {
-		return json.NewEncoder(e.Stdout).Encode(&out)
+		return printJSON(e, out)
 	}
 	fmt.Fprintln(e.Stdout, out.Result)
 	for _, w := range out.Warnings {

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -61,10 +63,8 @@ func (o *replayOptions) services() (map[uint16]authz.Service, error) {
 		if flag.ports == "" {
 			continue
 		}
-		for port, s := range cfg.Services {
-			if s.Protocol == flag.protocol {
-				delete(cfg.Services, port)
-			}
+		for _, port := range cfg.Ports(flag.protocol) {
+			delete(cfg.Services, port)
 		}
 		for text := range strings.SplitSeq(flag.ports, ",") {
 			port, err := strconv.ParseUint(strings.TrimSpace(text), 10, 16)
@@ -134,11 +134,7 @@ type printer interface {
 const batch = 64
 
 func replayFile(ctx context.Context, e *env, services map[uint16]authz.Service, name string, out printer, sum *summary) (err error) {
-	ports := make([]uint16, 0, len(services))
-	for p := range services {
-		ports = append(ports, p)
-	}
-	decoder := capture.NewDecoder(capture.NewPortSet(ports...))
+	decoder := capture.NewDecoder(capture.NewPortSet(slices.Collect(maps.Keys(services))...))
 	through := func(r io.Reader) io.Reader { return newInput(ctx, r, out.flush) }
 	file, err := openCapture(e, name, through, decoder)
 	if err != nil {

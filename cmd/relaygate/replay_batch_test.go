@@ -167,11 +167,7 @@ func shift(record []byte, by uint32) []byte {
 // one time, or with 0 one by one.
 func verdictsOf(t *testing.T, services map[uint16]authz.Service, data []byte, size int) (all []string) {
 	t.Helper()
-	var ports []uint16
-	for p := range services {
-		ports = append(ports, p)
-	}
-	decoder := capture.NewDecoder(capture.NewPortSet(ports...))
+	decoder := capture.NewDecoder(capture.NewPortSet(slices.Collect(maps.Keys(services))...))
 	file, err := capture.NewFile("x", bytes.NewReader(data), decoder)
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -26,7 +27,7 @@ func (t *table) print(v *engine.Verdict) error {
 		}
 	}
 	return t.row(v.Time.UTC().Format("2006-01-02 15:04:05.000000"),
-		v.Conn.Client, v.Conn.Server, v.Conn.Service.Protocol, orDash(authz.Quote(v.Mechanism)),
+		v.Conn.Client, v.Conn.Server, v.Conn.Service.Protocol, cmp.Or(authz.Quote(v.Mechanism), "-"),
 		control.UserText(v), v.Result, control.ReasonText(v))
 }
 

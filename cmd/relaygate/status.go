@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relaygate/authz"
+	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 )
 
@@ -31,7 +31,7 @@ func statusCommand(e *env) *cobra.Command {
 			case err != nil:
 				return err
 			case flags.json:
-				return json.NewEncoder(e.Stdout).Encode(&s)
+				return printJSON(e, s)
 			}
 			printStatus(e, &s)
 			return nil
@@ -65,8 +65,8 @@ func checkStatus(e *env, s *control.Status, err error, asJSON bool) error {
 	case err != nil:
 		return &failure{err: err, code: code}
 	default:
-		if err := json.NewEncoder(e.Stdout).Encode(s); err != nil {
-			return fmt.Errorf("write the status: %w", err)
+		if err := printJSON(e, s); err != nil {
+			return err
 		}
 	}
 	if code == 0 {
@@ -82,7 +82,7 @@ func printStatus(e *env, s *control.Status) {
 	for _, p := range s.Problems {
 		say("%s: %s.", colour(e, red, "Problem"), p)
 	}
-	say("Tap:     %s (%s): POP3 on %s; IMAP on %s.", s.Tap.Kind, s.Tap.Where, ports(s.Tap.POP3), ports(s.Tap.IMAP))
+	say("Tap:     %s (%s): POP3 on %s; IMAP on %s.", s.Tap.Kind, s.Tap.Where, config.PortWords(s.Tap.POP3), config.PortWords(s.Tap.IMAP))
 	say("Flows:   %d now, %d since the start; %d more to listeners that are not believed; %d packets read.",
 		s.Tap.Flows, s.Tap.Opened, s.Tap.Untrusted, s.Tap.Packets)
 	printTLS(e, &s.TLS)
@@ -92,7 +92,7 @@ func printStatus(e *env, s *control.Status) {
 		say("Doubt:   %s: %s.", count(s.Tainted, "connection"), doubtText(s.Doubts))
 	}
 	if s.Paused != nil {
-		say("Paused:  %s by %s%s: nothing is granted.", authz.Ago(now.Sub(s.Paused.Since.Time)), s.Paused.By, noteText(s.Paused.Note))
+		say("Paused:  %s by %s%s: nothing is granted.", authz.Ago(now.Sub(s.Paused.Since.Time)), s.Paused.By, control.NoteText(s.Paused.Note))
 	}
 	say("Grants:  %d now, %s open; %s.", s.Grants, count(s.Sessions, "session"), count(s.Denials, "denial"))
 	printGate(e, &s.Gate, now, say)
@@ -170,19 +170,4 @@ func printBrakes(e *env, s *control.Status, now time.Time, say func(string, ...a
 		say("Brakes:  %s %s: %d from addresses of too many users, %d of users with too many addresses.",
 			count(n, "login"), colour(e, yellow, "granted nothing"), s.Shared, s.Spread)
 	}
-}
-
-// noteText is a note in brackets.
-func noteText(note string) string {
-	if note == "" {
-		return ""
-	}
-	return " (" + authz.QuoteWords(note) + ")"
-}
-
-func ports(list []uint16) string {
-	if len(list) == 0 {
-		return "no port"
-	}
-	return strings.Trim(strings.ReplaceAll(fmt.Sprint(list), " ", ", "), "[]")
 }

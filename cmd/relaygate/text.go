@@ -1,11 +1,23 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 
 	"relaygate/authz"
 )
+
+// printJSON prints one object per line.
+func printJSON[T any](e *env, list ...T) error {
+	enc := json.NewEncoder(e.Stdout)
+	for i := range list {
+		if err := enc.Encode(&list[i]); err != nil {
+			return fmt.Errorf("write the answer: %w", err)
+		}
+	}
+	return nil
+}
 
 // relative tells a time as people do: "12 min ago", "in 17 min".
 func relative(t, now time.Time) string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -59,7 +60,7 @@ func printEvent(e *env, line []byte) error {
 		when = t.Local().Format("15:04:05.000")
 	}
 	line = fmt.Appendf(nil, "%s  %s  %-24s  %-4s  %-10s  %-20s  %s", when, colour(e, paint, fmt.Sprintf("%-9s", what)),
-		orDash(ev.Client), orDash(ev.Protocol), orDash(authz.Quote(ev.Mechanism)), orDash(authz.Quote(ev.User)), ev.Reason)
+		cmp.Or(ev.Client, "-"), cmp.Or(ev.Protocol, "-"), cmp.Or(authz.Quote(ev.Mechanism), "-"), cmp.Or(authz.Quote(ev.User), "-"), ev.Reason)
 	_, err := fmt.Fprintf(e.Stdout, "%s\n", bytes.TrimRight(line, " "))
 	return err
 }

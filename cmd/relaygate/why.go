@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -35,7 +34,7 @@ func whyCommand(e *env) *cobra.Command {
 				return err
 			}
 			if flags.json {
-				return json.NewEncoder(e.Stdout).Encode(&story)
+				return printJSON(e, story)
 			}
 			return printStory(e, &story)
 		}),

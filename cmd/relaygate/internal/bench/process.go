@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -130,3 +131,23 @@ func (p pairs) resident(program int) int64 {
 
 func cpuOf(s sample) time.Duration  { return s.cpu }
 func wallOf(s sample) time.Duration { return s.wall }
+
+// status reads a figure of a process in kB (proc_pid_status(5)), as bytes.
+func status(pid, name string) (int64, error) { return figure("/proc/"+pid+"/status", name) }
+
+// meminfo reads one of the whole machine (proc_meminfo(5)).
+func meminfo(name string) (int64, error) { return figure("/proc/meminfo", name) }
+
+func figure(file, name string) (int64, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+			return n << 10, err
+		}
+	}
+	return 0, fmt.Errorf("%s has no %s", file, name)
+}

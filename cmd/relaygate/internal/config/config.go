@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -145,6 +146,18 @@ const (
 
 // Inside says that the mail servers are behind this host, a gateway.
 func (c *Config) Inside() bool { return c.Gate.Mode == ModeGateway }
+
+// Ports are the watched ports that speak a protocol, in order.
+func (c *Config) Ports(p authz.Protocol) []uint16 {
+	ports := []uint16{}
+	for port, s := range c.Services {
+		if s.Protocol == p {
+			ports = append(ports, port)
+		}
+	}
+	slices.Sort(ports)
+	return ports
+}
 
 // Error is one mistake in a configuration file.
 type Error struct {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -61,6 +62,7 @@ func (c *checker) gatePorts(r *raw, cfg *Config) {
 		}
 		cfg.Gate.Ports = append(cfg.Gate.Ports, port)
 	}
+	slices.Sort(cfg.Gate.Ports)
 	if ok && relay >= 1024 && cfg.Gate.Mode == ModeRedirect {
 		c.failf("gate.relay_port", "any local user may listen on port %d while it is free: choose one below 1024", relay)
 	}

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -35,15 +34,7 @@ func (c *Config) Words() []string {
 }
 
 func (c *Config) watchWords() string {
-	var pop3, imap []uint16
-	for port, s := range c.Services {
-		if s.Protocol == authz.POP3 {
-			pop3 = append(pop3, port)
-		} else {
-			imap = append(imap, port)
-		}
-	}
-	words := fmt.Sprintf("Watches POP3 on %s and IMAP on %s", portWords(pop3), portWords(imap))
+	words := fmt.Sprintf("Watches POP3 on %s and IMAP on %s", PortWords(c.Ports(authz.POP3)), PortWords(c.Ports(authz.IMAP)))
 	if !c.TLS || c.Inside() {
 		words += ", in clear text alone"
 	}
@@ -102,7 +93,7 @@ func (c *Config) grantWords() []string {
 
 // Words tells what the gate does to whom: it is a sentence.
 func (g *Gate) Words() string {
-	ports := portWords(g.Ports)
+	ports := PortWords(g.Ports)
 	switch g.Mode {
 	case ModeFilter:
 		return fmt.Sprintf("The gate filters port %s: only granted addresses may connect.", ports)
@@ -144,11 +135,11 @@ func (g *Gate) exitWords() string {
 	return words + "; connections in progress outlive their grant."
 }
 
-func portWords(ports []uint16) string {
+// PortWords lists ports: "110, 995".
+func PortWords(ports []uint16) string {
 	if len(ports) == 0 {
 		return "no port"
 	}
-	slices.Sort(ports)
 	return strings.Trim(strings.ReplaceAll(fmt.Sprint(ports), " ", ", "), "[]")
 }
 

@@ -50,6 +50,11 @@ func (h *Hub) Publish(now time.Time, v any) {
 	}
 }
 
+// Tell publishes what happened to no address in particular.
+func (h *Hub) Tell(now time.Time, event, reason string) {
+	h.Publish(now, Event{Event: event, Time: Time{now}, Reason: reason})
+}
+
 // Dropped counts the events that a watcher was too slow for.
 func (h *Hub) Dropped() uint64 {
 	h.mu.Lock()

@@ -11,10 +11,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/lockfile"
 )
 
 // Daemon answers what the socket is asked. Its methods may be called from many
@@ -39,11 +40,14 @@ func Listen(path string) (*Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make the control socket's folder: %w", err)
 	}
-	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	lock, err := lockfile.Take(path + ".lock")
+	if held := (*lockfile.HeldError)(nil); errors.As(err, &held) {
+		return nil, fmt.Errorf("%w: process %s holds %s", ErrRunning, held.Process, path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lock the control socket: %w", err)
 	}
-	l, err := listen(path, lock)
+	l, err := listen(path)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
@@ -54,20 +58,7 @@ func Listen(path string) (*Listener, error) {
 	return &Listener{UnixListener: l, path: path, info: info, lock: lock}, nil
 }
 
-func listen(path string, lock *os.File) (*net.UnixListener, error) {
-	err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		who := make([]byte, 20)
-		n, _ := lock.Read(who)
-		return nil, fmt.Errorf("%w: process %s holds %s", ErrRunning, strings.TrimSpace(string(who[:n])), path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock the control socket: %w", err)
-	}
-	// For the other one's message: with no room for it the daemon starts all the same.
-	if err := lock.Truncate(0); err == nil {
-		fmt.Fprintln(lock, os.Getpid())
-	}
+func listen(path string) (*net.UnixListener, error) {
 	switch info, err := os.Lstat(path); {
 	case errors.Is(err, os.ErrNotExist):
 	case err != nil:

@@ -130,6 +130,14 @@ func ReasonText(v *engine.Verdict) string {
 	return "unauthenticated: the file does not show who sent the server's bytes"
 }
 
+// NoteText shows an administrator's note behind other words, "" if there is none.
+func NoteText(note string) string {
+	if note == "" {
+		return ""
+	}
+	return " (" + authz.QuoteWords(note) + ")"
+}
+
 // Duration is printed in seconds.
 type Duration struct{ time.Duration }
 

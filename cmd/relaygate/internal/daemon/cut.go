@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,17 +97,11 @@ func (c *cutter) ranOut(p netip.Prefix) {
 // ended, and waits until that is done.
 func (c *cutter) cut(ctx context.Context, list []netip.Prefix, keep bool) (sockets, entries int, err error) {
 	o := cutOrder{prefixes: list, keep: keep, done: make(chan cutResult, 1)}
-	select {
-	case c.asked <- o:
-	case <-ctx.Done():
-		return 0, 0, context.Cause(ctx)
+	if err := send(ctx, c.asked, o); err != nil {
+		return 0, 0, err
 	}
-	select {
-	case r := <-o.done:
-		return r.sockets, r.entries, r.err
-	case <-ctx.Done():
-		return 0, 0, context.Cause(ctx)
-	}
+	r, err := await(ctx, o.done)
+	return r.sockets, r.entries, cmp.Or(r.err, err)
 }
 
 func (c *cutter) run(ctx context.Context, ready func()) error {

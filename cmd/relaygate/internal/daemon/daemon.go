@@ -1,10 +1,17 @@
 //go:build linux
 
-// Package daemon is `relaygate run`: tasks under one group. One goroutine owns
-// flows, dialogues, policy and grants (owner); one owns the nftables socket
-// (gate); the others follow the host's network, write the files and answer the
-// control socket. They talk by messages, and nothing that the owner does waits
-// for any of them.
+// Package daemon is `relaygate run`: tasks under one group, which talk by messages.
+//
+//	livetap ─Event─▶ owner ─element─▶ gate      the nftables socket
+//	                   │
+//	                   ├─Change─────▶ files     for mail servers
+//	                   ├─Change─────▶ keeper    the state file
+//	                   ├─prefix─────▶ cutter    connections in progress
+//	                   └─Change─────▶ log, watchers
+//	control socket ─order, question─▶ owner
+//
+// The owner is the one goroutine that has flows, dialogues, policy and grants. Nothing
+// that it does waits for another task; they ask it for what they need (see connect).
 package daemon
 
 import (
@@ -13,7 +20,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"sync/atomic"
@@ -26,6 +32,10 @@ import (
 	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/livetap"
+	"relaygate/cmd/relaygate/internal/daemon/logging"
+	"relaygate/cmd/relaygate/internal/daemon/metrics"
+	"relaygate/cmd/relaygate/internal/daemon/process"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/hostinfo"
 )
@@ -50,23 +60,21 @@ type task struct {
 // Run is the daemon. It returns nil when ctx is done: then the gate's elements
 // stay and run out by themselves.
 func Run(ctx context.Context, opts Options) (err error) {
-	lines := newLogQueue(opts.Log)
-	defer lines.close()
-	limit := newLogLimit(slog.NewTextHandler(lines, nil))
-	defer limit.close()
-	log := slog.New(limit)
+	out := logging.New(opts.Log)
+	defer out.Close()
+	log := out.Logger
 	// Who reads the log may go away: that ends nothing.
 	signal.Ignore(syscall.SIGPIPE)
 	defer signal.Reset(syscall.SIGPIPE)
-	d := &daemon{opts: opts, log: log, hub: control.NewHub(), lines: lines, started: time.Now()}
+	d := &daemon{opts: opts, log: log, out: out, hub: control.NewHub(), started: time.Now()}
 	d.config.Store(opts.Config)
 	var stop func()
 	d.hup, stop = hangUps()
 	defer stop()
-	if err := forbidCore(); err != nil {
+	if err := process.ForbidCore(); err != nil {
 		return err
 	}
-	if err := goAhead(); err != nil {
+	if err := process.RaisePriority(); err != nil {
 		log.Warn("a storm of logins may overrun relaygate", "error", err)
 	}
 	// The socket first: it keeps a second daemon from touching the gate.
@@ -78,7 +86,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 		return errors.Join(err, d.close(), d.forsake(err))
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	if err := dropCapabilities(d.tls.finder != nil); err != nil {
+	if err := process.DropCapabilities(d.tls.On()); err != nil {
 		log.Warn("all capabilities are kept", "error", err)
 	}
 	err = d.tasks(ctx, []task{
@@ -92,33 +100,33 @@ func Run(ctx context.Context, opts Options) (err error) {
 		{"tap", d.runTap},
 		{"reload", d.runReload},
 		{"files", d.files.run},
-		{"socket tables", d.trust.run},
-		{"TLS libraries", d.tls.run},
+		{"socket tables", d.runTrust},
+		{"TLS libraries", d.tls.Run},
 		{"control socket", d.runSocket},
 		{"metrics", d.runMetrics},
-		{"memory", runMemory},
+		{"memory", process.BoundGarbage},
 	})
 	return errors.Join(err, d.leave())
 }
 
-// daemon is what the tasks share. Each field but opts, log, hub and started
+// daemon is what the tasks share. Each field but opts, log, out, hub and started
 // belongs to one task after start.
 type daemon struct {
 	opts    Options
 	log     *slog.Logger
+	out     *logging.Log // of log
 	hub     *control.Hub
-	lines   *logQueue
 	started time.Time
 	owner   *owner
 	gate    *gate
 	files   *files
-	tap     tap
-	tls     *tlsTap
-	trust   *trust
+	tap     livetap.Tap
+	tls     *livetap.TLS
+	trust   *livetap.Trust
 	cutter  *cutter
 	keeper  *keeper
 	socket  *control.Listener
-	scrapes scrapes
+	metrics *metrics.Endpoint
 	hup     <-chan os.Signal
 
 	config      atomic.Pointer[config.Config] // in force
@@ -127,16 +135,14 @@ type daemon struct {
 
 func (d *daemon) close() error {
 	var errs []error
-	if l := d.scrapes.listener; l != nil {
-		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
-			errs = append(errs, err)
-		}
+	if d.metrics != nil {
+		errs = append(errs, d.metrics.Close())
 	}
 	if d.tap != nil {
 		errs = append(errs, d.tap.Close())
 	}
 	if d.trust != nil {
-		errs = append(errs, d.trust.close())
+		errs = append(errs, d.trust.Close())
 	}
 	if d.cutter != nil {
 		errs = append(errs, d.cutter.close())
@@ -146,8 +152,8 @@ func (d *daemon) close() error {
 		var rows []row
 		if d.owner != nil {
 			eng, rows = d.owner.engine, d.owner.counters()
-			if eng.Len() <= exactAtStop {
-				rows = append(rows, everything(d.owner.grants(), time.Now())...)
+			if eng.Grants().Len() <= exactAtStop {
+				rows = append(rows, grantRows(d.owner.grants(), time.Now())...)
 			}
 		}
 		errs = append(errs, d.keeper.close(eng, rows))
@@ -178,15 +184,29 @@ func (d *daemon) tasks(ctx context.Context, list []task) error {
 				return nil
 			}
 		}
-		d.log.Info("ready", "gate", d.gate.status().Mode, "grants", d.gate.count)
-		if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
-			d.log.Warn("cannot tell systemd", "error", err)
-		}
+		d.log.Info("ready", "gate", d.gate.status().Mode, "grants", d.gate.grants.Load())
+		notify(d.log, sd.SdNotifyReady)
 		<-ctx.Done()
-		_, _ = sd.SdNotify(false, sd.SdNotifyStopping)
+		notify(d.log, sd.SdNotifyStopping)
 		return nil
 	})
 	return g.Wait()
+}
+
+func (d *daemon) runTap(ctx context.Context, ready func()) error {
+	ready()
+	d.tap.Keep(ctx, func(cookies []uint64) error { return d.owner.forget(ctx, cookies) })
+	return nil
+}
+
+func (d *daemon) runTrust(ctx context.Context, ready func()) error {
+	ready()
+	return d.trust.Run(ctx)
+}
+
+func (d *daemon) runMetrics(ctx context.Context, ready func()) error {
+	ready()
+	return d.metrics.Run(ctx, d.snapshot)
 }
 
 // followHost tells the owner what changes in the host's network.

@@ -3,14 +3,9 @@
 package daemon
 
 import (
-	"bytes"
-	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"relaygate/authz"
@@ -116,85 +111,6 @@ func TestElementsAlwaysRunOut(t *testing.T) {
 			t.Errorf("%s: %+v, %v, want %v left", tt.name, e, ok, tt.left)
 		}
 	}
-}
-
-// stuck is a log that nobody reads.
-type stuck struct {
-	free chan struct{}
-	mu   sync.Mutex
-	got  bytes.Buffer
-}
-
-func (s *stuck) Write(b []byte) (int, error) {
-	<-s.free
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.got.Write(b)
-}
-
-func TestLogNeverWaitsForItsReader(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // else what takes long is read meanwhile
-		s := &stuck{free: make(chan struct{})}
-		q := newLogQueue(s)
-		const length, more = len("line 00000000\n"), 100
-		for i := range logBytes/length + more {
-			if n, err := fmt.Fprintf(q, "line %08d\n", i); n != length || err != nil {
-				t.Fatalf("line %d: %d, %v", i, n, err)
-			}
-		}
-		close(s.free)
-		q.close()
-		if got := s.got.String(); !strings.Contains(got, "lines of the log were dropped") || !strings.Contains(got, "line 00000000\n") {
-			t.Errorf("the log does not tell what was dropped:\n%.300s", got)
-		}
-		if got := q.total.Load(); got != more {
-			t.Errorf("%d lines counted as dropped, want %d", got, more)
-		}
-	})
-}
-
-// Lines gather: the writer wakes once for many.
-func TestLogGathers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var got writes
-		q := newLogQueue(&got)
-		for range 1000 {
-			fmt.Fprintln(q, "line")
-		}
-		synctest.Wait()
-		if got := got.all(); len(got) != 0 {
-			t.Errorf("%d writes at once, want none", len(got))
-		}
-		time.Sleep(logEvery)
-		synctest.Wait()
-		if got := got.all(); len(got) != 1 || strings.Count(got[0], "line\n") != 1000 {
-			t.Errorf("%d writes after a while, want all lines in one", len(got))
-		}
-		fmt.Fprintln(q, "last")
-		q.close()
-		if got := got.all(); len(got) != 2 || got[1] != "last\n" {
-			t.Errorf("%q was written at the end", got[1:])
-		}
-	})
-}
-
-// writes keeps what is written to it.
-type writes struct {
-	mu   sync.Mutex
-	list []string
-}
-
-func (w *writes) Write(b []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.list = append(w.list, string(b))
-	return len(b), nil
-}
-
-func (w *writes) all() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.Clone(w.list)
 }
 
 func TestGateQueueNeverWaits(t *testing.T) {

@@ -4,7 +4,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -17,8 +16,6 @@ import (
 	"relaygate/authz/relayhosts"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
-	"relaygate/cmd/relaygate/internal/state"
-	"relaygate/nft"
 )
 
 // files keeps the compatibility files equal to the grants.
@@ -69,10 +66,7 @@ func (f *files) changed() {
 	if len(f.stats) == 0 || f.marked.Swap(true) {
 		return
 	}
-	select {
-	case f.dirty <- struct{}{}:
-	default:
-	}
+	wake(f.dirty)
 }
 
 const (
@@ -120,17 +114,7 @@ func (f *files) run(ctx context.Context, ready func()) error {
 // flush returns when the files have been written.
 func (f *files) flush(ctx context.Context) error {
 	done := make(chan error, 1)
-	select {
-	case f.flushes <- done:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return ask(ctx, f.flushes, done, done)
 }
 
 func (f *files) write(ctx context.Context) error {
@@ -210,34 +194,6 @@ func (f *files) remain(t *grant.Table) error {
 func (f *files) last(stay []relayhosts.Entry) error {
 	if _, err := f.writer.Write(time.Now(), stay); err != nil {
 		return fmt.Errorf("take the grants out of the files: %w", err)
-	}
-	return nil
-}
-
-// Abandon is what becomes of a start whose configuration has mistakes: of it cfg is what
-// could be read. A relaygate that runs is left alone.
-func Abandon(cfg *config.Config) error {
-	if cfg.Socket != "" {
-		socket, err := control.Listen(cfg.Socket)
-		if err != nil {
-			return nil // it says that another runs, or there is nothing that this user may do
-		}
-		defer func() { _ = socket.Close() }()
-	}
-	d := &daemon{opts: Options{Config: cfg}, log: slog.New(slog.DiscardHandler)}
-	return d.forsake(nil)
-}
-
-// forsake empties the files where nothing starts: what they opened when an earlier run
-// crashed would be open until somebody looks.
-func (d *daemon) forsake(why error) error {
-	cfg := d.opts.Config
-	others := errors.Is(why, control.ErrRunning) || errors.Is(why, state.ErrLocked) || errors.Is(why, nft.ErrClaimed)
-	if others || cfg.Gate.OnExit == config.ExitKeep {
-		return nil
-	}
-	if err := newFiles(cfg, d.log).writer.Forsake(); err != nil {
-		return fmt.Errorf("empty the files, as nothing starts: %w", err)
 	}
 	return nil
 }

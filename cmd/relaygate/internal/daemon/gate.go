@@ -33,8 +33,6 @@ type gate struct {
 	hub      *control.Hub
 	snapshot func(context.Context) (projection, error)
 	bitten   func(context.Context, []nft.Bitten) // tells the owner
-	opened   []netip.Prefix                      // the static members that Open was told
-	count    int                                 // elements of the first build
 
 	ops      chan gateOp
 	asked    chan gateQuestion
@@ -60,8 +58,8 @@ type gate struct {
 	late  map[netip.Prefix]struct{} // of sets of the administrator's: see shut
 }
 
-// gateOp adds an element, removes an address where element is zero, or says
-// that the static members changed where both are.
+// gateOp adds an element, or removes an address, or says that the static members
+// changed where both are zero.
 type gateOp struct {
 	element    nft.Element
 	remove     netip.Addr
@@ -103,7 +101,7 @@ func openGate(cfg *config.Config, static []netip.Prefix, log *slog.Logger, hub *
 		return nil, fmt.Errorf("open the gate: %w", err)
 	}
 	g := &gate{
-		nft: t, cfg: want, opened: static, lifetime: cfg.Lifetime, log: log, hub: hub,
+		nft: t, cfg: want, lifetime: cfg.Lifetime, log: log, hub: hub,
 		ops: make(chan gateOp, opsQueue), asked: make(chan gateQuestion), more: make(chan struct{}, 1),
 		stats: control.Gate{Mode: want.Mode.String(), Ports: want.Ports, Words: cfg.Gate.Words()},
 	}
@@ -140,17 +138,7 @@ func (g *gate) tellWords(words string) { g.note(func(s *control.Gate) { s.Words 
 // ask runs do in the gate's goroutine when all that was sent before is done.
 func (g *gate) ask(ctx context.Context, do func(context.Context) error) error {
 	q := gateQuestion{do: do, done: make(chan error, 1)}
-	select {
-	case g.asked <- q:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	select {
-	case err := <-q.done:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return ask(ctx, g.asked, q, q.done)
 }
 
 func (g *gate) run(ctx context.Context, ready func()) error {
@@ -195,13 +183,8 @@ func (g *gate) changes() <-chan nft.Change {
 
 // drain does what is queued.
 func (g *gate) drain(ctx context.Context) {
-	for {
-		select {
-		case op := <-g.ops:
-			g.take(ctx, op)
-		default:
-			return
-		}
+	for len(g.ops) > 0 {
+		g.take(ctx, <-g.ops)
 	}
 }
 
@@ -212,17 +195,12 @@ const maxGather = 64
 // are written with it.
 func (g *gate) take(ctx context.Context, op gateOp) {
 	crowd := []gateOp{op}
-	for op.adds() && len(crowd) < maxGather {
-		select {
-		case op = <-g.ops:
-			crowd = append(crowd, op)
-			continue
-		default:
-		}
-		break
+	for op.adds() && len(crowd) < maxGather && len(g.ops) > 0 {
+		op = <-g.ops
+		crowd = append(crowd, op)
 	}
 	adds := crowd
-	if last := len(crowd) - 1; !crowd[last].adds() {
+	if last := len(crowd) - 1; !op.adds() {
 		adds = crowd[:last]
 	}
 	if len(adds) > 1 && g.addAll(adds) == nil {
@@ -235,20 +213,21 @@ func (g *gate) take(ctx context.Context, op gateOp) {
 	}
 }
 
-func (op *gateOp) adds() bool { return op.element.Addr.IsValid() && !op.remove.IsValid() }
+func (op *gateOp) adds() bool    { return op.element.Addr.IsValid() }
+func (op *gateOp) removes() bool { return op.remove.IsValid() }
 
 func (g *gate) apply(ctx context.Context, op gateOp) {
-	if !op.remove.IsValid() && !op.adds() {
-		g.stale = true
-		g.mend(ctx)
+	if op.adds() || op.removes() {
+		g.failed(ctx, g.put(op))
 		return
 	}
-	g.failed(ctx, g.put(op))
+	g.stale = true
+	g.mend(ctx)
 }
 
 // put writes one op.
 func (g *gate) put(op gateOp) error {
-	if !op.remove.IsValid() {
+	if op.adds() {
 		return g.addAll([]gateOp{op})
 	}
 	err := g.nft.Remove(op.remove)
@@ -275,8 +254,7 @@ func (g *gate) failed(ctx context.Context, err error) {
 }
 
 func (g *gate) publish(event, reason string) {
-	now := time.Now()
-	g.hub.Publish(now, control.Event{Event: event, Time: control.Time{Time: now}, Reason: reason})
+	g.hub.Tell(time.Now(), event, reason)
 }
 
 func (g *gate) note(f func(*control.Gate)) {

@@ -84,7 +84,7 @@ func (b *bites) fresh(list []nft.Bitten) (fresh []nft.Bitten, members map[netip.
 func (o *owner) bitten(now time.Time, list []nft.Bitten) {
 	for _, b := range list {
 		p := netip.PrefixFrom(b.Addr, b.Addr.BitLen())
-		if g, ok := o.engine.Get(b.Addr); ok {
+		if g, ok := o.grants().Get(b.Addr); ok {
 			p = g.Prefix
 		}
 		o.bite(now, p, b.TooFast, reasonTooFast)

@@ -82,7 +82,7 @@ func (g *gate) send(op gateOp) {
 	case g.ops <- op:
 	default:
 		g.queued.Add(-1)
-		if op.remove.IsValid() {
+		if op.removes() {
 			g.shutLater(netip.PrefixFrom(op.remove, op.remove.BitLen()))
 		}
 		g.refresh()
@@ -127,8 +127,5 @@ func (g *gate) shut() error {
 // refresh asks for the whole table to be written anew.
 func (g *gate) refresh() {
 	g.overflow.Store(true)
-	select {
-	case g.more <- struct{}{}:
-	default:
-	}
+	wake(g.more)
 }

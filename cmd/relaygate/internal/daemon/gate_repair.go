@@ -15,15 +15,17 @@ import (
 	"relaygate/nft"
 )
 
-// begin makes the table, at the start. cfg differs from what the gate was opened
-// with in its static members at most.
-func (g *gate) begin(ctx context.Context, cfg nft.Config, want projection) error {
-	cfg.Static = g.fitting(cfg, cfg.Static)
-	if !slices.Equal(cfg.Static, g.opened) {
+// begin makes the table, at the start. Of the static members that the gate was opened
+// with, denials may have taken something.
+func (g *gate) begin(ctx context.Context, static []netip.Prefix, want projection) error {
+	g.static.Store(&static)
+	cfg := g.cfg
+	cfg.Static = g.fitting(cfg, static)
+	if !slices.Equal(cfg.Static, g.cfg.Static) {
 		err := g.nft.Reconfigure(cfg, nil)
 		if err != nil { // as reconfigure, which tries again
 			g.unfit(err)
-			cfg.Static = common(g.opened, cfg.Static)
+			cfg.Static = common(g.cfg.Static, cfg.Static)
 			err = g.nft.Reconfigure(cfg, nil)
 		}
 		if err != nil {
@@ -46,7 +48,7 @@ func (g *gate) begin(ctx context.Context, cfg nft.Config, want projection) error
 	if err != nil {
 		return fmt.Errorf("build the gate: %w", err)
 	}
-	g.count = len(want.members)
+	g.grants.Store(int64(len(want.members)))
 	g.note(func(s *control.Gate) { s.Up = s.Missing == "" })
 	g.publish("gate", fmt.Sprintf("built with %d members", len(want.members)))
 	return nil
@@ -60,28 +62,25 @@ func (g *gate) load(ctx context.Context, want projection, few func([]nft.Element
 ) error {
 	removed := make(map[netip.Addr]bool)
 	between := func() error {
-		for {
-			select {
-			case op := <-g.ops:
-				g.queued.Add(-1)
-				switch {
-				case !op.remove.IsValid() && !op.adds():
-					g.stale = true // want has no static members
-					continue
-				case op.generation <= want.generation:
-					continue
-				case op.remove.IsValid():
-					removed[op.remove] = true
-				}
-				if err := g.put(op); errors.Is(err, nft.ErrElement) {
-					g.noteError(err) // it concerns this one alone
-				} else if err != nil {
-					return err
-				}
-			default:
-				return ctx.Err()
+		for len(g.ops) > 0 {
+			op := <-g.ops
+			g.queued.Add(-1)
+			switch {
+			case !op.adds() && !op.removes():
+				g.stale = true // want has no static members
+				continue
+			case op.generation <= want.generation:
+				continue
+			case op.removes():
+				removed[op.remove] = true
+			}
+			if err := g.put(op); errors.Is(err, nft.ErrElement) {
+				g.noteError(err) // it concerns this one alone
+			} else if err != nil {
+				return err
 			}
 		}
+		return ctx.Err()
 	}
 	var err error
 	if len(want.members) < loadFrom && few != nil {
@@ -204,21 +203,24 @@ func (g *gate) reconfigure(ctx context.Context) {
 // fitting are the static members that have room in the gate. Sets of the administrator's
 // hold single addresses: what a denial leaves of a network may not fit. That stays closed
 // for as long as the denial holds, and is told; nothing waits for it.
-func (g *gate) fitting(cfg nft.Config, want []netip.Prefix) []netip.Prefix {
-	words := ""
-	if cfg.Mode == nft.UserSets {
-		fits := func(p netip.Prefix) bool { return cfg.Sets.CheckStatic(p) == nil }
-		all := want
-		want = slices.DeleteFunc(slices.Clone(all), func(p netip.Prefix) bool { return !fits(p) })
-		if i := slices.IndexFunc(all, func(p netip.Prefix) bool { return !fits(p) }); i >= 0 {
-			words = fmt.Sprintf("the sets cannot hold all that denials leave of grant.always: %s stays closed", all[i])
-			if n := len(all) - len(want) - 1; n > 0 {
-				words += fmt.Sprintf(", and so do %d more prefixes", n)
-			}
+func (g *gate) fitting(cfg nft.Config, want []netip.Prefix) (fit []netip.Prefix) {
+	var closed []netip.Prefix
+	for _, p := range want {
+		if cfg.Mode == nft.UserSets && cfg.Sets.CheckStatic(p) != nil {
+			closed = append(closed, p)
+		} else {
+			fit = append(fit, p)
 		}
 	}
+	words := ""
+	if len(closed) > 0 {
+		words = fmt.Sprintf("the sets cannot hold all that denials leave of grant.always: %s stays closed", closed[0])
+	}
+	if n := len(closed) - 1; n > 0 {
+		words += fmt.Sprintf(", and so do %d more prefixes", n)
+	}
 	g.note(func(s *control.Gate) { s.Unfit = words })
-	return want
+	return fit
 }
 
 // unfit says, once, that the static members are not yet those that the owner wants.

@@ -241,10 +241,8 @@ func TestStaticMemberThatDoesNotFit(t *testing.T) {
 	}
 	// Nor does it keep the daemon from starting, where a denial took a part away.
 	g = newFakeGate(f)
-	g.opened = []netip.Prefix{a, b}
-	want := []netip.Prefix{f.unfit, b}
-	g.static.Store(&want)
-	if err := g.begin(t.Context(), nft.Config{Static: want}, projection{}); err != nil {
+	g.cfg.Static = []netip.Prefix{a, b}
+	if err := g.begin(t.Context(), []netip.Prefix{f.unfit, b}, projection{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := g.settled(t.Context()); err == nil || !slices.Equal(f.static, []netip.Prefix{b}) {

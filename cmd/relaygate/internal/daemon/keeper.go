@@ -39,10 +39,9 @@ type keeper struct {
 	path   string
 	log    *slog.Logger
 	retain atomic.Int64 // time.Duration
-	// fetch and weedOut let the owner do fetchNow and weed; prefixes visits all grants,
+	// owner lets the owner do something with its engine; prefixes visits all grants,
 	// and forgotten lets the owner keep all that no mark stands for.
-	fetch     func(context.Context, markedPart) ([]row, error)
-	weedOut   func(context.Context, []netip.Prefix, time.Time) error
+	owner     func(ctx context.Context, do func(e *engine.Engine, now time.Time)) error
 	prefixes  func(context.Context, func(*netip.Prefix)) error
 	forgotten func(context.Context) error
 
@@ -58,12 +57,13 @@ type keeper struct {
 	kept authz.Kept
 
 	mu     sync.Mutex
-	marked marks
-	spare  map[netip.Prefix]mark // empty, for marked
+	marked map[netip.Prefix]bool // what changed; true: in the journal too
+	spare  map[netip.Prefix]bool // empty, for marked
+	rules  bool                  // denials or the pause changed
 	// sweep: more changed than was told, so that every row must be compared.
 	sweep bool
-	// woken: run was told since the last take.
-	woken bool
+	// roused: run was told since the last take.
+	roused bool
 }
 
 // row is a record to be written, or to be deleted where value is nil.
@@ -74,11 +74,11 @@ type row struct {
 
 // The bounds and the pace of what is kept.
 const (
-	rowQueue   = 16384
-	fetchBatch = 250 // prefixes per question: about a millisecond in a storm
+	rowQueue = 16384
+	askBatch = 250 // prefixes per question: about a millisecond in a storm
 	// maxWaiting and maxWaitingBytes are what may wait for the disk when more is
 	// asked for. The store's own bounds leave room for an answer above that: 25 MB,
-	// of fetchBatch prefixes with 24 notes of 4 KiB (authz).
+	// of askBatch prefixes with 24 notes of 4 KiB (authz).
 	maxWaiting      = 32768
 	maxWaitingBytes = 32 << 20
 	// collectEvery lets the owner be asked once about many logins.
@@ -106,7 +106,7 @@ func openKeeper(path string, retain time.Duration, now time.Time, log *slog.Logg
 	}
 	k := &keeper{
 		store: s, path: path, log: log, rows: make(chan row, rowQueue), wake: make(chan struct{}, 1), asked: make(chan chan error),
-		marked: marks{prefixes: make(map[netip.Prefix]mark)}, spare: make(map[netip.Prefix]mark),
+		marked: make(map[netip.Prefix]bool), spare: make(map[netip.Prefix]bool),
 	}
 	k.retain.Store(int64(retain))
 	return k, nil
@@ -138,17 +138,7 @@ func (k *keeper) put(r row) bool {
 // save returns when all that changed before is on the disk.
 func (k *keeper) save(ctx context.Context) error {
 	done := make(chan error, 1)
-	select {
-	case k.asked <- done:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return ask(ctx, k.asked, done, done)
 }
 
 func (k *keeper) run(ctx context.Context, ready func()) error {
@@ -185,7 +175,7 @@ func (k *keeper) run(ctx context.Context, ready func()) error {
 			done <- errors.Join(err, k.store.Flush())
 		case <-forget.C:
 			oldest := k.oldest(time.Now())
-			k.weedAll(ctx, k.outdated(oldest), oldest)
+			k.prune(ctx, k.outdated(oldest), oldest)
 			k.journal.Store(forgetAfter)
 		}
 		if k.journal.Load() >= forgetAfter {
@@ -206,34 +196,34 @@ func (k *keeper) collect(ctx context.Context) error {
 		k.sweepAgain()
 		return err
 	}
-	list := make([]markedPrefix, len(stored))
+	list := make([]marked, len(stored))
 	for i, p := range stored {
 		list[i].Prefix = p
 	}
-	k.mark(list, false)
+	k.mark(marks{prefixes: list})
 	return k.collectMarked(ctx)
 }
 
 // collectMarked does that part by part. Where the disk does not take it, the rest
 // stays marked, which is cheaper than rows.
 func (k *keeper) collectMarked(ctx context.Context) error {
-	list, rules := k.take()
+	left := k.take()
 	defer k.taken.Store(0)
-	for rules || len(list) > 0 {
-		part := markedPart{list[:min(len(list), fetchBatch)], rules}
-		rows, err := k.ask(ctx, part)
+	for left.rules || len(left.prefixes) > 0 {
+		n := min(len(left.prefixes), askBatch)
+		rows, err := k.keep(ctx, marks{left.prefixes[:n], left.rules})
 		if err != nil {
-			k.mark(list, rules)
+			k.mark(left)
 			return err
 		}
-		if rules {
+		if left.rules {
 			rows = append(rows, k.lifted(rows)...)
 		}
 		for _, r := range rows {
 			k.write(r)
 		}
-		list, rules = list[len(part.prefixes):], false
-		k.taken.Store(int64(len(list)))
+		left = marks{prefixes: left.prefixes[n:]}
+		k.taken.Store(int64(len(left.prefixes)))
 	}
 	return nil
 }
@@ -261,14 +251,15 @@ func (k *keeper) crowded() bool {
 	return st.Pending > maxWaiting || st.PendingBytes > maxWaitingBytes
 }
 
-// ask asks the owner, if the disk takes what it says.
-func (k *keeper) ask(ctx context.Context, part markedPart) ([]row, error) {
+// keep lets the owner keep marked things, if the disk takes them.
+func (k *keeper) keep(ctx context.Context, m marks) (rules []row, err error) {
 	if k.crowded() {
 		if err := k.store.Flush(); err != nil {
 			return nil, err
 		}
 	}
-	return k.fetch(ctx, part) // it fails if the daemon ends
+	err = k.owner(ctx, func(e *engine.Engine, now time.Time) { rules = k.keepNow(e, now, m) })
+	return rules, err // it fails if the daemon ends
 }
 
 // close writes what is left: rows, and what was marked. The owner has ended, and
@@ -278,7 +269,7 @@ func (k *keeper) close(e *engine.Engine, rows []row) (failed error) {
 		k.write(<-k.rows)
 	}
 	if e != nil {
-		k.fetch = func(_ context.Context, m markedPart) ([]row, error) { return k.fetchNow(e, time.Now(), m), nil }
+		k.owner = func(_ context.Context, do func(*engine.Engine, time.Time)) error { do(e, time.Now()); return nil }
 		failed = k.collect(context.Background())
 		rows = append(rows, k.mendLast(e)...)
 	}
@@ -292,8 +283,8 @@ func (k *keeper) close(e *engine.Engine, rows []row) (failed error) {
 func (k *keeper) pending() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	n := len(k.marked.prefixes) + int(k.taken.Load()) + len(k.rows) + k.store.Stats().Pending
-	if k.sweep || k.marked.rules {
+	n := len(k.marked) + int(k.taken.Load()) + len(k.rows) + k.store.Stats().Pending
+	if k.sweep || k.rules {
 		n++
 	}
 	return n

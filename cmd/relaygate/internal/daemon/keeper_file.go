@@ -6,50 +6,17 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
-	"relaygate/bpf"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/state"
 )
 
-// boot is this moment by the clock since boot.
-func boot() grant.Boot {
-	at, err := bpf.Boottime()
-	if err != nil {
-		return grant.Boot{} // then the wall clock counts
-	}
-	return grant.Boot{ID: bootID(), At: time.Duration(at)}
-}
-
-// bootClock is the clock since boot at a moment. A moment later by it is one at most:
-// suspend is not in it.
-type bootClock struct {
-	now  time.Time
-	boot grant.Boot
-}
-
-func (c *bootClock) at(now time.Time) grant.Boot {
-	if c.boot.ID == "" {
-		return grant.Boot{}
-	}
-	return grant.Boot{ID: c.boot.ID, At: c.boot.At + now.Sub(c.now)}
-}
-
-// bootID names this boot; "" if the kernel does not tell.
-var bootID = sync.OnceValue(func() string {
-	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(id))
-})
-
-// everything is the row of every grant; it runs where the owner has ended.
-func everything(t *grant.Table, now time.Time) (rows []row) {
+// grantRows are those of all grants, made where the owner has ended.
+func grantRows(t *grant.Table, now time.Time) (rows []row) {
 	b := boot()
 	for g := range t.All() {
 		if g.Source != grant.Always {
@@ -97,13 +64,13 @@ func (k *keeper) write(r row) {
 func (k *keeper) forget(ctx context.Context) {
 	k.journal.Store(0)
 	list, _ := k.stored(journalBucket) // an error has been said; what stays is only too much
-	k.weedAll(ctx, list, time.Time{})
+	k.prune(ctx, list, time.Time{})
 }
 
-// weedAll lets the owner weed, part by part.
-func (k *keeper) weedAll(ctx context.Context, list []netip.Prefix, oldest time.Time) {
-	for part := range slices.Chunk(list, fetchBatch) {
-		if k.weedOut(ctx, part, oldest) != nil {
+// prune lets the owner do pruneNow, part by part.
+func (k *keeper) prune(ctx context.Context, list []netip.Prefix, oldest time.Time) {
+	for part := range slices.Chunk(list, askBatch) {
+		if k.owner(ctx, func(e *engine.Engine, _ time.Time) { k.pruneNow(e, part, oldest) }) != nil {
 			return // the daemon ends
 		}
 	}
@@ -251,15 +218,15 @@ func (k *keeper) mend(ctx context.Context) {
 	if !empty {
 		return
 	}
-	var list []markedPrefix
-	err = k.prefixes(ctx, func(p *netip.Prefix) { list = append(list, markedPrefix{*p, mark{journal: true}}) })
+	var list []marked
+	err = k.prefixes(ctx, func(p *netip.Prefix) { list = append(list, marked{*p, true}) })
 	if err == nil {
 		err = k.forgotten(ctx)
 	}
 	if err != nil {
 		return // the daemon ends
 	}
-	k.mark(list, true)
+	k.mark(marks{list, true})
 	k.sweepAgain() // which wakes run
 }
 
@@ -273,10 +240,7 @@ func (k *keeper) mendLast(e *engine.Engine) (rows []row) {
 	}
 	k.log.Error(done, "path", k.path, "empty", empty)
 	if empty {
-		e.Change(func(t *grant.Table) []grant.Change {
-			rows = append(everything(t, now), ruleRows(t, now, boot())...)
-			return nil
-		})
+		rows = append(grantRows(e.Grants(), now), ruleRows(e.Grants(), now, boot())...)
 	}
 	return rows
 }

@@ -10,22 +10,15 @@ import (
 
 // marks are what changed since it was written.
 type marks struct {
-	prefixes map[netip.Prefix]mark
+	prefixes []marked
 	rules    bool // denials or the pause
 }
 
-// markedPart is some of what is marked.
-type markedPart struct {
-	prefixes []markedPrefix
-	rules    bool
-}
-
-type markedPrefix struct {
+// marked is a prefix whose grant changed, and with journal what is known of it too.
+type marked struct {
 	netip.Prefix
-	mark
+	journal bool
 }
-
-type mark struct{ journal bool }
 
 // changed marks what a change touched; it is called by the owner. A renewal that
 // the kernel is not told of yet is not written either: after a crash such a grant
@@ -34,27 +27,21 @@ func (k *keeper) changed(c *grant.Change) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.sweep = k.sweep || c.Rebuild
+	journal := true
 	switch c.Kind {
 	case grant.Denied, grant.Undenied, grant.Paused, grant.Resumed:
-		k.marked.rules = true
+		k.rules = true
 	case grant.Renewed, grant.Rearmed:
 		if !c.Arm {
 			return
 		}
+		journal = false
 	case grant.Granted, grant.Expired, grant.Revoked, grant.Refused:
 	}
 	if c.Grant.Prefix.IsValid() {
-		before := k.marked.prefixes[c.Grant.Prefix]
-		k.marked.prefixes[c.Grant.Prefix] = mark{journal: before.journal || c.Kind != grant.Rearmed && c.Kind != grant.Renewed}
+		k.add(c.Grant.Prefix, journal)
 	}
-	if k.woken {
-		return
-	}
-	k.woken = true
-	select {
-	case k.wake <- struct{}{}:
-	default:
-	}
+	k.rouse()
 }
 
 // noted marks a prefix of which only the journal changed; it is called by the
@@ -62,10 +49,18 @@ func (k *keeper) changed(c *grant.Change) {
 func (k *keeper) noted(p netip.Prefix) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.marked.prefixes[p] = mark{journal: true}
-	select {
-	case k.wake <- struct{}{}:
-	default:
+	k.add(p, true)
+	k.rouse()
+}
+
+// add marks a prefix; mu is held.
+func (k *keeper) add(p netip.Prefix, journal bool) { k.marked[p] = k.marked[p] || journal }
+
+// rouse wakes run once until it has taken what is marked; mu is held.
+func (k *keeper) rouse() {
+	if !k.roused {
+		k.roused = true
+		wake(k.wake)
 	}
 }
 
@@ -73,23 +68,32 @@ func (k *keeper) noted(p netip.Prefix) {
 const maxSpare = 1 << 15
 
 // take takes what is marked.
-func (k *keeper) take() (list []markedPrefix, rules bool) {
+func (k *keeper) take() marks {
 	k.mu.Lock()
-	k.woken = false
-	rules = k.marked.rules
-	marked := k.marked.prefixes
-	k.marked = marks{prefixes: k.spare}
+	k.roused = false
+	taken, rules := k.marked, k.rules
+	k.marked, k.rules = k.spare, false
 	k.mu.Unlock()
-	list = make([]markedPrefix, 0, len(marked))
-	for p, m := range marked {
-		list = append(list, markedPrefix{p, m})
+	list := make([]marked, 0, len(taken))
+	for p, journal := range taken {
+		list = append(list, marked{p, journal})
 	}
 	k.taken.Store(int64(len(list)))
-	if clear(marked); len(list) > maxSpare {
-		marked = make(map[netip.Prefix]mark)
+	if clear(taken); len(list) > maxSpare {
+		taken = make(map[netip.Prefix]bool)
 	}
-	k.spare = marked
-	return list, rules
+	k.spare = taken
+	return marks{list, rules}
+}
+
+// mark marks what was taken and could not be written, or was found.
+func (k *keeper) mark(m marks) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.rules = k.rules || m.rules
+	for _, p := range m.prefixes {
+		k.add(p.Prefix, p.journal)
+	}
 }
 
 // takeSweep says whether the file is to be compared with the table; sweepAgain, that
@@ -105,19 +109,5 @@ func (k *keeper) sweepAgain() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.sweep = true
-	select {
-	case k.wake <- struct{}{}:
-	default:
-	}
-}
-
-// mark marks what was taken and could not be written, or was found.
-func (k *keeper) mark(list []markedPrefix, rules bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.marked.rules = k.marked.rules || rules
-	for _, p := range list {
-		before := k.marked.prefixes[p.Prefix]
-		k.marked.prefixes[p.Prefix] = mark{journal: before.journal || p.journal}
-	}
+	k.rouse()
 }

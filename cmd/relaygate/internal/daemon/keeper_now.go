@@ -44,32 +44,29 @@ func (k *keeper) note(e *engine.Engine, key string, p netip.Prefix) {
 	k.journal.Add(1)
 }
 
-// fetchNow keeps marked things as they are; the rules are returned.
-func (k *keeper) fetchNow(e *engine.Engine, now time.Time, m markedPart) (rules []row) {
-	b := boot()
-	e.Change(func(t *grant.Table) []grant.Change {
-		for _, p := range m.prefixes {
-			key := p.String()
-			if g, ok := t.Of(p.Prefix); ok && g.Source != grant.Always {
-				k.grant(key, now, b, g)
-			} else {
-				k.store.Delete(grantsBucket, key)
-			}
-			if p.journal {
-				k.note(e, key, p.Prefix)
-			}
+// keepNow keeps marked things as they are; the rules are returned.
+func (k *keeper) keepNow(e *engine.Engine, now time.Time, m marks) (rules []row) {
+	b, t := boot(), e.Grants()
+	for _, p := range m.prefixes {
+		key := p.String()
+		if g, ok := t.Of(p.Prefix); ok && g.Source != grant.Always {
+			k.grant(key, now, b, g)
+		} else {
+			k.store.Delete(grantsBucket, key)
 		}
-		if m.rules {
-			rules = ruleRows(t, now, b)
+		if p.journal {
+			k.note(e, key, p.Prefix)
 		}
-		return nil
-	})
+	}
+	if m.rules {
+		rules = ruleRows(t, now, b)
+	}
 	return rules
 }
 
-// weed takes out of the journal in the file what that in memory does not hold, or
+// pruneNow takes out of the journal in the file what that in memory does not hold, or
 // holds nothing of that is younger than oldest.
-func (k *keeper) weed(e *engine.Engine, list []netip.Prefix, oldest time.Time) {
+func (k *keeper) pruneNow(e *engine.Engine, list []netip.Prefix, oldest time.Time) {
 	for _, p := range list {
 		if !e.Kept(p, &k.kept) || stale(&k.kept, oldest) {
 			k.store.Delete(journalBucket, p.String())

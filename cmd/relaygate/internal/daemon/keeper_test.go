@@ -35,17 +35,16 @@ func newKept(t *testing.T, path string) *kept {
 		t.Fatal(err)
 	}
 	out := &kept{keeper: k, engine: e, now: time.Now()}
-	k.fetch = func(_ context.Context, m markedPart) ([]row, error) { return k.fetchNow(e, out.now, m), nil }
-	k.weedOut = func(_ context.Context, list []netip.Prefix, oldest time.Time) error {
-		k.weed(e, list, oldest)
-		return nil
-	}
+	k.owner = func(_ context.Context, do func(*engine.Engine, time.Time)) error { do(e, out.now); return nil }
 	return out
 }
 
-func (k *kept) do(t *testing.T, what func(*grant.Table) []grant.Change) {
+func (k *kept) table() *grant.Table { return k.engine.Grants() }
+
+// do keeps what changed in the table.
+func (k *kept) do(t *testing.T, changes ...grant.Change) {
 	t.Helper()
-	changes := k.engine.Change(what)
+	k.engine.Record(changes)
 	for i := range changes {
 		k.changed(&changes[i])
 	}
@@ -59,10 +58,27 @@ func (k *kept) do(t *testing.T, what func(*grant.Table) []grant.Change) {
 
 func (k *kept) manual(t *testing.T, prefix string) {
 	t.Helper()
-	k.do(t, func(table *grant.Table) []grant.Change {
-		c, _ := table.Manual(k.now, netip.MustParsePrefix(prefix), time.Hour, "root", "a test")
-		return []grant.Change{c}
-	})
+	c, _ := k.table().Manual(k.now, netip.MustParsePrefix(prefix), time.Hour, "root", "a test")
+	k.do(t, c)
+}
+
+func (k *kept) end(t *testing.T) {
+	t.Helper()
+	if err := k.close(k.engine, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// recover writes what is marked when the disk takes it again: no grant is left.
+func (k *kept) recover(t *testing.T, path string) {
+	t.Helper()
+	var err error
+	if k.store, err = state.Open(path, k.now); err != nil {
+		t.Fatal(err)
+	}
+	k.do(t)
+	k.holds(t)
+	k.end(t)
 }
 
 // holds compares the prefixes of the grants in the file.
@@ -89,14 +105,10 @@ func TestFileFollowsTheTable(t *testing.T) {
 	k.manual(t, "192.0.2.7/32")
 	k.manual(t, "198.51.100.0/28")
 	k.holds(t, "192.0.2.7/32", "198.51.100.0/28")
-	k.do(t, func(table *grant.Table) []grant.Change {
-		return table.Revoke(k.now, netip.MustParsePrefix("192.0.2.7/32"), "root", "no")
-	})
+	k.do(t, k.table().Revoke(k.now, netip.MustParsePrefix("192.0.2.7/32"), "root", "no")...)
 	k.holds(t, "198.51.100.0/28")
-	k.do(t, func(table *grant.Table) []grant.Change {
-		return table.Deny(k.now, netip.MustParsePrefix("203.0.113.0/24"), time.Hour, "root", "spam")
-	})
-	k.do(t, func(table *grant.Table) []grant.Change { return table.Pause(k.now, "root", "moving") })
+	k.do(t, k.table().Deny(k.now, netip.MustParsePrefix("203.0.113.0/24"), time.Hour, "root", "spam")...)
+	k.do(t, k.table().Pause(k.now, "root", "moving")...)
 	r := k.holds(t)
 	if len(r.state.Denials) != 1 || r.state.Denials[0].Note != "spam" || r.state.Denials[0].Deadline.ID != boot().ID || r.state.Paused == nil || r.state.Paused.Note != "moving" {
 		t.Errorf("rules %+v", r.state)
@@ -104,15 +116,11 @@ func TestFileFollowsTheTable(t *testing.T) {
 	if len(r.journal) < 3 {
 		t.Errorf("%d prefixes in the journal, want those of all orders", len(r.journal))
 	}
-	k.do(t, func(table *grant.Table) []grant.Change {
-		return append(table.Resume(k.now, "root", ""), table.Undeny(k.now, netip.MustParsePrefix("203.0.113.0/24"), "root", "")...)
-	})
+	k.do(t, append(k.table().Resume(k.now, "root", ""), k.table().Undeny(k.now, netip.MustParsePrefix("203.0.113.0/24"), "root", "")...)...)
 	if r := k.holds(t); len(r.state.Denials) != 0 || r.state.Paused != nil {
 		t.Errorf("rules %+v, want none", r.state)
 	}
-	if err := k.close(k.engine, nil); err != nil {
-		t.Fatal(err)
-	}
+	k.end(t)
 }
 
 // A denial or a pause whose record cannot be understood holds all the same.
@@ -127,9 +135,7 @@ func TestRulesThatCannotBeUnderstoodHold(t *testing.T) {
 	if d := r.state.Denials; len(d) != 1 || d[0].Prefix != netip.MustParsePrefix("192.0.2.0/24") || !d[0].Until.IsZero() || r.state.Paused == nil {
 		t.Errorf("rules %+v", r.state)
 	}
-	if err := k.close(k.engine, nil); err != nil {
-		t.Fatal(err)
-	}
+	k.end(t)
 }
 
 // Where more closed than was told, no row of a closed grant stays: it would open
@@ -139,15 +145,11 @@ func TestSweepFindsWhatWasNotTold(t *testing.T) {
 	for i := range 5 {
 		k.manual(t, fmt.Sprintf("192.0.2.%d/32", i))
 	}
-	k.do(t, func(table *grant.Table) []grant.Change {
-		changes := table.Revoke(k.now, netip.MustParsePrefix("192.0.2.0/29"), "root", "all")
-		changes[0].Rebuild = true
-		return changes[:1] // as if there were too many
-	})
+	changes := k.table().Revoke(k.now, netip.MustParsePrefix("192.0.2.0/29"), "root", "all")
+	changes[0].Rebuild = true
+	k.do(t, changes[0]) // as if there were too many
 	k.holds(t)
-	if err := k.close(k.engine, nil); err != nil {
-		t.Fatal(err)
-	}
+	k.end(t)
 }
 
 // Where the file could not be compared when that was due, it is later: until then a
@@ -161,9 +163,7 @@ func TestSweepIsNotForgotten(t *testing.T) {
 	if err := k.store.Close(); err != nil { // now nothing can be written or read
 		t.Fatal(err)
 	}
-	changes := k.engine.Change(func(table *grant.Table) []grant.Change {
-		return table.Revoke(k.now, netip.MustParsePrefix("192.0.2.0/29"), "root", "all")
-	})
+	changes := k.engine.Record(k.table().Revoke(k.now, netip.MustParsePrefix("192.0.2.0/29"), "root", "all"))
 	changes[0].Rebuild = true
 	k.changed(&changes[0])
 	if err := k.collect(t.Context()); err == nil {
@@ -172,15 +172,7 @@ func TestSweepIsNotForgotten(t *testing.T) {
 	if k.pending() == 0 {
 		t.Error("nothing is said to be pending")
 	}
-	var err error
-	if k.store, err = state.Open(path, k.now); err != nil {
-		t.Fatal(err)
-	}
-	k.do(t, func(*grant.Table) []grant.Change { return nil })
-	k.holds(t)
-	if err := k.close(k.engine, nil); err != nil {
-		t.Fatal(err)
-	}
+	k.recover(t, path)
 }
 
 // Where much waits for a disk that takes nothing, in bytes if not in changes, what is
@@ -200,24 +192,14 @@ func TestMarksStayWhileThereIsNoRoom(t *testing.T) {
 		k.store.Delete(journalBucket, fmt.Sprint(i))
 	}
 	lost := k.store.Stats().Lost
-	changes := k.engine.Change(func(table *grant.Table) []grant.Change {
-		return table.Revoke(k.now, netip.MustParsePrefix("192.0.2.7/32"), "root", "no")
-	})
+	changes := k.engine.Record(k.table().Revoke(k.now, netip.MustParsePrefix("192.0.2.7/32"), "root", "no"))
 	for i := range changes {
 		k.changed(&changes[i])
 	}
 	if err := k.collect(t.Context()); err == nil || k.store.Stats().Lost != lost {
 		t.Errorf("collect says %v, and %d more changes are lost", err, k.store.Stats().Lost-lost)
 	}
-	var err error
-	if k.store, err = state.Open(path, k.now); err != nil {
-		t.Fatal(err)
-	}
-	k.do(t, func(*grant.Table) []grant.Change { return nil })
-	k.holds(t)
-	if err := k.close(k.engine, nil); err != nil {
-		t.Fatal(err)
-	}
+	k.recover(t, path)
 }
 
 // An order does not wait until the tail is merged, nor is it in the file only then.
@@ -225,17 +207,15 @@ func TestOrdersNeedNoMerge(t *testing.T) {
 	k := newKept(t, filepath.Join(t.TempDir(), "state.db"))
 	network := netip.MustParsePrefix("203.0.113.0/24")
 	k.manual(t, "192.0.2.7/32")
-	k.do(t, func(table *grant.Table) []grant.Change { return table.Deny(k.now, network, time.Hour, "root", "") })
-	k.do(t, func(table *grant.Table) []grant.Change { return table.Undeny(k.now, network, "root", "") })
+	k.do(t, k.table().Deny(k.now, network, time.Hour, "root", "")...)
+	k.do(t, k.table().Undeny(k.now, network, "root", "")...)
 	if n := k.store.Stats().Merges; n != 0 {
 		t.Errorf("%d merges for two orders", n)
 	}
 	if r := k.holds(t, "192.0.2.7/32"); len(r.state.Denials) != 0 {
 		t.Errorf("%+v", r.state)
 	}
-	if err := k.close(k.engine, nil); err != nil {
-		t.Fatal(err)
-	}
+	k.end(t)
 }
 
 // A record that was written by somebody else's version leaves out what it
@@ -268,12 +248,12 @@ func TestRecordsThatCannotBeUnderstood(t *testing.T) {
 func TestFileForgetsWithTheJournal(t *testing.T) {
 	k := newKept(t, filepath.Join(t.TempDir(), "state.db"))
 	k.manual(t, "192.0.2.7/32")
-	for i := range 3 * fetchBatch { // pushed out, as far as the engine knows
+	for i := range 3 * askBatch { // pushed out, as far as the engine knows
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}), 32)
 		k.store.Put(journalBucket, p.String(), state.AppendKept(nil, &authz.Kept{Prefix: p, Until: k.now.Add(time.Hour)}))
 	}
-	if list, err := k.stored(journalBucket); len(list) != 3*fetchBatch+1 || err != nil {
-		t.Fatalf("%d records of the journal, %v, want %d", len(list), err, 3*fetchBatch+1)
+	if list, err := k.stored(journalBucket); len(list) != 3*askBatch+1 || err != nil {
+		t.Fatalf("%d records of the journal, %v, want %d", len(list), err, 3*askBatch+1)
 	}
 	k.forget(t.Context())
 	if left, err := k.stored(journalBucket); len(left) != 1 || left[0] != netip.MustParsePrefix("192.0.2.7/32") || err != nil {

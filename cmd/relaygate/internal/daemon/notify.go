@@ -40,54 +40,22 @@ func (w *watchdog) look(now time.Time) {
 		return // let systemd end what hangs
 	}
 	w.last = now
-	if _, err := sd.SdNotify(false, sd.SdNotifyWatchdog); err != nil {
-		w.log.Warn("cannot tell systemd", "error", err)
+	notify(w.log, sd.SdNotifyWatchdog)
+}
+
+// notify tells systemd how the daemon is, if it started it (sd_notify(3)).
+func notify(log *slog.Logger, state string) {
+	if _, err := sd.SdNotify(false, state); err != nil {
+		log.Warn("cannot tell systemd", "error", err)
 	}
 }
 
-// reloading and reloaded tell systemd what SIGHUP does (sd_notify(3)).
-func reloading() (bool, error) {
+// notifyReloading tells it when a reload began.
+func notifyReloading(log *slog.Logger) {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		return false, fmt.Errorf("read the clock: %w", err)
+		log.Warn("cannot tell systemd", "error", err)
+		return
 	}
-	return sd.SdNotify(false, fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, ts.Nano()/1000))
-}
-
-// sleep measures suspend: CLOCK_BOOTTIME counts it, CLOCK_MONOTONIC, by which
-// Go and the kernel's elements count, does not.
-type sleep struct {
-	ahead time.Duration // how far the one clock was before the other
-	known bool
-}
-
-// noise is less than a sleep: read one after the other, the clocks differ a little.
-const noise = 10 * time.Millisecond
-
-// since returns how long the machine slept since the last call, 0 for the first.
-func (s *sleep) since() time.Duration {
-	var before, since, after unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &before) != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &since) != nil ||
-		unix.ClockGettime(unix.CLOCK_MONOTONIC, &after) != nil {
-		return 0
-	}
-	if after.Nano()-before.Nano() >= int64(noise) {
-		return 0 // others had the processor meanwhile: the next call will tell
-	}
-	return s.slept(time.Duration(since.Nano() - before.Nano()))
-}
-
-// slept is since for clocks that are so far apart. Of a machine that never slept
-// before, they are together.
-func (s *sleep) slept(ahead time.Duration) time.Duration {
-	slept := ahead - s.ahead
-	switch {
-	case !s.known:
-		s.ahead, s.known = ahead, true
-		return 0
-	case slept < noise:
-		return 0
-	}
-	s.ahead = ahead
-	return slept
+	notify(log, fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, ts.Nano()/1000))
 }

@@ -31,9 +31,10 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 	var changes []grant.Change
 	var after aftermath
 	err := d.owner.ask(ctx, func(now time.Time) {
-		before := d.owner.engine.Len()
-		changes = d.owner.engine.Change(func(t *grant.Table) []grant.Change { return obey(t, now, string(by), &o, d.owner.lifetime) })
-		after = aftermathOf(d.owner.grants(), o.Prefix, before)
+		t := d.owner.grants()
+		before := t.Len()
+		changes = d.owner.engine.Record(obey(t, now, string(by), &o, d.owner.lifetime))
+		after = aftermathOf(t, o.Prefix, before)
 		for _, c := range changes {
 			d.owner.change(now, c)
 		}

@@ -13,46 +13,21 @@ import (
 	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/capture"
-	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/livetap"
+	"relaygate/cmd/relaygate/internal/daemon/logging"
 	"relaygate/cmd/relaygate/internal/engine"
 )
-
-// tap is a live source of events.
-type tap interface {
-	Next(*capture.Event) error
-	// Crowded says that there is so much to be read that events had better be
-	// handled together, and that Next would not wait now.
-	Crowded() bool
-	// SetDeadline bounds Next, which then returns os.ErrDeadlineExceeded, as it
-	// does after Wake.
-	SetDeadline(time.Time)
-	Wake()
-	// Done ends the recording of a connection.
-	Done(authz.Conn) error
-	// Encrypted ends the recording of its packets, but not of what passes
-	// through its TLS library.
-	Encrypted(authz.Conn) error
-	// Counts are the tap's own counters by name, of what it could not see.
-	Counts() (packets uint64, drops map[string]uint64, err error)
-	// Where says in words what is tapped, Problems what of it is not.
-	Where() (kind, where string)
-	Problems() []string
-	// Alive lists the sessions that are open. It is errors.ErrUnsupported where
-	// they cannot be followed, and grants run from their login.
-	Alive() ([]sockdiag.Session, error)
-	Close() error
-}
 
 // owner is the one goroutine that reads, decides and holds the grants.
 type owner struct {
 	engine *engine.Engine
-	tap    tap
-	tls    *tlsTap
+	tap    livetap.Tap
+	tls    *livetap.TLS
 	gate   *gate
 	files  *files
 	log    *slog.Logger
-	told   changeLog
+	out    *logging.Log
 	hub    *control.Hub
 	asked  chan question
 	errs   uint64       // Done and Encrypted that failed
@@ -80,7 +55,7 @@ type question struct {
 
 func newOwner(e *engine.Engine, d *daemon) *owner {
 	return &owner{
-		engine: e, gate: d.gate, files: d.files, log: d.log, told: changeLog{w: d.lines}, hub: d.hub, asked: make(chan question, 16),
+		engine: e, gate: d.gate, files: d.files, log: d.log, out: d.out, hub: d.hub, asked: make(chan question, 16),
 		cutter: d.cutter, keeper: d.keeper, lifetime: d.opts.Config.Lifetime,
 		sessions: sessions{open: make(map[authz.Conn]*held)},
 		watchdog: newWatchdog(func() time.Time { return time.Unix(0, d.gate.beat.Load()) }, d.log),
@@ -88,26 +63,17 @@ func newOwner(e *engine.Engine, d *daemon) *owner {
 }
 
 // grants is the table; only the owner may touch it.
-func (o *owner) grants() (t *grant.Table) {
-	o.table(func(table *grant.Table) { t = table })
-	return t
-}
+func (o *owner) grants() *grant.Table { return o.engine.Grants() }
 
 // ask runs do in the owner's goroutine and waits for it.
 func (o *owner) ask(ctx context.Context, do func(now time.Time)) error {
 	q := question{do: do, done: make(chan struct{})}
-	select {
-	case o.asked <- q:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := send(ctx, o.asked, q); err != nil {
+		return err
 	}
 	o.tap.Wake()
-	select {
-	case <-q.done:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	_, err := await(ctx, q.done)
+	return err
 }
 
 // The owner looks at its clock and its messages at least that often.
@@ -187,7 +153,7 @@ func (o *owner) look(now time.Time) {
 	o.watchdog.look(now)
 	o.looked = now
 	o.boot = bootClock{now, boot()}
-	o.gate.grants.Store(int64(o.engine.Len()))
+	o.gate.grants.Store(int64(o.grants().Len()))
 	if slept := o.sleep.since(); slept > 0 {
 		o.log.Warn("the machine slept: every grant ends as much earlier", "for", slept)
 		o.woke(now, slept)
@@ -214,16 +180,11 @@ func (o *owner) look(now time.Time) {
 // answer does what was asked; events wait meanwhile. Who asked may want to see
 // in the gate what was decided before.
 func (o *owner) answer(now time.Time) {
-	for range cap(o.asked) {
-		select {
-		case q := <-o.asked:
-			o.gate.flush(false)
-			q.do(now)
-			close(q.done)
-			continue
-		default:
-		}
-		break
+	for range len(o.asked) {
+		q := <-o.asked
+		o.gate.flush(false)
+		q.do(now)
+		close(q.done)
 	}
 }
 
@@ -231,7 +192,7 @@ func (o *owner) answer(now time.Time) {
 func (o *owner) event(ev *capture.Event) {
 	switch ev.Kind {
 	case capture.Plain:
-		o.tls.believe(o.engine, ev)
+		o.tls.Believe(o.engine, ev)
 	case capture.Closed:
 		o.ended(ev.Conn)
 	default:
@@ -255,7 +216,7 @@ func (o *owner) judge(verdicts []engine.Verdict) {
 			o.tell(now, &c)
 		}
 	}
-	o.tls.judged(o.engine.Covered())
+	o.tls.Judged(o.engine.Covered())
 	if len(o.engine.Holds()) > 0 {
 		o.follow(time.Now(), verdicts)
 	}

@@ -5,7 +5,6 @@ package daemon
 import (
 	"time"
 
-	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/control"
 )
@@ -24,7 +23,7 @@ func (o *owner) change(now time.Time, c grant.Change) {
 // it. Always rules are static members of the gate.
 func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 	if c.Static {
-		o.gate.restatic(static(o.engine))
+		o.gate.restatic(o.grants().Static())
 	}
 	if c.Rebuild { // more changed than is told
 		o.gate.shutLater(c.Closed...)
@@ -37,7 +36,7 @@ func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 	case c.Arm:
 		o.gate.add(c.Grant, now, caused)
 	case c.Kind == grant.Revoked, c.Kind == grant.Expired:
-		o.gate.remove(c.Grant, now, o.engine.Get)
+		o.gate.remove(c.Grant, now, o.grants().Get)
 		if c.By == "" { // an order says itself what becomes of connections
 			o.cutter.ranOut(c.Grant.Prefix)
 		}
@@ -50,10 +49,8 @@ func (o *owner) tell(now time.Time, c *grant.Change) {
 	if c.Kind != grant.Granted || c.Cause == nil || !o.keeper.granted(o.engine, now, o.boot.at(now), c.Grant) {
 		o.keeper.changed(c)
 	}
-	o.told.tell(now, c)
+	o.out.Change(now, c)
 	if o.hub.Watched() {
 		o.hub.Publish(now, control.NewChange(c))
 	}
 }
-
-func grantName(g *grant.Grant) string { return authz.PrefixString(g.Prefix) }

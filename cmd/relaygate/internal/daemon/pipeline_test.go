@@ -4,10 +4,8 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -24,15 +22,17 @@ import (
 	"relaygate/bpf/bpftest"
 	"relaygate/bpf/netns"
 	"relaygate/capture"
-	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/livetap"
+	"relaygate/cmd/relaygate/internal/daemon/logging"
 	"relaygate/cmd/relaygate/internal/engine"
 )
 
 // player is a tap that plays POP3 logins, each of another user from another
 // address, at a pace.
 type player struct {
+	livetap.Tap
 	gap   time.Duration // between two logins; 0 is flat out
 	first int           // number of the first login
 	count int
@@ -114,19 +114,17 @@ func (p *player) Crowded() bool {
 
 func (p *player) SetDeadline(time.Time) {}
 
-func (p *player) Wake() {
-	select {
-	case p.woken <- struct{}{}:
-	default:
-	}
+func (p *player) Wake() { wake(p.woken) }
+
+func (p *player) Done(authz.Conn) error { return nil }
+
+// discard is a log that nobody reads.
+func discard(tb testing.TB) *logging.Log {
+	tb.Helper()
+	out := logging.New(io.Discard)
+	tb.Cleanup(out.Close)
+	return out
 }
-func (p *player) Done(authz.Conn) error                      { return nil }
-func (p *player) Encrypted(authz.Conn) error                 { return nil }
-func (p *player) Problems() []string                         { return nil }
-func (p *player) Alive() ([]sockdiag.Session, error)         { return nil, errors.ErrUnsupported }
-func (p *player) Counts() (uint64, map[string]uint64, error) { return 0, nil, nil }
-func (p *player) Where() (kind, where string)                { return "player", "" }
-func (p *player) Close() error                               { return nil }
 
 // newPipeline makes what stands between the tap and the kernel, as the daemon
 // has it.
@@ -141,10 +139,9 @@ func newPipelineOf(tb testing.TB, ns *netns.Namespace, gate string) *daemon {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	lines := newLogQueue(io.Discard)
-	tb.Cleanup(lines.close)
-	log := slog.New(slog.NewTextHandler(lines, nil))
-	d := &daemon{opts: Options{Config: cfg}, log: log, lines: lines, hub: control.NewHub()}
+	out := discard(tb)
+	log := out.Logger
+	d := &daemon{opts: Options{Config: cfg}, log: log, out: out, hub: control.NewHub()}
 	d.config.Store(cfg)
 	if d.keeper, err = openKeeper(filepath.Join(tb.TempDir(), "state.db"), cfg.Retain, time.Now(), log); err != nil {
 		tb.Fatal(err)
@@ -158,10 +155,10 @@ func newPipelineOf(tb testing.TB, ns *netns.Namespace, gate string) *daemon {
 			return err
 		}
 		d.cutter = openCutter(settingsOf(d.gate.cfg, false), log)
-		d.files, d.tls = newFiles(cfg, log), &tlsTap{log: log, hub: d.hub}
+		d.files, d.tls = newFiles(cfg, log), &livetap.TLS{}
 		d.owner = newOwner(eng, d)
 		d.owner.tls = d.tls
-		return d.gate.begin(tb.Context(), d.gate.cfg, d.gate.project(d.owner.grants(), time.Now()))
+		return d.gate.begin(tb.Context(), nil, d.gate.project(d.owner.grants(), time.Now()))
 	})
 	d.connect()
 	return d

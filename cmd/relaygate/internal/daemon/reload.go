@@ -15,7 +15,6 @@ import (
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
-	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/config"
 )
 
@@ -37,9 +36,7 @@ func (d *daemon) runReload(ctx context.Context, ready func()) error {
 			return nil
 		case <-d.hup:
 		}
-		if _, err := reloading(); err != nil {
-			d.log.Warn("cannot tell systemd", "error", err)
-		}
+		notifyReloading(d.log)
 		words := "the configuration was read again"
 		switch err := d.reload(ctx); {
 		case err == nil:
@@ -55,9 +52,7 @@ func (d *daemon) runReload(ctx context.Context, ready func()) error {
 			d.reloadError.Store(&words)
 		}
 		d.gate.publish("reload", words)
-		if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
-			d.log.Warn("cannot tell systemd", "error", err)
-		}
+		notify(d.log, sd.SdNotifyReady)
 	}
 }
 
@@ -90,8 +85,10 @@ func (d *daemon) reload(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("change the gate: %w", err)
 	}
-	if err := d.setServers(next); err != nil {
-		return err
+	if next.Inside() {
+		if err := d.tap.SetServers(next.Gate.Servers); err != nil {
+			return err
+		}
 	}
 	settings := settingsOf(gate, next.Gate.CutOnExpiry)
 	d.cutter.set.Store(&settings)
@@ -113,23 +110,9 @@ func (d *daemon) reload(ctx context.Context) error {
 	return nil
 }
 
-// setServers tells where the mail servers behind this host are.
-func (d *daemon) setServers(next *config.Config) error {
-	if !next.Inside() {
-		return nil
-	}
-	if w, ok := d.tap.(*wireTap); ok {
-		if err := w.programs.SetServers(next.Gate.Servers); err != nil {
-			return err
-		}
-	}
-	d.trust.inside.Store(&next.Gate.Servers)
-	return nil
-}
-
 // reconfigure puts new bounds and rules in force.
 func (o *owner) reconfigure(now time.Time, cfg *config.Config) error {
-	changes := o.engine.Change(func(t *grant.Table) []grant.Change { return t.SetConfig(now, grantConfig(cfg)) })
+	changes := o.engine.Record(o.grants().SetConfig(now, grantConfig(cfg)))
 	o.lifetime, o.gate.lifetime = cfg.Lifetime, cfg.Lifetime
 	for _, c := range changes {
 		o.change(now, c)

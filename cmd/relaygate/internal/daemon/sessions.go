@@ -91,8 +91,7 @@ func age(now, at time.Time) time.Duration {
 func (o *owner) hold(now time.Time, c authz.Conn, s grant.Session, untold bool) bool {
 	o.sessions.last++
 	s.ID = o.sessions.last
-	ok := false
-	o.table(func(t *grant.Table) { ok = holdOwn(t, now, &s) })
+	ok := holdOwn(o.grants(), now, &s)
 	if ok {
 		o.sessions.open[c] = &held{Session: s, since: now, untold: untold}
 		o.sessions.young = append(o.sessions.young, c)
@@ -118,13 +117,8 @@ func (o *owner) closed(now time.Time, c authz.Conn, heard time.Time, why string)
 
 // release lets a session hold nothing any more.
 func (o *owner) release(now time.Time, h *held, heard time.Time) {
-	changes := o.engine.Change(func(t *grant.Table) []grant.Change {
-		if c, ok := t.Release(now, h.Session, heard); ok {
-			return []grant.Change{c}
-		}
-		return nil
-	})
-	for _, c := range changes {
+	if c, ok := o.grants().Release(now, h.Session, heard); ok {
+		o.engine.Record([]grant.Change{c})
 		o.change(now, c)
 	}
 }
@@ -138,11 +132,6 @@ func (o *owner) sessionEvent(now time.Time, c authz.Conn, user, what string) {
 		Server: c.Server.Addr().String(), ServerPort: c.Server.Port(), Protocol: c.Service.Protocol.String(),
 		User: control.Text(user), Reason: what,
 	})
-}
-
-// table lets do use the table of grants without changes that people are told.
-func (o *owner) table(do func(*grant.Table)) {
-	o.engine.Change(func(t *grant.Table) []grant.Change { do(t); return nil })
 }
 
 // holdOwn lets a session hold its grant. One that was opened after the session began
@@ -160,7 +149,7 @@ func olderThan(s *grant.Session, g *grant.Grant) bool {
 // woke: the machine slept, and clocks stood still: that of the gate's elements, and that
 // by which the kernel counts for how long a peer was not heard.
 func (o *owner) woke(now time.Time, slept time.Duration) {
-	o.table(func(t *grant.Table) { t.Slept(slept) })
+	o.grants().Slept(slept)
 	o.gate.refresh()
 	o.sessions.woke, o.sessions.slept = now, slept
 	if slept < maxSilence {
@@ -204,7 +193,7 @@ func (o *owner) survey(now, taken time.Time, alive []sockdiag.Session) {
 		case silence >= maxSilence && !h.silent:
 			o.silent(now, c, h, silence, taken.Add(-silence))
 		case silence < maxSilence && h.silent:
-			o.table(func(t *grant.Table) { h.silent = !holdOwn(t, now, &h.Session) })
+			h.silent = !holdOwn(o.grants(), now, &h.Session)
 		}
 		o.keep(c, h)
 	}

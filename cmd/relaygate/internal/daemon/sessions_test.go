@@ -3,7 +3,6 @@
 package daemon
 
 import (
-	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"testing"
@@ -40,21 +39,26 @@ func newTestOwner(t *testing.T, start time.Time) *owner {
 	if _, err := e.SetHost(start, authz.Host{}); err != nil {
 		t.Fatal(err)
 	}
-	log := slog.New(slog.DiscardHandler)
+	out := discard(t)
 	o := &owner{
-		engine: e, gate: newFakeGate(&fakeTable{}), files: newFiles(&config.Config{}, log), log: log, hub: control.NewHub(),
+		engine: e, gate: newFakeGate(&fakeTable{}), files: newFiles(&config.Config{}, out.Logger), log: out.Logger, out: out, hub: control.NewHub(),
 		keeper: k.keeper, cutter: &cutter{}, lifetime: testLifetime, sessions: sessions{open: make(map[authz.Conn]*held)},
 	}
 	o.cutter.set.Store(&cutSettings{})
-	login := authz.Verdict{Login: authz.Login{Result: authz.Success, User: "alice", Mechanism: "LOGIN"}, Time: start, Conn: testConn, Origin: authz.FromHost}
-	o.engine.Change(func(table *grant.Table) []grant.Change {
-		c, ok := table.Login(start, login)
-		if !ok || c.Kind != grant.Granted {
-			t.Fatalf("the login is %+v", c)
-		}
-		return []grant.Change{c}
-	})
+	o.login(t, start, "alice")
 	return o
+}
+
+// login grants testClient.
+func (o *owner) login(t *testing.T, now time.Time, user string) {
+	t.Helper()
+	c, ok := o.grants().Login(now, authz.Verdict{
+		Login: authz.Login{Result: authz.Success, User: user, Mechanism: "LOGIN"}, Time: now, Conn: testConn, Origin: authz.FromHost,
+	})
+	if !ok || c.Kind != grant.Granted {
+		t.Fatalf("the login is %+v", c)
+	}
+	o.engine.Record([]grant.Change{c})
 }
 
 // expires is when the grant ends, if nothing more happens.
@@ -210,18 +214,9 @@ func TestRevokedSessionHoldsNothingLater(t *testing.T) {
 		}})
 	}
 	alive(start.Add(time.Minute), maxSilence)
-	o.engine.Change(func(table *grant.Table) []grant.Change {
-		return table.Revoke(start.Add(2*time.Minute), testClient, "root", "stolen")
-	})
+	o.engine.Record(o.engine.Grants().Revoke(start.Add(2*time.Minute), testClient, "root", "stolen"))
 	now := start.Add(3 * time.Minute)
-	o.engine.Change(func(table *grant.Table) []grant.Change {
-		login := authz.Verdict{Login: authz.Login{Result: authz.Success, User: "bob", Mechanism: "LOGIN"}, Time: now, Conn: testConn, Origin: authz.FromHost}
-		c, ok := table.Login(now, login)
-		if !ok || c.Kind != grant.Granted {
-			t.Fatalf("the login is %+v", c)
-		}
-		return []grant.Change{c}
-	})
+	o.login(t, now, "bob")
 	alive(now.Add(time.Minute), 0) // it is heard again
 	if n := o.grants().Followed(); n != 0 {
 		t.Errorf("%d sessions hold the grant of bob's login", n)

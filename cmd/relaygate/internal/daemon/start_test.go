@@ -54,7 +54,7 @@ func TestWhatAStartLeavesClosedIsDeleted(t *testing.T) {
 		if _, _, err := d.restore(now, tt.state, &is, nil); err != nil {
 			t.Fatal(err)
 		}
-		if n := k.engine.Len(); n != 0 {
+		if n := k.engine.Grants().Len(); n != 0 {
 			t.Errorf("%s: %d grants stand", tt.name, n)
 		}
 		if err := errors.Join(k.collect(t.Context()), k.store.Flush()); err != nil {
@@ -80,9 +80,7 @@ func TestLastDecisionsAreWritten(t *testing.T) {
 		d := newPipeline(t)
 		d.play(t, &player{count: 3})
 		now := time.Now()
-		changes := d.owner.engine.Change(func(table *grant.Table) []grant.Change {
-			return table.Deny(now, netip.MustParsePrefix("11.0.0.0/31"), 0, "root", "")
-		})
+		changes := d.owner.engine.Record(d.owner.engine.Grants().Deny(now, netip.MustParsePrefix("11.0.0.0/31"), 0, "root", ""))
 		for i := range changes {
 			d.owner.change(now, changes[i])
 		}

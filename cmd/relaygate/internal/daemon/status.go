@@ -18,51 +18,51 @@ import (
 // Status answers the control socket.
 func (d *daemon) Status(ctx context.Context) (control.Status, error) {
 	s, err := d.snapshot(ctx)
-	d.tls.share(&s)
+	d.tls.Share(&s)
 	none := func(_ string, n uint64) bool { return n == 0 }
 	maps.DeleteFunc(s.Drops, none)
 	maps.DeleteFunc(s.Doubts, none)
 	return s, err
 }
 
-// snapshot is the daemon's status with every bound, whether hit or
-// not.
+// snapshot is the daemon's status with every bound, whether hit or not.
 func (d *daemon) snapshot(ctx context.Context) (control.Status, error) {
+	cfg := d.opts.Config
 	s := control.Status{
 		Version: d.opts.Version, Since: control.Time{Time: d.started},
 		Problems: []string{}, Gate: d.gate.status(), Files: d.files.status(),
 		Drops: map[string]uint64{}, Doubts: map[string]uint64{}, Changes: map[string]uint64{},
-		Tap: control.Tap{POP3: []uint16{}, IMAP: []uint16{}},
+		Tap: control.Tap{POP3: cfg.Ports(authz.POP3), IMAP: cfg.Ports(authz.IMAP)},
 	}
 	s.Tap.Kind, s.Tap.Where = d.tap.Where()
-	for port, service := range d.opts.Config.Services {
-		if service.Protocol == authz.POP3 {
-			s.Tap.POP3 = append(s.Tap.POP3, port)
-		} else {
-			s.Tap.IMAP = append(s.Tap.IMAP, port)
-		}
-	}
-	slices.Sort(s.Tap.POP3)
-	slices.Sort(s.Tap.IMAP)
 	err := d.owner.ask(ctx, func(now time.Time) { d.owner.status(now, &s) })
 	if err != nil {
-		return s, fmt.Errorf("relaygate is ending: %w", err)
+		return s, ending(err)
 	}
 	s.Drops["watch: events that a watcher was too slow for"] = d.hub.Dropped()
-	s.Drops["log: lines dropped"] = d.lines.total.Load()
+	s.Drops["log: lines dropped"] = d.out.Dropped()
+	s.Drops["connections: expired grants whose connections were not ended"] = d.cutter.dropped.Load()
 	d.problems(&s)
-	d.tls.status(&s)
+	d.keeper.status(&s)
+	d.tls.Status(&s)
 	return s, nil
+}
+
+// ending is the error of a question that the owner did not answer.
+func ending(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("relaygate is ending: %w", err)
 }
 
 // status fills in what the owner knows; it runs in the owner's goroutine.
 func (o *owner) status(now time.Time, s *control.Status) {
-	counts, flows := o.engine.Counts(), o.engine.Flows()
+	t, counts, flows, evidence := o.grants(), o.engine.Counts(), o.engine.Flows(), o.engine.EvidenceCounts()
 	s.Now = control.Time{Time: now}
 	s.Logins, s.Refused, s.Tainted, s.Encrypted = counts.Logins, counts.Failures, counts.Tainted, counts.Encrypted
-	s.Doubts, s.Changes, s.Grants = o.engine.Doubts(), o.engine.Changes(), o.engine.Len()
-	t := o.grants()
-	s.Sessions, s.Denials = t.Followed(), len(t.Denials())
+	s.Doubts, s.Changes = o.engine.Doubts(), o.engine.Changes()
+	s.Grants, s.Sessions, s.Denials = t.Len(), t.Followed(), len(t.Denials())
 	if p, ok := t.Paused(); ok {
 		s.Paused = &control.Pause{Since: control.Time{Time: p.Since}, By: p.By, Note: p.Note}
 	}
@@ -72,35 +72,31 @@ func (o *owner) status(now time.Time, s *control.Status) {
 	}
 	stopped := t.Stopped()
 	s.Shared, s.Spread = stopped.Users, stopped.Addresses
-	dropped := t.Dropped()
-	s.Drops["grants: sessions not followed"] = dropped.Sessions
-	s.Drops["grants: grants whose users cannot be told"] = dropped.Details
 	s.Tap.Flows, s.Tap.Opened, s.Tap.Untrusted = uint64(flows.Open), flows.Opened, counts.Untrusted
-	tls := counts.TLS
-	s.TLS.Handshakes, s.TLS.Seen, s.TLS.Unseen = tls.Handshakes, tls.Seen, tls.Unseen
-	s.Drops["tls: calls of processes that may not speak for the connection"] = tls.Refused
+	s.TLS.Handshakes, s.TLS.Seen, s.TLS.Unseen = counts.TLS.Handshakes, counts.TLS.Seen, counts.TLS.Unseen
 	packets, drops, err := o.tap.Counts()
 	if err != nil {
 		s.Problems = append(s.Problems, err.Error())
 	}
 	s.Tap.Packets = packets
-	for name, n := range drops {
-		s.Drops[name] = n
-	}
-	b := flows.Bounds
-	for name, n := range map[string]uint64{
-		"flows: connections beyond the table": b.Flows, "flows: connections beyond one client's share": b.FlowsPerClient,
-		"flows: handshakes beyond the table": b.Handshakes, "flows: in doubt, too many client bytes waiting": b.ClientBytes,
-		"flows: in doubt, too many server bytes waiting": b.ServerBytes, "flows: in doubt, too many holes": b.Pieces,
-		"flows: in doubt, no buffer left": b.Buffered, "flows: forged segments": flows.Forged,
-	} {
-		s.Drops[name] = n
-	}
-	evidence := o.engine.EvidenceCounts()
-	s.Drops["evidence: addresses with a login forgotten"] = evidence.EarnedDropped
-	s.Drops["evidence: other addresses forgotten"] = evidence.StrangersDropped
-	s.Drops["evidence: user names not kept"] = evidence.UsersDropped
-	s.Drops["tap: connections that could not be marked as done"] = o.errs
+	maps.Copy(s.Drops, drops)
+	maps.Copy(s.Drops, map[string]uint64{
+		"tap: connections that could not be marked as done":             o.errs,
+		"tls: calls of processes that may not speak for the connection": counts.TLS.Refused,
+		"flows: connections beyond the table":                           flows.Bounds.Flows,
+		"flows: connections beyond one client's share":                  flows.Bounds.FlowsPerClient,
+		"flows: handshakes beyond the table":                            flows.Bounds.Handshakes,
+		"flows: in doubt, too many client bytes waiting":                flows.Bounds.ClientBytes,
+		"flows: in doubt, too many server bytes waiting":                flows.Bounds.ServerBytes,
+		"flows: in doubt, too many holes":                               flows.Bounds.Pieces,
+		"flows: in doubt, no buffer left":                               flows.Bounds.Buffered,
+		"flows: forged segments":                                        flows.Forged,
+		"grants: sessions not followed":                                 t.Dropped().Sessions,
+		"grants: grants whose users cannot be told":                     t.Dropped().Details,
+		"evidence: addresses with a login forgotten":                    evidence.EarnedDropped,
+		"evidence: other addresses forgotten":                           evidence.StrangersDropped,
+		"evidence: user names not kept":                                 evidence.UsersDropped,
+	})
 }
 
 // counters are the totals since the state file was made.
@@ -115,59 +111,51 @@ func (o *owner) counters() []row {
 	return rows
 }
 
-// problems says in words what a person should look at.
-func (d *daemon) problems(s *control.Status) {
-	if !s.Gate.Up && s.Gate.Missing == "" {
-		s.Problems = append(s.Problems, "the gate is missing in the kernel: "+s.Gate.LastError)
-	}
-	if s.Gate.Up && s.Gate.Behind {
-		s.Problems = append(s.Problems, "the kernel has not taken all that was decided, which is tried again: "+s.Gate.LastError)
-	}
-	if s.Gate.Missing != "" {
-		s.Problems = append(s.Problems, "nftables cannot be used, so that no set shows who would be let in: "+s.Gate.Missing)
-	}
-	if s.Gate.Unfit != "" {
-		s.Problems = append(s.Problems, s.Gate.Unfit)
-	}
-	if s.Gate.Lacks != "" {
-		s.Problems = append(s.Problems, "this kernel cannot do all that is configured: "+s.Gate.Lacks)
-	}
-	if s.Paused != nil {
-		s.Problems = append(s.Problems, "it is paused by "+s.Paused.By+": nothing is granted")
-	}
-	s.Problems = append(s.Problems, d.tap.Problems()...)
-	st := d.keeper.store.Stats()
+// status fills in how the state file is.
+func (k *keeper) status(s *control.Status) {
+	st := k.store.Stats()
 	s.State = control.State{
-		Path: d.opts.Config.StatePath, Written: control.Time{Time: st.Written}, Records: st.Records,
-		Errors: st.Errors, Pending: d.keeper.pending(), Error: st.LastError, Aside: d.keeper.store.Aside(),
+		Path: k.path, Written: control.Time{Time: st.Written}, Records: st.Records,
+		Errors: st.Errors, Pending: k.pending(), Error: st.LastError, Aside: k.store.Aside(),
 	}
 	s.Drops["state: changes without room"] = st.Lost
-	s.Drops["connections: expired grants whose connections were not ended"] = d.cutter.dropped.Load()
 	if st.LastError != "" {
 		s.Problems = append(s.Problems, "the state cannot be written, so that a restart would forget: "+st.LastError)
 	}
 	if since := time.Since(st.Began); !st.Began.IsZero() && since > hangsAfter {
 		s.Problems = append(s.Problems, "the state is being written for "+authz.Span(since)+": its file system hangs, so that a restart would forget")
 	}
-	if words := d.files.hangs(time.Now()); words != "" {
-		s.Problems = append(s.Problems, words)
-	}
 	if s.State.Aside != "" {
 		s.Problems = append(s.Problems, s.State.Aside)
 	}
-	if words := d.scrapes.failed.Load(); words != nil {
-		s.Problems = append(s.Problems, *words)
+}
+
+// problems says in words what a person should look at.
+func (d *daemon) problems(s *control.Status) {
+	tell := func(on bool, words string) {
+		if on {
+			s.Problems = append(s.Problems, words)
+		}
+	}
+	g := &s.Gate
+	tell(!g.Up && g.Missing == "", "the gate is missing in the kernel: "+g.LastError)
+	tell(g.Up && g.Behind, "the kernel has not taken all that was decided, which is tried again: "+g.LastError)
+	tell(g.Missing != "", "nftables cannot be used, so that no set shows who would be let in: "+g.Missing)
+	tell(g.Unfit != "", g.Unfit)
+	tell(g.Lacks != "", "this kernel cannot do all that is configured: "+g.Lacks)
+	if s.Paused != nil {
+		tell(true, "it is paused by "+s.Paused.By+": nothing is granted")
+	}
+	s.Problems = append(s.Problems, d.tap.Problems()...)
+	for _, words := range []string{d.files.hangs(time.Now()), d.metrics.Problem()} {
+		tell(words != "", words)
 	}
 	if words := d.reloadError.Load(); words != nil {
-		s.Problems = append(s.Problems, *words)
+		tell(true, *words)
 	}
 	for _, f := range s.Files {
-		if f.Error != "" {
-			s.Problems = append(s.Problems, fmt.Sprintf("%s cannot be written: %s", f.Path, f.Error))
-		}
-		if f.Others != "" {
-			s.Problems = append(s.Problems, "others may let anybody relay: "+f.Others)
-		}
+		tell(f.Error != "", fmt.Sprintf("%s cannot be written: %s", f.Path, f.Error))
+		tell(f.Others != "", "others may let anybody relay: "+f.Others)
 	}
 }
 
@@ -179,15 +167,12 @@ func (d *daemon) Grants(ctx context.Context) ([]control.Grant, error) {
 	}
 	var list []listed
 	err := d.owner.parts(ctx, func(g *grant.Grant) { list = append(list, listed{g.Prefix, control.NewGrant(g)}) })
-	if err != nil {
-		return nil, fmt.Errorf("relaygate is ending: %w", err)
-	}
 	slices.SortFunc(list, func(a, b listed) int { return a.prefix.Compare(b.prefix) })
 	out := make([]control.Grant, len(list))
 	for i := range list {
 		out[i] = list[i].shape
 	}
-	return out, nil
+	return out, ending(err)
 }
 
 // Denials answers the control socket.
@@ -200,34 +185,27 @@ func (d *daemon) Denials(ctx context.Context) ([]control.Denial, error) {
 			})
 		}
 	})
-	if err != nil {
-		return nil, fmt.Errorf("relaygate is ending: %w", err)
-	}
-	return out, nil
+	return out, ending(err)
 }
 
 // Why answers the control socket.
 func (d *daemon) Why(ctx context.Context, a netip.Addr) (control.Story, error) {
 	story := control.Story{Address: a, Events: []control.Event{}}
 	err := d.owner.ask(ctx, func(now time.Time) {
-		e := d.owner.engine
-		events := e.Story(a, now)
+		t, events := d.owner.grants(), d.owner.engine.Story(a, now)
 		for i := range events {
 			story.Events = append(story.Events, control.NewEvent(&events[i]))
 		}
-		g, ok := e.Get(a)
+		g, ok := t.Get(a)
 		if ok {
 			shape := control.NewGrant(&g)
 			story.Granted, story.Grant = true, &shape
 		}
-		paused, _ := d.owner.grants().Paused()
-		story.Reason = reason(g, ok, paused, e.Check(a), events, now)
+		paused, _ := t.Paused()
+		story.Reason = reason(g, ok, paused, t.Check(a), events, now)
 	})
-	if err != nil {
-		return story, fmt.Errorf("relaygate is ending: %w", err)
-	}
 	if d.gate.status().Behind {
 		story.Reason += "; but the kernel has not taken all that was decided, see status"
 	}
-	return story, nil
+	return story, ending(err)
 }

@@ -2,7 +2,13 @@
 
 package daemon
 
-import "relaygate/authz"
+import (
+	"context"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/capture"
+)
 
 // maxUndone bounds the connections whose recording is still to be ended.
 const maxUndone = 64
@@ -48,4 +54,13 @@ func (o *owner) ended(c authz.Conn) {
 func (o *owner) settle(more bool) {
 	o.gate.flush(more)
 	o.endRecordings(more)
+}
+
+// forget ends connections of which no event will come: nobody knows how they went on.
+func (o *owner) forget(ctx context.Context, cookies []uint64) error {
+	return o.ask(ctx, func(now time.Time) {
+		for _, cookie := range cookies {
+			o.event(&capture.Event{Kind: capture.Closed, Time: now, Conn: authz.Conn{Cookie: cookie}})
+		}
+	})
 }

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/control"
 )
 
 // reason says why an address may relay, or why not: it completes the sentence
@@ -26,7 +28,7 @@ func reason(g grant.Grant, granted bool, paused grant.Pause, d authz.Decision, e
 		return "may not relay: it " + d.Reason + ", and such an address is never granted"
 	case !paused.Since.IsZero():
 		return fmt.Sprintf("may not relay: nothing is granted, paused by %s %s%s",
-			authz.Quote(paused.By), authz.Ago(now.Sub(paused.Since)), noteWords(paused.Note))
+			authz.Quote(paused.By), authz.Ago(now.Sub(paused.Since)), control.NoteText(paused.Note))
 	case len(events) == 0:
 		return "may not relay: nothing has been seen from it, or it is too long ago"
 	}
@@ -48,7 +50,7 @@ func grantedReason(g *grant.Grant, events []authz.Event, now time.Time) string {
 		}
 		return words
 	case g.Source == grant.Manual:
-		return fmt.Sprintf("granted by hand by %s%s; its time runs out in %s", authz.Quote(g.By), noteWords(g.Note), left)
+		return fmt.Sprintf("granted by hand by %s%s; its time runs out in %s", authz.Quote(g.By), control.NoteText(g.Note), left)
 	case g.Source == grant.Import:
 		return fmt.Sprintf("the gate held it when relaygate started; its time runs out in %s", left)
 	case who == "":
@@ -80,7 +82,7 @@ func butReason(events []authz.Event, now time.Time) (words string) {
 			break
 		}
 		if ev.Kind == authz.EventRefused && ev.By == "" { // else it was an order
-			words = fmt.Sprintf("; but the login of %s renewed nothing: %s", userWords(ev.User), ev.Reason)
+			words = fmt.Sprintf("; but the login of %s renewed nothing: %s", cmp.Or(authz.Quote(ev.User), "somebody"), ev.Reason)
 			break
 		}
 	}
@@ -90,13 +92,6 @@ func butReason(events []authz.Event, now time.Time) (words string) {
 		}
 	}
 	return words
-}
-
-func userWords(name string) string {
-	if name == "" {
-		return "somebody"
-	}
-	return authz.Quote(name)
 }
 
 // lastDecision tells the latest event that decided something, else what was
@@ -142,11 +137,4 @@ func clause(reason string) string {
 		}
 	}
 	return reason
-}
-
-func noteWords(note string) string {
-	if note == "" {
-		return ""
-	}
-	return " (" + authz.QuoteWords(note) + ")"
 }

@@ -129,7 +129,7 @@ func secondLock(cfg *config.Config) []Finding {
 	}
 	f := Finding{
 		Subject: "second lock", State: Advice, Then: then,
-		Words: "while the table is gone (before the start, after a flush) port " + strings.Trim(strings.ReplaceAll(fmt.Sprint(cfg.Gate.Ports), " ", ", "), "[]") + " is what it was without relaygate",
+		Words: "while the table is gone (before the start, after a flush) port " + config.PortWords(cfg.Gate.Ports) + " is what it was without relaygate",
 	}
 	if cfg.Relayhosts != "" {
 		f.Words += "; " + cfg.Relayhosts + " is written for the mail server"

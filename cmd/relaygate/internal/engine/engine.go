@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"relaygate/authz"
@@ -16,10 +17,6 @@ type Config struct {
 	// Confirm is asked about each login before it is believed; nil where the
 	// tap shows that already.
 	Confirm Confirm
-	// TLS follows connections into TLS: the tap hands on Handshake and Plain
-	// events. Explain says why the plaintext of one is not seen; it may be nil.
-	TLS     bool
-	Explain func(authz.Conn) string
 	// Retain is how long an address is explained after its last event; 0 is a
 	// day.
 	Retain time.Duration
@@ -41,9 +38,6 @@ func New(cfg Config) *Engine {
 	evidence := authz.NewEvidence(authz.EvidenceConfig{Retain: cfg.Retain})
 	reader := NewReader(cfg.Services, evidence)
 	reader.confirm, reader.proxies = cfg.Confirm, cfg.Rules.Proxies
-	if cfg.TLS {
-		reader.FollowTLS(cfg.Explain)
-	}
 	return &Engine{
 		Reader:   reader,
 		rules:    cfg.Rules,
@@ -67,7 +61,7 @@ func (e *Engine) Explain(a *grant.Admission) grant.Change {
 }
 
 // Expire closes what ran out.
-func (e *Engine) Expire(now time.Time) []grant.Change { return e.note(e.grants.Expire(now)) }
+func (e *Engine) Expire(now time.Time) []grant.Change { return e.Record(e.grants.Expire(now)) }
 
 // SetHost puts the host's present network in force, and says what that closes
 // and opens. On an error the old policy stays in force.
@@ -77,7 +71,21 @@ func (e *Engine) SetHost(now time.Time, h authz.Host) ([]grant.Change, error) {
 		return nil, err
 	}
 	e.host = h
-	return e.note(e.grants.SetPolicy(now, p)), nil
+	return e.Record(e.grants.SetPolicy(now, p)), nil
+}
+
+// SetRules puts other rules in force, and says what that closes and opens. On an
+// error the former ones stay. The proxies that may announce clients stay as they
+// are.
+func (e *Engine) SetRules(now time.Time, r authz.Rules) ([]grant.Change, error) {
+	former := e.rules
+	e.rules = r
+	e.rules.Proxies = former.Proxies
+	changes, err := e.SetHost(now, e.host)
+	if err != nil {
+		e.rules = former
+	}
+	return changes, err
 }
 
 // Import takes over what the kernel held before the start.
@@ -89,13 +97,11 @@ func (e *Engine) Import(now time.Time, a netip.Addr, remaining time.Duration) (g
 	return c, ok
 }
 
-// Change lets do read and change the table of grants, and notes what it says it
-// did.
-func (e *Engine) Change(do func(*grant.Table) []grant.Change) []grant.Change {
-	return e.note(do(e.grants))
-}
+// Grants is the table. What changes in it, other than by what is here, is for Record.
+func (e *Engine) Grants() *grant.Table { return e.grants }
 
-func (e *Engine) note(changes []grant.Change) []grant.Change {
+// Record notes and counts what changed in the table, and returns it.
+func (e *Engine) Record(changes []grant.Change) []grant.Change {
 	for i := range changes {
 		e.count(&changes[i])
 	}
@@ -108,9 +114,16 @@ func (e *Engine) Note(ev authz.Event) { e.evidence.Add(ev) }
 // Next is when Expire has something to do; false if never.
 func (e *Engine) Next() (time.Time, bool) { return e.grants.Next() }
 
-// Get finds what lets an address relay.
-func (e *Engine) Get(a netip.Addr) (grant.Grant, bool)            { return e.grants.Get(a) }
-func (e *Engine) Len() int                                        { return e.grants.Len() }
-func (e *Engine) Check(a netip.Addr) authz.Decision               { return e.grants.Check(a) }
-func (e *Engine) EvidenceCounts() authz.EvidenceCounts            { return e.evidence.Counts() }
+// Remember takes over what the journal knew before the start, and Story tells what it
+// knows now.
+func (e *Engine) Remember(now time.Time, kept []authz.Kept) {
+	e.evidence.Import(now, slices.Values(kept))
+}
+
 func (e *Engine) Story(a netip.Addr, now time.Time) []authz.Event { return e.evidence.Story(a, now) }
+
+// Kept tells into k what the journal knows about exactly this prefix.
+func (e *Engine) Kept(p netip.Prefix, k *authz.Kept) bool { return e.evidence.Kept(p, k) }
+
+// EvidenceCounts tells what the journal had no room for.
+func (e *Engine) EvidenceCounts() authz.EvidenceCounts { return e.evidence.Counts() }

@@ -160,8 +160,8 @@ func TestWhatGrants(t *testing.T) {
 			if strings.Contains(fmt.Sprintf("%+v %+v %+v", k.verdicts, k.changes, k.Story(client.Addr(), start)), "secret") {
 				t.Error("the password came out")
 			}
-			if granted := strings.Contains(tt.want, "granted"); granted != (k.Len() == 1) {
-				t.Errorf("%d grants", k.Len())
+			if granted := strings.Contains(tt.want, "granted"); granted != (k.Grants().Len() == 1) {
+				t.Errorf("%d grants", k.Grants().Len())
 			}
 		})
 	}
@@ -193,7 +193,7 @@ func TestUnauthenticatedNeverGrants(t *testing.T) {
 	if len(k.verdicts) != 1 || k.verdicts[0].Result != authz.Success || k.verdicts[0].Origin != authz.Unauthenticated {
 		t.Errorf("verdicts %+v, want one unauthenticated success", k.verdicts)
 	}
-	if k.Len() != 0 {
+	if k.Grants().Len() != 0 {
 		t.Error("it granted")
 	}
 }
@@ -276,25 +276,25 @@ func TestGrantsRunOut(t *testing.T) {
 	}
 }
 
-func TestSessionsAreCountedWhileOpen(t *testing.T) {
+func TestSessionsAreToldClosedOnce(t *testing.T) {
 	k := &talk{Engine: newEngine(nil)}
 	knowHost(t, k.Engine)
-	one := netip.PrefixFrom(client.Addr(), 32)
-	k.open(client, server, 7, nil)
-	k.say(pop3Login...)
-	first := k.conn
-	k.open(netip.AddrPortFrom(client.Addr(), 5), server, 8, nil)
-	k.say(pop3Login...)
-	if got, wide := k.Sessions(one), k.Sessions(netip.MustParsePrefix("192.0.2.0/24")); got != 2 || wide != 2 {
-		t.Errorf("%d and %d sessions, want 2", got, wide)
+	var conns []authz.Conn
+	for i := range uint16(2) {
+		k.open(netip.AddrPortFrom(client.Addr(), 5+i), server, uint64(7+i), nil)
+		k.say(pop3Login...)
+		conns = append(conns, k.conn)
 	}
-	k.feed(capture.Event{Kind: capture.Closed, Conn: first})
-	k.feed(capture.Event{Kind: capture.Closed, Conn: first})
-	if got := k.Sessions(one); got != 1 {
-		t.Errorf("%d sessions after a close, want 1", got)
+	if n := len(k.held.conns); n != 2 {
+		t.Errorf("%d sessions are open, want 2", n)
 	}
-	k.feed(capture.Event{Kind: capture.Closed, Conn: k.conn})
-	if got := k.Sessions(one); got != 0 || len(k.held.conns)+len(k.held.counts) != 0 {
-		t.Errorf("%d sessions after all closed, want 0", got)
+	for i, c := range append(conns, conns...) {
+		k.feed(capture.Event{Kind: capture.Closed, Conn: c})
+		if h := k.Holds(); i < 2 && (len(h) != 1 || h[0].Open || h[0].Conn.Cookie != c.Cookie) || i >= 2 && len(h) != 0 {
+			t.Errorf("close %d of connection %d: %+v", i/2+1, c.Cookie, h)
+		}
+	}
+	if n := len(k.held.conns); n != 0 {
+		t.Errorf("%d sessions are open at the end", n)
 	}
 }

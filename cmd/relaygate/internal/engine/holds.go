@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"net/netip"
 	"time"
 
 	"relaygate/authz"
@@ -11,8 +10,7 @@ import (
 // holds are the sessions that are open after a login. The flow table bounds
 // them.
 type holds struct {
-	conns   map[flow.ID]authz.Conn
-	counts  map[netip.Addr]int
+	conns   map[flow.ID]authz.Conn // nil: no account is kept
 	changes []Hold
 }
 
@@ -27,12 +25,9 @@ type Hold struct {
 	Conn authz.Conn
 }
 
-func newHolds() holds {
-	return holds{conns: make(map[flow.ID]authz.Conn), counts: make(map[netip.Addr]int)}
-}
+func newHolds() holds { return holds{conns: make(map[flow.ID]authz.Conn)} }
 
-// IgnoreSessions makes the Reader keep no account of sessions: Holds and
-// Sessions stay empty.
+// IgnoreSessions makes the Reader keep no account of sessions: Holds stays empty.
 func (r *Reader) IgnoreSessions() { r.held = holds{} }
 
 func (h *holds) open(id flow.ID, now time.Time, c *authz.Conn) {
@@ -41,7 +36,6 @@ func (h *holds) open(id flow.ID, now time.Time, c *authz.Conn) {
 	}
 	h.close(id, now)
 	h.conns[id] = *c
-	h.counts[c.Client.Addr()]++
 	h.changes = append(h.changes, Hold{Open: true, Time: now, Conn: *c})
 }
 
@@ -51,10 +45,6 @@ func (h *holds) close(id flow.ID, now time.Time) {
 		return
 	}
 	delete(h.conns, id)
-	client := c.Client.Addr()
-	if h.counts[client]--; h.counts[client] == 0 {
-		delete(h.counts, client)
-	}
 	h.changes = append(h.changes, Hold{Time: now, Conn: c})
 }
 
@@ -62,17 +52,3 @@ func (h *holds) close(id flow.ID, now time.Time) {
 // order. Each that opened is told closed exactly once. A session is told opened
 // whether or not its login is granted.
 func (r *Reader) Holds() []Hold { return r.held.changes }
-
-// Sessions counts the open sessions that began with a login from a prefix.
-func (r *Reader) Sessions(p netip.Prefix) int {
-	if p.IsSingleIP() {
-		return r.held.counts[p.Addr()]
-	}
-	n := 0
-	for client, count := range r.held.counts {
-		if p.Contains(client) {
-			n += count
-		}
-	}
-	return n
-}

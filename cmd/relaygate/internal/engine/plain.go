@@ -46,9 +46,8 @@ type TLSCounts struct {
 	// those of them whose plaintext was; Unseen those of which none came
 	// within patience, or until they closed.
 	Handshakes, Seen, Unseen uint64
-	// Refused counts calls of processes that may not speak for the connection,
-	// Stray those for a connection that is not, or no longer, read.
-	Refused, Stray uint64
+	// Refused counts calls of processes that may not speak for the connection.
+	Refused uint64
 }
 
 // patience is how long the plaintext of a connection may take after its
@@ -70,8 +69,8 @@ const (
 	reasonTwice     = "TLS inside of TLS"
 )
 
-// FollowTLS turns the reading of plaintext on. explain, which may be nil, says
-// in words why that of a connection is not seen.
+// FollowTLS turns the reading of plaintext on. explain says in words why that of a
+// connection is not seen, "" if it does not know.
 func (r *Reader) FollowTLS(explain func(authz.Conn) string) {
 	r.tls.on, r.tls.explain = true, explain
 	r.tls.byCookie = make(map[uint64]flow.ID)
@@ -131,12 +130,9 @@ func (r *Reader) shake(id flow.ID, s *session, c authz.Chunk) {
 
 // handshake takes note of a ServerHello.
 func (r *Reader) handshake(cookie uint64) {
-	id, ok := r.tls.byCookie[cookie]
-	if !ok {
-		return
+	if id, ok := r.tls.byCookie[cookie]; ok {
+		r.sessions[id].handshake = true
 	}
-	s := &r.sessions[id]
-	s.handshake = true
 }
 
 // await expects plaintext of a connection that is in TLS.
@@ -154,7 +150,6 @@ func (r *Reader) await(s *session) {
 func (r *Reader) plain(ev *capture.Event) {
 	id, ok := r.tls.byCookie[ev.Conn.Cookie]
 	if !ok {
-		r.counts.TLS.Stray++
 		return
 	}
 	s, p := &r.sessions[id], &ev.Plain
@@ -289,10 +284,8 @@ func (r *Reader) unread(s *session, final bool) {
 	default:
 		r.unseen(s)
 		reason += ", and its plaintext was not seen"
-		if r.tls.explain != nil {
-			if why := r.tls.explain(s.conn); why != "" {
-				reason += ": " + why
-			}
+		if why := r.tls.explain(s.conn); why != "" {
+			reason += ": " + why
 		}
 	}
 	r.verdict(s, &authz.Login{Result: authz.Encrypted, Reason: reason}, "", final)

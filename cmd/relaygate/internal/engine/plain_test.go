@@ -25,12 +25,12 @@ func newTLS(t *testing.T, proxies ...string) *talk {
 			110: {Protocol: authz.POP3}, 143: {Protocol: authz.IMAP},
 			995: {Protocol: authz.POP3, ImplicitTLS: true}, 993: {Protocol: authz.IMAP, ImplicitTLS: true},
 		},
-		TLS: true, Explain: func(authz.Conn) string { return "maild (pid 12): no TLS library found" },
 	}
 	for _, p := range proxies {
 		cfg.Rules.Proxies = append(cfg.Rules.Proxies, netip.MustParsePrefix(p))
 	}
 	k := &talk{Engine: New(cfg)}
+	k.FollowTLS(func(authz.Conn) string { return "maild (pid 12): no TLS library found" })
 	knowHost(t, k.Engine)
 	return k
 }

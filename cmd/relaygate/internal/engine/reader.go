@@ -66,7 +66,7 @@ func NewReader(services map[uint16]authz.Service, evidence *authz.Evidence) *Rea
 }
 
 // NewFileReader makes a Reader for capture files, which keeps no account of
-// sessions: Holds and Sessions stay empty. A connection of which nothing more is
+// sessions: Holds stays empty. A connection of which nothing more is
 // to be said is in done, for a capture.Decoder to pass over.
 func NewFileReader(services map[uint16]authz.Service, evidence *authz.Evidence, done *capture.DoneSet) *Reader {
 	r := newReader(flow.Config{Services: services, Done: done}, evidence)
@@ -148,7 +148,7 @@ func (r *Reader) open(id flow.ID) {
 	conn, origin := r.flows.Conn(id)
 	s.conn, s.origin = *conn, origin
 	s.dialogue = r.spare.take(s.conn.Service)
-	if r.mayAnnounce(s.conn.Client.Addr()) {
+	if r.MayAnnounce(s.conn.Client.Addr()) {
 		s.peer = newPeer()
 		s.peer.trust(s.dialogue)
 	}

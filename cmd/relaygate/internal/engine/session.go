@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/netip"
+	"slices"
 
 	"relaygate/authz"
 	"relaygate/authz/imap"
@@ -77,16 +78,7 @@ func (r *Reader) ask(s *session) {
 	}
 }
 
-// mayAnnounce reports whether a peer is a trusted proxy.
-func (r *Reader) mayAnnounce(peer netip.Addr) bool {
-	for _, p := range r.proxies {
-		if p.Contains(peer) {
-			return true
-		}
-	}
-	return false
+// MayAnnounce says whether a peer is a trusted proxy, which may announce its clients.
+func (r *Reader) MayAnnounce(peer netip.Addr) bool {
+	return slices.ContainsFunc(r.proxies, func(p netip.Prefix) bool { return p.Contains(peer) })
 }
-
-// SetProxies replaces the peers that may announce clients, for connections that
-// begin from now on.
-func (r *Reader) SetProxies(proxies []netip.Prefix) { r.proxies = proxies }

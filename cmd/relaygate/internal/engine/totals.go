@@ -9,13 +9,13 @@ import (
 // doubts counts tainted verdicts by reason.
 type doubts map[string]uint64
 
-// Reasons are constants of the code; Unconfirmed stands for those of Confirm,
+// Reasons are constants of the code; unconfirmed stands for those of Confirm,
 // which name addresses. maxReasons bounds them all the same: what comes after
-// is counted as OtherDoubt.
+// is counted as otherDoubt.
 const (
 	maxReasons  = 64
-	OtherDoubt  = "other"
-	Unconfirmed = "the socket tables do not confirm the connection"
+	otherDoubt  = "other"
+	unconfirmed = "the socket tables do not confirm the connection"
 )
 
 // boundReasons are the dialogues' reasons for a bound that was hit. They hold
@@ -34,7 +34,7 @@ var boundReasons = []string{
 }
 
 func newDoubts() doubts {
-	d := doubts{OtherDoubt: 0, Unconfirmed: 0}
+	d := doubts{otherDoubt: 0, unconfirmed: 0}
 	for _, reason := range boundReasons {
 		d[reason] = 0
 	}
@@ -43,16 +43,14 @@ func newDoubts() doubts {
 
 func (d doubts) add(reason string) {
 	if _, known := d[reason]; !known && len(d) >= maxReasons {
-		reason = OtherDoubt
+		reason = otherDoubt
 	}
 	d[reason]++
 }
 
-// Doubts counts the tainted verdicts by reason: at most 64
-// reasons, and those of bounds also while they are 0.
-func (r *Reader) Doubts() map[string]uint64 {
-	return maps.Clone(r.doubts)
-}
+// Doubts counts the tainted verdicts by reason: at most 64 reasons, and those of
+// bounds also while they are 0.
+func (r *Reader) Doubts() map[string]uint64 { return maps.Clone(r.doubts) }
 
 // Changes counts what happened to grants since New, by grant.Kind. Every kind is
 // there from the start, so that a counter does not appear with its first event.

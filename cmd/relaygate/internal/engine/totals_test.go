@@ -70,8 +70,8 @@ func TestReasonsOfDoubtAreBounded(t *testing.T) {
 		d.add("client line is too long")
 	}
 	own := maxReasons - len(newDoubts())
-	if len(d) != maxReasons || d[OtherDoubt] != uint64(1000-own) || d["client line is too long"] != 1000 {
-		t.Errorf("%d reasons, %d others, %d long lines", len(d), d[OtherDoubt], d["client line is too long"])
+	if len(d) != maxReasons || d[otherDoubt] != uint64(1000-own) || d["client line is too long"] != 1000 {
+		t.Errorf("%d reasons, %d others, %d long lines", len(d), d[otherDoubt], d["client line is too long"])
 	}
 	sum := uint64(0)
 	for _, n := range d {
@@ -102,11 +102,11 @@ func TestDoubtsAndChangesAreCounted(t *testing.T) {
 		}
 	}
 	doubts := k.Doubts()
-	if doubts[Unconfirmed] != 1 || uint64(2) != k.Counts().Tainted || len(hit(doubts)) != 2 {
+	if doubts[unconfirmed] != 1 || uint64(2) != k.Counts().Tainted || len(hit(doubts)) != 2 {
 		t.Errorf("doubts %v", hit(doubts))
 	}
-	k.Changes()["granted"], k.Doubts()[Unconfirmed] = 99, 99
-	if k.Changes()["granted"] != 1 || k.Doubts()[Unconfirmed] != 1 {
+	k.Changes()["granted"], k.Doubts()[unconfirmed] = 99, 99
+	if k.Changes()["granted"] != 1 || k.Doubts()[unconfirmed] != 1 {
 		t.Error("the counters can be changed from outside")
 	}
 }

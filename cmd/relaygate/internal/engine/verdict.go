@@ -15,7 +15,7 @@ func (r *Reader) login(id flow.ID, s *session, l *authz.Login, final bool) {
 	switch {
 	case l.Result != authz.Success:
 	case !s.confirmed:
-		*l, why = doubted(l, s.doubt), Unconfirmed
+		*l, why = doubted(l, s.doubt), unconfirmed
 	case s.peer != nil && !s.peer.taken():
 		*l, why = doubted(l, proxy.ReasonNotTaken), proxy.ReasonNotTaken
 	}

@@ -112,7 +112,7 @@ func (s *subscription) wait(ctx context.Context) error {
 		if relevant && len(s.addrs)+len(s.links)+len(s.routes) == 0 {
 			return nil
 		}
-		ok := true
+		var ok bool
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

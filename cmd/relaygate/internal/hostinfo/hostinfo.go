@@ -47,16 +47,16 @@ func readLinks() (map[int]linkFacts, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
-	real := make(map[int]bool) // bridges with a real port, by index
+	outward := make(map[int]bool) // bridges with a real port, by index
 	for _, l := range list {
 		if isRealPort(l) {
-			real[l.Attrs().MasterIndex] = true
+			outward[l.Attrs().MasterIndex] = true
 		}
 	}
 	facts := make(map[int]linkFacts, len(list))
 	for _, l := range list {
 		a := l.Attrs()
-		facts[a.Index] = linkFacts{name: a.Name, inner: l.Type() == "bridge" && !real[a.Index]}
+		facts[a.Index] = linkFacts{name: a.Name, inner: l.Type() == "bridge" && !outward[a.Index]}
 	}
 	return facts, nil
 }

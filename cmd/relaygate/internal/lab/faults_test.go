@@ -91,12 +91,7 @@ func TestSecondAgentIsRefused(t *testing.T) {
 // gate stands.
 func TestBeforeTheStart(t *testing.T) {
 	bpftest.RequireRoot(t)
-	n, err := lab.NewNetwork()
-	must(t, err)
-	t.Cleanup(func() { must(t, n.Close()) })
-	mail, err := lab.StartMailServer(n.Server)
-	must(t, err)
-	t.Cleanup(func() { must(t, mail.Close()) })
+	n := newNetwork(t)
 	for _, target := range n.Everybody() {
 		settles(t, 5*time.Second, open(t.Context(), target))
 	}
@@ -343,12 +338,7 @@ func TestAddressBecomesOwn(t *testing.T) {
 // as soon as it is.
 func TestSetsGone(t *testing.T) {
 	bpftest.RequireRoot(t)
-	n, err := lab.NewNetwork()
-	must(t, err)
-	t.Cleanup(func() { must(t, n.Close()) })
-	mail, err := lab.StartMailServer(n.Server)
-	must(t, err)
-	t.Cleanup(func() { must(t, mail.Close()) })
+	n := newNetwork(t)
 	o := lab.Options{Exe: program, Dir: t.TempDir(), Lifetime: time.Minute, Mode: "mode = \"sets\"\nsets = { table = \"inet mine\" }"}
 	if d, err := lab.StartDaemon(t.Context(), n.Server, o); err == nil {
 		must(t, d.Stop())
@@ -373,7 +363,7 @@ func TestSetsGone(t *testing.T) {
 	d, err := lab.StartDaemon(t.Context(), n.Server, o)
 	must(t, err)
 	t.Cleanup(func() { must(t, d.Stop()) })
-	w := &world{Network: n, mail: mail, daemon: d}
+	w := &world{Network: n, daemon: d}
 	holds := func() error {
 		c, err := nftables.New(nftables.WithNetNSFd(n.Server.FD()))
 		must(t, err)

@@ -120,24 +120,8 @@ func TestTCXOpensForALoginOnAHost(t *testing.T) {
 	}
 }
 
-// A session of three lifetimes keeps its grant, which ends one lifetime after
-// its close.
 func TestGatewayFollowsSessions(t *testing.T) {
-	const lifetime = 2 * time.Second
-	w := newGatewayWorld(t, lab.Options{Lifetime: lifetime}, tcxLan)
-	four := w.Client4.At(lab.Server4)
-	conn := session(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), four))
-	stays(t, time.Now().Add(3*lifetime), open(t.Context(), four))
-	if list := w.verb(t, "list"); !strings.Contains(list, " 1  ") {
-		t.Errorf("list does not show the session:\n%s", list)
-	}
-	must(t, conn.Close())
-	closed := time.Now()
-	settles(t, lifetime+time.Second, refused(t.Context(), four))
-	if took := time.Since(closed); took < lifetime-time.Second || took > lifetime+time.Second {
-		t.Errorf("the grant ended %v after the session, want %v ± 1 s", took, lifetime)
-	}
+	newGatewayWorld(t, lab.Options{Lifetime: sessionLifetime}, tcxLan).holdsGrant(t)
 }
 
 // Packet sockets cannot tell whether a client is still there.

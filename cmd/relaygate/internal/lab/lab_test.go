@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -21,30 +20,13 @@ import (
 	"relaygate/bpf/bpftest"
 	"relaygate/bpf/netns"
 	"relaygate/cmd/relaygate/internal/lab"
+	"relaygate/cmd/relaygate/internal/lab/labtest"
 )
 
 // program is the real binary, built once.
 var program string
 
-func TestMain(m *testing.M) { os.Exit(build(m)) }
-
-func build(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "relaygate-lab-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "relaygate")
-	build := exec.Command("go", "build", "-o", program, "relaygate/cmd/relaygate")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as the product is built
-	out, err := build.CombinedOutput()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "build relaygate: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(labtest.Run(m, &program)) }
 
 // world is a network with a mail server and a daemon.
 type world struct {
@@ -55,6 +37,18 @@ type world struct {
 	dir    string
 	opts   lab.Options
 	before string // the logs of daemons that were replaced
+}
+
+// newNetwork is a network with a mail server, and no daemon.
+func newNetwork(t *testing.T) *lab.Network {
+	t.Helper()
+	n, err := lab.NewNetwork()
+	must(t, err)
+	t.Cleanup(func() { must(t, n.Close()) })
+	mail, err := lab.StartMailServer(n.Server)
+	must(t, err)
+	t.Cleanup(func() { must(t, mail.Close()) })
+	return n
 }
 
 func newWorld(t *testing.T, lifetime time.Duration, config string) *world {
@@ -269,12 +263,7 @@ func TestFlushedRulesetIsBackWithinASecond(t *testing.T) {
 // addresses and ports of the real ones.
 func TestOtherNamespaceWithSameAddressesGetsNobodyIn(t *testing.T) {
 	w := newWorld(t, 30*time.Second, "")
-	fake, err := lab.NewNetwork()
-	must(t, err)
-	t.Cleanup(func() { must(t, fake.Close()) })
-	mail, err := lab.StartMailServer(fake.Server)
-	must(t, err)
-	t.Cleanup(func() { must(t, mail.Close()) })
+	fake := newNetwork(t)
 	login(t, fake.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
 	login(t, fake.Client6, lab.POP3Login(lab.Server6, lab.Password))
 

@@ -8,11 +8,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/lockfile"
 )
 
 // prepare makes the folder and refuses a file that somebody else could have
@@ -52,25 +53,14 @@ func private(path string) error {
 }
 
 // takeLock locks the file beside path, which outlives each replacement of the
-// state file. It holds the process's number, for the other one's message.
+// state file.
 func takeLock(path string) (*os.File, error) {
-	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	lock, err := lockfile.Take(path + ".lock")
+	if held := (*lockfile.HeldError)(nil); errors.As(err, &held) {
+		return nil, fmt.Errorf("%w: %s, process %s", ErrLocked, path, held.Process)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lock the state file: %w", err)
-	}
-	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		who := make([]byte, 20)
-		n, _ := lock.Read(who)
-		err = fmt.Errorf("%w: %s, process %s", ErrLocked, path, strings.TrimSpace(string(who[:n])))
-	}
-	if err == nil {
-		if err = lock.Truncate(0); err == nil {
-			_, err = fmt.Fprintf(lock, "%d\n", os.Getpid())
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(err, lock.Close())
 	}
 	return lock, nil
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"time"
 
-	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 )
 
@@ -92,18 +91,6 @@ func (s *Store) remake(now time.Time) (empty bool, err error) {
 	// Of a spoiled one nobody knows whether closing it comes to an end.
 	go func() { _ = guarded(old.Close) }()
 	return empty, nil
-}
-
-// copyOpen copies all records of a database that is open.
-func (s *Store) copyOpen(old *bbolt.DB) error {
-	return guarded(func() error {
-		return old.View(func(tx *bbolt.Tx) error {
-			if err := s.copyBuckets(tx, tx.Size()); err != nil {
-				return err
-			}
-			return s.copyTail(tx)
-		})
-	})
 }
 
 // lockAgain takes the lock where its file went with the other: else it would keep

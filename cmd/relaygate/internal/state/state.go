@@ -74,7 +74,8 @@ type id struct{ bucket, key string }
 
 // Stats tell how a store is.
 type Stats struct {
-	// Writes counts groups, Records the changes in them, Errors what failed; LastError is empty again after one that did not.
+	// Writes counts groups, Records the changes in them, Errors what failed; LastError
+	// is empty again after one that did not.
 	Writes, Records, Errors uint64
 	LastError               string
 	// Lost counts changes that found no room: the file is behind then until these

@@ -13,9 +13,10 @@ import (
 
 // tailBucket holds the latest changes in the order in which they were made: each
 // group is a bucket there, by its number, with one record. (As records of one bucket
-// they would share pages, and each group be written several times.) To put them in their places costs ten
-// times as much, as each page of the database that one of them is in must be written
-// anew; so that is done for many at once (merge). Whoever reads a bucket merges first.
+// they would share pages, and each group be written several times.) To put them in
+// their places costs ten times as much, as each page of the database that one of them
+// is in must be written anew; so that is done for many at once (merge). Whoever reads
+// a bucket merges first.
 const tailBucket = "tail"
 
 // groupKey is the key of a group in its bucket.

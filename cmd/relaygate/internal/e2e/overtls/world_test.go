@@ -16,7 +16,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -26,6 +25,7 @@ import (
 
 	"relaygate/bpf/bpftest"
 	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/lab/labtest"
 )
 
 // The addresses are those that RFC 5737 and RFC 3849 set aside for examples,
@@ -41,28 +41,13 @@ var (
 // program is the real binary, built once if none is named.
 var program string
 
-func TestMain(m *testing.M) { os.Exit(build(m)) }
-
-func build(m *testing.M) int {
+func TestMain(m *testing.M) {
 	flag.StringVar(&program, "program", "", "a relaygate that is built already")
 	flag.Parse()
 	if program != "" {
-		return m.Run()
+		os.Exit(m.Run())
 	}
-	dir, err := os.MkdirTemp("", "relaygate-overtls-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "relaygate")
-	cmd := exec.Command("go", "build", "-o", program, "relaygate/cmd/relaygate")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as `make build` does
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build relaygate: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
+	os.Exit(labtest.Run(m, &program))
 }
 
 func must(t testing.TB, err error) {

@@ -18,29 +18,13 @@ import (
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/e2e/layer"
 	"relaygate/cmd/relaygate/internal/lab"
+	"relaygate/cmd/relaygate/internal/lab/labtest"
 )
 
 // program is the real binary, built once.
 var program string
 
-func TestMain(m *testing.M) { os.Exit(build(m)) }
-
-func build(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "relaygate-recipes-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "relaygate")
-	cmd := exec.Command("go", "build", "-o", program, "relaygate/cmd/relaygate")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as `make build` does
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build relaygate: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(labtest.Run(m, &program)) }
 
 func must(t *testing.T, err error) {
 	t.Helper()

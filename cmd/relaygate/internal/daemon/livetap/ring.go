@@ -1,0 +1,156 @@
+//go:build linux
+
+package livetap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/bpf"
+	"relaygate/capture"
+	"relaygate/capture/sockdiag"
+	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/control"
+)
+
+// ringTap is the kernel tap: programs on the root cgroup.
+type ringTap struct {
+	*capture.Ring
+	programs *bpf.Tap
+	trust    *Trust
+	log      *slog.Logger
+	hub      *control.Hub
+	recorded atomic.Uint64          // connections whose recording could not be ended
+	again    atomic.Uint64          // how often they were attached again
+	lost     atomic.Pointer[string] // why they are not attached; nil while they are
+}
+
+func openRingTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hub) (Tap, error) {
+	programs, err := bpf.Load(bpf.Options{Ports: watchedPorts(cfg), Netns: t.netns, Owners: cfg.Owners})
+	if err != nil {
+		return nil, fmt.Errorf("load the kernel tap: %w", err)
+	}
+	return &ringTap{Ring: capture.NewRing(programs), programs: programs, trust: t, log: log, hub: hub}, nil
+}
+
+// Next asks about each new connection's listener, which the kernel believed by
+// owner and namespace, whether it only hands connections on.
+func (t *ringTap) Next(ev *capture.Event) error {
+	if err := t.Ring.Next(ev); err != nil {
+		return err
+	}
+	if ev.Kind != capture.Opened || !ev.Trusted {
+		return nil
+	}
+	if ok, reason := t.trust.tables.Check(ev.Conn.Server, ev.Conn.Netns); !ok {
+		ev.Trusted, ev.Reason = false, reason
+		if t.programs.SetDone(ev.Conn.Cookie) != nil {
+			t.recorded.Add(1) // for nothing, but nothing is lost
+		}
+	}
+	return nil
+}
+
+func (t *ringTap) Done(c authz.Conn) error { return t.programs.SetDone(c.Cookie) }
+
+func (t *ringTap) Encrypted(c authz.Conn) error { return t.programs.SetEncrypted(c.Cookie) }
+
+func (t *ringTap) Alive() ([]sockdiag.Session, error) { return t.trust.tables.Alive() }
+
+// SetServers is for gateways, whose servers have no sockets here.
+func (t *ringTap) SetServers([]netip.Prefix) error { return errors.ErrUnsupported }
+
+func (t *ringTap) Close() error { return t.programs.Close() }
+
+func (t *ringTap) Problems() []string {
+	list := t.trust.problems()
+	if words := t.lost.Load(); words != nil {
+		list = append(list, *words)
+	}
+	return list
+}
+
+func (t *ringTap) Where() (kind, where string) {
+	return "cgroup", "sockets of this network namespace"
+}
+
+// Counts names what the tap did not see, for status.
+func (t *ringTap) Counts() (packets uint64, drops map[string]uint64, err error) {
+	c, err := t.programs.Counters()
+	if err != nil {
+		return 0, nil, fmt.Errorf("read the tap's counters: %w", err)
+	}
+	drops = ringDrops(&c)
+	drops["tap: connections recorded that are not believed"] = t.recorded.Load()
+	drops["tap: times that somebody detached it"] = t.again.Load()
+	return c.Packets, drops, nil
+}
+
+// ringDrops are the losses of a tap that records in the kernel.
+func ringDrops(c *bpf.Counters) map[string]uint64 {
+	return map[string]uint64{
+		"tap: connections without room in the flow map":   c.FlowsFull,
+		"tap: connections without room in the event ring": c.EventsFull,
+		"tap: closes not told":                            c.ClosesLost,
+		"tap: connections lost, ring full":                c.RingFull,
+		"tap: connections lost, too much unanswered":      c.Unanswered,
+		"tap: connections lost, too long before a login":  c.FlowFull,
+		"tap: packets cut":                                c.Truncated,
+	}
+}
+
+// Keep attaches the programs again where somebody else detaches them.
+func (t *ringTap) Keep(ctx context.Context, lost func([]uint64) error) {
+	tick := time.NewTicker(keepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if t.reattach(lost) != nil {
+				return
+			}
+		}
+	}
+}
+
+// reattach looks whether the programs are where they were put. Of the connections that
+// were followed nobody knows how they went on: lost is told of them.
+func (t *ringTap) reattach(lost func([]uint64) error) error {
+	on, err := t.programs.Attached()
+	if on {
+		return nil
+	}
+	was, words := t.lost.Load(), "whether the tap is attached cannot be seen: "
+	var cookies []uint64
+	if err == nil {
+		if was == nil {
+			t.again.Add(1)
+		}
+		words = "the tap is not attached, which is tried again, and sees nothing: "
+		cookies, err = t.programs.Reattach()
+	}
+	if err := lost(cookies); err != nil {
+		return err
+	}
+	if err == nil {
+		words = "somebody had detached the tap: it is attached again"
+		t.lost.Store(nil)
+	} else {
+		words += err.Error()
+		t.lost.Store(&words)
+	}
+	if was != nil && *was == words {
+		return nil // said already
+	}
+	t.log.Error(words, "connections", len(cookies))
+	t.hub.Tell(time.Now(), "coverage", fmt.Sprintf("%s (%d connections)", words, len(cookies)))
+	return nil
+}

@@ -1,0 +1,143 @@
+//go:build linux
+
+package livetap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"relaygate/authz"
+	"relaygate/bpf"
+	"relaygate/capture/sockdiag"
+	"relaygate/cmd/relaygate/internal/config"
+)
+
+// Trust is whose listeners are believed: those in the daemon's own network
+// namespace and the configured ones, of an allowed owner, and of no program
+// that only hands connections on.
+type Trust struct {
+	netns  []*bpf.Netns      // the own one first
+	named  map[string]uint64 // the inodes of the configured ones, by path
+	tables *sockdiag.Tables
+	// inside are the mail servers behind this host; nil if it is no gateway.
+	inside atomic.Pointer[[]netip.Prefix]
+	// unsure: the tap does not show whether this host sent what leaves, or another
+	// for whom it forwards.
+	unsure bool
+}
+
+// OpenTrust opens the configured namespaces and their socket tables.
+func OpenTrust(cfg *config.Config) (_ *Trust, err error) {
+	t := &Trust{named: make(map[string]uint64)}
+	if cfg.Inside() {
+		t.inside.Store(&cfg.Gate.Servers)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, t.Close())
+		}
+	}()
+	for _, path := range append([]string{bpf.OwnNetns}, cfg.TrustedNetns...) {
+		ns, err := bpf.OpenNetns(path)
+		if err != nil {
+			return nil, fmt.Errorf("trust %s: %w", path, err)
+		}
+		if path != bpf.OwnNetns {
+			t.named[path] = ns.ID()
+		}
+		// One named twice, or the own one, is held once.
+		if slices.ContainsFunc(t.netns, func(other *bpf.Netns) bool { return other.ID() == ns.ID() }) {
+			if err := ns.Close(); err != nil {
+				return nil, fmt.Errorf("close network namespace %s: %w", path, err)
+			}
+			continue
+		}
+		t.netns = append(t.netns, ns)
+	}
+	t.tables, err = sockdiag.New(sockdiag.Options{Ports: watchedPorts(cfg), Netns: t.netns, Owners: cfg.Owners})
+	if err != nil {
+		return nil, fmt.Errorf("read the socket tables: %w", err)
+	}
+	return t, nil
+}
+
+func watchedPorts(cfg *config.Config) []uint16 { return slices.Collect(maps.Keys(cfg.Services)) }
+
+// Run follows the socket tables until ctx is done.
+func (t *Trust) Run(ctx context.Context) error { return t.tables.Run(ctx) }
+
+// Alive lists the open sessions that the socket tables show.
+func (t *Trust) Alive() ([]sockdiag.Session, error) { return t.tables.Alive() }
+
+// Confirm is asked before a login is believed. A connection of a known namespace
+// was announced by the kernel with its socket, and its listener checked then; on a
+// gateway the tap saw that the server's segments came in from where it is; any
+// other must be in the socket tables of this host.
+func (t *Trust) Confirm(c authz.Conn) (ok bool, reason string) {
+	switch inside := t.inside.Load(); {
+	case inside != nil && behind(*inside, c.Server.Addr()):
+		return true, ""
+	case inside != nil:
+		return false, "the server is none of gate.servers"
+	case c.Netns != 0:
+		return true, ""
+	case t.unsure && c.Server.Addr().Is6() && forwardsIPv6():
+		return false, reasonForwarded
+	}
+	return t.tables.CheckConnection(c)
+}
+
+const reasonForwarded = "this host forwards IPv6, and this tap does not show whose packets leave: a container could speak as its mail server"
+
+// forwardsIPv6 says whether this host sends on what bears its own address, from
+// whomever it comes. IPv4 drops such packets (RFC 1812 §5.3.8), but where
+// accept_local says otherwise.
+func forwardsIPv6() bool {
+	on, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/forwarding")
+	if errors.Is(err, fs.ErrNotExist) {
+		return false // there is no IPv6
+	}
+	return err != nil || strings.TrimSpace(string(on)) != "0"
+}
+
+// problems names what is not believed by this tap. A namespace that was made anew, as a
+// container's is, can be entered with capabilities of the start alone.
+func (t *Trust) problems() (list []string) {
+	if t.unsure && forwardsIPv6() {
+		list = append(list, "logins over IPv6 are not believed: "+reasonForwarded)
+	}
+	for _, path := range slices.Sorted(maps.Keys(t.named)) {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil || st.Ino != t.named[path] {
+			list = append(list, "the trusted network namespace "+path+" is not the one of the start any more: mail servers there are not believed until relaygate is restarted")
+		}
+	}
+	return list
+}
+
+// behind says whether a server is one of the mail servers behind this host.
+func behind(servers []netip.Prefix, server netip.Addr) bool {
+	return slices.ContainsFunc(servers, func(p netip.Prefix) bool { return p.Contains(server) })
+}
+
+// Close gives up the namespaces and the tables.
+func (t *Trust) Close() error {
+	var errs []error
+	if t.tables != nil {
+		errs = append(errs, t.tables.Close())
+	}
+	for _, ns := range t.netns {
+		errs = append(errs, ns.Close())
+	}
+	return errors.Join(errs...)
+}

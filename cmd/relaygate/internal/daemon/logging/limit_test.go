@@ -1,0 +1,86 @@
+//go:build linux
+
+package logging
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// limited logs through a limit into a buffer; lines counts what came since the last
+// time.
+func limited(t *testing.T) (log *slog.Logger, limit *limiter, lines func() (int, string)) {
+	t.Helper()
+	var b bytes.Buffer
+	limit = newLimiter(slog.NewTextHandler(&b, nil))
+	return slog.New(limit), limit, func() (int, string) {
+		synctest.Wait()
+		defer b.Reset()
+		return strings.Count(b.String(), "\n"), b.String()
+	}
+}
+
+func TestLogLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, limit, lines := limited(t)
+		lose := func(i int) {
+			log.Warn("the gate was lost", "reason", fmt.Sprintf("process %d", i), "took", time.Duration(i))
+		}
+		for i := range 1000 {
+			lose(i)
+		}
+		log.Error("another thing", "reason", "it has a line of its own")
+		if n, text := lines(); n != burst+1 || !strings.Contains(text, "another thing") {
+			t.Errorf("%d lines at once:\n%s", n, text)
+		}
+		<-time.After(hold + time.Second)
+		if n, text := lines(); n != 1 || !strings.Contains(text, `"process 999"`) || !strings.Contains(text, fmt.Sprintf(`"lines like this one"=%d`, 1000-burst)) {
+			t.Errorf("%d lines after a while:\n%s", n, text)
+		}
+		// It goes on for a day.
+		for range 24 * 60 * 30 {
+			lose(1)
+			<-time.After(2 * time.Second)
+		}
+		if n, _ := lines(); n < 24 || n > 40 {
+			t.Errorf("%d lines in a day", n)
+		}
+		<-time.After(2 * maxHold)
+		lines()
+		lose(1)
+		if n, _ := lines(); n != 1 {
+			t.Errorf("after a quiet time %d lines at once", n)
+		}
+		for range 2 * burst {
+			lose(2)
+		}
+		lines()
+		limit.close()
+		if n, text := lines(); n != 1 || !strings.Contains(text, `one"=7`) {
+			t.Errorf("%d lines at the end:\n%s", n, text)
+		}
+	})
+}
+
+// However many kinds there are, they are bounded; none is lost without a count.
+func TestLogKindsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, limit, lines := limited(t)
+		for i := range 10 * maxKinds {
+			log.Warn("x" + strings.Repeat("x", i))
+		}
+		if len(limit.kinds) > maxKinds+1 {
+			t.Errorf("%d kinds are kept", len(limit.kinds))
+		}
+		limit.close()
+		n, text := lines()
+		if want := fmt.Sprintf(`one"=%d`, 9*maxKinds-burst); n != maxKinds+burst+1 || !strings.Contains(text, want) {
+			t.Errorf("%d lines, the last without %s", n, want)
+		}
+	})
+}

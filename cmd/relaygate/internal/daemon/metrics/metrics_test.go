@@ -1,0 +1,195 @@
+//go:build linux
+
+package metrics
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"relaygate/cmd/relaygate/internal/control"
+)
+
+var measured = control.Status{
+	Since:  control.Time{Time: time.Unix(1_000_000_000, 5e8)},
+	Tap:    control.Tap{Flows: 2, Opened: 17, Untrusted: 1, Packets: 900},
+	Logins: 5, Refused: 3, Tainted: 4, Encrypted: 6, Grants: 2,
+	Sessions: 3, Denials: 4, Shared: 15, Spread: 16, Paused: &control.Pause{By: "never a label"}, State: control.State{Errors: 1, Error: "never a label"},
+	Doubts:  map[string]uint64{"client line is too long": 4, "literal is too long": 0},
+	Changes: map[string]uint64{"granted": 5, "refused": 0},
+	Gate: control.Gate{
+		Up: true, Adds: 7, Errors: 1, Losses: 2, Rebuilds: 3,
+		LastError: "never a label", LastLoss: "never a label",
+		TooFast: 11, TooMany: 13,
+		LastDelay: control.Duration{Duration: 250 * time.Microsecond}, MaxDelay: control.Duration{Duration: 2 * time.Millisecond},
+	},
+	Files: []control.File{{Path: "/etc/relayhosts", Writes: 8, Errors: 1, Error: "never a label"}},
+	TLS: control.TLS{
+		Handshakes: 12, Seen: 10, Unseen: 2,
+		Servers: []control.TLSServer{{Name: "never a label", TLS: true, Seen: true}, {TLS: true}, {}},
+	},
+	Drops: map[string]uint64{"tap: packets cut": 9, "flows: connections beyond the table": 0},
+}
+
+// gatherer is a registry that checks what it is given.
+func gatherer(t *testing.T, s control.Status, err error) prometheus.Gatherer {
+	t.Helper()
+	r := prometheus.NewPedanticRegistry()
+	snapshot := func(context.Context) (control.Status, error) { return s, err }
+	if err := r.Register(&collector{ctx: t.Context(), snapshot: snapshot}); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func scrape(t *testing.T, g prometheus.Gatherer, method, path string) (int, string) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	newServer(g, slog.New(slog.DiscardHandler)).Handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, path, nil))
+	return w.Code, w.Body.String()
+}
+
+func TestScrapeSaysWhatStatusSays(t *testing.T) {
+	code, got := scrape(t, gatherer(t, measured, nil), "GET", "/metrics")
+	if code != http.StatusOK {
+		t.Fatalf("code %d: %s", code, got)
+	}
+	for _, want := range []string{
+		metricStart + " 1.0000000005e+09",
+		metricFlowsOpen + " 2", metricFlowsOpened + " 17", metricUntrusted + " 1", metricPackets + " 900",
+		metricVerdicts + `{result="success"} 5`, metricVerdicts + `{result="failure"} 3`,
+		metricVerdicts + `{result="tainted"} 4`, metricVerdicts + `{result="encrypted"} 6`,
+		metricDoubts + `{reason="client line is too long"} 4`, metricDoubts + `{reason="literal is too long"} 0`,
+		metricGrants + " 2", metricChanges + `{kind="granted"} 5`, metricChanges + `{kind="refused"} 0`,
+		metricBounds + `{bound="flows: connections beyond the table"} 0`, metricTapDrops + `{cause="packets cut"} 9`,
+		metricGateUp + " 1", metricGateAdds + " 7", metricGateLosses + " 2", metricGateRebuilds + " 3", metricGateErrors + " 1",
+		metricDelayLast + " 0.00025", metricDelayMax + " 0.002",
+		metricSessions + " 3", metricDenials + " 4", metricPaused + " 1", metricStateErrors + " 1",
+		metricBites + `{brake="new per minute"} 11`, metricBites + `{brake="concurrent"} 13`,
+		metricBites + `{brake="users per address"} 15`, metricBites + `{brake="addresses per user"} 16`,
+		metricTLS + `{stage="handshake"} 12`, metricTLS + `{stage="seen"} 10`, metricTLS + `{stage="unseen"} 2`,
+		metricTLSServers + " 2", metricTLSUnseen + " 1",
+		metricFileWrites + `{path="/etc/relayhosts"} 8`, metricFileErrors + `{path="/etc/relayhosts"} 1`,
+	} {
+		if !strings.Contains("\n"+got, "\n"+want+"\n") {
+			t.Errorf("no line %q", want)
+		}
+	}
+	for name := range families {
+		if !strings.Contains(got, "# HELP "+name+" ") || !strings.HasPrefix(name, "relaygate_") {
+			t.Errorf("%s has no help or no prefix", name)
+		}
+	}
+	if strings.Contains(got, "never a label") {
+		t.Error("free text became a label")
+	}
+	if t.Failed() {
+		t.Log(got)
+	}
+}
+
+func TestManualHasMetrics(t *testing.T) {
+	manual, err := os.ReadFile("../../../packaging/relaygate.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range families {
+		if !regexp.MustCompile(`(?m)^\.It Li ` + name + `(\{\w+\})?$`).Match(manual) {
+			t.Errorf("%s is not in the manual", name)
+		}
+	}
+}
+
+func TestScrapeFailsWithoutAStatus(t *testing.T) {
+	if code, got := scrape(t, gatherer(t, control.Status{}, errors.New("it ends")), "GET", "/metrics"); code != http.StatusInternalServerError {
+		t.Errorf("code %d: %s", code, got)
+	}
+}
+
+func TestOnlyMetricsAreServed(t *testing.T) {
+	g := gatherer(t, measured, nil)
+	for _, tt := range []struct {
+		method, path string
+		want         int
+	}{
+		{"POST", "/metrics", http.StatusMethodNotAllowed},
+		{"GET", "/", http.StatusNotFound},
+		{"GET", "/debug/pprof/", http.StatusNotFound},
+		{"GET", "/v1/status", http.StatusNotFound},
+	} {
+		if code, _ := scrape(t, g, tt.method, tt.path); code != tt.want {
+			t.Errorf("%s %s: code %d, want %d", tt.method, tt.path, code, tt.want)
+		}
+	}
+}
+
+func TestMetricsServerIsBoundedAndEnds(t *testing.T) {
+	e := Listen("127.0.0.1:0", slog.New(slog.DiscardHandler))
+	l := e.listener
+	if l == nil {
+		t.Fatal(e.Problem())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	snapshot := func(context.Context) (control.Status, error) { return measured, nil }
+	go func() { ended <- e.Run(ctx, snapshot) }()
+
+	ask := func(header string) (net.Conn, string) {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A server that closes at once may make the write fail: the read tells.
+		_, _ = io.WriteString(c, "GET /metrics HTTP/1.1\r\nHost: x\r\n"+header+"\r\n")
+		line, _ := bufio.NewReader(c).ReadString('\n')
+		return c, line
+	}
+	c, line := ask("X: " + strings.Repeat("x", 2*maxScrapeHeader) + "\r\n")
+	if !strings.Contains(line, "431") {
+		t.Errorf("a long header was answered with %q", line)
+	}
+	_ = c.Close()
+	var open []net.Conn
+	for range maxScrapeClients - 1 { // the first one may still be counted
+		c, line := ask("")
+		if !strings.Contains(line, "200") {
+			t.Errorf("a scrape was answered with %q", line)
+		}
+		open = append(open, c)
+	}
+	refused := false
+	for range 3 {
+		c, line := ask("")
+		refused = refused || line == ""
+		open = append(open, c)
+	}
+	if !refused {
+		t.Error("connections are not bounded")
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("the end: %v", err)
+	}
+	for _, c := range open {
+		_ = c.Close()
+	}
+}
+
+func TestNoMetricsWithoutAnAddress(t *testing.T) {
+	e := Listen("", slog.New(slog.DiscardHandler))
+	if e.listener != nil || e.Problem() != "" {
+		t.Errorf("%v, %q", e.listener, e.Problem())
+	}
+}

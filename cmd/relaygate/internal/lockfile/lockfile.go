@@ -1,0 +1,40 @@
+// Package lockfile lets one process at a time have something, by a lock on a file
+// beside it.
+package lockfile
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// HeldError says that another process holds the lock, and which.
+type HeldError struct{ Process string }
+
+func (e *HeldError) Error() string { return "process " + e.Process + " holds the lock" }
+
+// Take makes the file at path, if it is missing, and locks it until it is closed. It
+// follows no link, and writes the process's number there for the other one's message:
+// with no room for that the lock holds all the same.
+func Take(path string) (*os.File, error) {
+	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		who := make([]byte, 20)
+		n, _ := lock.Read(who)
+		err = &HeldError{Process: strings.TrimSpace(string(who[:n]))}
+	}
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	if lock.Truncate(0) == nil {
+		fmt.Fprintln(lock, os.Getpid())
+	}
+	return lock, nil
+}
