@@ -7,7 +7,6 @@
 #include "ports.h"
 #include "record.h"
 
-#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include <linux/bpf.h>
@@ -16,14 +15,6 @@
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/tcp.h>
-
-/* The kernel's own view of a packet: the few members that are read, by BTF. */
-struct sk_buff {
-	struct sock *sk; /* that sent it */
-	struct net_device *dev;
-	unsigned char *head, *data;
-	__u16 network_header; /* from head on */
-} __attribute__((preserve_access_index));
 
 extern void *bpf_cast_to_kern_ctx(void *) __ksym;
 

@@ -6,8 +6,12 @@
 #ifndef RELAYGATE_SHAKE_H
 #define RELAYGATE_SHAKE_H
 
+#include "doubts.h"
 #include "handshakes.h"
 #include "report.h"
+#include "sender.h"
+#include "ticks.h"
+#include "wires.h"
 
 /*
  * asked notes a SYN. Of several the last counts: the SYN-ACK says whether it was
