@@ -7,7 +7,6 @@ import (
 )
 
 const (
-	reasonControl  = "control character in a client line"
 	reasonEightBit = "eight-bit octets outside of a login"
 	reasonHidden   = "a line that ends with another command"
 )
@@ -31,14 +30,10 @@ func (d *Dialogue) readClient(b []byte) {
 			d.inStep = d.owesNothing()
 		}
 		l, rest, state := d.client.Next(b)
-		switch state {
-		case line.Partial:
-			return
-		case line.Control:
-			d.taint(reasonControl)
-			return
-		case line.TooLong:
-			d.taint("client line is too long")
+		if state != line.Complete {
+			if reason := d.client.Doubt(state); reason != "" {
+				d.taint(reason)
+			}
 			return
 		}
 		b = rest
@@ -148,7 +143,7 @@ func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
 	long := len(l.Text)+len("\r\n") > maxLine
 	switch {
 	case l.Tab() && c.verb != login:
-		return reasonControl
+		return line.ReasonControl
 	case long && c.verb != login && c.verb != authenticate:
 		return "over-long command line"
 	case l.Eight() && c.verb == authenticate, l.Eight() && c.verb != login && line.Splits(l.Text):
@@ -185,7 +180,7 @@ func (d *Dialogue) text(l *line.Line, arguments []byte) {
 	if d.phase == atText {
 		switch {
 		case l.Tab():
-			d.taint(reasonControl)
+			d.taint(line.ReasonControl)
 			return
 		case l.Eight() && c.verb != login:
 			d.taint(reasonEightBit)

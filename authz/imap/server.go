@@ -45,14 +45,10 @@ func (d *Dialogue) responses(b []byte) {
 			d.linePiece = d.pieces
 		}
 		l, rest, state := d.server.Next(b)
-		switch state {
-		case line.Partial:
-			return
-		case line.Control:
-			d.taint("NUL in a server line")
-			return
-		case line.TooLong:
-			d.taint("server line is too long")
+		if state != line.Complete {
+			if reason := d.server.Doubt(state); reason != "" {
+				d.taint(reason)
+			}
 			return
 		}
 		b = rest

@@ -1,6 +1,10 @@
 package imap
 
-import "bytes"
+import (
+	"bytes"
+
+	"relaygate/authz/line"
+)
 
 // literal is what the end of a line announces (RFC 9051 §4.3).
 type literal struct {
@@ -89,7 +93,7 @@ func (a *arguments) quoted(text []byte) (rest []byte, reason string) {
 		text = text[n+1:]
 		switch {
 		case end == '\t':
-			return nil, reasonControl
+			return nil, line.ReasonControl
 		case end == '"' && (len(text) == 0 || text[0] == ' ' || text[0] == '\t' || text[0] == ')'):
 			return text, a.end()
 		case end == '"', len(text) == 0, text[0] != '\\' && text[0] != '"':

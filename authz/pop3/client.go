@@ -21,14 +21,10 @@ func (d *Dialogue) readClient(b []byte) {
 			d.inStep = d.owesNothing()
 		}
 		l, rest, state := d.client.Next(b)
-		switch state {
-		case line.Partial:
-			return
-		case line.Control:
-			d.taint("control character in a client line")
-			return
-		case line.TooLong:
-			d.taint("client line is too long")
+		if state != line.Complete {
+			if reason := d.client.Doubt(state); reason != "" {
+				d.taint(reason)
+			}
 			return
 		}
 		b = rest
@@ -119,7 +115,7 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 		login && bytes.Count(l.Text, []byte{' '}) <= 3
 	switch {
 	case l.Tab():
-		return "control character in a client line"
+		return line.ReasonControl
 	case length > maxLine && !login, length > maxShort && !named:
 		return "over-long command line"
 	case l.Eight() && (c.verb == auth || !login && c.verb != user):
