@@ -2,6 +2,7 @@ package pop3
 
 import (
 	"bytes"
+
 	"relaygate/authz/line"
 )
 
