@@ -153,9 +153,9 @@ func (f *Finder) Run(ctx context.Context) error {
 // libraries that they use are watched.
 func (f *Finder) Looked() <-chan struct{} { return f.looked }
 
-// Kick makes Run look at all mappings soon: somebody saw a handshake that no
+// lookAgain makes Run look at all mappings soon: somebody saw a handshake that no
 // watched library took part in.
-func (f *Finder) Kick() {
+func (f *Finder) lookAgain() {
 	select {
 	case f.kick <- struct{}{}:
 	default: // it will
