@@ -1,6 +1,7 @@
 package sockdiag
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,13 +24,10 @@ type Process struct {
 	fd string // the descriptor that it held the listener by, in /proc
 }
 
-func (p Process) String() string {
-	name := p.Program
-	if name == "" {
-		name = p.Name
-	}
-	return fmt.Sprintf("%s (pid %d)", name, p.PID)
-}
+// Title is the name of its executable, or else what it calls itself.
+func (p Process) Title() string { return cmp.Or(p.Program, p.Name) }
+
+func (p Process) String() string { return fmt.Sprintf("%s (pid %d)", p.Title(), p.PID) }
 
 // forwarders are programs that take connections only to hand them on, often into a
 // container or a guest (QEMU's hostfwd), whose "mail server" may be anybody's. Mail

@@ -218,7 +218,7 @@ func (f *Finder) complain(err error) {
 
 // family reads the processes of one server.
 func (f *Finder) family(h *holder, t tree, now time.Time, reads *budget, room int) *family {
-	fam := &family{head: h.head(), name: h.process.String(), listeners: h.listeners}
+	fam := &family{head: h.head(), name: h.process.Title(), listeners: h.listeners}
 	for _, pid := range t.members(h.process.PID, room) {
 		p := f.process(pid, t.stats[pid], reads)
 		fam.members = append(fam.members, p)
