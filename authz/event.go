@@ -2,6 +2,7 @@ package authz
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -75,6 +76,20 @@ func (k EventKind) String() string {
 	return "unknown"
 }
 
+// resultKind is the kind of the event that a verdict is.
+func resultKind(r Result) EventKind {
+	switch r {
+	case Success:
+		return EventLogin
+	case Failure:
+		return EventFailure
+	case Encrypted:
+		return EventEncrypted
+	default:
+		return EventTainted
+	}
+}
+
 // doubt reports whether the event can be caused by somebody who has no account.
 func (k EventKind) doubt() bool {
 	switch k {
@@ -118,4 +133,24 @@ type Event struct {
 	Until  time.Time
 	Open   bool
 	Reason string
+}
+
+// reasonLimit bounds Event.Reason, userLimit Event.User, in bytes.
+const (
+	reasonLimit = 300
+	userLimit   = 320
+)
+
+// bound cuts the texts of an event.
+func (e *Event) bound() {
+	e.Reason, e.By = cut(e.Reason, reasonLimit), cut(e.By, userLimit)
+	e.User, e.Answer, e.Mechanism = cut(e.User, userLimit), cut(e.Answer, AnswerLimit), cut(e.Mechanism, userLimit)
+}
+
+// cut bounds s and lets go of what it was cut from.
+func cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return strings.Clone(s[:limit])
 }

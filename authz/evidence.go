@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -27,16 +26,6 @@ const (
 	decisionsKept = 16
 	doubtsKept    = 8
 )
-
-// reasonLimit bounds Event.Reason, userLimit Event.User, in bytes.
-const (
-	reasonLimit = 300
-	userLimit   = 320
-)
-
-// Masked stands for the user name of a login that failed, unless that name once
-// succeeded: people type passwords as user names.
-const Masked = "(masked)"
 
 // Evidence is the journal that explains each address: bounded, in memory, and
 // without secrets. What was granted has a pool of its own, so that no flood
@@ -76,33 +65,6 @@ func NewEvidence(cfg EvidenceConfig) *Evidence {
 		earned:    newPool(cfg.Earned),
 		strangers: newPool(cfg.Strangers),
 	}
-}
-
-// mask takes out of v what could be a secret: the names of logins that did not
-// succeed, mechanisms that no server accepted, and the free text of answers.
-func (e *Evidence) mask(v *Verdict) {
-	if e.cfg.NamesOnly {
-		v.Answer = ""
-	} else {
-		v.Answer = SafeAnswer(v)
-	}
-	v.Mechanism = mechanismName(v.Mechanism, v.Result)
-	if v.Result == Success {
-		v.User, v.AuthzID = cut(v.User, userLimit), cut(v.AuthzID, userLimit)
-	} else {
-		v.User, v.AuthzID = e.known(v.User), e.known(v.AuthzID)
-	}
-}
-
-// known returns a name as it was once proved, else Masked.
-func (e *Evidence) known(name string) string {
-	if name == "" {
-		return ""
-	}
-	if proved := e.users.get(cut(name, userLimit)); proved != "" {
-		return proved
-	}
-	return Masked
 }
 
 // Record notes a verdict about its client's address, and takes out of it what
@@ -219,13 +181,6 @@ func (e *Evidence) earn(at place, now time.Time) *record {
 	return r
 }
 
-// learn keeps a proved name, so that later failures of it need no mask.
-func (e *Evidence) learn(name string) {
-	if name != "" && !e.users.put(name, e.cfg.Users) {
-		e.usersDropped++
-	}
-}
-
 // Prune forgets what is older than it has to be.
 func (e *Evidence) Prune(now time.Time) {
 	e.earned.prune(now, e.cfg.Retain)
@@ -271,31 +226,4 @@ func (e *Evidence) Counts() EvidenceCounts {
 		Earned: e.earned.n(), Strangers: e.strangers.n(), Users: e.users.n,
 		EarnedDropped: e.earned.dropped, StrangersDropped: e.strangers.dropped, UsersDropped: e.usersDropped,
 	}
-}
-
-func resultKind(r Result) EventKind {
-	switch r {
-	case Success:
-		return EventLogin
-	case Failure:
-		return EventFailure
-	case Encrypted:
-		return EventEncrypted
-	default:
-		return EventTainted
-	}
-}
-
-// bound cuts the texts of an event.
-func (e *Event) bound() {
-	e.Reason, e.By = cut(e.Reason, reasonLimit), cut(e.By, userLimit)
-	e.User, e.Answer, e.Mechanism = cut(e.User, userLimit), cut(e.Answer, AnswerLimit), cut(e.Mechanism, userLimit)
-}
-
-// cut bounds s and lets go of what it was cut from.
-func cut(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	return strings.Clone(s[:limit])
 }

@@ -67,33 +67,20 @@ func (e *Evidence) Kept(p netip.Prefix, k *Kept) bool {
 	return false
 }
 
-// Export goes through all that is known, the oldest first. The journal may not
-// be changed meanwhile.
-func (e *Evidence) Export() iter.Seq[Kept] {
-	return func(yield func(Kept) bool) {
-		e.settle()
-		for _, p := range []*pool{&e.earned, &e.strangers} {
-			for i := p.oldest(); i != 0; i = p.records[i].next {
-				var k Kept
-				p.records[i].kept(&k, p == &e.earned)
-				if !yield(k) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// Import adds what was exported before a restart, within the bounds and without
-// what is too old. Names that its logins prove are known again.
+// Import adds what was kept before a restart, within the bounds and without what is
+// too old or cannot be read. Names that its logins prove are known again.
 func (e *Evidence) Import(now time.Time, kept iter.Seq[Kept]) {
 	e.settle()
 	for k := range kept {
 		events, err := k.Events()
-		if k.Prefix, err = normal(k.Prefix, err); err != nil {
+		if err != nil {
 			continue
 		}
-		r := record{place: placeOf(k.Prefix)}
+		prefix, err := NormalPrefix(k.Prefix)
+		if err != nil {
+			continue
+		}
+		r := record{place: placeOf(prefix), until: nanos(k.Until), open: k.Open}
 		for _, ev := range events {
 			ev.bound()
 			if ev.Kind == EventLogin {
@@ -102,7 +89,6 @@ func (e *Evidence) Import(now time.Time, kept iter.Seq[Kept]) {
 			e.text = appendNote(e.text[:0], &ev)
 			r.keep(e.text)
 		}
-		r.until, r.open = nanos(k.Until), k.Open
 		if r.stale(now.UnixNano(), e.cfg.Retain) || e.earned.find(r.place) != nil || e.strangers.find(r.place) != nil {
 			continue
 		}
@@ -115,14 +101,6 @@ func (e *Evidence) Import(now time.Time, kept iter.Seq[Kept]) {
 			*in = r
 		}
 	}
-}
-
-// normal is NormalPrefix where there was no error before.
-func normal(p netip.Prefix, err error) (netip.Prefix, error) {
-	if err != nil {
-		return p, err
-	}
-	return NormalPrefix(p)
 }
 
 func (r *record) kept(k *Kept, earned bool) {

@@ -1,7 +1,6 @@
 package authz
 
 import (
-	"bytes"
 	"encoding/json"
 	"net/netip"
 	"slices"
@@ -10,7 +9,18 @@ import (
 	"time"
 )
 
-func TestExportAndImport(t *testing.T) {
+// keptOf is what a journal knows about some prefixes.
+func keptOf(e *Evidence, prefixes ...string) (all []Kept) {
+	for _, p := range prefixes {
+		var k Kept
+		if e.Kept(netip.MustParsePrefix(p), &k) {
+			all = append(all, k)
+		}
+	}
+	return all
+}
+
+func TestKeepAndImport(t *testing.T) {
 	const m = time.Minute
 	e := NewEvidence(EvidenceConfig{})
 	recorded(e, seen("203.0.113.7", "hunter2", Failure, 0))
@@ -21,7 +31,7 @@ func TestExportAndImport(t *testing.T) {
 	recorded(e, seen("203.0.113.8", "hunter3", Failure, 3*m))
 	e.Add(change(EventDenied, "203.0.113.9/32", 4*m, 0))
 	var kept []Kept
-	for k := range e.Export() {
+	for _, k := range keptOf(e, "203.0.113.7/32", "203.0.113.8/32", "203.0.113.9/32") {
 		data, err := json.Marshal(k)
 		if err != nil {
 			t.Fatal(err)
@@ -32,10 +42,6 @@ func TestExportAndImport(t *testing.T) {
 		var back Kept
 		if err := json.Unmarshal(data, &back); err != nil {
 			t.Fatal(err)
-		}
-		var one Kept
-		if ok := e.Kept(back.Prefix, &one); !ok || one.Earned != back.Earned || !bytes.Equal(one.Notes, back.Notes) || len(one.Notes) == 0 {
-			t.Errorf("Kept(%v) = %+v", back.Prefix, one)
 		}
 		kept = append(kept, back)
 	}
@@ -71,10 +77,10 @@ func TestImportIsBounded(t *testing.T) {
 	old.Keep(Event{Kind: EventLogin, Time: start.Add(-1000 * time.Hour)})
 	kept = append(kept, Kept{}, old)
 	e.Import(start, slices.Values(kept))
-	if c := e.Counts(); c.Earned > 2 || c.Strangers > 1 {
+	if c := e.Counts(); c.Earned != 2 || c.Strangers != 1 {
 		t.Errorf("counts: %+v", c)
 	}
-	for k := range e.Export() {
+	for _, k := range keptOf(e, "203.0.113.1/32", "203.0.113.2/32", "203.0.113.3/32") {
 		events, err := k.Events()
 		if len(events) == 0 || len(events) > decisionsKept+doubtsKept || err != nil {
 			t.Errorf("%d events are kept, %v", len(events), err)

@@ -74,16 +74,6 @@ func (s *names) get(name string) string {
 	return string(proved)
 }
 
-// has tells whether a name is there.
-func (s *names) has(name string) bool {
-	if s.n == 0 {
-		return false
-	}
-	var f folded
-	_, proved := s.find(f.fold(name))
-	return proved != nil
-}
-
 // put puts in a name of at most userLimit bytes, if it is not there. It reports false
 // if there are most already.
 func (s *names) put(name string, most int) bool {

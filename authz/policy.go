@@ -9,7 +9,9 @@ import (
 // The rules that a Decision names. They stand here in the order of precedence,
 // the built-in ones together.
 const (
-	RuleInvalid     = "invalid"
+	RuleInvalid = "invalid"
+	// RuleLogin: what the login proves is not enough (CheckLogin).
+	RuleLogin       = "login"
 	RuleDeny        = "deny"
 	RuleNever       = "never"
 	RuleAlways      = "always"
@@ -27,13 +29,13 @@ const (
 	RuleDefault = "default"
 )
 
-// Rules are what the administrator says about addresses. Precedence: Denied,
-// Never, Always, then the built-in rules (own addresses, loopback, link-local,
-// unspecified, multicast, broadcast and reserved ranges, next hops of default
-// routes, container subnets, trusted proxies), then manual grants and logins.
+// Rules are what the configuration says about addresses. Precedence: denials
+// (Policy.Denying), Never, Always, then the built-in rules (own addresses, loopback,
+// link-local, unspecified, multicast, broadcast and reserved ranges, next hops of
+// default routes, container subnets, trusted proxies), then manual grants and logins.
 type Rules struct {
-	// Denied are denials made while running; Never those of the configuration.
-	Denied, Never []netip.Prefix
+	// Never are not granted, whatever else holds.
+	Never []netip.Prefix
 	// Always may relay without a login; it overrides the built-in rules.
 	Always []netip.Prefix
 	// Proxies may announce clients and are never granted themselves.
@@ -77,13 +79,6 @@ func NewPolicy(h Host, r Rules) (*Policy, error) {
 			list.out.put(n, struct{}{})
 		}
 	}
-	for _, prefix := range r.Denied {
-		n, err := NormalPrefix(prefix)
-		if err != nil {
-			return nil, fmt.Errorf("deny rule: %w", err)
-		}
-		p.deny.put(n, "")
-	}
 	var err error
 	if p.builtin, err = builtin(h, r.Proxies); err != nil {
 		return nil, err
@@ -91,7 +86,7 @@ func NewPolicy(h Host, r Rules) (*Policy, error) {
 	return p, nil
 }
 
-// Denial is one prefix that is denied besides Rules.Denied. Words complete the
+// Denial is one prefix that is denied while the program runs. Words complete the
 // sentence "is denied …", for instance with who said so; they may be empty.
 type Denial struct {
 	Prefix netip.Prefix

@@ -34,6 +34,3 @@ func anonymous(name string) bool {
 	}
 	return strings.EqualFold(strings.TrimSpace(name), "anonymous")
 }
-
-// RuleLogin: what the login proves is not enough.
-const RuleLogin = "login"

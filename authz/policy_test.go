@@ -24,9 +24,26 @@ func link(name string, list ...string) []LinkPrefix {
 	return out
 }
 
+// policyWith is NewPolicy with denials.
+func policyWith(t *testing.T, h Host, r Rules, denied ...netip.Prefix) *Policy {
+	t.Helper()
+	p, err := NewPolicy(h, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var denials []Denial
+	for _, d := range denied {
+		denials = append(denials, Denial{Prefix: d})
+	}
+	if p, err = p.Denying(denials); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 func testPolicy(t *testing.T) *Policy {
 	t.Helper()
-	p, err := NewPolicy(Host{
+	return policyWith(t, Host{
 		Addresses:  append(link("eth0", "198.51.100.2/24", "2001:db8:1::2/64"), link("eth1", "10.9.0.1/31")...),
 		Containers: link("docker0", "172.17.0.0/16", "fd00:17::/64"),
 		NextHops: []LinkAddr{
@@ -35,15 +52,10 @@ func testPolicy(t *testing.T) *Policy {
 			{netip.MustParseAddr("2001:db8:1::1"), ""},
 		},
 	}, Rules{
-		Denied:  prefixes("203.0.113.66/32", "192.0.2.9/32"),
 		Never:   prefixes("203.0.113.128/25", "::ffff:192.0.2.0/124", "2001:db8:bad::/48"),
 		Always:  prefixes("172.17.0.5/32", "192.0.2.0/28", "203.0.113.66/32", "192.168.7.0/24", "127.0.0.2/32"),
 		Proxies: prefixes("203.0.113.8/32", "2001:db8:77::/64"),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	}, prefixes("203.0.113.66/32", "192.0.2.9/32")...)
 }
 
 func TestPolicyCheck(t *testing.T) {
@@ -123,7 +135,6 @@ func TestPolicyRefusesWhatItCannotRead(t *testing.T) {
 		h Host
 		r Rules
 	}{
-		"deny rule":     {r: Rules{Denied: []netip.Prefix{{}}}},
 		"never rule":    {r: Rules{Never: []netip.Prefix{mapped}}},
 		"always rule":   {r: Rules{Always: []netip.Prefix{mapped}}},
 		"trusted proxy": {r: Rules{Proxies: []netip.Prefix{{}}}},
@@ -178,10 +189,7 @@ func TestPolicyAlways(t *testing.T) {
 		{"everything but one", prefixes("0.0.0.0/0"), prefixes("128.0.0.0/1"), prefixes("0.0.0.0/2"), prefixes("64.0.0.0/2")},
 		{"an IPv6 hole", prefixes("2001:db8::/126"), prefixes("2001:db8::3/128"), nil, prefixes("2001:db8::/127", "2001:db8::2/128")},
 	} {
-		p, err := NewPolicy(Host{}, Rules{Always: tt.always, Never: tt.never, Denied: tt.denied})
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := policyWith(t, Host{}, Rules{Always: tt.always, Never: tt.never}, tt.denied...)
 		if d := cmp.Diff(tt.want, p.Always(), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 			t.Errorf("%s: Always() (-want +got):\n%s", tt.name, d)
 		}

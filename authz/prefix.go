@@ -24,6 +24,24 @@ func NormalPrefix(p netip.Prefix) (netip.Prefix, error) {
 	return netip.PrefixFrom(a, bits).Masked(), nil
 }
 
+// shared are IPv6 ranges in which neighbouring addresses belong to different people
+// although they share a /64: a translator or relay stands for many.
+var shared = []netip.Prefix{
+	netip.MustParsePrefix("64:ff9b::/96"),   // NAT64, RFC 6052 §2.1
+	netip.MustParsePrefix("64:ff9b:1::/48"), // local NAT64, RFC 8215
+	netip.MustParsePrefix("2001::/32"),      // Teredo, RFC 4380 §2.6
+}
+
+// Widen is what may be opened for one IPv6 address: the prefix of so many bits around
+// it, or the address alone where the others in there are not the same people's.
+func Widen(a netip.Addr, bits int) netip.Prefix {
+	wide := netip.PrefixFrom(a, bits).Masked()
+	if slices.ContainsFunc(shared, wide.Overlaps) {
+		return single(a)
+	}
+	return wide
+}
+
 // PrefixString is p without its length where it is a single address.
 func PrefixString(p netip.Prefix) string {
 	if p.IsSingleIP() {

@@ -100,7 +100,7 @@ func TestRingFull(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got := b.drain(t)
+	got := drain(t, b.reader)
 	if len(got) != 2 || got[0].Kind != Packet || got[1].Kind != Lost || got[1].Reason != RingFull {
 		t.Errorf("records are %+v, want a packet and a Lost", got)
 	}

@@ -25,8 +25,9 @@
 // usable cgroup tree. A connection begins there with a whole handshake. On a
 // gateway a segment is the server's if it comes in on a tapped interface where
 // this host itself sends what is for that server: so say its routes, and nobody
-// who borrows the address elsewhere can change that. On a host a segment that
-// leaves may be a forwarded one: only the socket tables show whose it is.
+// who borrows the address elsewhere can change that. On a host it is the server's if
+// a socket of the interface's own network namespace sent it; where servers are in
+// others (WireOptions.Forwards) only the socket tables show whose it is.
 //
 // The programs are attached by links that nothing pins: they are gone with the
 // process.

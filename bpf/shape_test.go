@@ -149,7 +149,7 @@ func (b *bench) run(t testing.TB, prog *ebpf.Program, packet []byte) []Record {
 		if verdict != 1 {
 			t.Errorf("verdict is %d: the packet would be dropped", verdict)
 		}
-		got := b.drain(t)
+		got := drain(t, b.reader)
 		if len(got) > 0 || b.flow == nil || nextCookie(t)-b.first < foretold {
 			return got
 		}
@@ -157,13 +157,14 @@ func (b *bench) run(t testing.TB, prog *ebpf.Program, packet []byte) []Record {
 	}
 }
 
-func (b *bench) drain(t testing.TB) []Record {
+// drain takes what is in the rings.
+func drain(t testing.TB, r *Reader) []Record {
 	t.Helper()
-	b.reader.SetDeadline(time.Unix(1, 0))
+	r.SetDeadline(time.Unix(1, 0))
 	var all []Record
 	for {
 		var rec Record
-		err := b.reader.Next(&rec)
+		err := r.Next(&rec)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return all
 		}

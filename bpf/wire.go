@@ -122,8 +122,7 @@ func (w *Wire) Detach(index int) error {
 	defer w.mu.Unlock()
 	err := closeLinks(w.links[index])
 	delete(w.links, index)
-	_, swept := w.sweep(wireSweep{Idle: never, Ending: never, Gone: uint32(index)})
-	return errors.Join(err, swept)
+	return errors.Join(err, w.sweep(wireSweep{Idle: never, Ending: never, Gone: uint32(index)}))
 }
 
 // Close detaches the programs and closes the reader.

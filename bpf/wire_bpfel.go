@@ -81,11 +81,10 @@ type wireNetwork struct {
 }
 
 type wireSweep struct {
-	_       structs.HostLayout
-	Idle    uint32
-	Ending  uint32
-	Gone    uint32
-	GivenUp uint32
+	_      structs.HostLayout
+	Idle   uint32
+	Ending uint32
+	Gone   uint32
 }
 
 type wireTuple struct {

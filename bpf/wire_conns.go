@@ -67,18 +67,14 @@ func (w *Wire) SetDone(client, server netip.AddrPort, cookie uint64) error {
 // where one side has closed (by the server's word) and the server was silent for
 // ending.
 func (w *Wire) Sweep(idle, ending time.Duration) error {
-	_, err := w.sweep(wireSweep{Idle: uint32(idle / tick), Ending: uint32(ending / tick)})
-	return err
+	return w.sweep(wireSweep{Idle: uint32(idle / tick), Ending: uint32(ending / tick)})
 }
 
-func (w *Wire) sweep(by wireSweep) (n uint32, err error) {
-	if w.objs.RelaygateSweep == nil {
-		return 0, nil // nothing was loaded
+func (w *Wire) sweep(by wireSweep) error {
+	if _, err := w.objs.RelaygateSweep.Run(&ebpf.RunOptions{Context: &by}); err != nil {
+		return fmt.Errorf("close connections that are silent: %w", err)
 	}
-	if _, err := w.objs.RelaygateSweep.Run(&ebpf.RunOptions{Context: &by, ContextOut: &by}); err != nil {
-		return 0, fmt.Errorf("close connections that are silent: %w", err)
-	}
-	return by.GivenUp, nil
+	return nil
 }
 
 // WireSession is a connection that is open.

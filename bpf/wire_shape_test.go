@@ -2,11 +2,8 @@ package bpf
 
 import (
 	"encoding/binary"
-	"errors"
 	"net/netip"
-	"os"
 	"testing"
-	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -124,7 +121,7 @@ func (b wireBench) play(t testing.TB, frames ...frame) []Record {
 		}
 		b.run(t, prog, f)
 	}
-	return b.drain(t)
+	return drain(t, b.reader)
 }
 
 // skb is the head of struct __sk_buff (linux/bpf.h).
@@ -145,24 +142,6 @@ func (b wireBench) run(t testing.TB, prog *ebpf.Program, f frame) {
 	}
 	if int32(verdict) != -1 {
 		t.Errorf("verdict is %d, want that the next program decides", int32(verdict))
-	}
-}
-
-func (b wireBench) drain(t testing.TB) []Record {
-	t.Helper()
-	b.reader.SetDeadline(time.Unix(1, 0))
-	var all []Record
-	for {
-		var rec Record
-		err := b.reader.Next(&rec)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return all
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		rec.Data = append([]byte(nil), rec.Data...)
-		all = append(all, rec)
 	}
 }
 
@@ -409,7 +388,7 @@ func TestWireOnAHost(t *testing.T) {
 		}
 		b.run(t, prog, f)
 	}
-	if got := b.drain(t); story(got) != "Ocs" {
+	if got := drain(t, b.reader); story(got) != "Ocs" {
 		t.Errorf("records are %+v", got)
 	}
 }

@@ -179,13 +179,13 @@ func TestWireLanes(t *testing.T) {
 	if err := b.Detach(int(wrong)); err != nil {
 		t.Fatal(err)
 	}
-	if got := b.drain(t); len(got) != 0 {
+	if got := drain(t, b.reader); len(got) != 0 {
 		t.Errorf("another interface is gone: records are %+v", got)
 	}
 	if err := b.Detach(int(right)); err != nil {
 		t.Fatal(err)
 	}
-	if got := b.drain(t); story(got) != "C" || b.followed(t) != 0 {
+	if got := drain(t, b.reader); story(got) != "C" || b.followed(t) != 0 {
 		t.Errorf("its interface is gone: records are %+v", got)
 	}
 }
@@ -282,7 +282,7 @@ func TestWireSweep(t *testing.T) {
 			if err := b.Sweep(1000*tick, 100*tick); err != nil {
 				t.Fatal(err)
 			}
-			if got := b.drain(t); story(got) != test.want {
+			if got := drain(t, b.reader); story(got) != test.want {
 				t.Errorf("records are %s, want %s", story(got), test.want)
 			}
 			if idle := b.counted(t).Idle; idle != uint64(len(test.want)) {
@@ -400,7 +400,7 @@ func BenchmarkWire(b *testing.B) {
 			b.ReportMetric(0, "ns/op") // each run of the function is millions of packets
 		})
 	}
-	if got := w.drain(b); len(got) != 0 {
+	if got := drain(b, w.reader); len(got) != 0 {
 		b.Errorf("records are %s", story(got))
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"relaygate/authz"
 )
 
 // Mode says what the gate does with connections from members and strangers.
@@ -161,28 +163,15 @@ func (c Config) validateMode() error {
 	return nil
 }
 
+// unmapPrefixes are prefixes as packets show them: from ::ffff:192.0.2.0/120 these are
+// IPv4, and an IPv6 element would never match.
 func unmapPrefixes(prefixes []netip.Prefix) ([]netip.Prefix, error) {
 	unmapped := make([]netip.Prefix, len(prefixes))
 	for i, p := range prefixes {
 		var err error
-		if unmapped[i], err = unmapPrefix(p); err != nil {
+		if unmapped[i], err = authz.NormalPrefix(p); err != nil {
 			return nil, err
 		}
 	}
 	return unmapped, nil
-}
-
-// unmapPrefix turns ::ffff:192.0.2.0/120 into 192.0.2.0/24: packets from there
-// are IPv4, and an IPv6 element would never match.
-func unmapPrefix(p netip.Prefix) (netip.Prefix, error) {
-	if !p.IsValid() {
-		return p, errors.New("no valid prefix")
-	}
-	if !p.Addr().Is4In6() {
-		return p.Masked(), nil
-	}
-	if p.Bits() < 96 {
-		return p, fmt.Errorf("%s reaches beyond the IPv4-mapped addresses", p)
-	}
-	return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96).Masked(), nil
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"relaygate/authz"
 )
 
 // Cutter ends connections that are in progress, which the gate, that sees only
@@ -118,10 +120,10 @@ func gather(list []netip.Prefix, ports []uint16) (groups []sources, err error) {
 	four := sources{netip.MustParsePrefix("0.0.0.0/0"), make(map[netip.Prefix]bool)}
 	six := sources{netip.MustParsePrefix("::/0"), make(map[netip.Prefix]bool)}
 	for _, p := range list {
-		p, refused := unmapPrefix(p)
+		p, refused := authz.NormalPrefix(p)
 		switch {
 		case refused != nil:
-			err = fmt.Errorf("choose connections: %w", refused)
+			err = errors.Join(err, fmt.Errorf("choose connections: %w", refused))
 		case p.Addr().Is4():
 			four.set[p] = true
 		default:

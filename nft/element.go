@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"relaygate/authz"
 )
 
 // MaxTimeout bounds the life of an element.
@@ -97,14 +99,6 @@ func longestFirst(a, b member) int {
 
 func sameKey(a, b member) bool { return a.set == b.set && a.key == b.key }
 
-// shared are networks in which one /64 holds many strangers, behind address
-// translators: no network that touches them is opened as a whole.
-var shared = []netip.Prefix{
-	netip.MustParsePrefix("64:ff9b::/96"),   // RFC 6052 §2.1
-	netip.MustParsePrefix("64:ff9b:1::/48"), // RFC 8215
-	netip.MustParsePrefix("2001::/32"),      // Teredo, RFC 4380 §2.6
-}
-
 // place returns the set and the key for an address. IPv4-mapped addresses are
 // IPv4 (packets from them are).
 func (c *Config) place(addr netip.Addr) (set string, key netip.Addr, err error) {
@@ -119,8 +113,7 @@ func (c *Config) place(addr netip.Addr) (set string, key netip.Addr, err error) 
 	case addr.Is4():
 		set = four
 	case c.IPv6Prefix == 64:
-		wide := netip.PrefixFrom(addr, 64).Masked()
-		if !slices.ContainsFunc(shared, wide.Overlaps) {
+		if wide := authz.Widen(addr, 64); !wide.IsSingleIP() {
 			set, key = net, wide.Addr()
 		}
 	}

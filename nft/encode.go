@@ -33,12 +33,19 @@ type tableID struct {
 	name   string
 }
 
+// families are NFPROTO_* by the names of nft(8).
+var families = map[string]byte{"inet": unix.NFPROTO_INET, "ip": unix.NFPROTO_IPV4, "ip6": unix.NFPROTO_IPV6}
+
 // own is the gate's own table.
 var own = tableID{unix.NFPROTO_INET, Table}
 
 func (t tableID) String() string {
-	family := map[byte]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6"}[t.family]
-	return "table " + family + " " + t.name
+	for name, family := range families {
+		if family == t.family {
+			return "table " + name + " " + t.name
+		}
+	}
+	return "table of unknown family " + t.name
 }
 
 // body starts one with the table's name: it is attribute 1 of every object, as

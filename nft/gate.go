@@ -26,7 +26,8 @@ type Gate struct {
 	quick   *quick  // nil where it cannot be had
 	table   tableID // where the members are
 	ruleset ruleset
-	// updates is true where the kernel gives an existing element a new life.
+	// updates is true where the kernel gives an existing element a new life (Linux
+	// 6.12). Where not, renewing removes and adds it in one transaction.
 	updates bool
 	// lacks says what of cfg this kernel cannot do, nil if nothing.
 	lacks error
@@ -72,10 +73,6 @@ func (g *Gate) Close() error {
 	}
 	return nil
 }
-
-// RenewsInPlace says whether the kernel can extend an element (Linux 6.12 and
-// later). Where not, renewing removes and adds it in one transaction.
-func (g *Gate) RenewsInPlace() bool { return g.updates }
 
 // Lacks says in words what of the Config was left out, as this kernel cannot do
 // it. It wraps ErrUnsupported, or is nil.

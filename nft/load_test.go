@@ -19,7 +19,7 @@ func TestSync(t *testing.T) {
 		t.Run(fmt.Sprintf("in place %v", inPlace), func(t *testing.T) {
 			ns := bpftest.Namespace(t)
 			g := openGate(t, filter(ns))
-			if inPlace && !g.RenewsInPlace() {
+			if inPlace && !g.updates {
 				skipBefore(t, 6, 13, "an element that can be updated")
 			}
 			g.updates = inPlace

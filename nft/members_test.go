@@ -34,7 +34,7 @@ func TestAddExtendsAndNeverShortens(t *testing.T) {
 	for _, inPlace := range []bool{true, false} {
 		t.Run(fmt.Sprintf("in place %v", inPlace), func(t *testing.T) {
 			g := openGate(t, filter(bpftest.Namespace(t)))
-			if inPlace && !g.RenewsInPlace() {
+			if inPlace && !g.updates {
 				skipBefore(t, 6, 13, "an element that can be updated")
 			}
 			g.updates = inPlace

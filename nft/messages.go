@@ -90,10 +90,7 @@ func milliseconds(d time.Duration) uint64 {
 // sorted by set.
 func memberMessages(batch []netlink.Message, kind uint16, table tableID, members []member) []netlink.Message {
 	for len(members) > 0 {
-		n := 1
-		for n < len(members) && members[n].set == members[0].set {
-			n++
-		}
+		n := sameSet(members)
 		elements := make([]setElement, n)
 		keys := make([]byte, 0, n*16) // of all: one allocation
 		for i, m := range members[:n] {
@@ -105,6 +102,15 @@ func memberMessages(batch []netlink.Message, kind uint16, table tableID, members
 		members = members[n:]
 	}
 	return batch
+}
+
+// sameSet counts the first members that are in one set.
+func sameSet(members []member) int {
+	n := 1
+	for n < len(members) && members[n].set == members[0].set {
+		n++
+	}
+	return n
 }
 
 // listElements asks for all elements of a set, getElement for one.

@@ -88,15 +88,6 @@ func (q *quick) encode(table tableID, members []member) {
 	q.request = b
 }
 
-// sameSet counts the first members that are in one set.
-func sameSet(members []member) int {
-	n := 1
-	for n < len(members) && members[n].set == members[0].set {
-		n++
-	}
-	return n
-}
-
 // addressKey is a member's key as the kernel takes it, in b.
 func addressKey(b *[16]byte, m member) []byte {
 	if m.key.Is4() {

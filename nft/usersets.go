@@ -11,8 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var families = map[string]byte{"inet": unix.NFPROTO_INET, "ip": unix.NFPROTO_IPV4, "ip6": unix.NFPROTO_IPV6}
-
 // needsNet6 says whether a member can be a network of IPv6.
 func (c Config) needsNet6() bool {
 	return c.IPv6Prefix == 64 ||

@@ -2,7 +2,8 @@ package grant
 
 import (
 	"net/netip"
-	"slices"
+
+	"relaygate/authz"
 )
 
 // key is a prefix without pointers, so that the collector need not look into a
@@ -40,14 +41,6 @@ func (k key) prefix() netip.Prefix {
 	return netip.PrefixFrom(a, int(k.bits))
 }
 
-// shared are IPv6 ranges in which neighbouring addresses belong to different
-// people although they share a /64: a translator or relay stands for many.
-var shared = []netip.Prefix{
-	netip.MustParsePrefix("64:ff9b::/96"),   // NAT64, RFC 6052
-	netip.MustParsePrefix("64:ff9b:1::/48"), // local NAT64, RFC 8215
-	netip.MustParsePrefix("2001::/32"),      // Teredo, RFC 4380
-}
-
 // Key is the prefix that a login from a opens: the address alone, or its /64
 // where the configuration widens IPv6 and the range does not forbid it.
 func (t *Table) Key(a netip.Addr) netip.Prefix {
@@ -55,9 +48,5 @@ func (t *Table) Key(a netip.Addr) netip.Prefix {
 	if !a.Is6() || t.cfg.IPv6Prefix >= 128 {
 		return netip.PrefixFrom(a, a.BitLen())
 	}
-	wide := netip.PrefixFrom(a, t.cfg.IPv6Prefix).Masked()
-	if slices.ContainsFunc(shared, wide.Overlaps) {
-		return netip.PrefixFrom(a, 128)
-	}
-	return wide
+	return authz.Widen(a, t.cfg.IPv6Prefix)
 }

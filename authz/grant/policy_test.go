@@ -36,11 +36,11 @@ func TestSetPolicyRevokes(t *testing.T) {
 		must(t, table, start, c, fmt.Sprint("user", i), Granted)
 	}
 	got := table.SetPolicy(at(time.Minute), policy(t, authz.Host{NextHops: []authz.LinkAddr{{Addr: addr("2001:db8::1"), Link: "eth0"}}},
-		authz.Rules{Denied: prefixes("203.0.113.8/29")}))
+		authz.Rules{Never: prefixes("203.0.113.8/29")}))
 	if want := "[revoked 203.0.113.9/32 revoked 2001:db8::1/128]"; kinds(got) != want {
 		t.Errorf("SetPolicy: %s, want %s", kinds(got), want)
 	}
-	if got[0].Reason != "is denied (203.0.113.8/29)" || got[1].Reason != "is the next hop of a default route (eth0)" {
+	if got[0].Reason != "is never granted, says the configuration (203.0.113.8/29)" || got[1].Reason != "is the next hop of a default route (eth0)" {
 		t.Errorf("reasons: %q, %q", got[0].Reason, got[1].Reason)
 	}
 	must(t, table, at(time.Minute), "203.0.113.9", "user0", Refused)

@@ -27,6 +27,12 @@ func (t *Table) Get(a netip.Addr) (Grant, bool) {
 	return Grant{}, false
 }
 
+// Of is the grant of exactly this prefix, if there is one.
+func (t *Table) Of(p netip.Prefix) (Grant, bool) {
+	g := t.standing(p)
+	return g, g.Source != 0
+}
+
 // All goes through every grant, in no order and without a copy of the table.
 // The table may not be changed meanwhile.
 func (t *Table) All() iter.Seq[Grant] {

@@ -123,13 +123,19 @@ func (t *Table) opens(p netip.Prefix) bool {
 // restore takes over one grant.
 func (t *Table) restore(now time.Time, boot Boot, kept time.Time, s *Saved) (Change, bool) {
 	p, err := authz.NormalPrefix(s.Prefix)
-	left := min(s.left(now, boot, kept), t.cfg.Lifetime)
-	if s.Source == Manual && err == nil && expressible(p) {
-		// Never longer than it was given for.
-		left = min(s.left(now, boot, kept), max(s.Expires.Sub(s.Since), 0))
+	if err != nil || !t.opens(p) {
+		return Change{}, false
 	}
-	known := s.Source == Login || s.Source == Manual || s.Source == Import
-	if err != nil || !known || ticks(left) == 0 || (s.Source != Manual && p != t.Key(p.Addr())) || !t.opens(p) {
+	left, longest := s.left(now, boot, kept), t.cfg.Lifetime
+	switch {
+	case s.Source == Manual:
+		if expressible(p) {
+			longest = max(s.Expires.Sub(s.Since), 0) // what it was given for
+		}
+	case s.Source != Login && s.Source != Import, p != t.Key(p.Addr()):
+		return Change{}, false
+	}
+	if left = min(left, longest); ticks(left) == 0 {
 		return Change{}, false
 	}
 	c, ok := t.put(now, p, left, s.Source, "it stood before relaygate was restarted")

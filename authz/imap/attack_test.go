@@ -25,14 +25,7 @@ func attack(r *rand.Rand) []linetest.Segment {
 		lines = append([]string{pick(r, noop, "b2 CAPABILITY", login) + "\r\n"}, lines...)
 	}
 	wait := pickInt(r, 0, 50, 90, 100)
-	var out []linetest.Segment
-	for _, l := range lines {
-		for i, piece := range linetest.Cut(r, []byte(l), r.IntN(3)/2, 0) {
-			piece.Wait = i == 0 && r.IntN(100) < wait
-			out = append(out, piece)
-		}
-	}
-	return out
+	return linetest.Pieces(r, lines, 1, wait)
 }
 
 // hideInLiteral puts one of the two into what some take for a literal.

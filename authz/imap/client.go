@@ -6,12 +6,6 @@ import (
 	"relaygate/authz/line"
 )
 
-const (
-	reasonControl  = "control character in a client line"
-	reasonEightBit = "eight-bit octets outside of a login"
-	reasonHidden   = "a line that ends with another command"
-)
-
 // readClient takes what the server's kernel acknowledged.
 func (d *Dialogue) readClient(b []byte) {
 	if d.pieces == 0 && d.client.Empty() && line.HelloTLS(b) {
@@ -31,14 +25,10 @@ func (d *Dialogue) readClient(b []byte) {
 			d.inStep = d.owesNothing()
 		}
 		l, rest, state := d.client.Next(b)
-		switch state {
-		case line.Partial:
-			return
-		case line.Control:
-			d.taint(reasonControl)
-			return
-		case line.TooLong:
-			d.taint("client line is too long")
+		if state != line.Complete {
+			if reason := d.client.Doubt(state); reason != "" {
+				d.taint(reason)
+			}
 			return
 		}
 		b = rest
@@ -46,28 +36,6 @@ func (d *Dialogue) readClient(b []byte) {
 		d.line(&l)
 		d.client.Wipe()
 	}
-}
-
-// mayNotSpeak returns a reason to taint if the client's octets come at a moment
-// when servers may take them for different things.
-func (d *Dialogue) mayNotSpeak() string {
-	if len(d.window) == 0 {
-		return ""
-	}
-	c := d.present()
-	switch {
-	case d.phase == atLiteral:
-		return "client sent a literal before the server asked for it"
-	case d.phase == serverTurn && c.alone:
-		return "client went on inside a SASL exchange"
-	case d.phase != atCommand && d.phase != serverTurn, !c.alone || d.next == len(d.window):
-		return ""
-	case c.verb == startTLS:
-		return "client went on before the answer to STARTTLS"
-	case c.odd:
-		return "client went on behind a command that servers may cut differently"
-	}
-	return "client went on behind a command that cannot be pipelined"
 }
 
 // line takes one line of the client.
@@ -134,50 +102,6 @@ func (d *Dialogue) wait() *command {
 	return &d.window[n]
 }
 
-// separated reports whether no server can see the tag and another command: one
-// blank behind the tag, before the rest that begins with the command. If there is a
-// TAB in the line, that blank must be one, so that only a server to which TAB is a
-// blank answers with our tag.
-func separated(l *line.Line, tag, rest []byte) bool {
-	return len(l.Text) == len(tag)+1+len(rest) && (l.Text[len(tag)] == '\t') == l.Tab()
-}
-
-// classify checks the line itself: whether every server cuts it here, and if
-// not, whether the acceptance rule can bear it. It returns a reason to taint.
-func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
-	long := len(l.Text)+len("\r\n") > maxLine
-	switch {
-	case l.Tab() && c.verb != login:
-		return reasonControl
-	case long && c.verb != login && c.verb != authenticate:
-		return "over-long command line"
-	case l.Eight() && c.verb == authenticate, l.Eight() && c.verb != login && line.Splits(l.Text):
-		return reasonEightBit
-	}
-	named := c.verb == login || c.verb == authenticate
-	c.odd = long || l.Tab() || l.Eight() && c.verb == login
-	c.alone = c.alone || c.odd || l.Eight()
-	if d.inStep {
-		d.bareLF, d.refusedHere = l.BareLF(), false
-		if !named && hides(arguments, false) || named && hidesTagged(l.Text, arguments, c.tag.bytes()) {
-			return reasonHidden
-		}
-		return ""
-	}
-	switch {
-	case hides(arguments, named):
-		return reasonHidden
-	case c.odd || l.Eight():
-		return "a line in a pipeline that servers may cut differently"
-	case c.alone:
-		return "a command in a pipeline that cannot be pipelined"
-	case d.bareLF && !l.BareLF():
-		return "mixed line ends in a pipeline"
-	}
-	d.bareLF = d.bareLF || l.BareLF()
-	return ""
-}
-
 // text takes arguments up to the end of a line, which is the end of the
 // command unless a literal follows.
 func (d *Dialogue) text(l *line.Line, arguments []byte) {
@@ -185,7 +109,7 @@ func (d *Dialogue) text(l *line.Line, arguments []byte) {
 	if d.phase == atText {
 		switch {
 		case l.Tab():
-			d.taint(reasonControl)
+			d.taint(line.ReasonControl)
 			return
 		case l.Eight() && c.verb != login:
 			d.taint(reasonEightBit)

@@ -1,7 +1,6 @@
 package imap
 
 import (
-	"bytes"
 	"net/netip"
 
 	"relaygate/authz/line"
@@ -76,46 +75,6 @@ func lookup(word []byte) verb {
 	return unknown
 }
 
-// hides reports whether some end of a line can be a command of its own, with the
-// end of a word for its tag. A server that lost the beginning would run it. rest is
-// what stands behind the line's tag and command. With ends, the end of a word counts
-// for a command too: one that lost the middle would run it with the line's tag.
-func hides(rest []byte, ends bool) bool {
-	for len(rest) > 0 {
-		var word []byte
-		if word, rest = line.Word(rest); early(word, ends) {
-			return true
-		}
-	}
-	return false
-}
-
-// hidesTagged is hides for a command whose answer must bear a tag. text is the whole
-// line.
-func hidesTagged(text, rest, tag []byte) bool {
-	last := bytes.TrimRight(text[:len(text)-len(rest)], " ")
-	for len(rest) > 0 {
-		var word []byte
-		if word, rest = line.Word(rest); bytes.HasSuffix(last, tag) && early(word, false) {
-			return true
-		}
-		last = word
-	}
-	return false
-}
-
-// early reports whether a word, or with ends its end, is a command that a server may
-// answer positively where nobody has logged in.
-func early(word []byte, ends bool) bool {
-	for i := range names[:beforeLogin] {
-		at := len(word) - len(names[i].name)
-		if (at == 0 || at > 0 && ends) && line.Is(word[at:], names[i].name) {
-			return true
-		}
-	}
-	return false
-}
-
 // tag names a command (RFC 9051 §9). It is wiped with the command: people type
 // passwords at the wrong time.
 type tag struct {
@@ -166,87 +125,4 @@ type command struct {
 	client netip.Addr
 	// piece is the number of the client's last line or literal of it.
 	piece uint64
-}
-
-// status is the kind of a server line.
-type status uint8
-
-const (
-	noStatus status = iota
-	untagged
-	challenge
-	tagged
-)
-
-// response is one server line (RFC 9051 §7).
-type response struct {
-	status status
-	tag    []byte // tagged
-	text   []byte // behind "*", "+" or the tag
-}
-
-func (r *response) parse(text []byte) {
-	first, rest := line.Word(text)
-	r.text = rest
-	switch {
-	case string(first) == "+":
-		r.status = challenge
-	case string(first) == "*":
-		r.status = untagged
-	case r.is("OK"), r.is("NO"), r.is("BAD"):
-		r.status, r.tag = tagged, first
-	default:
-		*r = response{}
-	}
-}
-
-// is compares the status word, whose case is free (RFC 9051 §9).
-func (r *response) is(word string) bool { return line.Begins(r.text, word) }
-
-// takesLiterals reports whether a server line lists a capability with which the
-// server takes literals that it was not asked for (RFC 7888 §3; RFC 9051 §7.2.2
-// has it in IMAP4rev2). The list is untagged data or a response code.
-func takesLiterals(text []byte) bool {
-	list, ok := bytes.CutPrefix(text, []byte("CAPABILITY "))
-	if code, found := bytes.CutPrefix(text, []byte("OK [CAPABILITY ")); found {
-		end := bytes.IndexByte(code, ']')
-		list, ok = code[:max(end, 0)], end >= 0
-	}
-	return ok && (lists(list, "LITERAL+") || lists(list, "LITERAL-") || lists(list, "IMAP4REV2"))
-}
-
-// lists reports whether a word is in a list that is separated by single spaces. It
-// looks for the word's last octet, which is a rare one and has no case.
-func lists(list []byte, name string) bool {
-	for at := 0; ; {
-		i := bytes.IndexByte(list[at:], name[len(name)-1])
-		if i < 0 {
-			return false
-		}
-		at += i + 1
-		begin := at - len(name)
-		if begin >= 0 && (begin == 0 || list[begin-1] == ' ') && line.Begins(list[begin:], name) {
-			return true
-		}
-	}
-}
-
-// endsInLiteral reports whether a server line announces a literal.
-func endsInLiteral(text []byte) bool {
-	return len(text) > 0 && text[len(text)-1] == '}' && announces(text[:len(text)-1])
-}
-
-// announces reports whether the text before a brace announces a literal.
-func announces(text []byte) bool {
-	text = bytes.TrimSuffix(text, []byte{'+'})
-	open := bytes.LastIndexByte(text, '{')
-	if open < 0 || open == len(text)-1 {
-		return false
-	}
-	for _, c := range text[open+1:] {
-		if c < '0' || c > '9' {
-			return false
-		}
-	}
-	return true
 }

@@ -93,8 +93,7 @@ type progress struct {
 	// takesLiterals is true if the server said that it takes literals without
 	// being asked.
 	takesLiterals bool
-	left          int // octets of the literal that have not come
-	literals      int // literals of the present command
+	literals      int // of the present command
 
 	// byProxy is true if the peer may announce the client that it speaks for.
 	byProxy bool

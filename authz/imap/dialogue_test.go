@@ -3,27 +3,14 @@ package imap
 import (
 	"testing"
 
+	"relaygate/authz/line"
 	"relaygate/authz/line/linetest"
 )
 
 func start() linetest.Dialogue { return New() }
 
-func TestScripts(t *testing.T) { runScripts(t, start) }
-
-// TestScriptsAgain runs the scripts with one dialogue, which knows the last greeting
-// and the last answers.
-func TestScriptsAgain(t *testing.T) {
-	d := New()
-	runScripts(t, func() linetest.Dialogue {
-		d.Reset()
-		return d
-	})
-}
-
-func runScripts(t *testing.T, start func() linetest.Dialogue) {
-	for _, name := range []string{"honest", "pipelines", "sasl", "hostile", "cut"} {
-		t.Run(name, func(t *testing.T) { linetest.Run(t, "testdata/"+name+".txt", start) })
-	}
+func TestScripts(t *testing.T) {
+	linetest.Scripts(t, New, "honest", "pipelines", "sasl", "hostile", "cut")
 }
 
 func TestTakesLiterals(t *testing.T) {
@@ -54,4 +41,14 @@ func TestTakesLiterals(t *testing.T) {
 			t.Errorf("takesLiterals(%q) = %v, want %v", text, got, want)
 		}
 	}
+}
+
+func TestReset(t *testing.T) {
+	linetest.Resets(t, New, func(d *Dialogue) []command {
+		d.answers = line.Answers{}
+		return d.window[:cap(d.window)]
+	}, "* OK ready\r\n", []string{
+		"", "a", "a1 LOGIN alice secret\r\n", "a1 LOGIN {5}\r\n", "a1 LOGIN {5+}\r\nali", "a1 AUTHENTICATE PLAIN\r\n",
+		"a1 AUTHENTICATE PLAIN AGEAYg==\r\n", "a1 NOOP\r\na2 NOOP\r\na3 NOOP\r\n", "\x16\x03",
+	}, []string{"", "+", "+ \r\n", "a1 OK\r\n", "a1 NO\r\n", "* BAD\r\n"})
 }

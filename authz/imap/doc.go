@@ -9,12 +9,9 @@
 // So the package does not ask how the server reads the octets: it believes only
 // where all servers must read the same.
 //
-// # What is given
-//
-// Chunks come in the order of the server's kernel: client octets when they were
-// acknowledged, and before the server octets of the segment that acknowledged
-// them. An answer that is delivered before a line was, was written by a server
-// that had not seen that line.
+// Chunks come in the order that authz.Chunk tells: an answer that is delivered before
+// a line was, was written by a server that had not seen that line. The rules below are
+// checked in doubt.go, but for those on single arguments and answers.
 //
 // # In step
 //

@@ -17,11 +17,11 @@ func (d *Dialogue) announce(c *command, lit literal) {
 	// A literal that the server did not ask for is one that it may not know
 	// (RFC 7888 §4): it would run the octets as commands. Even if it said that
 	// it knows them, nothing may be pipelined behind.
-	if sure := d.takesLiterals && lit.size <= maxSureLiteral; !lit.sync {
+	if sure := d.takesLiterals && lit.left <= maxSureLiteral; !lit.sync {
 		c.odd, c.alone = c.odd || !sure, true
 	}
 	c.unasked = c.unasked || !lit.sync
-	d.literal, d.left = lit, lit.size
+	d.literal = lit
 	d.phase = atLiteral
 	if !lit.sync {
 		d.enterLiteral()
@@ -31,7 +31,7 @@ func (d *Dialogue) announce(c *command, lit literal) {
 // enterLiteral expects the octets of the literal.
 func (d *Dialogue) enterLiteral() {
 	d.phase = inLiteral
-	if d.left == 0 {
+	if d.literal.left == 0 {
 		d.endLiteral()
 	}
 }
@@ -40,18 +40,16 @@ func (d *Dialogue) enterLiteral() {
 // character in a literal could be a line end to a server that does not know
 // literals, or that repeats it.
 func (d *Dialogue) octets(b []byte) (rest []byte) {
-	n := min(d.left, len(b))
+	n := min(d.literal.left, len(b))
 	c := d.present()
 	for _, o := range b[:n] {
 		if o < ' ' || o == 0x7f || o == 0xff {
 			d.taint("control character in a literal")
 			return nil
 		}
-		if o >= 0x80 {
-			if c.verb != login {
-				d.taint(reasonEightBit)
-				return nil
-			}
+		if o >= 0x80 && c.verb != login {
+			d.taint(reasonEightBit)
+			return nil
 		}
 		// Capabilities can be wrong (a proxy repeats what it was configured
 		// with). A word of its own is no command that could be run.
@@ -60,7 +58,7 @@ func (d *Dialogue) octets(b []byte) (rest []byte) {
 		}
 	}
 	d.arguments.keep(b[:n])
-	if d.left -= n; d.left == 0 {
+	if d.literal.left -= n; d.literal.left == 0 {
 		d.endLiteral()
 	}
 	return b[n:]

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"relaygate/authz/line/linetest"
 )
 
 // How a model treats a blank line, and a line with an illegal tag.
@@ -194,18 +196,11 @@ func (m *model) capabilities() string {
 
 // cut finds the end of the first line as this server sees it.
 func (m *model) cut(in []byte) (text []byte, taken int) {
-	for i, c := range in {
-		crlf := c == '\n' && i > 0 && in[i-1] == '\r'
-		switch {
-		case c == '\n' && (!m.crlfOnly || crlf):
-			return bytes.TrimSuffix(in[:i], []byte{'\r'}), i + 1
-		case c == '\r' && m.bareCR && i+1 < len(in) && in[i+1] != '\n', c == 0x85 && m.nel:
-			return in[:i], i + 1
-		case i+1 >= m.max && m.long == longSplit:
-			return in[:i+1], i + 1
-		}
+	ends := linetest.Ends{CRLFOnly: m.crlfOnly, BareCR: m.bareCR, NEL: m.nel}
+	if m.long == longSplit {
+		ends.Most = m.max
 	}
-	return nil, 0
+	return ends.Cut(in)
 }
 
 var (

@@ -14,6 +14,7 @@ import (
 func TestCanary(t *testing.T) {
 	const canary = linetest.Canary
 	b64 := base64.StdEncoding.EncodeToString
+	var talks [][]authz.Chunk
 	for _, lines := range [][]string{
 		{"a LOGIN alice " + canary, "a NO no " + canary},
 		{"a LOGIN alice " + canary, "a OK"},
@@ -35,53 +36,14 @@ func TestCanary(t *testing.T) {
 		{"a AUTHENTICATE OAUTHBEARER " + b64([]byte("n,a=alice,\x01auth=Bearer "+canary+"\x01\x01")), "a NO"},
 		{"a LOGIN alice \x00" + canary},
 	} {
-		for _, drip := range []bool{false, true} {
-			d := New()
-			chunks := []authz.Chunk{{Dir: authz.FromServer, Bytes: []byte("* OK\r\n")}}
-			for i, l := range lines {
-				chunks = append(chunks, authz.Chunk{Dir: authz.Dir(i % 2), Bytes: []byte(l + "\r\n")})
-			}
-			if drip {
-				chunks = linetest.Drip(chunks)
-			}
-			for _, c := range chunks {
-				if verdicts := d.Feed(c); linetest.Holds(verdicts) {
-					t.Errorf("%q: the password is in %+v", lines, verdicts)
-				}
-			}
-			if linetest.Holds(*d) || linetest.Holds(d.window[:cap(d.window)]) {
-				t.Errorf("%q: the password is still in %#v", lines, *d)
-			}
-		}
+		talks = append(talks, linetest.Talk("* OK", lines...))
 	}
+	linetest.NoCanary(t, New, func(d *Dialogue) any { return d.window[:cap(d.window)] }, talks)
 }
 
 // TestAllocations: an ordinary connection costs a handful of allocations, all
 // of them for the dialogue itself and the names in its verdicts.
 func TestAllocations(t *testing.T) {
-	chunks := []authz.Chunk{
-		{Dir: authz.FromServer, Bytes: []byte("* OK ready\r\n")},
-		{Dir: authz.FromClient, Bytes: []byte("a CAPABILITY\r\n")},
-		{Dir: authz.FromServer, Bytes: []byte("* CAPABILITY IMAP4rev1\r\na OK done\r\n")},
-		{Dir: authz.FromClient, Bytes: []byte("b LOGIN alice secret\r\n")},
-		{Dir: authz.FromServer, Bytes: []byte("b OK Logged in\r\n")},
-	}
-	got := testing.AllocsPerRun(100, func() {
-		d := New()
-		for _, c := range chunks {
-			d.Feed(c)
-		}
-	})
-	if got > 6 {
-		t.Errorf("%v allocations for a connection, want at most 6", got)
-	}
-	d := New()
-	d.Feed(chunks[0])
-	got = testing.AllocsPerRun(100, func() {
-		d.Feed(chunks[1])
-		d.Feed(chunks[2])
-	})
-	if got != 0 {
-		t.Errorf("%v allocations for CAPABILITY and its answer, want 0", got)
-	}
+	linetest.Allocates(t, New, 6, linetest.Talk("* OK ready",
+		"a CAPABILITY", "* CAPABILITY IMAP4rev1\r\na OK done", "b LOGIN alice secret", "b OK Logged in"))
 }

@@ -7,11 +7,6 @@ import (
 	"relaygate/authz/line"
 )
 
-const (
-	reasonSurplus     = "answer belongs to no command"
-	reasonRefusedHere = "a login with a tag that is used twice was accepted where something was refused"
-)
-
 // readServer takes what the server sent.
 func (d *Dialogue) readServer(b []byte) {
 	if d.greetingCut {
@@ -45,14 +40,10 @@ func (d *Dialogue) responses(b []byte) {
 			d.linePiece = d.pieces
 		}
 		l, rest, state := d.server.Next(b)
-		switch state {
-		case line.Partial:
-			return
-		case line.Control:
-			d.taint("NUL in a server line")
-			return
-		case line.TooLong:
-			d.taint("server line is too long")
+		if state != line.Complete {
+			if reason := d.server.Doubt(state); reason != "" {
+				d.taint(reason)
+			}
 			return
 		}
 		b = rest
@@ -222,21 +213,7 @@ func (d *Dialogue) accepted(c *command, r *response) {
 
 // loggedIn takes the positive answer to a login command.
 func (d *Dialogue) loggedIn(c *command, r *response) {
-	reason := ""
-	switch {
-	case d.bye:
-		reason = "a login was accepted after BYE"
-	case c.malformed:
-		reason = "positive answer to a malformed login"
-	case c.twin && d.refusedHere:
-		reason = reasonRefusedHere
-	case c.verb == authenticate:
-		reason = d.exchange.Doubt()
-	}
-	if reason == "" && d.proved.Result != 0 {
-		reason = "two logins were accepted"
-	}
-	if reason != "" {
+	if reason := d.doubt(c); reason != "" {
 		d.taint(reason)
 		return
 	}

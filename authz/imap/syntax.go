@@ -1,11 +1,15 @@
 package imap
 
-import "bytes"
+import (
+	"bytes"
+
+	"relaygate/authz/line"
+)
 
 // literal is what the end of a line announces (RFC 9051 §4.3).
 type literal struct {
 	there bool
-	size  int
+	left  int  // octets that have not come
 	sync  bool // the client waits for the server's "+"
 }
 
@@ -89,7 +93,7 @@ func (a *arguments) quoted(text []byte) (rest []byte, reason string) {
 		text = text[n+1:]
 		switch {
 		case end == '\t':
-			return nil, reasonControl
+			return nil, line.ReasonControl
 		case end == '"' && (len(text) == 0 || text[0] == ' ' || text[0] == '\t' || text[0] == ')'):
 			return text, a.end()
 		case end == '"', len(text) == 0, text[0] != '\\' && text[0] != '"':
@@ -167,5 +171,5 @@ func parseLiteral(text []byte) (literal, string) {
 			return literal{}, reasonLiteral
 		}
 	}
-	return literal{there: true, size: size, sync: !plus}, ""
+	return literal{there: true, left: size, sync: !plus}, ""
 }

@@ -50,13 +50,32 @@ const (
 type Reader struct {
 	// Max bounds a line with its line end, in octets.
 	Max int
-	// Strict forbids every control character but TAB, a CR that no LF follows,
-	// and 0xff (which a telnet-minded server could take for IAC, RFC 854).
-	// Without it only NUL is forbidden.
+	// Strict is for a client's lines. It forbids every control character but TAB, a
+	// CR that no LF follows, and 0xff (which a telnet-minded server could take for
+	// IAC, RFC 854). Without it only NUL is forbidden.
 	Strict bool
 
 	buf   []byte // what came of a line that is not complete
 	marks Marks  // what was noted of it
+}
+
+// ReasonControl is also that of a TAB in a client's line that may have none.
+const ReasonControl = "control character in a client line"
+
+// Doubt is why a connection is not believed whose reader is of no further use, ""
+// while it is.
+func (r *Reader) Doubt(s State) string {
+	switch {
+	case s == Control && r.Strict:
+		return ReasonControl
+	case s == Control:
+		return "NUL in a server line"
+	case s == TooLong && r.Strict:
+		return "client line is too long"
+	case s == TooLong:
+		return "server line is too long"
+	}
+	return ""
 }
 
 // Empty reports whether the reader stands at the start of a line.

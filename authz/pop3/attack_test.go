@@ -21,17 +21,8 @@ func attack(r *rand.Rand) []linetest.Segment {
 		lines = behead(r)
 	}
 	wait := []int{0, 50, 90, 100}[r.IntN(4)]
-	var out []linetest.Segment
-	for _, l := range lines {
-		for i, piece := range linetest.Cut(r, []byte(l), r.IntN(3)/2, 0) {
-			piece.Wait = i == 0 && r.IntN(100) < wait
-			out = append(out, piece)
-		}
-	}
-	return out
+	return linetest.Pieces(r, lines, 1, wait)
 }
-
-func pick(r *rand.Rand, words ...string) string { return words[r.IntN(len(words))] }
 
 // twist is what servers count differently.
 func twist(r *rand.Rand) []string {

@@ -21,14 +21,10 @@ func (d *Dialogue) readClient(b []byte) {
 			d.inStep = d.owesNothing()
 		}
 		l, rest, state := d.client.Next(b)
-		switch state {
-		case line.Partial:
-			return
-		case line.Control:
-			d.taint("control character in a client line")
-			return
-		case line.TooLong:
-			d.taint("client line is too long")
+		if state != line.Complete {
+			if reason := d.client.Doubt(state); reason != "" {
+				d.taint(reason)
+			}
 			return
 		}
 		b = rest
@@ -42,26 +38,11 @@ func (d *Dialogue) readClient(b []byte) {
 	}
 }
 
-const reasonHidden = "a line that ends with another command"
-
-// wentOn is the reason why bytes behind c end the belief.
-func wentOn(c *command) string {
-	switch {
-	case c.verb == stls:
-		return "client went on before the answer to STLS"
-	case c.verb == auth:
-		return "client went on inside a SASL exchange"
-	case c.odd:
-		return "client went on behind a line that servers may cut differently"
-	}
-	return "client went on behind a command that cannot be pipelined"
-}
-
 // command takes one command line.
 func (d *Dialogue) command(l *line.Line) {
 	c := d.wait()
 	argument := c.parse(l.Text)
-	c.pipelined = c.pipelined || c.verb == xclient && d.byProxy
+	c.pipelined = c.pipelined || d.announces(c)
 	if reason := d.classify(c, l, argument); reason != "" {
 		d.taint(reason)
 		return
@@ -70,7 +51,7 @@ func (d *Dialogue) command(l *line.Line) {
 	case unknown, stls:
 		c.alone = true
 	case xclient:
-		if c.alone = !d.byProxy; d.byProxy {
+		if c.alone = !d.announces(c); !c.alone {
 			ok := false
 			if c.client, ok = originating(argument); !ok {
 				d.taint(reasonAnnounced)
@@ -110,56 +91,13 @@ func (d *Dialogue) wait() *command {
 	return &d.waiting[n]
 }
 
-// classify checks the line itself: whether every server cuts it here, and if
-// not, whether the acceptance rule can bear it. It returns a reason to taint.
-func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
-	length := len(l.Text) + len("\r\n")
-	login := c.verb == pass || c.verb == apop || c.verb == auth
-	named := c.verb == pass || c.verb == user || c.verb == xclient && d.byProxy ||
-		login && bytes.Count(l.Text, []byte{' '}) <= 3
-	switch {
-	case l.Tab():
-		return "control character in a client line"
-	case length > maxLine && !login, length > maxShort && !named:
-		return "over-long command line"
-	case l.Eight() && (c.verb == auth || !login && c.verb != user):
-		return "eight-bit octets outside of a login"
-	case c.verb == user && l.Eight() && line.Splits(l.Text):
-		return "user name with a character that can end a line"
-	case len(d.waiting) > maxPipeline:
-		return "too many commands without an answer"
-	}
-	c.odd = length > maxLine || l.Eight() && login
-	if d.inStep {
-		d.bareLF, d.refusedHere = l.BareLF(), false
-		// One word of USER is exempt: it is a name like "lang", and no login yet.
-		name := c.verb == user && bytes.IndexByte(argument, ' ') < 0 || c.verb == xclient && d.byProxy
-		if !name && c.hides(l.Text, argument) {
-			return reasonHidden
-		}
-		return ""
-	}
-	switch {
-	case c.hides(l.Text, argument):
-		return reasonHidden
-	case c.odd || l.Eight() || length > maxShort && c.verb != xclient:
-		return "a line in a pipeline that servers may cut differently"
-	case !c.pipelined:
-		return "a command in a pipeline that cannot be pipelined"
-	case d.bareLF && !l.BareLF():
-		return "mixed line ends in a pipeline"
-	}
-	d.bareLF = d.bareLF || l.BareLF()
-	return ""
-}
-
 // begin starts a SASL exchange (RFC 5034 §4). It returns a reason to taint.
 func (d *Dialogue) begin(c *command, argument []byte) string {
 	name, initial := line.Word(argument)
 	// One blank between the words: with two, some servers see an AUTH without
 	// an argument, which they answer positively with a list.
 	if !d.exchange.Begin(name) || bytes.IndexByte(initial, ' ') >= 0 {
-		c.verb, c.alone, c.malformed = unknown, true, true
+		c.verb, c.alone = unknown, true
 		return ""
 	}
 	d.turn = serverTurn

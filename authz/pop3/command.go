@@ -3,7 +3,6 @@ package pop3
 import (
 	"bytes"
 	"net/netip"
-	"strings"
 
 	"relaygate/authz/line"
 	"relaygate/authz/sasl"
@@ -118,48 +117,6 @@ func (c *command) parse(text []byte) (argument []byte) {
 	return argument
 }
 
-// hidden are the commands that hides looks for, by the octet with which they end: those
-// that can be answered positively before a login.
-var hidden = func() (ends [256][]int) {
-	for i := range commands {
-		if c := &commands[i]; !c.kind.transaction && c.kind.verb != pass {
-			last := c.name[len(c.name)-1]
-			ends[last] = append(ends[last], i)
-			if small := last | 0x20; small != last {
-				ends[small] = append(ends[small], i)
-			}
-		}
-	}
-	return ends
-}()
-
-// hides reports whether some end of the line is a command of its own, and one that
-// can be answered positively before a login. A server that lost the beginning
-// would run it.
-func (c *command) hides(text, argument []byte) bool {
-	first, rest := c.verb == unknown, argument
-	if first {
-		rest = bytes.TrimLeft(text, " ")
-	}
-	for ; len(rest) > 0; first = false {
-		var word []byte
-		if word, rest = line.Word(rest); len(word) == 0 {
-			continue
-		}
-		for _, i := range hidden[word[len(word)-1]] {
-			name := commands[i].name
-			at := len(word) - len(name)
-			if at < 0 || first && at == 0 || !line.Is(word[at:], name) {
-				continue
-			}
-			if commands[i].kind.verb != user || len(rest) > 0 {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // apopName is the name of "name digest" (RFC 1939 §7).
 func apopName(argument []byte) (name []byte, ok bool) {
 	at := bytes.LastIndexByte(argument, ' ')
@@ -167,69 +124,4 @@ func apopName(argument []byte) (name []byte, ok bool) {
 		return nil, false
 	}
 	return argument[:at], true
-}
-
-// namesServer reports whether a user name may be "host:name". The ipop3d of UW IMAP
-// and POPFile then log in at that host, which a stranger can have answer as he likes.
-func namesServer(user string) bool { return strings.IndexByte(user, ':') >= 0 }
-
-// status is the status indicator of an answer (RFC 1939 §3, RFC 5034 §4).
-type status uint8
-
-const (
-	noStatus status = iota
-	positive
-	negative
-	challenge
-)
-
-func statusOf(text []byte) status {
-	switch {
-	case isWord(text, "+OK"):
-		return positive
-	case bytes.HasPrefix(text, []byte("-ERR")):
-		return negative
-	case isWord(text, "+"):
-		return challenge
-	}
-	return noStatus
-}
-
-// isWord reports whether text is the word, alone or with a blank behind it.
-func isWord(text []byte, word string) bool {
-	return len(text) >= len(word) && string(text[:len(word)]) == word &&
-		(len(text) == len(word) || text[len(word)] == ' ')
-}
-
-// welcomes reports whether text is what the servers say to a login that are known
-// to lose QUIT behind it, Courier, solid-pop3d and perdition, and none to QUIT: all of
-// the text, as there are servers that repeat a user name.
-func welcomes(text []byte) bool {
-	_, said := line.Word(text)
-	said = bytes.TrimSuffix(said, []byte{'.'})
-	return line.Is(said, "LOGGED IN") || line.Is(said, "AUTHENTICATION SUCCESSFUL") || line.Is(said, "YOU ARE SO IN")
-}
-
-// isDropList reports whether text is "+OK n n" with or without more behind it.
-func isDropList(text []byte) bool {
-	_, rest := line.Field(text)
-	count, rest := line.Field(rest)
-	octets, _ := line.Field(rest)
-	return isNumber(count) && isNumber(octets)
-}
-
-func isNumber(b []byte) bool {
-	for _, c := range b {
-		if c < '0' || c > '9' {
-			return false
-		}
-	}
-	return len(b) > 0
-}
-
-// hasStamp reports whether a greeting holds an APOP time stamp: a msg-id of
-// RFC 822 in angle brackets (RFC 1939 §7).
-func hasStamp(text []byte) bool {
-	open := bytes.IndexByte(text, '<')
-	return open >= 0 && bytes.IndexByte(text[open:], '>') > 1
 }

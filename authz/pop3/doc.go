@@ -6,12 +6,9 @@
 // servers differ in where they cut a line. So the package does not ask how the
 // server reads a line: it believes only where all servers must read the same.
 //
-// # What is given
-//
-// Chunks come in the order of the server's kernel: client octets when they were
-// acknowledged, and before the server octets of the segment that acknowledged
-// them. An answer that is delivered before a line was, was written by a server
-// that had not seen that line.
+// Chunks come in the order that authz.Chunk tells: an answer that is delivered before
+// a line was, was written by a server that had not seen that line. The rules below are
+// checked in doubt.go, but for those on single arguments and answers.
 //
 // # In step
 //
@@ -23,12 +20,12 @@
 //   - a bare LF is believed to end a line once the answer came: a server that
 //     waits for CRLF does not answer;
 //   - AUTH is allowed at all: there are servers that answer "AUTH" alone with a list;
-//   - PASS, APOP and AUTH may be longer than 255 octets and hold eight-bit
-//     octets. Some server may cut such a line in two. Its first answer is then
-//     that to the first part, which begins with the command: if that is
-//     positive, somebody is logged in. If it is negative, an answer to the
-//     second part may come late and be taken for that to a later command:
-//     belief ends. Such a line is called odd;
+//   - PASS, APOP and AUTH may be longer than 255 octets, and the first two hold
+//     eight-bit octets. Some server may cut such a line in two. Its first answer is
+//     then that to the first part, which begins with the command: if that is
+//     positive, somebody is logged in. If it is negative, an answer to the second
+//     part may come late and be taken for that to a later command: belief ends. Such
+//     a line is called odd;
 //   - USER may hold eight-bit octets, but nothing that any text library takes
 //     for a line end, because its positive answer is not yet a login;
 //   - unknown commands are understood if refused.
@@ -36,7 +33,7 @@
 // WildDuck loses what it has read of a line that is not complete: the last piece of
 // a line in segments is a line to it. So no line may end with another command that
 // can be answered positively before a login; only a user name of one word may, as it
-// is no login yet.
+// is no login yet, and XCLIENT of a trusted proxy.
 //
 // Nothing may be released behind an odd line, an unknown command, STLS, or a
 // SASL exchange, before its answer came.

@@ -7,18 +7,17 @@ import (
 	"strings"
 	"testing"
 
-	"relaygate/authz"
 	"relaygate/authz/line/linetest"
 )
 
 // TestHostileDialogues plays random clients against models of real servers and
-// against mixtures of their habits: a success must be one of the model's.
+// against mixtures of their habits.
 func TestHostileDialogues(t *testing.T) {
-	n := linetest.Dialogues(20000)
-	var believed, loggedIn, tainted int
-	for i := range n {
-		r := rand.New(rand.NewPCG(1, uint64(i)))
-		m := pickModel(r)
+	linetest.Hostile(t, 20000, func(r *rand.Rand) (linetest.Server, []linetest.Segment, linetest.Dialogue) {
+		m := models[r.IntN(len(models))]
+		if r.IntN(2) == 0 {
+			m = randomModel(r)
+		}
 		client := hostileClient(r)
 		if r.IntN(2) == 0 {
 			client = attack(r)
@@ -27,64 +26,18 @@ func TestHostileDialogues(t *testing.T) {
 		if r.IntN(2) == 0 {
 			d.TrustPeer()
 		}
-		verdicts, err := linetest.Play(r, &m, client, d, linetest.Options{Merge: true})
-		if err != nil {
-			t.Fatalf("dialogue %d with %+v: %v", i, m, err)
-		}
-		for _, l := range verdicts {
-			switch l.Result {
-			case authz.Success:
-				believed++
-			case authz.Tainted:
-				tainted++
-			}
-		}
-		if m.User() != "" {
-			loggedIn++
-		}
-	}
-	t.Logf("%d dialogues: %d logins, %d of them believed, %d tainted", n, loggedIn, believed, tainted)
-	if believed == 0 || tainted == n {
-		t.Errorf("believed %d of %d, tainted %d: the clients prove nothing", believed, n, tainted)
-	}
+		return &m, client, d
+	})
 }
 
-// TestHonestDialogues plays honest clients: most of their logins must be
-// believed.
 func TestHonestDialogues(t *testing.T) {
-	n := linetest.Dialogues(5000)
-	var believed, loggedIn int
-	for i := range n {
-		r := rand.New(rand.NewPCG(2, uint64(i)))
+	linetest.Honest(t, 5000, func(r *rand.Rand) (linetest.Server, []linetest.Segment, linetest.Dialogue) {
 		m := models[r.IntN(len(models))]
-		verdicts, err := linetest.Play(r, &m, honestClient(r, &m), New(), linetest.Options{Merge: true})
-		if err != nil {
-			t.Fatalf("dialogue %d with %+v: %v", i, m, err)
-		}
-		if m.User() == "" {
-			continue
-		}
-		loggedIn++
-		if len(verdicts) > 0 && verdicts[len(verdicts)-1].Result == authz.Success {
-			believed++
-		}
-	}
-	t.Logf("%d dialogues: %d logins, %d believed", n, loggedIn, believed)
-	if loggedIn < n/2 || believed < loggedIn*95/100 {
-		t.Errorf("believed %d of %d logins in %d dialogues, want 95 %%", believed, loggedIn, n)
-	}
+		return &m, honestClient(r, &m), New()
+	})
 }
 
-func pickModel(r *rand.Rand) model {
-	if r.IntN(2) == 0 {
-		return models[r.IntN(len(models))]
-	}
-	return randomModel(r)
-}
-
-func plain(user, password string) string {
-	return base64.StdEncoding.EncodeToString([]byte("\x00" + user + "\x00" + password))
-}
+var pick, plain = linetest.Pick, linetest.Plain
 
 // honestClient logs in as alice, after up to two failures, in step or in one
 // segment.
@@ -114,42 +67,15 @@ func honestClient(r *rand.Rand, m *model) []linetest.Segment {
 		}
 	}
 	b = append(b, "STAT\r\n", "QUIT\r\n")
-	var out []linetest.Segment
-	for _, s := range b {
-		for i, piece := range linetest.Cut(r, []byte(s), r.IntN(3), 0) {
-			piece.Wait = i == 0
-			out = append(out, piece)
-		}
-	}
-	return out
+	return linetest.Pieces(r, b, 2, 100)
 }
 
-// hostileClient sends anything. He knows the password of one account at most.
 func hostileClient(r *rand.Rand) []linetest.Segment {
-	dirt := []int{0, 0, 0, 2, 10, 40}[r.IntN(6)]
-	wait := []int{0, 30, 70, 95, 100}[r.IntN(5)]
 	line := hostileLine
 	if r.IntN(2) == 0 {
 		line = pipelineLine
 	}
-	knows := r.IntN(8) == 0
-	var out []linetest.Segment
-	var b strings.Builder
-	for range 2 + r.IntN(10) {
-		password := "wrong"
-		if knows && r.IntN(3) == 0 {
-			password = "secret"
-		}
-		b.WriteString(dirty(r, line(r, password), dirt))
-		b.WriteString(lineEnd(r, dirt))
-		if r.IntN(100) < max(wait, 30) {
-			pieces := linetest.Cut(r, []byte(b.String()), r.IntN(3)/2, wait/4)
-			pieces[0].Wait = r.IntN(100) < wait
-			out = append(out, pieces...)
-			b.Reset()
-		}
-	}
-	return append(out, linetest.Cut(r, []byte(b.String()), 1, wait)...)
+	return linetest.Anything(r, line)
 }
 
 // pipelineLine is a line that may stand in a pipeline.
@@ -186,21 +112,4 @@ func hostileLine(r *rand.Rand, password string) string {
 		return words[r.IntN(len(words))]
 	}
 	return pipelineLine(r, password)
-}
-
-// dirty puts an octet that servers disagree on into a line.
-func dirty(r *rand.Rand, s string, percent int) string {
-	if r.IntN(100) >= percent {
-		return s
-	}
-	at := r.IntN(len(s) + 1)
-	odd := []string{"\x00", "\r", "\t", "\x85", "\x1b", "\xff", "\n", "\r\r", "\xc3\xa4", " "}
-	return s[:at] + odd[r.IntN(len(odd))] + s[at:]
-}
-
-func lineEnd(r *rand.Rand, dirt int) string {
-	if r.IntN(100) >= dirt+2 {
-		return "\r\n"
-	}
-	return []string{"\n", "\n", "\r", "\r\r\n", "\x00\r\n", "\n\n"}[r.IntN(6)]
 }

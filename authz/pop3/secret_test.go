@@ -14,6 +14,7 @@ import (
 func TestCanary(t *testing.T) {
 	const canary = linetest.Canary
 	b64 := base64.StdEncoding.EncodeToString
+	var talks [][]authz.Chunk
 	for _, lines := range [][]string{
 		{"USER alice", "+OK", "PASS " + canary, "-ERR no " + canary},
 		{"USER alice", "+OK", "PASS " + canary, "+OK"},
@@ -29,55 +30,14 @@ func TestCanary(t *testing.T) {
 		{"APOP alice " + canary, "-ERR"},
 		{"\x00PASS " + canary},
 	} {
-		for _, drip := range []bool{false, true} {
-			d := New()
-			chunks := []authz.Chunk{{Dir: authz.FromServer, Bytes: []byte("+OK\r\n")}}
-			for i, l := range lines {
-				chunks = append(chunks, authz.Chunk{Dir: authz.Dir(i % 2), Bytes: []byte(l + "\r\n")})
-			}
-			if drip {
-				chunks = linetest.Drip(chunks)
-			}
-			for _, c := range chunks {
-				if verdicts := d.Feed(c); linetest.Holds(verdicts) {
-					t.Errorf("%q: the password is in %+v", lines, verdicts)
-				}
-			}
-			if linetest.Holds(*d) || linetest.Holds(d.waiting[:cap(d.waiting)]) {
-				t.Errorf("%q: the password is still in %#v", lines, *d)
-			}
-		}
+		talks = append(talks, linetest.Talk("+OK", lines...))
 	}
+	linetest.NoCanary(t, New, func(d *Dialogue) any { return d.waiting[:cap(d.waiting)] }, talks)
 }
 
 // TestAllocations: an ordinary connection costs a handful of allocations, all
 // of them for the dialogue itself and the names in its verdicts.
 func TestAllocations(t *testing.T) {
-	chunks := []authz.Chunk{
-		{Dir: authz.FromServer, Bytes: []byte("+OK ready\r\n")},
-		{Dir: authz.FromClient, Bytes: []byte("CAPA\r\n")},
-		{Dir: authz.FromServer, Bytes: []byte("+OK\r\nUSER\r\nUIDL\r\n.\r\n")},
-		{Dir: authz.FromClient, Bytes: []byte("USER alice\r\n")},
-		{Dir: authz.FromServer, Bytes: []byte("+OK\r\n")},
-		{Dir: authz.FromClient, Bytes: []byte("PASS secret\r\n")},
-		{Dir: authz.FromServer, Bytes: []byte("+OK Logged in.\r\n")},
-	}
-	got := testing.AllocsPerRun(100, func() {
-		d := New()
-		for _, c := range chunks {
-			d.Feed(c)
-		}
-	})
-	if got > 5 {
-		t.Errorf("%v allocations for a connection, want at most 5", got)
-	}
-	d := New()
-	d.Feed(chunks[0])
-	got = testing.AllocsPerRun(100, func() {
-		d.Feed(chunks[1])
-		d.Feed(chunks[2])
-	})
-	if got != 0 {
-		t.Errorf("%v allocations for CAPA and its answer, want 0", got)
-	}
+	linetest.Allocates(t, New, 5, linetest.Talk("+OK ready",
+		"CAPA", "+OK\r\nUSER\r\nUIDL\r\n.", "USER alice", "+OK", "PASS secret", "+OK Logged in."))
 }

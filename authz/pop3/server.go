@@ -7,12 +7,6 @@ import (
 	"relaygate/authz/line"
 )
 
-const (
-	reasonSurplus     = "answer belongs to no command"
-	reasonRefusedHere = "a login was accepted in a pipeline of which something was refused"
-	reasonElsewhere   = "a user name with a colon can name the server that was asked, and that can be the client's own"
-)
-
 // readServer takes what the server sent.
 func (d *Dialogue) readServer(b []byte) {
 	if d.greetingCut {
@@ -45,14 +39,10 @@ func (d *Dialogue) lines(b []byte) {
 			d.linePiece = d.pieces
 		}
 		l, rest, state := d.server.Next(b)
-		switch state {
-		case line.Partial:
-			return
-		case line.Control:
-			d.taint("NUL in a server line")
-			return
-		case line.TooLong:
-			d.taint("server line is too long")
+		if state != line.Complete {
+			if reason := d.server.Doubt(state); reason != "" {
+				d.taint(reason)
+			}
 			return
 		}
 		b = rest
@@ -172,15 +162,12 @@ func (d *Dialogue) positive(c *command, text []byte) {
 	case c.verb == unknown:
 		d.taint("positive answer to an unknown command")
 		return
-	case c.verb == xclient && !d.byProxy:
+	case c.verb == xclient && !d.announces(c):
 		d.taint("a proxy speaks for the client (XCLIENT was accepted)")
 		return
 	case c.verb == xclient && c.client.IsValid():
-		if d.announced.IsValid() && d.announced != c.client {
-			d.taint(reasonTwoClients)
-			return
-		}
-		d.announced = c.client
+		d.speaksFor(c)
+		return
 	case c.verb == empty:
 		d.taint("positive answer to an empty line")
 		return
@@ -208,10 +195,6 @@ func (d *Dialogue) loggedIn(c *command, text []byte) {
 		d.taint(reason)
 		return
 	}
-	if d.proved.Result != 0 {
-		d.taint("two logins were accepted")
-		return
-	}
 	l := authz.Login{Result: authz.Success, Answer: d.answers.Positive(text)}
 	d.login(c, &l)
 	if d.settled(text) {
@@ -221,43 +204,6 @@ func (d *Dialogue) loggedIn(c *command, text []byte) {
 	d.proved = l
 	d.endExchange()
 	d.answered()
-}
-
-// doubt says why a positive answer to c is no login, else "".
-func (d *Dialogue) doubt(c *command) string {
-	switch {
-	case c.malformed:
-		return "positive answer to a malformed login"
-	case d.refusedHere:
-		return reasonRefusedHere
-	case d.more && len(d.waiting) == 1:
-		return reasonSurplus
-	case c.verb == auth:
-		return d.exchange.Doubt()
-	case c.verb == apop && !d.stamp:
-		return "APOP was accepted although the greeting had no time stamp"
-	case c.verb == apop && c.user == "", c.verb == pass && d.user == "":
-		return "a login was accepted and no user name was"
-	case c.verb == apop && namesServer(c.user), c.verb == pass && namesServer(d.user):
-		return reasonElsewhere
-	}
-	return ""
-}
-
-// settled reports whether no command behind waiting[0] can be the one that the
-// server just answered with text: the rule of the package comment.
-func (d *Dialogue) settled(text []byte) bool {
-	if !d.client.Empty() {
-		return false
-	}
-	for i := range d.waiting[1:] {
-		c := &d.waiting[1+i]
-		lostToo := c.verb == quit && d.basic && !d.refused && c.chunk == d.windowChunk && welcomes(text)
-		if !c.transaction && !lostToo {
-			return false
-		}
-	}
-	return true
 }
 
 // login notes in l who logs in with the command c, and how; false for other

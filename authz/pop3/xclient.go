@@ -11,6 +11,9 @@ const (
 	reasonTwoClients = "a proxy announces two different clients"
 )
 
+// announces reports whether c is an XCLIENT of a peer that may announce its client.
+func (d *Dialogue) announces(c *command) bool { return c.verb == xclient && d.byProxy }
+
 // originating reads the client's address out of the attributes of XCLIENT, which
 // mail proxies borrowed from SMTP: blank-separated NAME=value pairs. The address
 // is not valid if there is none; ok is false if what stands there is no address,
@@ -32,4 +35,15 @@ func originating(attributes []byte) (client netip.Addr, ok bool) {
 		client = addr.Unmap()
 	}
 	return client, true
+}
+
+// speaksFor takes the positive answer to an XCLIENT in which a trusted peer announces
+// its client.
+func (d *Dialogue) speaksFor(c *command) {
+	if d.announced.IsValid() && d.announced != c.client {
+		d.taint(reasonTwoClients)
+		return
+	}
+	d.announced = c.client
+	d.answered()
 }

@@ -51,7 +51,7 @@ func TestWriterTakesOthersRightToWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.Look()
-		due(t, w, start.Add(MinInterval))
+		due(t, w, start.Add(minInterval))
 		if r := write(t, w, start, one(1)); len(r.Repaired) != 0 || Others(path) != nil {
 			t.Errorf("mode %v: %+v, %v", mode, r, Others(path))
 		}

@@ -12,7 +12,6 @@ package relayhosts
 import (
 	"cmp"
 	"encoding/binary"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -41,14 +40,6 @@ var Dialects = []string{"iplsearch", "plain", "postfix"}
 
 func (d Dialect) String() string { return Dialects[d] }
 
-// ParseDialect reads the name of a dialect.
-func ParseDialect(s string) (Dialect, error) {
-	if i := slices.Index(Dialects, s); i >= 0 {
-		return Dialect(i), nil
-	}
-	return 0, fmt.Errorf("dialect %q is none of %q", s, Dialects)
-}
-
 // Static names the user of an entry that nobody logged in for.
 const Static = "-alwaysrelay-"
 
@@ -66,9 +57,9 @@ type Entry struct {
 // EntryOf takes out of a grant what the files say.
 func EntryOf(g *grant.Grant) Entry { return Entry{g.Prefix, userNames(g)} }
 
-// RenderHosts is the relayhosts file of grants: one prefix per line, IPv4 first
+// renderHosts is the relayhosts file of grants: one prefix per line, IPv4 first
 // and IPv6 last, so that a reader of the other dialect loses IPv6 alone.
-func RenderHosts(d Dialect, grants []Entry) []byte {
+func renderHosts(d Dialect, grants []Entry) []byte {
 	b := make([]byte, 0, 20*len(grants))
 	for _, g := range sorted(grants) {
 		b = appendHost(b, d, g.Prefix)
@@ -80,10 +71,10 @@ func RenderHosts(d Dialect, grants []Entry) []byte {
 	return b
 }
 
-// RenderUsers is the users file of grants: "address: user, user", the newest
+// renderUsers is the users file of grants: "address: user, user", the newest
 // first. What was granted without a login names Static; an address whose users
 // are not known is left out.
-func RenderUsers(grants []Entry) []byte {
+func renderUsers(grants []Entry) []byte {
 	b := make([]byte, 0, 20*len(grants))
 	for _, g := range sorted(grants) {
 		if len(g.Users) == 0 {
@@ -154,7 +145,7 @@ func appendHost(b []byte, d Dialect, p netip.Prefix) []byte {
 func userNames(g *grant.Grant) []string {
 	var names []string
 	for _, u := range g.Users {
-		if name := Sanitise(u.Name); name != "" && !slices.Contains(names, name) {
+		if name := sanitise(u.Name); name != "" && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
@@ -164,11 +155,11 @@ func userNames(g *grant.Grant) []string {
 	return names
 }
 
-// Sanitise makes a user name fit for the users file: nothing in it can end the
+// sanitise makes a user name fit for the users file: nothing in it can end the
 // name or the line, look like Static, or act on a page that shows the file.
 // Readers take a colon between user and domain for an at sign, so does this;
 // everything else that does not belong in a name becomes an underscore.
-func Sanitise(user string) string {
+func sanitise(user string) string {
 	var b strings.Builder
 	for i, r := range strings.ToValidUTF8(user, "_") {
 		alike := string(r) + "x" // what Quote does to r at such a place

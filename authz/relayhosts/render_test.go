@@ -42,10 +42,10 @@ func sample() []Entry {
 
 func TestGolden(t *testing.T) {
 	for name, got := range map[string][]byte{
-		"relayhosts.iplsearch": RenderHosts(IPLSearch, sample()),
-		"relayhosts.plain":     RenderHosts(Plain, sample()),
-		"relayhosts.postfix":   RenderHosts(Postfix, sample()),
-		"relayhostsusers":      RenderUsers(sample()),
+		"relayhosts.iplsearch": renderHosts(IPLSearch, sample()),
+		"relayhosts.plain":     renderHosts(Plain, sample()),
+		"relayhosts.postfix":   renderHosts(Postfix, sample()),
+		"relayhostsusers":      renderUsers(sample()),
 	} {
 		want, err := os.ReadFile(filepath.Join("testdata", name))
 		if err != nil {
@@ -58,7 +58,7 @@ func TestGolden(t *testing.T) {
 }
 
 func TestRenderNothing(t *testing.T) {
-	for _, got := range [][]byte{RenderHosts(IPLSearch, nil), RenderHosts(Plain, nil), RenderUsers(nil)} {
+	for _, got := range [][]byte{renderHosts(IPLSearch, nil), renderHosts(Plain, nil), renderUsers(nil)} {
 		if got == nil || len(got) != 0 {
 			t.Errorf("nobody's file is %q, want it to be empty", got)
 		}
@@ -67,8 +67,8 @@ func TestRenderNothing(t *testing.T) {
 
 func TestRenderLeavesItsArgumentAlone(t *testing.T) {
 	list := sample()
-	RenderHosts(Plain, list)
-	RenderUsers(list)
+	renderHosts(Plain, list)
+	renderUsers(list)
 	if d := cmp.Diff(sample(), list, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
 		t.Errorf("Render changed what it was given:\n%s", d)
@@ -91,21 +91,16 @@ func TestSanitise(t *testing.T) {
 		strings.Repeat("ü", 300): strings.Repeat("ü", userLimit/2),
 		"":                       "",
 	} {
-		if got := Sanitise(in); got != want {
-			t.Errorf("Sanitise(%q) = %q, want %q", in, got, want)
+		if got := sanitise(in); got != want {
+			t.Errorf("sanitise(%q) = %q, want %q", in, got, want)
 		}
 	}
 }
 
-func TestParseDialect(t *testing.T) {
-	for _, d := range []Dialect{IPLSearch, Plain, Postfix} {
-		if got, err := ParseDialect(d.String()); got != d || err != nil {
-			t.Errorf("ParseDialect(%v) = %v, %v", d, got, err)
-		}
-	}
-	for _, s := range []string{"", "Plain", "exim"} {
-		if _, err := ParseDialect(s); err == nil {
-			t.Errorf("ParseDialect(%q) succeeds", s)
+func TestDialectNames(t *testing.T) {
+	for d, want := range map[Dialect]string{IPLSearch: "iplsearch", Plain: "plain", Postfix: "postfix"} {
+		if got := d.String(); got != want {
+			t.Errorf("dialect %d is called %q, want %q", d, got, want)
 		}
 	}
 }
@@ -118,7 +113,7 @@ func FuzzRender(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, a, b string) {
 		list := []Entry{entry("203.0.113.7/32", grant.Login, a, b), entry("2001:db8::1/128", grant.Login, b, a)}
-		text := string(RenderUsers(list))
+		text := string(renderUsers(list))
 		if !utf8.ValidString(text) {
 			t.Errorf("%q is not UTF-8", text)
 		}
@@ -180,6 +175,6 @@ func BenchmarkRenderHosts(b *testing.B) {
 		grants[i].Prefix = netip.PrefixFrom(a, 32)
 	}
 	for b.Loop() {
-		RenderHosts(IPLSearch, grants)
+		renderHosts(IPLSearch, grants)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,9 +15,9 @@ import (
 // what a killed process leaves is taken up by the next one.
 const suffix = ".relaygate-new"
 
-// DefaultMode is the mode of a file that did not exist: every mail server's
+// defaultMode is the mode of a file that did not exist: every mail server's
 // user must be able to read it.
-const DefaultMode fs.FileMode = 0o644
+const defaultMode fs.FileMode = 0o644
 
 // Replace makes data the content of the file at path, as a whole or not at all.
 // A symbolic link is followed to the file that it names, which need not exist; the
@@ -137,7 +136,7 @@ func fill(f *os.File, old fs.FileInfo, data []byte, before func(step) error) err
 	if _, err := f.Write(data); err != nil {
 		return err
 	}
-	mode := DefaultMode
+	mode := defaultMode
 	if old != nil {
 		mode = old.Mode().Perm() &^ writableByOthers
 		if st, ok := old.Sys().(*syscall.Stat_t); ok {
@@ -212,14 +211,4 @@ func syncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-// touch sets the file's modification time: one reader ignores a file that is
-// older than two hours.
-func touch(path string, now time.Time) error {
-	target, err := resolve(path)
-	if err != nil {
-		return fmt.Errorf("touch %s: %w", path, err)
-	}
-	return os.Chtimes(target, time.Time{}, now)
 }

@@ -53,8 +53,8 @@ func TestReplaceNewFile(t *testing.T) {
 	}
 	holds(t, path, "")
 	info, err := os.Stat(path)
-	if err != nil || info.Mode() != DefaultMode {
-		t.Errorf("mode %v, %v; want %v", info.Mode(), err, DefaultMode)
+	if err != nil || info.Mode() != defaultMode {
+		t.Errorf("mode %v, %v; want %v", info.Mode(), err, defaultMode)
 	}
 	if got := names(t, filepath.Dir(path)); got != "relayhosts" {
 		t.Errorf("the directory holds %s", got)

@@ -20,11 +20,11 @@ type Config struct {
 
 // How often files are written.
 const (
-	// MinInterval lies between two writes, and after a failed one.
-	MinInterval = time.Second
-	// MaxInterval passes at most without one: a reader ignores a users file
+	// minInterval lies between two writes, and after a failed one.
+	minInterval = time.Second
+	// maxInterval passes at most without one: a reader ignores a users file
 	// that is older than two hours.
-	MaxInterval = time.Hour
+	maxInterval = time.Hour
 	// maxRetry is the longest pause after failures.
 	maxRetry = time.Minute
 )
@@ -101,11 +101,11 @@ func NewWriter(cfg Config) *Writer {
 	w := &Writer{}
 	if cfg.Hosts != "" {
 		w.files = append(w.files, &file{path: cfg.Hosts, render: func(g []Entry) []byte {
-			return RenderHosts(cfg.Dialect, g)
+			return renderHosts(cfg.Dialect, g)
 		}})
 	}
 	if cfg.Users != "" {
-		w.files = append(w.files, &file{path: cfg.Users, render: RenderUsers})
+		w.files = append(w.files, &file{path: cfg.Users, render: renderUsers})
 	}
 	return w
 }
@@ -150,15 +150,15 @@ func (w *Writer) Write(now time.Time, grants []Entry) (Report, error) {
 		}
 	}
 	w.started = true
-	w.latest = now.Add(MaxInterval)
+	w.latest = now.Add(maxInterval)
 	if err := errors.Join(errs...); err != nil {
-		w.retry = min(max(2*w.retry, MinInterval), maxRetry)
+		w.retry = min(max(2*w.retry, minInterval), maxRetry)
 		w.next = now.Add(w.retry)
 		return report, err
 	}
 	w.dirty, w.retry = false, 0
 	const share = 20 // of the time, at most
-	w.next = now.Add(max(MinInterval, share*time.Since(start)))
+	w.next = now.Add(max(minInterval, share*time.Since(start)))
 	return report, nil
 }
 
@@ -224,8 +224,8 @@ func (f *file) renew(target string, now time.Time, data []byte, report *Report) 
 	changed := f.sure && (held == nil || !bytes.Equal(held, f.last.written))
 	same := held != nil && bytes.Equal(held, data)
 	if same && !loose(target) {
-		if err := touch(f.path, now); err != nil {
-			return fmt.Errorf("touch %s: %w", f.path, err)
+		if err := os.Chtimes(target, time.Time{}, now); err != nil {
+			return fmt.Errorf("renew the time of %s: %w", f.path, err)
 		}
 		report.Touched = append(report.Touched, f.path)
 	} else {

@@ -47,16 +47,16 @@ func TestWriterPace(t *testing.T) {
 		t.Errorf("first: %+v", r)
 	}
 	holds(t, hosts, "")
-	due(t, w, start.Add(MaxInterval))
+	due(t, w, start.Add(maxInterval))
 	w.Changed()
-	due(t, w, start.Add(MinInterval))
-	now := start.Add(MinInterval)
+	due(t, w, start.Add(minInterval))
+	now := start.Add(minInterval)
 	write(t, w, now, one(1))
 	holds(t, hosts, "203.0.113.1\n")
 	holds(t, users, "203.0.113.1: alice\n")
-	due(t, w, now.Add(MaxInterval))
+	due(t, w, now.Add(maxInterval))
 
-	now = now.Add(MaxInterval)
+	now = now.Add(maxInterval)
 	if r := write(t, w, now, one(1)); len(r.Written) != 0 || len(r.Touched) != 2 {
 		t.Errorf("nothing changed: %+v", r)
 	}
@@ -110,13 +110,13 @@ func TestWriterLooks(t *testing.T) {
 	} {
 		write(t, w, now, one(1))
 		w.Look()
-		due(t, w, now.Add(MaxInterval))
+		due(t, w, now.Add(maxInterval))
 		if err := harm(); err != nil {
 			t.Fatal(err)
 		}
 		w.Look()
-		due(t, w, now.Add(MinInterval))
-		now = now.Add(MinInterval)
+		due(t, w, now.Add(minInterval))
+		now = now.Add(minInterval)
 		if r := write(t, w, now, one(1)); len(r.Repaired) != 1 {
 			t.Errorf("%s: %+v, want it repaired", name, r)
 		}
@@ -141,8 +141,8 @@ func TestWriterFollowsALinkThatMoves(t *testing.T) {
 	holds(t, a, "203.0.113.1\n")
 	point(b)
 	w.Look()
-	due(t, w, start.Add(MinInterval))
-	write(t, w, start.Add(MinInterval), one(1))
+	due(t, w, start.Add(minInterval))
+	write(t, w, start.Add(minInterval), one(1))
 	holds(t, a, "")
 	holds(t, b, "203.0.113.1\n")
 
@@ -234,7 +234,7 @@ func TestWriterRetries(t *testing.T) {
 	}
 	write(t, w, now, one(2))
 	holds(t, hosts, "203.0.113.2\n")
-	due(t, w, now.Add(MaxInterval))
+	due(t, w, now.Add(maxInterval))
 }
 
 func TestWriterRefusesWhatIsNoFile(t *testing.T) {

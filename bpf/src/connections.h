@@ -91,11 +91,9 @@ static __always_inline void report(struct bpf_sock_ops *ops, __u64 cookie, __u32
 
 	if (reported(reason))
 		return;
-	ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
-	if (!ev) {
-		COUNT(events_full, 1);
+	ev = reserve_event();
+	if (!ev)
 		return;
-	}
 	fill(ev, ops, cookie, reason, netns, uid);
 	submit(ev);
 }
@@ -135,11 +133,9 @@ static __always_inline void opened(struct bpf_sock_ops *ops)
 	 * position is at or below that of any packet of a later event.
 	 */
 	position = bpf_ringbuf_query(&packets, BPF_RB_PROD_POS);
-	ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
-	if (!ev) {
-		COUNT(events_full, 1);
+	ev = reserve_event();
+	if (!ev)
 		return;
-	}
 	/* No other is pushed out for it: a full table follows nobody new. */
 	if (bpf_map_update_elem(&flows, &cookie, &fresh, BPF_NOEXIST)) {
 		bpf_ringbuf_discard(ev, BPF_RB_NO_WAKEUP);

@@ -6,7 +6,9 @@
 #ifndef RELAYGATE_HANDSHAKES_H
 #define RELAYGATE_HANDSHAKES_H
 
-#include "wire.h"
+#include "hash.h"
+#include "records.h"
+#include "segment.h"
 
 /* TAKEN: a processor makes a connection of it. */
 enum stage { UNUSED, ASKED, ANSWERED, TAKEN };

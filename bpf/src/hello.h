@@ -112,24 +112,6 @@ static __always_inline void repeated(const __u8 *first, const __u8 *random,
 	COUNT(two_hellos, 1);
 }
 
-/* announce tells of a handshake. Nobody is woken: plaintext follows, or not. */
-static __always_inline void announce(__u64 cookie, __u64 time)
-{
-	__u64 position = bpf_ringbuf_query(&packets, BPF_RB_PROD_POS);
-	struct event *ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
-
-	if (!ev) {
-		COUNT(events_full, 1);
-		return;
-	}
-	__builtin_memset(ev, 0, sizeof(*ev));
-	ev->cookie = cookie;
-	ev->time = time;
-	ev->position = position;
-	ev->kind = HANDSHAKE;
-	submit(ev);
-}
-
 /*
  * is_resent says whether a socket may have sent a part of this segment before: which
  * bytes it sends together is the client's choice, by its window and what it
@@ -168,8 +150,12 @@ static __always_inline void hello(struct __sk_buff *skb, struct bpf_sock *sk, co
 		return;
 	}
 	COUNT(handshakes, 1);
-	/* Told even if the random cannot be kept: then nobody can speak for it. */
-	announce(cookie, bpf_ktime_get_ns());
+	/*
+	 * Told even if the random cannot be kept: then nobody can speak for it. Nobody
+	 * is woken: plaintext follows, or not.
+	 */
+	if (tell_event(HANDSHAKE, cookie, NONE))
+		COUNT(events_full, 1);
 	if (bpf_map_update_elem(&hellos, &cookie, random, BPF_NOEXIST)) {
 		COUNT(randoms_full, 1);
 		return;

@@ -41,6 +41,13 @@ struct net_device {
 	possible_net_t nd_net;
 };
 
+struct sk_buff {
+	struct sock *sk; /* that sent it */
+	struct net_device *dev;
+	unsigned char *head, *data;
+	__u16 network_header; /* from head on */
+};
+
 struct inet_sock {
 	struct sock sk;
 };

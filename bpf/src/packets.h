@@ -3,16 +3,13 @@
 #ifndef RELAYGATE_PACKETS_H
 #define RELAYGATE_PACKETS_H
 
+#include "headers.h"
 #include "hello.h"
 #include "ports.h"
 #include "record.h"
 #include "tap.h"
 
 #include <bpf/bpf_endian.h>
-
-#define ETH_P_IP 0x0800
-#define ETH_P_IPV6 0x86DD
-#define IPPROTO_TCP 6
 
 /* An IPv4 header without options and what is looked at of the TCP header behind it. */
 #define HEAD_BYTES 34
@@ -34,22 +31,11 @@ static __always_inline int measure(struct __sk_buff *skb, struct shape *shape)
 			return 0;
 		offset = (b[0] & 0xf) * 4;
 	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		switch (b[6]) {
-		case IPPROTO_TCP:
-			offset = 40;
-			break;
-		case 0:	  /* hop-by-hop options, RFC 8200 section 4.3 */
-		case 43:  /* routing */
-		case 44:  /* fragment */
-		case 51:  /* authentication header, RFC 4302 */
-		case 60:  /* destination options */
-		case 135: /* mobility, RFC 6275 */
+		if (b[6] != IPPROTO_TCP) {
 			shape->payload = skb->len > 40 ? skb->len - 40 : 0;
-			shape->control = 0;
-			return 1;
-		default:
-			return 0;
+			return behind(b[6]);
 		}
+		offset = 40;
 	} else {
 		return 0;
 	}

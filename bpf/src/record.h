@@ -3,10 +3,9 @@
 #ifndef RELAYGATE_RECORD_H
 #define RELAYGATE_RECORD_H
 
+#include "headers.h"
+#include "hurry.h"
 #include "records.h"
-
-#define TCP_FIN 0x01
-#define TCP_URG 0x20
 
 #define DATA_OF(size) (size - RING_HEADER - sizeof(struct packet))
 
@@ -80,16 +79,16 @@ struct shape {
 	__u32 control; /* FIN or URG: it says something without a payload too */
 };
 
-/* unhurried says that what a client sent can end in no login: see preliminary. */
-static __always_inline int unhurried(struct __sk_buff *skb, __u32 base, const struct shape *shape)
+/* hurried says that what a client sent may end in a login: see preliminary. */
+static __always_inline int hurried(struct __sk_buff *skb, __u32 base, const struct shape *shape)
 {
 	__u8 b[PRELIMINARY_MAX] = {};
 	__u32 last = shape->payload - 1;
 
 	barrier_var(last);
 	if (!shape->offset || last >= sizeof(b) || bpf_skb_load_bytes(skb, base + shape->offset, b, last + 1))
-		return 0;
-	return preliminary(b, last);
+		return 1;
+	return !preliminary(b, last);
 }
 
 /* record takes a packet of size bytes, whose IP header is at base. */
@@ -118,7 +117,7 @@ static __always_inline void record(struct __sk_buff *skb, __u32 base, __u32 size
 			return;
 		}
 		r->unanswered += shape->payload;
-		if (!r->urgent && shape->payload > 0 && !unhurried(skb, base, shape))
+		if (!r->urgent && shape->payload > 0 && hurried(skb, base, shape))
 			r->urgent = 1;
 		/* The reader catches up while the server checks the password. */
 		urgent = r->urgent && shape->payload > 0;

@@ -194,30 +194,6 @@ static __always_inline void wake_reader(void)
 	COUNT(wakeups, 1);
 }
 
-/* A client's line of at most so many bytes is looked at before it is copied. */
-#define PRELIMINARY_MAX 64
-
-/* The first word of a line, RFC 1939 section 7 and RFC 2449 section 5. */
-#define WORD(a, b, c, d) ((__u32)(a) << 24 | (b) << 16 | (c) << 8 | (d))
-#define UPPER 0xdfdfdfdf /* letters only */
-
-/*
- * preliminary says whether all that a client sent, up to b[last], is one line that
- * no answer can make a login of: USER or CAPA. It decides about nothing but the
- * hurry: who is wrong about it reads a verdict a second later.
- */
-static __always_inline int preliminary(const __u8 b[PRELIMINARY_MAX], __u32 last)
-{
-	__u32 word = WORD(b[0], b[1], b[2], b[3]) & UPPER;
-
-	if (word != WORD('U', 'S', 'E', 'R') && word != WORD('C', 'A', 'P', 'A'))
-		return 0;
-	for (__u32 i = 0; i < PRELIMINARY_MAX; i++)
-		if (b[i] == '\n' && i != last)
-			return 0;
-	return 1;
-}
-
 /* submit hands an event over, which nobody is in a hurry for. */
 static __always_inline void submit(struct event *ev)
 {
@@ -226,17 +202,27 @@ static __always_inline void submit(struct event *ev)
 		wake_reader();
 }
 
+/* reserve_event makes room for an event; where there is none, NULL, it is counted. */
+static __always_inline struct event *reserve_event(void)
+{
+	struct event *ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
+
+	if (!ev)
+		COUNT(events_full, 1);
+	return ev;
+}
+
 /* tell_event puts an event that says no more than its kind and reason into the ring. */
 static __always_inline int tell_event(enum event_kind kind, __u64 cookie, enum reason reason)
 {
-	__u64 position = bpf_ringbuf_query(&packets, BPF_RB_PROD_POS);
+	__u64 now = bpf_ktime_get_ns(), position = bpf_ringbuf_query(&packets, BPF_RB_PROD_POS);
 	struct event *ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
 
 	if (!ev)
 		return -1;
 	__builtin_memset(ev, 0, sizeof(*ev));
 	ev->cookie = cookie;
-	ev->time = bpf_ktime_get_ns();
+	ev->time = now;
 	ev->position = position;
 	ev->kind = kind;
 	ev->reason = reason;

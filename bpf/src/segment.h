@@ -3,27 +3,17 @@
 #ifndef RELAYGATE_SEGMENT_H
 #define RELAYGATE_SEGMENT_H
 
+#include "headers.h"
 #include "kernel.h"
 #include "ports.h"
 #include "record.h"
 
-#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/tcp.h>
-
-/* The kernel's own view of a packet: the few members that are read, by BTF. */
-struct sk_buff {
-	struct sock *sk; /* that sent it */
-	struct net_device *dev;
-	unsigned char *head, *data;
-	__u16 network_header; /* from head on */
-} __attribute__((preserve_access_index));
 
 extern void *bpf_cast_to_kern_ctx(void *) __ksym;
 
@@ -38,10 +28,6 @@ static __always_inline __u32 base_of(struct __sk_buff *skb)
 
 	return kernel->network_header - (__u32)(kernel->data - kernel->head);
 }
-
-#define TCP_SYN 0x02
-#define TCP_RST 0x04
-#define TCP_ACK 0x10
 
 /* The two ends of a connection; IPv4 is mapped (RFC 4291 section 2.5.5.2). */
 struct tuple {
@@ -150,24 +136,6 @@ static __always_inline enum sight see4(struct __sk_buff *skb, __u32 server, stru
 	s->size = bpf_ntohs(h.ip.tot_len);
 	see_tcp(s, &h.tcp, sizeof(h.ip));
 	return SEGMENT_SEEN;
-}
-
-/* behind says whether TCP may stand behind an IPv6 extension header. */
-static __always_inline int behind(__u8 next)
-{
-	switch (next) {
-	case IPPROTO_TCP:
-	case 0:	  /* hop-by-hop options, RFC 8200 section 4.3 */
-	case 43:  /* routing */
-	case 44:  /* fragment */
-	case 51:  /* authentication header, RFC 4302 */
-	case 60:  /* destination options */
-	case 135: /* mobility, RFC 6275 */
-	case 139: /* HIP, RFC 7401 */
-	case 140: /* shim6, RFC 5533 */
-		return 1;
-	}
-	return 0;
 }
 
 static __always_inline enum sight see6(struct __sk_buff *skb, __u32 server, struct segment *s)

@@ -6,8 +6,12 @@
 #ifndef RELAYGATE_SHAKE_H
 #define RELAYGATE_SHAKE_H
 
+#include "doubts.h"
 #include "handshakes.h"
 #include "report.h"
+#include "sender.h"
+#include "ticks.h"
+#include "wires.h"
 
 /*
  * asked notes a SYN. Of several the last counts: the SYN-ACK says whether it was
@@ -139,11 +143,9 @@ static __always_inline void refuse(const struct handshake *h)
 		COUNT(fast_open, 1);
 	if (reported(h->reason))
 		return;
-	ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
-	if (!ev) {
-		COUNT(events_full, 1);
+	ev = reserve_event();
+	if (!ev)
 		return;
-	}
 	fill(ev, h, 0);
 	submit(ev);
 }
@@ -156,12 +158,10 @@ static __always_inline struct wire *opened(const struct handshake *h)
 		.vlan = h->vlan, .acked = h->client_isn,
 	}, *w;
 	__u64 position = bpf_ringbuf_query(&packets, BPF_RB_PROD_POS);
-	struct event *ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
+	struct event *ev = reserve_event();
 
-	if (!ev) {
-		COUNT(events_full, 1);
+	if (!ev)
 		return NULL;
-	}
 	fresh.cookie = WIRE_COOKIE | __sync_fetch_and_add(&numbered, 1);
 	fresh.seen = fresh.heard = ticks;
 	/* No other is pushed out for it: a full table follows nobody new. */

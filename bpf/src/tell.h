@@ -3,6 +3,7 @@
 #ifndef RELAYGATE_TELL_H
 #define RELAYGATE_TELL_H
 
+#include "hurry.h"
 #include "object.h"
 #include "registers.h"
 #include "tap.h"

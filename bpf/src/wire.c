@@ -4,7 +4,12 @@
  * for hosts where the cgroup programs of tap.c cannot be had. Traffic is never
  * changed or dropped: all programs let the next one decide.
  */
+#include "doubts.h"
+#include "segment.h"
+#include "sender.h"
 #include "shake.h"
+#include "verdicts.h"
+#include "wires.h"
 
 #define PACKET_HOST 0 /* linux/if_packet.h */
 #define TCX_NEXT -1
@@ -110,58 +115,6 @@ int relaygate_leave(struct __sk_buff *skb)
 {
 	follow(skb, !inside);
 	return TCX_NEXT;
-}
-
-/* What user space says of one connection. */
-struct verdict {
-	struct tuple tuple;
-	__u32 pad;
-	__u64 cookie;
-};
-
-/* relaygate_done ends the recording of a connection, unless another has its ends. */
-SEC("syscall")
-int relaygate_done(struct verdict *v)
-{
-	struct tuple key = v->tuple;
-	struct wire *w = bpf_map_lookup_elem(&wires, &key);
-
-	if (w && w->cookie == v->cookie)
-		w->read.state = DONE;
-	return 0;
-}
-
-/* Which connections are given up, and how many were. */
-struct sweep {
-	__u32 idle;   /* whose server was silent for so many ticks */
-	__u32 ending; /* the same where one side has closed */
-	__u32 gone;   /* those of this interface, 0 for none */
-	__u32 given_up;
-};
-
-static long sweep_one(void *map, const struct tuple *key, struct wire *w, struct sweep *by)
-{
-	__s16 silent = (__u16)ticks - w->seen; /* below 0: seen a moment ago */
-	int ending = w->fins & SERVER_FIN ||
-		     (w->fins & CLIENT_FIN && (__s32)(w->acked - w->client_fin) >= 0);
-
-	if (w->ifindex != by->gone && silent <= (__s32)(ending ? by->ending : by->idle))
-		return 0;
-	by->given_up++;
-	finished(key, w->cookie);
-	return 0;
-}
-
-SEC("syscall")
-int relaygate_sweep(struct sweep *args)
-{
-	struct sweep by = *args;
-
-	by.given_up = 0;
-	bpf_for_each_map_elem(&wires, sweep_one, &by, 0);
-	args->given_up = by.given_up;
-	COUNT(idle, by.given_up);
-	return 0;
 }
 
 char __license[] SEC("license") = "Dual MIT/GPL";

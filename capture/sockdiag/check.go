@@ -142,8 +142,8 @@ func (t *Tables) Servers() []Listener {
 	return all
 }
 
-// Established looks for this very connection in the trusted namespaces.
-func (t *Tables) Established(c authz.Conn) (s Socket, netns uint64, ok bool, err error) {
+// established looks for this very connection in the trusted namespaces.
+func (t *Tables) established(c authz.Conn) (s Socket, netns uint64, ok bool, err error) {
 	for _, ns := range t.namespaces {
 		s, ok, err := ns.ask.find(c.Server, c.Client)
 		if err != nil {
@@ -161,7 +161,7 @@ func (t *Tables) Established(c authz.Conn) (s Socket, netns uint64, ok bool, err
 // Check. The connection's own owner says nothing: it is whoever accepted it,
 // such as a login process without privileges.
 func (t *Tables) CheckConnection(c authz.Conn) (ok bool, reason string) {
-	_, netns, ok, err := t.Established(c)
+	_, netns, ok, err := t.established(c)
 	if err != nil {
 		return false, fmt.Sprintf("whether the connection exists is not known: %v", err)
 	}

@@ -191,7 +191,7 @@ func TestKernelEstablished(t *testing.T) {
 				t.Error("believed a connection of a namespace that is not trusted")
 			}
 			tables := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{foreign, h}})
-			s, id, ok, err := tables.Established(c)
+			s, id, ok, err := tables.established(c)
 			if err != nil || !ok || id != h.ID() || s.UID != nobody || s.Inode == 0 {
 				t.Errorf("got %+v in %d, %v, %v", s, id, ok, err)
 			}
@@ -200,7 +200,7 @@ func TestKernelEstablished(t *testing.T) {
 			}
 			stranger := c
 			stranger.Client = netip.AddrPortFrom(c.Client.Addr(), c.Client.Port()^1)
-			if s, _, ok, err := tables.Established(stranger); err != nil || ok {
+			if s, _, ok, err := tables.established(stranger); err != nil || ok {
 				t.Errorf("found %+v, %v for a connection that is not there", s, err)
 			}
 		})

@@ -1,6 +1,7 @@
 package sockdiag
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,18 +24,15 @@ type Process struct {
 	fd string // the descriptor that it held the listener by, in /proc
 }
 
-func (p Process) String() string {
-	name := p.Program
-	if name == "" {
-		name = p.Name
-	}
-	return fmt.Sprintf("%s (pid %d)", name, p.PID)
-}
+// Title is the name of its executable, or else what it calls itself.
+func (p Process) Title() string { return cmp.Or(p.Program, p.Name) }
 
-// forwarders are programs that take connections only to hand them on, often
-// into a container or a guest (QEMU's hostfwd), whose "mail server" may be anybody's. Mail proxies such as
-// HAProxy and nginx are not among them: who runs one vouches for what is
-// behind it.
+func (p Process) String() string { return fmt.Sprintf("%s (pid %d)", p.Title(), p.PID) }
+
+// forwarders are programs that take connections only to hand them on, often into a
+// container or a guest (QEMU's hostfwd), whose "mail server" may be anybody's. Mail
+// proxies such as HAProxy and nginx are not among them: who runs one vouches for what
+// is behind it.
 var forwarders = map[string]bool{
 	"docker-proxy": true, "dockerd": true, "com.docker.backend": true, "vpnkit": true,
 	"rootlesskit": true, "rootlessport": true, "slirp4netns": true,
@@ -52,10 +50,10 @@ var forwarders = map[string]bool{
 // (TASK_COMM_LEN without the final NUL).
 const nameLimit = 15
 
-// KnownForwarder says whether a program of this name only hands connections
+// knownForwarder says whether a program of this name only hands connections
 // on, so that its listeners are never believed. The name may be cut to what
 // the kernel keeps of a command name.
-func KnownForwarder(name string) bool {
+func knownForwarder(name string) bool {
 	if forwarders[name] {
 		return true
 	}
@@ -71,7 +69,7 @@ func KnownForwarder(name string) bool {
 }
 
 // forwards says whether the process is a known forwarder by either name.
-func (p Process) forwards() bool { return KnownForwarder(p.Name) || KnownForwarder(p.Program) }
+func (p Process) forwards() bool { return knownForwarder(p.Name) || knownForwarder(p.Program) }
 
 // fileLimit bounds how many descriptors one search looks at.
 const fileLimit = 1 << 20
@@ -79,9 +77,9 @@ const fileLimit = 1 << 20
 // errTooManyFiles says that a search ended at fileLimit.
 var errTooManyFiles = errors.New("too many open files on this host to search them all")
 
-// holders finds the processes that hold the sockets of these inodes; the result
-// has an entry for each of them, also with an error. Processes come and go while it looks, so what
-// vanishes is no error.
+// holders finds the processes that hold the sockets of these inodes; the result has
+// an entry for each of them, also with an error. Processes come and go while it looks,
+// so what vanishes is no error.
 func holders(proc fs.FS, inodes map[uint32]bool, limit int) (map[uint32][]Process, error) {
 	found := make(map[uint32][]Process)
 	for inode := range inodes {

@@ -339,7 +339,7 @@ func TestKnownForwarder(t *testing.T) {
 		"docker-proxy": true, "socat": true, "rootlesskit": true, "systemd-socket-": true, "containerd-shim": true,
 		"qemu-system-x86": true, "qemu-kvm": true, "qemu-img": false,
 	} {
-		if got := KnownForwarder(name); got != want {
+		if got := knownForwarder(name); got != want {
 			t.Errorf("%q: %v, want %v", name, got, want)
 		}
 	}

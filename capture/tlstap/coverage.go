@@ -19,7 +19,7 @@ type count struct{ handshakes, read uint64 }
 // was not makes Run look for libraries again.
 func (f *Finder) Judged(conn authz.Conn, read bool) {
 	if !read {
-		f.Kick()
+		f.lookAgain()
 	}
 	i, ok := f.server(conn)
 	if !ok {

@@ -15,13 +15,12 @@ import (
 
 // Bounds of what is read of one ELF file (elf(5)). Real files stay far below.
 const (
-	programLimit  = 128      // program headers
-	sectionLimit  = 1024     // section headers
-	namesLimit    = 1 << 16  // bytes of section names
-	stringsLimit  = 32 << 20 // bytes of symbol names
-	symbolsLimit  = 1 << 20  // symbols of one table
-	functionLimit = 64       // TLS functions
-	symbolLength  = 64       // bytes of one name
+	programLimit = 128      // program headers
+	sectionLimit = 1024     // section headers
+	namesLimit   = 1 << 16  // bytes of section names
+	stringsLimit = 32 << 20 // bytes of symbol names
+	symbolsLimit = 1 << 20  // symbols of one table
+	symbolLength = 64       // bytes of one name
 )
 
 // errForeign says that a file is for another machine than this one, or for
@@ -183,11 +182,11 @@ func (f *elfFile) symbols(table *elf.Section64, functions map[string]bpf.Functio
 
 // function keeps a symbol if it is a TLS function in this file.
 func (f *elfFile) function(sym *elf.Sym64, strs []byte, functions map[string]bpf.Function) {
-	if elf.ST_TYPE(sym.Info) != elf.STT_FUNC || elf.SectionIndex(sym.Shndx) == elf.SHN_UNDEF || len(functions) == functionLimit {
+	if elf.ST_TYPE(sym.Info) != elf.STT_FUNC || elf.SectionIndex(sym.Shndx) == elf.SHN_UNDEF {
 		return
 	}
 	name, _, _ := strings.Cut(text(strs, sym.Name), "@") // SSL_read@@OPENSSL_3.0.0
-	if !tlsFunction(name) {
+	if !wanted[name] {
 		return
 	}
 	if off, ok := f.offset(sym.Value); ok {
@@ -195,18 +194,16 @@ func (f *elfFile) function(sym *elf.Sym64, strs []byte, functions map[string]bpf
 	}
 }
 
-// tlsFunction says whether a tap may want to know where a function is.
-func tlsFunction(name string) bool {
-	if slices.Contains(bpf.Accessors(bpf.OpenSSL), name) || slices.Contains(bpf.Accessors(bpf.GnuTLS), name) {
-		return true
-	}
-	for _, prefix := range []string{"SSL_read", "SSL_write", "SSL_sendfile", "gnutls_record_"} {
-		if strings.HasPrefix(name, prefix) {
-			return true
+// wanted are the functions of which a tap wants to know where they are.
+var wanted = func() map[string]bool {
+	names := make(map[string]bool)
+	for _, kind := range []bpf.LibraryKind{bpf.OpenSSL, bpf.GnuTLS} {
+		for _, name := range slices.Concat(bpf.Functions(kind), bpf.Accessors(kind)) {
+			names[name] = true
 		}
 	}
-	return false
-}
+	return names
+}()
 
 // offset finds where in the file the code at an address lies.
 func (f *elfFile) offset(addr uint64) (uint64, bool) {

@@ -207,7 +207,7 @@ func TestInspectAgreesWithDebugELF(t *testing.T) {
 		}
 		functions := 0
 		for _, s := range symbols {
-			if elf.ST_TYPE(s.Info) != elf.STT_FUNC || s.Section == elf.SHN_UNDEF || !tlsFunction(s.Name) {
+			if elf.ST_TYPE(s.Info) != elf.STT_FUNC || s.Section == elf.SHN_UNDEF || !wanted[s.Name] {
 				continue
 			}
 			functions++

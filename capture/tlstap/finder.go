@@ -153,9 +153,9 @@ func (f *Finder) Run(ctx context.Context) error {
 // libraries that they use are watched.
 func (f *Finder) Looked() <-chan struct{} { return f.looked }
 
-// Kick makes Run look at all mappings soon: somebody saw a handshake that no
+// lookAgain makes Run look at all mappings soon: somebody saw a handshake that no
 // watched library took part in.
-func (f *Finder) Kick() {
+func (f *Finder) lookAgain() {
 	select {
 	case f.kick <- struct{}{}:
 	default: // it will
@@ -218,7 +218,7 @@ func (f *Finder) complain(err error) {
 
 // family reads the processes of one server.
 func (f *Finder) family(h *holder, t tree, now time.Time, reads *budget, room int) *family {
-	fam := &family{head: h.head(), name: h.process.String(), listeners: h.listeners}
+	fam := &family{head: h.head(), name: h.process.Title(), listeners: h.listeners}
 	for _, pid := range t.members(h.process.PID, room) {
 		p := f.process(pid, t.stats[pid], reads)
 		fam.members = append(fam.members, p)

@@ -92,7 +92,7 @@ func (s Server) String() string {
 // published is what people are told of a family.
 func (f *Finder) published(fam *family) Server {
 	s := Server{
-		PID: int(fam.head.PID), Name: programName(fam), Listeners: addresses(fam.listeners),
+		PID: int(fam.head.PID), Name: fam.name, Listeners: addresses(fam.listeners),
 		Processes: len(fam.members), head: fam.head, united: !fam.mixed,
 	}
 	for _, l := range f.libraries {
@@ -118,12 +118,6 @@ func (f *Finder) published(fam *family) Server {
 	s.Why = f.why(fam, s.Libraries)
 	s.Seen = s.Why == ""
 	return s
-}
-
-// programName is the name of the head's program.
-func programName(fam *family) string {
-	name, _, _ := strings.Cut(fam.name, " (pid ")
-	return name
 }
 
 func addresses(listeners []sockdiag.Listener) []netip.AddrPort {

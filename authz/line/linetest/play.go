@@ -31,17 +31,12 @@ type Segment struct {
 	Wait  bool
 }
 
-// Options say how the connection is seen.
-type Options struct {
-	// Merge lets segments that are acknowledged together come as one chunk.
-	Merge bool
-}
-
-// Play lets a client talk to a server in a random order of events and gives
-// the dialogue what a tap would see. It returns the verdicts, and an error if
-// the dialogue believed more than happened.
-func Play(r *rand.Rand, s Server, client []Segment, d Dialogue, o Options) ([]authz.Login, error) {
-	p := player{r: r, server: s, client: client, dialogue: d, merge: o.Merge}
+// talk lets a client talk to a server in a random order of events and gives the
+// dialogue what a tap would see; segments that are acknowledged together can come as
+// one chunk. It returns the verdicts, and an error if the dialogue believed more than
+// happened.
+func talk(r *rand.Rand, s Server, client []Segment, d Dialogue) ([]authz.Login, error) {
+	p := player{r: r, server: s, client: client, dialogue: d}
 	for p.err == nil && p.step() {
 	}
 	if p.err != nil {
@@ -55,7 +50,6 @@ type player struct {
 	server   Server
 	client   []Segment
 	dialogue Dialogue
-	merge    bool
 
 	in       []byte // in the server's kernel, not read
 	acked    []byte // received and not yet seen acknowledged
@@ -94,7 +88,7 @@ func (p *player) send() {
 	p.in = append(p.in, b...)
 	p.acked = append(p.acked, b...)
 	p.stuck = false
-	if !p.merge || p.r.IntN(2) == 0 {
+	if p.r.IntN(2) == 0 {
 		p.release()
 	}
 }
@@ -157,27 +151,11 @@ func (p *player) feed(dir authz.Dir, b []byte) {
 	}
 }
 
-// Dialogues is the number of random dialogues a test plays: RELAYGATE_DIALOGUES
+// dialogues is the number of random dialogues a test plays: RELAYGATE_DIALOGUES
 // if set, else few.
-func Dialogues(few int) int {
+func dialogues(few int) int {
 	if n, err := strconv.Atoi(os.Getenv("RELAYGATE_DIALOGUES")); err == nil && n > 0 {
 		return n
 	}
 	return few
-}
-
-// Cut cuts octets into segments at random places. With probability wait (of a
-// hundred) a segment waits for the server.
-func Cut(r *rand.Rand, b []byte, cuts, wait int) []Segment {
-	var out []Segment
-	for len(b) > 0 {
-		n := len(b)
-		if cuts > 0 {
-			cuts--
-			n = 1 + r.IntN(n)
-		}
-		out = append(out, Segment{Bytes: b[:n], Wait: r.IntN(100) < wait})
-		b = b[n:]
-	}
-	return out
 }

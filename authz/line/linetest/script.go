@@ -95,7 +95,7 @@ func add(cases *[]Case, text string) error {
 			return err
 		}
 	}
-	b, err := Unescape(body)
+	b, err := unescape(body)
 	if err != nil {
 		return err
 	}
@@ -104,8 +104,8 @@ func add(cases *[]Case, text string) error {
 	return nil
 }
 
-// Unescape undoes \r \n \t \\ and \xNN.
-func Unescape(s string) ([]byte, error) {
+// unescape undoes \r \n \t \\ and \xNN.
+func unescape(s string) ([]byte, error) {
 	s = strings.ReplaceAll(s, `"`, `\"`)
 	u, err := strconv.Unquote(`"` + s + `"`)
 	return []byte(u), err
@@ -146,7 +146,7 @@ func Run(t *testing.T, path string, start func() Dialogue) {
 				return
 			}
 			want := all(start(), c.Chunks)
-			if diff := cmp.Diff(want, all(start(), Drip(c.Chunks))); diff != "" {
+			if diff := cmp.Diff(want, all(start(), drip(c.Chunks))); diff != "" {
 				t.Errorf("octet by octet: verdicts (-whole +dripped)\n%s", diff)
 			}
 			if diff := cmp.Diff(want, all(start(), merge(c.Chunks))); diff != "" {
@@ -175,8 +175,8 @@ func all(d Dialogue, chunks []authz.Chunk) (verdicts []string) {
 	return verdicts
 }
 
-// Drip cuts every chunk into single octets.
-func Drip(chunks []authz.Chunk) (out []authz.Chunk) {
+// drip cuts every chunk into single octets.
+func drip(chunks []authz.Chunk) (out []authz.Chunk) {
 	for _, c := range chunks {
 		for i := range c.Bytes {
 			out = append(out, authz.Chunk{Dir: c.Dir, Bytes: c.Bytes[i : i+1]})

@@ -4,25 +4,13 @@
  * packets, without a socket. An entry begins with a whole handshake (shake.h)
  * and is never pushed out by another.
  */
-#ifndef RELAYGATE_WIRE_H
-#define RELAYGATE_WIRE_H
+#ifndef RELAYGATE_WIRES_H
+#define RELAYGATE_WIRES_H
 
+#include "doubts.h"
+#include "record.h"
 #include "segment.h"
-
-/* The time in ticks, of a second or so each; user space sets it. */
-__u32 ticks;
-
-/*
- * Where the server's segments come from: with inside set, in through the
- * interface (a gateway's, towards its mail servers); else out of it (a host's
- * own servers).
- */
-volatile const __u32 inside = 1;
-
-/* Without inside: the servers can also be in namespaces that this host forwards for. */
-volatile const __u32 forwards = 0;
-
-#define SOCK_STREAM 1
+#include "ticks.h"
 
 enum { CLIENT_FIN = 1, SERVER_FIN = 2, SERVER_FIN_ACKED = 4, FINS = 7 };
 
@@ -55,94 +43,7 @@ struct {
 __u64 numbered;
 
 /*
- * When something came from a client, by a hash of its address, that could not
- * be read, in ticks: all its connections that are read are in doubt then. Two
- * that share a place share the doubt.
- */
-#define DOUBTS 16384
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, DOUBTS);
-	__type(key, __u32);
-	__type(value, __u32);
-} doubts SEC(".maps");
-
-/* Strangers choose addresses: the key keeps them from choosing places. */
-volatile const __u64 hash_key = 1;
-
-static __always_inline __u64 mix(__u64 h, const __u32 *words, int n)
-{
-	for (int i = 0; i < n; i++) {
-		h = (h ^ words[i]) * 0x9e3779b97f4a7c15; /* 2^64 / golden ratio */
-		h ^= h >> 29;
-	}
-	return h;
-}
-
-static __always_inline __u32 *doubt_of(const __u32 *client)
-{
-	__u32 place = mix(hash_key, client, 4) >> 32 & (DOUBTS - 1);
-
-	return bpf_map_lookup_elem(&doubts, &place);
-}
-
-/* doubt notes that something of this client's could not be read. */
-static __always_inline void doubt(const __u32 *client)
-{
-	__u32 *at = doubt_of(client);
-
-	COUNT(unreadable, 1);
-	if (at)
-		*at = ticks;
-}
-
-/* doubted says whether that was so since a time. */
-static __always_inline int doubted(const __u32 *client, __u32 since)
-{
-	__u32 *at = doubt_of(client);
-
-	return !at || *at >= since;
-}
-
-static __always_inline __u16 vlan_of(struct __sk_buff *skb)
-{
-	return skb->vlan_present ? skb->vlan_tci & 0xfff : 0;
-}
-
-/*
- * astray: the server's segment came in where this host does not send to the
- * server, so another sent it. On a host it says nothing where its own leave.
- */
-static __always_inline int astray(struct __sk_buff *skb, __u32 ifindex, __u16 vlan)
-{
-	return inside && (skb->ifindex != ifindex || vlan_of(skb) != vlan);
-}
-
-/*
- * stray: the segment leaves, and no socket of this namespace sent it. IPv6 forwards
- * what bears an address of this host like all else, and a bridge or a macvlan sends
- * whatever its ports do, so that the words of a container or a guest would pass for
- * the host's server's. Nor do those count of who sends packets that it made itself
- * (packet(7), raw(7)), as a container may that shares this namespace. What shakes hands
- * or resets may have no socket (SYN cookies), and says nothing.
- */
-static __always_inline int stray(struct __sk_buff *skb, const struct segment *s)
-{
-	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
-	struct sock *sk;
-
-	if (inside || forwards || s->flags & (TCP_SYN | TCP_RST))
-		return 0;
-	sk = kernel->sk;
-	if (!sk || sk->__sk_common.skc_net.net != kernel->dev->nd_net.net)
-		return 1;
-	/* That of a crafted packet, in tests, has no type. */
-	return s->shape.payload && sk->sk_type && sk->sk_type != SOCK_STREAM;
-}
-
-/*
- * strayed takes such a segment. It is no word of the server's; but where that has not
+ * strayed takes a segment that is stray (sender.h). It is no word of the server's; but where that has not
  * spoken it may be no server of this host's, whose words are all forwarded.
  */
 static __always_inline void strayed(const struct segment *s)

@@ -2,6 +2,44 @@ package authz
 
 import "strings"
 
+// Masked stands for the user name of a login that failed, unless that name once
+// succeeded: people type passwords as user names.
+const Masked = "(masked)"
+
+// mask takes out of v what could be a secret: the names of logins that did not
+// succeed, mechanisms that no server accepted, and the free text of answers.
+func (e *Evidence) mask(v *Verdict) {
+	if e.cfg.NamesOnly {
+		v.Answer = ""
+	} else {
+		v.Answer = SafeAnswer(v)
+	}
+	v.Mechanism = mechanismName(v.Mechanism, v.Result)
+	if v.Result == Success {
+		v.User, v.AuthzID = cut(v.User, userLimit), cut(v.AuthzID, userLimit)
+	} else {
+		v.User, v.AuthzID = e.known(v.User), e.known(v.AuthzID)
+	}
+}
+
+// known returns a name as it was once proved, else Masked.
+func (e *Evidence) known(name string) string {
+	if name == "" {
+		return ""
+	}
+	if proved := e.users.get(cut(name, userLimit)); proved != "" {
+		return proved
+	}
+	return Masked
+}
+
+// learn keeps a proved name, so that later failures of it need no mask.
+func (e *Evidence) learn(name string) {
+	if name != "" && !e.users.put(name, e.cfg.Users) {
+		e.usersDropped++
+	}
+}
+
 // SafeAnswer is the server's deciding line without what a client can have put
 // into it: servers repeat tags, commands and refused user names, and people
 // type passwords into all of these. The tag of IMAP is left out always. The

@@ -1,0 +1,138 @@
+package imap
+
+import (
+	"bytes"
+
+	"relaygate/authz/line"
+)
+
+// Reasons to taint that several rules give.
+const (
+	reasonEightBit    = "eight-bit octets outside of a login"
+	reasonHidden      = "a line that ends with another command"
+	reasonSurplus     = "answer belongs to no command"
+	reasonRefusedHere = "a login with a tag that is used twice was accepted where something was refused"
+)
+
+// mayNotSpeak returns a reason to taint if the client's octets come at a moment
+// when servers may take them for different things.
+func (d *Dialogue) mayNotSpeak() string {
+	if len(d.window) == 0 {
+		return ""
+	}
+	c := d.present()
+	switch {
+	case d.phase == atLiteral:
+		return "client sent a literal before the server asked for it"
+	case d.phase == serverTurn && c.alone:
+		return "client went on inside a SASL exchange"
+	case d.phase != atCommand && d.phase != serverTurn, !c.alone || d.next == len(d.window):
+		return ""
+	case c.verb == startTLS:
+		return "client went on before the answer to STARTTLS"
+	case c.odd:
+		return "client went on behind a command that servers may cut differently"
+	}
+	return "client went on behind a command that cannot be pipelined"
+}
+
+// separated reports whether no server can see the tag and another command: one
+// blank behind the tag, before the rest that begins with the command. If there is a
+// TAB in the line, that blank must be one, so that only a server to which TAB is a
+// blank answers with our tag.
+func separated(l *line.Line, tag, rest []byte) bool {
+	return len(l.Text) == len(tag)+1+len(rest) && (l.Text[len(tag)] == '\t') == l.Tab()
+}
+
+// classify checks the line itself: whether every server cuts it here, and if
+// not, whether the acceptance rule can bear it. It returns a reason to taint.
+func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
+	long := len(l.Text)+len("\r\n") > maxLine
+	switch {
+	case l.Tab() && c.verb != login:
+		return line.ReasonControl
+	case long && c.verb != login && c.verb != authenticate:
+		return "over-long command line"
+	case l.Eight() && c.verb == authenticate, l.Eight() && c.verb != login && line.Splits(l.Text):
+		return reasonEightBit
+	}
+	named := c.verb == login || c.verb == authenticate
+	c.odd = long || l.Tab() || l.Eight() && c.verb == login
+	c.alone = c.alone || c.odd || l.Eight()
+	if d.inStep {
+		d.bareLF, d.refusedHere = l.BareLF(), false
+		if !named && hides(arguments, false) || named && hidesTagged(l.Text, arguments, c.tag.bytes()) {
+			return reasonHidden
+		}
+		return ""
+	}
+	switch {
+	case hides(arguments, named):
+		return reasonHidden
+	case c.odd || l.Eight():
+		return "a line in a pipeline that servers may cut differently"
+	case c.alone:
+		return "a command in a pipeline that cannot be pipelined"
+	case d.bareLF && !l.BareLF():
+		return "mixed line ends in a pipeline"
+	}
+	d.bareLF = d.bareLF || l.BareLF()
+	return ""
+}
+
+// hides reports whether some end of a line can be a command of its own, with the
+// end of a word for its tag. A server that lost the beginning would run it. rest is
+// what stands behind the line's tag and command. With ends, the end of a word counts
+// for a command too: one that lost the middle would run it with the line's tag.
+func hides(rest []byte, ends bool) bool {
+	for len(rest) > 0 {
+		var word []byte
+		if word, rest = line.Word(rest); early(word, ends) {
+			return true
+		}
+	}
+	return false
+}
+
+// hidesTagged is hides for a command whose answer must bear a tag. text is the whole
+// line.
+func hidesTagged(text, rest, tag []byte) bool {
+	last := bytes.TrimRight(text[:len(text)-len(rest)], " ")
+	for len(rest) > 0 {
+		var word []byte
+		if word, rest = line.Word(rest); bytes.HasSuffix(last, tag) && early(word, false) {
+			return true
+		}
+		last = word
+	}
+	return false
+}
+
+// early reports whether a word, or with ends its end, is a command that a server may
+// answer positively where nobody has logged in.
+func early(word []byte, ends bool) bool {
+	for i := range names[:beforeLogin] {
+		at := len(word) - len(names[i].name)
+		if (at == 0 || at > 0 && ends) && line.Is(word[at:], names[i].name) {
+			return true
+		}
+	}
+	return false
+}
+
+// doubt says why the positive answer to a login command c proves no login, else "".
+func (d *Dialogue) doubt(c *command) string {
+	switch {
+	case d.bye:
+		return "a login was accepted after BYE"
+	case c.malformed:
+		return "positive answer to a malformed login"
+	case c.twin && d.refusedHere:
+		return reasonRefusedHere
+	case c.verb == authenticate && d.exchange.Doubt() != "":
+		return d.exchange.Doubt()
+	case d.proved.Result != 0:
+		return "two logins were accepted"
+	}
+	return ""
+}

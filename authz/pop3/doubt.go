@@ -1,0 +1,165 @@
+package pop3
+
+import (
+	"bytes"
+	"strings"
+
+	"relaygate/authz/line"
+)
+
+// Reasons to taint that several rules give.
+const (
+	reasonHidden      = "a line that ends with another command"
+	reasonSurplus     = "answer belongs to no command"
+	reasonRefusedHere = "a login was accepted in a pipeline of which something was refused"
+)
+
+// wentOn is the reason why bytes behind c end the belief.
+func wentOn(c *command) string {
+	switch {
+	case c.verb == stls:
+		return "client went on before the answer to STLS"
+	case c.verb == auth:
+		return "client went on inside a SASL exchange"
+	case c.odd:
+		return "client went on behind a line that servers may cut differently"
+	}
+	return "client went on behind a command that cannot be pipelined"
+}
+
+// classify checks the line itself: whether every server cuts it here, and if
+// not, whether the acceptance rule can bear it. It returns a reason to taint.
+func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
+	length := len(l.Text) + len("\r\n")
+	login := c.verb == pass || c.verb == apop || c.verb == auth
+	named := c.verb == pass || c.verb == user || d.announces(c) ||
+		login && bytes.Count(l.Text, []byte{' '}) <= 3
+	switch {
+	case l.Tab():
+		return line.ReasonControl
+	case length > maxLine && !login, length > maxShort && !named:
+		return "over-long command line"
+	case l.Eight() && (c.verb == auth || !login && c.verb != user):
+		return "eight-bit octets outside of a login"
+	case c.verb == user && l.Eight() && line.Splits(l.Text):
+		return "user name with a character that can end a line"
+	case len(d.waiting) > maxPipeline:
+		return "too many commands without an answer"
+	}
+	c.odd = length > maxLine || l.Eight() && login
+	if d.inStep {
+		d.bareLF, d.refusedHere = l.BareLF(), false
+		// One word of USER is exempt: it is a name like "lang", and no login yet.
+		name := c.verb == user && bytes.IndexByte(argument, ' ') < 0 || d.announces(c)
+		if !name && c.hides(l.Text, argument) {
+			return reasonHidden
+		}
+		return ""
+	}
+	switch {
+	case c.hides(l.Text, argument):
+		return reasonHidden
+	case c.odd || l.Eight() || length > maxShort && !d.announces(c):
+		return "a line in a pipeline that servers may cut differently"
+	case !c.pipelined:
+		return "a command in a pipeline that cannot be pipelined"
+	case d.bareLF && !l.BareLF():
+		return "mixed line ends in a pipeline"
+	}
+	d.bareLF = d.bareLF || l.BareLF()
+	return ""
+}
+
+// hidden are the commands that hides looks for, by the octet with which they end: those
+// that can be answered positively before a login.
+var hidden = func() (ends [256][]int) {
+	for i := range commands {
+		if c := &commands[i]; !c.kind.transaction && c.kind.verb != pass {
+			last := c.name[len(c.name)-1]
+			ends[last] = append(ends[last], i)
+			if small := last | 0x20; small != last {
+				ends[small] = append(ends[small], i)
+			}
+		}
+	}
+	return ends
+}()
+
+// hides reports whether some end of the line is a command of its own, and one that
+// can be answered positively before a login. A server that lost the beginning
+// would run it.
+func (c *command) hides(text, argument []byte) bool {
+	first, rest := c.verb == unknown, argument
+	if first {
+		rest = bytes.TrimLeft(text, " ")
+	}
+	for ; len(rest) > 0; first = false {
+		var word []byte
+		if word, rest = line.Word(rest); len(word) == 0 {
+			continue
+		}
+		for _, i := range hidden[word[len(word)-1]] {
+			name := commands[i].name
+			at := len(word) - len(name)
+			if at < 0 || first && at == 0 || !line.Is(word[at:], name) {
+				continue
+			}
+			if commands[i].kind.verb != user || len(rest) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// doubt says why a positive answer to c is no login, else "".
+func (d *Dialogue) doubt(c *command) string {
+	switch {
+	case c.malformed:
+		return "positive answer to a malformed login"
+	case d.refusedHere:
+		return reasonRefusedHere
+	case d.more && len(d.waiting) == 1:
+		return reasonSurplus
+	case c.verb == auth && d.exchange.Doubt() != "":
+		return d.exchange.Doubt()
+	case c.verb == apop && !d.stamp:
+		return "APOP was accepted although the greeting had no time stamp"
+	case c.verb == apop && c.user == "", c.verb == pass && d.user == "":
+		return "a login was accepted and no user name was"
+	case c.verb == apop && namesServer(c.user), c.verb == pass && namesServer(d.user):
+		return "a user name with a colon can name the server that was asked, and that can be the client's own"
+	case d.proved.Result != 0:
+		return "two logins were accepted"
+	}
+	return ""
+}
+
+// settled reports whether no command behind waiting[0] can be the one that the
+// server just answered with text: the rule of the package comment.
+func (d *Dialogue) settled(text []byte) bool {
+	if !d.client.Empty() {
+		return false
+	}
+	for i := range d.waiting[1:] {
+		c := &d.waiting[1+i]
+		lostToo := c.verb == quit && d.basic && !d.refused && c.chunk == d.windowChunk && welcomes(text)
+		if !c.transaction && !lostToo {
+			return false
+		}
+	}
+	return true
+}
+
+// namesServer reports whether a user name may be "host:name". The ipop3d of UW IMAP
+// and POPFile then log in at that host, which a stranger can have answer as he likes.
+func namesServer(user string) bool { return strings.IndexByte(user, ':') >= 0 }
+
+// welcomes reports whether text is what the servers say to a login that are known
+// to lose QUIT behind it, Courier, solid-pop3d and perdition, and none to QUIT: all of
+// the text, as there are servers that repeat a user name.
+func welcomes(text []byte) bool {
+	_, said := line.Word(text)
+	said = bytes.TrimSuffix(said, []byte{'.'})
+	return line.Is(said, "LOGGED IN") || line.Is(said, "AUTHENTICATION SUCCESSFUL") || line.Is(said, "YOU ARE SO IN")
+}
