@@ -77,17 +77,21 @@ func TestWriterRepairs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relayhosts")
 	w := NewWriter(Config{Hosts: path})
 	write(t, w, start, one(1))
-	for i, spoil := range []func() error{
-		func() error { return os.WriteFile(path, []byte("198.51.100.66\n"), 0o644) },
-		func() error { return os.Remove(path) },
-		func() error { return os.WriteFile(path, nil, 0o644) },
-		func() error { return os.Truncate(path, sizeLimit+1) }, // however long
+	for i, tt := range []struct {
+		spoil func() error
+		lines []string
+	}{
+		{func() error { return os.WriteFile(path, []byte("198.51.100.66\n"), 0o644) }, []string{"198.51.100.66"}},
+		{func() error { return os.WriteFile(path, []byte("203.0.113.1\n198.51.100.66\n"), 0o644) }, []string{"198.51.100.66"}},
+		{func() error { return os.Remove(path) }, nil},
+		{func() error { return os.WriteFile(path, nil, 0o644) }, nil},
+		{func() error { return os.Truncate(path, sizeLimit+1) }, nil}, // however long
 	} {
-		if err := spoil(); err != nil {
+		if err := tt.spoil(); err != nil {
 			t.Fatal(err)
 		}
 		r := write(t, w, start.Add(time.Duration(i)*time.Minute), one(1))
-		if d := cmp.Diff(Report{Written: []string{path}, Repaired: []string{path}}, r); d != "" {
+		if d := cmp.Diff(Report{Written: []string{path}, Repaired: []Foreign{{Path: path, Lines: tt.lines, Count: len(tt.lines)}}}, r); d != "" {
 			t.Errorf("%d (-want +got):\n%s", i, d)
 		}
 		holds(t, path, "203.0.113.1\n")
@@ -191,9 +195,11 @@ func TestWriterKeepsForeignLines(t *testing.T) {
 	holds(t, path, "203.0.113.1\n")
 	holds(t, path+BackupSuffix, foreign)
 
-	// What a later run finds is ours: the backup stays as it was.
-	if r := write(t, NewWriter(Config{Hosts: path}), start, nil); len(r.Foreign) != 0 {
-		t.Errorf("second run: %+v", r.Foreign)
+	// The backup stays as it was, and what a later run finds is told.
+	put(t, path, "203.0.113.1\n198.51.100.67\n")
+	r = write(t, NewWriter(Config{Hosts: path}), start, one(1))
+	if d := cmp.Diff([]Foreign{{Path: path, Lines: []string{"198.51.100.67"}, Count: 1}}, r.Foreign); d != "" {
+		t.Errorf("second run (-want +got):\n%s", d)
 	}
 	holds(t, path+BackupSuffix, foreign)
 }
@@ -201,7 +207,7 @@ func TestWriterKeepsForeignLines(t *testing.T) {
 func TestWriterMarksItsFirstStart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relayhosts")
 	write(t, NewWriter(Config{Hosts: path}), start, one(1)) // there was no file
-	if r := write(t, NewWriter(Config{Hosts: path}), start, nil); len(r.Foreign) != 0 {
+	if r := write(t, NewWriter(Config{Hosts: path}), start, one(1)); len(r.Foreign) != 0 {
 		t.Errorf("our own line counts as foreign: %+v", r.Foreign)
 	}
 	holds(t, path+BackupSuffix, "")
@@ -213,6 +219,18 @@ func TestWriterBoundsForeignLines(t *testing.T) {
 	r := write(t, NewWriter(Config{Hosts: path}), start, nil)
 	if len(r.Foreign) != 1 || r.Foreign[0].Count != 5001 || len(r.Foreign[0].Lines) != foreignLimit {
 		t.Errorf("%d reports", len(r.Foreign))
+	}
+}
+
+// A line that was cut is not told: 192.0.2.1 may have been 192.0.2.17.
+func TestWriterTellsWholeLines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "relayhosts")
+	w := NewWriter(Config{Hosts: path})
+	write(t, w, start, nil)
+	put(t, path, "192.0.2.7\n"+strings.Repeat("0", lookLimit)+"\n")
+	r := write(t, w, start.Add(time.Minute), nil)
+	if d := cmp.Diff([]Foreign{{Path: path, Lines: []string{"192.0.2.7"}, Count: 1}}, r.Repaired); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
 	}
 }
 

@@ -98,7 +98,11 @@ func printStatus(e *env, s *control.Status) {
 	printGate(e, &s.Gate, now, say)
 	printBrakes(e, s, now, say)
 	for _, f := range s.Files {
-		say("File:    %s, written %s.", f.Path, relative(f.Written.Time, now))
+		changed := ""
+		if f.Changed > 0 {
+			changed = fmt.Sprintf("; changed by somebody else %s, last %s", count(f.Changed, "time"), relative(f.ChangedAt.Time, now))
+		}
+		say("File:    %s, written %s%s.", f.Path, relative(f.Written.Time, now), changed)
 	}
 	say("State:   %s, written %s.", s.State.Path, relative(s.State.Written.Time, now))
 	if len(s.Drops) == 0 {

@@ -37,7 +37,7 @@ func TestReasonTellsInWords(t *testing.T) {
 		},
 		{
 			name: "failures", rule: good, events: []authz.Event{event(authz.EventFailure, "refused"), event(authz.EventFailure, "refused again")},
-			want: "no login from it succeeded (2 were refused by the server)",
+			want: "no login from it succeeded (the server refused 2)",
 		},
 		{
 			name: "tainted", rule: good, events: []authz.Event{event(authz.EventTainted, "conflicting copies")},
@@ -55,6 +55,15 @@ func TestReasonTellsInWords(t *testing.T) {
 		{
 			name: "ran out, then a failure", rule: good, events: []authz.Event{event(authz.EventExpired, ""), event(authz.EventFailure, "no")},
 			want: "its grant ran out 60 s ago",
+		},
+		{
+			name: "named by a file", rule: good, events: []authz.Event{event(authz.EventFile, "was in /etc/relayhosts")},
+			want: "may not relay: no login from it is known; it was in /etc/relayhosts (60 s ago)\n",
+		},
+		{
+			name: "ran out, and named by a file", rule: good,
+			events: []authz.Event{event(authz.EventExpired, ""), event(authz.EventFile, "was in /etc/relayhosts")},
+			want:   "may not relay: its grant ran out 60 s ago; it was in /etc/relayhosts (60 s ago)\n",
 		},
 		{
 			name: "revoked", rule: good, events: []authz.Event{event(authz.EventRevoked, "it became an own address")},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,7 @@ type files struct {
 	log     *slog.Logger
 	entries func(context.Context, func(relayhosts.Entry)) error // visits all grants
 	static  func() []netip.Prefix                               // the always rules in force
+	found   func(context.Context, *relayhosts.Foreign, bool)    // tells the owner what others wrote; true: while we ran
 	keep    atomic.Bool                                         // lines stay when the daemon ends (on_exit = "keep")
 	marked  atomic.Bool                                         // something changed since the last snapshot
 	began   atomic.Int64                                        // when the write began that goes on, Unix ns; 0 if none does
@@ -131,17 +133,15 @@ func (f *files) write(ctx context.Context) error {
 	if err != nil {
 		f.log.Error("the files could not be written", "error", err)
 	}
-	for _, path := range report.Repaired {
-		f.log.Warn("somebody else changed the file: it is written again", "path", path)
-	}
-	for _, foreign := range report.Foreign {
-		f.log.Warn("the file held lines that are not relaygate's: see the copy", "path", foreign.Path,
-			"copy", foreign.Backup, "lines", foreign.Count, "first", authz.Quote(first(foreign.Lines)))
-	}
+	f.tellOthers(ctx, &report)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range f.stats {
 		f.stats[i].Others = f.others(f.stats[i].Path, f.stats[i].Others)
+		if slices.ContainsFunc(report.Repaired, func(r relayhosts.Foreign) bool { return r.Path == f.stats[i].Path }) {
+			f.stats[i].Changed++
+			f.stats[i].ChangedAt = control.Time{Time: now}
+		}
 		if failed := report.Failed[f.stats[i].Path]; failed != nil {
 			f.stats[i].Error = failed.Error()
 			f.stats[i].Errors++
@@ -196,13 +196,6 @@ func (f *files) last(stay []relayhosts.Entry) error {
 		return fmt.Errorf("take the grants out of the files: %w", err)
 	}
 	return nil
-}
-
-func first(lines []string) string {
-	if len(lines) == 0 {
-		return ""
-	}
-	return lines[0]
 }
 
 // hangs says in words that a file system lets nothing be written, "" if it does.

@@ -191,8 +191,11 @@ func (d *daemon) Denials(ctx context.Context) ([]control.Denial, error) {
 // Why answers the control socket.
 func (d *daemon) Why(ctx context.Context, a netip.Addr) (control.Story, error) {
 	story := control.Story{Address: a, Events: []control.Event{}}
+	before := d.files.before(a)
 	err := d.owner.ask(ctx, func(now time.Time) {
-		t, events := d.owner.grants(), d.owner.engine.Story(a, now)
+		t := d.owner.grants()
+		events := append(before, d.owner.engine.Story(a, now)...)
+		slices.SortStableFunc(events, func(a, b authz.Event) int { return a.Last.Compare(b.Last) })
 		for i := range events {
 			story.Events = append(story.Events, control.NewEvent(&events[i]))
 		}

@@ -282,6 +282,8 @@ func TestForeignChangeOfRelayhosts(t *testing.T) {
 	settles(t, 3*time.Second, w.lists(want))
 	must(t, os.WriteFile(w.daemon.Relayhosts, []byte("203.0.113.66\n"), 0o644))
 	settles(t, 4*time.Second, w.lists(want))
+	settles(t, time.Second, w.says(t, "why 203.0.113.66", "may not relay", "was in "+w.daemon.Relayhosts+" while relaygate ran, written by somebody else"))
+	settles(t, time.Second, w.says(t, "status", "changed by somebody else 1 time"))
 	must(t, os.Remove(w.daemon.Relayhosts))
 	settles(t, 4*time.Second, w.lists(want))
 	must(t, os.Truncate(w.daemon.Relayhosts, 100<<20)) // more than any list of ours
