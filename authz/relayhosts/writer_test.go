@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -29,6 +30,8 @@ func write(t *testing.T, w *Writer, now time.Time, g []Entry) Report {
 	return r
 }
 
+// due wants a Write to be due at a time, which depends on how long the last took: in
+// synctest none takes any.
 func due(t *testing.T, w *Writer, want time.Time) {
 	t.Helper()
 	if got, ok := w.Due(); !ok || !got.Equal(want) {
@@ -36,7 +39,9 @@ func due(t *testing.T, w *Writer, want time.Time) {
 	}
 }
 
-func TestWriterPace(t *testing.T) {
+func TestWriterPace(t *testing.T) { synctest.Test(t, testWriterPace) }
+
+func testWriterPace(t *testing.T) {
 	dir := t.TempDir()
 	hosts, users := filepath.Join(dir, "relayhosts"), filepath.Join(dir, "users")
 	w := NewWriter(Config{Hosts: hosts, Users: users})
@@ -99,7 +104,9 @@ func TestWriterRepairs(t *testing.T) {
 }
 
 // Whoever else writes to a file is noticed without reading it.
-func TestWriterLooks(t *testing.T) {
+func TestWriterLooks(t *testing.T) { synctest.Test(t, testWriterLooks) }
+
+func testWriterLooks(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relayhosts")
 	w := NewWriter(Config{Hosts: path})
 	w.Look() // before the first write there is nothing to compare
@@ -130,7 +137,9 @@ func TestWriterLooks(t *testing.T) {
 
 // Where a link comes to name another file, the one that it named before opens nothing
 // any more: a mail server may know it by its own name.
-func TestWriterFollowsALinkThatMoves(t *testing.T) {
+func TestWriterFollowsALinkThatMoves(t *testing.T) { synctest.Test(t, testWriterFollowsALinkThatMoves) }
+
+func testWriterFollowsALinkThatMoves(t *testing.T) {
 	dir := t.TempDir()
 	path, a, b := filepath.Join(dir, "relayhosts"), filepath.Join(dir, "a"), filepath.Join(dir, "b")
 	point := func(target string) {
@@ -234,7 +243,9 @@ func TestWriterTellsWholeLines(t *testing.T) {
 	}
 }
 
-func TestWriterRetries(t *testing.T) {
+func TestWriterRetries(t *testing.T) { synctest.Test(t, testWriterRetries) }
+
+func testWriterRetries(t *testing.T) {
 	dir := t.TempDir()
 	hosts, users := filepath.Join(dir, "missing", "relayhosts"), filepath.Join(dir, "users")
 	w := NewWriter(Config{Hosts: hosts, Users: users})
