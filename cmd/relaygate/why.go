@@ -70,12 +70,12 @@ func grantText(g *control.Grant, now time.Time) []string {
 	case g.Expires.IsZero():
 		words = append(words, "it never runs out")
 	case g.Sessions > 0:
-		words = append(words, "held by "+count(g.Sessions, "open session"))
+		words = append(words, "held by "+authz.Count(g.Sessions, "open session"))
 	default:
 		words = append(words, "runs out "+relative(g.Expires.Time, now))
 	}
 	if g.Logins > 0 {
-		words = append(words, count(g.Logins, "login"))
+		words = append(words, authz.Count(g.Logins, "login"))
 	}
 	return words
 }

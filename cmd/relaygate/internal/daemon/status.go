@@ -12,6 +12,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 )
 
@@ -188,6 +189,14 @@ func (d *daemon) Denials(ctx context.Context) ([]control.Denial, error) {
 	return out, ending(err)
 }
 
+// observes reports whether nothing is opened or closed by a grant.
+func (d *daemon) observes() bool {
+	cfg := d.config.Load()
+	return cfg.Gate.Mode == config.ModeObserve && cfg.Relayhosts == ""
+}
+
+const observesWords = "gate.mode is observe and files.relayhosts is empty, so that nothing is opened or closed by it"
+
 // Why answers the control socket.
 func (d *daemon) Why(ctx context.Context, a netip.Addr) (control.Story, error) {
 	story := control.Story{Address: a, Events: []control.Event{}}
@@ -209,6 +218,9 @@ func (d *daemon) Why(ctx context.Context, a netip.Addr) (control.Story, error) {
 	})
 	if d.gate.status().Behind {
 		story.Reason += "; but the kernel has not taken all that was decided, see status"
+	}
+	if d.observes() {
+		story.Reason += "; but " + observesWords
 	}
 	return story, ending(err)
 }

@@ -24,6 +24,8 @@ func reason(g grant.Grant, granted bool, paused grant.Pause, d authz.Decision, e
 		return "may relay: " + grantedReason(&g, events, now) + butReason(events, now)
 	case d.Rule == authz.RuleNever, d.Rule == authz.RuleDeny, d.Rule == authz.RuleInvalid:
 		return "may not relay: it " + d.Reason
+	case d.Rule == authz.RuleOwn, d.Rule == authz.RuleLoopback:
+		return "holds no grant: it " + d.Reason + ", and such an address is never granted; what this host itself sends needs none"
 	case !d.Allow:
 		return "may not relay: it " + d.Reason + ", and such an address is never granted"
 	case !paused.Since.IsZero():

@@ -137,3 +137,21 @@ func TestRelayPortOfAnybodyIsTold(t *testing.T) {
 		})
 	}
 }
+
+// Who may not ask the daemon is not told to start it.
+func TestDaemonThatMayNotBeAsked(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want State
+		then string
+	}{
+		{errors.New("cannot connect"), Advice, "start it"},
+		{fmt.Errorf("the socket is for root (%w)", fs.ErrPermission), Unseen, "as root"},
+	} {
+		status := func(context.Context) (control.Status, error) { return control.Status{}, tt.err }
+		got := daemon(t.Context(), Patient{Status: status})
+		if len(got) != 1 || got[0].State != tt.want || !strings.Contains(got[0].Then, tt.then) {
+			t.Errorf("%v: %+v", tt.err, got)
+		}
+	}
+}
