@@ -58,6 +58,8 @@ func foreignLines(data []byte) func(yield func(string) bool) {
 	}
 }
 
+var brackets = strings.NewReplacer("[", "", "]", "")
+
 // Subject is the address or prefix that a line of either file is about, in whatever
 // dialect: in quotation marks or brackets, or with users or a result behind it. It
 // reports false where there is none.
@@ -68,7 +70,7 @@ func Subject(line string) (netip.Prefix, bool) {
 	} else if i := strings.IndexAny(word, " \t,;=#"); i >= 0 {
 		word = word[:i]
 	}
-	word = strings.NewReplacer("[", "", "]", "").Replace(word)
+	word = brackets.Replace(word)
 	user, _, _ := strings.Cut(word, ":") // 192.0.2.1:alice
 	for _, text := range []string{word, strings.TrimSuffix(word, ":"), user} {
 		p, err := netip.ParsePrefix(text)
@@ -86,36 +88,42 @@ func Subject(line string) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
-// Earlier is a line that a file held before the first start.
-type Earlier struct {
-	Path, Backup, Line string
-	Prefix             netip.Prefix
-	// Time is when the copy was made.
+// Line is a line of a file.
+type Line struct {
+	// Path is where it stands, Text the line, cut (raw text).
+	Path, Text string
+	Prefix     netip.Prefix
+	// Time is when the file was written.
 	Time time.Time
 }
 
+// Now finds the line about an address in the file at path, nil if there is none.
+func Now(path string, a netip.Addr) (*Line, error) { return find(path, "", a) }
+
 // Before finds the line about an address that the file at path held before the first
 // start, nil if there was none.
-func Before(path string, a netip.Addr) (*Earlier, error) {
+func Before(path string, a netip.Addr) (*Line, error) { return find(path, BackupSuffix, a) }
+
+func find(path, suffix string, a netip.Addr) (*Line, error) {
 	target, err := resolve(path)
 	if err != nil {
-		return nil, fmt.Errorf("look into the copy of %s: %w", path, err)
+		return nil, fmt.Errorf("look into %s%s: %w", path, suffix, err)
 	}
-	copied := target + BackupSuffix
-	old, err := readExisting(copied, sizeLimit)
+	target += suffix
+	data, err := readExisting(target, sizeLimit)
 	if err != nil {
-		return nil, fmt.Errorf("look into the copy of %s: %w", path, err)
+		return nil, fmt.Errorf("look into %s: %w", target, err)
 	}
-	for line := range foreignLines(old) {
+	for line := range foreignLines(data) {
 		p, ok := Subject(line)
 		if !ok || !p.Contains(a) {
 			continue
 		}
-		info, err := os.Stat(copied)
+		info, err := os.Stat(target)
 		if err != nil {
-			return nil, fmt.Errorf("look at the copy of %s: %w", path, err)
+			return nil, fmt.Errorf("look at %s: %w", target, err)
 		}
-		return &Earlier{Path: path, Backup: copied, Line: line[:min(len(line), lineLimit)], Prefix: p, Time: info.ModTime()}, nil
+		return &Line{Path: target, Text: line[:min(len(line), lineLimit)], Prefix: p, Time: info.ModTime()}, nil
 	}
 	return nil, nil
 }

@@ -54,8 +54,14 @@ func TestBefore(t *testing.T) {
 	put(t, path, "203.0.113.1\n192.0.2.0/29: somebody\n"+strings.Repeat("x", 1000)+"\n")
 	write(t, NewWriter(Config{Hosts: path}), start, one(1))
 	got, err := Before(path, addr("192.0.2.7"))
-	if err != nil || got == nil || got.Line != "192.0.2.0/29: somebody" || got.Prefix.String() != "192.0.2.0/29" || got.Time.IsZero() {
+	if err != nil || got == nil || got.Path != path+BackupSuffix || got.Text != "192.0.2.0/29: somebody" || got.Prefix.String() != "192.0.2.0/29" || got.Time.IsZero() {
 		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := Now(path, addr("203.0.113.1")); err != nil || got == nil || got.Path != path || got.Text != "203.0.113.1" {
+		t.Errorf("what it holds now: %+v, %v", got, err)
+	}
+	if got, err := Now(path, addr("192.0.2.7")); got != nil || err != nil {
+		t.Errorf("what it holds no more: %+v, %v", got, err)
 	}
 	if got, err := Before(path, addr("192.0.2.8")); got != nil || err != nil {
 		t.Errorf("an address that was not there: %+v, %v", got, err)

@@ -22,6 +22,7 @@ import (
 // files keeps the compatibility files equal to the grants.
 type files struct {
 	writer  *relayhosts.Writer
+	hosts   string // the path of relayhosts
 	log     *slog.Logger
 	entries func(context.Context, func(relayhosts.Entry)) error // visits all grants
 	static  func() []netip.Prefix                               // the always rules in force
@@ -39,7 +40,7 @@ type files struct {
 func newFiles(cfg *config.Config, log *slog.Logger) *files {
 	f := &files{
 		writer: relayhosts.NewWriter(relayhosts.Config{Hosts: cfg.Relayhosts, Users: cfg.UsersFile, Dialect: cfg.Dialect}),
-		log:    log, dirty: make(chan struct{}, 1), flushes: make(chan chan error),
+		hosts:  cfg.Relayhosts, log: log, dirty: make(chan struct{}, 1), flushes: make(chan chan error),
 	}
 	f.keep.Store(cfg.Gate.OnExit == config.ExitKeep)
 	for _, path := range []string{cfg.Relayhosts, cfg.UsersFile} {

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -74,9 +75,29 @@ func (f *files) before(a netip.Addr) (events []authz.Event) {
 		if line != nil {
 			events = append(events, authz.Event{
 				Kind: authz.EventFile, Time: line.Time, Last: line.Time, Count: 1, Prefix: line.Prefix,
-				Reason: "was in " + line.Path + " before relaygate first wrote it: “" + authz.Quote(line.Line) + "”, see " + line.Backup,
+				Reason: "was in " + s.Path + " before relaygate first wrote it: “" + authz.Quote(line.Text) + "”, see " + line.Path,
 			})
 		}
 	}
 	return events
+}
+
+// naming says whether relayhosts names an address that has no grant, "" if not: where it
+// cannot be written, or was changed a moment ago, it opens all the same.
+func (f *files) naming(a netip.Addr) string {
+	for _, s := range f.status() {
+		if s.Path != f.hosts {
+			continue
+		}
+		line, err := relayhosts.Now(s.Path, a)
+		switch {
+		case err != nil:
+			return fmt.Sprintf("; but whether %s names it cannot be told: %v", s.Path, err)
+		case line != nil && s.Error != "":
+			return fmt.Sprintf("; but %s names it, and cannot be written: %s", s.Path, s.Error)
+		case line != nil:
+			return fmt.Sprintf("; but %s names it still, and is written again within seconds", s.Path)
+		}
+	}
+	return ""
 }

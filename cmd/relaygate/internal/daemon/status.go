@@ -219,6 +219,9 @@ func (d *daemon) Why(ctx context.Context, a netip.Addr) (control.Story, error) {
 	if d.gate.status().Behind {
 		story.Reason += "; but the kernel has not taken all that was decided, see status"
 	}
+	if !story.Granted {
+		story.Reason += d.files.naming(a)
+	}
 	if d.observes() {
 		story.Reason += "; but " + observesWords
 	}
