@@ -156,9 +156,16 @@ func (d *daemon) problems(s *control.Status) {
 	}
 	for _, f := range s.Files {
 		tell(f.Error != "", fmt.Sprintf("%s cannot be written: %s", f.Path, f.Error))
+		since := time.Since(f.ChangedAt.Time)
+		tell(f.Changed > 0 && since < changedLately, fmt.Sprintf(
+			"somebody else changed %s (%s, last %s): whom it named meanwhile could relay; does another program write it?",
+			f.Path, authz.Count(f.Changed, "time"), authz.Ago(since)))
 		tell(f.Others != "", "others may let anybody relay: "+f.Others)
 	}
 }
+
+// changedLately is how long it is a problem that somebody else changed a file.
+const changedLately = 10 * time.Minute
 
 // Grants answers the control socket.
 func (d *daemon) Grants(ctx context.Context) ([]control.Grant, error) {

@@ -284,7 +284,7 @@ func TestForeignChangeOfRelayhosts(t *testing.T) {
 	must(t, os.WriteFile(w.daemon.Relayhosts, []byte("203.0.113.66\n"), 0o644))
 	settles(t, 4*time.Second, w.lists(want))
 	settles(t, time.Second, w.says(t, "why 203.0.113.66", "may not relay", "was in "+w.daemon.Relayhosts+" while relaygate ran, written by somebody else"))
-	settles(t, time.Second, w.says(t, "status", "changed by somebody else 1 time"))
+	settles(t, time.Second, w.says(t, "status", "changed by somebody else 1 time, last", "Problem: somebody else changed "+w.daemon.Relayhosts+" (1 time, "))
 	must(t, os.Remove(w.daemon.Relayhosts))
 	settles(t, 4*time.Second, w.lists(want))
 	must(t, os.Truncate(w.daemon.Relayhosts, 100<<20)) // more than any list of ours
