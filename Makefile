@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 
 export CGO_ENABLED = 0
 
-.PHONY: build demo test chaos e2e lint generate generate-check fuzz bench deb clean
+.PHONY: build demo test chaos e2e lint generate generate-check fuzz bench deb rpm clean
 
 build: bin/relaygate
 
@@ -61,11 +61,12 @@ fuzz:
 bench: build
 	go run ./cmd/relaygate/internal/bench/run $(if $(FULL),-full)
 
-# bin/relaygate_VERSION_ARCH.deb. Where no tag says a version, the last commit does.
-DEB_VERSION ?= $(or $(shell git describe --tags 2>/dev/null | sed 's/^v//'),0~git$(shell git show -s --format=%cd.%h --date=format:%Y%m%d))
-deb: build
-	GOARCH=$$(go env GOARCH) DEB_VERSION='$(DEB_VERSION)' go run $(NFPM) package \
-	  --config cmd/relaygate/packaging/nfpm.yaml --packager deb --target bin/
+# bin/relaygate_VERSION_ARCH.deb, bin/relaygate-VERSION-1.ARCH.rpm. Where no tag says a
+# version, the last commit does.
+PACKAGE_VERSION ?= $(or $(shell git describe --tags 2>/dev/null | sed 's/^v//'),0~git$(shell git show -s --format=%cd.%h --date=format:%Y%m%d))
+deb rpm: build
+	GOARCH=$$(go env GOARCH) PACKAGE_VERSION='$(PACKAGE_VERSION)' go run $(NFPM) package \
+	  --config cmd/relaygate/packaging/nfpm.yaml --packager $@ --target bin/
 
 clean:
 	rm -rf bin

@@ -38,6 +38,9 @@ const (
 	// EventBraked: the gate refused a connection of a granted address, as it had
 	// too many.
 	EventBraked
+	// EventFile: a file for mail servers named the address, which relaygate had not
+	// written there.
+	EventFile
 )
 
 func (k EventKind) String() string {
@@ -72,6 +75,8 @@ func (k EventKind) String() string {
 		return "resumed"
 	case EventBraked:
 		return "braked"
+	case EventFile:
+		return "file"
 	}
 	return "unknown"
 }

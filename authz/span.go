@@ -30,3 +30,11 @@ func Ago(d time.Duration) string {
 	}
 	return Span(d) + " ago"
 }
+
+// Count tells how many: "1 login", "2 logins".
+func Count[N int | int64 | uint64](n N, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

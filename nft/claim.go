@@ -10,7 +10,7 @@ import (
 )
 
 // ErrClaimed says that another process keeps the gate of this network namespace.
-var ErrClaimed = errors.New("another agent keeps this gate")
+var ErrClaimed = errors.New("another relaygate keeps this gate")
 
 // claimTable is empty. It has an owner, so the kernel removes it with the socket
 // that made it, however its process ends, and only who may change rulesets can

@@ -1,14 +1,12 @@
 package relayhosts
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,20 +14,8 @@ import (
 // BackupSuffix names the copy of what a file held before the first start.
 const BackupSuffix = ".before-relaygate"
 
-// Bounds on what is read of a file that somebody else wrote.
-const (
-	sizeLimit    = 64 << 20 // bytes
-	foreignLimit = 100      // lines kept in Foreign.Lines
-)
-
-// Foreign is what a file held that is not ours.
-type Foreign struct {
-	Path, Backup string
-	// Lines are the first of Count lines that the new content has not (raw
-	// text).
-	Lines []string
-	Count int
-}
+// sizeLimit bounds what is read of a file that somebody else wrote, in bytes.
+const sizeLimit = 64 << 20
 
 // backup keeps a copy of the file as it was before the first start. The copy is
 // made once, also of a missing or empty file: its presence tells later starts
@@ -50,7 +36,7 @@ func backup(path string, ours []byte) (*Foreign, error) {
 	if err := Replace(copied, old); err != nil {
 		return nil, fmt.Errorf("back up %s: %w", path, err)
 	}
-	f := &Foreign{Path: target, Backup: copied}
+	f := &Foreign{Path: path, Backup: copied}
 	f.compare(old, ours)
 	if f.Count == 0 {
 		return nil, nil
@@ -71,25 +57,6 @@ func backedUp(path string) (bool, error) {
 		return false, fmt.Errorf("look for the copy of %s: %w", path, err)
 	}
 	return true, nil
-}
-
-// compare notes the lines of old that ours has not.
-func (f *Foreign) compare(old, ours []byte) {
-	known := make(map[string]bool)
-	for line := range bytes.Lines(ours) {
-		known[string(bytes.TrimSpace(line))] = true
-	}
-	lines := bufio.NewScanner(bytes.NewReader(old))
-	lines.Buffer(nil, sizeLimit+1)
-	for lines.Scan() {
-		line := strings.TrimSpace(lines.Text())
-		if line == "" || known[line] {
-			continue
-		}
-		if f.Count++; len(f.Lines) < foreignLimit {
-			f.Lines = append(f.Lines, line)
-		}
-	}
 }
 
 // errNoFile says that there is something which is no file.

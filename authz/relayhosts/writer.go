@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -86,10 +87,11 @@ type Report struct {
 	// Written are the paths whose content was replaced, Touched those whose
 	// content was right and whose time was renewed.
 	Written, Touched []string
-	// Repaired are the paths that somebody else had changed since our last
-	// write.
-	Repaired []string
-	// Foreign is what was there before the first start, with its backup.
+	// Repaired are the files that somebody else had changed since our last write,
+	// with the lines that were there and are not ours.
+	Repaired []Foreign
+	// Foreign is what was there before the first write that is not ours: with a
+	// backup before the first start ever, else also what a killed run left.
 	Foreign []Foreign
 	// Failed says, by path, what was not done; nil if all was.
 	Failed map[string]error
@@ -214,9 +216,10 @@ func (f *file) write(now time.Time, data []byte, report *Report) (err error) {
 
 // renew makes the content of the file that path names data.
 func (f *file) renew(target string, now time.Time, data []byte, report *Report) error {
-	held, err := readExisting(target, max(len(data), len(f.last.written)))
+	held, err := readExisting(target, max(len(data), len(f.last.written))+lookLimit)
+	whole := held // lines
 	if errors.Is(err, errTooLong) {
-		err = nil // neither
+		whole, err = held[:bytes.LastIndexByte(held, '\n')+1], nil
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", f.path, err)
@@ -234,12 +237,23 @@ func (f *file) renew(target string, now time.Time, data []byte, report *Report) 
 		}
 		report.Written = append(report.Written, f.path)
 	}
-	f.last = place{target, data}
-	if changed {
-		report.Repaired = append(report.Repaired, f.path)
+	foreign := Foreign{Path: f.path}
+	if changed || f.last.path == "" && !same {
+		foreign.compare(whole, data, f.last.written)
 	}
+	switch {
+	case changed:
+		report.Repaired = append(report.Repaired, foreign)
+	case foreign.Count > 0 && !slices.ContainsFunc(report.Foreign, func(o Foreign) bool { return o.Path == f.path }):
+		report.Foreign = append(report.Foreign, foreign)
+	}
+	f.last = place{target, data}
 	return nil
 }
+
+// lookLimit is how much longer than ours a file is read to tell what somebody else
+// put there, in bytes.
+const lookLimit = 1 << 20
 
 // moved empties the file that path named before, if it is as we left it: a reader that
 // knows it by its own name would go on to believe it.

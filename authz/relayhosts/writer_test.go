@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -29,6 +30,8 @@ func write(t *testing.T, w *Writer, now time.Time, g []Entry) Report {
 	return r
 }
 
+// due wants a Write to be due at a time, which depends on how long the last took: in
+// synctest none takes any.
 func due(t *testing.T, w *Writer, want time.Time) {
 	t.Helper()
 	if got, ok := w.Due(); !ok || !got.Equal(want) {
@@ -36,7 +39,9 @@ func due(t *testing.T, w *Writer, want time.Time) {
 	}
 }
 
-func TestWriterPace(t *testing.T) {
+func TestWriterPace(t *testing.T) { synctest.Test(t, testWriterPace) }
+
+func testWriterPace(t *testing.T) {
 	dir := t.TempDir()
 	hosts, users := filepath.Join(dir, "relayhosts"), filepath.Join(dir, "users")
 	w := NewWriter(Config{Hosts: hosts, Users: users})
@@ -77,17 +82,21 @@ func TestWriterRepairs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relayhosts")
 	w := NewWriter(Config{Hosts: path})
 	write(t, w, start, one(1))
-	for i, spoil := range []func() error{
-		func() error { return os.WriteFile(path, []byte("198.51.100.66\n"), 0o644) },
-		func() error { return os.Remove(path) },
-		func() error { return os.WriteFile(path, nil, 0o644) },
-		func() error { return os.Truncate(path, sizeLimit+1) }, // however long
+	for i, tt := range []struct {
+		spoil func() error
+		lines []string
+	}{
+		{func() error { return os.WriteFile(path, []byte("198.51.100.66\n"), 0o644) }, []string{"198.51.100.66"}},
+		{func() error { return os.WriteFile(path, []byte("203.0.113.1\n198.51.100.66\n"), 0o644) }, []string{"198.51.100.66"}},
+		{func() error { return os.Remove(path) }, nil},
+		{func() error { return os.WriteFile(path, nil, 0o644) }, nil},
+		{func() error { return os.Truncate(path, sizeLimit+1) }, nil}, // however long
 	} {
-		if err := spoil(); err != nil {
+		if err := tt.spoil(); err != nil {
 			t.Fatal(err)
 		}
 		r := write(t, w, start.Add(time.Duration(i)*time.Minute), one(1))
-		if d := cmp.Diff(Report{Written: []string{path}, Repaired: []string{path}}, r); d != "" {
+		if d := cmp.Diff(Report{Written: []string{path}, Repaired: []Foreign{{Path: path, Lines: tt.lines, Count: len(tt.lines)}}}, r); d != "" {
 			t.Errorf("%d (-want +got):\n%s", i, d)
 		}
 		holds(t, path, "203.0.113.1\n")
@@ -95,7 +104,9 @@ func TestWriterRepairs(t *testing.T) {
 }
 
 // Whoever else writes to a file is noticed without reading it.
-func TestWriterLooks(t *testing.T) {
+func TestWriterLooks(t *testing.T) { synctest.Test(t, testWriterLooks) }
+
+func testWriterLooks(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relayhosts")
 	w := NewWriter(Config{Hosts: path})
 	w.Look() // before the first write there is nothing to compare
@@ -126,7 +137,9 @@ func TestWriterLooks(t *testing.T) {
 
 // Where a link comes to name another file, the one that it named before opens nothing
 // any more: a mail server may know it by its own name.
-func TestWriterFollowsALinkThatMoves(t *testing.T) {
+func TestWriterFollowsALinkThatMoves(t *testing.T) { synctest.Test(t, testWriterFollowsALinkThatMoves) }
+
+func testWriterFollowsALinkThatMoves(t *testing.T) {
 	dir := t.TempDir()
 	path, a, b := filepath.Join(dir, "relayhosts"), filepath.Join(dir, "a"), filepath.Join(dir, "b")
 	point := func(target string) {
@@ -191,9 +204,11 @@ func TestWriterKeepsForeignLines(t *testing.T) {
 	holds(t, path, "203.0.113.1\n")
 	holds(t, path+BackupSuffix, foreign)
 
-	// What a later run finds is ours: the backup stays as it was.
-	if r := write(t, NewWriter(Config{Hosts: path}), start, nil); len(r.Foreign) != 0 {
-		t.Errorf("second run: %+v", r.Foreign)
+	// The backup stays as it was, and what a later run finds is told.
+	put(t, path, "203.0.113.1\n198.51.100.67\n")
+	r = write(t, NewWriter(Config{Hosts: path}), start, one(1))
+	if d := cmp.Diff([]Foreign{{Path: path, Lines: []string{"198.51.100.67"}, Count: 1}}, r.Foreign); d != "" {
+		t.Errorf("second run (-want +got):\n%s", d)
 	}
 	holds(t, path+BackupSuffix, foreign)
 }
@@ -201,7 +216,7 @@ func TestWriterKeepsForeignLines(t *testing.T) {
 func TestWriterMarksItsFirstStart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relayhosts")
 	write(t, NewWriter(Config{Hosts: path}), start, one(1)) // there was no file
-	if r := write(t, NewWriter(Config{Hosts: path}), start, nil); len(r.Foreign) != 0 {
+	if r := write(t, NewWriter(Config{Hosts: path}), start, one(1)); len(r.Foreign) != 0 {
 		t.Errorf("our own line counts as foreign: %+v", r.Foreign)
 	}
 	holds(t, path+BackupSuffix, "")
@@ -216,7 +231,21 @@ func TestWriterBoundsForeignLines(t *testing.T) {
 	}
 }
 
-func TestWriterRetries(t *testing.T) {
+// A line that was cut is not told: 192.0.2.1 may have been 192.0.2.17.
+func TestWriterTellsWholeLines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "relayhosts")
+	w := NewWriter(Config{Hosts: path})
+	write(t, w, start, nil)
+	put(t, path, "192.0.2.7\n"+strings.Repeat("0", lookLimit)+"\n")
+	r := write(t, w, start.Add(time.Minute), nil)
+	if d := cmp.Diff([]Foreign{{Path: path, Lines: []string{"192.0.2.7"}, Count: 1}}, r.Repaired); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+func TestWriterRetries(t *testing.T) { synctest.Test(t, testWriterRetries) }
+
+func testWriterRetries(t *testing.T) {
 	dir := t.TempDir()
 	hosts, users := filepath.Join(dir, "missing", "relayhosts"), filepath.Join(dir, "users")
 	w := NewWriter(Config{Hosts: hosts, Users: users})

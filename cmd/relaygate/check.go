@@ -42,12 +42,15 @@ type mistake struct {
 	Error string `json:"error"`
 }
 
+// checked is what check --json prints.
+type checked struct {
+	OK     bool      `json:"ok"`
+	Errors []mistake `json:"errors"`
+	Means  []string  `json:"means"`
+}
+
 func checkJSON(e *env, cfg *config.Config, err error) error {
-	out := struct {
-		OK     bool      `json:"ok"`
-		Errors []mistake `json:"errors"`
-		Means  []string  `json:"means"`
-	}{OK: err == nil, Errors: mistakes(err), Means: []string{}}
+	out := checked{OK: err == nil, Errors: mistakes(err), Means: []string{}}
 	if err == nil {
 		out.Means = cfg.Words()
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/doctor"
 )
 
@@ -44,7 +45,7 @@ The exit code is 1 if something is missing that the configuration needs.`,
 				}
 			}
 			if bad > 0 {
-				return &failure{err: errors.New("something needed is missing: " + count(bad, "finding")), code: exitFailed}
+				return &failure{err: errors.New("something needed is missing: " + authz.Count(bad, "finding")), code: exitFailed}
 			}
 			return nil
 		}),

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relaygate/authz"
+	"relaygate/cmd/relaygate/internal/config"
 )
 
 func listCommand(e *env) *cobra.Command {
@@ -29,8 +30,16 @@ func listCommand(e *env) *cobra.Command {
 			if flags.json {
 				return printJSON(e, grants...)
 			}
-			if len(grants) == 0 {
+			s, err := flags.client(e).Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if observes := s.Gate.Mode == config.ModeObserve && len(s.Files) == 0; observes {
+				fmt.Fprintln(e.Stdout, "Nothing is opened or closed: gate.mode is observe, and no file is written.")
+			} else if len(grants) == 0 {
 				fmt.Fprintln(e.Stdout, "Nobody may relay: there is no grant.")
+			}
+			if len(grants) == 0 {
 				return nil
 			}
 			now := e.Now()

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,7 +15,10 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/doctor"
 )
 
 // The pages of the manual.
@@ -78,6 +83,43 @@ func TestManualHasVerbsAndFlags(t *testing.T) {
 			t.Errorf("there is no verb %s", word[1])
 		}
 	}
+}
+
+// Each field of what --json prints is in the manual, by its shape.
+func TestManualHasFields(t *testing.T) {
+	text := section(t, page(t, programPage), ".Sh", "JSON") + section(t, page(t, programPage), ".Sh", "EVENTS")
+	for _, shape := range []any{
+		control.Grant{}, control.Denial{}, control.Story{}, control.Status{}, control.Outcome{}, control.Verdict{},
+		doctor.Finding{}, mistake{}, checked{},
+	} {
+		for _, name := range fields(reflect.TypeOf(shape)) {
+			if !regexp.MustCompile(`(?m)^\.(Li|Pq Li)( .*)? ` + name + `( |$)`).MatchString(text) {
+				t.Errorf("%T: the field %s is missing", shape, name)
+			}
+		}
+	}
+	for kind := authz.EventLogin; kind <= authz.EventFile; kind++ {
+		if !regexp.MustCompile(`\b` + kind.String() + `\b`).MatchString(text) {
+			t.Errorf("the event %s is missing", kind)
+		}
+	}
+}
+
+// fields are the names that a shape has in JSON, with those of what it holds.
+func fields(shape reflect.Type) (names []string) {
+	for shape.Kind() == reflect.Slice || shape.Kind() == reflect.Pointer {
+		shape = shape.Elem()
+	}
+	if shape.Kind() != reflect.Struct || shape.Implements(reflect.TypeFor[json.Marshaler]()) {
+		return nil
+	}
+	for i := range shape.NumField() {
+		name, _, _ := strings.Cut(shape.Field(i).Tag.Get("json"), ",")
+		if name != "" {
+			names = append(append(names, name), fields(shape.Field(i).Type)...)
+		}
+	}
+	return names
 }
 
 // Each key of the default file is in the manual, with its default.

@@ -51,8 +51,8 @@ func (s *summary) file(packets uint64, decoded capture.DecodeStats, flows flow.S
 }
 
 func (s *summary) print(w io.Writer) {
-	fmt.Fprintf(w, "\n%s, %s: %s, %d refused, %d tainted, %d encrypted\n", count(s.packets, "packet"), count(s.flows.Opened, "flow"),
-		count(s.results[authz.Success], "login"), s.results[authz.Failure], s.results[authz.Tainted], s.results[authz.Encrypted])
+	fmt.Fprintf(w, "\n%s, %s: %s, %d refused, %d tainted, %d encrypted\n", authz.Count(s.packets, "packet"), authz.Count(s.flows.Opened, "flow"),
+		authz.Count(s.results[authz.Success], "login"), s.results[authz.Failure], s.results[authz.Tainted], s.results[authz.Encrypted])
 	reasons := slices.SortedFunc(maps.Keys(s.reasons), func(a, b string) int {
 		return cmp.Or(cmp.Compare(s.reasons[b], s.reasons[a]), cmp.Compare(a, b))
 	})
@@ -99,7 +99,7 @@ func (s *summary) losses() []tally {
 // nothing says why there may be no flow in a file with packets.
 func (s *summary) nothing() string {
 	if s.flows.Packets > 0 {
-		return count(s.flows.Packets, "segment") + " of watched ports, but no connection that is established or carries data"
+		return authz.Count(s.flows.Packets, "segment") + " of watched ports, but no connection that is established or carries data"
 	}
 	var ports []string
 	for _, p := range slices.Sorted(maps.Keys(s.services)) {

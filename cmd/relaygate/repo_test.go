@@ -136,8 +136,8 @@ func TestThePackageFindsItsFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sources := regexp.MustCompile(`(?m)^ +(?:- src|postinstall|preremove): (.+)$`).FindAllSubmatch(text, -1)
-	if len(sources) < 8 {
+	sources := regexp.MustCompile(`(?m)^ +(?:- src|postinstall|preremove|postremove): (.+)$`).FindAllSubmatch(text, -1)
+	if len(sources) < 10 {
 		t.Errorf("%s names %d files", list, len(sources))
 	}
 	for _, s := range sources {

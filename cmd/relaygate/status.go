@@ -50,7 +50,7 @@ const (
 // checkStatus prints one line, or with asJSON the status, and fails with the code.
 func checkStatus(e *env, s *control.Status, err error, asJSON bool) error {
 	word, code := "OK", 0
-	text := count(s.Grants, "grant") + ", " + count(s.Logins, "login")
+	text := authz.Count(s.Grants, "grant") + ", " + authz.Count(s.Logins, "login")
 	switch {
 	case err != nil:
 		word, code, text = "CRITICAL", checkCritical, err.Error()
@@ -83,22 +83,26 @@ func printStatus(e *env, s *control.Status) {
 		say("%s: %s.", colour(e, red, "Problem"), p)
 	}
 	say("Tap:     %s (%s): POP3 on %s; IMAP on %s.", s.Tap.Kind, s.Tap.Where, config.PortWords(s.Tap.POP3), config.PortWords(s.Tap.IMAP))
-	say("Flows:   %d now, %d since the start; %d more to listeners that are not believed; %d packets read.",
-		s.Tap.Flows, s.Tap.Opened, s.Tap.Untrusted, s.Tap.Packets)
+	say("Flows:   %d now, %d since the start; %d more to listeners that are not believed; %s read.",
+		s.Tap.Flows, s.Tap.Opened, s.Tap.Untrusted, authz.Count(s.Tap.Packets, "packet"))
 	printTLS(e, &s.TLS)
 	say("Logins:  %d proved, %d refused by the server; %s in doubt, %d in TLS that was not read.",
-		s.Logins, s.Refused, count(s.Tainted, "connection"), s.Encrypted)
+		s.Logins, s.Refused, authz.Count(s.Tainted, "connection"), s.Encrypted)
 	if len(s.Doubts) > 0 {
-		say("Doubt:   %s: %s.", count(s.Tainted, "connection"), doubtText(s.Doubts))
+		say("Doubt:   %s: %s.", authz.Count(s.Tainted, "connection"), doubtText(s.Doubts))
 	}
 	if s.Paused != nil {
 		say("Paused:  %s by %s%s: nothing is granted.", authz.Ago(now.Sub(s.Paused.Since.Time)), s.Paused.By, control.NoteText(s.Paused.Note))
 	}
-	say("Grants:  %d now, %s open; %s.", s.Grants, count(s.Sessions, "session"), count(s.Denials, "denial"))
+	say("Grants:  %d now, %s open; %s.", s.Grants, authz.Count(s.Sessions, "session"), authz.Count(s.Denials, "denial"))
 	printGate(e, &s.Gate, now, say)
 	printBrakes(e, s, now, say)
 	for _, f := range s.Files {
-		say("File:    %s, written %s.", f.Path, relative(f.Written.Time, now))
+		changed := ""
+		if f.Changed > 0 {
+			changed = fmt.Sprintf("; changed by somebody else %s, last %s", authz.Count(f.Changed, "time"), relative(f.ChangedAt.Time, now))
+		}
+		say("File:    %s, written %s%s.", f.Path, relative(f.Written.Time, now), changed)
 	}
 	say("State:   %s, written %s.", s.State.Path, relative(s.State.Written.Time, now))
 	if len(s.Drops) == 0 {
@@ -114,7 +118,7 @@ func printTLS(e *env, t *control.TLS) {
 	say := func(format string, args ...any) { fmt.Fprintf(e.Stdout, format+"\n", args...) }
 	switch {
 	case t.On:
-		say("TLS:     %s, %d of them read.", count(t.Handshakes, "connection"), t.Seen)
+		say("TLS:     %s, %d of them read.", authz.Count(t.Handshakes, "connection"), t.Seen)
 	case t.Why != "":
 		say("TLS:     not read: %s.", t.Why)
 	default:
@@ -123,7 +127,7 @@ func printTLS(e *env, t *control.TLS) {
 	for _, s := range t.Servers {
 		switch {
 		case s.TLS && s.Handshakes > 0:
-			say("         %s (%d of %s).", authz.Quote(string(s.Words)), s.Read, count(s.Handshakes, "connection"))
+			say("         %s (%d of %s).", authz.Quote(string(s.Words)), s.Read, authz.Count(s.Handshakes, "connection"))
 		case s.TLS:
 			say("         %s.", authz.Quote(string(s.Words)))
 		}
@@ -148,10 +152,10 @@ func printGate(e *env, g *control.Gate, now time.Time, say func(string, ...any))
 	}
 	say("Gate:    %s", words)
 	if g.Losses > 0 {
-		say("         lost %d times, rebuilt %d times; last %s: %s.", g.Losses, g.Rebuilds, relative(g.LastLossAt.Time, now), g.LastLoss)
+		say("         lost %s, rebuilt %s; last %s: %s.", authz.Count(g.Losses, "time"), authz.Count(g.Rebuilds, "time"), relative(g.LastLossAt.Time, now), g.LastLoss)
 	}
 	if g.Errors > 0 {
-		say("         %d errors; the last: %s.", g.Errors, g.LastError)
+		say("         %s; the last: %s.", authz.Count(g.Errors, "error"), g.LastError)
 	}
 	if g.Adds > 0 {
 		say("         from the server's answer to the open gate: last %.2f ms, longest %.2f ms.",
@@ -164,10 +168,10 @@ func printBrakes(e *env, s *control.Status, now time.Time, say func(string, ...a
 	g := &s.Gate
 	if n := g.TooFast + g.TooMany; n > 0 {
 		say("Brakes:  %s %s to granted addresses: %d too many in a minute, %d too many at a time; last %s.",
-			count(n, "connection"), colour(e, yellow, "refused"), g.TooFast, g.TooMany, relative(g.LastBite.Time, now))
+			authz.Count(n, "connection"), colour(e, yellow, "refused"), g.TooFast, g.TooMany, relative(g.LastBite.Time, now))
 	}
 	if n := s.Shared + s.Spread; n > 0 {
 		say("Brakes:  %s %s: %d from addresses of too many users, %d of users with too many addresses.",
-			count(n, "login"), colour(e, yellow, "granted nothing"), s.Shared, s.Spread)
+			authz.Count(n, "login"), colour(e, yellow, "granted nothing"), s.Shared, s.Spread)
 	}
 }

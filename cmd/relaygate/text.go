@@ -43,14 +43,6 @@ func clock(t, now time.Time) string {
 	return t.Format("2006-01-02 15:04")
 }
 
-// count tells how many: "1 login", "2 logins".
-func count[N int | int64 | uint64](n N, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
 // The colours of a terminal.
 const (
 	green  = "\x1b[32m"
@@ -61,7 +53,7 @@ const (
 
 // colour paints s where a person looks at it.
 func colour(e *env, paint, s string) string {
-	if !e.OutTerminal || e.Getenv("NO_COLOR") != "" {
+	if !e.OutTerminal || e.Getenv("NO_COLOR") != "" || e.Getenv("TERM") == "dumb" {
 		return s
 	}
 	return paint + s + plain

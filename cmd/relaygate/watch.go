@@ -52,7 +52,7 @@ func printEvent(e *env, line []byte) error {
 		paint = green
 	case "expire", "encrypted", "coverage", "reload":
 		paint = yellow
-	case "failure", "tainted", "deny", "revoke", "pause", "gate", "brake", "drop":
+	case "failure", "tainted", "deny", "revoke", "pause", "gate", "brake", "drop", "file":
 		paint = red
 	}
 	when := ev.Time

@@ -22,7 +22,7 @@ func whyCommand(e *env) *cobra.Command {
 		Short: "Tell why an address may relay, or why not",
 		Args:  takes("an ADDRESS", 1, 1),
 		RunE: verb(func(cmd *cobra.Command, args []string) error {
-			addr, err := netip.ParseAddr(args[0])
+			addr, err := netip.ParseAddr(strings.Trim(args[0], "[]")) // as the logs of mail servers write it
 			if err != nil || addr.Zone() != "" {
 				if p, err := netip.ParsePrefix(args[0]); err == nil {
 					return &usageError{fmt.Errorf("%q is a network: name one address of it, like %s", args[0], p.Masked().Addr())}
@@ -70,12 +70,12 @@ func grantText(g *control.Grant, now time.Time) []string {
 	case g.Expires.IsZero():
 		words = append(words, "it never runs out")
 	case g.Sessions > 0:
-		words = append(words, "held by "+count(g.Sessions, "open session"))
+		words = append(words, "held by "+authz.Count(g.Sessions, "open session"))
 	default:
 		words = append(words, "runs out "+relative(g.Expires.Time, now))
 	}
 	if g.Logins > 0 {
-		words = append(words, count(g.Logins, "login"))
+		words = append(words, authz.Count(g.Logins, "login"))
 	}
 	return words
 }
@@ -125,12 +125,15 @@ func eventText(ev *control.Event, address string, now time.Time) string {
 	case !strings.Contains(ev.Reason, ev.By):
 		say("by %s", authz.Quote(ev.By))
 	}
-	text := strings.TrimSpace(strings.Join(words, " "))
+	text, reason := strings.TrimSpace(strings.Join(words, " ")), ev.Reason
+	if ev.Event == "denied" && ev.Until != nil { // it has been told
+		reason = strings.TrimSuffix(reason, ", until "+ev.Until.UTC().Format(time.RFC3339))
+	}
 	switch {
-	case ev.Reason == "":
+	case reason == "":
 		return text
 	case text == "":
-		return ev.Reason
+		return reason
 	}
-	return text + ": " + ev.Reason
+	return text + ": " + reason
 }

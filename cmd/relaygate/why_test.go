@@ -22,6 +22,7 @@ func TestWhyTellsWhatEachLineIsAbout(t *testing.T) {
 			{Event: "refused", Time: at, Client: "192.0.0.0/16", By: "root (uid 0)", Reason: "is too wide"},
 			{Event: "granted", Time: at, Client: "192.0.2.0/24", By: "root (uid 0)", Reason: "granted by root (uid 0)"},
 			{Event: "granted", Time: at, Client: "192.0.2.9", Reason: "login of alice"},
+			{Event: "denied", Time: at, Client: "192.0.2.7", Until: &until, By: "root (uid 0)", Reason: "denied by root (uid 0), until 2026-01-02T04:04:05Z"},
 			{Event: "failure", Time: at, Client: "192.0.2.7", Reason: "the server refused the login"},
 		},
 	})
@@ -30,6 +31,7 @@ Granted with all of 192.0.2.0/24 5 s ago; runs out in 60 min.
   5 s ago  refused  192.0.0.0/16 ordered by root (uid 0): is too wide
   5 s ago  granted  192.0.2.0/24: granted by root (uid 0)
   5 s ago  granted  192.0.2.9: login of alice
+  5 s ago  denied   until ` + clock(until.Time, e.Now()) + ` (in 60 min): denied by root (uid 0)
   5 s ago  failure  the server refused the login
 `
 	if err != nil || out.String() != want {

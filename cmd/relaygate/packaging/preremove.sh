@@ -1,6 +1,13 @@
 #!/bin/sh
-# Called with "upgrade" where a new version comes, which then restarts it.
+# Called with "remove" (deb) or 0 (rpm), or where a new version comes, which then
+# restarts it, with something else.
 set -e
-if [ "$1" = remove ] && [ -d /run/systemd/system ]; then
+[ "$1" = remove ] || [ "$1" = 0 ] || exit 0
+if [ -d /run/systemd/system ]; then
 	systemctl disable --now relaygate.service
+fi
+# What was closed stays closed: to open a port is the administrator's to say.
+if nft list table inet relaygate >/dev/null 2>&1; then
+	echo "relaygate: its nftables table stays, as it may be what keeps strangers from relaying." >&2
+	echo "relaygate: 'nft delete table inet relaygate' takes it away, as apt purge or a reboot does." >&2
 fi

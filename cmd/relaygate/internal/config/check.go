@@ -147,7 +147,7 @@ func (c *checker) duration(key, s string, low, high time.Duration) time.Duration
 	if err != nil {
 		c.fail(key, err)
 	} else if d < low || d > high {
-		c.failf(key, "%q is not between %v and %v", s, low, high)
+		c.failf(key, "%q is not between %s and %s", s, span(low), span(high))
 	}
 	return d
 }

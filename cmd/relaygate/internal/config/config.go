@@ -8,11 +8,13 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -202,6 +204,11 @@ func Parse(name string, data []byte) (*Config, error) {
 		return nil, err
 	}
 	c := &checker{file: name, lines: keyLines(data)}
+	for _, key := range slices.Sorted(maps.Keys(c.lines)) {
+		if key != strings.ToLower(key) { // the library takes them all the same
+			c.failf(key, "keys are written in small letters")
+		}
+	}
 	cfg := c.check(&r)
 	if len(c.errs) > 0 {
 		return nil, errors.Join(c.errs...)
@@ -222,12 +229,40 @@ func decode(name string, data []byte, r *raw) error {
 	}
 	var d *toml.DecodeError
 	if errors.As(err, &d) {
-		return decodeError(name, d, errors.New(strings.TrimPrefix(d.Error(), "toml: ")))
+		return decodeError(name, d, inWords(data, d))
 	}
 	if err != nil {
 		return &Error{File: name, Err: err}
 	}
 	return nil
+}
+
+// inWords says what is wrong in words of the file: those of the library are about the
+// program's types.
+func inWords(data []byte, d *toml.DecodeError) error {
+	line, _ := d.Position()
+	if key := strings.Join(d.Key(), "."); key != "" {
+		if byDefault := valueIn(DefaultFile, keyLines(DefaultFile)[key]); byDefault != "" {
+			return fmt.Errorf("is of another kind than its default, which is %s", byDefault)
+		}
+		return errors.New("is of another kind than relaygate knows")
+	}
+	hint := ""
+	if value := valueIn(data, line); value != "" && (value[0] == '/' || unicode.IsLetter(rune(value[0]))) {
+		hint = ": text stands in quotation marks"
+	}
+	return errors.New("this line is no TOML (" + strings.TrimPrefix(d.Error(), "toml: ") + ")" + hint)
+}
+
+// valueIn is what a line of a file, by its number from 1, sets its key to.
+func valueIn(data []byte, number int) string {
+	lines := strings.Split(string(data), "\n")
+	if number < 1 || number > len(lines) {
+		return ""
+	}
+	line, _, _ := strings.Cut(lines[number-1], "#")
+	_, value, _ := strings.Cut(line, "=")
+	return strings.TrimSpace(value)
 }
 
 func decodeError(name string, d *toml.DecodeError, err error) *Error {

@@ -75,7 +75,7 @@ func (c *Config) grantWords() []string {
 	if c.IPv6Prefix != 128 {
 		lines[0] += fmt.Sprintf(" An IPv6 login opens its whole /%d.", c.IPv6Prefix)
 	}
-	lines = append(lines, fmt.Sprintf("More than %d users make an address a shared one, which is not granted; one user may open %d addresses.", c.MaxUsers, c.MaxAddresses))
+	lines = append(lines, fmt.Sprintf("Users per address: at most %d, above which it counts as shared and is not granted; addresses per user: at most %d.", c.MaxUsers, c.MaxAddresses))
 	for _, rule := range []struct {
 		words    string
 		prefixes []netip.Prefix
@@ -93,26 +93,29 @@ func (c *Config) grantWords() []string {
 
 // Words tells what the gate does to whom: it is a sentence.
 func (g *Gate) Words() string {
-	ports := PortWords(g.Ports)
+	ports := "port " + PortWords(g.Ports)
+	if len(g.Ports) > 1 {
+		ports = "ports " + PortWords(g.Ports)
+	}
 	switch g.Mode {
 	case ModeFilter:
-		return fmt.Sprintf("The gate filters port %s: only granted addresses may connect.", ports)
+		return fmt.Sprintf("The gate filters %s: only granted addresses may connect.", ports)
 	case ModeRedirect:
-		return fmt.Sprintf("The gate redirects port %s: granted addresses reach port %d, everybody else what listens there.", ports, g.RelayPort)
+		return fmt.Sprintf("The gate redirects %s: granted addresses reach port %d, everybody else what listens there.", ports, g.RelayPort)
 	case ModeMark:
-		return fmt.Sprintf("The gate marks port %s: packets of granted addresses carry the mark %#08x, and nothing is closed.", ports, g.Mark)
+		return fmt.Sprintf("The gate marks %s: packets of granted addresses carry the mark %#08x, and nothing is closed.", ports, g.Mark)
 	case ModeSets:
 		return fmt.Sprintf("The gate keeps the granted addresses in the sets of your table %s %s; your rules decide.", g.Sets.Family, g.Sets.Table)
 	case ModeGateway:
-		return fmt.Sprintf("The gate filters port %s of %s behind this host: only granted addresses may connect.", ports, prefixWords(g.Servers))
+		return fmt.Sprintf("The gate filters %s of %s behind this host: only granted addresses may connect.", ports, prefixWords(g.Servers))
 	}
-	return fmt.Sprintf("The gate observes port %s: everybody may connect, and the sets show who would be let in.", ports)
+	return fmt.Sprintf("The gate observes %s: everybody may connect, and the sets show who would be let in.", ports)
 }
 
 func (g *Gate) brakeWords() string {
 	var brakes []string
 	if g.MaxNewPerMinute > 0 {
-		brakes = append(brakes, fmt.Sprintf("open %d connections per minute", g.MaxNewPerMinute))
+		brakes = append(brakes, "open "+authz.Count(g.MaxNewPerMinute, "connection")+" per minute")
 	}
 	if g.MaxConcurrent > 0 {
 		brakes = append(brakes, fmt.Sprintf("hold %d at the same time", g.MaxConcurrent))

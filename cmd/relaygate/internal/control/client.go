@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 
 	"relaygate/authz"
@@ -72,7 +73,8 @@ func (c *Client) Watch(ctx context.Context, each func(line []byte) error) error 
 	if ctx.Err() != nil {
 		return nil // the person who watches has seen enough
 	}
-	if err := lines.Err(); err != nil {
+	err = lines.Err()
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET) {
 		return fmt.Errorf("watch: %w", err)
 	}
 	return errors.New("relaygate has ended")
@@ -135,7 +137,7 @@ func (c *Client) ask(ctx context.Context, method, path string, what io.Reader) (
 	var op *net.OpError
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("the control socket %s is for root and its group: run this as root", c.socket)
+		return nil, fmt.Errorf("the control socket %s is for root and its group: run this as root (%w)", c.socket, fs.ErrPermission)
 	case errors.As(err, &op) && op.Op == "dial":
 		return nil, fmt.Errorf("is relaygate running? cannot connect to %s: %w (start it, or name its socket with --socket)", c.socket, op.Err)
 	case errors.Is(err, context.DeadlineExceeded):

@@ -225,6 +225,30 @@ func TestWatchStreams(t *testing.T) {
 	}
 }
 
+// A daemon that dies says no more than that it has ended.
+func TestWatchOfADaemonThatDies(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_, _ = c.Read(make([]byte, 1000))
+		_, _ = c.Write([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{}\n\r\n"))
+		_ = c.Close()
+	}()
+	lines := 0
+	err = NewClient(path).Watch(t.Context(), func([]byte) error { lines++; return nil })
+	if lines != 1 || err == nil || err.Error() != "relaygate has ended" {
+		t.Errorf("%d lines, then %v", lines, err)
+	}
+}
+
 func TestSlowWatcherIsToldWhatItLost(t *testing.T) {
 	hub := NewHub()
 	w, ok := hub.add()

@@ -213,9 +213,12 @@ type File struct {
 	Error   string `json:"error"`
 	// Others says who besides root may write it; "" if nobody may.
 	Others string `json:"others"`
-	// Writes and Errors count since the start.
-	Writes uint64 `json:"writes"`
-	Errors uint64 `json:"errors"`
+	// Writes and Errors count since the start, and so does Changed, how often
+	// somebody else had changed it, at ChangedAt last.
+	Writes    uint64 `json:"writes"`
+	Errors    uint64 `json:"errors"`
+	Changed   uint64 `json:"changed"`
+	ChangedAt Time   `json:"changed_at"`
 }
 
 // NewEvent is the shape of an event of the journal.

@@ -10,6 +10,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/config"
 )
 
 var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -33,11 +34,11 @@ func TestReasonTellsInWords(t *testing.T) {
 		{name: "never seen", rule: good, want: "may not relay: nothing has been seen from it"},
 		{
 			name: "own address", rule: authz.Decision{Rule: authz.RuleOwn, Reason: "is one of this host's own addresses (eth0)"},
-			want: "may not relay: it is one of this host's own addresses (eth0), and such an address is never granted",
+			want: "holds no grant: it is one of this host's own addresses (eth0), and such an address is never granted; what this host itself sends needs none",
 		},
 		{
 			name: "failures", rule: good, events: []authz.Event{event(authz.EventFailure, "refused"), event(authz.EventFailure, "refused again")},
-			want: "no login from it succeeded (2 were refused by the server)",
+			want: "no login from it succeeded (the server refused 2)",
 		},
 		{
 			name: "tainted", rule: good, events: []authz.Event{event(authz.EventTainted, "conflicting copies")},
@@ -55,6 +56,15 @@ func TestReasonTellsInWords(t *testing.T) {
 		{
 			name: "ran out, then a failure", rule: good, events: []authz.Event{event(authz.EventExpired, ""), event(authz.EventFailure, "no")},
 			want: "its grant ran out 60 s ago",
+		},
+		{
+			name: "named by a file", rule: good, events: []authz.Event{event(authz.EventFile, "was in /etc/relayhosts")},
+			want: "may not relay: no login from it is known; it was in /etc/relayhosts (60 s ago)\n",
+		},
+		{
+			name: "ran out, and named by a file", rule: good,
+			events: []authz.Event{event(authz.EventExpired, ""), event(authz.EventFile, "was in /etc/relayhosts")},
+			want:   "may not relay: its grant ran out 60 s ago; it was in /etc/relayhosts (60 s ago)\n",
 		},
 		{
 			name: "revoked", rule: good, events: []authz.Event{event(authz.EventRevoked, "it became an own address")},
@@ -123,5 +133,23 @@ func TestGateQueueNeverWaits(t *testing.T) {
 	g.remove(gr, now, func(netip.Addr) (grant.Grant, bool) { return grant.Grant{}, false })
 	if !g.overflow.Load() {
 		t.Error("an op was lost and no rebuild asked for")
+	}
+}
+
+// Where neither gate nor file opens anything, what is granted is no more than seen.
+func TestObservingOpensNothing(t *testing.T) {
+	for _, tt := range []struct {
+		mode, file string
+		want       bool
+	}{
+		{config.ModeObserve, "", true},
+		{config.ModeObserve, "/etc/relayhosts", false},
+		{config.ModeFilter, "", false},
+	} {
+		d := &daemon{}
+		d.config.Store(&config.Config{Gate: config.Gate{Mode: tt.mode}, Relayhosts: tt.file})
+		if got := d.observes(); got != tt.want {
+			t.Errorf("%+v: %v", tt, got)
+		}
 	}
 }

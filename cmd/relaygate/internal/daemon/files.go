@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,9 +22,11 @@ import (
 // files keeps the compatibility files equal to the grants.
 type files struct {
 	writer  *relayhosts.Writer
+	hosts   string // the path of relayhosts
 	log     *slog.Logger
 	entries func(context.Context, func(relayhosts.Entry)) error // visits all grants
 	static  func() []netip.Prefix                               // the always rules in force
+	found   func(context.Context, *relayhosts.Foreign, bool)    // tells the owner what others wrote; true: while we ran
 	keep    atomic.Bool                                         // lines stay when the daemon ends (on_exit = "keep")
 	marked  atomic.Bool                                         // something changed since the last snapshot
 	began   atomic.Int64                                        // when the write began that goes on, Unix ns; 0 if none does
@@ -37,7 +40,7 @@ type files struct {
 func newFiles(cfg *config.Config, log *slog.Logger) *files {
 	f := &files{
 		writer: relayhosts.NewWriter(relayhosts.Config{Hosts: cfg.Relayhosts, Users: cfg.UsersFile, Dialect: cfg.Dialect}),
-		log:    log, dirty: make(chan struct{}, 1), flushes: make(chan chan error),
+		hosts:  cfg.Relayhosts, log: log, dirty: make(chan struct{}, 1), flushes: make(chan chan error),
 	}
 	f.keep.Store(cfg.Gate.OnExit == config.ExitKeep)
 	for _, path := range []string{cfg.Relayhosts, cfg.UsersFile} {
@@ -131,17 +134,15 @@ func (f *files) write(ctx context.Context) error {
 	if err != nil {
 		f.log.Error("the files could not be written", "error", err)
 	}
-	for _, path := range report.Repaired {
-		f.log.Warn("somebody else changed the file: it is written again", "path", path)
-	}
-	for _, foreign := range report.Foreign {
-		f.log.Warn("the file held lines that are not relaygate's: see the copy", "path", foreign.Path,
-			"copy", foreign.Backup, "lines", foreign.Count, "first", authz.Quote(first(foreign.Lines)))
-	}
+	f.tellOthers(ctx, &report)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range f.stats {
 		f.stats[i].Others = f.others(f.stats[i].Path, f.stats[i].Others)
+		if slices.ContainsFunc(report.Repaired, func(r relayhosts.Foreign) bool { return r.Path == f.stats[i].Path }) {
+			f.stats[i].Changed++
+			f.stats[i].ChangedAt = control.Time{Time: now}
+		}
 		if failed := report.Failed[f.stats[i].Path]; failed != nil {
 			f.stats[i].Error = failed.Error()
 			f.stats[i].Errors++
@@ -196,13 +197,6 @@ func (f *files) last(stay []relayhosts.Entry) error {
 		return fmt.Errorf("take the grants out of the files: %w", err)
 	}
 	return nil
-}
-
-func first(lines []string) string {
-	if len(lines) == 0 {
-		return ""
-	}
-	return lines[0]
 }
 
 // hangs says in words that a file system lets nothing be written, "" if it does.

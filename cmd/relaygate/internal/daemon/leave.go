@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"slices"
 	"time"
 
@@ -66,7 +68,8 @@ func Abandon(cfg *config.Config) error {
 // crashed would be open until somebody looks.
 func (d *daemon) forsake(why error) error {
 	cfg := d.opts.Config
-	others := errors.Is(why, control.ErrRunning) || errors.Is(why, state.ErrLocked) || errors.Is(why, nft.ErrClaimed)
+	others := errors.Is(why, control.ErrRunning) || errors.Is(why, state.ErrLocked) || errors.Is(why, nft.ErrClaimed) ||
+		errors.Is(why, fs.ErrPermission) && os.Geteuid() != 0 // who may not start it may not empty them
 	if others || cfg.Gate.OnExit == config.ExitKeep {
 		return nil
 	}

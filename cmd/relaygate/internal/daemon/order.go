@@ -54,6 +54,9 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 	if words := d.gate.status().Unfit; words != "" && o.Verb == control.VerbDeny {
 		warn("%s", words)
 	}
+	if d.observes() {
+		warn("%s", observesWords)
+	}
 	// Mode observe closes nothing.
 	if list := cutFor(&o, changes); len(list) > 0 && d.gate.status().Mode != config.ModeObserve {
 		keep := o.KeepConnections || o.Verb == control.VerbPause && !d.config.Load().Gate.CutOnExpiry

@@ -312,7 +312,8 @@ func TestRestoreHoldsWhatSessionsHold(t *testing.T) {
 		if g, ok := d.owner.grants().Of(testClient); ok {
 			left = g.Expires.Sub(now).Round(time.Second)
 		}
-		if left != tt.want || n > 0 != (tt.want > 0) {
+		const busy = 10 * time.Second // since the test began, on a busy machine
+		if (left-tt.want).Abs() > busy || n > 0 != (tt.want > 0) {
 			t.Errorf("%s: %v left, %d sessions hold it, want %v", tt.name, left, n, tt.want)
 		}
 		if err := k.close(nil, nil); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/authz/relayhosts"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/metrics"
@@ -85,6 +86,9 @@ func (d *daemon) connect() {
 		_ = d.owner.ask(ctx, func(now time.Time) { d.owner.bitten(now, list) }) // an error: the daemon ends
 	}
 	d.files.static = func() []netip.Prefix { return *d.gate.static.Load() }
+	d.files.found = func(ctx context.Context, foreign *relayhosts.Foreign, changed bool) {
+		_ = d.owner.ask(ctx, func(now time.Time) { d.owner.found(now, foreign, changed) }) // an error: the daemon ends
+	}
 	d.files.entries = d.owner.entries(d.opts.Config.UsersFile != "")
 	d.keeper.owner = func(ctx context.Context, do func(*engine.Engine, time.Time)) error {
 		return d.owner.ask(ctx, func(now time.Time) { do(d.owner.engine, now) })

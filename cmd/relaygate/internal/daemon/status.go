@@ -12,6 +12,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 )
 
@@ -155,9 +156,16 @@ func (d *daemon) problems(s *control.Status) {
 	}
 	for _, f := range s.Files {
 		tell(f.Error != "", fmt.Sprintf("%s cannot be written: %s", f.Path, f.Error))
+		since := time.Since(f.ChangedAt.Time)
+		tell(f.Changed > 0 && since < changedLately, fmt.Sprintf(
+			"somebody else changed %s (%s, last %s): whom it named meanwhile could relay; does another program write it?",
+			f.Path, authz.Count(f.Changed, "time"), authz.Ago(since)))
 		tell(f.Others != "", "others may let anybody relay: "+f.Others)
 	}
 }
+
+// changedLately is how long it is a problem that somebody else changed a file.
+const changedLately = 10 * time.Minute
 
 // Grants answers the control socket.
 func (d *daemon) Grants(ctx context.Context) ([]control.Grant, error) {
@@ -188,11 +196,22 @@ func (d *daemon) Denials(ctx context.Context) ([]control.Denial, error) {
 	return out, ending(err)
 }
 
+// observes reports whether nothing is opened or closed by a grant.
+func (d *daemon) observes() bool {
+	cfg := d.config.Load()
+	return cfg.Gate.Mode == config.ModeObserve && cfg.Relayhosts == ""
+}
+
+const observesWords = "gate.mode is observe and files.relayhosts is empty, so that nothing is opened or closed by it"
+
 // Why answers the control socket.
 func (d *daemon) Why(ctx context.Context, a netip.Addr) (control.Story, error) {
 	story := control.Story{Address: a, Events: []control.Event{}}
+	before := d.files.before(a)
 	err := d.owner.ask(ctx, func(now time.Time) {
-		t, events := d.owner.grants(), d.owner.engine.Story(a, now)
+		t := d.owner.grants()
+		events := append(before, d.owner.engine.Story(a, now)...)
+		slices.SortStableFunc(events, func(a, b authz.Event) int { return a.Last.Compare(b.Last) })
 		for i := range events {
 			story.Events = append(story.Events, control.NewEvent(&events[i]))
 		}
@@ -206,6 +225,12 @@ func (d *daemon) Why(ctx context.Context, a netip.Addr) (control.Story, error) {
 	})
 	if d.gate.status().Behind {
 		story.Reason += "; but the kernel has not taken all that was decided, see status"
+	}
+	if !story.Granted {
+		story.Reason += d.files.naming(a)
+	}
+	if d.observes() {
+		story.Reason += "; but " + observesWords
 	}
 	return story, ending(err)
 }

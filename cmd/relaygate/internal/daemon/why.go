@@ -24,6 +24,8 @@ func reason(g grant.Grant, granted bool, paused grant.Pause, d authz.Decision, e
 		return "may relay: " + grantedReason(&g, events, now) + butReason(events, now)
 	case d.Rule == authz.RuleNever, d.Rule == authz.RuleDeny, d.Rule == authz.RuleInvalid:
 		return "may not relay: it " + d.Reason
+	case d.Rule == authz.RuleOwn, d.Rule == authz.RuleLoopback:
+		return "holds no grant: it " + d.Reason + ", and such an address is never granted; what this host itself sends needs none"
 	case !d.Allow:
 		return "may not relay: it " + d.Reason + ", and such an address is never granted"
 	case !paused.Since.IsZero():
@@ -32,7 +34,23 @@ func reason(g grant.Grant, granted bool, paused grant.Pause, d authz.Decision, e
 	case len(events) == 0:
 		return "may not relay: nothing has been seen from it, or it is too long ago"
 	}
-	return "may not relay: " + lastDecision(events, now)
+	return "may not relay: " + withFiles(events, now)
+}
+
+// withFiles is the last decision about an address, and which file had named it without
+// one.
+func withFiles(events []authz.Event, now time.Time) string {
+	file := func(e authz.Event) bool { return e.Kind == authz.EventFile }
+	words := "no login from it is known"
+	if other := slices.DeleteFunc(slices.Clone(events), file); len(other) > 0 {
+		words = lastDecision(other, now)
+	}
+	for _, ev := range slices.Backward(events) {
+		if file(ev) {
+			return fmt.Sprintf("%s; it %s (%s)", words, ev.Reason, authz.Ago(now.Sub(ev.Last)))
+		}
+	}
+	return words
 }
 
 func grantedReason(g *grant.Grant, events []authz.Event, now time.Time) string {
@@ -118,7 +136,7 @@ func lastDecision(events []authz.Event, now time.Time) string {
 	last := &events[len(events)-1]
 	switch {
 	case counts[authz.EventFailure] > 0:
-		return fmt.Sprintf("no login from it succeeded (%d were refused by the server)", counts[authz.EventFailure])
+		return fmt.Sprintf("no login from it succeeded (the server refused %d)", counts[authz.EventFailure])
 	case last.Kind == authz.EventTainted:
 		return "its connection was in doubt: " + last.Reason
 	case last.Kind == authz.EventEncrypted:

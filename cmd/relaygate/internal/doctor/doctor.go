@@ -86,10 +86,13 @@ func found(subject string, needed bool, good string, err error, then string) Fin
 	f := Finding{Subject: subject, Needed: needed, State: OK, Words: good}
 	switch {
 	case err == nil:
-	case errors.Is(err, unix.EPERM), errors.Is(err, fs.ErrPermission), errors.Is(err, os.ErrPermission):
+	case !errors.Is(err, unix.EPERM) && !errors.Is(err, fs.ErrPermission):
+		f.State, f.Words, f.Then = Missing, err.Error(), then
+	case os.Geteuid() != 0:
 		f.State, f.Words, f.Then = Unseen, "cannot be seen by this user", "run doctor as root"
 	default:
-		f.State, f.Words, f.Then = Missing, err.Error(), then
+		f.State, f.Words = Missing, "is refused to root here (inside a container without privileges?)"
+		f.Then = "run relaygate on the host, or with the capabilities that its unit names"
 	}
 	return f
 }

@@ -22,6 +22,10 @@ import (
 )
 
 func TestWhatIsMissingAndWhatIsUnseen(t *testing.T) {
+	refused, bad := Unseen, false
+	if os.Geteuid() == 0 { // a daemon would be refused too
+		refused, bad = Missing, true
+	}
 	for _, tt := range []struct {
 		name   string
 		needed bool
@@ -32,8 +36,8 @@ func TestWhatIsMissingAndWhatIsUnseen(t *testing.T) {
 		{"there", true, nil, OK, false},
 		{"not there", false, errors.New("no such feature"), Missing, false},
 		{"needed", true, errors.New("no such feature"), Missing, true},
-		{"not allowed", true, unix.EPERM, Unseen, false},
-		{"no permission", true, &fs.PathError{Op: "open", Path: "/x", Err: unix.EACCES}, Unseen, false},
+		{"not allowed", true, unix.EPERM, refused, bad},
+		{"no permission", true, &fs.PathError{Op: "open", Path: "/x", Err: unix.EACCES}, refused, bad},
 	} {
 		f := found("x", tt.needed, "is there", tt.err, "that is lost")
 		if f.State != tt.want || f.Bad() != tt.bad {
@@ -135,5 +139,23 @@ func TestRelayPortOfAnybodyIsTold(t *testing.T) {
 			}
 			return nil
 		})
+	}
+}
+
+// Who may not ask the daemon is not told to start it.
+func TestDaemonThatMayNotBeAsked(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want State
+		then string
+	}{
+		{errors.New("cannot connect"), Advice, "start it"},
+		{fmt.Errorf("the socket is for root (%w)", fs.ErrPermission), Unseen, "as root"},
+	} {
+		status := func(context.Context) (control.Status, error) { return control.Status{}, tt.err }
+		got := daemon(t.Context(), Patient{Status: status})
+		if len(got) != 1 || got[0].State != tt.want || !strings.Contains(got[0].Then, tt.then) {
+			t.Errorf("%v: %+v", tt.err, got)
+		}
 	}
 }

@@ -170,13 +170,13 @@ func daemon(ctx context.Context, p Patient) []Finding {
 	if err != nil {
 		f := Finding{Subject: "daemon", State: Advice, Words: err.Error(), Then: "start it to see which TLS servers it reads"}
 		if errors.Is(err, os.ErrPermission) {
-			f.State = Unseen
+			f.State, f.Then = Unseen, "run doctor as root"
 		}
 		return []Finding{f}
 	}
 	list := []Finding{{
 		Subject: "daemon", State: OK,
-		Words: fmt.Sprintf("runs (%s), taps by %s, gate mode %s, %d grants", s.Version, s.Tap.Kind, s.Gate.Mode, s.Grants),
+		Words: fmt.Sprintf("runs (%s), taps by %s, gate mode %s, %s", s.Version, s.Tap.Kind, s.Gate.Mode, authz.Count(s.Grants, "grant")),
 	}}
 	if s.Gate.Mode != p.Config.Gate.Mode {
 		list = append(list, Finding{

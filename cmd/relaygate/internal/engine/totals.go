@@ -65,7 +65,14 @@ func (e *Engine) Changes() map[string]uint64 {
 // count notes and counts a change.
 func (e *Engine) count(c *grant.Change) {
 	e.changes[c.Kind]++
-	if c.Kind != grant.Rearmed {
+	if c.Kind != grant.Rearmed && !vain(c) {
 		e.evidence.Add(c.Event())
 	}
+}
+
+// vain reports whether c is an order about a network that was refused: in the story of
+// each address there it would tell nothing.
+func vain(c *grant.Change) bool {
+	p := c.Grant.Prefix
+	return c.Kind == grant.Refused && c.By != "" && !p.IsSingleIP() && !(p.Addr().Is6() && p.Bits() == 64)
 }

@@ -110,3 +110,27 @@ func TestDoubtsAndChangesAreCounted(t *testing.T) {
 		t.Error("the counters can be changed from outside")
 	}
 }
+
+// An order about a network that was refused is in no address's story, one about the
+// address itself is.
+func TestRefusedOrdersAboutNetworksAreNoStory(t *testing.T) {
+	e := newEngine(nil)
+	knowHost(t, e)
+	order := func(text string) {
+		t.Helper()
+		p := netip.MustParsePrefix(text)
+		c, _ := e.Grants().Manual(start, p, time.Hour, "root (uid 0)", "")
+		if e.Record([]grant.Change{c}); c.Kind != grant.Refused {
+			t.Errorf("%s: %v, want it refused", text, c.Kind)
+		}
+	}
+	order("0.0.0.0/0")
+	if story := e.Story(client.Addr(), start); len(story) != 0 {
+		t.Errorf("a story: %+v", story)
+	}
+	own := netip.PrefixFrom(server.Addr(), server.Addr().BitLen())
+	order(own.String())
+	if story := e.Story(server.Addr(), start); len(story) != 1 {
+		t.Errorf("%d events, want the refused order", len(story))
+	}
+}

@@ -80,7 +80,7 @@ func TestSecondAgentIsRefused(t *testing.T) {
 		must(t, second.Stop())
 		t.Fatal("two agents keep one gate")
 	}
-	if !strings.Contains(err.Error(), "another agent keeps this gate: process ") {
+	if !strings.Contains(err.Error(), "another relaygate keeps this gate: process ") {
 		t.Errorf("the second agent says %v", err)
 	}
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
@@ -265,6 +265,7 @@ func TestRelayhostsUnwritable(t *testing.T) {
 	must(t, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 	settles(t, 6*time.Second, refused(t.Context(), w.Client4.At(lab.Server4)))
 	settles(t, 3*time.Second, w.says(t, "status", w.daemon.Relayhosts+" cannot be written", "read-only file system"))
+	must(t, w.says(t, "why "+lab.Client4.String(), "may not relay", w.daemon.Relayhosts+" names it, and cannot be written")())
 	if out := w.verb(t, "pause"); !strings.Contains(out, "what the files say may be older") {
 		t.Errorf("pause says %q", out)
 	}
@@ -282,6 +283,8 @@ func TestForeignChangeOfRelayhosts(t *testing.T) {
 	settles(t, 3*time.Second, w.lists(want))
 	must(t, os.WriteFile(w.daemon.Relayhosts, []byte("203.0.113.66\n"), 0o644))
 	settles(t, 4*time.Second, w.lists(want))
+	settles(t, time.Second, w.says(t, "why 203.0.113.66", "may not relay", "was in "+w.daemon.Relayhosts+" while relaygate ran, written by somebody else"))
+	settles(t, time.Second, w.says(t, "status", "changed by somebody else 1 time, last", "Problem: somebody else changed "+w.daemon.Relayhosts+" (1 time, "))
 	must(t, os.Remove(w.daemon.Relayhosts))
 	settles(t, 4*time.Second, w.lists(want))
 	must(t, os.Truncate(w.daemon.Relayhosts, 100<<20)) // more than any list of ours

@@ -35,6 +35,7 @@ const (
 	metricDelayMax     = "relaygate_gate_delay_max_seconds"
 	metricFileWrites   = "relaygate_file_writes_total"
 	metricFileErrors   = "relaygate_file_errors_total"
+	metricFileChanges  = "relaygate_file_changes_total"
 	metricSessions     = "relaygate_sessions"
 	metricDenials      = "relaygate_denials"
 	metricPaused       = "relaygate_paused"
@@ -81,6 +82,7 @@ var families = map[string]family{
 	metricDelayMax:     gauge(metricDelayMax, "Time from the server's answer to the open gate, the longest since the start."),
 	metricFileWrites:   counter(metricFileWrites, "Times that a file was brought up to date, by its path.", "path"),
 	metricFileErrors:   counter(metricFileErrors, "Times that a file could not be written, by its path.", "path"),
+	metricFileChanges:  counter(metricFileChanges, "Times that somebody else had changed a file, by its path.", "path"),
 	metricSessions:     gauge(metricSessions, "Open sessions that hold a grant."),
 	metricDenials:      gauge(metricDenials, "Denials in force."),
 	metricPaused:       gauge(metricPaused, "1 while relaygate is paused."),
@@ -190,5 +192,6 @@ func measure(s *control.Status, put func(name string, value float64, label ...st
 	for _, f := range s.Files {
 		put(metricFileWrites, float64(f.Writes), f.Path)
 		put(metricFileErrors, float64(f.Errors), f.Path)
+		put(metricFileChanges, float64(f.Changed), f.Path)
 	}
 }

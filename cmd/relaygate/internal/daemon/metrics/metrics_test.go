@@ -35,7 +35,7 @@ var measured = control.Status{
 		TooFast: 11, TooMany: 13,
 		LastDelay: control.Duration{Duration: 250 * time.Microsecond}, MaxDelay: control.Duration{Duration: 2 * time.Millisecond},
 	},
-	Files: []control.File{{Path: "/etc/relayhosts", Writes: 8, Errors: 1, Error: "never a label"}},
+	Files: []control.File{{Path: "/etc/relayhosts", Writes: 8, Errors: 1, Changed: 9, Error: "never a label"}},
 	TLS: control.TLS{
 		Handshakes: 12, Seen: 10, Unseen: 2,
 		Servers: []control.TLSServer{{Name: "never a label", TLS: true, Seen: true}, {TLS: true}, {}},
@@ -81,7 +81,7 @@ func TestScrapeSaysWhatStatusSays(t *testing.T) {
 		metricBites + `{brake="users per address"} 15`, metricBites + `{brake="addresses per user"} 16`,
 		metricTLS + `{stage="handshake"} 12`, metricTLS + `{stage="seen"} 10`, metricTLS + `{stage="unseen"} 2`,
 		metricTLSServers + " 2", metricTLSUnseen + " 1",
-		metricFileWrites + `{path="/etc/relayhosts"} 8`, metricFileErrors + `{path="/etc/relayhosts"} 1`,
+		metricFileWrites + `{path="/etc/relayhosts"} 8`, metricFileErrors + `{path="/etc/relayhosts"} 1`, metricFileChanges + `{path="/etc/relayhosts"} 9`,
 	} {
 		if !strings.Contains("\n"+got, "\n"+want+"\n") {
 			t.Errorf("no line %q", want)

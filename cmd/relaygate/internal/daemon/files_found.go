@@ -1,0 +1,103 @@
+//go:build linux
+
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/authz/relayhosts"
+	"relaygate/cmd/relaygate/internal/control"
+)
+
+// tellOthers tells what a write found in the files that is not ours.
+func (f *files) tellOthers(ctx context.Context, report *relayhosts.Report) {
+	tell := func(foreign *relayhosts.Foreign, words string, changed bool) {
+		about := []any{"path", foreign.Path}
+		if foreign.Count > 0 {
+			about = append(about, "lines", foreign.Count, "first", authz.Quote(foreign.Lines[0]))
+		}
+		if foreign.Backup != "" {
+			about = append(about, "copy", foreign.Backup)
+		}
+		f.log.Log(ctx, slog.LevelWarn, words, about...)
+		if foreign.Backup == "" && len(foreign.Lines) > 0 && f.found != nil { // the copy explains itself
+			f.found(ctx, foreign, changed)
+		}
+	}
+	for i := range report.Repaired {
+		tell(&report.Repaired[i], "somebody else changed the file: it is written again", true)
+	}
+	for i := range report.Foreign {
+		words := "the file held lines that are not relaygate's: see the copy"
+		if report.Foreign[i].Backup == "" {
+			words = "the file held lines of an earlier run, or of somebody else, which are gone"
+		}
+		tell(&report.Foreign[i], words, false)
+	}
+}
+
+// found notes in the journal, and tells watchers, whom a file let in that relaygate
+// had not written there. It runs in the owner's goroutine.
+func (o *owner) found(now time.Time, foreign *relayhosts.Foreign, changed bool) {
+	for _, line := range foreign.Lines {
+		p, ok := relayhosts.Subject(line)
+		// What a killed run left has a story already.
+		if !ok || !changed && len(o.engine.Story(p.Addr(), now)) > 0 {
+			continue
+		}
+		when := "while relaygate ran"
+		if !changed {
+			when = "when relaygate started"
+		}
+		e := authz.Event{
+			Kind: authz.EventFile, Time: now, Last: now, Prefix: p,
+			Reason: "was in " + foreign.Path + " " + when + ", written by somebody else, and was taken out: “" + authz.Quote(line) + "”",
+		}
+		o.engine.Note(e)
+		o.keeper.noted(p)
+		o.hub.Publish(now, control.NewEvent(&e))
+	}
+}
+
+// before is the story of an address in the files before the first start: what an
+// administrator or another program had written there.
+func (f *files) before(a netip.Addr) (events []authz.Event) {
+	for _, s := range f.status() {
+		line, err := relayhosts.Before(s.Path, a)
+		if err != nil {
+			f.log.Warn("what a file held before the first start cannot be told", "error", err)
+		}
+		if line != nil {
+			events = append(events, authz.Event{
+				Kind: authz.EventFile, Time: line.Time, Last: line.Time, Count: 1, Prefix: line.Prefix,
+				Reason: "was in " + s.Path + " before relaygate first wrote it: “" + authz.Quote(line.Text) + "”, see " + line.Path,
+			})
+		}
+	}
+	return events
+}
+
+// naming says whether relayhosts names an address that has no grant, "" if not: where it
+// cannot be written, or was changed a moment ago, it opens all the same.
+func (f *files) naming(a netip.Addr) string {
+	for _, s := range f.status() {
+		if s.Path != f.hosts {
+			continue
+		}
+		line, err := relayhosts.Now(s.Path, a)
+		switch {
+		case err != nil:
+			return fmt.Sprintf("; but whether %s names it cannot be told: %v", s.Path, err)
+		case line != nil && s.Error != "":
+			return fmt.Sprintf("; but %s names it, and cannot be written: %s", s.Path, s.Error)
+		case line != nil:
+			return fmt.Sprintf("; but %s names it still, and is written again within seconds", s.Path)
+		}
+	}
+	return ""
+}

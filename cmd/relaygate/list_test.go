@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/control"
+)
+
+// modeDaemon is a daemon without a grant.
+type modeDaemon struct {
+	control.Daemon
+	status control.Status
+}
+
+func (d *modeDaemon) Status(context.Context) (control.Status, error)  { return d.status, nil }
+func (d *modeDaemon) Grants(context.Context) ([]control.Grant, error) { return nil, nil }
+
+// Nobody is told that the port is closed while everybody may connect.
+func TestListSaysThatNothingIsClosed(t *testing.T) {
+	files := []control.File{{Path: "/etc/relayhosts"}}
+	for _, tt := range []struct {
+		mode  string
+		files []control.File
+		want  string
+	}{
+		{config.ModeFilter, nil, "Nobody may relay: there is no grant."},
+		{config.ModeObserve, files, "Nobody may relay: there is no grant."},
+		{config.ModeObserve, nil, "Nothing is opened or closed: gate.mode is observe, and no file is written."},
+	} {
+		socket := filepath.Join(t.TempDir(), "s")
+		l, err := control.Listen(socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		d := &modeDaemon{status: control.Status{Gate: control.Gate{Mode: tt.mode}, Files: tt.files}}
+		ended := make(chan error)
+		go func() { ended <- control.Serve(ctx, l, d, control.NewHub(), slog.New(slog.DiscardHandler)) }()
+		e, out, errs := testEnv()
+		if err := run(t.Context(), e, []string{"list", "--socket", socket}); err != nil || strings.TrimSpace(out.String()) != tt.want {
+			t.Errorf("%s: %v, %q, %s, want %q", tt.mode, err, out, errs, tt.want)
+		}
+		cancel()
+		<-ended
+	}
+}
+
+// A terminal that knows no colour gets none.
+func TestColourIsForTerminalsThatKnowIt(t *testing.T) {
+	for _, tt := range []struct {
+		terminal       bool
+		noColour, term string
+		want           bool
+	}{
+		{true, "", "xterm", true},
+		{true, "1", "xterm", false},
+		{true, "", "dumb", false},
+		{false, "", "xterm", false},
+	} {
+		e, _, _ := testEnv()
+		e.OutTerminal = tt.terminal
+		e.Getenv = func(name string) string { return map[string]string{"NO_COLOR": tt.noColour, "TERM": tt.term}[name] }
+		if got := colour(e, red, "x") != "x"; got != tt.want {
+			t.Errorf("%+v: coloured: %v", tt, got)
+		}
+	}
+}
