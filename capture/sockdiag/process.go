@@ -8,6 +8,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Process holds a listener.
@@ -79,9 +81,10 @@ var errTooManyFiles = errors.New("too many open files on this host to search the
 
 // holders finds the processes that hold the sockets of these inodes; the result has
 // an entry for each of them, also with an error. Processes come and go while it looks,
-// so what vanishes is no error.
-func holders(proc fs.FS, inodes map[uint32]bool, limit int) (map[uint32][]Process, error) {
-	found := make(map[uint32][]Process)
+// so what vanishes is no error; but a process that cannot be looked at for want of a
+// descriptor, say, may be the one that makes a listener not to be believed.
+func holders(proc fs.FS, inodes map[uint32]bool, limit int) (found map[uint32][]Process, failed error) {
+	found = make(map[uint32][]Process)
 	for inode := range inodes {
 		found[inode] = nil
 	}
@@ -99,6 +102,7 @@ func holders(proc fs.FS, inodes map[uint32]bool, limit int) (map[uint32][]Proces
 		}
 		fds, err := fs.ReadDir(proc, path.Join(entry.Name(), "fd"))
 		if err != nil {
+			failed = cmp.Or(failed, unseen(err))
 			continue
 		}
 		if limit -= len(fds); limit < 0 {
@@ -106,13 +110,17 @@ func holders(proc fs.FS, inodes map[uint32]bool, limit int) (map[uint32][]Proces
 		}
 		var process *Process
 		for _, fd := range fds {
-			inode, ok := socketInode(proc, path.Join(entry.Name(), "fd", fd.Name()))
-			if !ok || !inodes[inode] {
+			inode, err := socketInode(proc, path.Join(entry.Name(), "fd", fd.Name()))
+			if err != nil {
+				failed = cmp.Or(failed, unseen(err))
+			}
+			if !inodes[inode] {
 				continue
 			}
 			if process == nil {
 				if process, err = describe(proc, pid); err != nil {
-					break // it is gone
+					failed = cmp.Or(failed, unseen(err))
+					break
 				}
 			}
 			if n := len(found[inode]); n == 0 || found[inode][n-1].PID != pid {
@@ -122,21 +130,29 @@ func holders(proc fs.FS, inodes map[uint32]bool, limit int) (map[uint32][]Proces
 			}
 		}
 	}
-	return found, nil
+	return found, failed
 }
 
-// socketInode reads a descriptor's link, which is "socket:[INODE]" for sockets.
-func socketInode(proc fs.FS, name string) (uint32, bool) {
+// unseen is nil for the error about a process that is gone, or that we may not look at.
+func unseen(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	return fmt.Errorf("look at the processes: %w", err)
+}
+
+// socketInode reads a descriptor's link, which is "socket:[INODE]" for sockets; 0 is none.
+func socketInode(proc fs.FS, name string) (uint32, error) {
 	target, err := fs.ReadLink(proc, name)
 	if err != nil {
-		return 0, false
+		return 0, err
 	}
 	number, isSocket := strings.CutPrefix(target, "socket:[")
 	if !isSocket {
-		return 0, false
+		return 0, nil
 	}
-	inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32)
-	return uint32(inode), err == nil
+	inode, _ := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32)
+	return uint32(inode), nil
 }
 
 // describe reads what tells a process apart, and its names; a name that cannot
@@ -162,7 +178,7 @@ func (p Process) still(proc fs.FS, listener uint32) (now Process, holds bool) {
 	if err != nil || stat.Start != p.Start || stat.State == 'Z' {
 		return p, false
 	}
-	if inode, ok := socketInode(proc, p.fd); !ok || inode != listener {
+	if inode, err := socketInode(proc, p.fd); err != nil || inode != listener {
 		return p, false
 	}
 	if stat.Name == p.Name {

@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"relaygate/authz"
 )
 
@@ -343,4 +345,72 @@ func TestKnownForwarder(t *testing.T) {
 			t.Errorf("%q: %v, want %v", name, got, want)
 		}
 	}
+}
+
+// stingy is a /proc of which some files cannot be opened now.
+type stingy struct {
+	fstest.MapFS
+	refuse string
+}
+
+func (s *stingy) ReadFile(name string) ([]byte, error) {
+	if name == s.refuse {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: unix.EMFILE}
+	}
+	return s.MapFS.ReadFile(name)
+}
+
+func (s *stingy) ReadLink(name string) (string, error) {
+	if name == s.refuse {
+		return "", &fs.PathError{Op: "readlink", Path: name, Err: unix.ENOMEM}
+	}
+	return s.MapFS.ReadLink(name)
+}
+
+func (s *stingy) ReadDir(name string) ([]fs.DirEntry, error) {
+	if name == s.refuse {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: unix.EMFILE}
+	}
+	return s.MapFS.ReadDir(name)
+}
+
+// TestHolderThatCannotBeSeenNow: whoever could not be looked at may be a forwarder, and
+// those who are not are believed again as soon as that is known.
+func TestHolderThatCannotBeSeenNow(t *testing.T) {
+	for _, refuse := range []string{".", "25/fd", "25/fd/3", "25/stat", "24/fd"} {
+		t.Run(refuse, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 7)}})
+				proc := &stingy{MapFS: host(), refuse: refuse}
+				tables.proc = proc
+				tables.look()
+				if ok, reason := tables.Check(server, here); ok || !strings.Contains(reason, "who listens on") {
+					t.Errorf("got %v because %q", ok, reason)
+				}
+				remove(proc.MapFS, "25")
+				proc.refuse = ""
+				later(tables, interval)
+				if ok, reason := tables.Check(server, here); !ok {
+					t.Errorf("not believed at the next look: %s", reason)
+				}
+			})
+		})
+	}
+}
+
+// TestHolderThatComesLate: a server becomes a daemon while it is searched for.
+func TestHolderThatComesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 1)}})
+		proc := host()
+		remove(proc, "10")
+		remove(proc, "11")
+		tables.proc = proc
+		tables.look()
+		process(proc, 30, "dovecot", "/usr/sbin/dovecot", 1)
+		later(tables, researchInterval)
+		if ok, reason := tables.Check(server, here); !ok {
+			t.Errorf("not believed %v later: %s", researchInterval, reason)
+		}
+	})
 }
