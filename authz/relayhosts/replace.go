@@ -161,7 +161,7 @@ func overwrite(target string, data []byte, before func(step) error) (err error) 
 	if err := before(stepTruncate); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(target, os.O_WRONLY, 0)
+	f, err := os.OpenFile(target, os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0) // it is resolved
 	if err != nil {
 		return err
 	}
