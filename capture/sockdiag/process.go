@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"strconv"
@@ -73,16 +74,24 @@ func knownForwarder(name string) bool {
 // forwards says whether the process is a known forwarder by either name.
 func (p Process) forwards() bool { return knownForwarder(p.Name) || knownForwarder(p.Program) }
 
-// fileLimit bounds how many descriptors one search looks at.
-const fileLimit = 1 << 20
+// The bounds of a search, in descriptors: of all of root's processes, the share of each
+// other user in that, who may open as many as he likes, and of one process: listeners are
+// among the first, as they are opened before connections come.
+const (
+	fileLimit    = 1 << 20
+	userShare    = 4
+	processFiles = 1 << 14
+)
 
-// errTooManyFiles says that a search ended at fileLimit.
+// errTooManyFiles says that root has more open than fileLimit.
 var errTooManyFiles = errors.New("too many open files on this host to search them all")
 
 // holders finds the processes that hold the sockets of these inodes; the result has
 // an entry for each of them, also with an error. Processes come and go while it looks,
 // so what vanishes is no error; but a process that cannot be looked at for want of a
-// descriptor, say, may be the one that makes a listener not to be believed.
+// descriptor, say, may be the one that makes a listener not to be believed. A user's
+// that are beyond his share hold nothing: a listener that they alone hold is not
+// believed either.
 func holders(proc fs.FS, inodes map[uint32]bool, limit int) (found map[uint32][]Process, failed error) {
 	found = make(map[uint32][]Process)
 	for inode := range inodes {
@@ -95,18 +104,26 @@ func holders(proc fs.FS, inodes map[uint32]bool, limit int) (found map[uint32][]
 	if err != nil {
 		return found, fmt.Errorf("list the processes: %w", err)
 	}
+	looked := make(map[uint32]int) // by user
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
 		if err != nil {
 			continue
 		}
-		fds, err := fs.ReadDir(proc, path.Join(entry.Name(), "fd"))
+		user, err := userOf(proc, entry.Name())
+		var fds []fs.DirEntry
+		if err == nil {
+			fds, err = descriptors(proc, entry.Name())
+		}
 		if err != nil {
 			failed = cmp.Or(failed, unseen(err))
 			continue
 		}
-		if limit -= len(fds); limit < 0 {
+		switch looked[user] += len(fds); {
+		case user == 0 && looked[user] > limit:
 			return found, errTooManyFiles
+		case user != 0 && looked[user] > limit/userShare:
+			continue
 		}
 		var process *Process
 		for _, fd := range fds {
@@ -139,6 +156,41 @@ func unseen(err error) error {
 		return nil
 	}
 	return fmt.Errorf("look at the processes: %w", err)
+}
+
+// userOf is the real user of a process, who stays the same for what he starts with
+// another's rights (proc_pid_status(5)).
+func userOf(proc fs.FS, pid string) (uint32, error) {
+	text, err := fs.ReadFile(proc, path.Join(pid, "status"))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if list, ok := strings.CutPrefix(line, "Uid:"); ok {
+			var user uint32
+			_, err := fmt.Sscan(list, &user)
+			return user, err
+		}
+	}
+	return 0, errors.New("a process without a user")
+}
+
+// descriptors lists the first of a process, by their numbers.
+func descriptors(proc fs.FS, pid string) ([]fs.DirEntry, error) {
+	folder, err := proc.Open(path.Join(pid, "fd"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = folder.Close() }() // it was only read
+	list, ok := folder.(fs.ReadDirFile)
+	if !ok {
+		return nil, fmt.Errorf("%s/fd: %w", pid, errors.ErrUnsupported)
+	}
+	fds, err := list.ReadDir(processFiles)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return fds, err
 }
 
 // socketInode reads a descriptor's link, which is "socket:[INODE]" for sockets; 0 is none.

@@ -51,6 +51,7 @@ func (f *fakeTables) Close() error { return nil }
 func process(proc fstest.MapFS, pid int, comm, exe string, inodes ...int) {
 	dir := fmt.Sprint(pid)
 	proc[dir+"/stat"] = &fstest.MapFile{Data: statOf(pid, comm, 1, 1000+pid)}
+	proc[dir+"/status"] = &fstest.MapFile{Data: []byte("Name:\tits\nUid:\t0\t0\t0\t0\n")}
 	proc[dir+"/exe"] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte(exe)}
 	proc[dir+"/fd/0"] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte("/dev/null")}
 	for i, inode := range inodes {
@@ -334,6 +335,33 @@ func TestHoldersAreBounded(t *testing.T) {
 	}
 }
 
+// TestUsersOpenWhatTheyLike: nobody but root can make a search fail by open files, nor
+// hide himself by them.
+func TestUsersOpenWhatTheyLike(t *testing.T) {
+	const limit = 400
+	proc := host()
+	greedy := func(pid, inode, files int) {
+		process(proc, pid, "greedy", "/usr/bin/greedy", inode)
+		dir := fmt.Sprint(pid)
+		proc[dir+"/status"].Data = []byte("Name:\tUid:\nUid:\t1000\t0\t0\t0\n")
+		for i := range files {
+			proc[fmt.Sprintf("%s/fd/%d", dir, 100+i)] = proc[dir+"/fd/0"]
+		}
+	}
+	greedy(5, 1, 10)
+	greedy(6, 98, 2*limit)
+	greedy(7, 98, 2*limit)
+	greedy(99, 99, 3)
+	found, err := holders(proc, map[uint32]bool{1: true, 7: true, 98: true, 99: true}, limit)
+	if err != nil || !same(pids(found[1]), 10, 11, 5) || !same(pids(found[7]), 24, 25) || found[98] != nil || found[99] != nil {
+		t.Errorf("holders are %v, %v", found, err)
+	}
+	greedy(8, 98, processFiles+1)
+	if fds, err := descriptors(proc, "8"); err != nil || len(fds) != processFiles {
+		t.Errorf("%d descriptors, %v", len(fds), err)
+	}
+}
+
 func TestKnownForwarder(t *testing.T) {
 	for name, want := range map[string]bool{
 		"": false, "dovecot": false, "nginx": false, "haproxy": false, "docker": false, "socat2": false, "systemd": false,
@@ -351,6 +379,13 @@ func TestKnownForwarder(t *testing.T) {
 type stingy struct {
 	fstest.MapFS
 	refuse string
+}
+
+func (s *stingy) Open(name string) (fs.File, error) {
+	if name == s.refuse {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: unix.EMFILE}
+	}
+	return s.MapFS.Open(name)
 }
 
 func (s *stingy) ReadFile(name string) ([]byte, error) {
