@@ -209,6 +209,16 @@ func TestStateFileTakenAway(t *testing.T) {
 	}
 }
 
+// scarce lets the agent open nothing more, until enough is called.
+func (w *world) scarce(t *testing.T) (enough func()) {
+	t.Helper()
+	var was unix.Rlimit
+	must(t, unix.Prlimit(w.daemon.PID(), unix.RLIMIT_NOFILE, nil, &was))
+	few := unix.Rlimit{Cur: 3, Max: was.Max}
+	must(t, unix.Prlimit(w.daemon.PID(), unix.RLIMIT_NOFILE, &few, nil))
+	return func() { must(t, unix.Prlimit(w.daemon.PID(), unix.RLIMIT_NOFILE, &was, nil)) }
+}
+
 // TestOutOfDescriptors: while the agent can open nothing it believes nobody and says so;
 // then all is as before.
 func TestOutOfDescriptors(t *testing.T) {
@@ -220,11 +230,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	if _, err := client.Status(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	var was unix.Rlimit
-	must(t, unix.Prlimit(w.daemon.PID(), unix.RLIMIT_NOFILE, nil, &was))
-	few := unix.Rlimit{Cur: 3, Max: was.Max}
-	must(t, unix.Prlimit(w.daemon.PID(), unix.RLIMIT_NOFILE, &few, nil))
-
+	enough := w.scarce(t)
 	must(t, w.mail.Close()) // the next one is not known
 	var err error
 	w.mail, err = lab.StartMailServer(w.Server)
@@ -240,7 +246,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
 	must(t, open(t.Context(), four)())
 
-	must(t, unix.Prlimit(w.daemon.PID(), unix.RLIMIT_NOFILE, &was, nil))
+	enough()
 	must(t, six.Refused(t.Context()))
 	settles(t, 2*time.Second, func() error {
 		login(t, w.Client6, lab.POP3Login(lab.Server6, lab.Password))
