@@ -3,13 +3,15 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// conn is a netfilter socket for requests. Each method reads all answers to
+// conn is a netlink socket for requests. Each method reads all answers to
 // what it sent, so that the next one finds none of them.
 type conn struct{ *netlink.Conn }
 
@@ -17,16 +19,25 @@ type conn struct{ *netlink.Conn }
 // listing has 32 KiB at most.
 const answerSize = 64 << 10
 
-func dial(netns int) (conn, error) {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netns, MessageBufferSize: answerSize})
+// open opens a socket of a family of netlink(7), dial one for nf_tables.
+func open(family, netns int) (conn, error) {
+	c, err := netlink.Dial(family, &netlink.Config{NetNS: netns, MessageBufferSize: answerSize})
 	if err != nil {
-		return conn{}, fmt.Errorf("open netfilter socket: %w", err)
+		return conn{}, fmt.Errorf("open netlink socket: %w", err)
+	}
+	return conn{c}, nil
+}
+
+func dial(netns int) (conn, error) {
+	c, err := open(unix.NETLINK_NETFILTER, netns)
+	if err != nil {
+		return c, err
 	}
 	// Else the kernel sends each refused message back as a whole.
 	if err := c.SetOption(netlink.CapAcknowledge, true); err != nil {
 		return conn{}, errors.Join(fmt.Errorf("set netlink option: %w", err), c.Close())
 	}
-	return conn{c}, nil
+	return c, nil
 }
 
 // commit sends batch as one transaction and returns the objects that the
@@ -131,6 +142,7 @@ func (c conn) list(request netlink.Message, each func(netlink.Message) error) er
 	var failed error
 	for m, err := range c.ReceiveIter() {
 		if err != nil {
+			defer c.drain() // behind the iteration, which holds a lock
 			return fmt.Errorf("list: %w", err)
 		}
 		interrupted = interrupted || m.Header.Flags&netlink.DumpInterrupted != 0
@@ -142,6 +154,21 @@ func (c conn) list(request netlink.Message, each func(netlink.Message) error) er
 		return errInterrupted
 	}
 	return failed
+}
+
+// drain reads what is left where reading failed, for want of memory say: what is listed
+// next would begin with it.
+func (c conn) drain() {
+	const within, parts = 20 * time.Millisecond, 10_000 // of a list
+	if c.SetReadDeadline(time.Now().Add(within)) != nil {
+		return
+	}
+	for range parts {
+		if _, err := c.Receive(); errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+	}
+	_ = c.SetReadDeadline(time.Time{}) // as above
 }
 
 // get returns the answer to a request for one object.
@@ -159,7 +186,11 @@ func (c conn) answer(sequence uint32) (netlink.Message, error) {
 	for {
 		replies, err := c.Receive()
 		if err != nil {
-			if s := answered(err); s != 0 && s != sequence {
+			switch answered(err) {
+			case sequence:
+			case 0:
+				c.drain()
+			default:
 				continue
 			}
 			return netlink.Message{}, err

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"relaygate/authz"
@@ -14,18 +13,18 @@ import (
 
 // Cutter ends connections that are in progress, which the gate, that sees only
 // how connections begin, does not. It is not safe for concurrent use.
-type Cutter struct{ sockets, tracking *netlink.Conn }
+type Cutter struct{ sockets, tracking conn }
 
 // OpenCutter works in the network namespace that netns, a file descriptor, is
 // of; 0 is the caller's own. It is needed until OpenCutter has returned.
 func OpenCutter(netns int) (*Cutter, error) {
-	sockets, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, &netlink.Config{NetNS: netns, MessageBufferSize: answerSize})
+	sockets, err := open(unix.NETLINK_SOCK_DIAG, netns)
 	if err != nil {
-		return nil, fmt.Errorf("open sock_diag socket: %w", err)
+		return nil, err
 	}
-	tracking, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netns, MessageBufferSize: answerSize})
+	tracking, err := open(unix.NETLINK_NETFILTER, netns)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open netfilter socket: %w", err), sockets.Close())
+		return nil, errors.Join(err, sockets.Close())
 	}
 	return &Cutter{sockets, tracking}, nil
 }

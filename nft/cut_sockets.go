@@ -40,21 +40,18 @@ func (c *Cutter) find(from sources, ports []uint16) (list []socket, err error) {
 	}
 	for _, family := range families {
 		request := append(diagRequest(family, inProgress, [sockidSize]byte{}), remoteIs(from.cover)...)
-		_, err := c.sockets.Send(netlink.Message{
-			Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | netlink.Dump},
+		err := c.sockets.list(netlink.Message{
+			Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request},
 			Data:   request,
-		})
-		if err != nil {
-			return nil, fmt.Errorf("ask for sockets: %w", err)
-		}
-		for m, err := range c.sockets.ReceiveIter() {
-			if err != nil {
-				return nil, fmt.Errorf("list sockets: %w", err)
-			}
+		}, func(m netlink.Message) error {
 			s, port, ok := parseSocket(m.Data)
 			if ok && from.match(s.client, port, ports) {
 				list = append(list, s)
 			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, errInterrupted) {
+			return nil, fmt.Errorf("list sockets: %w", err)
 		}
 	}
 	return list, nil
@@ -82,7 +79,7 @@ func (c *Cutter) destroyAll(from sources, ports []uint16) (n int, err error) {
 
 // destroy is tcp_abort: both ends get ECONNRESET or the like.
 func (c *Cutter) destroy(s socket) error {
-	_, err := c.sockets.Execute(netlink.Message{
+	_, err := c.sockets.get(netlink.Message{
 		Header: netlink.Header{Type: sockDestroy, Flags: netlink.Request | netlink.Acknowledge},
 		Data:   diagRequest(s.family, inProgress, s.id),
 	})

@@ -64,26 +64,23 @@ func (c *Cutter) tracked(from sources, ports []uint16) (list []tracked, err erro
 }
 
 func (c *Cutter) dump(filter attributes, from sources, ports []uint16) (list []tracked, err error) {
-	_, err = c.tracking.Send(netlink.Message{
-		Header: netlink.Header{Type: ctGet, Flags: netlink.Request | netlink.Dump},
+	err = c.tracking.list(netlink.Message{
+		Header: netlink.Header{Type: ctGet, Flags: netlink.Request},
 		Data:   append([]byte{from.family(), unix.NFNETLINK_V0, 0, 0}, filter...),
-	})
-	if err != nil {
-		return nil, err
-	}
-	for m, err := range c.tracking.ReceiveIter() {
-		if err != nil {
-			return nil, err
-		}
+	}, func(m netlink.Message) error {
 		if from.cover.IsSingleIP() && !bytes.Contains(m.Data, from.cover.Addr().AsSlice()) {
-			continue // most, where the kernel cannot filter
+			return nil // most, where the kernel cannot filter
 		}
 		t, err := parseTracked(m)
 		if err == nil && t.protocol == unix.IPPROTO_TCP && from.match(t.client, t.port, ports) {
 			list = append(list, t)
 		}
+		return nil
+	})
+	if errors.Is(err, errInterrupted) {
+		err = nil
 	}
-	return list, nil
+	return list, err
 }
 
 // trackedFilter lets the kernel leave out most.
@@ -128,7 +125,7 @@ func (c *Cutter) untrackAll(list []tracked) (n int, err error) {
 
 // untrack deletes an entry.
 func (c *Cutter) untrack(t tracked) error {
-	_, err := c.tracking.Execute(netlink.Message{
+	_, err := c.tracking.get(netlink.Message{
 		Header: netlink.Header{Type: ctDelete, Flags: netlink.Request | netlink.Acknowledge},
 		Data:   append([]byte{t.family, unix.NFNETLINK_V0, 0, 0}, t.key...),
 	})

@@ -1,6 +1,7 @@
 package relayhosts
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,7 +22,7 @@ const defaultMode fs.FileMode = 0o644
 
 // Replace makes data the content of the file at path, as a whole or not at all.
 // A symbolic link is followed to the file that it names, which need not exist; the
-// file's owner and mode are kept, but for the right of others to write. A file that
+// file's owner, mode and list of rights are kept, but for the right of others to write. A file that
 // can be written but not replaced (a mount point, a directory without write
 // permission), or that has other names (hard links), which would keep the old
 // content, is written in place: then a reader in that moment, or a crash, can see a
@@ -109,7 +110,7 @@ func swap(target string, old fs.FileInfo, data []byte, before func(step) error) 
 	if err != nil {
 		return err
 	}
-	err = fill(f, old, data, before)
+	err = fill(f, target, old, data, before)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
@@ -128,8 +129,9 @@ func swap(target string, old fs.FileInfo, data []byte, before func(step) error) 
 	return syncDir(filepath.Dir(target))
 }
 
-// fill gives f the content, and the owner and mode of old, and makes it durable.
-func fill(f *os.File, old fs.FileInfo, data []byte, before func(step) error) error {
+// fill gives f the content, and what target, which is old, has of an owner, rights and
+// mode, and makes it durable.
+func fill(f *os.File, target string, old fs.FileInfo, data []byte, before func(step) error) error {
 	if err := before(stepWrite); err != nil {
 		return err
 	}
@@ -144,6 +146,9 @@ func fill(f *os.File, old fs.FileInfo, data []byte, before func(step) error) err
 				return fmt.Errorf("keep the owner: %w", err)
 			}
 		}
+		if err := keepAttributes(f, target); err != nil {
+			return err
+		}
 	}
 	if err := f.Chmod(mode); err != nil {
 		return fmt.Errorf("keep the mode: %w", err)
@@ -154,6 +159,31 @@ func fill(f *os.File, old fs.FileInfo, data []byte, before func(step) error) err
 	return f.Sync()
 }
 
+// attributes say who may read a file besides its owner and mode: a list (acl(5)), and the
+// labels of security modules. A mail server that cannot read the file any more may refuse
+// all mail.
+var attributes = []string{"system.posix_acl_access", "security.selinux", "security.SMACK64"}
+
+func keepAttributes(f *os.File, target string) error {
+	var was, is [4096]byte // 500 users
+	for _, name := range attributes {
+		n, err := unix.Getxattr(target, name, was[:])
+		if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
+			continue
+		}
+		if have, not := unix.Fgetxattr(int(f.Fd()), name, is[:]); err == nil && not == nil && bytes.Equal(is[:have], was[:n]) {
+			continue
+		}
+		if err == nil {
+			err = unix.Fsetxattr(int(f.Fd()), name, was[:n], 0)
+		}
+		if err != nil {
+			return fmt.Errorf("keep the attribute %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // overwrite writes into the file itself, under the lock that careful readers
 // take. It is emptied first: a part of the new list keeps somebody out for a
 // moment, a mixture of old and new lines would let in whose grant is gone.
@@ -161,7 +191,7 @@ func overwrite(target string, data []byte, before func(step) error) (err error) 
 	if err := before(stepTruncate); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(target, os.O_WRONLY, 0)
+	f, err := os.OpenFile(target, os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0) // it is resolved
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package relayhosts
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io/fs"
 	"os"
@@ -103,6 +104,40 @@ func TestReplaceKeepsModeAndOwner(t *testing.T) {
 	st := info.Sys().(*syscall.Stat_t)
 	if info.Mode() != 0o640 || int(st.Uid) != uid || int(st.Gid) != gid {
 		t.Errorf("%v %d:%d, want -rw-r----- %d:%d", info.Mode(), st.Uid, st.Gid, uid, gid)
+	}
+}
+
+// A mail server may read the file by a list of rights (acl(5)).
+func TestReplaceKeepsRights(t *testing.T) {
+	const list = "system.posix_acl_access"
+	const owner, user, group, mask, other = 1, 2, 4, 16, 32 // of linux/posix_acl.h
+	const read, readWrite, nobody = 4, 6, 1<<32 - 1
+	acl := binary.LittleEndian.AppendUint32(nil, 2) // struct posix_acl_xattr_header
+	entry := func(tag, rights uint16, id uint32) {
+		acl = binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint16(acl, tag), rights)
+		acl = binary.LittleEndian.AppendUint32(acl, id)
+	}
+	entry(owner, readWrite, nobody)
+	entry(user, read, 12345)
+	entry(group, 0, nobody)
+	entry(mask, read, nobody)
+	entry(other, 0, nobody)
+	path := filepath.Join(t.TempDir(), "relayhosts")
+	put(t, path, oldText)
+	if err := unix.Setxattr(path, list, acl, 0); errors.Is(err, unix.ENOTSUP) {
+		t.Skip("the file system of temporary files has no lists of rights")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{newText, oldText} {
+		if err := Replace(path, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		holds(t, path, text)
+		got := make([]byte, 100)
+		if n, err := unix.Getxattr(path, list, got); err != nil || !bytes.Equal(got[:max(n, 0)], acl) {
+			t.Errorf("the rights are % x, %v; want % x", got[:max(n, 0)], err, acl)
+		}
 	}
 }
 

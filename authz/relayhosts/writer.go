@@ -26,8 +26,9 @@ const (
 	// maxInterval passes at most without one: a reader ignores a users file
 	// that is older than two hours.
 	maxInterval = time.Hour
-	// maxRetry is the longest pause after failures.
-	maxRetry = time.Minute
+	// maxRetry is the longest pause after failures: what the file says meanwhile lets
+	// in whose grant is over, and keeps out whose grant is new.
+	maxRetry = 5 * time.Second
 )
 
 // Writer keeps the files equal to a list of grants. It has no clock and no

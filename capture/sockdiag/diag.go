@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"sync"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -49,7 +51,10 @@ type Socket struct {
 }
 
 // conn asks the tables of one network namespace.
-type conn struct{ *netlink.Conn }
+type conn struct {
+	*netlink.Conn
+	asking *sync.Mutex // held during a request and its answers
+}
 
 // dial opens a socket in the namespace of the descriptor.
 func dial(netns int) (conn, error) {
@@ -57,14 +62,41 @@ func dial(netns int) (conn, error) {
 	if err != nil {
 		return conn{}, fmt.Errorf("open sock_diag: %w", err)
 	}
-	return conn{c}, nil
+	return conn{c, new(sync.Mutex)}, nil
+}
+
+// execute returns the answers to a request.
+func (c conn) execute(m netlink.Message) ([]netlink.Message, error) {
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	answers, err := c.Execute(m)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		c.drain()
+	}
+	return answers, err
+}
+
+// drain reads what is left where reading failed, for want of memory say: each later
+// request would find the answers to another one. No socket can be opened in its place
+// when the capabilities for that are given up.
+func (c conn) drain() {
+	const within, parts = 20 * time.Millisecond, 10_000 // of a list
+	if c.SetReadDeadline(time.Now().Add(within)) != nil {
+		return
+	}
+	for range parts {
+		if _, err := c.Receive(); errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+	}
+	_ = c.SetReadDeadline(time.Time{}) // as above
 }
 
 // listening lists the listeners on the local ports.
 func (c conn) listening(ports []uint16) ([]Socket, error) {
 	var all []Socket
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		answers, err := c.Execute(netlink.Message{
+		answers, err := c.execute(netlink.Message{
 			Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | netlink.Dump},
 			Data:   dumpRequest(family, 1<<tcpListen, 0, ports),
 		})
@@ -100,7 +132,7 @@ func (c conn) find(local, remote netip.AddrPort) (s Socket, ok bool, err error) 
 	binary.BigEndian.PutUint16(id[2:], remote.Port())
 	copy(id[4:20], local.Addr().AsSlice())
 	copy(id[20:36], remote.Addr().AsSlice())
-	answers, err := c.Execute(netlink.Message{
+	answers, err := c.execute(netlink.Message{
 		Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request},
 		Data:   req,
 	})

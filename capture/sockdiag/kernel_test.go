@@ -2,6 +2,7 @@ package sockdiag
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -216,4 +217,50 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%+v has no addresses", s)
 		}
 	})
+}
+
+// TestKernelAnswersThatCannotBeRead: reading an answer fails, as it does without memory.
+// What is left of it is no answer to what is asked later.
+func TestKernelAnswersThatCannotBeRead(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	l := bpftest.Listen(t, ns, "tcp4", "127.0.0.1:61144")
+	client := bpftest.Dial(t, ns, "127.0.0.1:61144")
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	addr := func(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
+	c, err := dial(ns.FD())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ask := map[string]func() (int, error){
+		"listeners": func() (int, error) {
+			list, err := c.listening([]uint16{port})
+			return len(list), err
+		},
+		"connection": func() (int, error) {
+			_, ok, err := c.find(addr(server.LocalAddr()), addr(client.LocalAddr()))
+			return map[bool]int{true: 1}[ok], err
+		},
+		"sessions": func() (n int, err error) {
+			err = c.sessions([]uint16{port}, func(Session) error { n++; return nil })
+			return n, err
+		},
+	}
+	for failing, fail := range ask {
+		if err := c.SetReadDeadline(time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fail(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: got %v, want the end of the time to read in", failing, err)
+		}
+		for what, do := range ask {
+			if n, err := do(); err != nil || n != 1 {
+				t.Errorf("%s behind %s that could not be read: %d, %v", what, failing, n, err)
+			}
+		}
+	}
 }

@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Process holds a listener.
@@ -71,17 +74,26 @@ func knownForwarder(name string) bool {
 // forwards says whether the process is a known forwarder by either name.
 func (p Process) forwards() bool { return knownForwarder(p.Name) || knownForwarder(p.Program) }
 
-// fileLimit bounds how many descriptors one search looks at.
-const fileLimit = 1 << 20
+// The bounds of a search, in descriptors: of all of root's processes, the share of each
+// other user in that, who may open as many as he likes, and of one process: listeners are
+// among the first, as they are opened before connections come.
+const (
+	fileLimit    = 1 << 20
+	userShare    = 4
+	processFiles = 1 << 14
+)
 
-// errTooManyFiles says that a search ended at fileLimit.
+// errTooManyFiles says that root has more open than fileLimit.
 var errTooManyFiles = errors.New("too many open files on this host to search them all")
 
 // holders finds the processes that hold the sockets of these inodes; the result has
 // an entry for each of them, also with an error. Processes come and go while it looks,
-// so what vanishes is no error.
-func holders(proc fs.FS, inodes map[uint32]bool, limit int) (map[uint32][]Process, error) {
-	found := make(map[uint32][]Process)
+// so what vanishes is no error; but a process that cannot be looked at for want of a
+// descriptor, say, may be the one that makes a listener not to be believed. A user's
+// that are beyond his share hold nothing: a listener that they alone hold is not
+// believed either.
+func holders(proc fs.FS, inodes map[uint32]bool, limit int) (found map[uint32][]Process, failed error) {
+	found = make(map[uint32][]Process)
 	for inode := range inodes {
 		found[inode] = nil
 	}
@@ -92,27 +104,40 @@ func holders(proc fs.FS, inodes map[uint32]bool, limit int) (map[uint32][]Proces
 	if err != nil {
 		return found, fmt.Errorf("list the processes: %w", err)
 	}
+	looked := make(map[uint32]int) // by user
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
 		if err != nil {
 			continue
 		}
-		fds, err := fs.ReadDir(proc, path.Join(entry.Name(), "fd"))
+		user, err := userOf(proc, entry.Name())
+		var fds []fs.DirEntry
+		if err == nil {
+			fds, err = descriptors(proc, entry.Name())
+		}
 		if err != nil {
+			failed = cmp.Or(failed, unseen(err))
 			continue
 		}
-		if limit -= len(fds); limit < 0 {
+		switch looked[user] += len(fds); {
+		case user == 0 && looked[user] > limit:
 			return found, errTooManyFiles
+		case user != 0 && looked[user] > limit/userShare:
+			continue
 		}
 		var process *Process
 		for _, fd := range fds {
-			inode, ok := socketInode(proc, path.Join(entry.Name(), "fd", fd.Name()))
-			if !ok || !inodes[inode] {
+			inode, err := socketInode(proc, path.Join(entry.Name(), "fd", fd.Name()))
+			if err != nil {
+				failed = cmp.Or(failed, unseen(err))
+			}
+			if !inodes[inode] {
 				continue
 			}
 			if process == nil {
 				if process, err = describe(proc, pid); err != nil {
-					break // it is gone
+					failed = cmp.Or(failed, unseen(err))
+					break
 				}
 			}
 			if n := len(found[inode]); n == 0 || found[inode][n-1].PID != pid {
@@ -122,21 +147,64 @@ func holders(proc fs.FS, inodes map[uint32]bool, limit int) (map[uint32][]Proces
 			}
 		}
 	}
-	return found, nil
+	return found, failed
 }
 
-// socketInode reads a descriptor's link, which is "socket:[INODE]" for sockets.
-func socketInode(proc fs.FS, name string) (uint32, bool) {
+// unseen is nil for the error about a process that is gone, or that we may not look at.
+func unseen(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	return fmt.Errorf("look at the processes: %w", err)
+}
+
+// userOf is the real user of a process, who stays the same for what he starts with
+// another's rights (proc_pid_status(5)).
+func userOf(proc fs.FS, pid string) (uint32, error) {
+	text, err := fs.ReadFile(proc, path.Join(pid, "status"))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if list, ok := strings.CutPrefix(line, "Uid:"); ok {
+			var user uint32
+			_, err := fmt.Sscan(list, &user)
+			return user, err
+		}
+	}
+	return 0, errors.New("a process without a user")
+}
+
+// descriptors lists the first of a process, by their numbers.
+func descriptors(proc fs.FS, pid string) ([]fs.DirEntry, error) {
+	folder, err := proc.Open(path.Join(pid, "fd"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = folder.Close() }() // it was only read
+	list, ok := folder.(fs.ReadDirFile)
+	if !ok {
+		return nil, fmt.Errorf("%s/fd: %w", pid, errors.ErrUnsupported)
+	}
+	fds, err := list.ReadDir(processFiles)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return fds, err
+}
+
+// socketInode reads a descriptor's link, which is "socket:[INODE]" for sockets; 0 is none.
+func socketInode(proc fs.FS, name string) (uint32, error) {
 	target, err := fs.ReadLink(proc, name)
 	if err != nil {
-		return 0, false
+		return 0, err
 	}
 	number, isSocket := strings.CutPrefix(target, "socket:[")
 	if !isSocket {
-		return 0, false
+		return 0, nil
 	}
-	inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32)
-	return uint32(inode), err == nil
+	inode, _ := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32)
+	return uint32(inode), nil
 }
 
 // describe reads what tells a process apart, and its names; a name that cannot
@@ -162,7 +230,7 @@ func (p Process) still(proc fs.FS, listener uint32) (now Process, holds bool) {
 	if err != nil || stat.Start != p.Start || stat.State == 'Z' {
 		return p, false
 	}
-	if inode, ok := socketInode(proc, p.fd); !ok || inode != listener {
+	if inode, err := socketInode(proc, p.fd); err != nil || inode != listener {
 		return p, false
 	}
 	if stat.Name == p.Name {

@@ -55,7 +55,14 @@ func (t *Tables) Alive() ([]Session, error) {
 
 // sessions hands on the sessions on the local ports. One call at a time: the
 // answers are read as they come and not kept.
-func (c conn) sessions(ports []uint16, yield func(Session) error) error {
+func (c conn) sessions(ports []uint16, yield func(Session) error) (err error) {
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	defer func() {
+		if err != nil {
+			c.drain()
+		}
+	}()
 	req := netlink.Message{Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | netlink.Dump}}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		req.Data = dumpRequest(family, 1<<tcpEstablished, 1<<(inetDiagInfo-1), ports)

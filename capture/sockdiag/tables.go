@@ -23,9 +23,10 @@ const (
 	// believed to stay the same: to find them costs a look at every open
 	// file of the host.
 	searchInterval = time.Minute
-	// Where a holder has ended, or init may pass a listener on, they are
-	// searched sooner, but no search follows another before
-	// researchInterval, nor before researchCost times what the other took.
+	// Where a holder has ended, none was seen, or init may pass a listener on,
+	// they are searched sooner, but no search follows another before
+	// researchInterval, nor before researchCost times what the other took; where
+	// one failed, at the next look that this allows.
 	researchInterval = 5 * time.Second
 	researchCost     = 100
 	// staleAfter is the age from which a snapshot is not believed.
@@ -207,14 +208,15 @@ func (t *Tables) listeners(now time.Time) ([]Listener, error) {
 			if t.owners[s.UID] { // else it does not matter who holds it
 				held, known := t.held[s.Inode]
 				unknown = unknown || !known
-				passing = passing || onlyInit(held)
+				passing = passing || len(held) == 0 || onlyInit(held)
 				inodes[s.Inode] = true
 			}
 		}
 	}
 	since := now.Sub(t.searched)
+	failed := t.searchErr != nil && !errors.Is(t.searchErr, errTooManyFiles)
 	if unknown || since >= searchInterval ||
-		(t.ended || passing) && since >= researchInterval && since >= researchCost*t.cost {
+		(failed || (t.ended || passing) && since >= researchInterval) && since >= researchCost*t.cost {
 		t.held, t.searchErr = holders(t.proc, inodes, t.fileLimit)
 		t.searched, t.cost, t.ended = now, time.Since(now), false
 	}

@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"relaygate/authz"
 )
 
@@ -49,6 +51,7 @@ func (f *fakeTables) Close() error { return nil }
 func process(proc fstest.MapFS, pid int, comm, exe string, inodes ...int) {
 	dir := fmt.Sprint(pid)
 	proc[dir+"/stat"] = &fstest.MapFile{Data: statOf(pid, comm, 1, 1000+pid)}
+	proc[dir+"/status"] = &fstest.MapFile{Data: []byte("Name:\tits\nUid:\t0\t0\t0\t0\n")}
 	proc[dir+"/exe"] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte(exe)}
 	proc[dir+"/fd/0"] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte("/dev/null")}
 	for i, inode := range inodes {
@@ -332,6 +335,33 @@ func TestHoldersAreBounded(t *testing.T) {
 	}
 }
 
+// TestUsersOpenWhatTheyLike: nobody but root can make a search fail by open files, nor
+// hide himself by them.
+func TestUsersOpenWhatTheyLike(t *testing.T) {
+	const limit = 400
+	proc := host()
+	greedy := func(pid, inode, files int) {
+		process(proc, pid, "greedy", "/usr/bin/greedy", inode)
+		dir := fmt.Sprint(pid)
+		proc[dir+"/status"].Data = []byte("Name:\tUid:\nUid:\t1000\t0\t0\t0\n")
+		for i := range files {
+			proc[fmt.Sprintf("%s/fd/%d", dir, 100+i)] = proc[dir+"/fd/0"]
+		}
+	}
+	greedy(5, 1, 10)
+	greedy(6, 98, 2*limit)
+	greedy(7, 98, 2*limit)
+	greedy(99, 99, 3)
+	found, err := holders(proc, map[uint32]bool{1: true, 7: true, 98: true, 99: true}, limit)
+	if err != nil || !same(pids(found[1]), 10, 11, 5) || !same(pids(found[7]), 24, 25) || found[98] != nil || found[99] != nil {
+		t.Errorf("holders are %v, %v", found, err)
+	}
+	greedy(8, 98, processFiles+1)
+	if fds, err := descriptors(proc, "8"); err != nil || len(fds) != processFiles {
+		t.Errorf("%d descriptors, %v", len(fds), err)
+	}
+}
+
 func TestKnownForwarder(t *testing.T) {
 	for name, want := range map[string]bool{
 		"": false, "dovecot": false, "nginx": false, "haproxy": false, "docker": false, "socat2": false, "systemd": false,
@@ -343,4 +373,79 @@ func TestKnownForwarder(t *testing.T) {
 			t.Errorf("%q: %v, want %v", name, got, want)
 		}
 	}
+}
+
+// stingy is a /proc of which some files cannot be opened now.
+type stingy struct {
+	fstest.MapFS
+	refuse string
+}
+
+func (s *stingy) Open(name string) (fs.File, error) {
+	if name == s.refuse {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: unix.EMFILE}
+	}
+	return s.MapFS.Open(name)
+}
+
+func (s *stingy) ReadFile(name string) ([]byte, error) {
+	if name == s.refuse {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: unix.EMFILE}
+	}
+	return s.MapFS.ReadFile(name)
+}
+
+func (s *stingy) ReadLink(name string) (string, error) {
+	if name == s.refuse {
+		return "", &fs.PathError{Op: "readlink", Path: name, Err: unix.ENOMEM}
+	}
+	return s.MapFS.ReadLink(name)
+}
+
+func (s *stingy) ReadDir(name string) ([]fs.DirEntry, error) {
+	if name == s.refuse {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: unix.EMFILE}
+	}
+	return s.MapFS.ReadDir(name)
+}
+
+// TestHolderThatCannotBeSeenNow: whoever could not be looked at may be a forwarder, and
+// those who are not are believed again as soon as that is known.
+func TestHolderThatCannotBeSeenNow(t *testing.T) {
+	for _, refuse := range []string{".", "25/fd", "25/fd/3", "25/stat", "24/fd"} {
+		t.Run(refuse, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 7)}})
+				proc := &stingy{MapFS: host(), refuse: refuse}
+				tables.proc = proc
+				tables.look()
+				if ok, reason := tables.Check(server, here); ok || !strings.Contains(reason, "who listens on") {
+					t.Errorf("got %v because %q", ok, reason)
+				}
+				remove(proc.MapFS, "25")
+				proc.refuse = ""
+				later(tables, interval)
+				if ok, reason := tables.Check(server, here); !ok {
+					t.Errorf("not believed at the next look: %s", reason)
+				}
+			})
+		})
+	}
+}
+
+// TestHolderThatComesLate: a server becomes a daemon while it is searched for.
+func TestHolderThatComesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 1)}})
+		proc := host()
+		remove(proc, "10")
+		remove(proc, "11")
+		tables.proc = proc
+		tables.look()
+		process(proc, 30, "dovecot", "/usr/sbin/dovecot", 1)
+		later(tables, researchInterval)
+		if ok, reason := tables.Check(server, here); !ok {
+			t.Errorf("not believed %v later: %s", researchInterval, reason)
+		}
+	})
 }

@@ -95,11 +95,11 @@ func Run(ctx context.Context, opts Options) (err error) {
 		{"watch of the gate", d.gate.runWatch},
 		{"connections", d.cutter.run},
 		{"host's network", d.followHost},
-		{"state", d.keeper.run},
+		{"state", endsSoon(d.keeper.run)},
 		{"sessions", d.runSurvey},
 		{"tap", d.runTap},
 		{"reload", d.runReload},
-		{"files", d.files.run},
+		{"files", endsSoon(d.files.run)},
 		{"socket tables", d.runTrust},
 		{"TLS libraries", d.tls.Run},
 		{"control socket", d.runSocket},
@@ -207,6 +207,30 @@ func (d *daemon) runTrust(ctx context.Context, ready func()) error {
 func (d *daemon) runMetrics(ctx context.Context, ready func()) error {
 	ready()
 	return d.metrics.Run(ctx, d.snapshot)
+}
+
+// endWithin is how long the end waits for what a file system may let hang: a million
+// lines take seconds.
+const endWithin = 5 * time.Second
+
+// endsSoon is a task that may hang: what the gate has to do at the end is done all the
+// same.
+func endsSoon(run func(context.Context, func()) error) func(context.Context, func()) error {
+	return func(ctx context.Context, ready func()) error {
+		ended := make(chan error, 1)
+		go func() { ended <- run(ctx, ready) }()
+		select {
+		case err := <-ended:
+			return err
+		case <-ctx.Done():
+		}
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(endWithin):
+			return errors.New("what was decided last is not written: its file system hangs")
+		}
+	}
 }
 
 // followHost tells the owner what changes in the host's network.

@@ -182,7 +182,7 @@ func (f *files) leave() error {
 // remain writes, when the owner has ended, what is to be kept: what was revoked in the
 // last moment may stand there still.
 func (f *files) remain(t *grant.Table) error {
-	if !f.keep.Load() {
+	if !f.keep.Load() || f.began.Load() != 0 { // it hangs, as its task has said
 		return nil
 	}
 	var stay []relayhosts.Entry

@@ -19,6 +19,7 @@ import (
 	"relaygate/authz/grant"
 	"relaygate/authz/relayhosts"
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/state"
 	"relaygate/nft"
 )
@@ -64,6 +65,30 @@ func TestHangingFilesAreTold(t *testing.T) {
 		if words := f.hangs(time.Now()); words != "" {
 			t.Errorf("it hangs no more: %s", words)
 		}
+	})
+}
+
+// The end does not wait for it: the gate is to be closed then, say.
+func TestEndWaitsForNoFileSystem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFiles(&config.Config{Relayhosts: filepath.Join(t.TempDir(), "relayhosts")}, slog.New(slog.DiscardHandler))
+		hang := make(chan struct{})
+		f.entries = func(context.Context, func(relayhosts.Entry)) error { <-hang; return nil }
+		f.static = func() []netip.Prefix { return nil }
+		f.keep.Store(true)
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Minute, cancel)
+		d := &daemon{log: f.log, gate: newFakeGate(&fakeTable{}), hub: control.NewHub()}
+		other := func(ctx context.Context, ready func()) error { ready(); <-ctx.Done(); return nil }
+		began := time.Now()
+		err := d.tasks(ctx, []task{{"files", endsSoon(f.run)}, {"other", endsSoon(other)}})
+		if took := time.Since(began) - time.Minute; took > endWithin || err == nil || !strings.Contains(err.Error(), "hangs") {
+			t.Errorf("%v later it ended with %v", took, err)
+		}
+		if err := f.remain(grant.New(grant.Config{})); err != nil {
+			t.Error(err)
+		}
+		close(hang)
 	})
 }
 

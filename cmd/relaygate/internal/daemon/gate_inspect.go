@@ -44,6 +44,12 @@ func (g *gate) inspect(ctx context.Context, change *nft.Change) {
 	case err != nil:
 		g.noteError(err)
 		g.log.Error("the gate could not be checked", "error", err)
+		// What was told is not told again.
+		g.broken = g.broken || change != nil && (change.Members || change.Lost)
+		if change != nil {
+			g.doubted = change.String()
+		}
+		g.mend(ctx)
 	case change != nil && (change.Members || change.Lost):
 		g.compare(ctx, change.String())
 	case change != nil:

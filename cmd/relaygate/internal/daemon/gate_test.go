@@ -133,6 +133,27 @@ func TestUnseenChangesAreComparedInTime(t *testing.T) {
 	look(2)
 }
 
+// A look that fails, for want of memory say, forgets nothing of what was told, nor keeps
+// what is to be tried again from it.
+func TestFailedLookForgetsNothing(t *testing.T) {
+	f := &fakeTable{check: errors.New("no memory")}
+	g := newFakeGate(f)
+	g.inspect(t.Context(), &nft.Change{Process: "nft", PID: 1, Members: true})
+	if s := g.status(); s.Rebuilds != 1 || g.broken {
+		t.Errorf("rebuilt %d times behind a change of members that could not be looked at", s.Rebuilds)
+	}
+	g.broken = true
+	g.inspect(t.Context(), nil)
+	if s := g.status(); s.Rebuilds != 2 || g.broken {
+		t.Errorf("rebuilt %d times, and what failed before is not tried again", s.Rebuilds)
+	}
+	g.inspect(t.Context(), &nft.Change{Process: "nft", PID: 1})
+	f.check = nil
+	if g.inspect(t.Context(), nil); f.compared != 1 {
+		t.Errorf("compared %d times behind a change that could not be looked at", f.compared)
+	}
+}
+
 // Members that were bitten again are told once, also after the kernel began to
 // count anew.
 func TestBitesAreToldOnce(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"time"
 
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/nft"
@@ -103,8 +104,18 @@ func (g *gate) runWatch(ctx context.Context, ready func()) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if g.watch.Load() == w {
-			return errors.Join(err, errors.New("the watch of the gate ended"))
+		if g.watch.Load() != w {
+			continue
+		}
+		// Meanwhile it is looked at the gate every checkEvery all the same.
+		g.log.Error("the watch of the gate failed: trying again", "error", err)
+		select {
+		case <-time.After(watchPause):
+		case <-ctx.Done():
+			return nil
 		}
 	}
 }
+
+// watchPause is how long what could not be read, for want of memory say, is let be.
+const watchPause = 100 * time.Millisecond

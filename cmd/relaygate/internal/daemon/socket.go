@@ -12,14 +12,20 @@ import (
 // socketEvery is how often it is looked whether the control socket is there still.
 const socketEvery = 2 * time.Second
 
-// runSocket answers the control socket, and makes another where somebody removed it.
+// runSocket answers the control socket, and makes another where somebody removed it, or
+// where nobody could be let in (accept(2) fails without memory, say).
 func (d *daemon) runSocket(ctx context.Context, ready func()) error {
 	ready()
 	for {
-		if err := d.serveWhileThere(ctx); err != nil || ctx.Err() != nil {
+		err := d.serveWhileThere(ctx)
+		switch {
+		case ctx.Err() != nil:
 			return err
+		case err != nil:
+			d.log.Error("the control socket failed: it is made again", "error", err)
+		default:
+			d.log.Error("somebody removed the control socket: it is made again", "path", d.opts.Config.Socket)
 		}
-		d.log.Error("somebody removed the control socket: it is made again", "path", d.opts.Config.Socket)
 		if err := d.socketAgain(ctx); err != nil {
 			return err
 		}

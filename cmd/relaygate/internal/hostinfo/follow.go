@@ -49,6 +49,7 @@ func followOnce(ctx context.Context, publish func(authz.Host), first bool) error
 	if err != nil {
 		return wrapFirst(first, err)
 	}
+	defer s.discard()
 	for {
 		h, err := Read()
 		if err != nil {
@@ -103,6 +104,19 @@ func subscribe(done chan struct{}) (*subscription, error) {
 		return nil, fmt.Errorf("subscribe to route changes: %w", err)
 	}
 	return s, nil
+}
+
+// discard lets the library's goroutines end, which may wait for a reader of what was
+// left: after a burst they do.
+func (s *subscription) discard() {
+	go func() {
+		for range s.addrs {
+		}
+		for range s.links {
+		}
+		for range s.routes {
+		}
+	}()
 }
 
 // wait returns nil when something relevant has changed. Events that are already

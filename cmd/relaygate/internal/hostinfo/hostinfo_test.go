@@ -5,6 +5,7 @@ package hostinfo
 import (
 	"context"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 
@@ -102,4 +103,35 @@ func TestFollowEndsWithItsContext(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	hosts := follow(t, ns)
 	until(t, hosts, "127.0.0.1", authz.RuleOwn)
+}
+
+// TestSubscriptionEndsAmidABurst: a burst of changes breaks a subscription, and what was
+// not read any more must not keep its goroutines.
+func TestSubscriptionEndsAmidABurst(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	before := runtime.NumGoroutine()
+	bpftest.Do(t, ns, func() error {
+		done := make(chan struct{})
+		s, err := subscribe(done)
+		if err != nil {
+			return err
+		}
+		for i := range 2 * cap(s.addrs) {
+			err := netns.AddAddresses("lo", netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), 1}), 24))
+			if err != nil {
+				return err
+			}
+		}
+		for len(s.addrs) < cap(s.addrs) || len(s.routes) < cap(s.routes) {
+			runtime.Gosched()
+		}
+		close(done)
+		s.discard()
+		return nil
+	})
+	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d goroutines more than before", runtime.NumGoroutine()-before)
+		}
+	}
 }

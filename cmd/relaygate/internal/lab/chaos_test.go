@@ -211,7 +211,9 @@ func (c *chaos) act() {
 		{4, func() { c.restart("a kill, "+h.what+" and a restart", &h) }},
 		{3, c.hang},
 		{5, c.reload},
-		{2, c.loseState},
+		{2, func() { c.lose("state file", filepath.Join(c.dir, "state.db")) }},
+		{2, func() { c.lose("control socket", c.daemon.Socket) }},
+		{2, c.starve},
 		{22, func() { c.login(p, false) }},
 		{12, func() { c.login(p, true) }},
 		{5, func() { c.order(control.VerbGrant, p) }},
@@ -308,14 +310,23 @@ func (c *chaos) reload() {
 	c.calm = time.Now()
 }
 
-// loseState takes the state file away, and waits until it is there again: a crash
-// must forget nothing.
-func (c *chaos) loseState() {
+// lose takes a file away, and waits until it is there again: a crash must forget nothing,
+// and the next order is obeyed.
+func (c *chaos) lose(what, path string) {
 	c.t.Helper()
-	c.note("a loss of the state file")
-	path := filepath.Join(c.dir, "state.db")
+	c.note("a loss of the " + what)
 	must(c.t, os.Remove(path))
 	settles(c.t, 10*time.Second, func() error { _, err := os.Stat(path); return err })
+}
+
+// starve lets the agent open nothing for a while.
+func (c *chaos) starve() {
+	c.t.Helper()
+	c.note("a want of descriptors")
+	enough := c.scarce(c.t)
+	<-time.After(time.Duration(c.random.IntN(1500)) * time.Millisecond)
+	enough()
+	c.calm = time.Now()
 }
 
 // login logs a member in, who may stay for some time.

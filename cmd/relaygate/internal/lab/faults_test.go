@@ -261,7 +261,7 @@ func TestRelayhostsUnwritable(t *testing.T) {
 	must(t, os.Remove(filler))
 
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, 70*time.Second, w.lists(lab.Client4.String()+"\n"))
+	settles(t, 10*time.Second, w.lists(lab.Client4.String()+"\n"))
 	must(t, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 	settles(t, 6*time.Second, refused(t.Context(), w.Client4.At(lab.Server4)))
 	settles(t, 3*time.Second, w.says(t, "status", w.daemon.Relayhosts+" cannot be written", "read-only file system"))

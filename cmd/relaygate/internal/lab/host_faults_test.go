@@ -17,9 +17,11 @@ import (
 
 	"github.com/cilium/ebpf/link"
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 
 	"relaygate/bpf"
 	"relaygate/bpf/bpftest"
+	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/lab"
 )
 
@@ -205,4 +207,55 @@ func TestStateFileTakenAway(t *testing.T) {
 			must(t, w.says(t, "list", lab.Client4.String()+"  ", "alice")())
 		})
 	}
+}
+
+// scarce lets the agent open nothing more, until enough is called.
+func (w *world) scarce(t *testing.T) (enough func()) {
+	t.Helper()
+	var was unix.Rlimit
+	must(t, unix.Prlimit(w.daemon.PID(), unix.RLIMIT_NOFILE, nil, &was))
+	few := unix.Rlimit{Cur: 3, Max: was.Max}
+	must(t, unix.Prlimit(w.daemon.PID(), unix.RLIMIT_NOFILE, &few, nil))
+	return func() { must(t, unix.Prlimit(w.daemon.PID(), unix.RLIMIT_NOFILE, &was, nil)) }
+}
+
+// TestOutOfDescriptors: while the agent can open nothing it believes nobody and says so;
+// then all is as before.
+func TestOutOfDescriptors(t *testing.T) {
+	w := newWorld(t, time.Minute, "[metrics]\nlisten = \"127.0.0.1:9125\"\n")
+	four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), four))
+	client := control.NewClient(w.daemon.Socket) // which keeps its connection
+	if _, err := client.Status(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	enough := w.scarce(t)
+	must(t, w.mail.Close()) // the next one is not known
+	var err error
+	w.mail, err = lab.StartMailServer(w.Server)
+	must(t, err)
+	settles(t, 3*time.Second, func() error {
+		s, err := client.Status(t.Context())
+		if err == nil && !strings.Contains(strings.Join(s.Problems, "\n"), "it is not known who listens: ") {
+			err = fmt.Errorf("problems are %q", s.Problems)
+		}
+		return err
+	})
+	login(t, w.Client6, lab.POP3Login(lab.Server6, lab.Password))
+	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
+	must(t, open(t.Context(), four)())
+
+	enough()
+	must(t, six.Refused(t.Context()))
+	settles(t, 2*time.Second, func() error {
+		login(t, w.Client6, lab.POP3Login(lab.Server6, lab.Password))
+		return open(t.Context(), six)()
+	})
+	settles(t, 3*time.Second, func() error {
+		if s := w.status(t); len(s.Problems) > 0 {
+			return fmt.Errorf("problems are %q", s.Problems)
+		}
+		return nil
+	})
 }

@@ -113,6 +113,9 @@ func forwardsIPv6() bool {
 // problems names what is not believed by this tap. A namespace that was made anew, as a
 // container's is, can be entered with capabilities of the start alone.
 func (t *Trust) problems() (list []string) {
+	if _, _, err := t.tables.Listeners(); err != nil && t.inside.Load() == nil {
+		list = append(list, "no login is believed, as it is not known who listens: "+err.Error())
+	}
 	if t.unsure && forwardsIPv6() {
 		list = append(list, "logins over IPv6 are not believed: "+reasonForwarded)
 	}

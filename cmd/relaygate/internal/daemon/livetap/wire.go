@@ -65,16 +65,12 @@ func openWireTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hu
 		Ring: capture.NewWireRing(programs, cfg.Inside()), programs: programs, trust: t,
 		inside: cfg.Inside(), names: cfg.Interfaces, log: log, hub: hub, attached: make(map[string]int),
 	}
+	t.unsure = forwards
 	for _, name := range w.names {
-		err := w.attach(name)
-		if err == nil && forwards {
-			err = noGuests(name)
-		}
-		if err != nil {
+		if err := w.attach(name); err != nil {
 			return nil, errors.Join(fmt.Errorf("tap the interfaces: %w", err), programs.Close())
 		}
 	}
-	t.unsure = forwards
 	return w, nil
 }
 
@@ -85,6 +81,11 @@ func (t *wireTap) attach(name string) error {
 		return fmt.Errorf("interface %s: %w", name, err)
 	}
 	t.warnOfMaster(l)
+	if t.trust.unsure {
+		if err := noGuests(name); err != nil {
+			return err
+		}
+	}
 	index := l.Attrs().Index
 	if err := t.programs.Attach(index); err != nil {
 		return fmt.Errorf("interface %s: %w", name, err)

@@ -31,6 +31,9 @@ const (
 	maxQueued = 1 << 20
 	// gather is how long they gather.
 	gather = 100 * time.Millisecond
+	// lastWithin is how long the end waits for the last lines to be written: whoever
+	// reads the log may hang, and the next daemon waits for the end of this one.
+	lastWithin = 2 * time.Second
 )
 
 func newQueue(w io.Writer) *queue {
@@ -92,8 +95,11 @@ func (q *queue) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// close writes what is queued. Nobody may log any more.
+// close writes what is queued, if that can be done. Nobody may log any more.
 func (q *queue) close() {
 	close(q.end)
-	<-q.ended
+	select {
+	case <-q.ended:
+	case <-time.After(lastWithin):
+	}
 }

@@ -48,6 +48,22 @@ func TestLogNeverWaitsForItsReader(t *testing.T) {
 	})
 }
 
+// A log that nobody reads ends nothing late.
+func TestEndWaitsForNoReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &stuck{free: make(chan struct{})}
+		q := newQueue(s)
+		fmt.Fprintln(q, "line")
+		time.Sleep(2 * gather)
+		began := time.Now()
+		q.close()
+		if took := time.Since(began); took > lastWithin {
+			t.Errorf("the end took %v", took)
+		}
+		close(s.free)
+	})
+}
+
 // Lines gather: the writer wakes once for many.
 func TestLogGathers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -193,3 +193,30 @@ func TestNoMetricsWithoutAnAddress(t *testing.T) {
 		t.Errorf("%v, %q", e.listener, e.Problem())
 	}
 }
+
+// A port at which nobody can be let in, without memory say, ends nothing.
+func TestPortThatFails(t *testing.T) {
+	e := Listen("127.0.0.1:0", slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- e.Run(ctx, func(context.Context) (control.Status, error) { return control.Status{}, nil })
+	}()
+	if err := e.listener.Close(); err != nil {
+		t.Error(err)
+	}
+	for end := time.Now().Add(5 * time.Second); !strings.Contains(e.Problem(), "tried again"); {
+		select {
+		case err := <-ended:
+			t.Fatalf("it ended, and the daemon with it: %v", err)
+		case <-time.After(10 * time.Millisecond):
+		}
+		if time.Now().After(end) {
+			t.Fatal("it does not say that it failed")
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

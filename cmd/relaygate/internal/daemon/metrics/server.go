@@ -51,15 +51,21 @@ func (e *Endpoint) listen() {
 	}
 	l, err := net.Listen("tcp", e.address)
 	if err != nil {
-		words := "the metrics cannot be served, which is tried again: " + err.Error()
-		if was := e.problem.Swap(&words); was == nil || *was != words {
-			e.log.Error("the metrics cannot be served: trying again", "error", err, "every", retryEvery)
-		}
+		e.fail(err)
 		return
 	}
 	e.listener = l
 	if e.problem.Swap(nil) != nil {
 		e.log.Info("the metrics are served", "address", e.address)
+	}
+}
+
+// fail says, once, why there is no port.
+func (e *Endpoint) fail(err error) {
+	e.listener = nil
+	words := "the metrics cannot be served, which is tried again: " + err.Error()
+	if was := e.problem.Swap(&words); was == nil || *was != words {
+		e.log.Error("the metrics cannot be served: trying again", "error", err, "every", retryEvery)
 	}
 }
 
@@ -71,12 +77,23 @@ func (e *Endpoint) Problem() string {
 	return ""
 }
 
-// Run answers scrapes, if there is a port for them, until ctx is done.
+// Run answers scrapes, as long as there is a port for them, until ctx is done.
 func (e *Endpoint) Run(ctx context.Context, snapshot Snapshot) error {
 	if e.address == "" {
 		return nil
 	}
-	for e.listener == nil {
+	registry := prometheus.NewRegistry()
+	if err := registry.Register(&collector{ctx: ctx, snapshot: snapshot}); err != nil {
+		return fmt.Errorf("register the metrics: %w", err)
+	}
+	for {
+		if e.listener != nil {
+			err := serve(ctx, e.listener, newServer(registry, e.log))
+			if ctx.Err() != nil {
+				return err
+			}
+			e.fail(err)
+		}
 		select {
 		case <-time.After(retryEvery):
 			e.listen()
@@ -84,11 +101,6 @@ func (e *Endpoint) Run(ctx context.Context, snapshot Snapshot) error {
 			return nil
 		}
 	}
-	registry := prometheus.NewRegistry()
-	if err := registry.Register(&collector{ctx: ctx, snapshot: snapshot}); err != nil {
-		return fmt.Errorf("register the metrics: %w", err)
-	}
-	return serve(ctx, e.listener, newServer(registry, e.log))
 }
 
 // Close gives the port up. It may come after the end of Run.
