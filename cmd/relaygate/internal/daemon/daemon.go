@@ -32,6 +32,7 @@ import (
 	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/gate"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/logging"
 	"relaygate/cmd/relaygate/internal/daemon/metrics"
@@ -91,8 +92,8 @@ func Run(ctx context.Context, opts Options) (err error) {
 	}
 	err = d.tasks(ctx, []task{
 		{"tap and grants", d.owner.run},
-		{"gate", d.gate.run},
-		{"watch of the gate", d.gate.runWatch},
+		{"gate", d.gate.Run},
+		{"watch of the gate", d.gate.Watch},
 		{"connections", d.cutter.run},
 		{"host's network", d.followHost},
 		{"state", d.keeper.run},
@@ -118,7 +119,7 @@ type daemon struct {
 	hub     *control.Hub
 	started time.Time
 	owner   *owner
-	gate    *gate
+	gate    *gate.Gate
 	files   *files
 	tap     livetap.Tap
 	tls     *livetap.TLS
@@ -159,7 +160,7 @@ func (d *daemon) close() error {
 		errs = append(errs, d.keeper.close(eng, rows))
 	}
 	if d.gate != nil {
-		errs = append(errs, d.gate.close())
+		errs = append(errs, d.gate.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -184,7 +185,7 @@ func (d *daemon) tasks(ctx context.Context, list []task) error {
 				return nil
 			}
 		}
-		d.log.Info("ready", "gate", d.gate.status().Mode, "grants", d.gate.grants.Load())
+		d.log.Info("ready", "gate", d.gate.Status().Mode, "grants", d.gate.Grants())
 		notify(d.log, sd.SdNotifyReady)
 		<-ctx.Done()
 		notify(d.log, sd.SdNotifyStopping)

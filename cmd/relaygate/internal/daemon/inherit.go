@@ -95,7 +95,7 @@ func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []s
 // importElements takes over what our table held before, once: without a state
 // file it is all that is known of the time before the start.
 func (d *daemon) importElements() error {
-	found, err := d.gate.nft.Read()
+	found, err := d.gate.Read()
 	if err != nil {
 		return fmt.Errorf("read what the gate holds: %w", err)
 	}

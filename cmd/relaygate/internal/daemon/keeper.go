@@ -15,6 +15,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/daemon/message"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/state"
 )
@@ -138,7 +139,7 @@ func (k *keeper) put(r row) bool {
 // save returns when all that changed before is on the disk.
 func (k *keeper) save(ctx context.Context) error {
 	done := make(chan error, 1)
-	return ask(ctx, k.asked, done, done)
+	return message.Ask(ctx, k.asked, done, done)
 }
 
 func (k *keeper) run(ctx context.Context, ready func()) error {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/daemon/message"
 )
 
 // marks are what changed since it was written.
@@ -60,7 +61,7 @@ func (k *keeper) add(p netip.Prefix, journal bool) { k.marked[p] = k.marked[p] |
 func (k *keeper) rouse() {
 	if !k.roused {
 		k.roused = true
-		wake(k.wake)
+		message.Wake(k.wake)
 	}
 }
 

@@ -14,8 +14,10 @@ import (
 	"relaygate/authz/grant"
 	"relaygate/capture"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/gate"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/logging"
+	"relaygate/cmd/relaygate/internal/daemon/message"
 	"relaygate/cmd/relaygate/internal/engine"
 )
 
@@ -24,7 +26,7 @@ type owner struct {
 	engine *engine.Engine
 	tap    livetap.Tap
 	tls    *livetap.TLS
-	gate   *gate
+	gate   *gate.Gate
 	files  *files
 	log    *slog.Logger
 	out    *logging.Log
@@ -58,7 +60,7 @@ func newOwner(e *engine.Engine, d *daemon) *owner {
 		engine: e, gate: d.gate, files: d.files, log: d.log, out: d.out, hub: d.hub, asked: make(chan question, 16),
 		cutter: d.cutter, keeper: d.keeper, lifetime: d.opts.Config.Lifetime,
 		sessions: sessions{open: make(map[authz.Conn]*held)},
-		watchdog: newWatchdog(func() time.Time { return time.Unix(0, d.gate.beat.Load()) }, d.log),
+		watchdog: newWatchdog(d.gate.Beat, d.log),
 	}
 }
 
@@ -68,11 +70,11 @@ func (o *owner) grants() *grant.Table { return o.engine.Grants() }
 // ask runs do in the owner's goroutine and waits for it.
 func (o *owner) ask(ctx context.Context, do func(now time.Time)) error {
 	q := question{do: do, done: make(chan struct{})}
-	if err := send(ctx, o.asked, q); err != nil {
+	if err := message.Send(ctx, o.asked, q); err != nil {
 		return err
 	}
 	o.tap.Wake()
-	_, err := await(ctx, q.done)
+	_, err := message.Await(ctx, q.done)
 	return err
 }
 
@@ -90,7 +92,7 @@ func (o *owner) run(ctx context.Context, ready func()) error {
 	ready()
 	stop := context.AfterFunc(ctx, o.tap.Wake)
 	defer stop()
-	defer o.gate.flush(false)
+	defer o.gate.Flush(false)
 	var ev capture.Event
 	for n := 0; ; n++ {
 		if ctx.Err() != nil {
@@ -153,7 +155,7 @@ func (o *owner) look(now time.Time) {
 	o.watchdog.look(now)
 	o.looked = now
 	o.boot = bootClock{now, boot()}
-	o.gate.grants.Store(int64(o.grants().Len()))
+	o.gate.Count(o.grants().Len())
 	if slept := o.sleep.since(); slept > 0 {
 		o.log.Warn("the machine slept: every grant ends as much earlier", "for", slept)
 		o.woke(now, slept)
@@ -182,7 +184,7 @@ func (o *owner) look(now time.Time) {
 func (o *owner) answer(now time.Time) {
 	for range len(o.asked) {
 		q := <-o.asked
-		o.gate.flush(false)
+		o.gate.Flush(false)
 		q.do(now)
 		close(q.done)
 	}
@@ -232,8 +234,8 @@ func (o *owner) decide(now time.Time, v *engine.Verdict) (c grant.Change, change
 	}
 	opened := a.Arm && a.Kind == grant.Granted
 	if opened {
-		o.gate.admit(a.Prefix, a.Expires, now, v.Time)
-		o.gate.flush(o.tap.Crowded())
+		o.gate.Admit(a.Prefix, a.Expires, now, v.Time)
+		o.gate.Flush(o.tap.Crowded())
 	}
 	c = o.engine.Explain(a)
 	if !opened {

@@ -24,8 +24,10 @@ import (
 	"relaygate/capture"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/gate"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/logging"
+	"relaygate/cmd/relaygate/internal/daemon/message"
 	"relaygate/cmd/relaygate/internal/engine"
 )
 
@@ -114,7 +116,7 @@ func (p *player) Crowded() bool {
 
 func (p *player) SetDeadline(time.Time) {}
 
-func (p *player) Wake() { wake(p.woken) }
+func (p *player) Wake() { message.Wake(p.woken) }
 
 func (p *player) Done(authz.Conn) error { return nil }
 
@@ -133,9 +135,9 @@ func newPipeline(tb testing.TB) *daemon {
 	return newPipelineOf(tb, bpftest.Namespace(tb), "mode = \"filter\"")
 }
 
-func newPipelineOf(tb testing.TB, ns *netns.Namespace, gate string) *daemon {
+func newPipelineOf(tb testing.TB, ns *netns.Namespace, mode string) *daemon {
 	tb.Helper()
-	cfg, err := config.Parse("test", []byte("[gate]\n"+gate+"\n"))
+	cfg, err := config.Parse("test", []byte("[gate]\n"+mode+"\n"))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -151,14 +153,14 @@ func newPipelineOf(tb testing.TB, ns *netns.Namespace, gate string) *daemon {
 		tb.Fatal(err)
 	}
 	bpftest.Do(tb, ns, func() error {
-		if d.gate, err = openGate(cfg, nil, log, d.hub); err != nil {
+		if d.gate, err = gate.Open(cfg, nil, log, d.hub); err != nil {
 			return err
 		}
-		d.cutter = openCutter(settingsOf(d.gate.cfg, false), log)
+		d.cutter = openCutter(settingsOf(&cfg.Gate), log)
 		d.files, d.tls = newFiles(cfg, log), &livetap.TLS{}
 		d.owner = newOwner(eng, d)
 		d.owner.tls = d.tls
-		return d.gate.begin(tb.Context(), nil, d.gate.project(d.owner.grants(), time.Now()))
+		return d.gate.Begin(tb.Context(), nil, d.gate.Project(d.owner.grants(), time.Now()))
 	})
 	d.connect()
 	return d
@@ -176,7 +178,7 @@ func (d *daemon) play(tb testing.TB, p *player) (longest int64) {
 	played := make(chan struct{})
 	p.done = func() { close(played) }
 	var g errgroup.Group
-	for _, run := range []func(context.Context, func()) error{d.owner.run, d.gate.run, d.gate.runWatch, d.keeper.run} {
+	for _, run := range []func(context.Context, func()) error{d.owner.run, d.gate.Run, d.gate.Watch, d.keeper.run} {
 		g.Go(func() error { return run(ctx, func() {}) })
 	}
 	g.Go(func() error {
@@ -186,9 +188,9 @@ func (d *daemon) play(tb testing.TB, p *player) (longest int64) {
 		for {
 			select {
 			case <-tick.C:
-				longest = max(longest, d.gate.queued.Load())
+				longest = max(longest, d.gate.Queued())
 			case <-played:
-				return d.gate.settle(ctx)
+				return d.gate.Settle(ctx)
 			case <-ctx.Done():
 				return nil
 			}
@@ -209,7 +211,7 @@ func TestPipelineHoldsWhoLoggedIn(t *testing.T) {
 	if n := d.owner.grants().Len(); n != count {
 		t.Errorf("%d grants, want %d", n, count)
 	}
-	held, err := d.gate.nft.Read()
+	held, err := d.gate.Read()
 	if err != nil || len(held) != count {
 		t.Errorf("the kernel holds %d elements, %v, want %d", len(held), err, count)
 	}

@@ -150,7 +150,7 @@ func olderThan(s *grant.Session, g *grant.Grant) bool {
 // by which the kernel counts for how long a peer was not heard.
 func (o *owner) woke(now time.Time, slept time.Duration) {
 	o.grants().Slept(slept)
-	o.gate.refresh()
+	o.gate.Refresh()
 	o.sessions.woke, o.sessions.slept = now, slept
 	if slept < maxSilence {
 		return // the next survey will see

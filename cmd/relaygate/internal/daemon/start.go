@@ -6,13 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/authz/relayhosts"
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/daemon/gate"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/metrics"
 	"relaygate/cmd/relaygate/internal/engine"
@@ -44,18 +44,18 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if _, err := eng.SetHost(time.Now(), host); err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
-	if d.gate, err = openGate(cfg, eng.Grants().Static(), d.log, d.hub); err != nil {
+	if d.gate, err = gate.Open(cfg, eng.Grants().Static(), d.log, d.hub); err != nil {
 		return err
 	}
 	d.metrics = metrics.Listen(cfg.Metrics, d.log) // as long as there is the capability for a low port
-	d.cutter = openCutter(settingsOf(d.gate.cfg, cfg.Gate.CutOnExpiry), d.log)
+	d.cutter = openCutter(settingsOf(&cfg.Gate), d.log)
 	d.files = newFiles(cfg, d.log)
 	d.owner = newOwner(eng, d)
 	if err := d.inherit(); err != nil {
 		return err
 	}
 	t := d.owner.grants()
-	if err := d.gate.begin(ctx, t.Static(), d.gate.project(t, time.Now())); err != nil {
+	if err := d.gate.Begin(ctx, t.Static(), d.gate.Project(t, time.Now())); err != nil {
 		return err
 	}
 	if d.tap, err = livetap.Open(cfg, d.trust, d.log, d.hub); err != nil {
@@ -79,13 +79,15 @@ func (d *daemon) start(ctx context.Context) (err error) {
 // connect lets the other tasks ask the owner.
 func (d *daemon) connect() {
 	t := d.owner.grants()
-	d.gate.snapshot = func(ctx context.Context) (p projection, err error) {
-		return p, d.owner.ask(ctx, func(now time.Time) { p = d.gate.project(t, now) })
-	}
-	d.gate.bitten = func(ctx context.Context, list []nft.Bitten) {
-		_ = d.owner.ask(ctx, func(now time.Time) { d.owner.bitten(now, list) }) // an error: the daemon ends
-	}
-	d.files.static = func() []netip.Prefix { return *d.gate.static.Load() }
+	d.gate.Connect(gate.Owner{
+		Snapshot: func(ctx context.Context) (p gate.Projection, err error) {
+			return p, d.owner.ask(ctx, func(now time.Time) { p = d.gate.Project(t, now) })
+		},
+		Bitten: func(ctx context.Context, list []nft.Bitten) {
+			_ = d.owner.ask(ctx, func(now time.Time) { d.owner.bitten(now, list) }) // an error: the daemon ends
+		},
+	})
+	d.files.static = d.gate.Static
 	d.files.found = func(ctx context.Context, foreign *relayhosts.Foreign, changed bool) {
 		_ = d.owner.ask(ctx, func(now time.Time) { d.owner.found(now, foreign, changed) }) // an error: the daemon ends
 	}

@@ -31,7 +31,7 @@ func (d *daemon) snapshot(ctx context.Context) (control.Status, error) {
 	cfg := d.opts.Config
 	s := control.Status{
 		Version: d.opts.Version, Since: control.Time{Time: d.started},
-		Problems: []string{}, Gate: d.gate.status(), Files: d.files.status(),
+		Problems: []string{}, Gate: d.gate.Status(), Files: d.files.status(),
 		Drops: map[string]uint64{}, Doubts: map[string]uint64{}, Changes: map[string]uint64{},
 		Tap: control.Tap{POP3: cfg.Ports(authz.POP3), IMAP: cfg.Ports(authz.IMAP)},
 	}
@@ -223,7 +223,7 @@ func (d *daemon) Why(ctx context.Context, a netip.Addr) (control.Story, error) {
 		paused, _ := t.Paused()
 		story.Reason = reason(g, ok, paused, t.Check(a), events, now)
 	})
-	if d.gate.status().Behind {
+	if d.gate.Status().Behind {
 		story.Reason += "; but the kernel has not taken all that was decided, see status"
 	}
 	if !story.Granted {
