@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/daemon/clock"
 )
 
 // inherit takes over what stood before: from the state file, or, where there was
@@ -56,7 +57,7 @@ func (d *daemon) inherit() error {
 // those in live are the ones of the grants' last logins, and how many grants are over.
 func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []savedSession) ([]savedSession, int, error) {
 	var err error
-	t, clock, over := d.owner.grants(), boot(), 0
+	t, since, over := d.owner.grants(), clock.Boot(), 0
 	held := make(map[netip.Prefix]*grant.Session, len(live)) // the youngest
 	hold := func(p netip.Prefix, s *grant.Session) {
 		if held[p] == nil || held[p].Begin.Before(s.Begin) {
@@ -66,7 +67,7 @@ func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []s
 	for i := range live {
 		hold(t.Key(live[i].Client), &live[i].Session)
 	}
-	d.owner.engine.Record(t.Restore(now, clock, was, func(yield func(grant.Saved) bool) {
+	d.owner.engine.Record(t.Restore(now, since, was, func(yield func(grant.Saved) bool) {
 		err = d.keeper.grants(func(g *grant.Saved) bool {
 			if s, ok := anchor(g); ok && is.live(&s) {
 				live = append(live, s)
@@ -74,7 +75,7 @@ func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []s
 			}
 			// Nobody's session keeps a shared address open.
 			if s := held[g.Prefix]; s != nil && !olderThan(s, &g.Grant) && len(g.Users) <= d.opts.Config.MaxUsers {
-				g.Extend(now, clock, d.owner.lifetime)
+				g.Extend(now, since, d.owner.lifetime)
 			}
 			if !yield(*g) {
 				return false

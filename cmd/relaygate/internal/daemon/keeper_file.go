@@ -11,13 +11,14 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/daemon/clock"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/state"
 )
 
 // grantRows are those of all grants, made where the owner has ended.
 func grantRows(t *grant.Table, now time.Time) (rows []row) {
-	b := boot()
+	b := clock.Boot()
 	for g := range t.All() {
 		if g.Source != grant.Always {
 			rows = append(rows, row{bucket: grantsBucket, key: g.Prefix.String(), value: grant.Save(now, b, g)})
@@ -240,7 +241,7 @@ func (k *keeper) mendLast(e *engine.Engine) (rows []row) {
 	}
 	k.log.Error(done, "path", k.path, "empty", empty)
 	if empty {
-		rows = append(grantRows(e.Grants(), now), ruleRows(e.Grants(), now, boot())...)
+		rows = append(grantRows(e.Grants(), now), ruleRows(e.Grants(), now, clock.Boot())...)
 	}
 	return rows
 }

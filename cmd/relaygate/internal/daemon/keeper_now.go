@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/daemon/clock"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/state"
 )
@@ -46,7 +47,7 @@ func (k *keeper) note(e *engine.Engine, key string, p netip.Prefix) {
 
 // keepNow keeps marked things as they are; the rules are returned.
 func (k *keeper) keepNow(e *engine.Engine, now time.Time, m marks) (rules []row) {
-	b, t := boot(), e.Grants()
+	b, t := clock.Boot(), e.Grants()
 	for _, p := range m.prefixes {
 		key := p.String()
 		if g, ok := t.Of(p.Prefix); ok && g.Source != grant.Always {

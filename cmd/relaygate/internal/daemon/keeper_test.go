@@ -13,6 +13,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/daemon/clock"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/state"
 )
@@ -110,7 +111,7 @@ func TestFileFollowsTheTable(t *testing.T) {
 	k.do(t, k.table().Deny(k.now, netip.MustParsePrefix("203.0.113.0/24"), time.Hour, "root", "spam")...)
 	k.do(t, k.table().Pause(k.now, "root", "moving")...)
 	r := k.holds(t)
-	if len(r.state.Denials) != 1 || r.state.Denials[0].Note != "spam" || r.state.Denials[0].Deadline.ID != boot().ID || r.state.Paused == nil || r.state.Paused.Note != "moving" {
+	if len(r.state.Denials) != 1 || r.state.Denials[0].Note != "spam" || r.state.Denials[0].Deadline.ID != clock.Boot().ID || r.state.Paused == nil || r.state.Paused.Note != "moving" {
 		t.Errorf("rules %+v", r.state)
 	}
 	if len(r.journal) < 3 {

@@ -14,6 +14,7 @@ import (
 	"relaygate/authz/grant"
 	"relaygate/capture"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/clock"
 	"relaygate/cmd/relaygate/internal/daemon/gate"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/logging"
@@ -41,8 +42,8 @@ type owner struct {
 	lifetime time.Duration
 	watchdog watchdog
 	looked   time.Time // when look was called last
-	sleep    sleep
-	boot     bootClock
+	sleep    clock.Sleep
+	boot     clock.Moment
 	before   map[string]uint64 // counters of before the start
 	counted  time.Time         // when they were written last
 	// admission is the login that is being decided.
@@ -154,9 +155,9 @@ func (o *owner) catchUp(now time.Time, ev *capture.Event) error {
 func (o *owner) look(now time.Time) {
 	o.watchdog.look(now)
 	o.looked = now
-	o.boot = bootClock{now, boot()}
+	o.boot = clock.Now(now)
 	o.gate.Count(o.grants().Len())
-	if slept := o.sleep.since(); slept > 0 {
+	if slept := o.sleep.Since(); slept > 0 {
 		o.log.Warn("the machine slept: every grant ends as much earlier", "for", slept)
 		o.woke(now, slept)
 	}

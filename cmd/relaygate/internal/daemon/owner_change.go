@@ -34,7 +34,7 @@ func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 // tell carries a change to the files, the log and the watchers.
 func (o *owner) tell(now time.Time, c *grant.Change) {
 	o.files.changed()
-	if c.Kind != grant.Granted || c.Cause == nil || !o.keeper.granted(o.engine, now, o.boot.at(now), c.Grant) {
+	if c.Kind != grant.Granted || c.Cause == nil || !o.keeper.granted(o.engine, now, o.boot.At(now), c.Grant) {
 		o.keeper.changed(c)
 	}
 	o.out.Change(now, c)

@@ -11,6 +11,7 @@ import (
 	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/capture/sockdiag"
+	"relaygate/cmd/relaygate/internal/daemon/clock"
 )
 
 // savedSession is a session as the state file keeps it.
@@ -42,7 +43,7 @@ func (o *owner) save(now time.Time) {
 // keep writes one session down, once.
 func (o *owner) keep(c authz.Conn, h *held) {
 	if !h.saved && hasSocket(c) {
-		h.saved = o.keeper.put(row{bucket: sessionsBucket, key: cookieKey(c), value: savedSession{h.Session, c, bootID()}})
+		h.saved = o.keeper.put(row{bucket: sessionsBucket, key: cookieKey(c), value: savedSession{h.Session, c, clock.BootID()}})
 	}
 }
 
@@ -70,7 +71,7 @@ type survivors struct {
 
 func (s *survivors) live(was *savedSession) bool {
 	now, ok := s.find(was.Conn)
-	return ok && was.Boot == bootID() && was.Boot != "" && hasSocket(was.Conn) && now.Silent < maxSilence &&
+	return ok && was.Boot == clock.BootID() && was.Boot != "" && hasSocket(was.Conn) && now.Silent < maxSilence &&
 		(now.Remote == was.Conn.Client || s.mayAnnounce(now.Remote.Addr())) && was.Begin.After(s.since)
 }
 

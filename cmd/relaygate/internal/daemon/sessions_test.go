@@ -13,6 +13,7 @@ import (
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/clock"
 	"relaygate/cmd/relaygate/internal/daemon/gate"
 	"relaygate/cmd/relaygate/internal/engine"
 )
@@ -165,7 +166,7 @@ func TestSilentThroughASleep(t *testing.T) {
 // same ones, and whose client was heard of late.
 func TestRejoin(t *testing.T) {
 	start := time.Now()
-	saved := savedSession{grant.Session{Client: testClient.Addr(), User: "alice", Begin: start}, testConn, bootID()}
+	saved := savedSession{grant.Session{Client: testClient.Addr(), User: "alice", Begin: start}, testConn, clock.BootID()}
 	alive := sockdiag.Session{Cookie: testConn.Cookie, Netns: testConn.Netns, Local: testConn.Server, Remote: testConn.Client, Silent: 14 * time.Minute}
 	for _, tt := range []struct {
 		name   string
@@ -222,7 +223,7 @@ func TestRevokedSessionHoldsNothingLater(t *testing.T) {
 	if n := o.grants().Followed(); n != 0 {
 		t.Errorf("%d sessions hold the grant of bob's login", n)
 	}
-	saved := savedSession{s, testConn, bootID()}
+	saved := savedSession{s, testConn, clock.BootID()}
 	saved.Conn.Cookie++
 	if n := o.rejoin(now.Add(time.Minute), []savedSession{saved}); n != 0 { // or after a restart
 		t.Errorf("%d sessions hold the grant of bob's login", n)
@@ -261,7 +262,7 @@ func TestSessionsThatLastAreSaved(t *testing.T) {
 // it lives, and no other does.
 func TestRestoreHoldsWhatSessionsHold(t *testing.T) {
 	now := time.Now()
-	clock := boot()
+	since := clock.Boot()
 	conn := testConn
 	user := func(name string) grant.User {
 		return grant.User{Name: name, Seen: now.Add(-time.Hour), Protocol: authz.IMAP}
@@ -271,7 +272,7 @@ func TestRestoreHoldsWhatSessionsHold(t *testing.T) {
 			Prefix: testClient, Since: now.Add(-time.Hour), Expires: now.Add(-time.Minute), Source: grant.Login, Logins: 1,
 			Users: []grant.User{user("alice")}, Conn: conn,
 		},
-		Deadline: grant.Boot{ID: clock.ID, At: clock.At - time.Minute},
+		Deadline: grant.Boot{ID: since.ID, At: since.At - time.Minute},
 	}
 	alive := []sockdiag.Session{{Cookie: conn.Cookie, Netns: conn.Netns, Local: conn.Server, Remote: conn.Client}}
 	for _, tt := range []struct {
@@ -285,7 +286,7 @@ func TestRestoreHoldsWhatSessionsHold(t *testing.T) {
 		{"the session is older than the grant", func(g *grant.Saved) { g.Since = now.Add(-time.Hour + 2*time.Second) }, alive, 0},
 		{"a shared address", func(g *grant.Saved) { g.Users = append(g.Users, user("bob"), user("carol")) }, alive, 0},
 		{"it stands for longer", func(g *grant.Saved) {
-			g.Source, g.Expires, g.Deadline.At = grant.Manual, now.Add(5*time.Hour), clock.At+5*time.Hour
+			g.Source, g.Expires, g.Deadline.At = grant.Manual, now.Add(5*time.Hour), since.At+5*time.Hour
 		}, alive, 5 * time.Hour},
 	} {
 		k := newKept(t, filepath.Join(t.TempDir(), "state.db"))

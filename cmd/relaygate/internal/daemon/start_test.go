@@ -15,6 +15,7 @@ import (
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/clock"
 )
 
 // What a start leaves closed stays closed: no row of it is in the file, which the next
@@ -36,7 +37,7 @@ func TestWhatAStartLeavesClosedIsDeleted(t *testing.T) {
 		for i := range tt.rows {
 			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), 32)
 			g := grant.Grant{Prefix: p, Since: now.Add(-time.Hour), Expires: now.Add(tt.left), Source: grant.Manual}
-			k.write(row{bucket: grantsBucket, key: p.String(), value: grant.Save(now, boot(), g)})
+			k.write(row{bucket: grantsBucket, key: p.String(), value: grant.Save(now, clock.Boot(), g)})
 			if i%4096 == 0 {
 				if err := k.store.Flush(); err != nil {
 					t.Fatal(err)
