@@ -33,6 +33,7 @@ import (
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/daemon/gate"
+	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/logging"
 	"relaygate/cmd/relaygate/internal/daemon/metrics"
@@ -96,7 +97,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 		{"watch of the gate", d.gate.Watch},
 		{"connections", d.cutter.run},
 		{"host's network", d.followHost},
-		{"state", d.keeper.run},
+		{"state", d.keeper.Run},
 		{"sessions", d.runSurvey},
 		{"tap", d.runTap},
 		{"reload", d.runReload},
@@ -125,7 +126,7 @@ type daemon struct {
 	tls     *livetap.TLS
 	trust   *livetap.Trust
 	cutter  *cutter
-	keeper  *keeper
+	keeper  *keeper.Keeper
 	socket  *control.Listener
 	metrics *metrics.Endpoint
 	hup     <-chan os.Signal
@@ -150,14 +151,11 @@ func (d *daemon) close() error {
 	}
 	if d.keeper != nil {
 		var eng *engine.Engine
-		var rows []row
+		var counters map[string]uint64
 		if d.owner != nil {
-			eng, rows = d.owner.engine, d.owner.counters()
-			if eng.Grants().Len() <= exactAtStop {
-				rows = append(rows, grantRows(d.owner.grants(), time.Now())...)
-			}
+			eng, counters = d.owner.engine, d.owner.counters()
 		}
-		errs = append(errs, d.keeper.close(eng, rows))
+		errs = append(errs, d.keeper.Close(eng, counters))
 	}
 	if d.gate != nil {
 		errs = append(errs, d.gate.Close())

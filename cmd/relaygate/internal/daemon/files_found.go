@@ -59,7 +59,7 @@ func (o *owner) found(now time.Time, foreign *relayhosts.Foreign, changed bool) 
 			Reason: "was in " + foreign.Path + " " + when + ", written by somebody else, and was taken out: “" + authz.Quote(line) + "”",
 		}
 		o.engine.Note(e)
-		o.keeper.noted(p)
+		o.keeper.Noted(p)
 		o.hub.Publish(now, control.NewEvent(&e))
 	}
 }

@@ -66,7 +66,7 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 		}
 	}
 	saved := make(chan error, 1)
-	go func() { saved <- d.keeper.save(ctx) }() // the file system of one may hang
+	go func() { saved <- d.keeper.Save(ctx) }() // the file system of one may hang
 	if err := d.files.flush(ctx); err != nil {
 		warn("what the files say may be older: %v", err)
 	}

@@ -109,7 +109,7 @@ func TestOrderOutlivesItsClient(t *testing.T) {
 	d.owner.tap = p
 	ctx, cancel := context.WithCancel(t.Context())
 	var g errgroup.Group
-	for _, run := range []func(context.Context, func()) error{d.gate.Run, d.gate.Watch, d.keeper.run, d.files.run, d.cutter.run} {
+	for _, run := range []func(context.Context, func()) error{d.gate.Run, d.gate.Watch, d.keeper.Run, d.files.run, d.cutter.run} {
 		g.Go(func() error { return run(ctx, func() {}) })
 	}
 	gone := hungUp{ctx, make(chan struct{})}

@@ -16,6 +16,7 @@ import (
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/daemon/clock"
 	"relaygate/cmd/relaygate/internal/daemon/gate"
+	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/logging"
 	"relaygate/cmd/relaygate/internal/daemon/message"
@@ -37,7 +38,7 @@ type owner struct {
 	undone []authz.Conn // see steer
 
 	cutter   *cutter
-	keeper   *keeper
+	keeper   *keeper.Keeper
 	sessions sessions
 	lifetime time.Duration
 	watchdog watchdog
@@ -163,9 +164,7 @@ func (o *owner) look(now time.Time) {
 	}
 	if now.Sub(o.counted) >= countEvery {
 		o.counted = now
-		for _, r := range o.counters() {
-			o.keeper.put(r)
-		}
+		o.keeper.PutCounters(o.counters())
 	}
 	for _, c := range o.engine.Expire(now) {
 		o.change(now, c)

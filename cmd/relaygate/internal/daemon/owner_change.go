@@ -18,7 +18,7 @@ func (o *owner) change(now time.Time, c grant.Change) {
 	if c.Kind != grant.Rearmed {
 		o.tell(now, &c)
 	} else {
-		o.keeper.changed(&c)
+		o.keeper.Changed(&c)
 	}
 }
 
@@ -34,8 +34,8 @@ func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
 // tell carries a change to the files, the log and the watchers.
 func (o *owner) tell(now time.Time, c *grant.Change) {
 	o.files.changed()
-	if c.Kind != grant.Granted || c.Cause == nil || !o.keeper.granted(o.engine, now, o.boot.At(now), c.Grant) {
-		o.keeper.changed(c)
+	if c.Kind != grant.Granted || c.Cause == nil || !o.keeper.Granted(o.engine, now, o.boot.At(now), c.Grant) {
+		o.keeper.Changed(c)
 	}
 	o.out.Change(now, c)
 	if o.hub.Watched() {
@@ -68,7 +68,7 @@ func (o *owner) bite(now time.Time, p netip.Prefix, n uint64, reason string) {
 	}
 	e := authz.Event{Kind: authz.EventBraked, Time: now, Last: now, Count: int(min(n, 1<<31)), Prefix: p, Reason: reason}
 	o.engine.Note(e)
-	o.keeper.noted(p)
+	o.keeper.Noted(p)
 	shape := control.NewEvent(&e)
 	shape.Event = "brake"
 	o.hub.Publish(now, shape)

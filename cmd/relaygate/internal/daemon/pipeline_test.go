@@ -25,6 +25,7 @@ import (
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/daemon/gate"
+	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/logging"
 	"relaygate/cmd/relaygate/internal/daemon/message"
@@ -145,7 +146,7 @@ func newPipelineOf(tb testing.TB, ns *netns.Namespace, mode string) *daemon {
 	log := out.Logger
 	d := &daemon{opts: Options{Config: cfg}, log: log, out: out, hub: control.NewHub()}
 	d.config.Store(cfg)
-	if d.keeper, err = openKeeper(filepath.Join(tb.TempDir(), "state.db"), cfg.Retain, time.Now(), log); err != nil {
+	if d.keeper, err = keeper.Open(filepath.Join(tb.TempDir(), "state.db"), cfg.Retain, time.Now(), log); err != nil {
 		tb.Fatal(err)
 	}
 	eng := engine.New(engine.Config{Services: cfg.Services, Grants: grantConfig(cfg), Rules: rules(cfg)})
@@ -178,7 +179,7 @@ func (d *daemon) play(tb testing.TB, p *player) (longest int64) {
 	played := make(chan struct{})
 	p.done = func() { close(played) }
 	var g errgroup.Group
-	for _, run := range []func(context.Context, func()) error{d.owner.run, d.gate.Run, d.gate.Watch, d.keeper.run} {
+	for _, run := range []func(context.Context, func()) error{d.owner.run, d.gate.Run, d.gate.Watch, d.keeper.Run} {
 		g.Go(func() error { return run(ctx, func() {}) })
 	}
 	g.Go(func() error {

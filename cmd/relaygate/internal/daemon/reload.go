@@ -87,7 +87,7 @@ func (d *daemon) reload(ctx context.Context) error {
 	}
 	d.cutter.set.Store(settingsOf(&next.Gate))
 	d.files.keep.Store(next.Gate.OnExit == config.ExitKeep)
-	d.keeper.retain.Store(int64(next.Retain))
+	d.keeper.SetRetain(next.Retain)
 	d.config.Store(next)
 	var refused error
 	err = d.owner.ask(ctx, func(now time.Time) { refused = d.owner.reconfigure(now, next) })

@@ -108,7 +108,7 @@ func (o *owner) closed(now time.Time, c authz.Conn, heard time.Time, why string)
 			o.release(now, h, heard)
 		}
 		if h.saved {
-			o.keeper.put(row{bucket: sessionsBucket, key: cookieKey(c)})
+			o.keeper.DropSession(c)
 		}
 		delete(o.sessions.open, c)
 	}

@@ -13,6 +13,7 @@ import (
 	"relaygate/authz/relayhosts"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/daemon/gate"
+	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/metrics"
 	"relaygate/cmd/relaygate/internal/engine"
@@ -24,7 +25,7 @@ import (
 // take over what stood before, build the gate, and only then watch.
 func (d *daemon) start(ctx context.Context) (err error) {
 	cfg := d.opts.Config
-	if d.keeper, err = openKeeper(cfg.StatePath, cfg.Retain, time.Now(), d.log); err != nil {
+	if d.keeper, err = keeper.Open(cfg.StatePath, cfg.Retain, time.Now(), d.log); err != nil {
 		return err
 	}
 	if d.trust, err = livetap.OpenTrust(cfg); err != nil {
@@ -92,13 +93,13 @@ func (d *daemon) connect() {
 		_ = d.owner.ask(ctx, func(now time.Time) { d.owner.found(now, foreign, changed) }) // an error: the daemon ends
 	}
 	d.files.entries = d.owner.entries(d.opts.Config.UsersFile != "")
-	d.keeper.owner = func(ctx context.Context, do func(*engine.Engine, time.Time)) error {
-		return d.owner.ask(ctx, func(now time.Time) { do(d.owner.engine, now) })
-	}
-	d.keeper.prefixes = d.owner.prefixes
-	d.keeper.forgotten = func(ctx context.Context) error {
-		return d.owner.ask(ctx, func(time.Time) { d.owner.saveAgain() })
-	}
+	d.keeper.Connect(keeper.Owner{
+		Do: func(ctx context.Context, do func(*engine.Engine, time.Time)) error {
+			return d.owner.ask(ctx, func(now time.Time) { do(d.owner.engine, now) })
+		},
+		Prefixes:  d.owner.prefixes,
+		Forgotten: func(ctx context.Context) error { return d.owner.ask(ctx, func(time.Time) { d.owner.saveAgain() }) },
+	})
 }
 
 func grantConfig(cfg *config.Config) grant.Config {
