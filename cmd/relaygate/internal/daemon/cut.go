@@ -111,8 +111,7 @@ func (c *cutter) cut(ctx context.Context, list []netip.Prefix, keep bool) (socke
 	return r.sockets, r.entries, cmp.Or(r.err, err)
 }
 
-func (c *cutter) run(ctx context.Context, ready func()) error {
-	ready()
+func (c *cutter) run(ctx context.Context) error {
 	var batch []netip.Prefix
 	var due <-chan time.Time
 	for {

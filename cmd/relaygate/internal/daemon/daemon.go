@@ -92,23 +92,31 @@ func Run(ctx context.Context, opts Options) (err error) {
 		log.Warn("all capabilities are kept", "error", err)
 	}
 	err = d.tasks(ctx, []task{
-		{"tap and grants", d.owner.run},
-		{"gate", d.gate.Run},
-		{"watch of the gate", d.gate.Watch},
-		{"connections", d.cutter.run},
-		{"host's network", d.followHost},
-		{"state", d.keeper.Run},
-		{"sessions", d.runSurvey},
-		{"tap", d.runTap},
-		{"reload", d.runReload},
+		{"tap and grants", atOnce(d.owner.run)},
+		{"gate", atOnce(d.gate.Run)},
+		{"watch of the gate", atOnce(d.gate.Watch)},
+		{"connections", atOnce(d.cutter.run)},
+		{"host's network", atOnce(d.followHost)},
+		{"state", atOnce(d.keeper.Run)},
+		{"sessions", atOnce(d.runSurvey)},
+		{"tap", atOnce(d.keepTap)},
+		{"reload", atOnce(d.runReload)},
 		{"files", d.files.run},
-		{"socket tables", d.runTrust},
+		{"socket tables", atOnce(d.trust.Run)},
 		{"TLS libraries", d.tls.Run},
-		{"control socket", d.runSocket},
-		{"metrics", d.runMetrics},
-		{"memory", process.BoundGarbage},
+		{"control socket", atOnce(d.runSocket)},
+		{"metrics", atOnce(func(ctx context.Context) error { return d.metrics.Run(ctx, d.snapshot) })},
+		{"memory", atOnce(process.BoundGarbage)},
 	})
 	return errors.Join(err, d.leave())
+}
+
+// atOnce is for a task that is ready when it begins.
+func atOnce(run func(context.Context) error) func(context.Context, func()) error {
+	return func(ctx context.Context, ready func()) error {
+		ready()
+		return run(ctx)
+	}
 }
 
 // daemon is what the tasks share. Each field but opts, log, out, hub and started
@@ -192,25 +200,14 @@ func (d *daemon) tasks(ctx context.Context, list []task) error {
 	return g.Wait()
 }
 
-func (d *daemon) runTap(ctx context.Context, ready func()) error {
-	ready()
+// keepTap keeps the tap where it was put.
+func (d *daemon) keepTap(ctx context.Context) error {
 	d.tap.Keep(ctx, func(cookies []uint64) error { return d.owner.forget(ctx, cookies) })
 	return nil
 }
 
-func (d *daemon) runTrust(ctx context.Context, ready func()) error {
-	ready()
-	return d.trust.Run(ctx)
-}
-
-func (d *daemon) runMetrics(ctx context.Context, ready func()) error {
-	ready()
-	return d.metrics.Run(ctx, d.snapshot)
-}
-
 // followHost tells the owner what changes in the host's network.
-func (d *daemon) followHost(ctx context.Context, ready func()) error {
-	ready()
+func (d *daemon) followHost(ctx context.Context) error {
 	return hostinfo.Follow(ctx,
 		func(h authz.Host) { d.owner.setHost(ctx, h) },
 		func(err error) { d.log.Warn("the host's network is read again", "error", err) })

@@ -133,7 +133,7 @@ func (d *daemon) runGate(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var g errgroup.Group
-	g.Go(func() error { return d.gate.Run(ctx, func() {}) })
+	g.Go(func() error { return d.gate.Run(ctx) })
 	g.Go(func() error {
 		defer cancel()
 		if err := d.gate.Settle(ctx); err != nil {

@@ -90,8 +90,7 @@ const (
 	countEvery = time.Minute
 )
 
-func (o *owner) run(ctx context.Context, ready func()) error {
-	ready()
+func (o *owner) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, o.tap.Wake)
 	defer stop()
 	defer o.gate.Flush(false)

@@ -179,8 +179,8 @@ func (d *daemon) play(tb testing.TB, p *player) (longest int64) {
 	played := make(chan struct{})
 	p.done = func() { close(played) }
 	var g errgroup.Group
-	for _, run := range []func(context.Context, func()) error{d.owner.run, d.gate.Run, d.gate.Watch, d.keeper.Run} {
-		g.Go(func() error { return run(ctx, func() {}) })
+	for _, run := range []func(context.Context) error{d.owner.run, d.gate.Run, d.gate.Watch, d.keeper.Run} {
+		g.Go(func() error { return run(ctx) })
 	}
 	g.Go(func() error {
 		defer cancel()

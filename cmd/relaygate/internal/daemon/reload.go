@@ -28,8 +28,7 @@ func hangUps() (hup chan os.Signal, stop func()) {
 }
 
 // runReload reads the configuration again at each SIGHUP.
-func (d *daemon) runReload(ctx context.Context, ready func()) error {
-	ready()
+func (d *daemon) runReload(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():

@@ -29,7 +29,7 @@ func TestReloadDuringTheStart(t *testing.T) {
 	if err := syscall.Kill(syscall.Getpid(), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.runReload(ctx, func() {}); err != nil {
+	if err := d.runReload(ctx); err != nil {
 		t.Error(err)
 	}
 	if words := d.reloadError.Load(); words == nil || !strings.Contains(*words, "the former configuration stays") {

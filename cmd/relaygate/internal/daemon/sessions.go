@@ -224,8 +224,7 @@ func finder(alive []sockdiag.Session) func(authz.Conn) (sockdiag.Session, bool) 
 }
 
 // runSurvey looks at the socket tables now and then.
-func (d *daemon) runSurvey(ctx context.Context, ready func()) error {
-	ready()
+func (d *daemon) runSurvey(ctx context.Context) error {
 	tick := time.NewTicker(surveySoon)
 	defer tick.Stop()
 	last, rest := time.Now(), surveySoon

@@ -13,8 +13,7 @@ import (
 const socketEvery = 2 * time.Second
 
 // runSocket answers the control socket, and makes another where somebody removed it.
-func (d *daemon) runSocket(ctx context.Context, ready func()) error {
-	ready()
+func (d *daemon) runSocket(ctx context.Context) error {
 	for {
 		if err := d.serveWhileThere(ctx); err != nil || ctx.Err() != nil {
 			return err

@@ -91,8 +91,7 @@ func (noTable) Reconfigure(cfg nft.Config, _ []nft.Element) error {
 }
 
 // runWatch reads one Watch after the other: a change of the mode makes another.
-func (g *Gate) Watch(ctx context.Context, ready func()) error {
-	ready()
+func (g *Gate) Watch(ctx context.Context) error {
 	for {
 		w := g.watch.Load()
 		if w == nil { // no nftables

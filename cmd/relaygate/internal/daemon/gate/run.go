@@ -19,8 +19,7 @@ func (g *Gate) ask(ctx context.Context, do func(context.Context) error) error {
 }
 
 // Run is the task.
-func (g *Gate) Run(ctx context.Context, ready func()) error {
-	ready()
+func (g *Gate) Run(ctx context.Context) error {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
 	for {

@@ -18,8 +18,7 @@ func (k *Keeper) Save(ctx context.Context) error {
 }
 
 // Run is the task.
-func (k *Keeper) Run(ctx context.Context, ready func()) error {
-	ready()
+func (k *Keeper) Run(ctx context.Context) error {
 	written := make(chan error, 1)
 	go func() { written <- k.store.Run(ctx) }()
 	forget, mend := time.NewTicker(forgetEvery), time.NewTicker(mendEvery)
