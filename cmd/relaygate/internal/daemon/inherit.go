@@ -25,7 +25,7 @@ func (d *daemon) inherit() error {
 		return err
 	}
 	eng := d.owner.engine
-	eng.Remember(now, was.Journal)
+	eng.Evidence().Import(now, slices.Values(was.Journal))
 	d.owner.before = was.Counters
 	alive, err := d.trust.Alive()
 	if err != nil {
@@ -103,7 +103,8 @@ func (d *daemon) importElements() error {
 	}
 	n, now := 0, time.Now()
 	for _, e := range found {
-		if c, ok := d.owner.engine.Import(now, e.Addr, e.Remaining); ok {
+		if c, ok := d.owner.grants().Import(now, e.Addr, e.Remaining); ok {
+			d.owner.engine.Record([]grant.Change{c})
 			d.keeper.Changed(&c)
 			n++
 		}

@@ -172,7 +172,7 @@ func (o *owner) look(now time.Time) {
 	o.answer(now)
 	o.settle(o.tap.Crowded())
 	deadline := now.Add(maxWait)
-	if next, ok := o.engine.Next(); ok && next.Before(deadline) {
+	if next, ok := o.grants().Next(); ok && next.Before(deadline) {
 		deadline = next
 	}
 	o.tap.SetDeadline(deadline)

@@ -67,7 +67,7 @@ func (o *owner) bite(now time.Time, p netip.Prefix, n uint64, reason string) {
 		return
 	}
 	e := authz.Event{Kind: authz.EventBraked, Time: now, Last: now, Count: int(min(n, 1<<31)), Prefix: p, Reason: reason}
-	o.engine.Note(e)
+	o.engine.Evidence().Add(e)
 	o.keeper.Noted(p)
 	shape := control.NewEvent(&e)
 	shape.Event = "brake"

@@ -59,7 +59,7 @@ func ending(err error) error {
 
 // status fills in what the owner knows; it runs in the owner's goroutine.
 func (o *owner) status(now time.Time, s *control.Status) {
-	t, counts, flows, evidence := o.grants(), o.engine.Counts(), o.engine.Flows(), o.engine.EvidenceCounts()
+	t, counts, flows, evidence := o.grants(), o.engine.Counts(), o.engine.Flows(), o.engine.Evidence().Counts()
 	s.Now = control.Time{Time: now}
 	s.Logins, s.Refused, s.Tainted, s.Encrypted = counts.Logins, counts.Failures, counts.Tainted, counts.Encrypted
 	s.Doubts, s.Changes = o.engine.Doubts(), o.engine.Changes()
@@ -187,7 +187,7 @@ func (d *daemon) Why(ctx context.Context, a netip.Addr) (control.Story, error) {
 	before := d.files.before(a)
 	err := d.owner.ask(ctx, func(now time.Time) {
 		t := d.owner.grants()
-		events := append(before, d.owner.engine.Story(a, now)...)
+		events := append(before, d.owner.engine.Evidence().Story(a, now)...)
 		slices.SortStableFunc(events, func(a, b authz.Event) int { return a.Last.Compare(b.Last) })
 		for i := range events {
 			story.Events = append(story.Events, control.NewEvent(&events[i]))

@@ -37,7 +37,7 @@ func (k *Keeper) grant(key string, now time.Time, b grant.Boot, g grant.Grant) {
 
 // note keeps what the journal knows about a prefix.
 func (k *Keeper) note(e *engine.Engine, key string, p netip.Prefix) {
-	if !e.Kept(p, &k.kept) {
+	if !e.Evidence().Kept(p, &k.kept) {
 		return
 	}
 	k.text = state.AppendKept(k.text[:0], &k.kept)
@@ -69,7 +69,7 @@ func (k *Keeper) keepNow(e *engine.Engine, now time.Time, m marks) (rules []row)
 // holds nothing of that is younger than oldest.
 func (k *Keeper) pruneNow(e *engine.Engine, list []netip.Prefix, oldest time.Time) {
 	for _, p := range list {
-		if !e.Kept(p, &k.kept) || stale(&k.kept, oldest) {
+		if !e.Evidence().Kept(p, &k.kept) || stale(&k.kept, oldest) {
 			k.store.Delete(journalBucket, p.String())
 		}
 	}
