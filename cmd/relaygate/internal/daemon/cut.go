@@ -9,9 +9,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/daemon/message"
 	"relaygate/nft"
 )
 
@@ -60,9 +63,9 @@ const (
 	cutBatch = 100 * time.Millisecond
 )
 
-func openCutter(settings cutSettings, log *slog.Logger) *cutter {
+func openCutter(settings *cutSettings, log *slog.Logger) *cutter {
 	c := &cutter{log: log, asked: make(chan cutOrder), expired: make(chan netip.Prefix, cutQueue)}
-	c.set.Store(&settings)
+	c.set.Store(settings)
 	k, err := nft.OpenCutter(0)
 	if err != nil {
 		c.missing = err.Error()
@@ -73,10 +76,14 @@ func openCutter(settings cutSettings, log *slog.Logger) *cutter {
 	return c
 }
 
-func settingsOf(cfg nft.Config, onExpiry bool) cutSettings {
-	s := cutSettings{ports: cfg.Ports, onExpiry: onExpiry && cfg.Mode != nft.Observe, forget: cfg.Mode == nft.Redirect}
-	if cfg.Mode == nft.Redirect {
-		s.ports = append(append([]uint16{}, cfg.Ports...), cfg.RelayPort)
+func settingsOf(g *config.Gate) *cutSettings {
+	s := &cutSettings{
+		ports:    g.Ports,
+		onExpiry: g.CutOnExpiry && g.Mode != config.ModeObserve,
+		forget:   g.Mode == config.ModeRedirect,
+	}
+	if g.Mode == config.ModeRedirect {
+		s.ports = append(slices.Clone(g.Ports), g.RelayPort)
 	}
 	return s
 }
@@ -97,15 +104,14 @@ func (c *cutter) ranOut(p netip.Prefix) {
 // ended, and waits until that is done.
 func (c *cutter) cut(ctx context.Context, list []netip.Prefix, keep bool) (sockets, entries int, err error) {
 	o := cutOrder{prefixes: list, keep: keep, done: make(chan cutResult, 1)}
-	if err := send(ctx, c.asked, o); err != nil {
+	if err := message.Send(ctx, c.asked, o); err != nil {
 		return 0, 0, err
 	}
-	r, err := await(ctx, o.done)
+	r, err := message.Await(ctx, o.done)
 	return r.sockets, r.entries, cmp.Or(r.err, err)
 }
 
-func (c *cutter) run(ctx context.Context, ready func()) error {
-	ready()
+func (c *cutter) run(ctx context.Context) error {
 	var batch []netip.Prefix
 	var due <-chan time.Time
 	for {

@@ -32,6 +32,8 @@ import (
 	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/gate"
+	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/logging"
 	"relaygate/cmd/relaygate/internal/daemon/metrics"
@@ -90,23 +92,31 @@ func Run(ctx context.Context, opts Options) (err error) {
 		log.Warn("all capabilities are kept", "error", err)
 	}
 	err = d.tasks(ctx, []task{
-		{"tap and grants", d.owner.run},
-		{"gate", d.gate.run},
-		{"watch of the gate", d.gate.runWatch},
-		{"connections", d.cutter.run},
-		{"host's network", d.followHost},
-		{"state", endsSoon(d.keeper.run)},
-		{"sessions", d.runSurvey},
-		{"tap", d.runTap},
-		{"reload", d.runReload},
+		{"tap and grants", atOnce(d.owner.run)},
+		{"gate", atOnce(d.gate.Run)},
+		{"watch of the gate", atOnce(d.gate.Watch)},
+		{"connections", atOnce(d.cutter.run)},
+		{"host's network", atOnce(d.followHost)},
+		{"state", endsSoon(atOnce(d.keeper.Run))},
+		{"sessions", atOnce(d.runSurvey)},
+		{"tap", atOnce(d.keepTap)},
+		{"reload", atOnce(d.runReload)},
 		{"files", endsSoon(d.files.run)},
-		{"socket tables", d.runTrust},
+		{"socket tables", atOnce(d.trust.Run)},
 		{"TLS libraries", d.tls.Run},
-		{"control socket", d.runSocket},
-		{"metrics", d.runMetrics},
-		{"memory", process.BoundGarbage},
+		{"control socket", atOnce(d.runSocket)},
+		{"metrics", atOnce(func(ctx context.Context) error { return d.metrics.Run(ctx, d.snapshot) })},
+		{"memory", atOnce(process.BoundGarbage)},
 	})
 	return errors.Join(err, d.leave())
+}
+
+// atOnce is for a task that is ready when it begins.
+func atOnce(run func(context.Context) error) func(context.Context, func()) error {
+	return func(ctx context.Context, ready func()) error {
+		ready()
+		return run(ctx)
+	}
 }
 
 // daemon is what the tasks share. Each field but opts, log, out, hub and started
@@ -118,13 +128,13 @@ type daemon struct {
 	hub     *control.Hub
 	started time.Time
 	owner   *owner
-	gate    *gate
+	gate    *gate.Gate
 	files   *files
 	tap     livetap.Tap
 	tls     *livetap.TLS
 	trust   *livetap.Trust
 	cutter  *cutter
-	keeper  *keeper
+	keeper  *keeper.Keeper
 	socket  *control.Listener
 	metrics *metrics.Endpoint
 	hup     <-chan os.Signal
@@ -149,17 +159,14 @@ func (d *daemon) close() error {
 	}
 	if d.keeper != nil {
 		var eng *engine.Engine
-		var rows []row
+		var counters map[string]uint64
 		if d.owner != nil {
-			eng, rows = d.owner.engine, d.owner.counters()
-			if eng.Grants().Len() <= exactAtStop {
-				rows = append(rows, grantRows(d.owner.grants(), time.Now())...)
-			}
+			eng, counters = d.owner.engine, d.owner.counters()
 		}
-		errs = append(errs, d.keeper.close(eng, rows))
+		errs = append(errs, d.keeper.Close(eng, counters))
 	}
 	if d.gate != nil {
-		errs = append(errs, d.gate.close())
+		errs = append(errs, d.gate.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -184,7 +191,7 @@ func (d *daemon) tasks(ctx context.Context, list []task) error {
 				return nil
 			}
 		}
-		d.log.Info("ready", "gate", d.gate.status().Mode, "grants", d.gate.grants.Load())
+		d.log.Info("ready", "gate", d.gate.Status().Mode, "grants", d.gate.Grants())
 		notify(d.log, sd.SdNotifyReady)
 		<-ctx.Done()
 		notify(d.log, sd.SdNotifyStopping)
@@ -193,20 +200,10 @@ func (d *daemon) tasks(ctx context.Context, list []task) error {
 	return g.Wait()
 }
 
-func (d *daemon) runTap(ctx context.Context, ready func()) error {
-	ready()
+// keepTap keeps the tap where it was put.
+func (d *daemon) keepTap(ctx context.Context) error {
 	d.tap.Keep(ctx, func(cookies []uint64) error { return d.owner.forget(ctx, cookies) })
 	return nil
-}
-
-func (d *daemon) runTrust(ctx context.Context, ready func()) error {
-	ready()
-	return d.trust.Run(ctx)
-}
-
-func (d *daemon) runMetrics(ctx context.Context, ready func()) error {
-	ready()
-	return d.metrics.Run(ctx, d.snapshot)
 }
 
 // endWithin is how long the end waits for what a file system may let hang: a million
@@ -234,8 +231,7 @@ func endsSoon(run func(context.Context, func()) error) func(context.Context, fun
 }
 
 // followHost tells the owner what changes in the host's network.
-func (d *daemon) followHost(ctx context.Context, ready func()) error {
-	ready()
+func (d *daemon) followHost(ctx context.Context) error {
 	return hostinfo.Follow(ctx,
 		func(h authz.Host) { d.owner.setHost(ctx, h) },
 		func(err error) { d.log.Warn("the host's network is read again", "error", err) })

@@ -102,40 +102,6 @@ func TestReasonTellsInWords(t *testing.T) {
 	}
 }
 
-func TestElementsAlwaysRunOut(t *testing.T) {
-	prefix := netip.MustParsePrefix("192.0.2.7/32")
-	const lifetime = 30 * time.Minute
-	for _, tt := range []struct {
-		name  string
-		until time.Time
-		left  time.Duration // 0: no element
-	}{
-		{"login", now.Add(lifetime), lifetime},
-		{"nearly over", now.Add(time.Millisecond), time.Millisecond},
-		{"over", now, 0},
-		{"long over", now.Add(-time.Hour), 0},
-		{"no deadline", time.Time{}, 0},
-	} {
-		e, ok := element(prefix, tt.until, lifetime, now)
-		if ok != (tt.left > 0) || e.Remaining != tt.left || ok && (e.Timeout <= 0 || e.Timeout < e.Remaining) {
-			t.Errorf("%s: %+v, %v, want %v left", tt.name, e, ok, tt.left)
-		}
-	}
-}
-
-func TestGateQueueNeverWaits(t *testing.T) {
-	g := &gate{ops: make(chan gateOp, 1), lifetime: time.Minute}
-	gr := grant.Grant{Prefix: netip.MustParsePrefix("192.0.2.7/32"), Source: grant.Login, Expires: now.Add(time.Minute)}
-	g.add(gr, now, now)
-	if g.overflow.Load() {
-		t.Error("the first op found no room")
-	}
-	g.remove(gr, now, func(netip.Addr) (grant.Grant, bool) { return grant.Grant{}, false })
-	if !g.overflow.Load() {
-		t.Error("an op was lost and no rebuild asked for")
-	}
-}
-
 // Where neither gate nor file opens anything, what is granted is no more than seen.
 func TestObservingOpensNothing(t *testing.T) {
 	for _, tt := range []struct {

@@ -17,6 +17,7 @@ import (
 	"relaygate/authz/relayhosts"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/message"
 )
 
 // files keeps the compatibility files equal to the grants.
@@ -69,7 +70,7 @@ func (f *files) changed() {
 	if len(f.stats) == 0 || f.marked.Swap(true) {
 		return
 	}
-	wake(f.dirty)
+	message.Wake(f.dirty)
 }
 
 const (
@@ -117,7 +118,7 @@ func (f *files) run(ctx context.Context, ready func()) error {
 // flush returns when the files have been written.
 func (f *files) flush(ctx context.Context) error {
 	done := make(chan error, 1)
-	return ask(ctx, f.flushes, done, done)
+	return message.Ask(ctx, f.flushes, done, done)
 }
 
 func (f *files) write(ctx context.Context) error {

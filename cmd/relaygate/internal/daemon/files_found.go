@@ -47,7 +47,7 @@ func (o *owner) found(now time.Time, foreign *relayhosts.Foreign, changed bool) 
 	for _, line := range foreign.Lines {
 		p, ok := relayhosts.Subject(line)
 		// What a killed run left has a story already.
-		if !ok || !changed && len(o.engine.Story(p.Addr(), now)) > 0 {
+		if !ok || !changed && len(o.engine.Evidence().Story(p.Addr(), now)) > 0 {
 			continue
 		}
 		when := "while relaygate ran"
@@ -58,8 +58,8 @@ func (o *owner) found(now time.Time, foreign *relayhosts.Foreign, changed bool) 
 			Kind: authz.EventFile, Time: now, Last: now, Prefix: p,
 			Reason: "was in " + foreign.Path + " " + when + ", written by somebody else, and was taken out: “" + authz.Quote(line) + "”",
 		}
-		o.engine.Note(e)
-		o.keeper.noted(p)
+		o.engine.Evidence().Add(e)
+		o.keeper.Noted(p)
 		o.hub.Publish(now, control.NewEvent(&e))
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"relaygate/authz/relayhosts"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/gate"
 	"relaygate/cmd/relaygate/internal/state"
 	"relaygate/nft"
 )
@@ -78,7 +79,7 @@ func TestEndWaitsForNoFileSystem(t *testing.T) {
 		f.keep.Store(true)
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Minute, cancel)
-		d := &daemon{log: f.log, gate: newFakeGate(&fakeTable{}), hub: control.NewHub()}
+		d := &daemon{log: f.log, gate: new(gate.Gate), hub: control.NewHub()}
 		other := func(ctx context.Context, ready func()) error { ready(); <-ctx.Done(); return nil }
 		began := time.Now()
 		err := d.tasks(ctx, []task{{"files", endsSoon(f.run)}, {"other", endsSoon(other)}})

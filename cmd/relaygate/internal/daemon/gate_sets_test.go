@@ -16,6 +16,7 @@ import (
 	"relaygate/authz/grant"
 	"relaygate/bpf/bpftest"
 	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/daemon/gate"
 )
 
 // Elements of sets of the administrator's are taken out one by one: none of those of
@@ -41,7 +42,7 @@ func TestSetsAreShutHoweverMany(t *testing.T) {
 				t.Fatalf("the set holds %d elements, %v, want %d", len(list), err, count)
 			}
 			table := d.owner.grants()
-			d.gate.snapshot = func(context.Context) (projection, error) { return d.gate.project(table, time.Now()), nil }
+			d.ownGate()
 			now := time.Now()
 			changes := tt.order(table, now)
 			for _, c := range changes {
@@ -65,7 +66,7 @@ func TestWhatNoSetHoldsKeepsNobodyOut(t *testing.T) {
 	c, set := adminSets(t, ns)
 	d := newPipelineOf(t, ns, "mode = \"sets\"\nsets = { table = \"inet mail\", allow6 = \"\" }")
 	table, now := d.owner.grants(), time.Now()
-	d.gate.snapshot = func(context.Context) (projection, error) { return d.gate.project(table, time.Now()), nil }
+	d.ownGate()
 	order := func(p string, do func(netip.Prefix) []grant.Change) {
 		for _, c := range do(netip.MustParsePrefix(p)) {
 			d.owner.change(now, c)
@@ -79,12 +80,12 @@ func TestWhatNoSetHoldsKeepsNobodyOut(t *testing.T) {
 	order("192.0.2.7/32", manual)
 	order("2001:db8::7/128", func(p netip.Prefix) []grant.Change { return table.Revoke(now, p, "root", "") })
 	d.runGate(t)
-	d.gate.shutLater(netip.MustParsePrefix("2001:db8::7/128")) // as a pause of very many does
+	many := grant.Change{Kind: grant.Paused, Rebuild: true, Closed: []netip.Prefix{netip.MustParsePrefix("2001:db8::7/128")}}
 	c.FlushSet(set)
 	if err := c.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	d.gate.refresh()
+	d.gate.Write(table, &many, now, now) // as a pause of very many does
 	d.runGate(t)
 	if list, err := c.GetSetElements(set); err != nil || len(list) != 1 {
 		t.Errorf("the set holds %d elements, %v, want the one that is granted", len(list), err)
@@ -119,16 +120,23 @@ func adminSets(t *testing.T, ns *netns.Namespace) (*nftables.Conn, *nftables.Set
 	return c, four
 }
 
+// ownGate lets the gate ask for the grants where no owner runs.
+func (d *daemon) ownGate() {
+	d.gate.Connect(gate.Owner{Snapshot: func(context.Context) (gate.Projection, error) {
+		return d.gate.Project(d.owner.grants(), time.Now()), nil
+	}})
+}
+
 // runGate lets the gate do what was sent to it.
 func (d *daemon) runGate(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var g errgroup.Group
-	g.Go(func() error { return d.gate.run(ctx, func() {}) })
+	g.Go(func() error { return d.gate.Run(ctx) })
 	g.Go(func() error {
 		defer cancel()
-		if err := d.gate.settle(ctx); err != nil {
+		if err := d.gate.Settle(ctx); err != nil {
 			return fmt.Errorf("settle: %w", err)
 		}
 		return nil

@@ -9,22 +9,24 @@ import (
 	"time"
 
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/daemon/clock"
+	"relaygate/cmd/relaygate/internal/daemon/keeper"
 )
 
 // inherit takes over what stood before: from the state file, or, where there was
 // none yet, from the gate's table.
 func (d *daemon) inherit() error {
-	if d.keeper.store.Fresh() {
+	if d.keeper.Fresh() {
 		return d.importElements()
 	}
 	now := time.Now()
-	was, err := d.keeper.load(now)
+	was, err := d.keeper.Load(now)
 	if err != nil {
 		return err
 	}
 	eng := d.owner.engine
-	eng.Remember(now, was.journal)
-	d.owner.before = was.counters
+	eng.Evidence().Import(now, slices.Values(was.Journal))
+	d.owner.before = was.Counters
 	alive, err := d.trust.Alive()
 	if err != nil {
 		d.log.Warn("sessions of before the restart hold nothing", "error", err)
@@ -33,20 +35,20 @@ func (d *daemon) inherit() error {
 		alive = nil
 	}
 	is := survivors{finder(alive), eng.MayAnnounce, now.Add(-d.opts.Config.MaxSession)}
-	live := slices.DeleteFunc(slices.Clone(was.sessions), func(s savedSession) bool { return !is.live(&s) })
-	live, over, err := d.restore(now, was.state, &is, live)
+	live := slices.DeleteFunc(slices.Clone(was.Sessions), func(s keeper.Session) bool { return !is.live(&s) })
+	live, over, err := d.restore(now, was.State, &is, live)
 	if err != nil {
 		return err
 	}
 	n := d.owner.rejoin(now, live)
-	for _, s := range was.sessions {
+	for _, s := range was.Sessions {
 		if d.owner.sessions.open[s.Conn] == nil {
-			d.keeper.store.Delete(sessionsBucket, cookieKey(s.Conn))
+			d.keeper.DropRestored(s.Conn)
 		}
 	}
-	d.log.Info("took over what stood before the start", "grants", eng.Grants().Len(), "over", over, "denials", len(was.state.Denials), "sessions", n)
-	if was.state.Paused != nil {
-		d.log.Warn("relaygate is paused: nothing is granted", "by", was.state.Paused.By)
+	d.log.Info("took over what stood before the start", "grants", eng.Grants().Len(), "over", over, "denials", len(was.State.Denials), "sessions", n)
+	if was.State.Paused != nil {
+		d.log.Warn("relaygate is paused: nothing is granted", "by", was.State.Paused.By)
 	}
 	return nil
 }
@@ -54,9 +56,9 @@ func (d *daemon) inherit() error {
 // restore takes over the grants that stand still, and those that a living session
 // holds: nobody was there to renew them. It returns all such sessions, which besides
 // those in live are the ones of the grants' last logins, and how many grants are over.
-func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []savedSession) ([]savedSession, int, error) {
+func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []keeper.Session) ([]keeper.Session, int, error) {
 	var err error
-	t, clock, over := d.owner.grants(), boot(), 0
+	t, since, over := d.owner.grants(), clock.Boot(), 0
 	held := make(map[netip.Prefix]*grant.Session, len(live)) // the youngest
 	hold := func(p netip.Prefix, s *grant.Session) {
 		if held[p] == nil || held[p].Begin.Before(s.Begin) {
@@ -66,28 +68,28 @@ func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []s
 	for i := range live {
 		hold(t.Key(live[i].Client), &live[i].Session)
 	}
-	d.owner.engine.Record(t.Restore(now, clock, was, func(yield func(grant.Saved) bool) {
-		err = d.keeper.grants(func(g *grant.Saved) bool {
+	d.owner.engine.Record(t.Restore(now, since, was, func(yield func(grant.Saved) bool) {
+		err = d.keeper.Grants(func(g *grant.Saved) bool {
 			if s, ok := anchor(g); ok && is.live(&s) {
 				live = append(live, s)
 				hold(g.Prefix, &s.Session)
 			}
 			// Nobody's session keeps a shared address open.
 			if s := held[g.Prefix]; s != nil && !olderThan(s, &g.Grant) && len(g.Users) <= d.opts.Config.MaxUsers {
-				g.Extend(now, clock, d.owner.lifetime)
+				g.Extend(now, since, d.owner.lifetime)
 			}
 			if !yield(*g) {
 				return false
 			}
 			if _, stands := t.Of(g.Prefix); !stands {
-				d.keeper.over(g.Prefix)
+				d.keeper.Over(g.Prefix)
 				over++
 			}
 			return true
 		})
 	}))
 	if was.Paused != nil {
-		d.keeper.sweepAgain() // a crash came before all that the pause closed was deleted
+		d.keeper.SweepAgain() // a crash came before all that the pause closed was deleted
 	}
 	return live, over, err
 }
@@ -95,14 +97,15 @@ func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []s
 // importElements takes over what our table held before, once: without a state
 // file it is all that is known of the time before the start.
 func (d *daemon) importElements() error {
-	found, err := d.gate.nft.Read()
+	found, err := d.gate.Read()
 	if err != nil {
 		return fmt.Errorf("read what the gate holds: %w", err)
 	}
 	n, now := 0, time.Now()
 	for _, e := range found {
-		if c, ok := d.owner.engine.Import(now, e.Addr, e.Remaining); ok {
-			d.keeper.changed(&c)
+		if c, ok := d.owner.grants().Import(now, e.Addr, e.Remaining); ok {
+			d.owner.engine.Record([]grant.Change{c})
+			d.keeper.Changed(&c)
 			n++
 		}
 	}

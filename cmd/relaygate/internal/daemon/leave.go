@@ -3,16 +3,13 @@
 package daemon
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
-	"slices"
 	"time"
 
-	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/state"
@@ -22,32 +19,9 @@ import (
 // leave does what the configuration wants at the end. All tasks have ended.
 func (d *daemon) leave() error {
 	t := d.owner.grants()
-	words, err := d.gate.leave(t, d.config.Load().Gate.OnExit, time.Now())
+	words, err := d.gate.Leave(t, d.config.Load().Gate.OnExit, time.Now())
 	d.log.Info(words, "grants", t.Len())
 	return errors.Join(err, d.files.remain(t))
-}
-
-// leave writes what was decided when the gate's task had ended, and then what is to
-// stay. It says in words what that is.
-func (g *gate) leave(t *grant.Table, exit config.OnExit, now time.Time) (words string, err error) {
-	ctx := context.Background()
-	g.snapshot = func(context.Context) (projection, error) { return g.project(t, now), nil }
-	g.drain(ctx)
-	g.mend(ctx)
-	if g.broken {
-		err = errors.New("the gate could not be written: " + g.status().LastError)
-	}
-	switch exit {
-	case config.ExitClose:
-		return "stopped: the gate is closed", errors.Join(err, g.nft.CloseAll(g.project(t, now).members...))
-	case config.ExitKeep:
-		for part := range slices.Chunk(g.elements(t.Project(now), t.Len(), now), 1000) {
-			err = errors.Join(err, g.nft.Add(part...))
-		}
-		return "stopped: the gate holds all that was promised", err
-	case config.ExitExpire:
-	}
-	return "stopped: what the gate holds runs out by itself", err
 }
 
 // Abandon is what becomes of a start whose configuration has mistakes: of it cfg is what

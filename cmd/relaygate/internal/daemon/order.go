@@ -50,15 +50,15 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 			out.Changes = append(out.Changes, control.NewChange(&changes[i]))
 		}
 	}
-	unsettled := d.gate.settle(ctx) // the rest is done all the same
-	if words := d.gate.status().Unfit; words != "" && o.Verb == control.VerbDeny {
+	unsettled := d.gate.Settle(ctx) // the rest is done all the same
+	if words := d.gate.Status().Unfit; words != "" && o.Verb == control.VerbDeny {
 		warn("%s", words)
 	}
 	if d.observes() {
 		warn("%s", observesWords)
 	}
 	// Mode observe closes nothing.
-	if list := cutFor(&o, changes); len(list) > 0 && d.gate.status().Mode != config.ModeObserve {
+	if list := cutFor(&o, changes); len(list) > 0 && d.gate.Status().Mode != config.ModeObserve {
 		keep := o.KeepConnections || o.Verb == control.VerbPause && !d.config.Load().Gate.CutOnExpiry
 		out.Sockets, out.Entries, err = d.cutter.cut(ctx, list, keep)
 		if err != nil {
@@ -66,7 +66,7 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 		}
 	}
 	saved := make(chan error, 1)
-	go func() { saved <- d.keeper.save(ctx) }() // the file system of one may hang
+	go func() { saved <- d.keeper.Save(ctx) }() // the file system of one may hang
 	if err := d.files.flush(ctx); err != nil {
 		warn("what the files say may be older: %v", err)
 	}

@@ -109,7 +109,7 @@ func TestOrderOutlivesItsClient(t *testing.T) {
 	d.owner.tap = p
 	ctx, cancel := context.WithCancel(t.Context())
 	var g errgroup.Group
-	for _, run := range []func(context.Context, func()) error{d.gate.run, d.gate.runWatch, d.keeper.run, d.files.run, d.cutter.run} {
+	for _, run := range []func(context.Context, func()) error{atOnce(d.gate.Run), atOnce(d.gate.Watch), atOnce(d.keeper.Run), d.files.run, atOnce(d.cutter.run)} {
 		g.Go(func() error { return run(ctx, func() {}) })
 	}
 	gone := hungUp{ctx, make(chan struct{})}
@@ -123,7 +123,7 @@ func TestOrderOutlivesItsClient(t *testing.T) {
 	}
 	close(gone.left)
 	runtime.Gosched()
-	g.Go(func() error { return d.owner.run(ctx, func() {}) })
+	g.Go(func() error { return d.owner.run(ctx) })
 	if err := <-done; err != nil || cut.n.Load() != 1 {
 		t.Errorf("%v; connections were cut %d times, want once", err, cut.n.Load())
 	}

@@ -14,8 +14,12 @@ import (
 	"relaygate/authz/grant"
 	"relaygate/capture"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/clock"
+	"relaygate/cmd/relaygate/internal/daemon/gate"
+	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/logging"
+	"relaygate/cmd/relaygate/internal/daemon/message"
 	"relaygate/cmd/relaygate/internal/engine"
 )
 
@@ -24,7 +28,7 @@ type owner struct {
 	engine *engine.Engine
 	tap    livetap.Tap
 	tls    *livetap.TLS
-	gate   *gate
+	gate   *gate.Gate
 	files  *files
 	log    *slog.Logger
 	out    *logging.Log
@@ -34,13 +38,13 @@ type owner struct {
 	undone []authz.Conn // see steer
 
 	cutter   *cutter
-	keeper   *keeper
+	keeper   *keeper.Keeper
 	sessions sessions
 	lifetime time.Duration
 	watchdog watchdog
 	looked   time.Time // when look was called last
-	sleep    sleep
-	boot     bootClock
+	sleep    clock.Sleep
+	boot     clock.Moment
 	before   map[string]uint64 // counters of before the start
 	counted  time.Time         // when they were written last
 	// admission is the login that is being decided.
@@ -58,7 +62,7 @@ func newOwner(e *engine.Engine, d *daemon) *owner {
 		engine: e, gate: d.gate, files: d.files, log: d.log, out: d.out, hub: d.hub, asked: make(chan question, 16),
 		cutter: d.cutter, keeper: d.keeper, lifetime: d.opts.Config.Lifetime,
 		sessions: sessions{open: make(map[authz.Conn]*held)},
-		watchdog: newWatchdog(func() time.Time { return time.Unix(0, d.gate.beat.Load()) }, d.log),
+		watchdog: newWatchdog(d.gate.Beat, d.log),
 	}
 }
 
@@ -68,11 +72,11 @@ func (o *owner) grants() *grant.Table { return o.engine.Grants() }
 // ask runs do in the owner's goroutine and waits for it.
 func (o *owner) ask(ctx context.Context, do func(now time.Time)) error {
 	q := question{do: do, done: make(chan struct{})}
-	if err := send(ctx, o.asked, q); err != nil {
+	if err := message.Send(ctx, o.asked, q); err != nil {
 		return err
 	}
 	o.tap.Wake()
-	_, err := await(ctx, q.done)
+	_, err := message.Await(ctx, q.done)
 	return err
 }
 
@@ -86,11 +90,10 @@ const (
 	countEvery = time.Minute
 )
 
-func (o *owner) run(ctx context.Context, ready func()) error {
-	ready()
+func (o *owner) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, o.tap.Wake)
 	defer stop()
-	defer o.gate.flush(false)
+	defer o.gate.Flush(false)
 	var ev capture.Event
 	for n := 0; ; n++ {
 		if ctx.Err() != nil {
@@ -152,17 +155,15 @@ func (o *owner) catchUp(now time.Time, ev *capture.Event) error {
 func (o *owner) look(now time.Time) {
 	o.watchdog.look(now)
 	o.looked = now
-	o.boot = bootClock{now, boot()}
-	o.gate.grants.Store(int64(o.grants().Len()))
-	if slept := o.sleep.since(); slept > 0 {
+	o.boot = clock.Now(now)
+	o.gate.Count(o.grants().Len())
+	if slept := o.sleep.Since(); slept > 0 {
 		o.log.Warn("the machine slept: every grant ends as much earlier", "for", slept)
 		o.woke(now, slept)
 	}
 	if now.Sub(o.counted) >= countEvery {
 		o.counted = now
-		for _, r := range o.counters() {
-			o.keeper.put(r)
-		}
+		o.keeper.PutCounters(o.counters())
 	}
 	for _, c := range o.engine.Expire(now) {
 		o.change(now, c)
@@ -171,7 +172,7 @@ func (o *owner) look(now time.Time) {
 	o.answer(now)
 	o.settle(o.tap.Crowded())
 	deadline := now.Add(maxWait)
-	if next, ok := o.engine.Next(); ok && next.Before(deadline) {
+	if next, ok := o.grants().Next(); ok && next.Before(deadline) {
 		deadline = next
 	}
 	o.tap.SetDeadline(deadline)
@@ -182,7 +183,7 @@ func (o *owner) look(now time.Time) {
 func (o *owner) answer(now time.Time) {
 	for range len(o.asked) {
 		q := <-o.asked
-		o.gate.flush(false)
+		o.gate.Flush(false)
 		q.do(now)
 		close(q.done)
 	}
@@ -232,8 +233,8 @@ func (o *owner) decide(now time.Time, v *engine.Verdict) (c grant.Change, change
 	}
 	opened := a.Arm && a.Kind == grant.Granted
 	if opened {
-		o.gate.admit(a.Prefix, a.Expires, now, v.Time)
-		o.gate.flush(o.tap.Crowded())
+		o.gate.Admit(a.Prefix, a.Expires, now, v.Time)
+		o.gate.Flush(o.tap.Crowded())
 	}
 	c = o.engine.Explain(a)
 	if !opened {

@@ -3,10 +3,13 @@
 package daemon
 
 import (
+	"net/netip"
 	"time"
 
+	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/nft"
 )
 
 // change carries a change that no packet caused to the gate and to everybody.
@@ -15,42 +18,59 @@ func (o *owner) change(now time.Time, c grant.Change) {
 	if c.Kind != grant.Rearmed {
 		o.tell(now, &c)
 	} else {
-		o.keeper.changed(&c)
+		o.keeper.Changed(&c)
 	}
 }
 
-// write hands a change to the gate. caused is when the packet came that caused
-// it. Always rules are static members of the gate.
+// write hands a change to the gate. caused is when the packet came that caused it.
 func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
-	if c.Static {
-		o.gate.restatic(o.grants().Static())
-	}
-	if c.Rebuild { // more changed than is told
-		o.gate.shutLater(c.Closed...)
-		o.gate.refresh()
-	}
-	if c.Grant.Source == grant.Always {
-		return
-	}
-	switch {
-	case c.Arm:
-		o.gate.add(c.Grant, now, caused)
-	case c.Kind == grant.Revoked, c.Kind == grant.Expired:
-		o.gate.remove(c.Grant, now, o.grants().Get)
-		if c.By == "" { // an order says itself what becomes of connections
-			o.cutter.ranOut(c.Grant.Prefix)
-		}
+	o.gate.Write(o.grants(), c, now, caused)
+	ended := c.Kind == grant.Revoked || c.Kind == grant.Expired
+	if ended && c.Grant.Source != grant.Always && c.By == "" { // an order says itself what becomes of connections
+		o.cutter.ranOut(c.Grant.Prefix)
 	}
 }
 
 // tell carries a change to the files, the log and the watchers.
 func (o *owner) tell(now time.Time, c *grant.Change) {
 	o.files.changed()
-	if c.Kind != grant.Granted || c.Cause == nil || !o.keeper.granted(o.engine, now, o.boot.at(now), c.Grant) {
-		o.keeper.changed(c)
+	if c.Kind != grant.Granted || c.Cause == nil || !o.keeper.Granted(o.engine, now, o.boot.At(now), c.Grant) {
+		o.keeper.Changed(c)
 	}
 	o.out.Change(now, c)
 	if o.hub.Watched() {
 		o.hub.Publish(now, control.NewChange(c))
 	}
+}
+
+// bitten notes in the journal, and tells watchers, whose connections a brake
+// refused. It runs in the owner's goroutine.
+func (o *owner) bitten(now time.Time, list []nft.Bitten) {
+	for _, b := range list {
+		p := netip.PrefixFrom(b.Addr, b.Addr.BitLen())
+		if g, ok := o.grants().Get(b.Addr); ok {
+			p = g.Prefix
+		}
+		o.bite(now, p, b.TooFast, reasonTooFast)
+		o.bite(now, p, b.TooMany, reasonTooMany)
+	}
+}
+
+// What is told of a connection that a brake refused.
+const (
+	reasonTooFast = "an SMTP connection was refused: too many new ones in a minute (gate.max_new_per_minute)"
+	reasonTooMany = "an SMTP connection was refused: too many open at the same time (gate.max_concurrent)"
+)
+
+func (o *owner) bite(now time.Time, p netip.Prefix, n uint64, reason string) {
+	if n == 0 {
+		return
+	}
+	e := authz.Event{Kind: authz.EventBraked, Time: now, Last: now, Count: int(min(n, 1<<31)), Prefix: p, Reason: reason}
+	o.engine.Evidence().Add(e)
+	o.keeper.Noted(p)
+	shape := control.NewEvent(&e)
+	shape.Event = "brake"
+	o.hub.Publish(now, shape)
+	o.log.Warn("braked", "address", authz.PrefixString(p), "times", n, "reason", reason)
 }

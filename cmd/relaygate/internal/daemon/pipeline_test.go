@@ -24,8 +24,11 @@ import (
 	"relaygate/capture"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/gate"
+	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/logging"
+	"relaygate/cmd/relaygate/internal/daemon/message"
 	"relaygate/cmd/relaygate/internal/engine"
 )
 
@@ -114,7 +117,7 @@ func (p *player) Crowded() bool {
 
 func (p *player) SetDeadline(time.Time) {}
 
-func (p *player) Wake() { wake(p.woken) }
+func (p *player) Wake() { message.Wake(p.woken) }
 
 func (p *player) Done(authz.Conn) error { return nil }
 
@@ -133,9 +136,9 @@ func newPipeline(tb testing.TB) *daemon {
 	return newPipelineOf(tb, bpftest.Namespace(tb), "mode = \"filter\"")
 }
 
-func newPipelineOf(tb testing.TB, ns *netns.Namespace, gate string) *daemon {
+func newPipelineOf(tb testing.TB, ns *netns.Namespace, mode string) *daemon {
 	tb.Helper()
-	cfg, err := config.Parse("test", []byte("[gate]\n"+gate+"\n"))
+	cfg, err := config.Parse("test", []byte("[gate]\n"+mode+"\n"))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -143,7 +146,7 @@ func newPipelineOf(tb testing.TB, ns *netns.Namespace, gate string) *daemon {
 	log := out.Logger
 	d := &daemon{opts: Options{Config: cfg}, log: log, out: out, hub: control.NewHub()}
 	d.config.Store(cfg)
-	if d.keeper, err = openKeeper(filepath.Join(tb.TempDir(), "state.db"), cfg.Retain, time.Now(), log); err != nil {
+	if d.keeper, err = keeper.Open(filepath.Join(tb.TempDir(), "state.db"), cfg.Retain, time.Now(), log); err != nil {
 		tb.Fatal(err)
 	}
 	eng := engine.New(engine.Config{Services: cfg.Services, Grants: grantConfig(cfg), Rules: rules(cfg)})
@@ -151,14 +154,14 @@ func newPipelineOf(tb testing.TB, ns *netns.Namespace, gate string) *daemon {
 		tb.Fatal(err)
 	}
 	bpftest.Do(tb, ns, func() error {
-		if d.gate, err = openGate(cfg, nil, log, d.hub); err != nil {
+		if d.gate, err = gate.Open(cfg, nil, log, d.hub); err != nil {
 			return err
 		}
-		d.cutter = openCutter(settingsOf(d.gate.cfg, false), log)
+		d.cutter = openCutter(settingsOf(&cfg.Gate), log)
 		d.files, d.tls = newFiles(cfg, log), &livetap.TLS{}
 		d.owner = newOwner(eng, d)
 		d.owner.tls = d.tls
-		return d.gate.begin(tb.Context(), nil, d.gate.project(d.owner.grants(), time.Now()))
+		return d.gate.Begin(tb.Context(), nil, d.gate.Project(d.owner.grants(), time.Now()))
 	})
 	d.connect()
 	return d
@@ -176,8 +179,8 @@ func (d *daemon) play(tb testing.TB, p *player) (longest int64) {
 	played := make(chan struct{})
 	p.done = func() { close(played) }
 	var g errgroup.Group
-	for _, run := range []func(context.Context, func()) error{d.owner.run, d.gate.run, d.gate.runWatch, d.keeper.run} {
-		g.Go(func() error { return run(ctx, func() {}) })
+	for _, run := range []func(context.Context) error{d.owner.run, d.gate.Run, d.gate.Watch, d.keeper.Run} {
+		g.Go(func() error { return run(ctx) })
 	}
 	g.Go(func() error {
 		defer cancel()
@@ -186,9 +189,9 @@ func (d *daemon) play(tb testing.TB, p *player) (longest int64) {
 		for {
 			select {
 			case <-tick.C:
-				longest = max(longest, d.gate.queued.Load())
+				longest = max(longest, d.gate.Queued())
 			case <-played:
-				return d.gate.settle(ctx)
+				return d.gate.Settle(ctx)
 			case <-ctx.Done():
 				return nil
 			}
@@ -209,7 +212,7 @@ func TestPipelineHoldsWhoLoggedIn(t *testing.T) {
 	if n := d.owner.grants().Len(); n != count {
 		t.Errorf("%d grants, want %d", n, count)
 	}
-	held, err := d.gate.nft.Read()
+	held, err := d.gate.Read()
 	if err != nil || len(held) != count {
 		t.Errorf("the kernel holds %d elements, %v, want %d", len(held), err, count)
 	}

@@ -28,8 +28,7 @@ func hangUps() (hup chan os.Signal, stop func()) {
 }
 
 // runReload reads the configuration again at each SIGHUP.
-func (d *daemon) runReload(ctx context.Context, ready func()) error {
-	ready()
+func (d *daemon) runReload(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -40,7 +39,7 @@ func (d *daemon) runReload(ctx context.Context, ready func()) error {
 		words := "the configuration was read again"
 		switch err := d.reload(ctx); {
 		case err == nil:
-			d.log.Info(words, "gate", d.gate.status().Mode)
+			d.log.Info(words, "gate", d.gate.Status().Mode)
 			d.reloadError.Store(nil)
 		case errors.Is(err, errBehind): // which status tells for as long as it is so
 			d.log.Error(words, "error", err)
@@ -51,7 +50,7 @@ func (d *daemon) runReload(ctx context.Context, ready func()) error {
 			words = "the former configuration stays: " + err.Error()
 			d.reloadError.Store(&words)
 		}
-		d.gate.publish("reload", words)
+		d.hub.Tell(time.Now(), "reload", words)
 		notify(d.log, sd.SdNotifyReady)
 	}
 }
@@ -77,24 +76,17 @@ func (d *daemon) reload(ctx context.Context) error {
 		return errors.New("it names no gate.mode any more, and so would open the ports to all: if that is meant, say mode = \"observe\"")
 	}
 	// The gate first: whether its sets are there the kernel must say.
-	gate, err := gateConfig(next, nil)
-	if err != nil {
+	if err := d.gate.Reload(ctx, next); err != nil {
 		return err
-	}
-	err = d.gate.ask(ctx, func(ctx context.Context) error { return d.gate.change(ctx, gate) })
-	if err != nil {
-		return fmt.Errorf("change the gate: %w", err)
 	}
 	if next.Inside() {
 		if err := d.tap.SetServers(next.Gate.Servers); err != nil {
 			return err
 		}
 	}
-	settings := settingsOf(gate, next.Gate.CutOnExpiry)
-	d.cutter.set.Store(&settings)
-	d.gate.tellWords(next.Gate.Words())
+	d.cutter.set.Store(settingsOf(&next.Gate))
 	d.files.keep.Store(next.Gate.OnExit == config.ExitKeep)
-	d.keeper.retain.Store(int64(next.Retain))
+	d.keeper.SetRetain(next.Retain)
 	d.config.Store(next)
 	var refused error
 	err = d.owner.ask(ctx, func(now time.Time) { refused = d.owner.reconfigure(now, next) })
@@ -104,7 +96,7 @@ func (d *daemon) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.gate.settle(ctx); err != nil {
+	if err := d.gate.Settle(ctx); err != nil {
 		return fmt.Errorf("%w: %w", errBehind, err)
 	}
 	return nil
@@ -113,13 +105,14 @@ func (d *daemon) reload(ctx context.Context) error {
 // reconfigure puts new bounds and rules in force.
 func (o *owner) reconfigure(now time.Time, cfg *config.Config) error {
 	changes := o.engine.Record(o.grants().SetConfig(now, grantConfig(cfg)))
-	o.lifetime, o.gate.lifetime = cfg.Lifetime, cfg.Lifetime
+	o.lifetime = cfg.Lifetime
+	o.gate.SetLifetime(cfg.Lifetime)
 	for _, c := range changes {
 		o.change(now, c)
 	}
 	if len(changes) > 0 {
 		// Elements are never shortened one by one.
-		o.gate.refresh()
+		o.gate.Refresh()
 	}
 	more, err := o.engine.SetRules(now, rules(cfg))
 	for _, c := range more {

@@ -12,12 +12,13 @@ import (
 
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/gate"
 )
 
 // A SIGHUP that comes during the start ends nothing, and is served behind it.
 func TestReloadDuringTheStart(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	d := &daemon{log: slog.New(slog.DiscardHandler), hub: control.NewHub(), gate: newFakeGate(&fakeTable{})}
+	d := &daemon{log: slog.New(slog.DiscardHandler), hub: control.NewHub(), gate: gate.Discard()}
 	d.opts.Reload = func() (*config.Config, error) {
 		cancel() // it was read
 		return nil, io.ErrUnexpectedEOF
@@ -28,7 +29,7 @@ func TestReloadDuringTheStart(t *testing.T) {
 	if err := syscall.Kill(syscall.Getpid(), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.runReload(ctx, func() {}); err != nil {
+	if err := d.runReload(ctx); err != nil {
 		t.Error(err)
 	}
 	if words := d.reloadError.Load(); words == nil || !strings.Contains(*words, "the former configuration stays") {

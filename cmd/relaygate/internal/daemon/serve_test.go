@@ -7,24 +7,20 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
-	"relaygate/nft"
 )
 
 // goesOn runs a task, breaks what it waits for, and wants it to do its work again, or
 // at least to live on, until it is stopped.
-func goesOn(t *testing.T, task func(context.Context, func()) error, fail func() error, again func() bool) {
+func goesOn(t *testing.T, task func(context.Context) error, fail func() error, again func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	ready, ended := make(chan struct{}), make(chan error, 1)
-	go func() { ended <- task(ctx, func() { close(ready) }) }()
-	<-ready
+	ended := make(chan error, 1)
+	go func() { ended <- task(ctx) }()
 	if err := fail(); err != nil {
 		t.Error(err)
 	}
@@ -60,25 +56,3 @@ func TestControlSocketThatFails(t *testing.T) {
 		return c.Close() == nil
 	})
 }
-
-func TestWatchThatFails(t *testing.T) {
-	bpftest.RequireRoot(t)
-	open, err := nft.Open(nft.Config{Netns: bpftest.Namespace(t).FD()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer open.Close()
-	w, err := open.Watch()
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := &lineCount{}
-	g := &gate{log: slog.New(slog.NewTextHandler(lines, nil))}
-	g.watch.Store(w)
-	goesOn(t, g.runWatch, w.Close, func() bool { return lines.n.Load() > 1 })
-}
-
-// lineCount counts lines.
-type lineCount struct{ n atomic.Int64 }
-
-func (c *lineCount) Write(line []byte) (int, error) { c.n.Add(1); return len(line), nil }

@@ -108,7 +108,7 @@ func (o *owner) closed(now time.Time, c authz.Conn, heard time.Time, why string)
 			o.release(now, h, heard)
 		}
 		if h.saved {
-			o.keeper.put(row{bucket: sessionsBucket, key: cookieKey(c)})
+			o.keeper.DropSession(c)
 		}
 		delete(o.sessions.open, c)
 	}
@@ -150,7 +150,7 @@ func olderThan(s *grant.Session, g *grant.Grant) bool {
 // by which the kernel counts for how long a peer was not heard.
 func (o *owner) woke(now time.Time, slept time.Duration) {
 	o.grants().Slept(slept)
-	o.gate.refresh()
+	o.gate.Refresh()
 	o.sessions.woke, o.sessions.slept = now, slept
 	if slept < maxSilence {
 		return // the next survey will see
@@ -224,8 +224,7 @@ func finder(alive []sockdiag.Session) func(authz.Conn) (sockdiag.Session, bool) 
 }
 
 // runSurvey looks at the socket tables now and then.
-func (d *daemon) runSurvey(ctx context.Context, ready func()) error {
-	ready()
+func (d *daemon) runSurvey(ctx context.Context) error {
 	tick := time.NewTicker(surveySoon)
 	defer tick.Stop()
 	last, rest := time.Now(), surveySoon

@@ -5,23 +5,14 @@ package daemon
 import (
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/capture/sockdiag"
+	"relaygate/cmd/relaygate/internal/daemon/clock"
+	"relaygate/cmd/relaygate/internal/daemon/keeper"
 )
-
-// savedSession is a session as the state file keeps it.
-type savedSession struct {
-	grant.Session
-	Conn authz.Conn
-	Boot string
-}
-
-// cookieKey is the key of a session in the state file.
-func cookieKey(c authz.Conn) string { return strconv.FormatUint(c.Cookie, 16) }
 
 // save writes down the sessions that last.
 func (o *owner) save(now time.Time) {
@@ -42,7 +33,7 @@ func (o *owner) save(now time.Time) {
 // keep writes one session down, once.
 func (o *owner) keep(c authz.Conn, h *held) {
 	if !h.saved && hasSocket(c) {
-		h.saved = o.keeper.put(row{bucket: sessionsBucket, key: cookieKey(c), value: savedSession{h.Session, c, bootID()}})
+		h.saved = o.keeper.PutSession(keeper.Session{Session: h.Session, Conn: c, Boot: clock.BootID()})
 	}
 }
 
@@ -68,14 +59,14 @@ type survivors struct {
 	since time.Time
 }
 
-func (s *survivors) live(was *savedSession) bool {
+func (s *survivors) live(was *keeper.Session) bool {
 	now, ok := s.find(was.Conn)
-	return ok && was.Boot == bootID() && was.Boot != "" && hasSocket(was.Conn) && now.Silent < maxSilence &&
+	return ok && was.Boot == clock.BootID() && was.Boot != "" && hasSocket(was.Conn) && now.Silent < maxSilence &&
 		(now.Remote == was.Conn.Client || s.mayAnnounce(now.Remote.Addr())) && was.Begin.After(s.since)
 }
 
 // rejoin lets sessions hold their grants again.
-func (o *owner) rejoin(now time.Time, live []savedSession) (n int) {
+func (o *owner) rejoin(now time.Time, live []keeper.Session) (n int) {
 	for _, s := range live {
 		if o.sessions.open[s.Conn] == nil && o.hold(now, s.Conn, s.Session, true) {
 			n++
@@ -86,10 +77,10 @@ func (o *owner) rejoin(now time.Time, live []savedSession) (n int) {
 
 // anchor is the session of a grant's last login, which need not have been written
 // down itself.
-func anchor(g *grant.Saved) (savedSession, bool) {
+func anchor(g *grant.Saved) (keeper.Session, bool) {
 	if !hasSocket(g.Conn) || len(g.Users) == 0 {
-		return savedSession{}, false
+		return keeper.Session{}, false
 	}
 	s := grant.Session{Client: g.Conn.Client.Addr(), User: g.Users[0].Name, Begin: g.Users[0].Seen}
-	return savedSession{s, g.Conn, g.Deadline.ID}, true
+	return keeper.Session{Session: s, Conn: g.Conn, Boot: g.Deadline.ID}, true
 }

@@ -3,8 +3,11 @@
 package daemon
 
 import (
+	"iter"
+	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -13,7 +16,11 @@ import (
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/clock"
+	"relaygate/cmd/relaygate/internal/daemon/gate"
+	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/engine"
+	"relaygate/cmd/relaygate/internal/state"
 )
 
 const testLifetime = 30 * time.Minute
@@ -29,9 +36,9 @@ var (
 // newTestOwner holds one grant, of testClient, that began at start.
 func newTestOwner(t *testing.T, start time.Time) *owner {
 	t.Helper()
-	k := newKept(t, filepath.Join(t.TempDir(), "state.db"))
+	k := openKeeper(t, filepath.Join(t.TempDir(), "state.db"))
 	t.Cleanup(func() {
-		if err := k.close(nil, nil); err != nil {
+		if err := k.Close(nil, nil); err != nil {
 			t.Error(err)
 		}
 	})
@@ -41,12 +48,42 @@ func newTestOwner(t *testing.T, start time.Time) *owner {
 	}
 	out := discard(t)
 	o := &owner{
-		engine: e, gate: newFakeGate(&fakeTable{}), files: newFiles(&config.Config{}, out.Logger), log: out.Logger, out: out, hub: control.NewHub(),
-		keeper: k.keeper, cutter: &cutter{}, lifetime: testLifetime, sessions: sessions{open: make(map[authz.Conn]*held)},
+		engine: e, gate: gate.Discard(), files: newFiles(&config.Config{}, out.Logger), log: out.Logger, out: out, hub: control.NewHub(),
+		keeper: k, cutter: &cutter{}, lifetime: testLifetime, sessions: sessions{open: make(map[authz.Conn]*held)},
 	}
 	o.cutter.set.Store(&cutSettings{})
 	o.login(t, start, "alice")
 	return o
+}
+
+func openKeeper(t *testing.T, path string) *keeper.Keeper {
+	t.Helper()
+	k, err := keeper.Open(path, time.Hour, time.Now(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// saveGrants makes a state file.
+func saveGrants(t *testing.T, path string, grants iter.Seq[grant.Saved]) {
+	t.Helper()
+	s, err := state.Open(path, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for g := range grants {
+		s.Put("grants", g.Prefix.String(), state.AppendGrant(nil, &g))
+		if n++; n%4096 == 0 {
+			if err := s.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // login grants testClient.
@@ -164,26 +201,26 @@ func TestSilentThroughASleep(t *testing.T) {
 // same ones, and whose client was heard of late.
 func TestRejoin(t *testing.T) {
 	start := time.Now()
-	saved := savedSession{grant.Session{Client: testClient.Addr(), User: "alice", Begin: start}, testConn, bootID()}
+	saved := keeper.Session{Session: grant.Session{Client: testClient.Addr(), User: "alice", Begin: start}, Conn: testConn, Boot: clock.BootID()}
 	alive := sockdiag.Session{Cookie: testConn.Cookie, Netns: testConn.Netns, Local: testConn.Server, Remote: testConn.Client, Silent: 14 * time.Minute}
 	for _, tt := range []struct {
 		name   string
-		change func(*savedSession, *sockdiag.Session)
+		change func(*keeper.Session, *sockdiag.Session)
 		want   bool
 	}{
-		{"alive", func(*savedSession, *sockdiag.Session) {}, true},
-		{"silent for too long", func(_ *savedSession, s *sockdiag.Session) { s.Silent = 15 * time.Minute }, false},
-		{"another cookie", func(_ *savedSession, s *sockdiag.Session) { s.Cookie++ }, false},
-		{"another client at the same cookie", func(_ *savedSession, s *sockdiag.Session) {
+		{"alive", func(*keeper.Session, *sockdiag.Session) {}, true},
+		{"silent for too long", func(_ *keeper.Session, s *sockdiag.Session) { s.Silent = 15 * time.Minute }, false},
+		{"another cookie", func(_ *keeper.Session, s *sockdiag.Session) { s.Cookie++ }, false},
+		{"another client at the same cookie", func(_ *keeper.Session, s *sockdiag.Session) {
 			s.Remote = netip.MustParseAddrPort("203.0.113.8:40000")
 		}, false},
-		{"another port of the server", func(_ *savedSession, s *sockdiag.Session) {
+		{"another port of the server", func(_ *keeper.Session, s *sockdiag.Session) {
 			s.Local = netip.MustParseAddrPort("198.51.100.25:110")
 		}, false},
-		{"another namespace", func(_ *savedSession, s *sockdiag.Session) { s.Netns++ }, false},
-		{"another boot", func(was *savedSession, _ *sockdiag.Session) { was.Boot = "another" }, false},
-		{"no cookie", func(was *savedSession, s *sockdiag.Session) { was.Conn.Cookie, s.Cookie = 0, 0 }, false},
-		{"older than any session may be", func(was *savedSession, _ *sockdiag.Session) { was.Begin = start.Add(-24 * time.Hour) }, false},
+		{"another namespace", func(_ *keeper.Session, s *sockdiag.Session) { s.Netns++ }, false},
+		{"another boot", func(was *keeper.Session, _ *sockdiag.Session) { was.Boot = "another" }, false},
+		{"no cookie", func(was *keeper.Session, s *sockdiag.Session) { was.Conn.Cookie, s.Cookie = 0, 0 }, false},
+		{"older than any session may be", func(was *keeper.Session, _ *sockdiag.Session) { was.Begin = start.Add(-24 * time.Hour) }, false},
 	} {
 		was, now := saved, alive
 		tt.change(&was, &now)
@@ -194,7 +231,7 @@ func TestRejoin(t *testing.T) {
 	}
 	// Each is held once.
 	o := newTestOwner(t, start)
-	if got := o.rejoin(start, []savedSession{saved, saved}); got != 1 || o.grants().Followed() != 1 {
+	if got := o.rejoin(start, []keeper.Session{saved, saved}); got != 1 || o.grants().Followed() != 1 {
 		t.Errorf("%d sessions hold their grants, want 1", got)
 	}
 }
@@ -221,46 +258,60 @@ func TestRevokedSessionHoldsNothingLater(t *testing.T) {
 	if n := o.grants().Followed(); n != 0 {
 		t.Errorf("%d sessions hold the grant of bob's login", n)
 	}
-	saved := savedSession{s, testConn, bootID()}
+	saved := keeper.Session{Session: s, Conn: testConn, Boot: clock.BootID()}
 	saved.Conn.Cookie++
-	if n := o.rejoin(now.Add(time.Minute), []savedSession{saved}); n != 0 { // or after a restart
+	if n := o.rejoin(now.Add(time.Minute), []keeper.Session{saved}); n != 0 { // or after a restart
 		t.Errorf("%d sessions hold the grant of bob's login", n)
 	}
 }
 
-// Sessions that last are written down after some seconds, short ones never.
+// Sessions that last are written down after some seconds, short ones never, and none
+// stays in the file that has ended.
 func TestSessionsThatLastAreSaved(t *testing.T) {
 	start := time.Now()
-	o := newTestOwner(t, start)
-	short, long := testConn, testConn
-	short.Cookie, long.Cookie = 1, 2
-	for _, c := range []authz.Conn{short, long} {
-		if !o.hold(start, c, grant.Session{Client: testClient.Addr(), User: "alice", Begin: start}, false) {
-			t.Fatal("a session holds nothing")
+	for _, ends := range []bool{false, true} {
+		o := newTestOwner(t, start)
+		path := filepath.Join(t.TempDir(), "state.db")
+		o.keeper = openKeeper(t, path)
+		short, long := testConn, testConn
+		short.Cookie, long.Cookie = 1, 2
+		for _, c := range []authz.Conn{short, long} {
+			if !o.hold(start, c, grant.Session{Client: testClient.Addr(), User: "alice", Begin: start}, false) {
+				t.Fatal("a session holds nothing")
+			}
+		}
+		o.save(start.Add(saveAfter - 1))
+		if o.sessions.open[short].saved || o.sessions.open[long].saved {
+			t.Error("a young session is saved")
+		}
+		o.closed(start, short, time.Time{}, "closed")
+		o.save(start.Add(saveAfter))
+		o.save(start.Add(2 * saveAfter))
+		if ends {
+			o.closed(start, long, time.Time{}, "closed")
+		}
+		if err := o.keeper.Close(nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		k := openKeeper(t, path)
+		r, err := k.Load(start)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(r.Sessions); n > 1 || n == 1 == ends || n == 1 && r.Sessions[0].Conn != long {
+			t.Errorf("it ends %v: the file has %+v", ends, r.Sessions)
+		}
+		if err := k.Close(nil, nil); err != nil {
+			t.Error(err)
 		}
 	}
-	saved := func(want int) {
-		t.Helper()
-		if got := len(o.keeper.rows); got != want {
-			t.Errorf("%d rows are to be written, want %d", got, want)
-		}
-	}
-	o.save(start.Add(saveAfter - 1))
-	saved(0)
-	o.closed(start, short, time.Time{}, "closed")
-	o.save(start.Add(saveAfter))
-	saved(1)
-	o.save(start.Add(2 * saveAfter))
-	saved(1)
-	o.closed(start, long, time.Time{}, "closed") // its row goes
-	saved(2)
 }
 
 // A grant that was over when the agent came back stands again if a session that held
 // it lives, and no other does.
 func TestRestoreHoldsWhatSessionsHold(t *testing.T) {
 	now := time.Now()
-	clock := boot()
+	since := clock.Boot()
 	conn := testConn
 	user := func(name string) grant.User {
 		return grant.User{Name: name, Seen: now.Add(-time.Hour), Protocol: authz.IMAP}
@@ -270,7 +321,7 @@ func TestRestoreHoldsWhatSessionsHold(t *testing.T) {
 			Prefix: testClient, Since: now.Add(-time.Hour), Expires: now.Add(-time.Minute), Source: grant.Login, Logins: 1,
 			Users: []grant.User{user("alice")}, Conn: conn,
 		},
-		Deadline: grant.Boot{ID: clock.ID, At: clock.At - time.Minute},
+		Deadline: grant.Boot{ID: since.ID, At: since.At - time.Minute},
 	}
 	alive := []sockdiag.Session{{Cookie: conn.Cookie, Netns: conn.Netns, Local: conn.Server, Remote: conn.Client}}
 	for _, tt := range []struct {
@@ -284,22 +335,20 @@ func TestRestoreHoldsWhatSessionsHold(t *testing.T) {
 		{"the session is older than the grant", func(g *grant.Saved) { g.Since = now.Add(-time.Hour + 2*time.Second) }, alive, 0},
 		{"a shared address", func(g *grant.Saved) { g.Users = append(g.Users, user("bob"), user("carol")) }, alive, 0},
 		{"it stands for longer", func(g *grant.Saved) {
-			g.Source, g.Expires, g.Deadline.At = grant.Manual, now.Add(5*time.Hour), clock.At+5*time.Hour
+			g.Source, g.Expires, g.Deadline.At = grant.Manual, now.Add(5*time.Hour), since.At+5*time.Hour
 		}, alive, 5 * time.Hour},
 	} {
-		k := newKept(t, filepath.Join(t.TempDir(), "state.db"))
 		saved := over
 		tt.change(&saved)
-		k.write(row{bucket: grantsBucket, key: saved.Prefix.String(), value: saved})
-		if err := k.store.Flush(); err != nil {
-			t.Fatal(err)
-		}
+		path := filepath.Join(t.TempDir(), "state.db")
+		saveGrants(t, path, slices.Values([]grant.Saved{saved}))
+		k := openKeeper(t, path)
 		e := engine.New(engine.Config{Grants: grant.Config{Lifetime: testLifetime, Follow: true, MaxUsers: 2}})
 		if _, err := e.SetHost(now, authz.Host{}); err != nil {
 			t.Fatal(err)
 		}
 		d := &daemon{
-			opts: Options{Config: &config.Config{MaxUsers: 2}}, keeper: k.keeper,
+			opts: Options{Config: &config.Config{MaxUsers: 2}}, keeper: k,
 			owner: &owner{engine: e, lifetime: testLifetime, hub: control.NewHub(), sessions: sessions{open: make(map[authz.Conn]*held)}},
 		}
 		is := survivors{finder(tt.alive), func(netip.Addr) bool { return false }, now.Add(-24 * time.Hour)}
@@ -316,7 +365,7 @@ func TestRestoreHoldsWhatSessionsHold(t *testing.T) {
 		if (left-tt.want).Abs() > busy || n > 0 != (tt.want > 0) {
 			t.Errorf("%s: %v left, %d sessions hold it, want %v", tt.name, left, n, tt.want)
 		}
-		if err := k.close(nil, nil); err != nil {
+		if err := k.Close(nil, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -14,8 +14,7 @@ const socketEvery = 2 * time.Second
 
 // runSocket answers the control socket, and makes another where somebody removed it, or
 // where nobody could be let in (accept(2) fails without memory, say).
-func (d *daemon) runSocket(ctx context.Context, ready func()) error {
-	ready()
+func (d *daemon) runSocket(ctx context.Context) error {
 	for {
 		err := d.serveWhileThere(ctx)
 		switch {

@@ -6,13 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/authz/relayhosts"
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/daemon/gate"
+	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/metrics"
 	"relaygate/cmd/relaygate/internal/engine"
@@ -24,7 +25,7 @@ import (
 // take over what stood before, build the gate, and only then watch.
 func (d *daemon) start(ctx context.Context) (err error) {
 	cfg := d.opts.Config
-	if d.keeper, err = openKeeper(cfg.StatePath, cfg.Retain, time.Now(), d.log); err != nil {
+	if d.keeper, err = keeper.Open(cfg.StatePath, cfg.Retain, time.Now(), d.log); err != nil {
 		return err
 	}
 	if d.trust, err = livetap.OpenTrust(cfg); err != nil {
@@ -44,18 +45,18 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	if _, err := eng.SetHost(time.Now(), host); err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
-	if d.gate, err = openGate(cfg, eng.Grants().Static(), d.log, d.hub); err != nil {
+	if d.gate, err = gate.Open(cfg, eng.Grants().Static(), d.log, d.hub); err != nil {
 		return err
 	}
 	d.metrics = metrics.Listen(cfg.Metrics, d.log) // as long as there is the capability for a low port
-	d.cutter = openCutter(settingsOf(d.gate.cfg, cfg.Gate.CutOnExpiry), d.log)
+	d.cutter = openCutter(settingsOf(&cfg.Gate), d.log)
 	d.files = newFiles(cfg, d.log)
 	d.owner = newOwner(eng, d)
 	if err := d.inherit(); err != nil {
 		return err
 	}
 	t := d.owner.grants()
-	if err := d.gate.begin(ctx, t.Static(), d.gate.project(t, time.Now())); err != nil {
+	if err := d.gate.Begin(ctx, t.Static(), d.gate.Project(t, time.Now())); err != nil {
 		return err
 	}
 	if d.tap, err = livetap.Open(cfg, d.trust, d.log, d.hub); err != nil {
@@ -79,24 +80,26 @@ func (d *daemon) start(ctx context.Context) (err error) {
 // connect lets the other tasks ask the owner.
 func (d *daemon) connect() {
 	t := d.owner.grants()
-	d.gate.snapshot = func(ctx context.Context) (p projection, err error) {
-		return p, d.owner.ask(ctx, func(now time.Time) { p = d.gate.project(t, now) })
-	}
-	d.gate.bitten = func(ctx context.Context, list []nft.Bitten) {
-		_ = d.owner.ask(ctx, func(now time.Time) { d.owner.bitten(now, list) }) // an error: the daemon ends
-	}
-	d.files.static = func() []netip.Prefix { return *d.gate.static.Load() }
+	d.gate.Connect(gate.Owner{
+		Snapshot: func(ctx context.Context) (p gate.Projection, err error) {
+			return p, d.owner.ask(ctx, func(now time.Time) { p = d.gate.Project(t, now) })
+		},
+		Bitten: func(ctx context.Context, list []nft.Bitten) {
+			_ = d.owner.ask(ctx, func(now time.Time) { d.owner.bitten(now, list) }) // an error: the daemon ends
+		},
+	})
+	d.files.static = d.gate.Static
 	d.files.found = func(ctx context.Context, foreign *relayhosts.Foreign, changed bool) {
 		_ = d.owner.ask(ctx, func(now time.Time) { d.owner.found(now, foreign, changed) }) // an error: the daemon ends
 	}
 	d.files.entries = d.owner.entries(d.opts.Config.UsersFile != "")
-	d.keeper.owner = func(ctx context.Context, do func(*engine.Engine, time.Time)) error {
-		return d.owner.ask(ctx, func(now time.Time) { do(d.owner.engine, now) })
-	}
-	d.keeper.prefixes = d.owner.prefixes
-	d.keeper.forgotten = func(ctx context.Context) error {
-		return d.owner.ask(ctx, func(time.Time) { d.owner.saveAgain() })
-	}
+	d.keeper.Connect(keeper.Owner{
+		Do: func(ctx context.Context, do func(*engine.Engine, time.Time)) error {
+			return d.owner.ask(ctx, func(now time.Time) { do(d.owner.engine, now) })
+		},
+		Prefixes:  d.owner.prefixes,
+		Forgotten: func(ctx context.Context) error { return d.owner.ask(ctx, func(time.Time) { d.owner.saveAgain() }) },
+	})
 }
 
 func grantConfig(cfg *config.Config) grant.Config {

@@ -31,7 +31,7 @@ func (d *daemon) snapshot(ctx context.Context) (control.Status, error) {
 	cfg := d.opts.Config
 	s := control.Status{
 		Version: d.opts.Version, Since: control.Time{Time: d.started},
-		Problems: []string{}, Gate: d.gate.status(), Files: d.files.status(),
+		Problems: []string{}, Gate: d.gate.Status(), Files: d.files.status(),
 		Drops: map[string]uint64{}, Doubts: map[string]uint64{}, Changes: map[string]uint64{},
 		Tap: control.Tap{POP3: cfg.Ports(authz.POP3), IMAP: cfg.Ports(authz.IMAP)},
 	}
@@ -44,7 +44,7 @@ func (d *daemon) snapshot(ctx context.Context) (control.Status, error) {
 	s.Drops["log: lines dropped"] = d.out.Dropped()
 	s.Drops["connections: expired grants whose connections were not ended"] = d.cutter.dropped.Load()
 	d.problems(&s)
-	d.keeper.status(&s)
+	d.keeper.Status(&s)
 	d.tls.Status(&s)
 	return s, nil
 }
@@ -59,7 +59,7 @@ func ending(err error) error {
 
 // status fills in what the owner knows; it runs in the owner's goroutine.
 func (o *owner) status(now time.Time, s *control.Status) {
-	t, counts, flows, evidence := o.grants(), o.engine.Counts(), o.engine.Flows(), o.engine.EvidenceCounts()
+	t, counts, flows, evidence := o.grants(), o.engine.Counts(), o.engine.Flows(), o.engine.Evidence().Counts()
 	s.Now = control.Time{Time: now}
 	s.Logins, s.Refused, s.Tainted, s.Encrypted = counts.Logins, counts.Failures, counts.Tainted, counts.Encrypted
 	s.Doubts, s.Changes = o.engine.Doubts(), o.engine.Changes()
@@ -67,10 +67,7 @@ func (o *owner) status(now time.Time, s *control.Status) {
 	if p, ok := t.Paused(); ok {
 		s.Paused = &control.Pause{Since: control.Time{Time: p.Since}, By: p.By, Note: p.Note}
 	}
-	s.Totals = make(map[string]uint64)
-	for _, r := range o.counters() {
-		s.Totals[r.key], _ = r.value.(uint64)
-	}
+	s.Totals = o.counters()
 	stopped := t.Stopped()
 	s.Shared, s.Spread = stopped.Users, stopped.Addresses
 	s.Tap.Flows, s.Tap.Opened, s.Tap.Untrusted = uint64(flows.Open), flows.Opened, counts.Untrusted
@@ -101,33 +98,13 @@ func (o *owner) status(now time.Time, s *control.Status) {
 }
 
 // counters are the totals since the state file was made.
-func (o *owner) counters() []row {
+func (o *owner) counters() map[string]uint64 {
 	c := o.engine.Counts()
-	var rows []row
-	for name, n := range map[string]uint64{
-		"logins": c.Logins, "refused": c.Failures, "tainted": c.Tainted, "encrypted": c.Encrypted,
-	} {
-		rows = append(rows, row{bucket: countersBucket, key: name, value: o.before[name] + n})
-	}
-	return rows
-}
-
-// status fills in how the state file is.
-func (k *keeper) status(s *control.Status) {
-	st := k.store.Stats()
-	s.State = control.State{
-		Path: k.path, Written: control.Time{Time: st.Written}, Records: st.Records,
-		Errors: st.Errors, Pending: k.pending(), Error: st.LastError, Aside: k.store.Aside(),
-	}
-	s.Drops["state: changes without room"] = st.Lost
-	if st.LastError != "" {
-		s.Problems = append(s.Problems, "the state cannot be written, so that a restart would forget: "+st.LastError)
-	}
-	if since := time.Since(st.Began); !st.Began.IsZero() && since > hangsAfter {
-		s.Problems = append(s.Problems, "the state is being written for "+authz.Span(since)+": its file system hangs, so that a restart would forget")
-	}
-	if s.State.Aside != "" {
-		s.Problems = append(s.Problems, s.State.Aside)
+	return map[string]uint64{
+		"logins":    o.before["logins"] + c.Logins,
+		"refused":   o.before["refused"] + c.Failures,
+		"tainted":   o.before["tainted"] + c.Tainted,
+		"encrypted": o.before["encrypted"] + c.Encrypted,
 	}
 }
 
@@ -210,7 +187,7 @@ func (d *daemon) Why(ctx context.Context, a netip.Addr) (control.Story, error) {
 	before := d.files.before(a)
 	err := d.owner.ask(ctx, func(now time.Time) {
 		t := d.owner.grants()
-		events := append(before, d.owner.engine.Story(a, now)...)
+		events := append(before, d.owner.engine.Evidence().Story(a, now)...)
 		slices.SortStableFunc(events, func(a, b authz.Event) int { return a.Last.Compare(b.Last) })
 		for i := range events {
 			story.Events = append(story.Events, control.NewEvent(&events[i]))
@@ -223,7 +200,7 @@ func (d *daemon) Why(ctx context.Context, a netip.Addr) (control.Story, error) {
 		paused, _ := t.Paused()
 		story.Reason = reason(g, ok, paused, t.Check(a), events, now)
 	})
-	if d.gate.status().Behind {
+	if d.gate.Status().Behind {
 		story.Reason += "; but the kernel has not taken all that was decided, see status"
 	}
 	if !story.Granted {

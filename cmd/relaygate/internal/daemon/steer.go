@@ -52,7 +52,7 @@ func (o *owner) ended(c authz.Conn) {
 
 // settle does what may wait while there is more to be read.
 func (o *owner) settle(more bool) {
-	o.gate.flush(more)
+	o.gate.Flush(more)
 	o.endRecordings(more)
 }
 

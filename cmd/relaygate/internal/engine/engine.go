@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"net/netip"
-	"slices"
 	"time"
 
 	"relaygate/authz"
@@ -88,15 +86,6 @@ func (e *Engine) SetRules(now time.Time, r authz.Rules) ([]grant.Change, error) 
 	return changes, err
 }
 
-// Import takes over what the kernel held before the start.
-func (e *Engine) Import(now time.Time, a netip.Addr, remaining time.Duration) (grant.Change, bool) {
-	c, ok := e.grants.Import(now, a, remaining)
-	if ok {
-		e.count(&c)
-	}
-	return c, ok
-}
-
 // Grants is the table. What changes in it, other than by what is here, is for Record.
 func (e *Engine) Grants() *grant.Table { return e.grants }
 
@@ -108,22 +97,5 @@ func (e *Engine) Record(changes []grant.Change) []grant.Change {
 	return changes
 }
 
-// Note adds what another than a verdict or a grant tells to the journal.
-func (e *Engine) Note(ev authz.Event) { e.evidence.Add(ev) }
-
-// Next is when Expire has something to do; false if never.
-func (e *Engine) Next() (time.Time, bool) { return e.grants.Next() }
-
-// Remember takes over what the journal knew before the start, and Story tells what it
-// knows now.
-func (e *Engine) Remember(now time.Time, kept []authz.Kept) {
-	e.evidence.Import(now, slices.Values(kept))
-}
-
-func (e *Engine) Story(a netip.Addr, now time.Time) []authz.Event { return e.evidence.Story(a, now) }
-
-// Kept tells into k what the journal knows about exactly this prefix.
-func (e *Engine) Kept(p netip.Prefix, k *authz.Kept) bool { return e.evidence.Kept(p, k) }
-
-// EvidenceCounts tells what the journal had no room for.
-func (e *Engine) EvidenceCounts() authz.EvidenceCounts { return e.evidence.Counts() }
+// Evidence is the journal, which what is here and Record keep.
+func (e *Engine) Evidence() *authz.Evidence { return e.evidence }

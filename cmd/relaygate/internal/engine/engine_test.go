@@ -157,7 +157,7 @@ func TestWhatGrants(t *testing.T) {
 			if got := k.results(); got != tt.want {
 				t.Errorf("verdicts and changes %q, want %q", got, tt.want)
 			}
-			if strings.Contains(fmt.Sprintf("%+v %+v %+v", k.verdicts, k.changes, k.Story(client.Addr(), start)), "secret") {
+			if strings.Contains(fmt.Sprintf("%+v %+v %+v", k.verdicts, k.changes, k.Evidence().Story(client.Addr(), start)), "secret") {
 				t.Error("the password came out")
 			}
 			if granted := strings.Contains(tt.want, "granted"); granted != (k.Grants().Len() == 1) {
@@ -258,7 +258,7 @@ func TestGrantsRunOut(t *testing.T) {
 	k.open(client, server, 7, nil)
 	k.say(pop3Login...)
 	end := start.Add(30 * time.Minute)
-	if next, ok := k.Next(); !ok || next.After(end) {
+	if next, ok := k.Grants().Next(); !ok || next.After(end) {
 		t.Fatalf("next deadline %v, %v", next, ok)
 	}
 	if c := k.Expire(end.Add(-time.Second)); len(c) != 0 {
@@ -268,7 +268,7 @@ func TestGrantsRunOut(t *testing.T) {
 		t.Errorf("changes %+v, want one expiry", c)
 	}
 	var last authz.Event
-	for _, ev := range k.Story(client.Addr(), end) {
+	for _, ev := range k.Evidence().Story(client.Addr(), end) {
 		last = ev
 	}
 	if last.Kind != authz.EventExpired {

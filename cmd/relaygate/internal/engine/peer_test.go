@@ -253,7 +253,7 @@ func TestTheStoryNamesTheProxy(t *testing.T) {
 	k := newTLS(t, "10.0.0.0/24")
 	k.open(balancer, imap4, 7, nil)
 	k.say(append([]string{"C: " + header1}, imapLogin...)...)
-	story := fmt.Sprintf("%+v", k.Story(netip.MustParseAddr("203.0.113.9"), start))
+	story := fmt.Sprintf("%+v", k.Evidence().Story(netip.MustParseAddr("203.0.113.9"), start))
 	if !strings.Contains(story, "announced by proxy 10.0.0.5") {
 		t.Errorf("the story does not name the proxy: %s", story)
 	}

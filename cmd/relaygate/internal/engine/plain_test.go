@@ -338,7 +338,7 @@ func TestTLSSessions(t *testing.T) {
 					t.Errorf("reason %q, want it to hold %q", v.Reason, tt.why)
 				}
 			}
-			if strings.Contains(fmt.Sprintf("%+v %+v", k.verdicts, k.Story(client.Addr(), start)), "secret") {
+			if strings.Contains(fmt.Sprintf("%+v %+v", k.verdicts, k.Evidence().Story(client.Addr(), start)), "secret") {
 				t.Error("the password came out")
 			}
 			if n := len(k.tls.byCookie); n > 1 {

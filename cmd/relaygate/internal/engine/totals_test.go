@@ -125,12 +125,12 @@ func TestRefusedOrdersAboutNetworksAreNoStory(t *testing.T) {
 		}
 	}
 	order("0.0.0.0/0")
-	if story := e.Story(client.Addr(), start); len(story) != 0 {
+	if story := e.Evidence().Story(client.Addr(), start); len(story) != 0 {
 		t.Errorf("a story: %+v", story)
 	}
 	own := netip.PrefixFrom(server.Addr(), server.Addr().BitLen())
 	order(own.String())
-	if story := e.Story(server.Addr(), start); len(story) != 1 {
+	if story := e.Evidence().Story(server.Addr(), start); len(story) != 1 {
 		t.Errorf("%d events, want the refused order", len(story))
 	}
 }

@@ -21,8 +21,7 @@ func gcPercent(live uint64) int {
 }
 
 // BoundGarbage keeps the collector's setting fit for what is in use.
-func BoundGarbage(ctx context.Context, ready func()) error {
-	ready()
+func BoundGarbage(ctx context.Context) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	tick := time.NewTicker(5 * time.Second)

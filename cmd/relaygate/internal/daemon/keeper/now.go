@@ -1,12 +1,13 @@
 //go:build linux
 
-package daemon
+package keeper
 
 import (
 	"net/netip"
 	"time"
 
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/daemon/clock"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/state"
 )
@@ -15,10 +16,10 @@ import (
 // journal are handed to the store there, so that the last one is the newest; the
 // store does not wait for the disk.
 
-// granted keeps a new grant at once: what there is to be written has just been made.
+// Granted keeps a new grant at once: what there is to be written has just been made.
 // It reports false if too much waits for the disk already; then it had better be
 // marked, which is cheaper to keep.
-func (k *keeper) granted(e *engine.Engine, now time.Time, b grant.Boot, g grant.Grant) bool {
+func (k *Keeper) Granted(e *engine.Engine, now time.Time, b grant.Boot, g grant.Grant) bool {
 	if k.crowded() {
 		return false
 	}
@@ -28,15 +29,15 @@ func (k *keeper) granted(e *engine.Engine, now time.Time, b grant.Boot, g grant.
 	return true
 }
 
-func (k *keeper) grant(key string, now time.Time, b grant.Boot, g grant.Grant) {
+func (k *Keeper) grant(key string, now time.Time, b grant.Boot, g grant.Grant) {
 	saved := grant.Save(now, b, g)
 	k.text = state.AppendGrant(k.text[:0], &saved)
 	k.store.Put(grantsBucket, key, k.text)
 }
 
 // note keeps what the journal knows about a prefix.
-func (k *keeper) note(e *engine.Engine, key string, p netip.Prefix) {
-	if !e.Kept(p, &k.kept) {
+func (k *Keeper) note(e *engine.Engine, key string, p netip.Prefix) {
+	if !e.Evidence().Kept(p, &k.kept) {
 		return
 	}
 	k.text = state.AppendKept(k.text[:0], &k.kept)
@@ -45,8 +46,8 @@ func (k *keeper) note(e *engine.Engine, key string, p netip.Prefix) {
 }
 
 // keepNow keeps marked things as they are; the rules are returned.
-func (k *keeper) keepNow(e *engine.Engine, now time.Time, m marks) (rules []row) {
-	b, t := boot(), e.Grants()
+func (k *Keeper) keepNow(e *engine.Engine, now time.Time, m marks) (rules []row) {
+	b, t := clock.Boot(), e.Grants()
 	for _, p := range m.prefixes {
 		key := p.String()
 		if g, ok := t.Of(p.Prefix); ok && g.Source != grant.Always {
@@ -66,9 +67,9 @@ func (k *keeper) keepNow(e *engine.Engine, now time.Time, m marks) (rules []row)
 
 // pruneNow takes out of the journal in the file what that in memory does not hold, or
 // holds nothing of that is younger than oldest.
-func (k *keeper) pruneNow(e *engine.Engine, list []netip.Prefix, oldest time.Time) {
+func (k *Keeper) pruneNow(e *engine.Engine, list []netip.Prefix, oldest time.Time) {
 	for _, p := range list {
-		if !e.Kept(p, &k.kept) || stale(&k.kept, oldest) {
+		if !e.Evidence().Kept(p, &k.kept) || stale(&k.kept, oldest) {
 			k.store.Delete(journalBucket, p.String())
 		}
 	}

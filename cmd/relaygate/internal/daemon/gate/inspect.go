@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package gate
 
 import (
 	"context"
@@ -32,7 +32,7 @@ const (
 
 // inspect looks at the table and mends it. change is what another program did,
 // nil for the regular look.
-func (g *gate) inspect(ctx context.Context, change *nft.Change) {
+func (g *Gate) inspect(ctx context.Context, change *nft.Change) {
 	err := g.nft.Check()
 	switch {
 	case errors.Is(err, nft.ErrTableGone), errors.Is(err, nft.ErrChanged), errors.Is(err, nft.ErrSets):
@@ -64,7 +64,7 @@ func (g *gate) inspect(ctx context.Context, change *nft.Change) {
 }
 
 // suspect takes note of who wrote something while the gate is as it was built.
-func (g *gate) suspect(change *nft.Change) {
+func (g *Gate) suspect(change *nft.Change) {
 	g.doubted = change.String()
 	if change.PID == 0 || time.Since(g.unexplained) > explainedWithin {
 		return
@@ -77,9 +77,9 @@ func (g *gate) suspect(change *nft.Change) {
 
 // compare puts members back that somebody took out, and takes out what somebody
 // put in.
-func (g *gate) compare(ctx context.Context, reason string) {
+func (g *Gate) compare(ctx context.Context, reason string) {
 	start := time.Now()
-	want, err := g.snapshot(ctx)
+	want, err := g.owner.Snapshot(ctx)
 	var added, renewed, removed int
 	if err == nil {
 		added, renewed, removed, err = g.nft.Sync(want.members)

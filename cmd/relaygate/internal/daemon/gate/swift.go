@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package gate
 
 import (
 	"net/netip"
@@ -21,17 +21,17 @@ const maxSwift = 64
 
 // admit takes the elements of a login's new grant; flush, which must follow
 // soon, writes them.
-func (g *gate) admit(prefix netip.Prefix, expires, now, caused time.Time) {
+func (g *Gate) Admit(prefix netip.Prefix, expires, now, caused time.Time) {
 	for p := range grant.Members(prefix) {
 		if e, ok := element(p, expires, g.lifetime, now); ok {
-			g.swift = append(g.swift, gateOp{element: e, caused: caused})
+			g.swift = append(g.swift, operation{element: e, caused: caused})
 		}
 	}
 }
 
 // flush writes what admit took. In a crowd (more, says the caller, will come at
 // once) it lets elements gather, as one transaction for many is cheaper.
-func (g *gate) flush(more bool) {
+func (g *Gate) Flush(more bool) {
 	if len(g.swift) == 0 || more && len(g.swift) < maxSwift {
 		return
 	}
@@ -45,7 +45,7 @@ func (g *gate) flush(more bool) {
 
 // writeSwiftly writes them if nothing else is being written or waits to be:
 // order matters. On an error they are tried again by who knows what to do then.
-func (g *gate) writeSwiftly() bool {
+func (g *Gate) writeSwiftly() bool {
 	if g.queued.Load() > 0 || !g.writing.TryLock() {
 		return false
 	}
@@ -54,7 +54,7 @@ func (g *gate) writeSwiftly() bool {
 }
 
 // addAll writes ops that add, in one transaction.
-func (g *gate) addAll(ops []gateOp) error {
+func (g *Gate) addAll(ops []operation) error {
 	g.batch = g.batch[:0]
 	for i := range ops {
 		g.batch = append(g.batch, ops[i].element)
@@ -75,7 +75,7 @@ func (g *gate) addAll(ops []gateOp) error {
 }
 
 // alone runs do while the owner writes nothing itself.
-func (g *gate) alone(do func()) {
+func (g *Gate) alone(do func()) {
 	g.writing.Lock()
 	defer g.writing.Unlock()
 	do()

@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package gate
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/daemon/message"
 	"relaygate/nft"
 )
 
@@ -23,15 +24,19 @@ func element(p netip.Prefix, until time.Time, lifetime time.Duration, now time.T
 	return nft.Element{Addr: p.Addr(), Timeout: max(lifetime, left), Remaining: left}, true
 }
 
-// project lists what the kernel should hold; it runs in the owner's goroutine.
-func (g *gate) project(t *grant.Table, now time.Time) projection {
-	p := projection{at: now, generation: g.generation, members: g.elements(t.Told(now), t.Len(), now)}
+// SetLifetime changes how long an element lasts that a login opens. It is for the owner,
+// as is what follows.
+func (g *Gate) SetLifetime(d time.Duration) { g.lifetime = d }
+
+// Project lists what the kernel should hold.
+func (g *Gate) Project(t *grant.Table, now time.Time) Projection {
+	p := Projection{at: now, generation: g.generation, members: g.elements(t.Told(now), t.Len(), now)}
 	g.generation++
 	return p
 }
 
 // elements are about n of the gate's members.
-func (g *gate) elements(members iter.Seq2[netip.Prefix, time.Time], n int, now time.Time) []nft.Element {
+func (g *Gate) elements(members iter.Seq2[netip.Prefix, time.Time], n int, now time.Time) []nft.Element {
 	list := make([]nft.Element, 0, n)
 	for prefix, until := range members {
 		if e, ok := element(prefix, until, g.lifetime, now); ok {
@@ -41,41 +46,55 @@ func (g *gate) elements(members iter.Seq2[netip.Prefix, time.Time], n int, now t
 	return list
 }
 
-// add, remove and restatic hand work over and never wait: they are called by
-// the owner. What admit took before goes before.
-func (g *gate) add(gr grant.Grant, now, caused time.Time) {
-	if gr.Source == grant.Always {
-		return
+// Write hands a change of the table over, and never waits. What Admit took before goes
+// before. caused is when the packet came that caused it. Always rules are static members.
+func (g *Gate) Write(t *grant.Table, c *grant.Change, now, caused time.Time) {
+	if c.Static {
+		g.restatic(t.Static())
 	}
-	g.flush(false)
+	if c.Rebuild { // more changed than is told
+		g.shutLater(c.Closed...)
+		g.Refresh()
+	}
+	switch {
+	case c.Grant.Source == grant.Always:
+	case c.Arm:
+		g.add(c.Grant, now, caused)
+	case c.Kind == grant.Revoked, c.Kind == grant.Expired:
+		g.remove(c.Grant, now, t.Get)
+	}
+}
+
+func (g *Gate) add(gr grant.Grant, now, caused time.Time) {
+	g.Flush(false)
 	for p := range grant.Members(gr.Prefix) {
 		if e, ok := element(p, gr.Expires, g.lifetime, now); ok {
-			g.send(gateOp{element: e, caused: caused})
+			g.send(operation{element: e, caused: caused})
 		}
 	}
 }
 
 // remove shuts out what a grant let in, unless another grant does: covered
 // finds that one.
-func (g *gate) remove(gr grant.Grant, now time.Time, covered func(netip.Addr) (grant.Grant, bool)) {
-	g.flush(false)
+func (g *Gate) remove(gr grant.Grant, now time.Time, covered func(netip.Addr) (grant.Grant, bool)) {
+	g.Flush(false)
 	for p := range grant.Members(gr.Prefix) {
-		g.send(gateOp{remove: p.Addr()})
+		g.send(operation{remove: p.Addr()})
 		if other, ok := covered(p.Addr()); ok && other.Source != grant.Always {
 			if e, ok := element(p, other.Expires, g.lifetime, now); ok {
-				g.send(gateOp{element: e, caused: now})
+				g.send(operation{element: e, caused: now})
 			}
 		}
 	}
 }
 
-func (g *gate) restatic(static []netip.Prefix) {
-	g.flush(false)
+func (g *Gate) restatic(static []netip.Prefix) {
+	g.Flush(false)
 	g.static.Store(&static)
-	g.send(gateOp{})
+	g.send(operation{})
 }
 
-func (g *gate) send(op gateOp) {
+func (g *Gate) send(op operation) {
 	op.generation = g.generation
 	g.queued.Add(1)
 	select {
@@ -85,14 +104,14 @@ func (g *gate) send(op gateOp) {
 		if op.removes() {
 			g.shutLater(netip.PrefixFrom(op.remove, op.remove.BitLen()))
 		}
-		g.refresh()
+		g.Refresh()
 	}
 }
 
 // shutLater notes what a rebuild must shut out that only adds, which is that of sets
 // of the administrator's: others' elements may be there. Each is noted once, however
 // often it comes and goes while the kernel takes no removal.
-func (g *gate) shutLater(list ...netip.Prefix) {
+func (g *Gate) shutLater(list ...netip.Prefix) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.stats.Mode != nft.UserSets.String() {
@@ -107,7 +126,7 @@ func (g *gate) shutLater(list ...netip.Prefix) {
 }
 
 // shut does that.
-func (g *gate) shut() error {
+func (g *Gate) shut() error {
 	g.mu.Lock()
 	list := slices.Collect(maps.Keys(g.late))
 	g.late = nil
@@ -124,8 +143,8 @@ func (g *gate) shut() error {
 	return nil
 }
 
-// refresh asks for the whole table to be written anew.
-func (g *gate) refresh() {
+// Refresh asks for the whole table to be written anew.
+func (g *Gate) Refresh() {
 	g.overflow.Store(true)
-	wake(g.more)
+	message.Wake(g.more)
 }

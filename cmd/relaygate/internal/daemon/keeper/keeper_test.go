@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package keeper
 
 import (
 	"context"
@@ -13,20 +13,21 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/daemon/clock"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/state"
 )
 
 // kept is an engine with a keeper, both in the test's goroutine.
 type kept struct {
-	*keeper
+	*Keeper
 	engine *engine.Engine
 	now    time.Time
 }
 
 func newKept(t *testing.T, path string) *kept {
 	t.Helper()
-	k, err := openKeeper(path, time.Hour, time.Now(), slog.New(slog.DiscardHandler))
+	k, err := Open(path, time.Hour, time.Now(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,8 +35,8 @@ func newKept(t *testing.T, path string) *kept {
 	if _, err := e.SetHost(time.Now(), authz.Host{}); err != nil {
 		t.Fatal(err)
 	}
-	out := &kept{keeper: k, engine: e, now: time.Now()}
-	k.owner = func(_ context.Context, do func(*engine.Engine, time.Time)) error { do(e, out.now); return nil }
+	out := &kept{Keeper: k, engine: e, now: time.Now()}
+	k.Connect(Owner{Do: func(_ context.Context, do func(*engine.Engine, time.Time)) error { do(e, out.now); return nil }})
 	return out
 }
 
@@ -46,7 +47,7 @@ func (k *kept) do(t *testing.T, changes ...grant.Change) {
 	t.Helper()
 	k.engine.Record(changes)
 	for i := range changes {
-		k.changed(&changes[i])
+		k.Changed(&changes[i])
 	}
 	if err := k.collect(t.Context()); err != nil {
 		t.Fatal(err)
@@ -64,7 +65,7 @@ func (k *kept) manual(t *testing.T, prefix string) {
 
 func (k *kept) end(t *testing.T) {
 	t.Helper()
-	if err := k.close(k.engine, nil); err != nil {
+	if err := k.Close(k.engine, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -82,14 +83,14 @@ func (k *kept) recover(t *testing.T, path string) {
 }
 
 // holds compares the prefixes of the grants in the file.
-func (k *kept) holds(t *testing.T, want ...string) restored {
+func (k *kept) holds(t *testing.T, want ...string) Restored {
 	t.Helper()
-	r, err := k.load(k.now)
+	r, err := k.Load(k.now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
-	err = k.grants(func(g *grant.Saved) bool { got = append(got, g.Prefix.String()); return true })
+	err = k.Grants(func(g *grant.Saved) bool { got = append(got, g.Prefix.String()); return true })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,15 +111,15 @@ func TestFileFollowsTheTable(t *testing.T) {
 	k.do(t, k.table().Deny(k.now, netip.MustParsePrefix("203.0.113.0/24"), time.Hour, "root", "spam")...)
 	k.do(t, k.table().Pause(k.now, "root", "moving")...)
 	r := k.holds(t)
-	if len(r.state.Denials) != 1 || r.state.Denials[0].Note != "spam" || r.state.Denials[0].Deadline.ID != boot().ID || r.state.Paused == nil || r.state.Paused.Note != "moving" {
-		t.Errorf("rules %+v", r.state)
+	if len(r.State.Denials) != 1 || r.State.Denials[0].Note != "spam" || r.State.Denials[0].Deadline.ID != clock.Boot().ID || r.State.Paused == nil || r.State.Paused.Note != "moving" {
+		t.Errorf("rules %+v", r.State)
 	}
-	if len(r.journal) < 3 {
-		t.Errorf("%d prefixes in the journal, want those of all orders", len(r.journal))
+	if len(r.Journal) < 3 {
+		t.Errorf("%d prefixes in the journal, want those of all orders", len(r.Journal))
 	}
 	k.do(t, append(k.table().Resume(k.now, "root", ""), k.table().Undeny(k.now, netip.MustParsePrefix("203.0.113.0/24"), "root", "")...)...)
-	if r := k.holds(t); len(r.state.Denials) != 0 || r.state.Paused != nil {
-		t.Errorf("rules %+v, want none", r.state)
+	if r := k.holds(t); len(r.State.Denials) != 0 || r.State.Paused != nil {
+		t.Errorf("rules %+v, want none", r.State)
 	}
 	k.end(t)
 }
@@ -132,8 +133,8 @@ func TestRulesThatCannotBeUnderstoodHold(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := k.holds(t)
-	if d := r.state.Denials; len(d) != 1 || d[0].Prefix != netip.MustParsePrefix("192.0.2.0/24") || !d[0].Until.IsZero() || r.state.Paused == nil {
-		t.Errorf("rules %+v", r.state)
+	if d := r.State.Denials; len(d) != 1 || d[0].Prefix != netip.MustParsePrefix("192.0.2.0/24") || !d[0].Until.IsZero() || r.State.Paused == nil {
+		t.Errorf("rules %+v", r.State)
 	}
 	k.end(t)
 }
@@ -165,7 +166,7 @@ func TestSweepIsNotForgotten(t *testing.T) {
 	}
 	changes := k.engine.Record(k.table().Revoke(k.now, netip.MustParsePrefix("192.0.2.0/29"), "root", "all"))
 	changes[0].Rebuild = true
-	k.changed(&changes[0])
+	k.Changed(&changes[0])
 	if err := k.collect(t.Context()); err == nil {
 		t.Error("a closed file was compared")
 	}
@@ -194,7 +195,7 @@ func TestMarksStayWhileThereIsNoRoom(t *testing.T) {
 	lost := k.store.Stats().Lost
 	changes := k.engine.Record(k.table().Revoke(k.now, netip.MustParsePrefix("192.0.2.7/32"), "root", "no"))
 	for i := range changes {
-		k.changed(&changes[i])
+		k.Changed(&changes[i])
 	}
 	if err := k.collect(t.Context()); err == nil || k.store.Stats().Lost != lost {
 		t.Errorf("collect says %v, and %d more changes are lost", err, k.store.Stats().Lost-lost)
@@ -212,8 +213,8 @@ func TestOrdersNeedNoMerge(t *testing.T) {
 	if n := k.store.Stats().Merges; n != 0 {
 		t.Errorf("%d merges for two orders", n)
 	}
-	if r := k.holds(t, "192.0.2.7/32"); len(r.state.Denials) != 0 {
-		t.Errorf("%+v", r.state)
+	if r := k.holds(t, "192.0.2.7/32"); len(r.State.Denials) != 0 {
+		t.Errorf("%+v", r.State)
 	}
 	k.end(t)
 }
@@ -230,15 +231,15 @@ func TestRecordsThatCannotBeUnderstood(t *testing.T) {
 	if err := k.store.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	r, err := k.load(k.now)
+	r, err := k.Load(k.now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = k.grants(func(g *grant.Saved) bool { t.Errorf("%+v", g); return true })
-	if len(r.state.Denials) != 0 || r.state.Paused == nil || err != nil {
+	err = k.Grants(func(g *grant.Saved) bool { t.Errorf("%+v", g); return true })
+	if len(r.State.Denials) != 0 || r.State.Paused == nil || err != nil {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if err := k.close(nil, nil); err != nil {
+	if err := k.Close(nil, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -259,7 +260,7 @@ func TestFileForgetsWithTheJournal(t *testing.T) {
 	if left, err := k.stored(journalBucket); len(left) != 1 || left[0] != netip.MustParsePrefix("192.0.2.7/32") || err != nil {
 		t.Errorf("the file remembers %v, %v", left, err)
 	}
-	if err := k.close(nil, nil); err != nil {
+	if err := k.Close(nil, nil); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package gate
 
 import (
 	"context"
@@ -14,9 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/nft"
 )
+
+var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 // fakeTable is a kernel that says what it is told to.
 type fakeTable struct {
@@ -54,11 +57,10 @@ func (f *fakeTable) Reconfigure(cfg nft.Config, _ []nft.Element) error {
 	return nil
 }
 
-func newFakeGate(f *fakeTable) *gate {
-	return &gate{
-		nft: f, log: slog.New(slog.DiscardHandler), hub: control.NewHub(), ops: make(chan gateOp, opsQueue),
-		snapshot: func(context.Context) (projection, error) { return projection{}, nil },
-	}
+func newFakeGate(f *fakeTable) *Gate {
+	g := newGate(f, slog.New(slog.DiscardHandler), control.NewHub())
+	g.Connect(Owner{Snapshot: func(context.Context) (Projection, error) { return Projection{}, nil }})
+	return g
 }
 
 // Who took the table away is told, whether the gate hears of it first or finds it
@@ -69,24 +71,24 @@ func TestWhoDamagedTheGateIsTold(t *testing.T) {
 	const named = `"nft" (process 4711) changed a ruleset`
 	for _, tt := range []struct {
 		name string
-		play func(context.Context, *gate, *fakeTable)
+		play func(context.Context, *Gate, *fakeTable)
 		want string
 	}{
-		{"heard of", func(ctx context.Context, g *gate, f *fakeTable) {
+		{"heard of", func(ctx context.Context, g *Gate, f *fakeTable) {
 			f.check = gone
 			g.inspect(ctx, culprit)
 		}, named + ": wrapped: "},
-		{"found when it was to be written", func(ctx context.Context, g *gate, f *fakeTable) {
+		{"found when it was to be written", func(ctx context.Context, g *Gate, f *fakeTable) {
 			f.add = gone
-			g.apply(ctx, gateOp{element: nft.Element{Addr: netip.MustParseAddr("192.0.2.7")}})
+			g.apply(ctx, operation{element: nft.Element{Addr: netip.MustParseAddr("192.0.2.7")}})
 			g.inspect(ctx, culprit)
 		}, "gone when it was to be written; just before, " + named},
-		{"found by the regular look", func(ctx context.Context, g *gate, f *fakeTable) {
+		{"found by the regular look", func(ctx context.Context, g *Gate, f *fakeTable) {
 			f.check = gone
 			g.inspect(ctx, nil)
 			g.inspect(ctx, culprit)
 		}, nft.ErrTableGone.Error() + "; just before, " + named},
-		{"what comes much later explains nothing", func(ctx context.Context, g *gate, f *fakeTable) {
+		{"what comes much later explains nothing", func(ctx context.Context, g *Gate, f *fakeTable) {
 			f.check = gone
 			g.inspect(ctx, nil)
 			g.unexplained = g.unexplained.Add(-2 * explainedWithin)
@@ -96,7 +98,7 @@ func TestWhoDamagedTheGateIsTold(t *testing.T) {
 		f := &fakeTable{}
 		g := newFakeGate(f)
 		tt.play(t.Context(), g, f)
-		s := g.status()
+		s := g.Status()
 		late := strings.HasPrefix(tt.name, "what comes")
 		if s.Losses != 1 || s.Rebuilds != 1 || f.repaired != 1 || !strings.Contains(s.LastLoss, tt.want) || late == strings.Contains(s.LastLoss, named) {
 			t.Errorf("%s: %+v, repaired %d times, want %q", tt.name, s, f.repaired, tt.want)
@@ -120,7 +122,7 @@ func TestUnseenChangesAreComparedInTime(t *testing.T) {
 	g.inspect(t.Context(), &nft.Change{Process: "nft", PID: 1})
 	look(1)
 	look(1)
-	if s := g.status(); s.LastLoss != `"nft" (process 1) changed a ruleset` {
+	if s := g.Status(); s.LastLoss != `"nft" (process 1) changed a ruleset` {
 		t.Errorf("the last loss is told as %q", s.LastLoss)
 	}
 	g.rest = time.Now().Add(time.Hour) // it took long
@@ -139,12 +141,12 @@ func TestFailedLookForgetsNothing(t *testing.T) {
 	f := &fakeTable{check: errors.New("no memory")}
 	g := newFakeGate(f)
 	g.inspect(t.Context(), &nft.Change{Process: "nft", PID: 1, Members: true})
-	if s := g.status(); s.Rebuilds != 1 || g.broken {
+	if s := g.Status(); s.Rebuilds != 1 || g.broken {
 		t.Errorf("rebuilt %d times behind a change of members that could not be looked at", s.Rebuilds)
 	}
 	g.broken = true
 	g.inspect(t.Context(), nil)
-	if s := g.status(); s.Rebuilds != 2 || g.broken {
+	if s := g.Status(); s.Rebuilds != 2 || g.broken {
 		t.Errorf("rebuilt %d times, and what failed before is not tried again", s.Rebuilds)
 	}
 	g.inspect(t.Context(), &nft.Change{Process: "nft", PID: 1})
@@ -161,7 +163,7 @@ func TestBitesAreToldOnce(t *testing.T) {
 	f := &fakeTable{}
 	g := newFakeGate(f)
 	var told []nft.Bitten
-	g.bitten = func(_ context.Context, list []nft.Bitten) { told = append(told, list...) }
+	g.owner.Bitten = func(_ context.Context, list []nft.Bitten) { told = append(told, list...) }
 	for _, step := range []struct {
 		bites   [2]uint64
 		members []nft.Bitten
@@ -183,7 +185,7 @@ func TestBitesAreToldOnce(t *testing.T) {
 			t.Errorf("%v: told %+v, want %+v", step.bites, told, step.want)
 		}
 	}
-	if s := g.status(); s.TooFast != 6 || s.TooMany != 9 || s.LastBite.IsZero() {
+	if s := g.Status(); s.TooFast != 6 || s.TooMany != 9 || s.LastBite.IsZero() {
 		t.Errorf("counted %+v", s)
 	}
 	many := make([]nft.Bitten, 3*maxBites)
@@ -202,13 +204,13 @@ func TestBitesAreToldOnce(t *testing.T) {
 func TestGateThatCannotBeWritten(t *testing.T) {
 	f := &fakeTable{add: errors.New("no buffer space")}
 	g := newFakeGate(f)
-	g.apply(t.Context(), gateOp{element: nft.Element{Addr: netip.MustParseAddr("192.0.2.7")}})
-	if s := g.status(); !g.broken || !s.Behind || s.Errors != 1 || s.LastError != "no buffer space" {
+	g.apply(t.Context(), operation{element: nft.Element{Addr: netip.MustParseAddr("192.0.2.7")}})
+	if s := g.Status(); !g.broken || !s.Behind || s.Errors != 1 || s.LastError != "no buffer space" {
 		t.Errorf("%+v, broken %v", s, g.broken)
 	}
 	f.add = nil
 	g.inspect(t.Context(), nil)
-	if s := g.status(); g.broken || s.Behind || s.Rebuilds != 1 {
+	if s := g.Status(); g.broken || s.Behind || s.Rebuilds != 1 {
 		t.Errorf("%+v, broken %v", s, g.broken)
 	}
 }
@@ -220,16 +222,16 @@ func TestStaticMembersChangeDuringARebuild(t *testing.T) {
 	f := &fakeTable{}
 	g := newFakeGate(f)
 	g.cfg.Static = []netip.Prefix{a, b}
-	g.snapshot = func(context.Context) (projection, error) {
+	g.owner.Snapshot = func(context.Context) (Projection, error) {
 		if len(*g.static.Load()) > 1 { // somebody denies a while the owner is asked
 			g.restatic([]netip.Prefix{b})
 		}
-		p := projection{generation: g.generation}
+		p := Projection{generation: g.generation}
 		g.generation++
 		return p, nil
 	}
 	g.static.Store(&g.cfg.Static)
-	g.refresh()
+	g.Refresh()
 	if err := g.settled(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +250,7 @@ func TestStaticMemberThatDoesNotFit(t *testing.T) {
 	g.restatic([]netip.Prefix{f.unfit, b})
 	g.drain(t.Context())
 	for range 2 {
-		if err := g.settled(t.Context()); err == nil || !g.status().Behind {
+		if err := g.settled(t.Context()); err == nil || !g.Status().Behind {
 			t.Error("it is told that the gate holds what was decided")
 		}
 		if !slices.Equal(f.static, []netip.Prefix{b}) {
@@ -263,7 +265,7 @@ func TestStaticMemberThatDoesNotFit(t *testing.T) {
 	// Nor does it keep the daemon from starting, where a denial took a part away.
 	g = newFakeGate(f)
 	g.cfg.Static = []netip.Prefix{a, b}
-	if err := g.begin(t.Context(), []netip.Prefix{f.unfit, b}, projection{}); err != nil {
+	if err := g.Begin(t.Context(), []netip.Prefix{f.unfit, b}, Projection{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := g.settled(t.Context()); err == nil || !slices.Equal(f.static, []netip.Prefix{b}) {
@@ -310,11 +312,11 @@ func TestRefusedMemberEndsNoLoad(t *testing.T) {
 	f := &loadTable{fakeTable: fakeTable{add: fmt.Errorf("add: %w", nft.ErrElement)}}
 	g := newFakeGate(&f.fakeTable)
 	g.nft = f
-	want := projection{at: time.Now()}
+	want := Projection{at: time.Now()}
 	for a := netip.MustParseAddr("192.0.2.1"); len(want.members) < 3; a = a.Next() {
 		want.members = append(want.members, nft.Element{Addr: a, Remaining: time.Minute})
 	}
-	g.ops <- gateOp{element: nft.Element{Addr: netip.MustParseAddr("2001:db8::7")}, generation: 1}
+	g.ops <- operation{element: nft.Element{Addr: netip.MustParseAddr("2001:db8::7")}, generation: 1}
 	if err := g.load(t.Context(), want, nil, f.Load); err != nil || len(f.loaded) != 3 {
 		t.Errorf("%v; %v were loaded, want three", err, f.loaded)
 	}
@@ -325,7 +327,7 @@ func TestLateElementsEndInTime(t *testing.T) {
 	f := &loadTable{}
 	g := newFakeGate(&f.fakeTable)
 	g.nft = f
-	want := projection{at: time.Now().Add(-10 * time.Second)}
+	want := Projection{at: time.Now().Add(-10 * time.Second)}
 	for i, left := range []time.Duration{time.Minute, 5 * time.Second} {
 		want.members = append(want.members, nft.Element{Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), Timeout: time.Minute, Remaining: left})
 	}
@@ -334,5 +336,39 @@ func TestLateElementsEndInTime(t *testing.T) {
 	}
 	if len(f.loaded) != 1 || f.loaded[0].Remaining > 50*time.Second || f.loaded[0].Remaining < 40*time.Second {
 		t.Errorf("loaded %+v, want one with 50 s left", f.loaded)
+	}
+}
+
+func TestElementsAlwaysRunOut(t *testing.T) {
+	prefix := netip.MustParsePrefix("192.0.2.7/32")
+	const lifetime = 30 * time.Minute
+	for _, tt := range []struct {
+		name  string
+		until time.Time
+		left  time.Duration // 0: no element
+	}{
+		{"login", now.Add(lifetime), lifetime},
+		{"nearly over", now.Add(time.Millisecond), time.Millisecond},
+		{"over", now, 0},
+		{"long over", now.Add(-time.Hour), 0},
+		{"no deadline", time.Time{}, 0},
+	} {
+		e, ok := element(prefix, tt.until, lifetime, now)
+		if ok != (tt.left > 0) || e.Remaining != tt.left || ok && (e.Timeout <= 0 || e.Timeout < e.Remaining) {
+			t.Errorf("%s: %+v, %v, want %v left", tt.name, e, ok, tt.left)
+		}
+	}
+}
+
+func TestGateQueueNeverWaits(t *testing.T) {
+	g := &Gate{ops: make(chan operation, 1), lifetime: time.Minute}
+	gr := grant.Grant{Prefix: netip.MustParsePrefix("192.0.2.7/32"), Source: grant.Login, Expires: now.Add(time.Minute)}
+	g.add(gr, now, now)
+	if g.overflow.Load() {
+		t.Error("the first op found no room")
+	}
+	g.remove(gr, now, func(netip.Addr) (grant.Grant, bool) { return grant.Grant{}, false })
+	if !g.overflow.Load() {
+		t.Error("an op was lost and no rebuild asked for")
 	}
 }

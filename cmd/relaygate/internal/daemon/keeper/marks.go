@@ -1,11 +1,12 @@
 //go:build linux
 
-package daemon
+package keeper
 
 import (
 	"net/netip"
 
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/daemon/message"
 )
 
 // marks are what changed since it was written.
@@ -20,10 +21,10 @@ type marked struct {
 	journal bool
 }
 
-// changed marks what a change touched; it is called by the owner. A renewal that
+// Changed marks what a change touched; it is called by the owner. A renewal that
 // the kernel is not told of yet is not written either: after a crash such a grant
 // ends as much too early as its element would.
-func (k *keeper) changed(c *grant.Change) {
+func (k *Keeper) Changed(c *grant.Change) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.sweep = k.sweep || c.Rebuild
@@ -44,9 +45,9 @@ func (k *keeper) changed(c *grant.Change) {
 	k.rouse()
 }
 
-// noted marks a prefix of which only the journal changed; it is called by the
+// Noted marks a prefix of which only the journal changed; it is called by the
 // owner.
-func (k *keeper) noted(p netip.Prefix) {
+func (k *Keeper) Noted(p netip.Prefix) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.add(p, true)
@@ -54,13 +55,13 @@ func (k *keeper) noted(p netip.Prefix) {
 }
 
 // add marks a prefix; mu is held.
-func (k *keeper) add(p netip.Prefix, journal bool) { k.marked[p] = k.marked[p] || journal }
+func (k *Keeper) add(p netip.Prefix, journal bool) { k.marked[p] = k.marked[p] || journal }
 
 // rouse wakes run once until it has taken what is marked; mu is held.
-func (k *keeper) rouse() {
+func (k *Keeper) rouse() {
 	if !k.roused {
 		k.roused = true
-		wake(k.wake)
+		message.Wake(k.wake)
 	}
 }
 
@@ -68,7 +69,7 @@ func (k *keeper) rouse() {
 const maxSpare = 1 << 15
 
 // take takes what is marked.
-func (k *keeper) take() marks {
+func (k *Keeper) take() marks {
 	k.mu.Lock()
 	k.roused = false
 	taken, rules := k.marked, k.rules
@@ -87,7 +88,7 @@ func (k *keeper) take() marks {
 }
 
 // mark marks what was taken and could not be written, or was found.
-func (k *keeper) mark(m marks) {
+func (k *Keeper) mark(m marks) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.rules = k.rules || m.rules
@@ -96,16 +97,16 @@ func (k *keeper) mark(m marks) {
 	}
 }
 
-// takeSweep says whether the file is to be compared with the table; sweepAgain, that
-// it could not be.
-func (k *keeper) takeSweep() (sweep bool) {
+// takeSweep says whether the file is to be compared with the table; SweepAgain, that it
+// is to be.
+func (k *Keeper) takeSweep() (sweep bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	sweep, k.sweep = k.sweep, false
 	return sweep
 }
 
-func (k *keeper) sweepAgain() {
+func (k *Keeper) SweepAgain() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.sweep = true

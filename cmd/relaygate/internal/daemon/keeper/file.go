@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package keeper
 
 import (
 	"context"
@@ -11,13 +11,14 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/daemon/clock"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/state"
 )
 
 // grantRows are those of all grants, made where the owner has ended.
 func grantRows(t *grant.Table, now time.Time) (rows []row) {
-	b := boot()
+	b := clock.Boot()
 	for g := range t.All() {
 		if g.Source != grant.Always {
 			rows = append(rows, row{bucket: grantsBucket, key: g.Prefix.String(), value: grant.Save(now, b, g)})
@@ -27,7 +28,7 @@ func grantRows(t *grant.Table, now time.Time) (rows []row) {
 }
 
 // stored are the prefixes of which a bucket holds something.
-func (k *keeper) stored(bucket string) (list []netip.Prefix, err error) {
+func (k *Keeper) stored(bucket string) (list []netip.Prefix, err error) {
 	err = k.store.Flush()
 	if err == nil {
 		err = k.store.Each(bucket, func(key string, _ []byte) error {
@@ -43,7 +44,7 @@ func (k *keeper) stored(bucket string) (list []netip.Prefix, err error) {
 	return list, err
 }
 
-func (k *keeper) write(r row) {
+func (k *Keeper) write(r row) {
 	k.encoded.Reset()
 	switch v := r.value.(type) {
 	case nil:
@@ -61,16 +62,16 @@ func (k *keeper) write(r row) {
 }
 
 // forget deletes what the journal in memory holds no more.
-func (k *keeper) forget(ctx context.Context) {
+func (k *Keeper) forget(ctx context.Context) {
 	k.journal.Store(0)
 	list, _ := k.stored(journalBucket) // an error has been said; what stays is only too much
 	k.prune(ctx, list, time.Time{})
 }
 
 // prune lets the owner do pruneNow, part by part.
-func (k *keeper) prune(ctx context.Context, list []netip.Prefix, oldest time.Time) {
+func (k *Keeper) prune(ctx context.Context, list []netip.Prefix, oldest time.Time) {
 	for part := range slices.Chunk(list, askBatch) {
-		if k.owner(ctx, func(e *engine.Engine, _ time.Time) { k.pruneNow(e, part, oldest) }) != nil {
+		if k.owner.Do(ctx, func(e *engine.Engine, _ time.Time) { k.pruneNow(e, part, oldest) }) != nil {
 			return // the daemon ends
 		}
 	}
@@ -78,7 +79,7 @@ func (k *keeper) prune(ctx context.Context, list []netip.Prefix, oldest time.Tim
 
 // outdated lists the prefixes of which the journal in the file knows nothing that is
 // younger than the configuration has it now.
-func (k *keeper) outdated(oldest time.Time) (list []netip.Prefix) {
+func (k *Keeper) outdated(oldest time.Time) (list []netip.Prefix) {
 	err := k.store.Each(journalBucket, func(key string, data []byte) error {
 		if kept, err := state.ParseKept(data); err == nil && !stale(&kept, oldest) {
 			return nil
@@ -97,7 +98,7 @@ func (k *keeper) outdated(oldest time.Time) (list []netip.Prefix) {
 }
 
 // oldest is when what is forgotten now was seen last.
-func (k *keeper) oldest(now time.Time) time.Time {
+func (k *Keeper) oldest(now time.Time) time.Time {
 	return now.Add(-time.Duration(k.retain.Load()))
 }
 
@@ -106,21 +107,21 @@ func stale(kept *authz.Kept, oldest time.Time) bool {
 	return err != nil || !kept.Open && last.Before(oldest) && kept.Until.Before(oldest)
 }
 
-// restored is what the state file held, but for the grants.
-type restored struct {
-	state    grant.State
-	sessions []savedSession
-	journal  []authz.Kept
-	counters map[string]uint64
+// Restored is what the state file held, but for the grants.
+type Restored struct {
+	State    grant.State
+	Sessions []Session
+	Journal  []authz.Kept
+	Counters map[string]uint64
 }
 
-// load reads the state file. A record that cannot be understood is left out and
+// Load reads the state file. A record that cannot be understood is left out and
 // said.
-func (k *keeper) load(now time.Time) (r restored, err error) {
+func (k *Keeper) Load(now time.Time) (r Restored, err error) {
 	for _, p := range k.outdated(k.oldest(now)) {
 		k.store.Delete(journalBucket, p.String())
 	}
-	r.counters, r.state.Kept = make(map[string]uint64), k.store.Kept()
+	r.Counters, r.State.Kept = make(map[string]uint64), k.store.Kept()
 	read := func(bucket string, take func(key string, data []byte) error) {
 		bad := 0
 		err = errors.Join(err, k.store.Each(bucket, func(key string, data []byte) error {
@@ -136,39 +137,39 @@ func (k *keeper) load(now time.Time) (r restored, err error) {
 	k.denials = make(map[string]bool)
 	read(denialsBucket, func(key string, data []byte) error {
 		k.denials[key] = true
-		err := decode(data, &r.state.Denials)
+		err := decode(data, &r.State.Denials)
 		if p, ok := netip.ParsePrefix(key); err != nil && ok == nil {
-			r.state.Denials = append(r.state.Denials, grant.Denial{Prefix: p, Since: now, Note: "its record cannot be understood"})
+			r.State.Denials = append(r.State.Denials, grant.Denial{Prefix: p, Since: now, Note: "its record cannot be understood"})
 		}
 		return err
 	})
-	read(sessionsBucket, func(_ string, data []byte) error { return decode(data, &r.sessions) })
+	read(sessionsBucket, func(_ string, data []byte) error { return decode(data, &r.Sessions) })
 	read(journalBucket, func(_ string, data []byte) error {
 		kept, err := state.ParseKept(data)
 		if err == nil {
 			_, err = kept.Last()
 		}
 		if err == nil {
-			r.journal = append(r.journal, kept)
+			r.Journal = append(r.Journal, kept)
 		}
 		return err
 	})
 	read(pauseBucket, func(_ string, data []byte) error {
-		r.state.Paused = new(grant.Pause) // also if it cannot be understood
-		return state.Decode(data, r.state.Paused)
+		r.State.Paused = new(grant.Pause) // also if it cannot be understood
+		return state.Decode(data, r.State.Paused)
 	})
 	read(countersBucket, func(key string, data []byte) error {
 		var n uint64
 		err := state.Decode(data, &n)
-		r.counters[key] = n
+		r.Counters[key] = n
 		return err
 	})
 	return r, err
 }
 
-// grants visits the grants of the file until visit says false: one by one, as there
+// Grants visits the grants of the file until visit says false: one by one, as there
 // may be a million.
-func (k *keeper) grants(visit func(*grant.Saved) bool) error {
+func (k *Keeper) Grants(visit func(*grant.Saved) bool) error {
 	bad, enough := 0, false
 	err := k.store.Each(grantsBucket, func(_ string, data []byte) error {
 		if enough {
@@ -187,11 +188,11 @@ func (k *keeper) grants(visit func(*grant.Saved) bool) error {
 	return err
 }
 
-// over deletes a grant of the file that does not stand any more. At a start nothing is
+// Over deletes a grant of the file that does not stand any more. At a start nothing is
 // written yet: of very many, the comparison with the table deletes the rest.
-func (k *keeper) over(p netip.Prefix) {
+func (k *Keeper) Over(p netip.Prefix) {
 	if k.crowded() {
-		k.sweepAgain()
+		k.SweepAgain()
 		return
 	}
 	k.store.Delete(grantsBucket, p.String())
@@ -209,7 +210,7 @@ func decode[T any](data []byte, into *[]T) error {
 // mend makes the file again that somebody took away or spoiled, and where nothing of it
 // could be read, with all that is in memory: what is known of addresses that are closed
 // now is lost.
-func (k *keeper) mend(ctx context.Context) {
+func (k *Keeper) mend(ctx context.Context) {
 	done, empty, err := k.store.Mend(time.Now())
 	if err != nil || done == "" {
 		return // Stats tells of the error
@@ -219,20 +220,20 @@ func (k *keeper) mend(ctx context.Context) {
 		return
 	}
 	var list []marked
-	err = k.prefixes(ctx, func(p *netip.Prefix) { list = append(list, marked{*p, true}) })
+	err = k.owner.Prefixes(ctx, func(p *netip.Prefix) { list = append(list, marked{*p, true}) })
 	if err == nil {
-		err = k.forgotten(ctx)
+		err = k.owner.Forgotten(ctx)
 	}
 	if err != nil {
 		return // the daemon ends
 	}
 	k.mark(marks{list, true})
-	k.sweepAgain() // which wakes run
+	k.SweepAgain() // which wakes run
 }
 
 // mendLast is mend where the owner has ended, and e is nobody's any more: it returns what
 // is to be written then.
-func (k *keeper) mendLast(e *engine.Engine) (rows []row) {
+func (k *Keeper) mendLast(e *engine.Engine) (rows []row) {
 	now := time.Now()
 	done, empty, err := k.store.Mend(now)
 	if err != nil || done == "" {
@@ -240,7 +241,7 @@ func (k *keeper) mendLast(e *engine.Engine) (rows []row) {
 	}
 	k.log.Error(done, "path", k.path, "empty", empty)
 	if empty {
-		rows = append(grantRows(e.Grants(), now), ruleRows(e.Grants(), now, boot())...)
+		rows = append(grantRows(e.Grants(), now), ruleRows(e.Grants(), now, clock.Boot())...)
 	}
 	return rows
 }

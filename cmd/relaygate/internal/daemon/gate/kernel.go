@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package gate
 
 import (
 	"context"
@@ -35,7 +35,7 @@ type table interface {
 }
 
 // gateConfig is what the configuration wants of the gate.
-func gateConfig(cfg *config.Config, static []netip.Prefix) (nft.Config, error) {
+func configOf(cfg *config.Config, static []netip.Prefix) (nft.Config, error) {
 	g := &cfg.Gate
 	mode, err := nft.ParseMode(g.Mode)
 	if err != nil {
@@ -92,8 +92,7 @@ func (noTable) Reconfigure(cfg nft.Config, _ []nft.Element) error {
 }
 
 // runWatch reads one Watch after the other: a change of the mode makes another.
-func (g *gate) runWatch(ctx context.Context, ready func()) error {
-	ready()
+func (g *Gate) Watch(ctx context.Context) error {
 	for {
 		w := g.watch.Load()
 		if w == nil { // no nftables

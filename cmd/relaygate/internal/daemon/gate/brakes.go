@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package gate
 
 import (
 	"cmp"
@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/nft"
 )
@@ -33,7 +32,7 @@ func since(now, before uint64) uint64 {
 }
 
 // readBites tells of what the brakes refused since it was called last.
-func (g *gate) readBites(ctx context.Context) {
+func (g *Gate) readBites(ctx context.Context) {
 	fast, many, err := g.nft.Bites()
 	if err != nil {
 		g.noteError(err)
@@ -58,7 +57,7 @@ func (g *gate) readBites(ctx context.Context) {
 	fresh, members := g.bites.fresh(list)
 	g.bites.members = members
 	if len(fresh) > 0 {
-		g.bitten(ctx, fresh)
+		g.owner.Bitten(ctx, fresh)
 	}
 }
 
@@ -77,36 +76,4 @@ func (b *bites) fresh(list []nft.Bitten) (fresh []nft.Bitten, members map[netip.
 		return cmp.Or(cmp.Compare(b.TooFast+b.TooMany, a.TooFast+a.TooMany), a.Addr.Compare(b.Addr))
 	})
 	return fresh[:min(len(fresh), maxBites)], members
-}
-
-// bitten notes in the journal, and tells watchers, whose connections a brake
-// refused. It runs in the owner's goroutine.
-func (o *owner) bitten(now time.Time, list []nft.Bitten) {
-	for _, b := range list {
-		p := netip.PrefixFrom(b.Addr, b.Addr.BitLen())
-		if g, ok := o.grants().Get(b.Addr); ok {
-			p = g.Prefix
-		}
-		o.bite(now, p, b.TooFast, reasonTooFast)
-		o.bite(now, p, b.TooMany, reasonTooMany)
-	}
-}
-
-// What is told of a connection that a brake refused.
-const (
-	reasonTooFast = "an SMTP connection was refused: too many new ones in a minute (gate.max_new_per_minute)"
-	reasonTooMany = "an SMTP connection was refused: too many open at the same time (gate.max_concurrent)"
-)
-
-func (o *owner) bite(now time.Time, p netip.Prefix, n uint64, reason string) {
-	if n == 0 {
-		return
-	}
-	e := authz.Event{Kind: authz.EventBraked, Time: now, Last: now, Count: int(min(n, 1<<31)), Prefix: p, Reason: reason}
-	o.engine.Note(e)
-	o.keeper.noted(p)
-	shape := control.NewEvent(&e)
-	shape.Event = "brake"
-	o.hub.Publish(now, shape)
-	o.log.Warn("braked", "address", authz.PrefixString(p), "times", n, "reason", reason)
 }

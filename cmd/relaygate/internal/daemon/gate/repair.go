@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package gate
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 
 // begin makes the table, at the start. Of the static members that the gate was opened
 // with, denials may have taken something.
-func (g *gate) begin(ctx context.Context, static []netip.Prefix, want projection) error {
+func (g *Gate) Begin(ctx context.Context, static []netip.Prefix, want Projection) error {
 	g.static.Store(&static)
 	cfg := g.cfg
 	cfg.Static = g.fitting(cfg, static)
@@ -57,7 +57,7 @@ func (g *gate) begin(ctx context.Context, static []netip.Prefix, want projection
 // load writes all of want: a few at once, very many in chunks between which
 // single changes are written. What was removed meanwhile is not added by a later
 // chunk, and what was queued before want was made is in it.
-func (g *gate) load(ctx context.Context, want projection, few func([]nft.Element) error,
+func (g *Gate) load(ctx context.Context, want Projection, few func([]nft.Element) error,
 	many func(iter.Seq[nft.Element], func() error) error,
 ) error {
 	removed := make(map[netip.Addr]bool)
@@ -105,21 +105,21 @@ func (g *gate) load(ctx context.Context, want projection, few func([]nft.Element
 }
 
 // settle returns when the kernel holds what the owner decided before.
-func (g *gate) settle(ctx context.Context) error {
+func (g *Gate) Settle(ctx context.Context) error {
 	return g.ask(ctx, g.settled)
 }
 
-func (g *gate) settled(ctx context.Context) error {
+func (g *Gate) settled(ctx context.Context) error {
 	g.mend(ctx)
 	if g.broken || g.stale {
-		return errors.New("the gate could not be written: " + g.status().LastError)
+		return errors.New("the gate could not be written: " + g.Status().LastError)
 	}
 	return nil
 }
 
 // mend does what is left to be done. During a rebuild it may turn out that static
 // members changed.
-func (g *gate) mend(ctx context.Context) {
+func (g *Gate) mend(ctx context.Context) {
 	switch {
 	case g.overflow.Swap(false):
 		g.rebuild(ctx, "more changes came than could be written one by one")
@@ -133,11 +133,11 @@ func (g *gate) mend(ctx context.Context) {
 }
 
 // tellBehind says whether something is left.
-func (g *gate) tellBehind() { g.note(func(s *control.Gate) { s.Behind = g.broken || g.stale }) }
+func (g *Gate) tellBehind() { g.note(func(s *control.Gate) { s.Behind = g.broken || g.stale }) }
 
 // repair makes the table as it should be after somebody took it away. explained
 // says whether the reason tells who.
-func (g *gate) repair(ctx context.Context, reason string, explained bool) {
+func (g *Gate) repair(ctx context.Context, reason string, explained bool) {
 	if !explained {
 		g.unexplained = time.Now()
 	}
@@ -152,18 +152,18 @@ func (g *gate) repair(ctx context.Context, reason string, explained bool) {
 }
 
 // rebuild makes the whole table anew.
-func (g *gate) rebuild(ctx context.Context, why string) {
+func (g *Gate) rebuild(ctx context.Context, why string) {
 	g.refill(ctx, why, g.nft.Rebuild, g.nft.Load)
 }
 
-func (g *gate) refill(ctx context.Context, why string, few func([]nft.Element) error,
+func (g *Gate) refill(ctx context.Context, why string, few func([]nft.Element) error,
 	many func(iter.Seq[nft.Element], func() error) error,
 ) {
 	start := time.Now()
 	err := g.shut() // before the snapshot, which may let some of them in again
-	var want projection
+	var want Projection
 	if err == nil {
-		want, err = g.snapshot(ctx)
+		want, err = g.owner.Snapshot(ctx)
 	}
 	if err == nil {
 		err = g.load(ctx, want, few, many)
@@ -182,7 +182,7 @@ func (g *gate) refill(ctx context.Context, why string, few func([]nft.Element) e
 
 // reconfigure puts the static members in force that the owner wants. Where the kernel
 // does not take them, those who may pass no longer go all the same.
-func (g *gate) reconfigure(ctx context.Context) {
+func (g *Gate) reconfigure(ctx context.Context) {
 	cfg := g.cfg
 	want := g.fitting(cfg, *g.static.Load())
 	cfg.Static = want
@@ -203,7 +203,7 @@ func (g *gate) reconfigure(ctx context.Context) {
 // fitting are the static members that have room in the gate. Sets of the administrator's
 // hold single addresses: what a denial leaves of a network may not fit. That stays closed
 // for as long as the denial holds, and is told; nothing waits for it.
-func (g *gate) fitting(cfg nft.Config, want []netip.Prefix) (fit []netip.Prefix) {
+func (g *Gate) fitting(cfg nft.Config, want []netip.Prefix) (fit []netip.Prefix) {
 	var closed []netip.Prefix
 	for _, p := range want {
 		if cfg.Mode == nft.UserSets && cfg.Sets.CheckStatic(p) != nil {
@@ -224,9 +224,9 @@ func (g *gate) fitting(cfg nft.Config, want []netip.Prefix) (fit []netip.Prefix)
 }
 
 // unfit says, once, that the static members are not yet those that the owner wants.
-func (g *gate) unfit(err error) {
+func (g *Gate) unfit(err error) {
 	g.stale = true
-	was := g.status()
+	was := g.Status()
 	again := was.Behind && was.LastError == err.Error()
 	g.noteError(err)
 	if again {
@@ -242,7 +242,7 @@ func common(list, other []netip.Prefix) []netip.Prefix {
 
 // change puts another configuration in force. Its static members are those in force
 // now: the owner may have sent others since it was made.
-func (g *gate) change(ctx context.Context, cfg nft.Config) error {
+func (g *Gate) change(ctx context.Context, cfg nft.Config) error {
 	cfg.Static = g.fitting(cfg, g.cfg.Static)
 	err := g.configure(ctx, cfg)
 	g.stale = true // mend will see
@@ -251,8 +251,8 @@ func (g *gate) change(ctx context.Context, cfg nft.Config) error {
 
 // configure changes the gate's configuration in one transaction. On an error
 // the former one stays.
-func (g *gate) configure(ctx context.Context, cfg nft.Config) error {
-	want, err := g.snapshot(ctx)
+func (g *Gate) configure(ctx context.Context, cfg nft.Config) error {
+	want, err := g.owner.Snapshot(ctx)
 	if err != nil {
 		return err
 	}

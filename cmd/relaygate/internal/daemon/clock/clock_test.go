@@ -1,6 +1,6 @@
 //go:build linux
 
-package daemon
+package clock
 
 import (
 	"testing"
@@ -8,17 +8,17 @@ import (
 )
 
 func TestSleepIsNoneWhileAwake(t *testing.T) {
-	var s sleep
+	var s Sleep
 	for range 3 {
-		if got := s.since(); got != 0 {
+		if got := s.Since(); got != 0 {
 			t.Errorf("slept %v", got)
 		}
 	}
 	s.ahead -= time.Hour // as if the clocks had been together before
-	if got := s.since().Round(time.Second); got != time.Hour {
+	if got := s.Since().Round(time.Second); got != time.Hour {
 		t.Errorf("slept %v, want an hour", got)
 	}
-	if got := s.since(); got != 0 {
+	if got := s.Since(); got != 0 {
 		t.Errorf("slept %v, told twice", got)
 	}
 }
@@ -26,7 +26,7 @@ func TestSleepIsNoneWhileAwake(t *testing.T) {
 // The first sleep counts as any other, also of a machine that never slept before.
 func TestEachSleepCounts(t *testing.T) {
 	for _, before := range []time.Duration{0, 100 * time.Nanosecond, 8 * time.Hour} {
-		var s sleep
+		var s Sleep
 		for i, step := range []struct{ ahead, want time.Duration }{
 			{0, 0}, {time.Microsecond, 0}, {time.Hour, time.Hour}, {time.Hour, 0}, {3 * time.Hour, 2 * time.Hour},
 		} {
