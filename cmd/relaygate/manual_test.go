@@ -89,8 +89,15 @@ func TestManualHasVerbsAndFlags(t *testing.T) {
 func TestManualHasFields(t *testing.T) {
 	text := section(t, page(t, programPage), ".Sh", "JSON") + section(t, page(t, programPage), ".Sh", "EVENTS")
 	for _, shape := range []any{
-		control.Grant{}, control.Denial{}, control.Story{}, control.Status{}, control.Outcome{}, control.Verdict{},
-		doctor.Finding{}, mistake{}, checked{},
+		control.Grant{},
+		control.Denial{},
+		control.Story{},
+		control.Status{},
+		control.Outcome{},
+		control.Verdict{},
+		doctor.Finding{},
+		mistake{},
+		checked{},
 	} {
 		for _, name := range fields(reflect.TypeOf(shape)) {
 			if !regexp.MustCompile(`(?m)^\.(Li|Pq Li)( .*)? ` + name + `( |$)`).MatchString(text) {

@@ -2,11 +2,12 @@ package control
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"relaygate/authz"
 )
 
 // Hub hands events to watchers. Publishing never blocks: a watcher that is too
@@ -68,7 +69,7 @@ func (w *watcher) send(now time.Time, line []byte) bool {
 	if w.dropped > 0 && len(w.lines) < cap(w.lines)-1 {
 		note, err := json.Marshal(Event{
 			Event: "drop", Time: Time{now},
-			Reason: fmt.Sprintf("this watcher was too slow for %d events", w.dropped),
+			Reason: "this watcher was too slow for " + authz.Count(w.dropped, "event"),
 		})
 		if err == nil {
 			w.lines <- append(note, '\n')

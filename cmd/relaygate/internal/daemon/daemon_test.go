@@ -84,6 +84,10 @@ func TestReasonTellsInWords(t *testing.T) {
 			grant: grant.Grant{Prefix: netip.MustParsePrefix("2001:db8::/64"), Expires: now.Add(time.Minute), Source: grant.Login, Users: user},
 		},
 		{
+			name: "held", granted: true, rule: good, want: "may relay: alice logged in from it; held by 1 open session, and its time runs out 30 min after",
+			grant: grant.Grant{Prefix: prefix, Expires: now.Add(30 * time.Minute), Source: grant.Login, Users: user, Sessions: 1},
+		},
+		{
 			name: "nameless", granted: true, rule: good, want: "somebody logged in from it",
 			grant: grant.Grant{Prefix: prefix, Expires: now.Add(time.Minute), Source: grant.Login},
 		},

@@ -62,7 +62,7 @@ func grantedReason(g *grant.Grant, events []authz.Event, now time.Time) string {
 	}
 	switch {
 	case g.Sessions > 0:
-		words := fmt.Sprintf("open sessions hold it (%d), and its time runs out %s after the last one closes", g.Sessions, left)
+		words := fmt.Sprintf("held by %s, and its time runs out %s after the last one closes", authz.Count(g.Sessions, "open session"), left)
 		if who != "" {
 			words = fmt.Sprintf("%s logged in from %s; %s", authz.Quote(who), from, words)
 		}

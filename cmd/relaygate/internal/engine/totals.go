@@ -74,5 +74,6 @@ func (e *Engine) count(c *grant.Change) {
 // each address there it would tell nothing.
 func vain(c *grant.Change) bool {
 	p := c.Grant.Prefix
-	return c.Kind == grant.Refused && c.By != "" && !p.IsSingleIP() && !(p.Addr().Is6() && p.Bits() == 64)
+	whole := p.IsSingleIP() || p.Addr().Is6() && p.Bits() == 64 // what one client has
+	return c.Kind == grant.Refused && c.By != "" && !whole
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/nft"
 )
@@ -50,7 +51,7 @@ func (g *Gate) Begin(ctx context.Context, static []netip.Prefix, want Projection
 	}
 	g.grants.Store(int64(len(want.members)))
 	g.note(func(s *control.Gate) { s.Up = s.Missing == "" })
-	g.publish("gate", fmt.Sprintf("built with %d members", len(want.members)))
+	g.publish("gate", "built with "+authz.Count(len(want.members), "member"))
 	return nil
 }
 
@@ -177,7 +178,7 @@ func (g *Gate) refill(ctx context.Context, why string, few func([]nft.Element) e
 	g.broken = false
 	g.note(func(s *control.Gate) { s.Up = s.Missing == ""; s.Rebuilds++ })
 	g.log.Warn("the gate was rebuilt", "members", len(want.members), "took", time.Since(start), "reason", why)
-	g.publish("gate", fmt.Sprintf("rebuilt with %d members: %s", len(want.members), why))
+	g.publish("gate", "rebuilt with "+authz.Count(len(want.members), "member")+": "+why)
 }
 
 // reconfigure puts the static members in force that the owner wants. Where the kernel

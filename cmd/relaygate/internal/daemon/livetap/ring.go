@@ -151,6 +151,6 @@ func (t *ringTap) reattach(lost func([]uint64) error) error {
 		return nil // said already
 	}
 	t.log.Error(words, "connections", len(cookies))
-	t.hub.Tell(time.Now(), "coverage", fmt.Sprintf("%s (%d connections)", words, len(cookies)))
+	t.hub.Tell(time.Now(), "coverage", words+" ("+authz.Count(len(cookies), "connection")+")")
 	return nil
 }
