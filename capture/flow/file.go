@@ -87,7 +87,7 @@ func (t *Table) synInside(f *flow, seg *capture.Segment) {
 	h := t.reuseOf(f)
 	if h == nil {
 		var r ref
-		r, h = t.ringEntry(f.hash)
+		r, h = t.ringEntry(f.hash, seg)
 		h.tuple, f.reuse = f.tuple, r
 	}
 	t.syn(h, seg)

@@ -61,8 +61,9 @@ func (t *Table) entry(r ref) *handshake {
 	return &t.ring[i/ringPage][i%ringPage]
 }
 
-// ringEntry returns an entry of the ring, for a connection with a hash.
-func (t *Table) ringEntry(hash uint64) (ref, *handshake) {
+// ringEntry returns an entry of the ring, for a connection with a hash that begins
+// with a SYN.
+func (t *Table) ringEntry(hash uint64, seg *capture.Segment) (ref, *handshake) {
 	r, given := t.given()
 	if !given {
 		i := t.oldest
@@ -81,6 +82,7 @@ func (t *Table) ringEntry(hash uint64) (ref, *handshake) {
 	}
 	*h = handshake{}
 	h.hash, h.used, h.born = hash, true, t.tick
+	h.ask(seg)
 	return r, h
 }
 
@@ -106,19 +108,23 @@ func (t *Table) giveUp(r ref) {
 
 // asks begins a handshake.
 func (t *Table) asks(hash uint64, seg *capture.Segment) {
-	r, h := t.ringEntry(hash)
+	r, h := t.ringEntry(hash, seg)
 	t.name(&h.tuple, &seg.Src, &seg.Dst)
 	t.tuples.add(hash, uint32(r))
 	t.syn(h, seg)
 }
 
+// ask begins h anew with a SYN.
+func (h *handshake) ask(seg *capture.Segment) {
+	h.stage, h.clientISN = asked, seg.Seq+1
+	h.link, h.host, h.outside, h.forged = seg.Link, false, false, false
+}
+
 // syn notes a SYN in h. Of several SYNs the latest sequence number counts: the
 // SYN-ACK says whether it was the one that the kernel took.
 func (t *Table) syn(h *handshake, seg *capture.Segment) {
-	first := seg.Seq + 1
-	if h.stage != asked || h.clientISN != first {
-		h.stage, h.clientISN = asked, first
-		h.link, h.host, h.outside, h.forged = seg.Link, false, false, false
+	if h.stage != asked || h.clientISN != seg.Seq+1 {
+		h.ask(seg)
 	}
 	h.host = h.host || seg.Sent == capture.SenderHost
 	h.outside = h.outside || seg.Sent == capture.SenderOutside

@@ -233,3 +233,43 @@ func TestLostOfAny(t *testing.T) {
 		})
 	}
 }
+
+// moved moves the sequence numbers of both ends.
+func moved(steps []step, client, server uint32) (all []step) {
+	for _, s := range steps {
+		all = append(all, func(m mode, ev *capture.Event) {
+			s(m, ev)
+			own, other := client, server
+			if ev.Segment.Src == serverAddr {
+				own, other = server, client
+			}
+			ev.Segment.Seq += own
+			if ev.Segment.Flags&capture.ACK != 0 {
+				ev.Segment.Ack += other
+			}
+		})
+	}
+	return all
+}
+
+// No sequence number means anything by itself: 0 is one as any other, for the SYN,
+// the first byte and each behind it, also where a connection follows on another.
+func TestSequenceNumbersWrapAnywhere(t *testing.T) {
+	session := shake(cl(0, "AB"), sv(0, 2, "1"), cl(2, "CD"), sv(1, 4, "2"))
+	const read = "(C<AB>S<1>C<CD>S<2>"
+	for name, m := range modes {
+		if m.live() {
+			continue
+		}
+		for first := range uint32(8) {
+			client, server := first-4-clientISN, first-4-serverISN
+			if got := tell(t, newTable(Limits{}), m, moved(session, client, server)); got != read {
+				t.Errorf("%s, the first bytes are number %d: got %q", name, int32(first-4), got)
+			}
+			again := append(moved(session, 1<<20, 1<<20), moved(session, client, server)...)
+			if got := tell(t, newTable(Limits{}), m, again); got != read+")"+read {
+				t.Errorf("%s, the first bytes of the next connection are number %d: got %q", name, int32(first-4), got)
+			}
+		}
+	}
+}

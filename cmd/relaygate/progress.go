@@ -11,8 +11,10 @@ import (
 )
 
 // progress is a bar on standard error, shown only where a person looks at it.
+// Whole lines for the same terminal are written through it.
 type progress struct {
 	w     io.Writer // nil: not shown
+	lines io.Writer
 	name  string
 	file  *capture.File
 	now   func() time.Time
@@ -21,13 +23,26 @@ type progress struct {
 	shown bool
 }
 
-func newProgress(e *env, name string, file *capture.File) *progress {
-	p := &progress{name: authz.Quote(name), file: file, now: e.Now}
+func newProgress(e *env) *progress {
+	p := &progress{lines: e.Stdout, now: e.Now}
 	if e.ErrTerminal {
 		p.w = e.Stderr
-		p.drawn = e.Now()
 	}
 	return p
+}
+
+// begin is for the next file, whose bar is not shown if it is read soon.
+func (p *progress) begin(name string, file *capture.File) {
+	p.name, p.file = authz.Quote(name), file
+	if p.w != nil {
+		p.drawn = p.now()
+	}
+}
+
+// Write writes lines where the bar was.
+func (p *progress) Write(lines []byte) (int, error) {
+	p.clear()
+	return p.lines.Write(lines)
 }
 
 // tick redraws the bar a few times a second. It looks at the clock now and then.
@@ -53,6 +68,7 @@ func (p *progress) tick() {
 // clear removes the bar.
 func (p *progress) clear() {
 	if p.shown {
+		p.shown = false
 		fmt.Fprint(p.w, "\r\x1b[K")
 	}
 }

@@ -80,15 +80,19 @@ func (o *replayOptions) services() (map[uint16]authz.Service, error) {
 // replayFiles reads one file after the other. A file that cannot be read to its end
 // is told in one line; what came before its end is kept.
 func replayFiles(ctx context.Context, e *env, services map[uint16]authz.Service, asJSON bool, files []string) error {
-	buffered := bufio.NewWriterSize(e.Stdout, linesSize)
+	bar, stdout := newProgress(e), e.Stdout
+	if e.OutTerminal {
+		stdout = bar
+	}
+	buffered := bufio.NewWriterSize(stdout, linesSize)
 	var out printer = &table{w: buffered}
 	if asJSON {
-		out = newJSONLines(e.Stdout)
+		out = newJSONLines(stdout)
 	}
 	sum := newSummary(services)
 	failed := false
 	for _, name := range files {
-		err := replayFile(ctx, e, services, name, out, sum)
+		err := replayFile(ctx, e, services, name, bar, out, sum)
 		if errors.Is(err, errOutput) {
 			return err
 		}
@@ -133,7 +137,7 @@ type printer interface {
 // memory leaves the processor's cache.
 const batch = 64
 
-func replayFile(ctx context.Context, e *env, services map[uint16]authz.Service, name string, out printer, sum *summary) (err error) {
+func replayFile(ctx context.Context, e *env, services map[uint16]authz.Service, name string, bar *progress, out printer, sum *summary) (err error) {
 	decoder := capture.NewDecoder(capture.NewPortSet(slices.Collect(maps.Keys(services))...))
 	through := func(r io.Reader) io.Reader { return newInput(ctx, r, out.flush) }
 	file, err := openCapture(e, name, through, decoder)
@@ -141,7 +145,7 @@ func replayFile(ctx context.Context, e *env, services map[uint16]authz.Service, 
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	bar := newProgress(e, name, file)
+	bar.begin(name, file)
 	defer bar.clear()
 	done := new(capture.DoneSet)
 	decoder.PassOver(done)

@@ -33,7 +33,14 @@ func (t *table) print(v *engine.Verdict) error {
 
 func (t *table) flush() error { return t.w.Flush() }
 
+// row writes whole lines alone, so that a bar on the same terminal cuts none.
 func (t *table) row(columns ...any) error {
-	_, err := fmt.Fprintln(t.w, strings.TrimRight(fmt.Sprintf(tableRow, columns...), " "))
+	line := strings.TrimRight(fmt.Sprintf(tableRow, columns...), " ") + "\n"
+	if len(line) > t.w.Available() {
+		if err := t.w.Flush(); err != nil {
+			return err
+		}
+	}
+	_, err := t.w.WriteString(line)
 	return err
 }

@@ -49,12 +49,13 @@ func Run(ctx context.Context, opts Options) (err error) {
 	d := &demo{Options: opts}
 	defer func() { err = errors.Join(err, d.cleanUp()) }()
 	for _, step := range d.steps() {
-		if ctx.Err() != nil {
-			return fmt.Errorf("demo interrupted: %w", context.Cause(ctx))
-		}
 		d.step++
 		fmt.Fprintf(d.Out, "\n[%d] %s\n", d.step, step.what)
-		if err := step.do(ctx); err != nil {
+		err := step.do(ctx)
+		if ctx.Err() != nil { // what did not hold says nothing then
+			return fmt.Errorf("demo interrupted in step %d: %w", d.step, context.Cause(ctx))
+		}
+		if err != nil {
 			return fmt.Errorf("demo step %d (%s): %w", d.step, step.what, err)
 		}
 	}

@@ -137,9 +137,10 @@ func (s *subscription) wait(ctx context.Context) error {
 		case _, ok = <-s.links:
 			relevant = true
 		case r, open := <-s.routes:
-			// Only default routes matter: a router's full table may change all day.
+			// What has a next hop matters by default routes alone: a router's full
+			// table may change all day.
 			ok = open
-			relevant = relevant || isDefault(&r.Route)
+			relevant = relevant || isDefault(&r.Route) || onLink(&r.Route)
 		}
 		if !ok {
 			return errors.New("follow this host's addresses: the subscription ended")

@@ -28,7 +28,7 @@ func Read() (authz.Host, error) {
 	if err := readAddresses(&h, links); err != nil {
 		return h, err
 	}
-	if err := readNextHops(&h, links); err != nil {
+	if err := readRoutes(&h, links); err != nil {
 		return h, err
 	}
 	return h, nil
@@ -93,7 +93,9 @@ func readAddresses(h *authz.Host, links map[int]linkFacts) error {
 	return nil
 }
 
-func readNextHops(h *authz.Host, links map[int]linkFacts) error {
+// readRoutes adds the next hops of default routes, and the subnets that are behind
+// a bridge without its having an address of them.
+func readRoutes(h *authz.Host, links map[int]linkFacts) error {
 	// All tables: policy routing puts default routes elsewhere than in main.
 	routes, err := dump(func() ([]netlink.Route, error) {
 		all := &netlink.Route{Table: unix.RT_TABLE_UNSPEC}
@@ -103,6 +105,11 @@ func readNextHops(h *authz.Host, links map[int]linkFacts) error {
 		return fmt.Errorf("list routes: %w", err)
 	}
 	for _, r := range routes {
+		if link := links[r.LinkIndex]; link.inner && onLink(&r) {
+			if subnet, ok := prefixOf(r.Dst); ok {
+				h.Containers = append(h.Containers, authz.LinkPrefix{Prefix: subnet, Link: link.name})
+			}
+		}
 		if !isDefault(&r) {
 			continue
 		}
@@ -116,13 +123,23 @@ func readNextHops(h *authz.Host, links map[int]linkFacts) error {
 	return nil
 }
 
-// isDefault tells whether a route is for every destination.
+// defaultBits is the longest prefix of what serves as a default route: halves of
+// IPv4, as VPNs set them, and 2000::/3, which is all that was given out of IPv6
+// (RFC 4291 §2.4).
+const defaultBits = 3
+
+// isDefault tells whether a route is for every destination, or as good as that.
 func isDefault(r *netlink.Route) bool {
 	if r.Dst == nil {
 		return true
 	}
 	ones, _ := r.Dst.Mask.Size()
-	return ones == 0
+	return ones <= defaultBits
+}
+
+// onLink tells whether a route leads to neighbours themselves, by no router.
+func onLink(r *netlink.Route) bool {
+	return r.Type == unix.RTN_UNICAST && !isDefault(r) && r.Gw == nil && r.Via == nil && len(r.MultiPath) == 0
 }
 
 // gateway is the next hop's address; an IPv4 route can have an IPv6 one.

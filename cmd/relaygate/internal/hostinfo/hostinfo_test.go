@@ -4,6 +4,7 @@ package hostinfo
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"runtime"
 	"testing"
@@ -89,6 +90,10 @@ func TestFollowSeesEachChange(t *testing.T) {
 	})
 	until(t, hosts, "172.17.0.9", authz.RuleContainer)
 
+	// As LXD's ipv4.routes and Docker's routed networks do.
+	addRoute(t, ns, "docker0", "172.31.5.0/24", "")
+	until(t, hosts, "172.31.5.9", authz.RuleContainer)
+
 	bpftest.Do(t, ns, func() error {
 		link, err := netlink.LinkByName("docker0")
 		if err != nil {
@@ -97,6 +102,56 @@ func TestFollowSeesEachChange(t *testing.T) {
 		return netlink.LinkDel(link)
 	})
 	until(t, hosts, "172.17.0.9", authz.RuleDefault)
+}
+
+// addRoute adds a route by an interface, and by a next hop if one is given.
+func addRoute(t *testing.T, ns *netns.Namespace, name, dst, gw string) {
+	t.Helper()
+	bpftest.Do(t, ns, func() error {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetUp(link); err != nil {
+			return err
+		}
+		to, err := netlink.ParseIPNet(dst)
+		if err != nil {
+			return err
+		}
+		r := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: to, Gw: net.ParseIP(gw)}
+		if r.Gw == nil {
+			r.Scope = netlink.SCOPE_LINK
+		}
+		return netlink.RouteAdd(r)
+	})
+}
+
+// A VPN sets two halves beside the default route of before, and many hosts have
+// 2000::/3 as their default route of IPv6. A route to a part of the world is
+// nothing of the kind.
+func TestWhatServesAsDefaultRoute(t *testing.T) {
+	ns, peer := bpftest.Namespace(t), bpftest.Namespace(t)
+	err := netns.Join(
+		ns, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8::1/64")},
+		peer, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24")},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hosts := follow(t, ns)
+	for _, tt := range []struct{ dst, gw, rule string }{
+		{"203.0.113.0/24", "192.0.2.50", authz.RuleDefault},
+		{"0.0.0.0/1", "192.0.2.51", authz.RuleNextHop},
+		{"128.0.0.0/1", "192.0.2.52", authz.RuleNextHop},
+		{"2000::/3", "2001:db8::51", authz.RuleNextHop},
+	} {
+		addRoute(t, ns, "eth0", tt.dst, tt.gw)
+		until(t, hosts, tt.gw, tt.rule)
+	}
+	// An interface with many neighbours of its own is no bridge of containers.
+	addRoute(t, ns, "eth0", "198.51.100.0/24", "")
+	until(t, hosts, "198.51.100.9", authz.RuleDefault)
 }
 
 func TestFollowEndsWithItsContext(t *testing.T) {
