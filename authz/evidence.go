@@ -20,13 +20,6 @@ type EvidenceConfig struct {
 	NamesOnly bool
 }
 
-// The events kept per address, by who can cause them: neither kind can push out
-// the other.
-const (
-	decisionsKept = 16
-	doubtsKept    = 8
-)
-
 // Evidence is the journal that explains each address: bounded, in memory, and
 // without secrets. What was granted has a pool of its own, so that no flood
 // pushes it out: neither failures, nor the logins of one user from everywhere,
@@ -76,7 +69,7 @@ func (e *Evidence) Record(v *Verdict) {
 	if v.Result == Success && CheckLogin(v).Allow {
 		e.learn(cut(v.User, userLimit))
 	}
-	e.mask(v)
+	mask(v, &e.users, !e.cfg.NamesOnly)
 	if e.cfg.NamesOnly {
 		return
 	}
@@ -179,6 +172,13 @@ func (e *Evidence) earn(at place, now time.Time) *record {
 		e.strangers.remove(i)
 	}
 	return r
+}
+
+// learn keeps a proved name, so that later failures of it need no mask.
+func (e *Evidence) learn(name string) {
+	if name != "" && !e.users.put(name, e.cfg.Users) {
+		e.usersDropped++
+	}
 }
 
 // Prune forgets what is older than it has to be.

@@ -159,6 +159,13 @@ func (n note) valid() bool {
 	return good && len(rest) == 0
 }
 
+// The events kept per address, by who can cause them: neither kind can push out
+// the other.
+const (
+	decisionsKept = 16
+	doubtsKept    = 8
+)
+
 // notes are several, one behind the other.
 type notes []byte
 

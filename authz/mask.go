@@ -7,37 +7,31 @@ import "strings"
 const Masked = "(masked)"
 
 // mask takes out of v what could be a secret: the names of logins that did not
-// succeed, mechanisms that no server accepted, and the free text of answers.
-func (e *Evidence) mask(v *Verdict) {
-	if e.cfg.NamesOnly {
-		v.Answer = ""
-	} else {
+// succeed, but for those that are proved, mechanisms that no server accepted, and the
+// free text of answers, or with answers false all of it.
+func mask(v *Verdict, proved *names, answers bool) {
+	if answers {
 		v.Answer = SafeAnswer(v)
+	} else {
+		v.Answer = ""
 	}
 	v.Mechanism = mechanismName(v.Mechanism, v.Result)
 	if v.Result == Success {
 		v.User, v.AuthzID = cut(v.User, userLimit), cut(v.AuthzID, userLimit)
 	} else {
-		v.User, v.AuthzID = e.known(v.User), e.known(v.AuthzID)
+		v.User, v.AuthzID = proved.masked(v.User), proved.masked(v.AuthzID)
 	}
 }
 
-// known returns a name as it was once proved, else Masked.
-func (e *Evidence) known(name string) string {
+// masked returns a name as it was once proved, else Masked.
+func (s *names) masked(name string) string {
 	if name == "" {
 		return ""
 	}
-	if proved := e.users.get(cut(name, userLimit)); proved != "" {
+	if proved := s.get(cut(name, userLimit)); proved != "" {
 		return proved
 	}
 	return Masked
-}
-
-// learn keeps a proved name, so that later failures of it need no mask.
-func (e *Evidence) learn(name string) {
-	if name != "" && !e.users.put(name, e.cfg.Users) {
-		e.usersDropped++
-	}
 }
 
 // SafeAnswer is the server's deciding line without what a client can have put

@@ -6,29 +6,6 @@ import (
 	"slices"
 )
 
-// The rules that a Decision names. They stand here in the order of precedence,
-// the built-in ones together.
-const (
-	RuleInvalid = "invalid"
-	// RuleLogin: what the login proves is not enough (CheckLogin).
-	RuleLogin       = "login"
-	RuleDeny        = "deny"
-	RuleNever       = "never"
-	RuleAlways      = "always"
-	RuleOwn         = "own"
-	RuleNextHop     = "next-hop"
-	RuleContainer   = "container"
-	RuleProxy       = "proxy"
-	RuleLoopback    = "loopback"
-	RuleLinkLocal   = "link-local"
-	RuleUnspecified = "unspecified"
-	RuleMulticast   = "multicast"
-	RuleBroadcast   = "broadcast"
-	RuleReserved    = "reserved"
-	// RuleDefault: nothing stands against a grant.
-	RuleDefault = "default"
-)
-
 // Rules are what the configuration says about addresses. Precedence: denials
 // (Policy.Denying), Never, Always, then the built-in rules (own addresses, loopback,
 // link-local, unspecified, multicast, broadcast and reserved ranges, next hops of
@@ -42,15 +19,6 @@ type Rules struct {
 	Proxies []netip.Prefix
 }
 
-// Decision says whether an address may be granted.
-type Decision struct {
-	Allow bool
-	// Rule is one of the Rule constants.
-	Rule string
-	// Reason completes the sentence "192.0.2.7 …"; "" with RuleDefault.
-	Reason string
-}
-
 // Policy decides about addresses. It is immutable, and safe for concurrent use.
 // A nil Policy allows nothing.
 type Policy struct {
@@ -58,9 +26,6 @@ type Policy struct {
 	never, always prefixTable[struct{}]
 	builtin       prefixTable[verdict]
 }
-
-// verdict is a rule that stands against a grant, with its reason.
-type verdict struct{ rule, reason string }
 
 // NewPolicy makes a policy. A prefix that cannot be understood is an error, and
 // nothing is left out silently.

@@ -1,6 +1,10 @@
 package bpf
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
 
 // Counters are sums since the load, over all CPUs.
 type Counters struct {
@@ -24,12 +28,12 @@ type Counters struct {
 	// Wakeups counts the packets that woke the reader.
 	Wakeups uint64
 
-	// Of a Wire alone. Displaced counts handshakes that others pushed out of
-	// their places; Forged segments with a server's address that came in where
-	// this host does not send to that server, or that no socket of it sent; Unreadable packets that may be TCP
-	// and show no ports, which put their client in doubt; Tagged frames with a
-	// VLAN tag behind another; Idle connections given up for silence; TwoAnswers
-	// connections that are not followed because the server may have taken
+	// Of a Wire alone. Displaced counts handshakes that others pushed out of their
+	// places; Forged segments with a server's address that came in where this host
+	// does not send to that server, or that no socket of it sent; Unreadable packets
+	// that may be TCP and show no ports, which put their client in doubt; Tagged
+	// frames with a VLAN tag behind another; Idle connections given up for silence;
+	// TwoAnswers connections that are not followed because the server may have taken
 	// another handshake than the one that was seen.
 	Displaced, Forged, Unreadable, Tagged, Idle, TwoAnswers uint64
 }
@@ -105,23 +109,27 @@ func (c *TLSCounters) add(o *tapCounters) {
 }
 
 // Counters reads the counters.
-func (t *Tap) Counters() (Counters, error) {
-	var sum Counters
-	err := t.sum(sum.add)
+func (t *Tap) Counters() (sum Counters, err error) {
+	err = eachCPU(t.objs.Counters, sum.add)
+	return sum, err
+}
+
+// Counters reads the counters.
+func (w *Wire) Counters() (sum Counters, err error) {
+	err = eachCPU(w.objs.Counters, sum.add)
 	return sum, err
 }
 
 // TLSCounters reads the counters of what TLS libraries show.
-func (t *Tap) TLSCounters() (TLSCounters, error) {
-	var sum TLSCounters
-	err := t.sum(sum.add)
+func (t *Tap) TLSCounters() (sum TLSCounters, err error) {
+	err = eachCPU(t.objs.Counters, sum.add)
 	return sum, err
 }
 
-// sum calls add with the counters of each CPU.
-func (t *Tap) sum(add func(*tapCounters)) error {
+// eachCPU calls add with the counters of each CPU.
+func eachCPU(counters *ebpf.Map, add func(*tapCounters)) error {
 	var perCPU []tapCounters
-	if err := t.objs.Counters.Lookup(uint32(0), &perCPU); err != nil {
+	if err := counters.Lookup(uint32(0), &perCPU); err != nil {
 		return fmt.Errorf("read the tap's counters: %w", err)
 	}
 	for i := range perCPU {

@@ -41,23 +41,23 @@ func needs(feature, since string, err error) error {
 	return &FeatureError{Feature: feature, Since: since, Err: err}
 }
 
-// HaveCgroupSKB probes for the programs that see the packets.
-func HaveCgroupSKB() error {
+// haveCgroupSKB probes for the programs that see the packets.
+func haveCgroupSKB() error {
 	return needs("cgroup_skb programs", "4.10", features.HaveProgramType(ebpf.CGroupSKB))
 }
 
-// HaveSockOps probes for the program that sees connections open and close.
-func HaveSockOps() error {
+// haveSockOps probes for the program that sees connections open and close.
+func haveSockOps() error {
 	return needs("sockops programs", "4.13", features.HaveProgramType(ebpf.SockOps))
 }
 
-// HaveRingBuffer probes for the way records come to user space.
-func HaveRingBuffer() error {
+// haveRingBuffer probes for the way records come to user space.
+func haveRingBuffer() error {
 	return needs("BPF ring buffers", "5.8", features.HaveMapType(ebpf.RingBuf))
 }
 
-// HaveBTF probes for the kernel's description of its own types.
-func HaveBTF() error {
+// haveBTF probes for the kernel's description of its own types.
+func haveBTF() error {
 	return needs("BTF type information (CONFIG_DEBUG_INFO_BTF)", "5.4", loadBTF())
 }
 
@@ -67,9 +67,9 @@ var loadBTF = sync.OnceValue(func() error {
 	return err
 })
 
-// HaveSocketFields probes for the cast through which a sockops program reads
+// haveSocketFields probes for the cast through which a sockops program reads
 // the owner and the network namespace of a socket.
-func HaveSocketFields() error {
+func haveSocketFields() error {
 	err := features.HaveProgramHelper(ebpf.SockOps, asm.FnSkcToTcpSock)
 	if errors.Is(err, ebpf.ErrNotSupported) && !holdsPerfmon() {
 		// The kernel does not tell these two apart.
@@ -154,11 +154,11 @@ type Feature struct {
 // Features lists all that the tap needs.
 func Features() []Feature {
 	return []Feature{
-		{"cgroup_skb", HaveCgroupSKB},
-		{"sockops", HaveSockOps},
-		{"ring buffer", HaveRingBuffer},
-		{"BTF", HaveBTF},
-		{"socket fields", HaveSocketFields},
+		{"cgroup_skb", haveCgroupSKB},
+		{"sockops", haveSockOps},
+		{"ring buffer", haveRingBuffer},
+		{"BTF", haveBTF},
+		{"socket fields", haveSocketFields},
 	}
 }
 
@@ -166,8 +166,8 @@ func Features() []Feature {
 func WireFeatures() []Feature {
 	return []Feature{
 		{"tcx", HaveTCX},
-		{"ring buffer", HaveRingBuffer},
-		{"BTF", HaveBTF},
+		{"ring buffer", haveRingBuffer},
+		{"BTF", haveBTF},
 	}
 }
 

@@ -67,13 +67,13 @@ func TestListenerOfUnprivilegedUser(t *testing.T) {
 	if opened := wantUnbelieved(t, tap, bpf.ForeignOwner); opened.UID != nobody {
 		t.Errorf("owner is %d, want %d", opened.UID, nobody)
 	}
+}
 
-	// Once that user is trusted, so are new connections.
-	if err := tap.SetOwners([]uint32{nobody}); err != nil {
-		t.Fatal(err)
-	}
-	client = bpftest.Dial(t, ns, addr)
-	login(t, client, bpftest.Accept(t, l))
+func TestListenerOfTrustedUser(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns, func(o *bpf.Options) { o.Owners = []uint32{nobody} })
+	l := bpftest.ListenAs(t, ns, nobody, "tcp", addr)
+	login(t, bpftest.Dial(t, ns, addr), bpftest.Accept(t, l))
 	if got := rest(t, tap); len(got) == 0 || got[0].Reason != bpf.None || got[0].UID != nobody {
 		t.Errorf("records are %+v, want a trusted connection of uid %d", got, nobody)
 	}

@@ -184,44 +184,21 @@ func TestWake(t *testing.T) {
 	wake(2) // a deadline stays until it is set again
 }
 
-func TestNewPorts(t *testing.T) {
+func TestPortsNotWatched(t *testing.T) {
 	ns := bpftest.Namespace(t)
-	tap := load(t, ns, func(o *bpf.Options) { o.Ports = nil })
-	l := bpftest.Listen(t, ns, "tcp", addr)
-	before := bpftest.Dial(t, ns, addr)
-	login(t, before, bpftest.Accept(t, l))
-	if got := rest(t, tap); len(got) != 0 {
-		t.Errorf("no port is watched, records are %+v", got)
-	}
-	if err := tap.SetPorts([]uint16{1, port, 65535}); err != nil {
-		t.Fatal(err)
-	}
-	after := bpftest.Dial(t, ns, addr)
-	login(t, after, bpftest.Accept(t, l))
-	if got := rest(t, tap); len(got) == 0 || got[0].Kind != bpf.Opened {
-		t.Errorf("records are %+v, want an Opened first", got)
-	}
-}
-
-func TestNewNamespaces(t *testing.T) {
-	first, second := bpftest.Namespace(t), bpftest.Namespace(t)
-	tap := load(t, first)
-	if err := tap.SetNetns([]*bpf.Netns{held(t, second)}); err != nil {
-		t.Fatal(err)
-	}
 	for _, test := range []struct {
-		ns   int
-		want bpf.Reason
-	}{{1, bpf.ForeignNetns}, {2, bpf.None}} {
-		ns := first
-		if test.ns == 2 {
-			ns = second
-		}
-		l := bpftest.Listen(t, ns, "tcp", addr)
-		login(t, bpftest.Dial(t, ns, addr), bpftest.Accept(t, l))
-		if got := rest(t, tap); len(got) == 0 || got[0].Reason != test.want {
-			t.Errorf("namespace %d: records are %+v, want reason %q", test.ns, got, test.want)
-		}
+		ports []uint16
+		want  bool
+	}{{nil, false}, {[]uint16{port - 1, port + 1}, false}, {[]uint16{1, port, 65535}, true}} {
+		t.Run(fmt.Sprint(test.ports), func(t *testing.T) {
+			tap := load(t, ns, func(o *bpf.Options) { o.Ports = test.ports })
+			l := bpftest.Listen(t, ns, "tcp", addr)
+			login(t, bpftest.Dial(t, ns, addr), bpftest.Accept(t, l))
+			got := rest(t, tap)
+			if seen := len(got) > 0 && got[0].Kind == bpf.Opened; seen != test.want || len(got) > 0 != test.want {
+				t.Errorf("records are %+v", got)
+			}
+		})
 	}
 }
 

@@ -243,7 +243,7 @@ func TestPacketShapes(t *testing.T) {
 
 func TestPortNotWatched(t *testing.T) {
 	b := newBench(t, 0)
-	if err := b.SetPorts([]uint16{143}); err != nil {
+	if err := setPorts(b.objs.WatchedPorts, []uint16{143}); err != nil {
 		t.Fatal(err)
 	}
 	b.expect(t, tapFlow{State: tapFlowStateREADING})
@@ -287,7 +287,7 @@ func BenchmarkPrograms(b *testing.B) {
 			{"encrypted", []uint16{0}, &tapFlow{State: tapFlowStateENCRYPTED}},
 		} {
 			b.Run(direction.name+", "+test.name, func(b *testing.B) {
-				if err := t.SetPorts(test.ports); err != nil {
+				if err := setPorts(t.objs.WatchedPorts, test.ports); err != nil {
 					b.Fatal(err)
 				}
 				if test.flow != nil {

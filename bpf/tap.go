@@ -83,7 +83,7 @@ func (t *Tap) prepare(o Options) error {
 	if t.reader, err = newReader(t.objs.Packets, t.objs.Events, t.objs.Sleeper); err != nil {
 		return err
 	}
-	return errors.Join(setPorts(t.objs.WatchedPorts, o.Ports), t.SetOwners(o.Owners), t.SetNetns(o.Netns))
+	return errors.Join(setPorts(t.objs.WatchedPorts, o.Ports), t.trust(o.Owners, o.Netns))
 }
 
 // sizeRings sets the size of the packets ring, if it is not 0, and returns the
@@ -118,10 +118,6 @@ func (t *Tap) Close() error {
 // Reader is the tap's only reader; Close closes it.
 func (t *Tap) Reader() *Reader { return t.reader }
 
-// SetPorts replaces the watched ports. Connections that are followed stay so,
-// unless their port is watched no more: then nothing but their Closed comes.
-func (t *Tap) SetPorts(ports []uint16) error { return setPorts(t.objs.WatchedPorts, ports) }
-
 func setPorts(watched *ebpf.Variable, ports []uint16) error {
 	var bits [1024]uint64
 	for _, p := range ports {
@@ -133,22 +129,14 @@ func setPorts(watched *ebpf.Variable, ports []uint16) error {
 	return nil
 }
 
-// SetOwners replaces the users whose listeners are believed.
-func (t *Tap) SetOwners(uids []uint32) error {
-	if err := replace(t.objs.TrustedOwners, uids); err != nil {
-		return fmt.Errorf("set the trusted owners: %w", err)
-	}
-	return nil
-}
-
-// SetNetns replaces the trusted network namespaces.
-func (t *Tap) SetNetns(namespaces []*Netns) error {
+// trust says whose listeners are believed.
+func (t *Tap) trust(owners []uint32, namespaces []*Netns) error {
 	inodes := make([]uint32, len(namespaces))
 	for i, ns := range namespaces {
 		inodes[i] = ns.inode
 	}
-	if err := replace(t.objs.TrustedNetns, inodes); err != nil {
-		return fmt.Errorf("set the trusted network namespaces: %w", err)
+	if err := errors.Join(replace(t.objs.TrustedOwners, owners), replace(t.objs.TrustedNetns, inodes)); err != nil {
+		return fmt.Errorf("set whose listeners are believed: %w", err)
 	}
 	return nil
 }

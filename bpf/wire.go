@@ -164,17 +164,3 @@ func (w *Wire) SetServers(servers []netip.Prefix) error {
 	}
 	return nil
 }
-
-// Counters reads the counters.
-func (w *Wire) Counters() (Counters, error) {
-	var sum Counters
-	var perCPU []wireCounters
-	if err := w.objs.Counters.Lookup(uint32(0), &perCPU); err != nil {
-		return sum, fmt.Errorf("read the counters of the tap on interfaces: %w", err)
-	}
-	for i := range perCPU {
-		c := tapCounters(perCPU[i])
-		sum.add(&c)
-	}
-	return sum, nil
-}

@@ -43,8 +43,9 @@ struct {
 __u64 numbered;
 
 /*
- * strayed takes a segment that is stray (sender.h). It is no word of the server's; but where that has not
- * spoken it may be no server of this host's, whose words are all forwarded.
+ * strayed takes a segment that is stray (sender.h). It is no word of the server's; but
+ * where that has not spoken it may be no server of this host's, whose words are all
+ * forwarded.
  */
 static __always_inline void strayed(const struct segment *s)
 {

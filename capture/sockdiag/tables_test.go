@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -17,81 +16,6 @@ import (
 
 	"relaygate/authz"
 )
-
-// fakeTables is a namespace's socket tables.
-type fakeTables struct {
-	sockets []Socket
-	err     error
-	asked   int
-}
-
-func (f *fakeTables) listening(ports []uint16) ([]Socket, error) {
-	f.asked++
-	var all []Socket
-	for _, s := range f.sockets {
-		if s.State == tcpListen && slices.Contains(ports, s.Local.Port()) {
-			all = append(all, s)
-		}
-	}
-	return all, f.err
-}
-
-func (f *fakeTables) find(local, remote netip.AddrPort) (Socket, bool, error) {
-	for _, s := range f.sockets {
-		if s.Local == local && s.Remote == remote {
-			return s, true, f.err
-		}
-	}
-	return Socket{}, false, f.err
-}
-
-func (f *fakeTables) Close() error { return nil }
-
-// process is a process in a fake /proc with sockets open.
-func process(proc fstest.MapFS, pid int, comm, exe string, inodes ...int) {
-	dir := fmt.Sprint(pid)
-	proc[dir+"/stat"] = &fstest.MapFile{Data: statOf(pid, comm, 1, 1000+pid)}
-	proc[dir+"/status"] = &fstest.MapFile{Data: []byte("Name:\tits\nUid:\t0\t0\t0\t0\n")}
-	proc[dir+"/exe"] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte(exe)}
-	proc[dir+"/fd/0"] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte("/dev/null")}
-	for i, inode := range inodes {
-		proc[fmt.Sprintf("%s/fd/%d", dir, i+3)] = &fstest.MapFile{
-			Mode: fs.ModeSymlink, Data: fmt.Appendf(nil, "socket:[%d]", inode),
-		}
-	}
-}
-
-// statOf is the stat of a process.
-func statOf(pid int, comm string, parent, start int) []byte {
-	return fmt.Appendf(nil, "%d (%s) S %d 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 %d 4096000 300 0 0\n", pid, comm, parent, start)
-}
-
-func listener(local string, uid, inode uint32) Socket {
-	return Socket{Local: netip.MustParseAddrPort(local), State: tcpListen, UID: uid, Inode: inode}
-}
-
-// host has the processes that the tests need, with the inodes that they hold.
-func host() fstest.MapFS {
-	proc := fstest.MapFS{"self/stat": {}, "uptime": {}}
-	process(proc, 1, "systemd", "/usr/lib/systemd/systemd", 100)
-	process(proc, 10, "dovecot", "/usr/sbin/dovecot", 1, 2)
-	process(proc, 11, "imap-login", "/usr/lib/dovecot/imap-login", 1, 1)
-	process(proc, 20, "docker-proxy", "/usr/bin/docker-proxy", 3)
-	process(proc, 21, "innocent", "/usr/bin/socat (deleted)", 4)
-	process(proc, 22, "systemd-socket-", "", 5)
-	process(proc, 23, "haproxy", "/usr/sbin/haproxy", 6)
-	process(proc, 24, "dovecot", "/usr/sbin/dovecot", 7)
-	process(proc, 25, "socat", "/usr/bin/socat", 7)
-	return proc
-}
-
-const here = 4026531840
-
-func tablesOf(f *fakeTables) *Tables {
-	t := newTables(Options{Ports: []uint16{143}, Owners: []uint32{0, 8}}, host())
-	t.namespaces = []namespace{{id: here, ask: f}}
-	return t
-}
 
 func TestCheck(t *testing.T) {
 	v6only := listener("[::]:143", 0, 3)
