@@ -85,7 +85,7 @@ func TestWhatNoSetHoldsKeepsNobodyOut(t *testing.T) {
 	if err := c.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	d.gate.Write(table, &many, now, now) // as a pause of very many does
+	d.gate.Write(table, &many, now) // as a pause of very many does
 	d.runGate(t)
 	if list, err := c.GetSetElements(set); err != nil || len(list) != 1 {
 		t.Errorf("the set holds %d elements, %v, want the one that is granted", len(list), err)

@@ -238,7 +238,7 @@ func (o *owner) decide(now time.Time, v *engine.Verdict) (c grant.Change, change
 	}
 	c = o.engine.Explain(a)
 	if !opened {
-		o.write(now, &c, v.Time)
+		o.write(now, &c)
 	}
 	if c.Kind == grant.Granted || c.Kind == grant.Renewed {
 		o.sessions.admitted = append(o.sessions.admitted, v.Conn)

@@ -14,7 +14,7 @@ import (
 
 // change carries a change that no packet caused to the gate and to everybody.
 func (o *owner) change(now time.Time, c grant.Change) {
-	o.write(now, &c, now)
+	o.write(now, &c)
 	if c.Kind != grant.Rearmed {
 		o.tell(now, &c)
 	} else {
@@ -22,9 +22,9 @@ func (o *owner) change(now time.Time, c grant.Change) {
 	}
 }
 
-// write hands a change to the gate. caused is when the packet came that caused it.
-func (o *owner) write(now time.Time, c *grant.Change, caused time.Time) {
-	o.gate.Write(o.grants(), c, now, caused)
+// write hands a change to the gate.
+func (o *owner) write(now time.Time, c *grant.Change) {
+	o.gate.Write(o.grants(), c, now)
 	ended := c.Kind == grant.Revoked || c.Kind == grant.Expired
 	if ended && c.Grant.Source != grant.Always && c.By == "" { // an order says itself what becomes of connections
 		o.cutter.ranOut(c.Grant.Prefix)

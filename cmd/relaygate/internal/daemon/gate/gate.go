@@ -68,7 +68,7 @@ type Gate struct {
 type operation struct {
 	element    nft.Element
 	remove     netip.Addr
-	caused     time.Time
+	caused     time.Time // the login's answer, of which this opens the gate; else zero
 	generation uint64
 }
 

@@ -363,12 +363,39 @@ func TestElementsAlwaysRunOut(t *testing.T) {
 func TestGateQueueNeverWaits(t *testing.T) {
 	g := &Gate{ops: make(chan operation, 1), lifetime: time.Minute}
 	gr := grant.Grant{Prefix: netip.MustParsePrefix("192.0.2.7/32"), Source: grant.Login, Expires: now.Add(time.Minute)}
-	g.add(gr, now, now)
+	g.add(gr, now)
 	if g.overflow.Load() {
 		t.Error("the first op found no room")
 	}
 	g.remove(gr, now, func(netip.Addr) (grant.Grant, bool) { return grant.Grant{}, false })
 	if !g.overflow.Load() {
 		t.Error("an op was lost and no rebuild asked for")
+	}
+}
+
+// The delay is that of logins that opened the gate: who extends a life that has not
+// run out takes his time, and nobody waits for him.
+func TestDelayIsOfLoginsThatOpen(t *testing.T) {
+	g := newFakeGate(&fakeTable{})
+	g.lifetime = time.Minute
+	p, at := netip.MustParsePrefix("192.0.2.7/32"), time.Now()
+	gr := grant.Grant{Prefix: p, Source: grant.Login, Expires: at.Add(time.Minute)}
+	renew := func() {
+		g.Write(nil, &grant.Change{Grant: gr, Kind: grant.Rearmed, Arm: true}, at)
+		g.drain(t.Context())
+	}
+	renew()
+	if s := g.Status(); s.Adds != 1 || s.LastDelay.Duration != 0 || s.MaxDelay.Duration != 0 {
+		t.Errorf("renewed: %+v", s)
+	}
+	g.Admit(p, gr.Expires, at, at.Add(-time.Second))
+	g.Flush(false)
+	opened := g.Status()
+	if opened.Adds != 2 || opened.LastDelay.Duration < time.Second || opened.MaxDelay != opened.LastDelay {
+		t.Errorf("opened: %+v", opened)
+	}
+	renew()
+	if s := g.Status(); s.Adds != 3 || s.LastDelay != opened.LastDelay || s.MaxDelay != opened.MaxDelay {
+		t.Errorf("renewed later: %+v, want the delay of %+v", s, opened)
 	}
 }

@@ -47,8 +47,8 @@ func (g *Gate) elements(members iter.Seq2[netip.Prefix, time.Time], n int, now t
 }
 
 // Write hands a change of the table over, and never waits. What Admit took before goes
-// before. caused is when the packet came that caused it. Always rules are static members.
-func (g *Gate) Write(t *grant.Table, c *grant.Change, now, caused time.Time) {
+// before. Always rules are static members.
+func (g *Gate) Write(t *grant.Table, c *grant.Change, now time.Time) {
 	if c.Static {
 		g.restatic(t.Static())
 	}
@@ -59,17 +59,17 @@ func (g *Gate) Write(t *grant.Table, c *grant.Change, now, caused time.Time) {
 	switch {
 	case c.Grant.Source == grant.Always:
 	case c.Arm:
-		g.add(c.Grant, now, caused)
+		g.add(c.Grant, now)
 	case c.Kind == grant.Revoked, c.Kind == grant.Expired:
 		g.remove(c.Grant, now, t.Get)
 	}
 }
 
-func (g *Gate) add(gr grant.Grant, now, caused time.Time) {
+func (g *Gate) add(gr grant.Grant, now time.Time) {
 	g.Flush(false)
 	for p := range grant.Members(gr.Prefix) {
 		if e, ok := element(p, gr.Expires, g.lifetime, now); ok {
-			g.send(operation{element: e, caused: caused})
+			g.send(operation{element: e})
 		}
 	}
 }
@@ -82,7 +82,7 @@ func (g *Gate) remove(gr grant.Grant, now time.Time, covered func(netip.Addr) (g
 		g.send(operation{remove: p.Addr()})
 		if other, ok := covered(p.Addr()); ok && other.Source != grant.Always {
 			if e, ok := element(p, other.Expires, g.lifetime, now); ok {
-				g.send(operation{element: e, caused: now})
+				g.send(operation{element: e})
 			}
 		}
 	}

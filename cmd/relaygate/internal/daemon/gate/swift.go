@@ -19,8 +19,8 @@ import (
 // first waits for no more than some logins to be read.
 const maxSwift = 64
 
-// admit takes the elements of a login's new grant; flush, which must follow
-// soon, writes them.
+// Admit takes the elements of a new grant; Flush, which must follow soon, writes them.
+// caused is when the answer to its login left the server.
 func (g *Gate) Admit(prefix netip.Prefix, expires, now, caused time.Time) {
 	for p := range grant.Members(prefix) {
 		if e, ok := element(p, expires, g.lifetime, now); ok {
@@ -29,7 +29,7 @@ func (g *Gate) Admit(prefix netip.Prefix, expires, now, caused time.Time) {
 	}
 }
 
-// flush writes what admit took. In a crowd (more, says the caller, will come at
+// Flush writes what Admit took. In a crowd (more, says the caller, will come at
 // once) it lets elements gather, as one transaction for many is cheaper.
 func (g *Gate) Flush(more bool) {
 	if len(g.swift) == 0 || more && len(g.swift) < maxSwift {
@@ -66,8 +66,11 @@ func (g *Gate) addAll(ops []operation) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for i := range ops {
-		delay := now.Sub(ops[i].caused)
 		g.stats.Adds++
+		if ops[i].caused.IsZero() {
+			continue
+		}
+		delay := now.Sub(ops[i].caused)
 		g.stats.LastDelay.Duration = delay
 		g.stats.MaxDelay.Duration = max(g.stats.MaxDelay.Duration, delay)
 	}
