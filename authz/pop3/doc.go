@@ -80,7 +80,9 @@
 // An answer to no command, an answer that began before its command ended, an
 // answer that is neither "+OK" nor "-ERR" nor an invited "+", a positive answer
 // of the wrong shape (STAT), to an empty or unknown command, to a cancelled or
-// unfinished SASL exchange, to PASS without an accepted USER, to APOP without a
+// unfinished SASL exchange, or to one in a mechanism that is not known before the
+// server asked for anything (Exchange invites to NTLM with "+OK", [MS-POP3] §2.2.2),
+// to PASS without an accepted USER, to APOP without a
 // time stamp in the greeting, to a name in USER or APOP with a colon (in the ipop3d
 // of UW IMAP and in POPFile it names the server that is asked, and that can be the
 // client's own), to XCLIENT (the peer is then a proxy, and its

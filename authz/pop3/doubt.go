@@ -123,6 +123,8 @@ func (d *Dialogue) doubt(c *command) string {
 		return reasonSurplus
 	case c.verb == auth && d.exchange.Doubt() != "":
 		return d.exchange.Doubt()
+	case c.verb == auth && d.exchange.Unasked():
+		return "AUTH was answered positively before the server asked for anything, which can be an invitation"
 	case c.verb == apop && !d.stamp:
 		return "APOP was accepted although the greeting had no time stamp"
 	case c.verb == apop && c.user == "", c.verb == pass && d.user == "":
