@@ -35,6 +35,11 @@
 // can be answered positively before a login; only a user name of one word may, as it
 // is no login yet, and XCLIENT of a trusted proxy.
 //
+// nginx before 1.21 refuses at once what it can see to be no command, and the rest of
+// its line again where that comes later. A client whose window is closed keeps the
+// answers back, and shows the second where the reader waits for one to the next command.
+// So belief ends where a line in several segments is refused that is no login.
+//
 // Nothing may be released behind an odd line, an unknown command, STLS, or a
 // SASL exchange, before its answer came.
 //

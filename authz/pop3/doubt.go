@@ -112,6 +112,13 @@ func (c *command) hides(text, argument []byte) bool {
 	return false
 }
 
+// doubly reports whether a server may have refused the command before its line was
+// complete, and then the rest of it again.
+func (c *command) doubly() bool {
+	name := c.verb == user || c.verb == pass || c.verb == apop || c.verb == auth
+	return c.pieces && (c.malformed || !name)
+}
+
 // doubt says why a positive answer to c is no login, else "".
 func (d *Dialogue) doubt(c *command) string {
 	switch {

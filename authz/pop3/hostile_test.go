@@ -22,6 +22,9 @@ func TestHostileDialogues(t *testing.T) {
 		if r.IntN(2) == 0 {
 			client = attack(r)
 		}
+		if r.IntN(3) == 0 {
+			linetest.Hold(r, client)
+		}
 		d := New()
 		if r.IntN(2) == 0 {
 			d.TrustPeer()
