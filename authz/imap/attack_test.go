@@ -15,7 +15,7 @@ func attack(r *rand.Rand) []linetest.Segment {
 	noop := pick(r, "a1 NOOP", "a1 CAPABILITY", "a1 ID NIL")
 	plans := []func(*rand.Rand, string, string) []string{
 		hideInLiteral, hideInLiteral, hideInLiteral, hideInExchange, hideBehindLimit,
-		hideBehindOctet, hideInQuotes, hideInTLS, repeatTag, forgeByEcho, lateAnswers, behead, behead,
+		hideBehindOctet, hideInQuotes, hideInTLS, repeatTag, forgeByEcho, lateAnswers, behead, behead, refuseTwice,
 	}
 	lines := plans[r.IntN(len(plans))](r, login, noop)
 	for range r.IntN(3) {
@@ -142,4 +142,13 @@ func behead(r *rand.Rand, login, noop string) []string {
 		}
 	}
 	return pieces
+}
+
+// refuseTwice has a line refused before its end, and the rest of it again: the second
+// refusal passes for the answer to noop, and that for the answer to login.
+func refuseTwice(r *rand.Rand, login, noop string) []string {
+	return []string{
+		pick(r, "a1 11", "a1 XYZZY ", "a1 ID (", "a1 LOGIN a b c d"), pick(r, "a1 Z\r\n", "a1 Z a\r\n", "\n"),
+		noop + "\r\n", login + "\r\n",
+	}
 }

@@ -6,8 +6,8 @@ import (
 	"relaygate/authz/line"
 )
 
-// readClient takes what the server's kernel acknowledged.
-func (d *Dialogue) readClient(b []byte) {
+// readClient takes what the server's kernel acknowledged; split is Chunk.Split.
+func (d *Dialogue) readClient(b []byte, split bool) {
 	if d.pieces == 0 && d.client.Empty() && line.HelloTLS(b) {
 		d.encrypted("TLS from the first byte")
 		return
@@ -24,6 +24,7 @@ func (d *Dialogue) readClient(b []byte) {
 		if d.client.Empty() && (d.phase == atCommand || d.phase == serverTurn) {
 			d.inStep = d.owesNothing()
 		}
+		pieces := split || !d.client.Empty()
 		l, rest, state := d.client.Next(b)
 		if state != line.Complete {
 			if reason := d.client.Doubt(state); reason != "" {
@@ -34,6 +35,9 @@ func (d *Dialogue) readClient(b []byte) {
 		b = rest
 		d.pieces++
 		d.line(&l)
+		if pieces && len(d.window) > 0 {
+			d.present().pieces = true
+		}
 		d.client.Wipe()
 	}
 }

@@ -117,6 +117,8 @@ type command struct {
 	// unasked is true if the command has a literal that the server was not
 	// asked for.
 	unasked bool
+	// pieces is true if one of its lines came in pieces.
+	pieces bool
 	// malformed is true if a server that checks refuses it.
 	malformed bool
 	// user is the name in LOGIN.

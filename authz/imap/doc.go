@@ -41,6 +41,11 @@
 // AUTHENTICATE may not end with another command that can be answered positively
 // before a login and would bear their tag, and other commands with none at all.
 //
+// nginx before 1.21 refuses at once what it can see to be no command, and the rest of
+// its line again where that comes later. A client whose window is closed keeps the
+// answers back, and shows the second where the reader waits for one to the next command.
+// So belief ends where a line in several segments is refused that is no login.
+//
 // Nothing may be released behind an odd command, an unknown one, one with "{5+}",
 // the "{5}" of a synchronising literal, STARTTLS, or a SASL exchange, before its
 // answer came.

@@ -136,3 +136,10 @@ func (d *Dialogue) doubt(c *command) string {
 	}
 	return ""
 }
+
+// doubly reports whether a server may have refused the command before its line was
+// complete, and then the rest of it again.
+func (c *command) doubly() bool {
+	named := c.verb == login || c.verb == authenticate
+	return c.pieces && (c.malformed || !named)
+}

@@ -21,6 +21,9 @@ func TestHostileDialogues(t *testing.T) {
 		if r.IntN(2) == 0 {
 			client = attack(r)
 		}
+		if r.IntN(3) == 0 {
+			linetest.Hold(r, client)
+		}
 		d := New()
 		if r.IntN(2) == 0 {
 			d.TrustPeer()
@@ -84,7 +87,15 @@ func honestClient(r *rand.Rand, m *model) []linetest.Segment {
 		}
 	}
 	b = append(b, "z LOGOUT\r\n")
-	return linetest.Pieces(r, b, 2, 100)
+	var out []linetest.Segment
+	for _, s := range b {
+		cuts := 2
+		if strings.Contains(s, " ID ") || strings.Contains(s, " SELECT ") {
+			cuts = 0 // a server that refuses it may refuse each piece
+		}
+		out = append(out, linetest.Pieces(r, []string{s}, cuts, 100)...)
+	}
+	return out
 }
 
 func hostileClient(r *rand.Rand) []linetest.Segment {

@@ -184,7 +184,7 @@ func (d *Dialogue) tagged(c *command, r *response) {
 		d.taint(reasonRefusedHere)
 		return
 	}
-	if c.odd {
+	if c.odd || c.doubly() {
 		d.taint("refused command that servers may cut differently")
 		return
 	}

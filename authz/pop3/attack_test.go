@@ -71,6 +71,8 @@ func behead(r *rand.Rand) (pieces []string) {
 		word := pick(r, "USER", "USER", "PASS", "RSET")
 		pieces[0] = long("NOOP", 127) + long(word, 255) + long(word, 255) + long(word, 131) + long("USER", 128) + long("NOOP", 128)
 		return append(pieces, "N", "O", "O", "P", "\r", "\n", "USER alice\r\n", "PASS wrong\r\n")
+	case 2: // a line that is refused twice, where the second refusal is taken for the answer to NOOP
+		return append(pieces, pick(r, "1", "UTF8", "STAT ", "\r", "XY\r"), pick(r, "Z\r\n", "\n"), "NOOP\r\n", "PASS wrong\r\n")
 	}
 	for range 1 + r.IntN(6) {
 		line := pick(r, "PASS wrong", "PASS wrong", "NOOP", "NOOP", "CAPA", "RSET", "DELE 1", "STAT", "NOOP a b c d", "APOP a b c d", "XYZZY 1", "USER bob", "QUIT", "")

@@ -6,8 +6,8 @@ import (
 	"relaygate/authz/line"
 )
 
-// readClient takes what the server's kernel acknowledged.
-func (d *Dialogue) readClient(b []byte) {
+// readClient takes what the server's kernel acknowledged; split is Chunk.Split.
+func (d *Dialogue) readClient(b []byte, split bool) {
 	if d.pieces == 0 && d.client.Empty() && line.HelloTLS(b) {
 		d.encrypted("TLS from the first byte")
 		return
@@ -17,6 +17,7 @@ func (d *Dialogue) readClient(b []byte) {
 			d.taint(wentOn(&d.waiting[n-1]))
 			return
 		}
+		pieces := split || !d.client.Empty()
 		if d.client.Empty() {
 			d.inStep = d.owesNothing()
 		}
@@ -32,15 +33,16 @@ func (d *Dialogue) readClient(b []byte) {
 		if d.turn == clientTurn {
 			d.response(&l)
 		} else {
-			d.command(&l)
+			d.command(&l, pieces)
 		}
 		d.client.Wipe()
 	}
 }
 
-// command takes one command line.
-func (d *Dialogue) command(l *line.Line) {
+// command takes one command line, that may have come in pieces.
+func (d *Dialogue) command(l *line.Line, pieces bool) {
 	c := d.wait()
+	c.pieces = pieces
 	argument := c.parse(l.Text)
 	c.pipelined = c.pipelined || d.announces(c)
 	if reason := d.classify(c, l, argument); reason != "" {

@@ -154,7 +154,7 @@ func (d *Dialogue) Feed(c authz.Chunk) []authz.Login {
 	d.chunks++
 	if c.Dir == authz.FromClient {
 		d.greetingCut = false
-		d.readClient(c.Bytes)
+		d.readClient(c.Bytes, c.Split)
 	} else {
 		d.readServer(c.Bytes)
 		if c.Cut > 0 {

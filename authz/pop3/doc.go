@@ -35,6 +35,11 @@
 // can be answered positively before a login; only a user name of one word may, as it
 // is no login yet, and XCLIENT of a trusted proxy.
 //
+// nginx before 1.21 refuses at once what it can see to be no command, and the rest of
+// its line again where that comes later. A client whose window is closed keeps the
+// answers back, and shows the second where the reader waits for one to the next command.
+// So belief ends where a line in several segments is refused that is no login.
+//
 // Nothing may be released behind an odd line, an unknown command, STLS, or a
 // SASL exchange, before its answer came.
 //
@@ -80,7 +85,9 @@
 // An answer to no command, an answer that began before its command ended, an
 // answer that is neither "+OK" nor "-ERR" nor an invited "+", a positive answer
 // of the wrong shape (STAT), to an empty or unknown command, to a cancelled or
-// unfinished SASL exchange, to PASS without an accepted USER, to APOP without a
+// unfinished SASL exchange, or to one in a mechanism that is not known before the
+// server asked for anything (Exchange invites to NTLM with "+OK", [MS-POP3] §2.2.2),
+// to PASS without an accepted USER, to APOP without a
 // time stamp in the greeting, to a name in USER or APOP with a colon (in the ipop3d
 // of UW IMAP and in POPFile it names the server that is asked, and that can be the
 // client's own), to XCLIENT (the peer is then a proxy, and its

@@ -112,6 +112,13 @@ func (c *command) hides(text, argument []byte) bool {
 	return false
 }
 
+// doubly reports whether a server may have refused the command before its line was
+// complete, and then the rest of it again.
+func (c *command) doubly() bool {
+	name := c.verb == user || c.verb == pass || c.verb == apop || c.verb == auth
+	return c.pieces && (c.malformed || !name)
+}
+
 // doubt says why a positive answer to c is no login, else "".
 func (d *Dialogue) doubt(c *command) string {
 	switch {
@@ -123,6 +130,8 @@ func (d *Dialogue) doubt(c *command) string {
 		return reasonSurplus
 	case c.verb == auth && d.exchange.Doubt() != "":
 		return d.exchange.Doubt()
+	case c.verb == auth && d.exchange.Unasked():
+		return "AUTH was answered positively before the server asked for anything, which can be an invitation"
 	case c.verb == apop && !d.stamp:
 		return "APOP was accepted although the greeting had no time stamp"
 	case c.verb == apop && c.user == "", c.verb == pass && d.user == "":

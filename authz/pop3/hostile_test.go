@@ -22,6 +22,9 @@ func TestHostileDialogues(t *testing.T) {
 		if r.IntN(2) == 0 {
 			client = attack(r)
 		}
+		if r.IntN(3) == 0 {
+			linetest.Hold(r, client)
+		}
 		d := New()
 		if r.IntN(2) == 0 {
 			d.TrustPeer()
@@ -84,7 +87,7 @@ func pipelineLine(r *rand.Rand, password string) string {
 		"USER alice", "USER alice", "USER bob", "PASS " + password, "PASS " + password,
 		"PASS " + password, "NOOP", "CAPA", "STAT", "RSET", "QUIT", "", "AUTH", "XCLIENT ADDR=192.0.2.1",
 		"APOP alice 00000000000000000000000000000000", "LIST", "LIST 1", "UTF8", "LANG",
-		"AUTH PLAIN " + plain("alice", password),
+		"AUTH PLAIN " + plain("alice", password), "AUTH NTLM", "AUTH NTLM TlRMTVNTUAAB",
 	}
 	return words[r.IntN(len(words))]
 }

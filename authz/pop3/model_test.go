@@ -49,6 +49,8 @@ type model struct {
 	closeAtFailure        bool
 	lossy                 bool // of a line in pieces keeps the last one, and what came with the line before
 	nextIsEaten           bool // AUTH without its mechanism eats the next line (invented)
+	silent                bool // says nothing to an empty line, and to APOP of nobody (dbmail)
+	ntlm                  bool // invites to NTLM with "+OK" ([MS-POP3] §2.2.2), whatever stands behind it
 
 	greeted, closed, tls bool
 	user, in             string // USER's name; who is logged in
@@ -71,6 +73,8 @@ var models = []model{
 	{name: "nginx", auth: true, ir: true, secondUser: true, max: 4096, long: longClose, noop: true},
 	{name: "wildduck", auth: true, ir: true, list: true, secondUser: true, max: 4096, long: longKeep, lossy: true},
 	{name: "nginx before 1.21", bareOK: true, auth: true, ir: true, list: true, max: 128, long: longClose, noop: true, reads: 128, hasty: true, edge: true},
+	{name: "dbmail", secondUser: true, trim: true, silent: true, max: 1024, long: longClose},
+	{name: "exchange", auth: true, list: true, ntlm: true, secondUser: true, max: 1024, long: longClose},
 }
 
 // randomModel mixes habits that no one server has.
@@ -83,7 +87,7 @@ func randomModel(r *rand.Rand) model {
 		tabs: b(3), trim: b(3), noop: b(3), bareOK: b(3), auth: b(2), ir: b(2), list: b(2), loose: b(4),
 		echo: b(4), stls: b(2), dropAtSTLS: b(3), secondUser: b(2), keepUser: b(2),
 		lossy: b(6), dropAtLogin: b(3), dropAtUser: b(8), dropAtGreeting: b(8), closeAtFailure: b(4), nextIsEaten: b(8),
-		reads: []int{0, 0, 0, 0, 128, 200}[r.IntN(6)], hasty: b(4), edge: b(2),
+		reads: []int{0, 0, 0, 0, 128, 200}[r.IntN(6)], hasty: b(4), edge: b(2), silent: b(4), ntlm: b(4),
 	}
 }
 
@@ -111,6 +115,8 @@ func (m *model) line(text []byte) (out string, drop bool) {
 		text, m.glued = append(m.glued, text...), nil
 	}
 	switch {
+	case m.silent && len(bytes.TrimSpace(text)) == 0:
+		return "", false
 	case m.eat:
 		m.eat = false
 		return "", false
@@ -148,6 +154,10 @@ func (m *model) command(word, argument string) (out string, drop bool) {
 			return "-ERR USER first\r\n", false
 		}
 		return m.login(m.user, argument)
+	case "APOP":
+		if m.silent {
+			return "", false
+		}
 	case "CAPA":
 		return m.ok("list") + "USER\r\nUIDL\r\n.\r\n", false
 	case "AUTH":
@@ -197,6 +207,9 @@ func (m *model) authenticate(argument string) string {
 		return "-ERR no\r\n"
 	case name == "" && m.list:
 		return m.ok("list") + "PLAIN\r\nLOGIN\r\n.\r\n"
+	case name == "NTLM" && m.ntlm:
+		m.sasl = name
+		return m.ok("")
 	case name != "PLAIN" && name != "LOGIN":
 		m.eat = m.nextIsEaten
 		return "-ERR no such mechanism\r\n"
@@ -224,6 +237,9 @@ func (m *model) response(text string) string {
 		return "+ UGFzc3dvcmQ6\r\n"
 	}
 	m.sasl = ""
+	if mechanism == "NTLM" {
+		return "-ERR [AUTH] no\r\n"
+	}
 	user, password := m.saslUser, string(b)
 	if mechanism == "PLAIN" {
 		_, rest, _ := strings.Cut(string(b), "\x00")

@@ -142,7 +142,7 @@ func (d *Dialogue) negative(c *command, text []byte) {
 		d.taint(reasonRefusedHere)
 		return
 	}
-	if c.odd {
+	if c.odd || c.doubly() {
 		d.taint("refused line that servers may cut differently")
 		return
 	}

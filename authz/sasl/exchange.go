@@ -49,6 +49,7 @@ type Exchange struct {
 	ready     bool // enough of them for a positive answer
 	malformed bool
 	cancelled bool
+	asked     bool   // a message came that the server had asked for
 	scratch   []byte // empty; its room is wiped after each message
 }
 
@@ -90,6 +91,10 @@ func (x *Exchange) Doubt() string {
 	return ""
 }
 
+// Unasked reports whether nothing but an initial response was said, in a mechanism
+// of which nothing is known.
+func (x *Exchange) Unasked() bool { return x.mechanism == &opaque && x.ready && !x.asked }
+
 // Message takes one line of the client without its line end; initial is true
 // for the response that came with the command (RFC 4959, RFC 5034 §4), where
 // "=" is the empty message. It returns a reason to believe nothing further of
@@ -102,6 +107,7 @@ func (x *Exchange) Message(line []byte, initial bool) (reason string) {
 	if x.mechanism == nil {
 		return doubtNoMechanism
 	}
+	x.asked = x.asked || !initial
 	if x.messages++; x.messages > maxMessages {
 		return reasonMessages
 	}

@@ -25,10 +25,13 @@ type Server interface {
 }
 
 // Segment is what a client sends at once. If Wait is true it first waits until
-// the server has nothing more to say.
+// the server has nothing more to say. If Hold is, it first waits until the server
+// has read all that came, and by its window takes Lines of what it said then.
 type Segment struct {
 	Bytes []byte
 	Wait  bool
+	Hold  bool
+	Lines int
 }
 
 // talk lets a client talk to a server in a random order of events and gives the
@@ -53,6 +56,7 @@ type player struct {
 
 	in       []byte // in the server's kernel, not read
 	acked    []byte // received and not yet seen acknowledged
+	segments int    // that these came in
 	out      []byte // written by the server, not sent
 	greeted  bool
 	stuck    bool // the server waits for more than is in
@@ -63,6 +67,10 @@ type player struct {
 
 // step makes one thing happen; false if nothing more can.
 func (p *player) step() bool {
+	if len(p.client) > 0 && p.client[0].Hold {
+		p.hold()
+		return true
+	}
 	var can []func()
 	idle := p.greeted && p.stuck && len(p.out) == 0
 	if len(p.client) > 0 && (!p.client[0].Wait || idle) {
@@ -81,12 +89,37 @@ func (p *player) step() bool {
 	return true
 }
 
+// hold makes the client's next segment come.
+func (p *player) hold() {
+	if !p.greeted || !p.stuck && !p.server.Closed() {
+		p.read()
+		return
+	}
+	for range p.client[0].Lines {
+		if end := bytes.IndexByte(p.out, '\n'); end >= 0 {
+			p.say(end + 1)
+		}
+	}
+	p.send()
+}
+
+// Hold has a client let the answers come one by one, before most of his lines.
+func Hold(r *rand.Rand, client []Segment) {
+	for i := range client {
+		client[i].Hold = true
+		if i == 0 || bytes.HasSuffix(client[i-1].Bytes, []byte{'\n'}) {
+			client[i].Lines = []int{0, 1, 1, 1, 1, 1, 2}[r.IntN(7)]
+		}
+	}
+}
+
 // send sends the client's next segment.
 func (p *player) send() {
 	b := p.client[0].Bytes
 	p.client = p.client[1:]
 	p.in = append(p.in, b...)
 	p.acked = append(p.acked, b...)
+	p.segments++
 	p.stuck = false
 	if p.r.IntN(2) == 0 {
 		p.release()
@@ -95,9 +128,9 @@ func (p *player) send() {
 
 // release shows what the server's kernel acknowledged.
 func (p *player) release() {
-	b := p.acked
-	p.acked = nil
-	p.feed(authz.FromClient, b)
+	c := authz.Chunk{Dir: authz.FromClient, Split: p.segments > 1, Bytes: p.acked}
+	p.acked, p.segments = nil, 0
+	p.feed(c)
 }
 
 // read lets the server read once.
@@ -120,20 +153,26 @@ func (p *player) answer() {
 			n = end + 1
 		}
 	}
+	p.say(n)
+}
+
+// say sends n octets of what the server wrote.
+func (p *player) say(n int) {
 	b := p.out[:n]
 	p.out = p.out[n:]
 	p.release()
-	p.feed(authz.FromServer, b)
+	p.feed(authz.Chunk{Dir: authz.FromServer, Bytes: b})
 }
 
 // feed gives the dialogue a chunk and checks what it says.
-func (p *player) feed(dir authz.Dir, b []byte) {
-	if len(b) == 0 || p.err != nil {
+func (p *player) feed(c authz.Chunk) {
+	if len(c.Bytes) == 0 || p.err != nil {
 		return
 	}
-	fmt.Fprintf(&p.log, "%c: %q\n", "CS"[dir], b)
+	fmt.Fprintf(&p.log, "%c: %q\n", "CS"[c.Dir], c.Bytes)
+	c.Bytes = bytes.Clone(c.Bytes)
 	done := p.dialogue.Done()
-	for _, l := range p.dialogue.Feed(authz.Chunk{Dir: dir, Bytes: bytes.Clone(b)}) {
+	for _, l := range p.dialogue.Feed(c) {
 		fmt.Fprintf(&p.log, "> %s\n", String(l))
 		p.verdicts = append(p.verdicts, l)
 		switch {
