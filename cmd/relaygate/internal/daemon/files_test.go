@@ -90,6 +90,7 @@ func TestEndWaitsForNoFileSystem(t *testing.T) {
 			t.Error(err)
 		}
 		close(hang)
+		synctest.Wait() // the folder goes
 	})
 }
 
