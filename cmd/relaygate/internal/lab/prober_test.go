@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,6 +25,10 @@ const (
 	refused_ outcome = "refused"
 	outside  outcome = "where everybody gets"
 	inside   outcome = "inside"
+	// nowhere: who connected when the table was taken away hears nothing more. The kernel
+	// translates no address without a chain for that, so what the one end says comes
+	// from another port at the other.
+	nowhere outcome = "nothing"
 )
 
 // prober opens connections from one address again and again, and knows what it
@@ -94,6 +99,8 @@ func (p *prober) try(ctx context.Context) (outcome, error) {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF):
 		return refused_, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nowhere, nil
 	case err != nil:
 		return "", fmt.Errorf("%s: %w", p, err)
 	case line == p.inside:
