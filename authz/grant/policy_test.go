@@ -213,3 +213,22 @@ func TestChangeEvent(t *testing.T) {
 		}
 	}
 }
+
+func TestCovers(t *testing.T) {
+	table := New(Config{Lifetime: time.Hour})
+	table.SetPolicy(start, policy(t, authz.Host{}, authz.Rules{Always: prefixes("192.0.2.0/24", "2001:db8::/48")}))
+	table.Manual(start, pfx("198.51.100.0/24"), 2*time.Hour, root, "")
+	table.Manual(start, pfx("198.51.100.7/32"), time.Minute, root, "")
+	table.Manual(start, pfx("203.0.113.7/32"), 2*time.Hour, root, "")
+	table.Expire(at(2 * time.Minute))
+	for prefix, want := range map[string]bool{
+		"192.0.2.7/32": true, "192.0.2.0/24": true, "192.0.2.0/23": false,
+		"2001:db8:0:1::/64": true, "2001:db8::/47": false,
+		"198.51.100.7/32": true, "198.51.100.0/24": true, "198.51.100.0/23": false,
+		"203.0.113.7/32": true, "203.0.113.0/24": false, "203.0.113.8/32": false,
+	} {
+		if got := table.Covers(pfx(prefix)); got != want {
+			t.Errorf("Covers(%s) = %v", prefix, got)
+		}
+	}
+}

@@ -27,6 +27,17 @@ func (t *Table) Get(a netip.Addr) (Grant, bool) {
 	return Grant{}, false
 }
 
+// Covers reports whether one grant or always rule lets in all of a prefix.
+func (t *Table) Covers(p netip.Prefix) bool {
+	all := func(g *Grant) bool { return g.Prefix.Bits() <= p.Bits() && g.Prefix.Contains(p.Addr()) }
+	for i := range t.covering(p.Addr()) {
+		if g := t.grant(i); t.live(i) && all(&g) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(t.always, func(g Grant) bool { return all(&g) })
+}
+
 // Of is the grant of exactly this prefix, if there is one.
 func (t *Table) Of(p netip.Prefix) (Grant, bool) {
 	g := t.standing(p)

@@ -22,11 +22,13 @@ func (o *owner) change(now time.Time, c grant.Change) {
 	}
 }
 
-// write hands a change to the gate.
+// write hands a change to the gate. What a grant that ran out let in, and nothing else
+// does, is cut where the configuration says so; an order says itself what becomes of
+// connections.
 func (o *owner) write(now time.Time, c *grant.Change) {
 	o.gate.Write(o.grants(), c, now)
 	ended := c.Kind == grant.Revoked || c.Kind == grant.Expired
-	if ended && c.Grant.Source != grant.Always && c.By == "" { // an order says itself what becomes of connections
+	if ended && c.Grant.Source != grant.Always && c.By == "" && !o.grants().Covers(c.Grant.Prefix) {
 		o.cutter.ranOut(c.Grant.Prefix)
 	}
 }
