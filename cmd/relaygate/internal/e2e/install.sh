@@ -58,7 +58,7 @@ release() {
 	rm -rf "$layers/$name.new"
 	mkdir -p "$layers/$name.new"
 	debootstrap --variant=minbase --include=dovecot-imapd,dovecot-pop3d "$2" "$layers/$name.new/system" \
-		"${RELAYGATE_DEBIAN:-http://deb.debian.org/debian}"
+		${RELAYGATE_DEBIAN:+"$RELAYGATE_DEBIAN"} # a mirror of Debian
 	rm -rf "$layers/$name.new/system/var/cache/apt" "$layers/$name.new/system/var/lib/apt/lists"
 	mv "$layers/$name.new" "$layers/$name"
 }
