@@ -39,10 +39,11 @@ func (d *Dialogue) readClient(b []byte, split bool) {
 	}
 }
 
-// command takes one command line, that may have come in pieces.
+// command takes one command line, that may have come in pieces. A longer one than some
+// servers read at once is read in pieces however it came.
 func (d *Dialogue) command(l *line.Line, pieces bool) {
 	c := d.wait()
-	c.pieces = pieces
+	c.pieces = pieces || len(l.Text)+len("\r\n") > maxShort
 	argument := c.parse(l.Text)
 	c.pipelined = c.pipelined || d.announces(c)
 	if reason := d.classify(c, l, argument); reason != "" {

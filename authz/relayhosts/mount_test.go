@@ -10,14 +10,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
 )
 
 // TestReplaceBindMount writes to a file that really is a mount point, as
 // container platforms make them.
 func TestReplaceBindMount(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to mount in a namespace of its own")
-	}
+	bpftest.RequireRoot(t) // to mount in a namespace of its own
 	dir := t.TempDir()
 	outside, path := filepath.Join(dir, "outside"), filepath.Join(dir, "relayhosts")
 	put(t, outside, oldText)
@@ -52,9 +52,7 @@ func said(what string, err error) error {
 // On a full disk no line of a grant that is over stays: there is room for the new
 // list in the place of the old one, or the file is empty.
 func TestReplaceOnAFullDisk(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, to mount in a namespace of its own")
-	}
+	bpftest.RequireRoot(t) // to mount in a namespace of its own
 	dir := t.TempDir()
 	path := filepath.Join(dir, "relayhosts")
 	long := bytes.Repeat([]byte("203.0.113.1\n"), 1000)

@@ -86,9 +86,10 @@ func hasOtherNames(file fs.FileInfo) bool {
 
 // inPlaceOnly reports whether err means that the file can be written but not
 // replaced: it is a mount point (EBUSY), or its directory cannot be written, or
-// its owner cannot be given to another file, or the disk is full.
+// its owner or list of rights cannot be given to another file (EPERM, ERANGE), or the
+// disk is full.
 func inPlaceOnly(err error) bool {
-	for _, e := range []error{unix.EBUSY, unix.EROFS, unix.EACCES, unix.EPERM, unix.ENOSPC, unix.EDQUOT} {
+	for _, e := range []error{unix.EBUSY, unix.EROFS, unix.EACCES, unix.EPERM, unix.ERANGE, unix.ENOSPC, unix.EDQUOT} {
 		if errors.Is(err, e) {
 			return true
 		}
