@@ -38,7 +38,8 @@
 // nginx before 1.21 refuses at once what it can see to be no command, and the rest of
 // its line again where that comes later. A client whose window is closed keeps the
 // answers back, and shows the second where the reader waits for one to the next command.
-// So belief ends where a line in several segments is refused that is no login.
+// So belief ends where a line in several segments, or of more than 128 octets, which
+// nginx reads in pieces, is refused that is no login.
 //
 // Nothing may be released behind an odd line, an unknown command, STLS, or a
 // SASL exchange, before its answer came.
