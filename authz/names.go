@@ -12,11 +12,18 @@ import (
 // moves.
 type names struct {
 	seed   maphash.Seed
-	slots  []uint32 // where a name begins in the blocks, plus one; a power of 2
+	slots  []nameSlot // a power of 2
 	blocks []*[nameBlock]byte
 	used   int // of the blocks: of each name its length in two bytes, then itself
 	n      int
 }
+
+// nameSlot says of a name where it begins in the blocks, plus one, and above that its
+// hash: names that differ are told apart without a look at them. It is 0 if free.
+type nameSlot uint64
+
+func (s nameSlot) begin() uint32 { return uint32(s) - 1 }
+func (s nameSlot) hash() uint32  { return uint32(s >> 32) }
 
 const (
 	nameSlots = 256
@@ -43,24 +50,30 @@ func (f *folded) fold(name string) []byte {
 }
 
 // find returns the slot of a name in lower case, or the free one where it would
-// be, and the name as it was put in.
-func (s *names) find(lower []byte) (slot *uint32, proved []byte) {
-	var other folded
-	mask := uint64(len(s.slots) - 1)
-	for i := maphash.Bytes(s.seed, lower) & mask; ; i = (i + 1) & mask {
-		slot = &s.slots[i]
-		if *slot == 0 {
-			return slot, nil
+// be, the name as it was put in, and its hash.
+func (s *names) find(lower []byte) (slot *nameSlot, proved []byte, hash uint32) {
+	hash = uint32(maphash.Bytes(s.seed, lower))
+	for i := hash; ; i++ {
+		slot = s.slot(i)
+		switch {
+		case *slot == 0:
+			return slot, nil, hash
+		case slot.hash() != hash:
+			continue
 		}
-		proved = s.at(*slot)
-		if len(proved) == len(lower) && bytes.Equal(proved, lower) || bytes.Equal(other.fold(string(proved)), lower) {
-			return slot, proved
+		var other folded
+		proved = s.at(slot.begin())
+		if bytes.Equal(proved, lower) || bytes.Equal(other.fold(string(proved)), lower) {
+			return slot, proved, hash
 		}
 	}
 }
 
-func (s *names) at(slot uint32) []byte {
-	entry := s.blocks[(slot-1)/nameBlock][(slot-1)%nameBlock:]
+// slot is the one at i, counted round.
+func (s *names) slot(i uint32) *nameSlot { return &s.slots[int(i)&(len(s.slots)-1)] }
+
+func (s *names) at(begin uint32) []byte {
+	entry := s.blocks[begin/nameBlock][begin%nameBlock:]
 	return entry[2 : 2+int(binary.NativeEndian.Uint16(entry))]
 }
 
@@ -70,7 +83,7 @@ func (s *names) get(name string) string {
 		return ""
 	}
 	var f folded
-	_, proved := s.find(f.fold(name))
+	_, proved, _ := s.find(f.fold(name))
 	return string(proved)
 }
 
@@ -81,7 +94,7 @@ func (s *names) put(name string, most int) bool {
 		s.grow()
 	}
 	var f folded
-	slot, proved := s.find(f.fold(name))
+	slot, proved, hash := s.find(f.fold(name))
 	if proved != nil {
 		return true
 	}
@@ -92,7 +105,7 @@ func (s *names) put(name string, most int) bool {
 	if full := len(s.blocks) * nameBlock; s.used+size > full {
 		s.blocks, s.used = append(s.blocks, new([nameBlock]byte)), full
 	}
-	*slot = uint32(s.used) + 1
+	*slot = nameSlot(hash)<<32 | nameSlot(s.used+1)
 	entry := s.blocks[s.used/nameBlock][s.used%nameBlock:]
 	binary.NativeEndian.PutUint16(entry, uint16(len(name)))
 	copy(entry[2:], name)
@@ -106,12 +119,15 @@ func (s *names) grow() {
 		s.seed = maphash.MakeSeed()
 	}
 	old := s.slots
-	s.slots = make([]uint32, max(2*len(old), nameSlots))
-	var f folded
-	for _, begin := range old {
-		if begin != 0 {
-			slot, _ := s.find(f.fold(string(s.at(begin))))
-			*slot = begin
+	s.slots = make([]nameSlot, max(2*len(old), nameSlots))
+	for _, slot := range old {
+		if slot == 0 {
+			continue
 		}
+		i := slot.hash()
+		for *s.slot(i) != 0 {
+			i++
+		}
+		*s.slot(i) = slot
 	}
 }
