@@ -31,8 +31,7 @@ type Evidence struct {
 	earned, strangers pool
 	users             names // as first proved
 	// general are events that concern every address.
-	general      []Event
-	usersDropped uint64
+	general []Event
 	// late is the event of the last verdict, of Kind 0 if it has been noted; text is
 	// room for a note.
 	late Event
@@ -57,6 +56,7 @@ func NewEvidence(cfg EvidenceConfig) *Evidence {
 		cfg:       cfg,
 		earned:    newPool(cfg.Earned),
 		strangers: newPool(cfg.Strangers),
+		users:     names{most: cfg.Users},
 	}
 }
 
@@ -176,8 +176,8 @@ func (e *Evidence) earn(at place, now time.Time) *record {
 
 // learn keeps a proved name, so that later failures of it need no mask.
 func (e *Evidence) learn(name string) {
-	if name != "" && !e.users.put(name, e.cfg.Users) {
-		e.usersDropped++
+	if name != "" {
+		e.users.put(name)
 	}
 }
 
@@ -222,8 +222,9 @@ func (e *Evidence) Story(a netip.Addr, now time.Time) []Event {
 // Counts says how full the journal is.
 func (e *Evidence) Counts() EvidenceCounts {
 	e.settle()
+	e.users.settle()
 	return EvidenceCounts{
 		Earned: e.earned.n(), Strangers: e.strangers.n(), Users: e.users.n,
-		EarnedDropped: e.earned.dropped, StrangersDropped: e.strangers.dropped, UsersDropped: e.usersDropped,
+		EarnedDropped: e.earned.dropped, StrangersDropped: e.strangers.dropped, UsersDropped: e.users.refused,
 	}
 }
