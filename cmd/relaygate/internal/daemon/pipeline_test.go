@@ -46,6 +46,7 @@ type player struct {
 	done  func()
 	ended bool
 	woken chan struct{}
+	until time.Time // when Next returns though nothing was played
 	conn  authz.Conn
 	lines [5]string
 	at    [2]uint32 // sequence numbers, by direction
@@ -60,7 +61,10 @@ func (p *player) Next(ev *capture.Event) error {
 			p.ended = true
 			p.done()
 		}
-		<-p.woken
+		select {
+		case <-p.woken:
+		case <-time.After(time.Until(p.until)):
+		}
 		return os.ErrDeadlineExceeded
 	}
 	due := p.start.Add(time.Duration(p.login) * p.gap)
@@ -115,7 +119,7 @@ func (p *player) Crowded() bool {
 	return p.login < p.count && (p.step > 0 || p.gap == 0 || !time.Now().Before(p.start.Add(time.Duration(p.login)*p.gap)))
 }
 
-func (p *player) SetDeadline(time.Time) {}
+func (p *player) SetDeadline(t time.Time) { p.until = t }
 
 func (p *player) Wake() { message.Wake(p.woken) }
 
