@@ -70,7 +70,7 @@ func (p *peer) header(protocol authz.Protocol, c authz.Chunk) (begun []byte, res
 	case proxy.Malformed:
 		return nil, c, reasonBadHeader
 	case proxy.Complete:
-		p.announced = p.scanner.Header().Source
+		p.announced = p.scanner.Source()
 		p.client, p.receipt, p.scanner = p.announced, &proxy.Receipt{}, nil
 		c.Bytes = left
 		return nil, c, ""
