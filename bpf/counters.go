@@ -18,7 +18,7 @@ type Counters struct {
 	// want of an entry or of room in the ring (of the latter also a Lost that
 	// was not told).
 	FlowsFull, EventsFull uint64
-	// ClosesLost counts connections whose Closed was not told. Has finds them.
+	// ClosesLost counts connections whose Closed was not told.
 	ClosesLost uint64
 	// Connections lost because the ring was full, because the client sent
 	// too much without an answer, or because both sent too much.
