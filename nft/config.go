@@ -33,21 +33,16 @@ const (
 	Gateway
 )
 
-var modeNames = []string{"observe", "filter", "redirect", "mark", "sets", "gateway"}
-
-func (m Mode) String() string {
-	if int(m) < len(modeNames) {
-		return modeNames[m]
-	}
-	return "unknown"
+// Modes are the names of the modes, by Mode.
+var Modes = []string{
+	Observe: "observe", Filter: "filter", Redirect: "redirect", Mark: "mark", UserSets: "sets", Gateway: "gateway",
 }
 
-// ParseMode is the reverse of String.
-func ParseMode(name string) (Mode, error) {
-	if i := slices.Index(modeNames, name); i >= 0 {
-		return Mode(i), nil
+func (m Mode) String() string {
+	if int(m) < len(Modes) {
+		return Modes[m]
 	}
-	return 0, fmt.Errorf("unknown gate mode %q: want one of %q", name, modeNames)
+	return "unknown"
 }
 
 // Config says what to declare. Reconfigure replaces it.
@@ -107,7 +102,7 @@ func (b Brakes) on() bool { return b.NewPerMinute > 0 || b.Concurrent > 0 }
 // validate returns the Config with its defaults filled in and its prefixes
 // unmapped, or says what is wrong with it.
 func (c Config) validate() (Config, error) {
-	if int(c.Mode) >= len(modeNames) {
+	if int(c.Mode) >= len(Modes) {
 		return c, fmt.Errorf("unknown gate mode %d", c.Mode)
 	}
 	if len(c.Ports) == 0 && c.Mode != Observe && c.Mode != UserSets {

@@ -49,16 +49,3 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
-
-func TestParseMode(t *testing.T) {
-	for m := Observe; m <= Gateway; m++ {
-		if got, err := ParseMode(m.String()); got != m || err != nil {
-			t.Errorf("%s: got %v, %v", m, got, err)
-		}
-	}
-	for _, name := range []string{"", "unknown", "Filter", "usersets"} {
-		if _, err := ParseMode(name); err == nil {
-			t.Errorf("%q: got no error", name)
-		}
-	}
-}

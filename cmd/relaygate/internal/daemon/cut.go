@@ -79,10 +79,10 @@ func openCutter(settings *cutSettings, log *slog.Logger) *cutter {
 func settingsOf(g *config.Gate) *cutSettings {
 	s := &cutSettings{
 		ports:    g.Ports,
-		onExpiry: g.CutOnExpiry && g.Mode != config.ModeObserve,
-		forget:   g.Mode == config.ModeRedirect,
+		onExpiry: g.CutOnExpiry && g.Mode != nft.Observe,
+		forget:   g.Mode == nft.Redirect,
 	}
-	if g.Mode == config.ModeRedirect {
+	if g.Mode == nft.Redirect {
 		s.ports = append(slices.Clone(g.Ports), g.RelayPort)
 	}
 	return s
