@@ -70,7 +70,7 @@ func (d *Dialogue) command(l *line.Line) {
 		return
 	}
 	if c.verb == id && d.byProxy {
-		ok := false
+		var ok bool
 		if c.client, ok = originating(rest); !ok {
 			d.taint(reasonAnnounced)
 			return

@@ -55,7 +55,7 @@ func (d *Dialogue) command(l *line.Line, pieces bool) {
 		c.alone = true
 	case xclient:
 		if c.alone = !d.announces(c); !c.alone {
-			ok := false
+			var ok bool
 			if c.client, ok = originating(argument); !ok {
 				d.taint(reasonAnnounced)
 				return

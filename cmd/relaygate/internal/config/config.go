@@ -207,16 +207,14 @@ func Parse(name string, data []byte) (*Config, error) {
 // decode turns the library's errors into ours, one per mistake.
 func decode(name string, data []byte, r *raw) error {
 	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(r)
-	var strict *toml.StrictMissingError
-	if errors.As(err, &strict) {
+	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		var errs []error
 		for i := range strict.Errors {
 			errs = append(errs, decodeError(name, &strict.Errors[i], errors.New("unknown key")))
 		}
 		return errors.Join(errs...)
 	}
-	var d *toml.DecodeError
-	if errors.As(err, &d) {
+	if d, ok := errors.AsType[*toml.DecodeError](err); ok {
 		return decodeError(name, d, inWords(data, d))
 	}
 	if err != nil {
