@@ -10,7 +10,6 @@ import (
 const (
 	reasonBadHeader  = "malformed PROXY header"
 	reasonLateHeader = "the server spoke before the PROXY header was complete"
-	reasonTwoClients = "a proxy announces two different clients"
 )
 
 // peer is what a trusted proxy says about the client that it speaks for. Such a
