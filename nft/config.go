@@ -92,8 +92,7 @@ type Sets struct {
 // Brakes hold for each member, by address or, where IPv6Prefix is 64, by that
 // network. 0 is no brake.
 type Brakes struct {
-	NewPerMinute int // connections opened in a minute, in the long run
-	Burst        int // that may come at once before that counts; 0 is NewPerMinute
+	NewPerMinute int // connections opened in a minute; so many may come at once
 	Concurrent   int // connections at a time, as connection tracking sees them
 }
 
@@ -119,7 +118,7 @@ func (c Config) validate() (Config, error) {
 		return c, fmt.Errorf("IPv6 prefix length %d: want 64 or 128", c.IPv6Prefix)
 	}
 	const most = 1 << 20 // of a brake; far from what overflows in the kernel
-	for _, n := range []int{c.Brakes.NewPerMinute, c.Brakes.Burst, c.Brakes.Concurrent} {
+	for _, n := range []int{c.Brakes.NewPerMinute, c.Brakes.Concurrent} {
 		if n < 0 || n > most {
 			return c, fmt.Errorf("brake of %d connections: want 0 to %d", n, most)
 		}

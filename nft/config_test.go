@@ -24,7 +24,7 @@ func TestConfig(t *testing.T) {
 		{"redirect", Config{Mode: Redirect, Ports: port, RelayPort: 925}, ""},
 		{"mark", Config{Mode: Mark, Ports: port, Mark: 1 << 31}, ""},
 		{"gateway", Config{Mode: Gateway, Ports: port, Servers: prefix("192.0.2.1/32")}, ""},
-		{"brakes", Config{Mode: Filter, Ports: port, Brakes: Brakes{1 << 20, 1 << 20, 1 << 20}}, ""},
+		{"brakes", Config{Mode: Filter, Ports: port, Brakes: Brakes{1 << 20, 1 << 20}}, ""},
 
 		{"no such mode", Config{Mode: Gateway + 1, Ports: port}, "unknown gate mode 6"},
 		{"filter without a port", Config{Mode: Filter}, "gate mode filter needs a port"},
