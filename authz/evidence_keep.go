@@ -18,12 +18,6 @@ type Kept struct {
 	Notes []byte
 }
 
-// Keep adds an event to the notes.
-func (k *Kept) Keep(ev Event) {
-	ev.bound()
-	k.Notes = appendNote(k.Notes, &ev)
-}
-
 // Events are those of the notes; it fails if these cannot be read.
 func (k *Kept) Events() (list []Event, err error) {
 	if err := notes(k.Notes).check(); err != nil {

@@ -60,6 +60,12 @@ func TestKeepAndImport(t *testing.T) {
 	story(t, again, "203.0.113.7", 24*60*m+33*m, "")
 }
 
+// keep adds an event to the notes.
+func (k *Kept) keep(ev Event) {
+	ev.bound()
+	k.Notes = appendNote(k.Notes, &ev)
+}
+
 func TestImportIsBounded(t *testing.T) {
 	e := NewEvidence(EvidenceConfig{Earned: 2, Strangers: 1})
 	long := strings.Repeat("x", 10000)
@@ -68,13 +74,13 @@ func TestImportIsBounded(t *testing.T) {
 		k := Kept{Prefix: netip.MustParsePrefix(p), Earned: i < 3}
 		for range 100 {
 			for kind := EventLogin; kind <= EventUndenied; kind++ {
-				k.Keep(Event{Kind: kind, Time: start, Last: start, Reason: long, User: long, Answer: long, Mechanism: long, By: long})
+				k.keep(Event{Kind: kind, Time: start, Last: start, Reason: long, User: long, Answer: long, Mechanism: long, By: long})
 			}
 		}
 		kept = append(kept, k)
 	}
 	old := Kept{Prefix: netip.MustParsePrefix("203.0.113.9/32")}
-	old.Keep(Event{Kind: EventLogin, Time: start.Add(-1000 * time.Hour)})
+	old.keep(Event{Kind: EventLogin, Time: start.Add(-1000 * time.Hour)})
 	kept = append(kept, Kept{}, old)
 	e.Import(start, slices.Values(kept))
 	if c := e.Counts(); c.Earned != 2 || c.Strangers != 1 {

@@ -29,7 +29,7 @@ func Quote(s string) string {
 	if plain(s) {
 		return s
 	}
-	return string(AppendQuote(nil, s))
+	return quote(s, shown)
 }
 
 // QuoteWords is Quote for what an administrator wrote: quotation marks and
@@ -38,16 +38,11 @@ func QuoteWords(s string) string {
 	if plain(s) {
 		return s
 	}
-	return string(appendQuote(nil, s, func(r rune) bool {
-		return shown(r) || strings.ContainsRune(`'"&`, r)
-	}))
+	return quote(s, func(r rune) bool { return shown(r) || strings.ContainsRune(`'"&`, r) })
 }
 
-// AppendQuote appends Quote(s) to dst.
-func AppendQuote(dst []byte, s string) []byte { return appendQuote(dst, s, shown) }
-
-func appendQuote(dst []byte, s string, shown func(rune) bool) []byte {
-	start := len(dst)
+func quote(s string, shown func(rune) bool) string {
+	var dst []byte
 	for i := 0; i < len(s); {
 		r, size := utf8.DecodeRuneInString(s[i:])
 		before := len(dst)
@@ -63,12 +58,12 @@ func appendQuote(dst []byte, s string, shown func(rune) bool) []byte {
 			dst = strconv.AppendUint(dst, uint64(r), 16)
 			dst = append(dst, '}')
 		}
-		if len(dst)-start > QuoteLimit {
-			return utf8.AppendRune(dst[:before], cutMark)
+		if len(dst) > QuoteLimit {
+			return string(utf8.AppendRune(dst[:before], cutMark))
 		}
 		i += size
 	}
-	return dst
+	return string(dst)
 }
 
 func appendByte(dst []byte, b byte) []byte {
@@ -112,6 +107,10 @@ func shown(r rune) bool {
 	return unicode.IsPrint(r) &&
 		!unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
+
+// Shown reports whether Quote leaves r as it is in front of other text: as the first
+// character, or behind others.
+func Shown(r rune, first bool) bool { return shown(r) && (!first || mayLead(r)) }
 
 // mayLead reports whether r may be the first character. Spreadsheets take
 // = + - @ for the start of a formula, some also their full-width forms.

@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"fmt"
+	"reflect"
 
 	"github.com/cilium/ebpf"
 )
@@ -18,7 +19,7 @@ type Counters struct {
 	// want of an entry or of room in the ring (of the latter also a Lost that
 	// was not told).
 	FlowsFull, EventsFull uint64
-	// ClosesLost counts connections whose Closed was not told. Has finds them.
+	// ClosesLost counts connections whose Closed was not told.
 	ClosesLost uint64
 	// Connections lost because the ring was full, because the client sent
 	// too much without an answer, or because both sent too much.
@@ -36,31 +37,6 @@ type Counters struct {
 	// TwoAnswers connections that are not followed because the server may have taken
 	// another handshake than the one that was seen.
 	Displaced, Forged, Unreadable, Tagged, Idle, TwoAnswers uint64
-}
-
-func (c *Counters) add(o *tapCounters) {
-	c.Opened += o.Opened
-	c.Closed += o.Closed
-	c.ForeignNetns += o.ForeignNetns
-	c.ForeignOwner += o.ForeignOwner
-	c.FastOpen += o.FastOpen
-	c.Multipath += o.Multipath
-	c.FlowsFull += o.FlowsFull
-	c.EventsFull += o.EventsFull
-	c.ClosesLost += o.ClosesLost
-	c.RingFull += o.RingFull
-	c.Unanswered += o.Unanswered
-	c.FlowFull += o.FlowFull
-	c.Packets += o.Packets
-	c.Bytes += o.Bytes
-	c.Truncated += o.Truncated
-	c.Wakeups += o.Wakeups
-	c.Displaced += o.Displaced
-	c.Forged += o.Forged
-	c.Unreadable += o.Unreadable
-	c.Tagged += o.Tagged
-	c.Idle += o.Idle
-	c.TwoAnswers += o.TwoAnswers
 }
 
 // TLSCounters are sums since the load, over all CPUs and library files.
@@ -89,51 +65,26 @@ type TLSCounters struct {
 	Plain, PlainBytes, PlainTruncated, PlainLost uint64
 }
 
-func (c *TLSCounters) add(o *tapCounters) {
-	c.Handshakes += o.Handshakes
-	c.Bound += o.Bound
-	c.SameRandom += o.SameRandom
-	c.TwoHellos += o.TwoHellos
-	c.RandomsFull += o.RandomsFull
-	c.Refused += o.Refused
-	c.Clients += o.Clients
-	c.Unbound += o.Unbound
-	c.Late += o.Late
-	c.CallsFull += o.CallsFull
-	c.Unseen += o.Unseen
-	c.Unread += o.Unread
-	c.Plain += o.Plain
-	c.PlainBytes += o.PlainBytes
-	c.PlainTruncated += o.PlainTruncated
-	c.PlainLost += o.PlainLost
-}
+// Counters reads the counters.
+func (t *Tap) Counters() (Counters, error) { return sums[Counters](t.objs.Counters) }
 
 // Counters reads the counters.
-func (t *Tap) Counters() (sum Counters, err error) {
-	err = eachCPU(t.objs.Counters, sum.add)
-	return sum, err
-}
-
-// Counters reads the counters.
-func (w *Wire) Counters() (sum Counters, err error) {
-	err = eachCPU(w.objs.Counters, sum.add)
-	return sum, err
-}
+func (w *Wire) Counters() (Counters, error) { return sums[Counters](w.objs.Counters) }
 
 // TLSCounters reads the counters of what TLS libraries show.
-func (t *Tap) TLSCounters() (sum TLSCounters, err error) {
-	err = eachCPU(t.objs.Counters, sum.add)
-	return sum, err
-}
+func (t *Tap) TLSCounters() (TLSCounters, error) { return sums[TLSCounters](t.objs.Counters) }
 
-// eachCPU calls add with the counters of each CPU.
-func eachCPU(counters *ebpf.Map, add func(*tapCounters)) error {
+// sums adds up, over all CPUs, the counters that bear the names of T's fields.
+func sums[T Counters | TLSCounters](counters *ebpf.Map) (all T, err error) {
 	var perCPU []tapCounters
 	if err := counters.Lookup(uint32(0), &perCPU); err != nil {
-		return fmt.Errorf("read the tap's counters: %w", err)
+		return all, fmt.Errorf("read the tap's counters: %w", err)
 	}
 	for i := range perCPU {
-		add(&perCPU[i])
+		one := reflect.ValueOf(&perCPU[i]).Elem()
+		for field, sum := range reflect.ValueOf(&all).Elem().Fields() {
+			sum.SetUint(sum.Uint() + one.FieldByName(field.Name).Uint())
+		}
 	}
-	return nil
+	return all, nil
 }

@@ -1,6 +1,8 @@
 package bpf
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync/atomic"
@@ -144,3 +146,16 @@ func (p *LibraryProbes) Spent(tb testing.TB) Spent {
 // Egress is what the program for packets to clients has run, Ingress the other.
 func (t *Tap) Egress(tb testing.TB) Spent  { return spent(tb, t.objs.RelaygateOut) }
 func (t *Tap) Ingress(tb testing.TB) Spent { return spent(tb, t.objs.RelaygateIn) }
+
+// Has says whether the kernel still follows a connection.
+func (t *Tap) Has(cookie uint64) (bool, error) {
+	var f tapFlow
+	err := t.objs.Flows.Lookup(&cookie, &f)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look up a connection: %w", err)
+	}
+	return true, nil
+}

@@ -171,12 +171,7 @@ func WireFeatures() []Feature {
 	}
 }
 
-// Supported returns what is missing for the tap, nil if nothing is.
-func Supported() error { return missing(Features()) }
-
-// WireSupported is Supported for the tap on interfaces.
-func WireSupported() error { return missing(WireFeatures()) }
-
+// missing returns what of features there is not, nil if all are there.
 func missing(features []Feature) error {
 	var errs []error
 	for _, f := range features {

@@ -44,7 +44,7 @@ type Tap struct {
 // Load attaches the tap. If the kernel lacks something the error holds a
 // *FeatureError; without a usable cgroup tree ErrNoCgroup or ErrPartOfCgroups.
 func Load(o Options) (*Tap, error) {
-	if err := Supported(); err != nil {
+	if err := missing(Features()); err != nil {
 		return nil, err
 	}
 	if o.Cgroup == "" {
@@ -195,18 +195,4 @@ func update(m *ebpf.Map, key, value unsafe.Pointer) unix.Errno {
 	}{fd: uint32(m.FD()), key: key, value: value, flags: unix.BPF_EXIST}
 	_, _, errno := unix.RawSyscall(unix.SYS_BPF, unix.BPF_MAP_UPDATE_ELEM, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	return errno
-}
-
-// Has says whether the kernel still follows a connection. Who keeps sessions
-// asks for each when Counters.ClosesLost has grown.
-func (t *Tap) Has(cookie uint64) (bool, error) {
-	var f tapFlow
-	err := t.objs.Flows.Lookup(&cookie, &f)
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("look up a connection: %w", err)
-	}
-	return true, nil
 }

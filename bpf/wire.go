@@ -50,7 +50,7 @@ type Wire struct {
 // LoadWire loads the programs, attached to no interface yet. If the kernel lacks
 // something the error holds a *FeatureError.
 func LoadWire(o WireOptions) (*Wire, error) {
-	if err := WireSupported(); err != nil {
+	if err := missing(WireFeatures()); err != nil {
 		return nil, err
 	}
 	w := &Wire{start: time.Now(), links: make(map[int][]io.Closer)}

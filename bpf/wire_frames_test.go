@@ -116,6 +116,21 @@ func lengthless(b []byte) []byte {
 // jumbo is how Linux 5.19 to 6.18 gives packets above 64 KiB their length (RFC 2675).
 func jumbo(b []byte) []byte { return lengthless(extended(0, 6)(b)) }
 
+// ofClient are frames of another client than client4 and client6: one for each number.
+func ofClient(n byte, frames []frame) []frame {
+	for i := range frames {
+		switch f := &frames[i]; f.client {
+		case netip.AddrPort{}:
+			f.client = netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 3, n}), client4.Port())
+		case client6:
+			a := client6.Addr().As16()
+			a[14] = n
+			f.client = netip.AddrPortFrom(netip.AddrFrom16(a), client6.Port())
+		}
+	}
+	return frames
+}
+
 func edited(f frame, edit func([]byte) []byte) frame { f.edit = edit; return f }
 
 func sixes(frames []frame) []frame {

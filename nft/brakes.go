@@ -56,10 +56,8 @@ func (b bite) chainTo(stop match) chain {
 // have no timeout: the kernel collects an element when its last connection is
 // gone, and a timeout would forget connections that last longer.
 func brakeSets(b Brakes, size uint32) (sets []set) {
-	const memory = 2 * time.Minute // more than it takes a bucket to fill up again
+	const full = 3 * time.Minute // a bucket is full again after one
 	if b.NewPerMinute > 0 {
-		// A bucket of burst tokens is full again after burst/rate minutes.
-		full := memory + time.Duration(b.burst())*time.Minute/time.Duration(b.NewPerMinute)
 		flags := uint32(unix.NFT_SET_EVAL | unix.NFT_SET_TIMEOUT)
 		sets = append(sets,
 			set{name: rate4, key: ipv4Addr, flags: flags, size: size, timeout: full, comment: "members' new connections"},
@@ -73,13 +71,6 @@ func brakeSets(b Brakes, size uint32) (sets []set) {
 		sets = append(sets, tooMany.sets()...)
 	}
 	return sets
-}
-
-func (b Brakes) burst() int {
-	if b.Burst > 0 {
-		return b.Burst
-	}
-	return b.NewPerMinute
 }
 
 // brakeChains returns the chains of b, or none. stop is what happens to a
@@ -99,7 +90,7 @@ func brakeChains(b Brakes, stop match) (chains []chain) {
 	if b.NewPerMinute > 0 {
 		bites(tooFast, unix.NFT_DYNSET_OP_UPDATE, rate4, rate6, &expr.Limit{
 			Type: expr.LimitTypePkts, Rate: uint64(b.NewPerMinute), Unit: expr.LimitTimeMinute,
-			Burst: uint32(b.burst()), Over: true,
+			Burst: uint32(b.NewPerMinute), Over: true,
 		})
 	}
 	if b.Concurrent > 0 {

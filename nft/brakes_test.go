@@ -28,7 +28,7 @@ func TestBrakes(t *testing.T) {
 				addTable(t, another(t, w.server), "own", onlyMarked())
 			}
 			cfg := inMode(mode, w.server)
-			cfg.Brakes = Brakes{NewPerMinute: 1, Burst: 3}
+			cfg.Brakes = Brakes{NewPerMinute: 3}
 			g := openGate(t, cfg)
 			rebuild(t, g, minute(member4, member6)...)
 			for _, c := range []struct {
@@ -45,7 +45,7 @@ func TestBrakes(t *testing.T) {
 			}
 			w.bitten(t, g, Bitten{TooFast: 3})
 
-			// The burst begins anew with a new table; one at a time does not end.
+			// The minute begins anew with a new table; one at a time does not end.
 			cfg.Brakes = Brakes{Concurrent: 2}
 			if err := g.Reconfigure(cfg, nil); err != nil {
 				t.Fatal(err)
@@ -89,7 +89,7 @@ func TestBrakeWithoutRoomForNotes(t *testing.T) {
 	w := newWorld(t)
 	open := silent(t, w.server, 25)
 	cfg := inMode(Filter, w.server)
-	cfg.Brakes = Brakes{NewPerMinute: 1, Burst: 2}
+	cfg.Brakes = Brakes{NewPerMinute: 2}
 	g := openGate(t, cfg)
 	for i, s := range g.ruleset.sets {
 		if s.name == tooFast.set4 || s.name == tooFast.set6 {

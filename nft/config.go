@@ -33,21 +33,16 @@ const (
 	Gateway
 )
 
-var modeNames = []string{"observe", "filter", "redirect", "mark", "sets", "gateway"}
-
-func (m Mode) String() string {
-	if int(m) < len(modeNames) {
-		return modeNames[m]
-	}
-	return "unknown"
+// Modes are the names of the modes, by Mode.
+var Modes = []string{
+	Observe: "observe", Filter: "filter", Redirect: "redirect", Mark: "mark", UserSets: "sets", Gateway: "gateway",
 }
 
-// ParseMode is the reverse of String.
-func ParseMode(name string) (Mode, error) {
-	if i := slices.Index(modeNames, name); i >= 0 {
-		return Mode(i), nil
+func (m Mode) String() string {
+	if int(m) < len(Modes) {
+		return Modes[m]
 	}
-	return 0, fmt.Errorf("unknown gate mode %q: want one of %q", name, modeNames)
+	return "unknown"
 }
 
 // Config says what to declare. Reconfigure replaces it.
@@ -97,8 +92,7 @@ type Sets struct {
 // Brakes hold for each member, by address or, where IPv6Prefix is 64, by that
 // network. 0 is no brake.
 type Brakes struct {
-	NewPerMinute int // connections opened in a minute, in the long run
-	Burst        int // that may come at once before that counts; 0 is NewPerMinute
+	NewPerMinute int // connections opened in a minute; so many may come at once
 	Concurrent   int // connections at a time, as connection tracking sees them
 }
 
@@ -107,7 +101,7 @@ func (b Brakes) on() bool { return b.NewPerMinute > 0 || b.Concurrent > 0 }
 // validate returns the Config with its defaults filled in and its prefixes
 // unmapped, or says what is wrong with it.
 func (c Config) validate() (Config, error) {
-	if int(c.Mode) >= len(modeNames) {
+	if int(c.Mode) >= len(Modes) {
 		return c, fmt.Errorf("unknown gate mode %d", c.Mode)
 	}
 	if len(c.Ports) == 0 && c.Mode != Observe && c.Mode != UserSets {
@@ -124,7 +118,7 @@ func (c Config) validate() (Config, error) {
 		return c, fmt.Errorf("IPv6 prefix length %d: want 64 or 128", c.IPv6Prefix)
 	}
 	const most = 1 << 20 // of a brake; far from what overflows in the kernel
-	for _, n := range []int{c.Brakes.NewPerMinute, c.Brakes.Burst, c.Brakes.Concurrent} {
+	for _, n := range []int{c.Brakes.NewPerMinute, c.Brakes.Concurrent} {
 		if n < 0 || n > most {
 			return c, fmt.Errorf("brake of %d connections: want 0 to %d", n, most)
 		}

@@ -24,7 +24,7 @@ func TestConfig(t *testing.T) {
 		{"redirect", Config{Mode: Redirect, Ports: port, RelayPort: 925}, ""},
 		{"mark", Config{Mode: Mark, Ports: port, Mark: 1 << 31}, ""},
 		{"gateway", Config{Mode: Gateway, Ports: port, Servers: prefix("192.0.2.1/32")}, ""},
-		{"brakes", Config{Mode: Filter, Ports: port, Brakes: Brakes{1 << 20, 1 << 20, 1 << 20}}, ""},
+		{"brakes", Config{Mode: Filter, Ports: port, Brakes: Brakes{1 << 20, 1 << 20}}, ""},
 
 		{"no such mode", Config{Mode: Gateway + 1, Ports: port}, "unknown gate mode 6"},
 		{"filter without a port", Config{Mode: Filter}, "gate mode filter needs a port"},
@@ -46,19 +46,6 @@ func TestConfig(t *testing.T) {
 		_, err := tt.cfg.validate()
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
-		}
-	}
-}
-
-func TestParseMode(t *testing.T) {
-	for m := Observe; m <= Gateway; m++ {
-		if got, err := ParseMode(m.String()); got != m || err != nil {
-			t.Errorf("%s: got %v, %v", m, got, err)
-		}
-	}
-	for _, name := range []string{"", "unknown", "Filter", "usersets"} {
-		if _, err := ParseMode(name); err == nil {
-			t.Errorf("%q: got no error", name)
 		}
 	}
 }

@@ -103,8 +103,7 @@ func (c conn) settle() error {
 // answered returns the number of the request that the kernel answered with
 // err, 0 if err is one of the socket.
 func answered(err error) uint32 {
-	var op *netlink.OpError
-	if errors.As(err, &op) {
+	if op, ok := errors.AsType[*netlink.OpError](err); ok {
 		return op.Sequence
 	}
 	return 0

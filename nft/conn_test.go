@@ -26,7 +26,7 @@ func TestAnswersThatCannotBeRead(t *testing.T) {
 		}
 	}
 	cut := func() error {
-		_, _, err := cutter.Cut(netip.PrefixFrom(member4, 32), ports)
+		_, _, err := cutter.Cut(ports, netip.PrefixFrom(member4, 32))
 		return err
 	}
 	read := func() error { _, err := g.Read(); return err }

@@ -37,18 +37,14 @@ func (c *Cutter) Close() error {
 	return nil
 }
 
-// Cut ends the TCP connections from the addresses of from to these ports: with a
+// Cut ends the TCP connections from these addresses to these ports: with a
 // reset to both ends for a socket of this host, and its entry in connection
 // tracking is deleted. Of a forwarded connection there is only that; its next
 // segment then meets the gate. ports are those that clients name and, with
 // Redirect, the relay port. Errors wrap ErrUnsupported if the kernel cannot
-// (CONFIG_INET_DIAG_DESTROY, CONFIG_NF_CT_NETLINK); what it can is done.
-func (c *Cutter) Cut(from netip.Prefix, ports []uint16) (sockets, entries int, err error) {
-	return c.CutAll(ports, from)
-}
-
-// CutAll is Cut for many prefixes. It costs the same for many as for a few.
-func (c *Cutter) CutAll(ports []uint16, from ...netip.Prefix) (sockets, entries int, err error) {
+// (CONFIG_INET_DIAG_DESTROY, CONFIG_NF_CT_NETLINK); what it can is done. It costs
+// the same for many prefixes as for a few.
+func (c *Cutter) Cut(ports []uint16, from ...netip.Prefix) (sockets, entries int, err error) {
 	var failed []error
 	each, err := gather(from, ports)
 	for _, group := range each {

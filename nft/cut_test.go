@@ -112,7 +112,7 @@ func TestCut(t *testing.T) {
 			server := <-tt.server
 			other := <-relayed
 			start := time.Now()
-			sockets, entries, err := cutter.Cut(netip.MustParsePrefix(tt.prefix), []uint16{25, 925})
+			sockets, entries, err := cutter.Cut([]uint16{25, 925}, netip.MustParsePrefix(tt.prefix))
 			if err != nil || sockets != 1 || entries != 1 {
 				t.Errorf("got %d sockets, %d entries, %v, want one of each", sockets, entries, err)
 			}
@@ -126,25 +126,25 @@ func TestCut(t *testing.T) {
 			bpftest.Send(t, bystander, other, "NOOP\r\n")
 		})
 	}
-	if s, e, err := cutter.Cut(netip.MustParsePrefix("192.0.2.2/32"), []uint16{25, 925}); s+e != 0 || err != nil {
+	if s, e, err := cutter.Cut([]uint16{25, 925}, netip.MustParsePrefix("192.0.2.2/32")); s+e != 0 || err != nil {
 		t.Errorf("nothing to cut: got %d, %d, %v", s, e, err)
 	}
 	client4 := w.hold(t, netip.AddrPortFrom(strange4, 0), netip.AddrPortFrom(server4, 25))
 	client6 := w.hold(t, netip.AddrPortFrom(strange6, 0), netip.AddrPortFrom(server6, 25))
-	s, e, err := cutter.CutAll([]uint16{25}, netip.MustParsePrefix("192.0.2.8/30"), netip.Prefix{}, netip.PrefixFrom(member4, 32), netip.PrefixFrom(strange6, 128))
+	s, e, err := cutter.Cut([]uint16{25}, netip.MustParsePrefix("192.0.2.8/30"), netip.Prefix{}, netip.PrefixFrom(member4, 32), netip.PrefixFrom(strange6, 128))
 	if s != 2 || e != 2 || err == nil {
 		t.Errorf("many, with one that is no prefix: got %d, %d, %v, want 2 of each and an error", s, e, err)
 	}
 	ends(t, client4, 5*time.Second)
 	ends(t, client6, 5*time.Second)
 	other := w.hold(t, netip.AddrPortFrom(strange4, 0), netip.AddrPortFrom(server4, 25))
-	if n, m, err := cutter.Cut(netip.PrefixFrom(strange4, 32), nil); n+m != 0 || err == nil {
+	if n, m, err := cutter.Cut(nil, netip.PrefixFrom(strange4, 32)); n+m != 0 || err == nil {
 		t.Errorf("no ports: got %d, %d, %v, want an error", n, m, err)
 	}
 	_ = (<-accepted).Close() // those that were cut
 	_ = (<-accepted).Close()
 	bpftest.Send(t, other, <-accepted, "NOOP\r\n")
-	if _, _, err := cutter.Cut(netip.Prefix{}, []uint16{25}); err == nil {
+	if _, _, err := cutter.Cut([]uint16{25}, netip.Prefix{}); err == nil {
 		t.Error("no prefix: got no error")
 	}
 }
@@ -171,7 +171,7 @@ func TestCutAmongMany(t *testing.T) {
 		}
 		forgotten := time.Since(start)
 		start = time.Now()
-		sockets, n, err := c.Cut(prefix, []uint16{25})
+		sockets, n, err := c.Cut([]uint16{25}, prefix)
 		if err != nil || sockets != 1 || n != 1 {
 			t.Errorf("got %d sockets, %d entries, %v, want one of each", sockets, n, err)
 		}

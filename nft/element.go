@@ -1,10 +1,12 @@
 package nft
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"relaygate/authz"
@@ -85,16 +87,7 @@ func (c *Config) living(elements []Element) ([]member, error) {
 }
 
 func longestFirst(a, b member) int {
-	if a.set != b.set {
-		if a.set < b.set {
-			return -1
-		}
-		return 1
-	}
-	if c := a.key.Compare(b.key); c != 0 {
-		return c
-	}
-	return int(b.remaining - a.remaining)
+	return cmp.Or(strings.Compare(a.set, b.set), a.key.Compare(b.key), cmp.Compare(b.remaining, a.remaining))
 }
 
 func sameKey(a, b member) bool { return a.set == b.set && a.key == b.key }

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -15,10 +16,7 @@ func intervals(prefixes []netip.Prefix) []setElement {
 	// Prefixes are disjoint or one holds the other; sorted by address and
 	// then by length, the holder comes first.
 	sorted := slices.SortedFunc(slices.Values(prefixes), func(a, b netip.Prefix) int {
-		if c := a.Masked().Addr().Compare(b.Masked().Addr()); c != 0 {
-			return c
-		}
-		return a.Bits() - b.Bits()
+		return cmp.Or(a.Masked().Addr().Compare(b.Masked().Addr()), cmp.Compare(a.Bits(), b.Bits()))
 	})
 	var elements []setElement
 	var end netip.Addr // first behind the last range; invalid if it has no end

@@ -197,7 +197,7 @@ const window = 64
 // long, and whether it holds any of these at all.
 func (g *Gate) shorter(members []member) (list []member, held bool, err error) {
 	list = make([]member, 0, len(members))
-	for len(members) > 0 {
+	for len(members) > 0 { // slices.Chunk would let them escape from Add
 		n := min(len(members), window)
 		left, err := g.conn.remaining(g.table, members[:n])
 		if err != nil {

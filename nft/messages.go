@@ -2,6 +2,7 @@ package nft
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,21 +47,19 @@ type setElement struct {
 // elementMessages appends what adds (NFT_MSG_NEWSETELEM) or deletes
 // (NFT_MSG_DELSETELEM) elements of one set.
 func elementMessages(batch []netlink.Message, kind uint16, table tableID, set string, elements []setElement) []netlink.Message {
-	for len(elements) > 0 {
-		n := min(len(elements), chunk)
-		body := append(make(attributes, 0, 64+n*60), table.body()...)
+	flags := netlink.Create
+	if kind != unix.NFT_MSG_NEWSETELEM {
+		flags = 0
+	}
+	for part := range slices.Chunk(elements, chunk) {
+		body := append(make(attributes, 0, 64+len(part)*60), table.body()...)
 		body.string(unix.NFTA_SET_ELEM_LIST_SET, set)
 		list := body.open(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-		for _, e := range elements[:n] {
+		for _, e := range part {
 			body.element(e)
 		}
 		body.close(list)
-		flags := netlink.Create
-		if kind != unix.NFT_MSG_NEWSETELEM {
-			flags = 0
-		}
 		batch = append(batch, message(kind, flags, body))
-		elements = elements[n:]
 	}
 	return batch
 }

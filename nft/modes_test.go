@@ -196,7 +196,7 @@ func TestGateway(t *testing.T) {
 				t.Fatal(err)
 			}
 			bpftest.Send(t, client, server, "NOOP\r\n") // nobody cuts it
-			_, n, err := cutter.Cut(netip.PrefixFrom(from, from.BitLen()), []uint16{587})
+			_, n, err := cutter.Cut([]uint16{587}, netip.PrefixFrom(from, from.BitLen()))
 			if err != nil || n != 1 {
 				t.Errorf("%s: cut %d entries, %v, want 1", from, n, err)
 			}

@@ -62,7 +62,7 @@ func TestListedByNft(t *testing.T) {
 		{Filter, []uint16{25}, []string{
 			"type filter hook prerouting priority dstnat - 10; policy accept;",
 			`th dport 25 tcp flags syn / syn,ack iifname != "lo" fib daddr type local jump gate`,
-			"ip saddr @allow4 update @rate4 { ip saddr limit rate over 60/minute burst 20 packets } jump too_fast",
+			"ip saddr @allow4 update @rate4 { ip saddr limit rate over 60/minute burst 60 packets } jump too_fast",
 			"update @fast4 { ip saddr counter }",
 			"ip6 saddr @allow6 add @conn6 { ip6 saddr ct count over 10 } jump too_many",
 		}},
@@ -78,7 +78,7 @@ func TestListedByNft(t *testing.T) {
 		{Mark, []uint16{25}, []string{
 			"type filter hook prerouting priority mangle; policy accept;",
 			"ip saddr @allow4 counter packets 0 bytes 0 meta mark set meta mark | 0x00100000",
-			"ip saddr @allow4 update @rate4 { ip saddr limit rate over 60/minute burst 20 packets } jump too_fast",
+			"ip saddr @allow4 update @rate4 { ip saddr limit rate over 60/minute burst 60 packets } jump too_fast",
 		}},
 		{Gateway, []uint16{25}, []string{
 			"type filter hook forward priority filter - 10; policy accept;",
@@ -91,7 +91,7 @@ func TestListedByNft(t *testing.T) {
 		ns := bpftest.Namespace(t)
 		cfg := inMode(tt.mode, ns)
 		cfg.Ports = tt.ports
-		cfg.Brakes, cfg.Servers = Brakes{NewPerMinute: 60, Burst: 20, Concurrent: 10}, cfg.Static
+		cfg.Brakes, cfg.Servers = Brakes{NewPerMinute: 60, Concurrent: 10}, cfg.Static
 		rebuild(t, openGate(t, cfg))
 		var out []byte
 		bpftest.Do(t, ns, func() (err error) {

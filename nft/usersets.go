@@ -207,7 +207,7 @@ func (c Config) validateStatic() error {
 // CheckStatic says why a prefix cannot be a static member of these sets.
 func (s Sets) CheckStatic(p netip.Prefix) error {
 	const bits = 8 // 256 elements for a prefix
-	ok := false
+	var ok bool
 	switch {
 	case p.Addr().Is4():
 		ok = s.Allow4 != "" && p.Bits() >= 32-bits

@@ -108,7 +108,7 @@ func (t *Table) put(now time.Time, p netip.Prefix, lifetime time.Duration, s Sou
 		i = t.insert(keyOf(p))
 	}
 	kind := t.extend(i, at, ticks(lifetime), s)
-	arm := t.arm(t.entry(i), 0)
+	arm := t.entry(i).arm(0)
 	switch {
 	case isNew:
 		t.due.push(timer{t.attention(i, at), i})

@@ -73,7 +73,7 @@ func (t *Table) Admit(now time.Time, v *authz.Verdict, a *Admission) bool {
 	e := t.entry(a.entry)
 	a.Kind = t.extend(a.entry, at, t.lifetime-late, Login)
 	e.brake = noBrake
-	a.Arm = t.arm(e, t.slack)
+	a.Arm = e.arm(t.slack)
 	a.Expires = t.clock.time(e.expires)
 	return true
 }
@@ -169,7 +169,7 @@ func (t *Table) extend(i, at, lifetime uint32, s Source) Kind {
 
 // arm tells whether the kernel must be told the entry's deadline now: it knows
 // another one that is earlier by more than slack. Then it counts as told.
-func (t *Table) arm(e *entry, slack uint32) bool {
+func (e *entry) arm(slack uint32) bool {
 	if e.expires <= e.armed+slack && e.armed != 0 {
 		return false
 	}

@@ -61,13 +61,6 @@ func (t *Table) All() iter.Seq[Grant] {
 	}
 }
 
-// List is every grant, IPv4 first, sorted by prefix.
-func (t *Table) List() []Grant {
-	list := slices.AppendSeq(make([]Grant, 0, t.Len()), t.All())
-	slices.SortFunc(list, func(a, b Grant) int { return a.Prefix.Compare(b.Prefix) })
-	return list
-}
-
 // Part visits the grants of so many rows, from one on, and returns with which row
 // the next part begins; that is 0 at the end, and to begin. So a large table can be
 // read piece by piece while others use it: what changes meanwhile may be missing.

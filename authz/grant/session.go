@@ -77,7 +77,7 @@ func (t *Table) Release(now time.Time, s Session, heard time.Time) (Change, bool
 	}
 	t.released(i, gone.user, min(until, gone.begin+t.maxSession))
 	e := t.entry(i)
-	if len(t.sessions[i]) > 0 || e.expires <= at || !t.arm(e, t.slack) {
+	if len(t.sessions[i]) > 0 || e.expires <= at || !e.arm(t.slack) {
 		return Change{}, false
 	}
 	return Change{Kind: Rearmed, Time: now, Grant: t.grant(i), Arm: true, Reason: "its last session ended"}, true

@@ -71,15 +71,6 @@ type State struct {
 	Kept time.Time
 }
 
-// State tells what to keep besides the grants.
-func (t *Table) State() State {
-	s := State{Denials: t.Denials()}
-	if p, ok := t.Paused(); ok {
-		s.Paused = &p
-	}
-	return s
-}
-
 // Restore takes over a State, and then the grants, into a table that has its
 // policy. What the policy or a denial forbids, and what has no time left, is
 // left out; no grant stands longer than its source allows from now. Restored

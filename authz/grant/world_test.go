@@ -5,11 +5,17 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
 	"relaygate/authz"
 )
+
+// List is every grant, IPv4 first, sorted by prefix.
+func (t *Table) List() []Grant {
+	return slices.SortedFunc(t.All(), func(a, b Grant) int { return a.Prefix.Compare(b.Prefix) })
+}
 
 // world is a table with everything around it in the most obvious form: a kernel
 // whose elements end by themselves, sessions, denials, and what was promised.

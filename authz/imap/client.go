@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"relaygate/authz/line"
+	"relaygate/authz/proxy"
 )
 
 // readClient takes what the server's kernel acknowledged; split is Chunk.Split.
@@ -70,9 +71,9 @@ func (d *Dialogue) command(l *line.Line) {
 		return
 	}
 	if c.verb == id && d.byProxy {
-		ok := false
+		var ok bool
 		if c.client, ok = originating(rest); !ok {
-			d.taint(reasonAnnounced)
+			d.taint(proxy.ReasonNoAddress)
 			return
 		}
 	}

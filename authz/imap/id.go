@@ -3,13 +3,8 @@ package imap
 import (
 	"bytes"
 	"net/netip"
-)
 
-// Reasons to taint what a trusted proxy says about its client.
-const (
-	reasonAnnounced     = "a proxy announces a client that is no address"
-	reasonTwoClients    = "a proxy announces two different clients"
-	reasonAnnouncedTwin = "a proxy announces a client with a tag that is used twice"
+	"relaygate/authz/proxy"
 )
 
 // originating reads the client's address out of the parameters of ID (RFC 2971
@@ -30,11 +25,9 @@ func originating(list []byte) (client netip.Addr, ok bool) {
 		if !bytes.EqualFold(field, []byte("x-originating-ip")) || bytes.EqualFold(value, []byte("NIL")) {
 			continue
 		}
-		addr, err := netip.ParseAddr(string(value))
-		if err != nil || addr.Zone() != "" || client.IsValid() && client != addr.Unmap() {
-			return netip.Addr{}, false
+		if client, ok = proxy.Announce(client, value); !ok {
+			return client, false
 		}
-		client = addr.Unmap()
 	}
 	return client, true
 }
@@ -65,9 +58,9 @@ func (d *Dialogue) speaksFor(c *command) {
 	switch {
 	case c.twin:
 		// Which of the two commands was answered only the number tells.
-		d.taint(reasonAnnouncedTwin)
+		d.taint("a proxy announces a client with a tag that is used twice")
 	case d.announced.IsValid() && d.announced != c.client:
-		d.taint(reasonTwoClients)
+		d.taint(proxy.ReasonTwoClients)
 	default:
 		d.announced = c.client
 		d.endCommand(c)

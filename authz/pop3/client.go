@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"relaygate/authz/line"
+	"relaygate/authz/proxy"
 )
 
 // readClient takes what the server's kernel acknowledged; split is Chunk.Split.
@@ -55,9 +56,9 @@ func (d *Dialogue) command(l *line.Line, pieces bool) {
 		c.alone = true
 	case xclient:
 		if c.alone = !d.announces(c); !c.alone {
-			ok := false
+			var ok bool
 			if c.client, ok = originating(argument); !ok {
-				d.taint(reasonAnnounced)
+				d.taint(proxy.ReasonNoAddress)
 				return
 			}
 		}

@@ -3,12 +3,8 @@ package pop3
 import (
 	"bytes"
 	"net/netip"
-)
 
-// Reasons to taint what a trusted proxy says about its client.
-const (
-	reasonAnnounced  = "a proxy announces a client that is no address"
-	reasonTwoClients = "a proxy announces two different clients"
+	"relaygate/authz/proxy"
 )
 
 // announces reports whether c is an XCLIENT of a peer that may announce its client.
@@ -28,11 +24,9 @@ func originating(attributes []byte) (client netip.Addr, ok bool) {
 		if len(value) > len(six) && bytes.EqualFold(value[:len(six)], []byte(six)) {
 			value = value[len(six):]
 		}
-		addr, err := netip.ParseAddr(string(value))
-		if err != nil || addr.Zone() != "" || client.IsValid() && client != addr.Unmap() {
-			return netip.Addr{}, false
+		if client, ok = proxy.Announce(client, value); !ok {
+			return client, false
 		}
-		client = addr.Unmap()
 	}
 	return client, true
 }
@@ -41,7 +35,7 @@ func originating(attributes []byte) (client netip.Addr, ok bool) {
 // its client.
 func (d *Dialogue) speaksFor(c *command) {
 	if d.announced.IsValid() && d.announced != c.client {
-		d.taint(reasonTwoClients)
+		d.taint(proxy.ReasonTwoClients)
 		return
 	}
 	d.announced = c.client

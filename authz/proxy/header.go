@@ -9,12 +9,6 @@ import (
 	"strings"
 )
 
-// Header is a complete header. Source is not valid if it announces nobody: the
-// proxy speaks for itself (§2.2, LOCAL), or does not know (§2.1, UNKNOWN).
-type Header struct {
-	Source, Destination netip.AddrPort
-}
-
 // State is the outcome of Scanner.Next.
 type State uint8
 
@@ -46,15 +40,17 @@ const (
 // Scanner reads the first octets of a connection. The zero value is ready.
 type Scanner struct {
 	buf    []byte
-	header Header
+	source netip.AddrPort
 }
 
 // Begun is what the scanner took so far. After Absent it is what comes before
 // the rest that Next returned.
 func (s *Scanner) Begun() []byte { return s.buf }
 
-// Header is what was read, after Complete.
-func (s *Scanner) Header() Header { return s.header }
+// Source is the client that the header announces, after Complete. It is not valid where
+// that is nobody: the proxy speaks for itself (§2.2, LOCAL), or does not know (§2.1,
+// UNKNOWN).
+func (s *Scanner) Source() netip.AddrPort { return s.source }
 
 // Next takes octets up to the end of the header and returns what it left. It
 // must not be called again after another state than Partial.
@@ -101,11 +97,11 @@ func (s *Scanner) version1() State {
 		return Malformed
 	}
 	source, ok := textAddrPort(fields[1], fields[3], fields[0] == "TCP4")
-	destination, ok2 := textAddrPort(fields[2], fields[4], fields[0] == "TCP4")
+	_, ok2 := textAddrPort(fields[2], fields[4], fields[0] == "TCP4")
 	if !ok || !ok2 {
 		return Malformed
 	}
-	s.header = Header{source, destination}
+	s.source = source
 	return Complete
 }
 
@@ -161,16 +157,9 @@ func (s *Scanner) version2() State {
 	if len(body) < 2*size+4 || !s.vectors(body[2*size+4:]) {
 		return Malformed
 	}
-	s.header = Header{
-		binaryAddrPort(body[:size], body[2*size:]),
-		binaryAddrPort(body[size:2*size], body[2*size+2:]),
-	}
+	a, _ := netip.AddrFromSlice(body[:size])
+	s.source = netip.AddrPortFrom(a.Unmap(), binary.BigEndian.Uint16(body[2*size:]))
 	return Complete
-}
-
-func binaryAddrPort(addr, port []byte) netip.AddrPort {
-	a, _ := netip.AddrFromSlice(addr)
-	return netip.AddrPortFrom(a.Unmap(), binary.BigEndian.Uint16(port))
 }
 
 // vectorCRC32C is the type of the vector that holds the header's checksum

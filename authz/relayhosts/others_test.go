@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 )
 
 // A link to what is no file is said, and forgotten with it.
@@ -32,7 +33,9 @@ func TestWriterOfALinkToNoFile(t *testing.T) {
 }
 
 // No right of others to write is kept, whenever it is given.
-func TestWriterTakesOthersRightToWrite(t *testing.T) {
+func TestWriterTakesOthersRightToWrite(t *testing.T) { synctest.Test(t, testWriterTakesOthersRightToWrite) }
+
+func testWriterTakesOthersRightToWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relayhosts")
 	put(t, path, "")
 	for _, mode := range []os.FileMode{0o666, 0o664, 0o646} {

@@ -162,14 +162,10 @@ func userNames(g *grant.Grant) []string {
 func sanitise(user string) string {
 	var b strings.Builder
 	for i, r := range strings.ToValidUTF8(user, "_") {
-		alike := string(r) + "x" // what Quote does to r at such a place
-		if i > 0 {
-			alike = "x" + alike
-		}
 		switch {
 		case r == ':' && i > 0:
 			r = '@'
-		case strings.ContainsRune(" ,;", r), authz.Quote(alike) != alike, i == 0 && (r == '#' || r == ':'):
+		case strings.ContainsRune(" ,;", r), !authz.Shown(r, i == 0), i == 0 && (r == '#' || r == ':'):
 			r = '_'
 		}
 		if b.Len()+utf8.RuneLen(r) > userLimit {

@@ -1,6 +1,9 @@
 package sasl
 
-import "bytes"
+import (
+	"bytes"
+	"strings"
+)
 
 // scram is RFC 5802 §5 and §7 for every hash: client-first, client-final, and
 // an empty message where the server's final one came as a challenge.
@@ -24,7 +27,7 @@ func (x *Exchange) scram(message []byte) {
 func (x *Exchange) scramFirst(message []byte) {
 	binding, rest, _ := bytes.Cut(message, []byte{','})
 	authzid, rest, ok := bytes.Cut(rest, []byte{','})
-	if !ok || len(binding) == 0 || bytes.IndexByte([]byte("nyp"), binding[0]) < 0 {
+	if !ok || len(binding) == 0 || strings.IndexByte("nyp", binding[0]) < 0 {
 		x.malformed = true
 		return
 	}

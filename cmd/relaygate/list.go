@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relaygate/authz"
-	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/nft"
 )
 
 func listCommand(e *env) *cobra.Command {
@@ -34,7 +34,7 @@ func listCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if observes := s.Gate.Mode == config.ModeObserve && len(s.Files) == 0; observes {
+			if observes := s.Gate.Mode == nft.Observe.String() && len(s.Files) == 0; observes {
 				fmt.Fprintln(e.Stdout, "Nothing is opened or closed: gate.mode is observe, and no file is written.")
 			} else if len(grants) == 0 {
 				fmt.Fprintln(e.Stdout, "Nobody may relay: there is no grant.")

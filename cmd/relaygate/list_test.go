@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/nft"
 )
 
 // modeDaemon is a daemon without a grant.
@@ -24,13 +24,13 @@ func (d *modeDaemon) Grants(context.Context) ([]control.Grant, error) { return n
 func TestListSaysThatNothingIsClosed(t *testing.T) {
 	files := []control.File{{Path: "/etc/relayhosts"}}
 	for _, tt := range []struct {
-		mode  string
+		mode  nft.Mode
 		files []control.File
 		want  string
 	}{
-		{config.ModeFilter, nil, "Nobody may relay: there is no grant."},
-		{config.ModeObserve, files, "Nobody may relay: there is no grant."},
-		{config.ModeObserve, nil, "Nothing is opened or closed: gate.mode is observe, and no file is written."},
+		{nft.Filter, nil, "Nobody may relay: there is no grant."},
+		{nft.Observe, files, "Nobody may relay: there is no grant."},
+		{nft.Observe, nil, "Nothing is opened or closed: gate.mode is observe, and no file is written."},
 	} {
 		socket := filepath.Join(t.TempDir(), "s")
 		l, err := control.Listen(socket)
@@ -38,7 +38,7 @@ func TestListSaysThatNothingIsClosed(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		d := &modeDaemon{status: control.Status{Gate: control.Gate{Mode: tt.mode}, Files: tt.files}}
+		d := &modeDaemon{status: control.Status{Gate: control.Gate{Mode: tt.mode.String()}, Files: tt.files}}
 		ended := make(chan error)
 		go func() { ended <- control.Serve(ctx, l, d, control.NewHub(), slog.New(slog.DiscardHandler)) }()
 		e, out, errs := testEnv()

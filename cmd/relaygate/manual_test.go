@@ -19,6 +19,7 @@ import (
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/doctor"
+	"relaygate/nft"
 )
 
 // The pages of the manual.
@@ -167,16 +168,14 @@ func TestManualHasRecipes(t *testing.T) {
 			labels[m[1]+" "+mode] = true
 		}
 	}
-	for _, mode := range []string{
-		config.ModeObserve, config.ModeFilter, config.ModeRedirect, config.ModeMark, config.ModeSets, config.ModeGateway,
-	} {
+	for _, mode := range nft.Modes {
 		for _, program := range []string{"gate", "exim", "postfix"} {
 			if !labels[program+" "+mode] {
 				t.Errorf("mode %s has no recipe for %s", mode, program)
 			}
 		}
 		words := strings.Join(strings.Fields(section(t, text, ".Ss", mode+"\n")), " ")
-		if mode == config.ModeObserve {
+		if mode == nft.Observe.String() {
 			if !strings.Contains(words, "the only lock") {
 				t.Errorf("mode %s does not name its lock", mode)
 			}

@@ -124,8 +124,7 @@ func (f *orderFlags) give(e *env, cmd *cobra.Command, word, target string) error
 		}
 	}
 	out, err := f.client(e).Order(cmd.Context(), o)
-	var refusal *control.Refusal
-	if errors.As(err, &refusal) {
+	if refusal, ok := errors.AsType[*control.Refusal](err); ok {
 		return refused(word, target, refusal.Reason)
 	}
 	if err != nil {

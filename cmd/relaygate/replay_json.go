@@ -5,8 +5,8 @@ import (
 	"io"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
+	"unicode/utf8"
 
 	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/control"
@@ -182,17 +182,17 @@ func ordinary(s string) bool {
 // isEscaped is not 0 for the octets that some notation escapes.
 var isEscaped = func() (is [256]byte) {
 	for c := range is {
-		if c < ' ' || c > '~' || strings.ContainsRune(`"\<>&'`, rune(c)) {
+		if c >= utf8.RuneSelf || !authz.Shown(rune(c), false) {
 			is[c] = 1
 		}
 	}
 	return is
 }()
 
-// leads tells which characters may begin a text (authz.Quote).
+// leads tells which characters may begin a text.
 var leads = func() (may [256]bool) {
 	for c := range may {
-		may[c] = !strings.ContainsRune("=+-@ ", rune(c))
+		may[c] = authz.Shown(rune(c), true)
 	}
 	return may
 }()

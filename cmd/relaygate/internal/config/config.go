@@ -21,6 +21,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/relayhosts"
+	"relaygate/nft"
 )
 
 // DefaultFile is the commented file that holds every key with its default.
@@ -82,16 +83,17 @@ type Config struct {
 
 // Gate is the part of the configuration about the nftables table.
 type Gate struct {
-	// Mode is one of Modes, and Named true if the file names one.
-	Mode  string
+	// Mode is what the gate does, and Named true if the file names it.
+	Mode  nft.Mode
 	Named bool
 	// Ports are the guarded ports, RelayPort where members are led to in mode
 	// redirect, and Mark the bit that they are marked with in mode mark.
 	Ports     []uint16
 	RelayPort uint16
 	Mark      uint32
-	// Sets are the administrator's own, for mode sets.
-	Sets Sets
+	// Sets are the administrator's own, for mode sets. Net6, the set of masked /64
+	// networks, is needed with IPv6Prefix 64 alone.
+	Sets nft.Sets
 	// Servers are the mail servers behind this host, for mode gateway.
 	Servers []netip.Prefix
 	// MaxNewPerMinute and MaxConcurrent bound the SMTP connections of one
@@ -103,20 +105,6 @@ type Gate struct {
 	// Own: no other program may change the table, where the kernel can.
 	Own bool
 }
-
-// The modes of the gate.
-const (
-	ModeObserve  = "observe"
-	ModeFilter   = "filter"
-	ModeRedirect = "redirect"
-	ModeMark     = "mark"
-	ModeSets     = "sets"
-	ModeGateway  = "gateway"
-)
-
-// Sets names nftables sets of the administrator's. Net6, the set of masked /64
-// networks, is needed with ipv6_prefix 64 alone.
-type Sets struct{ Family, Table, Allow4, Allow6, Net6 string }
 
 // OnExit is what becomes of the gate's members when the daemon ends.
 type OnExit uint8
@@ -147,7 +135,7 @@ const (
 )
 
 // Inside says that the mail servers are behind this host, a gateway.
-func (c *Config) Inside() bool { return c.Gate.Mode == ModeGateway }
+func (c *Config) Inside() bool { return c.Gate.Mode == nft.Gateway }
 
 // Ports are the watched ports that speak a protocol, in order.
 func (c *Config) Ports(p authz.Protocol) []uint16 {
@@ -219,16 +207,14 @@ func Parse(name string, data []byte) (*Config, error) {
 // decode turns the library's errors into ours, one per mistake.
 func decode(name string, data []byte, r *raw) error {
 	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(r)
-	var strict *toml.StrictMissingError
-	if errors.As(err, &strict) {
+	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		var errs []error
 		for i := range strict.Errors {
 			errs = append(errs, decodeError(name, &strict.Errors[i], errors.New("unknown key")))
 		}
 		return errors.Join(errs...)
 	}
-	var d *toml.DecodeError
-	if errors.As(err, &d) {
+	if d, ok := errors.AsType[*toml.DecodeError](err); ok {
 		return decodeError(name, d, inWords(data, d))
 	}
 	if err != nil {

@@ -11,11 +11,12 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/relayhosts"
+	"relaygate/nft"
 )
 
 var defaultGate = Gate{
-	Mode: ModeObserve, Ports: []uint16{25}, RelayPort: 925, Mark: 0x100000,
-	Sets:            Sets{Allow4: "allow4", Allow6: "allow6", Net6: "net6"},
+	Mode: nft.Observe, Ports: []uint16{25}, RelayPort: 925, Mark: 0x100000,
+	Sets:            nft.Sets{Allow4: "allow4", Allow6: "allow6", Net6: "net6"},
 	MaxNewPerMinute: 60, MaxConcurrent: 20,
 }
 
@@ -75,7 +76,7 @@ listen = "[2001:db8:0::1]:9125"
 		t.Fatal(err)
 	}
 	gate := defaultGate
-	gate.Mode, gate.Named, gate.Ports, gate.OnExit = ModeSets, true, []uint16{25, 587}, ExitClose
+	gate.Mode, gate.Named, gate.Ports, gate.OnExit = nft.UserSets, true, []uint16{25, 587}, ExitClose
 	gate.Sets.Family, gate.Sets.Table = "inet", "filter"
 	gate.Mark, gate.MaxConcurrent = 0x40, 0
 	want := &Config{

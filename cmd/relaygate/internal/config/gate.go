@@ -16,20 +16,19 @@ const maxServers = 4096
 
 func (c *checker) gate(r *raw, cfg *Config) {
 	g := &cfg.Gate
-	modes := []string{ModeObserve, ModeFilter, ModeRedirect, ModeMark, ModeSets, ModeGateway}
-	g.Mode, g.Named = modes[c.oneOf("gate.mode", r.Gate.Mode, modes...)], c.line("gate.mode") > 0
+	g.Mode, g.Named = nft.Mode(c.oneOf("gate.mode", r.Gate.Mode, nft.Modes...)), c.line("gate.mode") > 0
 	c.gatePorts(r, cfg)
 	g.Mark = c.mark("gate.mark", r.Gate.Mark)
 	g.Sets = c.sets(&r.Gate.Sets, g.Mode, cfg.IPv6Prefix)
-	if g.Mode == ModeSets {
+	if g.Mode == nft.UserSets {
 		for _, p := range cfg.Always {
-			if err := (nft.Sets{Allow4: g.Sets.Allow4, Allow6: g.Sets.Allow6, Net6: g.Sets.Net6}).CheckStatic(p); err != nil {
+			if err := g.Sets.CheckStatic(p); err != nil {
 				c.fail("grant.always", err)
 			}
 		}
 	}
 	g.Servers = c.prefixes("gate.servers", r.Gate.Servers)
-	if g.Mode == ModeGateway && len(r.Gate.Servers) == 0 {
+	if g.Mode == nft.Gateway && len(r.Gate.Servers) == 0 {
 		c.failf("gate.servers", "mode \"gateway\" needs the addresses of the mail servers behind this host")
 	}
 	if len(g.Servers) > maxServers {
@@ -39,7 +38,7 @@ func (c *checker) gate(r *raw, cfg *Config) {
 	g.MaxConcurrent = c.between("gate.max_concurrent", r.Gate.MaxConcurrent, 0, 100_000)
 	g.OnExit = OnExit(c.oneOf("gate.on_exit", r.Gate.OnExit, exits...))
 	g.CutOnExpiry, g.Own = r.Gate.CutOnExpiry, r.Gate.Own
-	if g.Own && (g.Mode == ModeSets) {
+	if g.Own && (g.Mode == nft.UserSets) {
 		c.failf("gate.own", "mode \"sets\" has no table of its own")
 	}
 }
@@ -57,16 +56,16 @@ func (c *checker) gatePorts(r *raw, cfg *Config) {
 		if _, watched := cfg.Services[port]; watched {
 			c.failf("gate.ports", "port %d is watched for logins: it cannot be closed too", port)
 		}
-		if port == relay && cfg.Gate.Mode == ModeRedirect {
+		if port == relay && cfg.Gate.Mode == nft.Redirect {
 			c.failf("gate.relay_port", "port %d is one of gate.ports: it cannot lead to itself", port)
 		}
 		cfg.Gate.Ports = append(cfg.Gate.Ports, port)
 	}
 	slices.Sort(cfg.Gate.Ports)
-	if ok && relay >= 1024 && cfg.Gate.Mode == ModeRedirect {
+	if ok && relay >= 1024 && cfg.Gate.Mode == nft.Redirect {
 		c.failf("gate.relay_port", "any local user may listen on port %d while it is free: choose one below 1024", relay)
 	}
-	if _, watched := cfg.Services[relay]; ok && watched && cfg.Gate.Mode == ModeRedirect {
+	if _, watched := cfg.Services[relay]; ok && watched && cfg.Gate.Mode == nft.Redirect {
 		c.failf("gate.relay_port", "port %d is watched for logins", relay)
 	}
 	cfg.Gate.RelayPort = relay
@@ -86,11 +85,11 @@ var identifier = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9/\\_.]{0,31}$`)
 
 // sets checks the names of the administrator's table and sets. Whether they are
 // there, and of the right type, the kernel will say.
-func (c *checker) sets(r *rawSets, mode string, ipv6Prefix int) Sets {
-	s := Sets{Allow4: r.Allow4, Allow6: r.Allow6, Net6: r.Net6}
+func (c *checker) sets(r *rawSets, mode nft.Mode, ipv6Prefix int) nft.Sets {
+	s := nft.Sets{Allow4: r.Allow4, Allow6: r.Allow6, Net6: r.Net6}
 	var ok bool
 	s.Family, s.Table, ok = strings.Cut(r.Table, " ")
-	if mode != ModeSets && r.Table == "" {
+	if mode != nft.UserSets && r.Table == "" {
 		return s
 	}
 	if !ok || !identifier.MatchString(s.Table) || s.Family != "inet" && s.Family != "ip" && s.Family != "ip6" {

@@ -3,6 +3,8 @@ package config
 import (
 	"slices"
 	"strings"
+
+	"relaygate/nft"
 )
 
 // maxInterfaceName is IFNAMSIZ without its final NUL (netdevice(7)).
@@ -20,13 +22,13 @@ func (c *checker) tap(r *raw, cfg *Config) {
 			c.failf("watch.interfaces", "%q is named twice", name)
 		}
 	}
-	none := len(cfg.Interfaces) == 0
+	none, gateway := len(cfg.Interfaces) == 0, r.Gate.Mode == nft.Gateway.String()
 	switch {
-	case r.Gate.Mode == ModeGateway && cfg.Tap == TapCgroup:
+	case gateway && cfg.Tap == TapCgroup:
 		c.failf("watch.tap", "tap \"cgroup\" sees this host's own connections alone: gate mode \"gateway\" needs \"auto\", \"tcx\" or \"afpacket\"")
-	case r.Gate.Mode == ModeGateway && none:
+	case gateway && none:
 		c.failf("watch.interfaces", "gate mode \"gateway\" needs the interfaces that lead to the mail servers, like [\"eth1\"]")
-	case r.Gate.Mode == ModeGateway && cfg.Tap == TapAFPacket && len(cfg.Interfaces) > 1:
+	case gateway && cfg.Tap == TapAFPacket && len(cfg.Interfaces) > 1:
 		c.failf("watch.interfaces", "tap \"afpacket\" can be on one interface of a gateway alone: name one, or use tap \"tcx\"")
 	case cfg.Tap == TapAFPacket && none, cfg.Tap == TapTCX && none:
 		c.failf("watch.interfaces", "tap %q needs the interfaces to tap", r.Watch.Tap)

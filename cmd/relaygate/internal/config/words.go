@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"relaygate/authz"
+	"relaygate/nft"
 )
 
 // Words tells what the configuration means, one sentence or two per line.
@@ -17,7 +18,7 @@ func (c *Config) Words() []string {
 	}
 	lines = append(lines, c.grantWords()...)
 	lines = append(lines, c.Gate.Words())
-	if c.Gate.Mode != ModeObserve {
+	if c.Gate.Mode != nft.Observe {
 		lines = append(lines, c.Gate.brakeWords(), c.Gate.exitWords())
 	}
 	if c.Relayhosts != "" {
@@ -98,15 +99,15 @@ func (g *Gate) Words() string {
 		ports = "ports " + PortWords(g.Ports)
 	}
 	switch g.Mode {
-	case ModeFilter:
+	case nft.Filter:
 		return fmt.Sprintf("The gate filters %s: only granted addresses may connect.", ports)
-	case ModeRedirect:
+	case nft.Redirect:
 		return fmt.Sprintf("The gate redirects %s: granted addresses reach port %d, everybody else what listens there.", ports, g.RelayPort)
-	case ModeMark:
+	case nft.Mark:
 		return fmt.Sprintf("The gate marks %s: packets of granted addresses carry the mark %#08x, and nothing is closed.", ports, g.Mark)
-	case ModeSets:
+	case nft.UserSets:
 		return fmt.Sprintf("The gate keeps the granted addresses in the sets of your table %s %s; your rules decide.", g.Sets.Family, g.Sets.Table)
-	case ModeGateway:
+	case nft.Gateway:
 		return fmt.Sprintf("The gate filters %s of %s behind this host: only granted addresses may connect.", ports, prefixWords(g.Servers))
 	}
 	return fmt.Sprintf("The gate observes %s: everybody may connect, and the sets show who would be let in.", ports)

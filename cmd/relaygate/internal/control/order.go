@@ -111,8 +111,7 @@ func order(d Daemon, verb string) http.HandlerFunc {
 			return
 		}
 		out, err := d.Order(r.Context(), by, o)
-		var refusal *Refusal
-		if errors.As(err, &refusal) {
+		if refusal, ok := errors.AsType[*Refusal](err); ok {
 			http.Error(w, refusal.Reason, http.StatusUnprocessableEntity)
 			return
 		}

@@ -35,14 +35,10 @@ type Text string
 func (t Text) MarshalJSON() ([]byte, error) {
 	out := append(make([]byte, 0, len(t)+2), '"')
 	for i, r := range string(t) {
-		alike := string(r) + "x" // what Quote does to r at such a place
-		if i > 0 {
-			alike = "x" + alike
-		}
-		if authz.Quote(alike) != alike {
-			out = appendEscaped(out, r)
-		} else {
+		if authz.Shown(r, i == 0) {
 			out = utf8.AppendRune(out, r)
+		} else {
+			out = appendEscaped(out, r)
 		}
 	}
 	return append(out, '"'), nil

@@ -20,7 +20,7 @@ import (
 
 // connections ends connections in progress, as *nft.Cutter does.
 type connections interface {
-	CutAll(ports []uint16, from ...netip.Prefix) (sockets, entries int, err error)
+	Cut(ports []uint16, from ...netip.Prefix) (sockets, entries int, err error)
 	Forget(ports []uint16, from ...netip.Prefix) (entries int, err error)
 	Close() error
 }
@@ -79,10 +79,10 @@ func openCutter(settings *cutSettings, log *slog.Logger) *cutter {
 func settingsOf(g *config.Gate) *cutSettings {
 	s := &cutSettings{
 		ports:    g.Ports,
-		onExpiry: g.CutOnExpiry && g.Mode != config.ModeObserve,
-		forget:   g.Mode == config.ModeRedirect,
+		onExpiry: g.CutOnExpiry && g.Mode != nft.Observe,
+		forget:   g.Mode == nft.Redirect,
 	}
-	if g.Mode == config.ModeRedirect {
+	if g.Mode == nft.Redirect {
 		s.ports = append(slices.Clone(g.Ports), g.RelayPort)
 	}
 	return s
@@ -145,7 +145,7 @@ func (c *cutter) now(o cutOrder) (r cutResult) {
 	case o.keep:
 		_, r.err = c.kernel.Forget(s.ports, o.prefixes...)
 	default:
-		r.sockets, r.entries, r.err = c.kernel.CutAll(s.ports, o.prefixes...)
+		r.sockets, r.entries, r.err = c.kernel.Cut(s.ports, o.prefixes...)
 	}
 	return r
 }
@@ -160,7 +160,7 @@ func (c *cutter) end(batch []netip.Prefix) {
 	var err error
 	if s.onExpiry {
 		var sockets, entries int
-		sockets, entries, err = c.kernel.CutAll(s.ports, batch...)
+		sockets, entries, err = c.kernel.Cut(s.ports, batch...)
 		if sockets+entries > 0 {
 			c.log.Info("connections ended with their grants", "grants", len(batch), "sockets", sockets, "entries", entries)
 		}

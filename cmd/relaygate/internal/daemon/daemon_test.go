@@ -11,6 +11,7 @@ import (
 	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/nft"
 )
 
 var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -109,12 +110,13 @@ func TestReasonTellsInWords(t *testing.T) {
 // Where neither gate nor file opens anything, what is granted is no more than seen.
 func TestObservingOpensNothing(t *testing.T) {
 	for _, tt := range []struct {
-		mode, file string
-		want       bool
+		mode nft.Mode
+		file string
+		want bool
 	}{
-		{config.ModeObserve, "", true},
-		{config.ModeObserve, "/etc/relayhosts", false},
-		{config.ModeFilter, "", false},
+		{nft.Observe, "", true},
+		{nft.Observe, "/etc/relayhosts", false},
+		{nft.Filter, "", false},
 	} {
 		d := &daemon{}
 		d.config.Store(&config.Config{Gate: config.Gate{Mode: tt.mode}, Relayhosts: tt.file})

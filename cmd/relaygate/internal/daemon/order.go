@@ -12,8 +12,8 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
-	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/nft"
 )
 
 // Order answers the control socket: the owner decides, the gate acknowledges,
@@ -58,7 +58,7 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 		warn("%s", observesWords)
 	}
 	// Mode observe closes nothing.
-	if list := cutFor(&o, changes); len(list) > 0 && d.gate.Status().Mode != config.ModeObserve {
+	if list := cutFor(&o, changes); len(list) > 0 && d.gate.Status().Mode != nft.Observe.String() {
 		keep := o.KeepConnections || o.Verb == control.VerbPause && !d.config.Load().Gate.CutOnExpiry
 		out.Sockets, out.Entries, err = d.cutter.cut(ctx, list, keep)
 		if err != nil {

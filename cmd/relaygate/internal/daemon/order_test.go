@@ -139,7 +139,7 @@ func TestOrderOutlivesItsClient(t *testing.T) {
 // countCut counts what it is told to cut.
 type countCut struct{ n atomic.Int32 }
 
-func (c *countCut) CutAll([]uint16, ...netip.Prefix) (sockets, entries int, err error) {
+func (c *countCut) Cut([]uint16, ...netip.Prefix) (sockets, entries int, err error) {
 	c.n.Add(1)
 	return 0, 0, nil
 }

@@ -16,6 +16,7 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/nft"
 )
 
 // hangUps is where signals to read the configuration again come, from the start to the
@@ -72,7 +73,7 @@ func (d *daemon) reload(ctx context.Context) error {
 		return fmt.Errorf("%s can be changed by a restart alone", strings.Join(keys, ", "))
 	}
 	// A file that was being written, or on a full disk, is short or empty.
-	if next.Gate.Mode == config.ModeObserve && !next.Gate.Named && now.Gate.Mode != config.ModeObserve {
+	if next.Gate.Mode == nft.Observe && !next.Gate.Named && now.Gate.Mode != nft.Observe {
 		return errors.New("it names no gate.mode any more, and so would open the ports to all: if that is meant, say mode = \"observe\"")
 	}
 	// The gate first: whether its sets are there the kernel must say.

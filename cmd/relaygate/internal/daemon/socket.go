@@ -35,11 +35,12 @@ func (d *daemon) runSocket(ctx context.Context) error {
 func (d *daemon) serveWhileThere(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	socket := d.socket // the goroutine may outlive this one's turn
 	go func() {
 		defer cancel()
 		tick := time.NewTicker(socketEvery)
 		defer tick.Stop()
-		for d.socket.There() {
+		for socket.There() {
 			select {
 			case <-ctx.Done():
 				return
@@ -47,7 +48,7 @@ func (d *daemon) serveWhileThere(ctx context.Context) error {
 			}
 		}
 	}()
-	return control.Serve(ctx, d.socket, d, d.hub, d.log)
+	return control.Serve(ctx, socket, d, d.hub, d.log)
 }
 
 // socketAgain listens anew, as soon as that can be done; without an error when ctx is

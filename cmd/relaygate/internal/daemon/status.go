@@ -12,8 +12,8 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
-	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/nft"
 )
 
 // Status answers the control socket.
@@ -176,7 +176,7 @@ func (d *daemon) Denials(ctx context.Context) ([]control.Denial, error) {
 // observes reports whether nothing is opened or closed by a grant.
 func (d *daemon) observes() bool {
 	cfg := d.config.Load()
-	return cfg.Gate.Mode == config.ModeObserve && cfg.Relayhosts == ""
+	return cfg.Gate.Mode == nft.Observe && cfg.Relayhosts == ""
 }
 
 const observesWords = "gate.mode is observe and files.relayhosts is empty, so that nothing is opened or closed by it"

@@ -73,9 +73,9 @@ func Examine(ctx context.Context, p Patient) []Finding {
 
 // configuration says what the host is measured by.
 func configuration(p Patient) []Finding {
-	f := Finding{Subject: "configuration", State: OK, Words: p.File + ": gate mode " + p.Config.Gate.Mode}
+	f := Finding{Subject: "configuration", State: OK, Words: p.File + ": gate mode " + p.Config.Gate.Mode.String()}
 	if p.File == "" {
-		f.State, f.Words = Advice, "no file is there: these are the defaults, gate mode "+p.Config.Gate.Mode
+		f.State, f.Words = Advice, "no file is there: these are the defaults, gate mode "+p.Config.Gate.Mode.String()
 		f.Then = "name the one that is used with --config"
 	}
 	return []Finding{f}

@@ -19,6 +19,7 @@ import (
 	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/nft"
 )
 
 func TestWhatIsMissingAndWhatIsUnseen(t *testing.T) {
@@ -47,9 +48,9 @@ func TestWhatIsMissingAndWhatIsUnseen(t *testing.T) {
 }
 
 func TestSecondLockIsAdvisedWhereTheGateCloses(t *testing.T) {
-	for mode, want := range map[string]bool{
-		config.ModeObserve: false, config.ModeFilter: true, config.ModeRedirect: true,
-		config.ModeMark: true, config.ModeSets: true, config.ModeGateway: true,
+	for mode, want := range map[nft.Mode]bool{
+		nft.Observe: false, nft.Filter: true, nft.Redirect: true,
+		nft.Mark: true, nft.UserSets: true, nft.Gateway: true,
 	} {
 		cfg := &config.Config{Gate: config.Gate{Mode: mode, Ports: []uint16{25}}}
 		if got := secondLock(cfg); (len(got) == 1) != want {
@@ -108,11 +109,11 @@ func TestTheDaemonsProblemsAreTold(t *testing.T) {
 	if got := ask(control.Status{}, errors.New("is relaygate running?")); len(got) != 1 || got[0].State != Advice || got[0].Bad() {
 		t.Errorf("no daemon: %+v", got)
 	}
-	if got := ask(control.Status{Gate: control.Gate{Mode: config.ModeFilter}}, nil); len(got) != 2 || !strings.Contains(got[1].Words, "another configuration") {
+	if got := ask(control.Status{Gate: control.Gate{Mode: nft.Filter.String()}}, nil); len(got) != 2 || !strings.Contains(got[1].Words, "another configuration") {
 		t.Errorf("a daemon of another mode: %+v", got)
 	}
 	got := ask(control.Status{
-		Version: "1", Problems: []string{"4 of 5 TLS servers are seen", "it is paused"},
+		Version: "1", Gate: control.Gate{Mode: nft.Observe.String()}, Problems: []string{"4 of 5 TLS servers are seen", "it is paused"},
 		TLS: control.TLS{Lacks: "4 of 5 TLS servers are seen", Servers: []control.TLSServer{
 			{TLS: true, Seen: true, Words: "a", Libraries: []control.TLSLibrary{{Others: []control.Text{"httpd"}}, {Others: []control.Text{"httpd", "sshd"}}}},
 			{TLS: true, Words: "b"},
@@ -127,7 +128,7 @@ func TestTheDaemonsProblemsAreTold(t *testing.T) {
 // Where any user may listen on low ports too, that is told of the relay port.
 func TestRelayPortOfAnybodyIsTold(t *testing.T) {
 	bpftest.RequireRoot(t)
-	cfg := &config.Config{Gate: config.Gate{Mode: config.ModeRedirect, RelayPort: 925}}
+	cfg := &config.Config{Gate: config.Gate{Mode: nft.Redirect, RelayPort: 925}}
 	for first, want := range map[string]bool{"1024": false, "926": false, "925": true, "0": true} {
 		bpftest.Do(t, bpftest.Namespace(t), func() error {
 			if err := os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte(first), 0); err != nil {

@@ -19,13 +19,14 @@ import (
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/nft"
 )
 
 // listeners says who listens on the ports that are watched and guarded.
 func listeners(cfg *config.Config) []Finding {
 	watched := slices.Sorted(maps.Keys(cfg.Services))
 	ports := slices.Concat(watched, cfg.Gate.Ports)
-	if cfg.Gate.Mode == config.ModeRedirect {
+	if cfg.Gate.Mode == nft.Redirect {
 		ports = append(ports, cfg.Gate.RelayPort)
 	}
 	byPort, err := listening(ports, cfg.Owners)
@@ -36,7 +37,7 @@ func listeners(cfg *config.Config) []Finding {
 	for _, port := range ports {
 		on := byPort[port]
 		f := Finding{Subject: fmt.Sprintf("port %d", port), State: OK, Words: strings.Join(on.holders, ", ")}
-		isRelay := cfg.Gate.Mode == config.ModeRedirect && port == cfg.Gate.RelayPort
+		isRelay := cfg.Gate.Mode == nft.Redirect && port == cfg.Gate.RelayPort
 		switch {
 		case len(on.doubts) > 0 && slices.Contains(watched, port):
 			f.State, f.Then = Advice, "logins there are not believed: "+strings.Join(on.doubts, "; ")
@@ -117,12 +118,12 @@ func listening(ports []uint16, owners []uint32) (map[uint16]listened, error) {
 // secondLock: while the table is gone, and before the daemon has started, only
 // the mail server's own rule keeps strangers out.
 func secondLock(cfg *config.Config) []Finding {
-	then := map[string]string{
-		config.ModeFilter:   "let the mail server relay for the addresses in files.relayhosts alone",
-		config.ModeRedirect: "let the relay port's listener check files.relayhosts too",
-		config.ModeMark:     "let the mail server's listener ask for the mark, or check files.relayhosts",
-		config.ModeSets:     "let your rules refuse what is in no set, and the mail server check files.relayhosts",
-		config.ModeGateway:  "let the mail servers behind this host relay for what they know alone",
+	then := map[nft.Mode]string{
+		nft.Filter:   "let the mail server relay for the addresses in files.relayhosts alone",
+		nft.Redirect: "let the relay port's listener check files.relayhosts too",
+		nft.Mark:     "let the mail server's listener ask for the mark, or check files.relayhosts",
+		nft.UserSets: "let your rules refuse what is in no set, and the mail server check files.relayhosts",
+		nft.Gateway:  "let the mail servers behind this host relay for what they know alone",
 	}[cfg.Gate.Mode]
 	if then == "" {
 		return nil // observe closes nothing
@@ -178,7 +179,7 @@ func daemon(ctx context.Context, p Patient) []Finding {
 		Subject: "daemon", State: OK,
 		Words: fmt.Sprintf("runs (%s), taps by %s, gate mode %s, %s", s.Version, s.Tap.Kind, s.Gate.Mode, authz.Count(s.Grants, "grant")),
 	}}
-	if s.Gate.Mode != p.Config.Gate.Mode {
+	if s.Gate.Mode != p.Config.Gate.Mode.String() {
 		list = append(list, Finding{
 			Subject: "daemon", State: Advice, Words: "runs with another configuration than the one looked at here",
 			Then: "name that with --config, or let the daemon read this one",

@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/hostinfo"
 )
 
 // interfaces looks for those that are to be tapped.
@@ -26,25 +27,13 @@ func interfaces(cfg *config.Config) []Finding {
 		if err == nil && i.Flags&net.FlagUp == 0 {
 			f.State, f.Words, f.Then = Advice, "is down", "nothing passes there"
 		}
-		if link, err := netlink.LinkByName(name); err == nil && partOf(link) != "" {
-			f.State, f.Words = Advice, "is a part of "+partOf(link)
+		if link, err := netlink.LinkByName(name); err == nil && hostinfo.PartOf(link) != "" {
+			f.State, f.Words = Advice, "is a part of "+hostinfo.PartOf(link)
 			f.Then = "name that one in watch.interfaces: this one does not show what is this host's"
 		}
 		list = append(list, f)
 	}
 	return list
-}
-
-// partOf names the bridge or bond that an interface is a part of, "" if none.
-func partOf(l netlink.Link) string {
-	if l.Attrs().MasterIndex == 0 {
-		return ""
-	}
-	m, err := netlink.LinkByIndex(l.Attrs().MasterIndex)
-	if err != nil || m.Type() == "vrf" {
-		return ""
-	}
-	return m.Attrs().Name
 }
 
 // forwarding looks whether this host is a gateway at all, for the families of

@@ -12,6 +12,7 @@ import (
 
 	"relaygate/bpf"
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/nft"
 )
 
 // needsCgroups: the configuration knows no other way to see connections.
@@ -134,7 +135,7 @@ func firewall(cfg *config.Config) Finding {
 	if len(names) > 0 {
 		good = "works; tables: " + strings.Join(names, ", ")
 	}
-	return found("nftables", cfg.Gate.Mode != config.ModeObserve, good, err, "no gate can be built: load the module nf_tables")
+	return found("nftables", cfg.Gate.Mode != nft.Observe, good, err, "no gate can be built: load the module nf_tables")
 }
 
 func tables() (names []string, err error) {

@@ -10,7 +10,6 @@ import (
 const (
 	reasonBadHeader  = "malformed PROXY header"
 	reasonLateHeader = "the server spoke before the PROXY header was complete"
-	reasonTwoClients = "a proxy announces two different clients"
 )
 
 // peer is what a trusted proxy says about the client that it speaks for. Such a
@@ -70,7 +69,7 @@ func (p *peer) header(protocol authz.Protocol, c authz.Chunk) (begun []byte, res
 	case proxy.Malformed:
 		return nil, c, reasonBadHeader
 	case proxy.Complete:
-		p.announced = p.scanner.Header().Source
+		p.announced = p.scanner.Source()
 		p.client, p.receipt, p.scanner = p.announced, &proxy.Receipt{}, nil
 		c.Bytes = left
 		return nil, c, ""

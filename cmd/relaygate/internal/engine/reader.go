@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"relaygate/authz"
+	"relaygate/authz/proxy"
 	"relaygate/capture"
 	"relaygate/capture/flow"
 )
@@ -198,7 +199,7 @@ func (r *Reader) data(id flow.ID, c authz.Chunk) {
 func (r *Reader) speak(id flow.ID, s *session, c authz.Chunk) {
 	logins := s.dialogue.Feed(c)
 	if s.peer != nil && !s.peer.listen(s.dialogue) {
-		r.doubt(id, reasonTwoClients)
+		r.doubt(id, proxy.ReasonTwoClients)
 		return
 	}
 	if len(logins) == 0 {

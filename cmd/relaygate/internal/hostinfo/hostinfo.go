@@ -73,6 +73,19 @@ func isRealPort(l netlink.Link) bool {
 	return false
 }
 
+// PartOf names the bridge or bond that an interface is a part of, which does not show
+// what is this host's; "" if none.
+func PartOf(l netlink.Link) string {
+	if l.Attrs().MasterIndex == 0 {
+		return ""
+	}
+	m, err := netlink.LinkByIndex(l.Attrs().MasterIndex)
+	if err != nil || m.Type() == "vrf" {
+		return ""
+	}
+	return m.Attrs().Name
+}
+
 func readAddresses(h *authz.Host, links map[int]linkFacts) error {
 	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {

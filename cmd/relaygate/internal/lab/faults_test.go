@@ -105,6 +105,7 @@ func TestBeforeTheStart(t *testing.T) {
 
 // An agent that hangs renews nothing and lets nobody in.
 func TestHungAgentClosesByItself(t *testing.T) {
+	t.Parallel()
 	const lifetime = 2 * time.Second
 	w := newWorld(t, lifetime, "")
 	four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
@@ -215,6 +216,7 @@ func TestStateDiskFull(t *testing.T) {
 // The gate does its work where nobody can ask it anything, and the socket is made again
 // as soon as it can be.
 func TestControlSocketGone(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir() + "/run"
 	must(t, os.Mkdir(folder, 0o755))
 	w := newWorldWith(t, lab.Options{Lifetime: 30 * time.Second, Socket: folder + "/control.sock"})
@@ -244,6 +246,7 @@ func TestControlSocketGone(t *testing.T) {
 // On a full disk no line of a grant that is over stays; of a file that cannot be
 // changed at all it is said that it is old.
 func TestRelayhostsUnwritable(t *testing.T) {
+	t.Parallel()
 	dir := small(t, "64k")
 	w := newWorldWith(t, lab.Options{
 		Lifetime: 3 * time.Second, Grant: "follow_sessions = false", Relayhosts: filepath.Join(dir, "relayhosts"),
@@ -277,6 +280,7 @@ func TestRelayhostsUnwritable(t *testing.T) {
 
 // What another program makes of relayhosts is put right in seconds, and told.
 func TestForeignChangeOfRelayhosts(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, time.Minute, "")
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
 	want := lab.Client4.String() + "\n"
@@ -309,6 +313,7 @@ func TestForeignChangeOfRelayhosts(t *testing.T) {
 // The end of a mail server is the end of its sessions; with the next one all goes
 // on.
 func TestMailServerRestarts(t *testing.T) {
+	t.Parallel()
 	const lifetime = 2 * time.Second
 	w := newWorld(t, lifetime, "")
 	four := w.Client4.At(lab.Server4)

@@ -121,6 +121,7 @@ func TestTCXOpensForALoginOnAHost(t *testing.T) {
 }
 
 func TestGatewayFollowsSessions(t *testing.T) {
+	t.Parallel()
 	newGatewayWorld(t, lab.Options{Lifetime: sessionLifetime}, tcxLan).holdsGrant(t)
 }
 

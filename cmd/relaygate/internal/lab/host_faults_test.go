@@ -28,6 +28,7 @@ import (
 // Any user of the host may take the port of the metrics: that keeps nothing from its
 // work, and ends with him.
 func TestMetricsPortTaken(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, time.Minute, "")
 	must(t, w.daemon.Stop())
 	var squatter net.Listener
@@ -72,6 +73,7 @@ func TestLogReaderGone(t *testing.T) {
 // A program that flushes the ruleset over and over does not fill the log: what it
 // does is told with its number.
 func TestFlushStormIsToldInAFewLines(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, time.Minute, "")
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
 	c, err := nftables.New(nftables.WithNetNSFd(w.Server.FD()))
@@ -177,6 +179,7 @@ func detach(t *testing.T, pid int) (n int) {
 // Whatever becomes of the state file while relaygate runs, an order that was carried
 // out outlives a crash.
 func TestStateFileTakenAway(t *testing.T) {
+	t.Parallel()
 	for what, harm := range map[string]func(path string) error{
 		"removed":                 os.Remove,
 		"removed with its folder": func(path string) error { return os.RemoveAll(filepath.Dir(path)) },

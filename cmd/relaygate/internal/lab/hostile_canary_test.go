@@ -69,6 +69,7 @@ func hostileLogins() (list []dialogue) {
 // TestHostileTextComesOutQuoted lets users with hostile names log in, and looks
 // at every octet that people, pages and programs read.
 func TestHostileTextComesOutQuoted(t *testing.T) {
+	t.Parallel()
 	s := newStage(t)
 	check := func(where string, output []byte) { t.Helper(); quoted(t, where, output) }
 	why := "why " + lab.Client4.String()

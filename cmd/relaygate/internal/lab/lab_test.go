@@ -26,6 +26,7 @@ import (
 // program is the real binary, built once.
 var program string
 
+// Tests of which most is to wait, for grants to run out say, wait beside each other.
 func TestMain(m *testing.M) { os.Exit(labtest.Run(m, &program)) }
 
 // world is a network with a mail server and a daemon.
@@ -170,6 +171,7 @@ func (w *world) saved(t *testing.T) {
 }
 
 func TestLoginOpensAndRunsOut(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3*time.Second, "")
 	four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
 	for _, target := range w.Everybody() {
@@ -186,6 +188,7 @@ func TestLoginOpensAndRunsOut(t *testing.T) {
 }
 
 func TestSecondLoginRenews(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3*time.Second, "")
 	four := w.Client4.At(lab.Server4)
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
@@ -209,6 +212,7 @@ func TestSecondLoginRenews(t *testing.T) {
 }
 
 func TestKilledDaemonNeitherOpensNorForgets(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 4*time.Second, "")
 	four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
@@ -303,6 +307,7 @@ func (w *world) nobody(t *testing.T, addr netip.Addr, target lab.Target) {
 
 // TestRelayhostsFollows: the file holds the grants, and is empty, not absent, without.
 func TestRelayhostsFollows(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3*time.Second, "")
 	holds := func(want string) func() error {
 		return func() error {

@@ -12,6 +12,7 @@ import (
 // The time of a login that an agent reads late runs from the login: by then the
 // address may be another's.
 func TestLoginThatIsReadLate(t *testing.T) {
+	t.Parallel()
 	const lifetime = 4 * time.Second
 	w := newWorld(t, lifetime, "")
 	four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
@@ -31,6 +32,7 @@ func TestLoginThatIsReadLate(t *testing.T) {
 // So it is with the end of a session: nothing is held for the time in which nobody
 // looked.
 func TestEndOfSessionThatIsReadLate(t *testing.T) {
+	t.Parallel()
 	const lifetime = 3 * time.Second
 	w := newWorld(t, lifetime, "")
 	four := w.Client4.At(lab.Server4)

@@ -109,6 +109,7 @@ func TestBrakesBiteAndAreSeen(t *testing.T) {
 // An address from which too many different users log in is not opened for longer,
 // and whoever asks is told why.
 func TestSharedAddressIsExplained(t *testing.T) {
+	t.Parallel()
 	w := newWorldWith(t, lab.Options{Lifetime: 3 * time.Second, Grant: "max_users = 2\nmax_addresses = 1\nfollow_sessions = false"})
 	four := w.Client4.At(lab.Server4)
 	for _, user := range lab.Users[:3] {
@@ -140,6 +141,7 @@ func TestSharedAddressIsExplained(t *testing.T) {
 }
 
 func TestExitClosesOrKeeps(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		exit    string
 		refused bool

@@ -207,6 +207,7 @@ func TestPauseLastsAndEmptiesTheFile(t *testing.T) {
 }
 
 func TestGrantByHand(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 30*time.Second, "")
 	four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
 	out := w.verb(t, "grant", "192.0.2.8/30", "--for", "3s", "--note", "ticket 4711")

@@ -60,6 +60,7 @@ func vanish(t *testing.T, conn net.Conn) {
 // the relay listener before, and never that one: whether he closed the connection,
 // or left it without a word.
 func TestExpiredMemberReusesHisPort(t *testing.T) {
+	t.Parallel()
 	for _, cut := range []bool{false, true} {
 		gate := "mode = \"redirect\"\nmax_new_per_minute = 0\n"
 		if cut {

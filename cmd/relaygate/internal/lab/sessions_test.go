@@ -41,6 +41,7 @@ func stays(t *testing.T, until time.Time, check func() error) {
 }
 
 func TestOpenSessionHoldsItsGrant(t *testing.T) {
+	t.Parallel()
 	newWorld(t, sessionLifetime, "").holdsGrant(t)
 }
 
@@ -68,6 +69,7 @@ func (w *world) holdsGrant(t *testing.T) {
 // Reloads, and looks at the members after other programs wrote to nf_tables, take
 // nothing from what a session holds, and are no losses of the gate.
 func TestOpenSessionAndReloads(t *testing.T) {
+	t.Parallel()
 	const lifetime = 2 * time.Second
 	w := newWorld(t, lifetime, "")
 	four := w.Client4.At(lab.Server4)
@@ -97,6 +99,7 @@ func TestOpenSessionAndReloads(t *testing.T) {
 // With the agent killed an open session holds nothing for longer than one
 // lifetime; a new agent finds it in the socket table.
 func TestKilledAgentAndOpenSession(t *testing.T) {
+	t.Parallel()
 	const lifetime = 3 * time.Second
 	w := newWorld(t, lifetime, "")
 	four := w.Client4.At(lab.Server4)

@@ -16,6 +16,7 @@ import (
 // TestWatchAndWhyTellTheStory follows one address from a refused login to the
 // end of its grant. Secrets, and names that nobody has, come out nowhere.
 func TestWatchAndWhyTellTheStory(t *testing.T) {
+	t.Parallel()
 	const canary = "c4n4ry-Tr0ub4dor"
 	w := newWorld(t, 3*time.Second, "")
 	cmd := exec.CommandContext(t.Context(), program, "watch", "--json", "--socket", w.daemon.Socket)

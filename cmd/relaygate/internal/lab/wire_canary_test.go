@@ -123,7 +123,7 @@ func TestCanaryIsFoundInEveryForm(t *testing.T) {
 		base64.StdEncoding.EncodeToString([]byte("\x00alice\x00" + pw)),
 		base64.StdEncoding.EncodeToString([]byte("\x00bob\x00" + pw)),
 		base64.StdEncoding.EncodeToString([]byte("\x00robin\x00" + pw)),
-		string(authz.AppendQuote(nil, "<"+pw)),
+		authz.Quote("<" + pw),
 		fmt.Sprintf("%q", pw), fmt.Sprintf("% x", pw), fmt.Sprintf("%v", []byte(pw)), fmt.Sprintf("%#v", []byte(pw)),
 	} {
 		found := false

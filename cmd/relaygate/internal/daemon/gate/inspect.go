@@ -72,7 +72,7 @@ func (g *Gate) suspect(change *nft.Change) {
 	g.unexplained = time.Time{}
 	g.note(func(s *control.Gate) { s.LastLoss += "; just before, " + change.String() })
 	g.log.Warn("the gate was lost: this came just before", "change", change.String())
-	g.publish("gate", "just before it was lost, "+change.String())
+	g.publish("just before it was lost, " + change.String())
 }
 
 // compare puts members back that somebody took out, and takes out what somebody
@@ -98,6 +98,6 @@ func (g *Gate) compare(ctx context.Context, reason string) {
 			s.LastLoss, s.LastLossAt = reason, control.Time{Time: time.Now()}
 		})
 		g.log.Warn("the gate's members were changed", "reason", reason, "mended", words)
-		g.publish("gate", words+": "+reason)
+		g.publish(words + ": " + reason)
 	}
 }

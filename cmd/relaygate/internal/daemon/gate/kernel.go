@@ -34,22 +34,14 @@ type table interface {
 	Close() error
 }
 
-// gateConfig is what the configuration wants of the gate.
-func configOf(cfg *config.Config, static []netip.Prefix) (nft.Config, error) {
+// configOf is what the configuration wants of the gate.
+func configOf(cfg *config.Config, static []netip.Prefix) nft.Config {
 	g := &cfg.Gate
-	mode, err := nft.ParseMode(g.Mode)
-	if err != nil {
-		return nft.Config{}, err
-	}
 	return nft.Config{
-		Mode: mode, Ports: g.Ports, Static: static, IPv6Prefix: cfg.IPv6Prefix,
-		RelayPort: g.RelayPort, Mark: g.Mark, Servers: g.Servers, Own: g.Own,
-		Sets: nft.Sets{
-			Family: g.Sets.Family, Table: g.Sets.Table,
-			Allow4: g.Sets.Allow4, Allow6: g.Sets.Allow6, Net6: g.Sets.Net6,
-		},
+		Mode: g.Mode, Ports: g.Ports, Static: static, IPv6Prefix: cfg.IPv6Prefix,
+		RelayPort: g.RelayPort, Mark: g.Mark, Sets: g.Sets, Servers: g.Servers, Own: g.Own,
 		Brakes: nft.Brakes{NewPerMinute: g.MaxNewPerMinute, Concurrent: g.MaxConcurrent},
-	}, nil
+	}
 }
 
 // openTable connects to the kernel. Mode observe, which opens and closes
@@ -91,7 +83,7 @@ func (noTable) Reconfigure(cfg nft.Config, _ []nft.Element) error {
 	return errors.New("nftables cannot be used: see doctor, and start relaygate again")
 }
 
-// runWatch reads one Watch after the other: a change of the mode makes another.
+// Watch reads one nft.Watch after the other: a change of the mode makes another.
 func (g *Gate) Watch(ctx context.Context) error {
 	for {
 		w := g.watch.Load()

@@ -16,7 +16,7 @@ import (
 	"relaygate/nft"
 )
 
-// begin makes the table, at the start. Of the static members that the gate was opened
+// Begin makes the table, at the start. Of the static members that the gate was opened
 // with, denials may have taken something.
 func (g *Gate) Begin(ctx context.Context, static []netip.Prefix, want Projection) error {
 	g.static.Store(&static)
@@ -51,7 +51,7 @@ func (g *Gate) Begin(ctx context.Context, static []netip.Prefix, want Projection
 	}
 	g.grants.Store(int64(len(want.members)))
 	g.note(func(s *control.Gate) { s.Up = s.Missing == "" })
-	g.publish("gate", "built with "+authz.Count(len(want.members), "member"))
+	g.publish("built with " + authz.Count(len(want.members), "member"))
 	return nil
 }
 
@@ -105,7 +105,7 @@ func (g *Gate) load(ctx context.Context, want Projection, few func([]nft.Element
 	return err
 }
 
-// settle returns when the kernel holds what the owner decided before.
+// Settle returns when the kernel holds what the owner decided before.
 func (g *Gate) Settle(ctx context.Context) error {
 	return g.ask(ctx, g.settled)
 }
@@ -148,7 +148,7 @@ func (g *Gate) repair(ctx context.Context, reason string, explained bool) {
 		s.LastLoss, s.LastLossAt = reason, control.Time{Time: time.Now()}
 	})
 	g.log.Warn("the gate was lost", "reason", reason)
-	g.publish("gate", "lost: "+reason)
+	g.publish("lost: " + reason)
 	g.refill(ctx, reason, nil, g.nft.Repair)
 }
 
@@ -178,7 +178,7 @@ func (g *Gate) refill(ctx context.Context, why string, few func([]nft.Element) e
 	g.broken = false
 	g.note(func(s *control.Gate) { s.Up = s.Missing == ""; s.Rebuilds++ })
 	g.log.Warn("the gate was rebuilt", "members", len(want.members), "took", time.Since(start), "reason", why)
-	g.publish("gate", "rebuilt with "+authz.Count(len(want.members), "member")+": "+why)
+	g.publish("rebuilt with " + authz.Count(len(want.members), "member") + ": " + why)
 }
 
 // reconfigure puts the static members in force that the owner wants. Where the kernel

@@ -20,6 +20,7 @@ import (
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/hostinfo"
 )
 
 // How connections end that the packets do not end. An IMAP server may be silent
@@ -80,7 +81,9 @@ func (t *wireTap) attach(name string) error {
 	if err != nil {
 		return fmt.Errorf("interface %s: %w", name, err)
 	}
-	t.warnOfMaster(l)
+	if of := hostinfo.PartOf(l); of != "" {
+		t.log.Warn("the interface is a part of another, which should be tapped instead", "interface", name, "of", of)
+	}
 	if t.trust.unsure {
 		if err := noGuests(name); err != nil {
 			return err
@@ -94,17 +97,6 @@ func (t *wireTap) attach(name string) error {
 	defer t.mu.Unlock()
 	t.attached[name] = index
 	return nil
-}
-
-// warnOfMaster: packets of this host are not those of a port of its bridge.
-func (t *wireTap) warnOfMaster(l netlink.Link) {
-	if l.Attrs().MasterIndex == 0 {
-		return
-	}
-	m, err := netlink.LinkByIndex(l.Attrs().MasterIndex)
-	if err == nil && m.Type() != "vrf" {
-		t.log.Warn("the interface is a part of another, which should be tapped instead", "interface", l.Attrs().Name, "of", m.Attrs().Name)
-	}
 }
 
 // index is that of an interface which is tapped.

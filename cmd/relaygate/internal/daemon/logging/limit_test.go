@@ -20,6 +20,8 @@ func limited(t *testing.T) (log *slog.Logger, limit *limiter, lines func() (int,
 	limit = newLimiter(slog.NewTextHandler(&b, nil))
 	return slog.New(limit), limit, func() (int, string) {
 		synctest.Wait()
+		limit.mu.Lock() // under which lines are written
+		defer limit.mu.Unlock()
 		defer b.Reset()
 		return strings.Count(b.String(), "\n"), b.String()
 	}

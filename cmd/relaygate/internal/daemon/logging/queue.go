@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"relaygate/cmd/relaygate/internal/daemon/message"
 )
 
 // queue keeps whoever logs from waiting for whoever reads the log. Lines
@@ -86,10 +88,7 @@ func (q *queue) Write(line []byte) (int, error) {
 		return len(line), nil
 	}
 	if len(q.text) == 0 {
-		select {
-		case q.first <- struct{}{}:
-		default:
-		}
+		message.Wake(q.first)
 	}
 	q.text = append(q.text, line...)
 	return len(line), nil
