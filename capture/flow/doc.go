@@ -73,7 +73,8 @@
 // taints as well: urgent data (the byte at the urgent pointer is taken out of
 // the stream; the pointer may come in a segment without payload and point
 // ahead), MPTCP (a subflow's bytes may never reach the server) and data in the
-// handshake (TCP Fast Open; and a live tap does not see that of the last ACK).
+// handshake (TCP Fast Open; that of the last ACK a live tap does not see, and its
+// programs believe no connection that begins with such).
 //
 // A server that sends SYN cookies (RFC 4987 §3.6) answers every SYN and decides
 // only at the client's acknowledgement which of the handshakes it was. Two whose

@@ -155,7 +155,13 @@ func (w *gatewayWorld) haunt(t *testing.T, lan string) {
 // station makes the router know one for an address.
 func (w *gatewayWorld) station(t *testing.T, name string, addr netip.Addr) {
 	t.Helper()
-	bpftest.Do(t, w.gateway.Router, func() error {
+	station(t, w.gateway.Router, name, addr)
+}
+
+// station makes a host know one behind an interface.
+func station(t *testing.T, ns *netns.Namespace, name string, addr netip.Addr) {
+	t.Helper()
+	bpftest.Do(t, ns, func() error {
 		l, err := netlink.LinkByName(name)
 		if err != nil {
 			return err
