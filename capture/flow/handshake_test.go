@@ -200,6 +200,7 @@ func TestLive(t *testing.T) {
 		{"closed by the kernel", append([]step{opened, cl(0, "AB"), sv(0, 2, "1"), ended}, data...), "(C<AB>S<1>)", func(s Stats) uint64 { return s.Unknown }},
 		{"closed with a hole", []step{opened, sv(1, 0, "2"), ended}, "(!" + reasonServerGap + ")", nil},
 		{"packets end nothing", []step{opened, cl(0, "", fin), cl(0, "", rst), sv(0, 0, "", rst), sv(0, 0, "1", fin), sv(2, 1, "", rst)}, "(S<1>", nil},
+		{"without a socket an RST may", []step{noticed, cl(0, "", rst), sv(0, 0, "1")}, "(!" + reasonReset, nil},
 		{"opened twice", append([]step{opened, opened}, data...), "()(C<AB>S<1>", nil},
 		{"from outside with the server's address", []step{opened, cl(0, "AB"), sv(0, 2, "X", sent(capture.SenderOutside)), sv(0, 2, "1")}, "(C<AB>S<1>", func(s Stats) uint64 { return s.Forged }},
 		{"no direction", []step{opened, cl(0, "AB", sent(capture.SenderUnknown)), sv(0, 2, "1")}, "(!" + reasonNoDirection, nil},
