@@ -60,6 +60,36 @@ func TestBytesWithTheLastAcknowledgement(t *testing.T) {
 	w.nobody(t, ghostClient, w.Client4.At(lab.Server4))
 }
 
+// TestBytesByAnotherInterface: the kernel reads what bears the client's address wherever
+// it comes in.
+func TestBytesByAnotherInterface(t *testing.T) {
+	w, c := ghostly(t, "tap = \"tcx\"\ninterfaces = [\"to-stranger\", \"to-client4\"]\n")
+	other := wire{ns: w.Client6.NS, iface: "eth0", to: hardware(t, w.Server, "to-client6"), port: c.port}
+	c.say(1000, 0, "S", "")
+	first := c.hears(func(tcp *layers.TCP) bool { return tcp.SYN }).Seq + 1
+	c.say(1001, first, "A", "")
+	greeting := c.hears(begins("* OK"))
+	next := greeting.Seq + uint32(len(greeting.Payload))
+	hidden := segment{seq: 1004, ack: next, flags: "PA", payload: "NOOP xxxxx yyyy\r\n"}
+	other.send(t, hidden.frame(t, other, c.localPort))
+	c.hears(func(tcp *layers.TCP) bool { return tcp.Ack == 1001 && tcp.Seq == next }) // the server has it
+	c.say(1004, next, "PA", "LOGIN ghost boo\r\n")
+	c.say(1001, next, "PA", "a1 ")
+	c.hears(begins("a1 OK"))
+	w.onlyClient4(t)
+}
+
+// onlyClient4 has a client log in and checks that it alone holds a grant: the daemon has
+// seen everything before, then. It stays connected, as the socket tables must show it.
+func (w *world) onlyClient4(t *testing.T) {
+	t.Helper()
+	w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort), "a1 LOGIN alice "+lab.Password+"\r\n")
+	settles(t, 2*time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+	if got := w.expires(t); len(got) != 1 {
+		t.Errorf("granted: %v", got)
+	}
+}
+
 // TestResetAndBackByACookie: a client resets its connection, and goes on as if it had not.
 // For a server that sends SYN cookies that is the last acknowledgement of another
 // handshake, whose streams begin there: what was said before another process heard.
@@ -79,10 +109,5 @@ func TestResetAndBackByACookie(t *testing.T) {
 	c.say(next, 0, "R", "")
 	c.say(next, first+uint32(len(greeting)), "PA", "a1 NOOP\"\r\n")
 	c.hears(begins("a1 OK"))
-	// A login behind it shows that the daemon has seen everything.
-	w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort), "a1 LOGIN alice "+lab.Password+"\r\n")
-	settles(t, 2*time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
-	if got := w.expires(t); len(got) != 1 {
-		t.Errorf("granted: %v", got)
-	}
+	w.onlyClient4(t)
 }
