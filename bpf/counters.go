@@ -13,7 +13,7 @@ type Counters struct {
 	Opened, Closed uint64
 	// Connections of watched ports whose listener is not believed: it is in
 	// a namespace that is not trusted, or its owner is not; the client sent
-	// data with the SYN; or the connection is a part of an MPTCP one.
+	// data with the handshake; or the connection is a part of an MPTCP one.
 	ForeignNetns, ForeignOwner, FastOpen, Multipath uint64
 	// FlowsFull and EventsFull count connections that were not followed, for
 	// want of an entry or of room in the ring (of the latter also a Lost that

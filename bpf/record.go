@@ -68,7 +68,7 @@ func (r Reason) String() string {
 	case ForeignOwner:
 		return "the listener belongs to a user who is not trusted"
 	case FastOpen:
-		return "the client sent data before the connection was established (TCP Fast Open)"
+		return "the client sent data with the handshake, as TCP Fast Open does"
 	case Multipath:
 		return "the connection is a part of a Multipath TCP connection"
 	case RingFull:

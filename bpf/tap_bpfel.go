@@ -208,6 +208,7 @@ const (
 	tapProgRelaygateIn   = "relaygate_in"
 	tapProgRelaygateOut  = "relaygate_out"
 	tapVarEventType      = "event_type"
+	tapVarHasty          = "hasty"
 	tapVarOver           = "over"
 	tapVarPacketType     = "packet_type"
 	tapVarPlainType      = "plain_type"
@@ -289,6 +290,7 @@ type tapMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type tapVariableSpecs struct {
 	EventType    *ebpf.VariableSpec `ebpf:"event_type"`
+	Hasty        *ebpf.VariableSpec `ebpf:"hasty"`
 	Over         *ebpf.VariableSpec `ebpf:"over"`
 	PacketType   *ebpf.VariableSpec `ebpf:"packet_type"`
 	PlainType    *ebpf.VariableSpec `ebpf:"plain_type"`
@@ -355,6 +357,7 @@ func (m *tapMaps) Close() error {
 // It can be passed to loadTapObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tapVariables struct {
 	EventType    *ebpf.Variable `ebpf:"event_type"`
+	Hasty        *ebpf.Variable `ebpf:"hasty"`
 	Over         *ebpf.Variable `ebpf:"over"`
 	PacketType   *ebpf.Variable `ebpf:"packet_type"`
 	PlainType    *ebpf.Variable `ebpf:"plain_type"`

@@ -22,14 +22,9 @@ import (
 func lan(t *testing.T, options ...string) (*bpf.Tap, *ownTCP) {
 	t.Helper()
 	d := buildTLSD(t, bpf.OpenSSL)
-	host, outside := bpftest.Namespace(t), bpftest.Namespace(t)
-	server, client := netip.MustParseAddrPort("192.0.2.1:61143"), netip.MustParseAddrPort("192.0.2.7:50000")
-	if err := netns.Join(host, "lan", []netip.Prefix{netip.PrefixFrom(server.Addr(), 24)}, outside, "wan", nil); err != nil {
-		t.Fatal(err)
-	}
-	tap := load(t, host)
-	attach(t, tap, d, d.serve(t, host, server.String(), options...))
-	return tap, newOwnTCP(t, host, outside, client, server)
+	tap, host, outside, at := hostOnLAN(t)
+	attach(t, tap, d, d.serve(t, host, at.String(), options...))
+	return tap, newOwnTCP(t, host, outside, lanClient, at)
 }
 
 // TestResentHello has a client take the ServerHello in two pieces, of which neither
@@ -114,6 +109,16 @@ type ownTCP struct {
 
 func newOwnTCP(t *testing.T, host, outside *netns.Namespace, local, remote netip.AddrPort) *ownTCP {
 	t.Helper()
+	c := halfTCP(t, host, outside, local, remote)
+	if err := c.send(ack, c.first, open, ""); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// halfTCP is a connection of which the last acknowledgement is still to come.
+func halfTCP(t *testing.T, host, outside *netns.Namespace, local, remote netip.AddrPort) *ownTCP {
+	t.Helper()
 	c := &ownTCP{local: local, remote: remote, seq: 1000, mac: hardwareAddr(t, host, "lan")}
 	bpftest.Do(t, host, func() error {
 		link, err := netlink.LinkByName("lan")
@@ -146,9 +151,6 @@ func newOwnTCP(t *testing.T, host, outside *netns.Namespace, local, remote netip
 	for err == nil && c.next == 0 {
 		err = c.receive()
 	}
-	if err == nil {
-		err = c.send(ack, c.first, open, "")
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +161,7 @@ func newOwnTCP(t *testing.T, host, outside *netns.Namespace, local, remote netip
 // of less than shows a ServerHello.
 const sliver, open = 20, 1 << 15
 
-const syn, ack, push = 0x02, 0x10, 0x08
+const fin, syn, push, ack, urg = 0x01, 0x02, 0x08, 0x10, 0x20
 
 // send sends one segment; what a SYN says are options.
 func (c *ownTCP) send(flags byte, upTo uint32, window uint16, payload string) error {

@@ -88,26 +88,41 @@ func (w *Wire) prepare(o WireOptions) error {
 	return errors.Join(setPorts(w.objs.WatchedPorts, o.Ports), w.SetServers(o.Servers), w.Tick(w.start))
 }
 
+// hook is a place of an interface, and what is put there.
+type hook struct {
+	prog   *ebpf.Program
+	attach ebpf.AttachType
+}
+
 // Attach taps an interface of the calling thread's network namespace. The
 // programs come behind those that are there, so that what another has dropped
 // does not count.
 func (w *Wire) Attach(index int) error {
+	return w.attach(index, hook{w.objs.RelaygateLeave, ebpf.AttachTCXEgress}, hook{w.objs.RelaygateArrive, ebpf.AttachTCXIngress})
+}
+
+// AttachArrivals taps what comes in by an interface, and not what leaves.
+func (w *Wire) AttachArrivals(index int) error {
+	return w.attach(index, hook{w.objs.RelaygateArrive, ebpf.AttachTCXIngress})
+}
+
+// attach puts programs on an interface, in the place of those that it has.
+func (w *Wire) attach(index int, hooks ...hook) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.links[index] != nil {
+	if len(w.links[index]) >= len(hooks) {
 		return nil
 	}
+	err := closeLinks(w.links[index])
+	delete(w.links, index)
+	if err != nil {
+		return err
+	}
 	var links []io.Closer
-	for _, p := range []struct {
-		prog   *ebpf.Program
-		attach ebpf.AttachType
-	}{
-		{w.objs.RelaygateLeave, ebpf.AttachTCXEgress},
-		{w.objs.RelaygateArrive, ebpf.AttachTCXIngress},
-	} {
-		l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: p.prog, Attach: p.attach, Anchor: link.Tail()})
+	for _, h := range hooks {
+		l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: h.prog, Attach: h.attach, Anchor: link.Tail()})
 		if err != nil {
-			return errors.Join(fmt.Errorf("attach %s to interface %d: %w", p.attach, index, err), closeLinks(links))
+			return errors.Join(fmt.Errorf("attach %s to interface %d: %w", h.attach, index, err), closeLinks(links))
 		}
 		links = append(links, l)
 	}

@@ -3,6 +3,7 @@
 #ifndef RELAYGATE_CONNECTIONS_H
 #define RELAYGATE_CONNECTIONS_H
 
+#include "headers.h"
 #include "hello.h"
 #include "kernel.h"
 #include "ports.h"
@@ -11,6 +12,7 @@
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
+#include <linux/tcp.h>
 
 #define AF_INET 2
 
@@ -28,8 +30,23 @@ struct {
 	__type(value, __u8);
 } trusted_owners SEC(".maps");
 
-/* doubt says why the connection's listener is not believed, or NONE. */
-static __always_inline enum reason doubt(struct tcp_sock *tp, __u32 netns, __u32 uid)
+/*
+ * burdened says whether the segment that established the connection brought more than an
+ * acknowledgement. It went to the listener's socket, where the tap does not see it; and
+ * ahead of a hole the kernel keeps its bytes and drops the copy that the tap does see.
+ */
+static __always_inline int burdened(struct bpf_sock_ops *ops)
+{
+	struct tcphdr *tcp = (void *)(long)ops->skb_data;
+
+	if ((void *)(tcp + 1) > (void *)(long)ops->skb_data_end)
+		return 1;
+	return ops->skb_len > tcp->doff * 4 || ops->skb_tcp_flags & (TCP_FIN | TCP_URG);
+}
+
+/* doubt says why the connection is not believed, or NONE. */
+static __always_inline enum reason doubt(struct bpf_sock_ops *ops, struct tcp_sock *tp,
+					 __u32 netns, __u32 uid)
 {
 	if (!bpf_map_lookup_elem(&trusted_netns, &netns)) {
 		COUNT(foreign_netns, 1);
@@ -39,8 +56,8 @@ static __always_inline enum reason doubt(struct tcp_sock *tp, __u32 netns, __u32
 		COUNT(foreign_owner, 1);
 		return FOREIGN_OWNER;
 	}
-	/* The SYN's data went to the server unseen: RFC 7413. */
-	if (tp->fastopen_rsk) {
+	/* Those of the SYN went to the server unseen too: RFC 7413. */
+	if (tp->fastopen_rsk || burdened(ops)) {
 		COUNT(fast_open, 1);
 		return FAST_OPEN;
 	}
@@ -117,7 +134,7 @@ static __always_inline void opened(struct bpf_sock_ops *ops)
 	uid = tp->inet_conn.icsk_inet.sk.sk_uid.val;
 	netns = tp->inet_conn.icsk_inet.sk.__sk_common.skc_net.net->ns.inum;
 	cookie = bpf_get_socket_cookie(ops);
-	reason = doubt(tp, netns, uid);
+	reason = doubt(ops, tp, netns, uid);
 	if (reason != NONE) {
 		report(ops, cookie, reason, netns, uid);
 		return;

@@ -60,21 +60,58 @@ static __always_inline int measure(struct __sk_buff *skb, struct shape *shape)
 #define OVER_PLACES 65536
 __u64 over[OVER_PLACES];
 
+/*
+ * When a client's bytes came for a socket whose connection was not in its table yet,
+ * because another processor was about to put it there (ns, CLOCK_MONOTONIC), each at
+ * the place of the socket's cookie. The kernel may keep them and drop the copy that is
+ * recorded later, as in burdened.
+ */
+#define HASTY_PLACES 16384
+#define HASTY_NS (1000 * 1000 * 1000ULL)
+__u64 hasty[HASTY_PLACES];
+
+/* hastened notes that. A packet passes here before its socket gets it. */
+static __always_inline void hastened(struct __sk_buff *skb, __u64 cookie)
+{
+	struct shape shape = {};
+
+	if (measure(skb, &shape) && (shape.payload || shape.control))
+		hasty[cookie % HASTY_PLACES] = bpf_ktime_get_ns();
+}
+
+/*
+ * was_hasty says whether that may have happened to a connection. Two that share a place
+ * share the doubt.
+ */
+static __always_inline int was_hasty(const struct flow *flow, __u64 cookie)
+{
+	__u64 at = hasty[cookie % HASTY_PLACES];
+
+	return at && at + HASTY_NS > flow->opened;
+}
+
 static __always_inline void tap(struct __sk_buff *skb, __u32 egress)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct shape shape = {};
 	struct flow *flow;
 	__u64 cookie, *place;
+	__u32 begins;
 
 	/* The socket's own port: a packet's can be rewritten on its way. */
 	if (!sk || !watched(sk->src_port))
 		return;
+	/* Before the look into the table: a state of later would be that of a later table. */
+	begins = !egress && sk->state == BPF_TCP_SYN_RECV;
 	cookie = bpf_get_socket_cookie(skb);
 	place = &over[cookie % OVER_PLACES];
 	if (*place == cookie)
 		return;
 	flow = bpf_map_lookup_elem(&flows, &cookie);
+	if (begins && (!flow || flow->state == OPENING)) {
+		hastened(skb, cookie);
+		return;
+	}
 	if (!flow)
 		return;
 	if (flow->state != READING && !(egress && flow->state == ENCRYPTED)) {
@@ -86,8 +123,14 @@ static __always_inline void tap(struct __sk_buff *skb, __u32 egress)
 		return;
 	if (egress && tls && shape.offset && shape.payload >= HELLO_BYTES)
 		hello(skb, sk, &shape, flow, cookie);
-	if (flow->state == READING)
-		record(skb, 0, skb->len, reading_of(flow), cookie, &shape, egress);
+	if (flow->state != READING)
+		return;
+	if (egress && shape.payload && was_hasty(flow, cookie)) {
+		lose(flow, cookie, FAST_OPEN);
+		COUNT(fast_open, 1);
+		return;
+	}
+	record(skb, 0, skb->len, reading_of(flow), cookie, &shape, egress);
 }
 
 SEC("cgroup_skb/ingress")

@@ -76,7 +76,7 @@ struct shape {
 	__u32 payload; /* bytes behind the TCP header */
 	__u32 offset;  /* of the payload from the IP header on, 0 if not known */
 	__u32 tcp;     /* the same of the TCP header; for cgroup_skb alone */
-	__u32 control; /* FIN or URG: it says something without a payload too */
+	__u32 control; /* FIN or URG, on interfaces RST: it says something without a payload too */
 };
 
 /* hurried says that what a client sent may end in a login: see preliminary. */

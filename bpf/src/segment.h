@@ -112,7 +112,7 @@ static __always_inline void see_tcp(struct segment *s, const struct tcphdr *tcp,
 	s->options_size = header > s->options ? header - s->options : 0;
 	s->shape.offset = header;
 	s->shape.payload = s->size > header ? s->size - header : 0;
-	s->shape.control = s->flags & (TCP_FIN | TCP_URG);
+	s->shape.control = s->flags & (TCP_FIN | TCP_RST | TCP_URG);
 }
 
 static __always_inline enum sight see4(struct __sk_buff *skb, __u32 server, struct segment *s)

@@ -73,7 +73,8 @@
 // taints as well: urgent data (the byte at the urgent pointer is taken out of
 // the stream; the pointer may come in a segment without payload and point
 // ahead), MPTCP (a subflow's bytes may never reach the server) and data in the
-// handshake (TCP Fast Open; and a live tap does not see that of the last ACK).
+// handshake (TCP Fast Open; that of the last ACK a live tap does not see, and its
+// programs believe no connection that begins with such).
 //
 // A server that sends SYN cookies (RFC 4987 §3.6) answers every SYN and decides
 // only at the client's acknowledgement which of the handshakes it was. Two whose
@@ -81,7 +82,8 @@
 // that a client who shows the watcher the later one hides the first n bytes of
 // both streams, the commands and the answers in them. So these taint: what the
 // server says or acknowledges before the first byte, and client bytes that lead
-// from before the first byte up to it.
+// from before the first byte up to it. And a client that resets its connection can
+// go on behind it, so that its next segment begins another there (see below).
 //
 // # Order between the two directions
 //
@@ -104,9 +106,10 @@
 // at an authentic server RST, or with the server's FIN in order: after either no
 // answer can come, so there is nothing left to believe. A FIN or RST of the
 // client proves nothing, since the kernel may have dropped it. What follows it
-// is read on: if the RST was valid, the server acknowledges no more. A SYN
-// changes nothing unless an authentic SYN-ACK acknowledges it; then a new
-// connection took the old one's place.
+// is read on: if the RST was valid, the server acknowledges no more. But one that
+// sends SYN cookies may: so behind an RST that can have been valid, what the server
+// says or acknowledges taints. A SYN changes nothing unless an authentic SYN-ACK
+// acknowledges it; then a new connection took the old one's place.
 //
 // # What strangers can fill
 //

@@ -50,6 +50,15 @@ const (
 // minutes to say anything.
 const abortedIdle = int64(5 * time.Minute)
 
+// resets reports whether the server's kernel may end the connection at an RST of the
+// client with this sequence number: that of the next byte, or in Linux the one before or
+// behind bytes ahead of a hole (RFC 5961 §3.2; tcp_validate_incoming). Which it has of
+// those that it did not acknowledge yet is not known.
+func (f *flow) resets(seq uint32) bool {
+	at := int(int32(seq - f.clientNext))
+	return at >= -1 && (at <= f.client.end() || f.hasClientPast)
+}
+
 // sweep closes the flows of files that were silent for too long. (The kernel
 // reports the end of live ones.)
 func (t *Table) sweep() {

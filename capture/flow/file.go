@@ -98,7 +98,9 @@ func (t *Table) beginsOrEnds(f *flow, seg *capture.Segment) {
 	if isSYN(seg) {
 		t.synInside(f, seg)
 	}
-	f.aborted = f.aborted || seg.Flags&capture.RST != 0
+	if seg.Flags&capture.RST != 0 {
+		f.aborted, f.reset = true, f.reset || f.resets(seg.Seq)
+	}
 }
 
 // reuseOf returns the SYN inside a flow, nil if there is none (any more).

@@ -147,6 +147,7 @@ const (
 	reasonFastOpen      = "TCP Fast Open"
 	reasonReplaced      = "another connection took its place unseen"
 	reasonBefore        = "bytes from before the handshake that was seen: the server took another"
+	reasonReset         = "the client reset the connection and the server went on: maybe in another"
 	reasonConflict      = "conflicting copies of the same client bytes"
 	reasonFIN           = "client data where another segment ended the stream"
 	reasonMissing       = "acknowledged client bytes are missing from the capture"

@@ -139,6 +139,15 @@ func TestFiles(t *testing.T) {
 		{"server sequence shows a hole", cooked, shake(sv(5, 0, ""), sv(5, 0, "", rst)), "(!" + reasonServerGap + ")"},
 		{"retransmissions after the end", cooked, shake(sv(0, 0, "1", fin), cl(0, "AB"), sv(0, 2, "1", fin)), "(S<1>)"},
 		{"FIN and RST of the client end nothing", cooked, shake(cl(0, "", fin), cl(0, "", flags(capture.RST))), "("},
+		{"RST of the client, and nothing more", cooked, shake(cl(0, "AB"), sv(0, 2, "1"), cl(2, "", rst), cl(2, "C"), sv(1, 2, "")), read},
+		{"RST of the client, and the server goes on", cooked, shake(cl(0, "AB"), sv(0, 2, "1"), cl(2, "", rst), cl(2, "C"), sv(1, 3, "")), read + "!" + reasonReset},
+		{"RST of the client, and the server says more", cooked, shake(cl(0, "AB"), sv(0, 2, "1"), cl(2, "", rst), sv(1, 2, "2")), read + "!" + reasonReset},
+		{"RST of the client, and the server speaks again", cooked, shake(cl(0, "AB"), sv(0, 2, "1"), cl(2, "", rst), sv(0, 2, "1")), read + "!" + reasonReset},
+		{"RST before the last byte", cooked, shake(cl(0, "AB"), sv(0, 2, "1"), cl(1, "", rst), sv(1, 2, "2")), read + "!" + reasonReset},
+		{"RST behind what is not acknowledged", cooked, shake(cl(0, "AB"), cl(2, "", rst), sv(0, 2, "1")), "(!" + reasonReset},
+		{"RST behind a piece ahead of a hole", cooked, shake(cl(0, "AB"), cl(4, "E"), cl(5, "", rst), sv(0, 2, "1")), "(!" + reasonReset},
+		{"RST too far ahead to know", cooked, shake(cl(20000, "E"), cl(20001, "", rst), cl(0, "AB"), sv(0, 2, "1")), "(!" + reasonReset},
+		{"RSTs that the kernel ignores", cooked, shake(cl(0, "AB"), cl(-2, "", rst), cl(3, "", rst), sv(0, 2, "1")), read},
 
 		// The tuple again.
 		{"the same connection on another interface", ethernet, with(with(ended, onAnother(ended)...), ended...), read + ")" + read + ")"},
@@ -191,6 +200,7 @@ func TestLive(t *testing.T) {
 		{"closed by the kernel", append([]step{opened, cl(0, "AB"), sv(0, 2, "1"), ended}, data...), "(C<AB>S<1>)", func(s Stats) uint64 { return s.Unknown }},
 		{"closed with a hole", []step{opened, sv(1, 0, "2"), ended}, "(!" + reasonServerGap + ")", nil},
 		{"packets end nothing", []step{opened, cl(0, "", fin), cl(0, "", rst), sv(0, 0, "", rst), sv(0, 0, "1", fin), sv(2, 1, "", rst)}, "(S<1>", nil},
+		{"without a socket an RST may", []step{noticed, cl(0, "", rst), sv(0, 0, "1")}, "(!" + reasonReset, nil},
 		{"opened twice", append([]step{opened, opened}, data...), "()(C<AB>S<1>", nil},
 		{"from outside with the server's address", []step{opened, cl(0, "AB"), sv(0, 2, "X", sent(capture.SenderOutside)), sv(0, 2, "1")}, "(C<AB>S<1>", func(s Stats) uint64 { return s.Forged }},
 		{"no direction", []step{opened, cl(0, "AB", sent(capture.SenderUnknown)), sv(0, 2, "1")}, "(!" + reasonNoDirection, nil},

@@ -65,6 +65,9 @@ func (t *Table) live(seg *capture.Segment) {
 	case seg.Src == f.conn.Server:
 		t.stats.Forged++
 	default:
+		if seg.Flags&capture.RST != 0 && f.conn.Netns == 0 { // a socket's end is told
+			f.reset = f.reset || f.resets(seg.Seq)
+		}
 		t.fromClient(id, f, seg)
 	}
 }

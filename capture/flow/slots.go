@@ -35,8 +35,8 @@ type flow struct {
 	// hasClientPast: a candidate was too far ahead to keep.
 	hasClientPast bool
 	// aborted: an RST came from the client's address, and no segment of the
-	// server since (files).
-	aborted bool
+	// server since (files). reset: it came where the server's kernel may have taken it.
+	aborted, reset bool
 
 	client, server *window // nil while nothing waits
 	last           int64   // time of the last segment, in Unix nanoseconds (files)

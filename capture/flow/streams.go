@@ -118,6 +118,9 @@ func (t *Table) fromServer(id ID, f *flow, seg *capture.Segment) {
 	case before(seg.Ack, f.clientISN), carries(seg) && before(seg.Seq, f.serverISN):
 		t.taint(id, reasonBefore)
 		return
+	case f.reset && (carries(seg) || before(f.clientNext, seg.Ack)):
+		t.taint(id, reasonReset)
+		return
 	}
 	if n := int(int32(seg.Ack - f.clientNext)); n > 0 {
 		if reason := t.acknowledged(id, f, n); reason != "" {

@@ -98,6 +98,9 @@ func TestEventFields(t *testing.T) {
 			sv(0, 2, "1")(m, &ev)
 			ev.Time = start
 			conn := authz.Conn{Client: clientAddr, Server: serverAddr, Service: services[110], Cookie: ev.Segment.Cookie}
+			if conn.Cookie != 0 {
+				conn.Netns = 7
+			}
 			want := []Event{
 				{Kind: Data, Chunk: authz.Chunk{Dir: authz.FromClient, Bytes: []byte("AB")}},
 				{Kind: Data, Chunk: authz.Chunk{Dir: authz.FromServer, Bytes: []byte("1")}},

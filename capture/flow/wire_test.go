@@ -156,8 +156,14 @@ func shake(rest ...step) []step {
 func opened(m mode, ev *capture.Event) {
 	*ev = capture.Event{
 		Kind: capture.Opened, Trusted: true, Inside: m == liveInside, ClientISN: clientISN, ServerISN: serverISN,
-		Conn: authz.Conn{Client: clientAddr, Server: serverAddr, Cookie: 77},
+		Conn: authz.Conn{Client: clientAddr, Server: serverAddr, Cookie: 77, Netns: 7},
 	}
+}
+
+// noticed is the same of a tap on interfaces, which knows no socket.
+func noticed(m mode, ev *capture.Event) {
+	opened(m, ev)
+	ev.Conn.Netns = 0
 }
 
 // lost, ended and doubt are the events that are no segments.

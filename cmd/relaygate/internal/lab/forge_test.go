@@ -155,7 +155,13 @@ func (w *gatewayWorld) haunt(t *testing.T, lan string) {
 // station makes the router know one for an address.
 func (w *gatewayWorld) station(t *testing.T, name string, addr netip.Addr) {
 	t.Helper()
-	bpftest.Do(t, w.gateway.Router, func() error {
+	station(t, w.gateway.Router, name, addr)
+}
+
+// station makes a host know one behind an interface.
+func station(t *testing.T, ns *netns.Namespace, name string, addr netip.Addr) {
+	t.Helper()
+	bpftest.Do(t, ns, func() error {
 		l, err := netlink.LinkByName(name)
 		if err != nil {
 			return err
@@ -294,7 +300,9 @@ func TestForgedClients(t *testing.T) {
 		{"client bytes that nobody saw", change(5, func(s *segment) { s.ack += 7 }), false},
 		{"the server acknowledges nothing", change(5, func(s *segment) { s.ack = 1001 }), false},
 		{"a hole in what the server says", change(5, func(s *segment) { s.seq++ }), false},
-		{"an RST that the server does not take", insert(5, segment{seq: 1010, flags: "R"}), true},
+		{"an RST that the server does not take", insert(5, segment{seq: 1030, flags: "R"}), true},
+		{"an RST behind bytes ahead of a hole, which the server may take", insert(4,
+			segment{seq: 1011, ack: 5013, flags: "PA", payload: "host boo\r\n"}, segment{seq: 1021, flags: "R"}), false},
 		{"an RST of the server's", insert(4, server(segment{seq: 5013, ack: 1001, flags: "RA"})), false},
 		{"another connection's handshake within", insert(4, server(segment{seq: 9000, ack: 1001, flags: "SA"})), false},
 		{"a server with SYN cookies took another handshake", cookied(12, true), false},

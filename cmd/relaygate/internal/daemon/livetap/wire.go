@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,6 +50,8 @@ type wireTap struct {
 
 	mu       sync.Mutex     // guards attached
 	attached map[string]int // interface indexes by name; absent are those that are gone
+
+	others map[int]bool // of a host: where clients' segments can come in, too
 }
 
 func openWireTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hub) (Tap, error) {
@@ -64,7 +68,7 @@ func openWireTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hu
 	}
 	w := &wireTap{
 		Ring: capture.NewWireRing(programs, cfg.Inside()), programs: programs, trust: t,
-		inside: cfg.Inside(), names: cfg.Interfaces, log: log, hub: hub, attached: make(map[string]int),
+		inside: cfg.Inside(), names: cfg.Interfaces, log: log, hub: hub, attached: make(map[string]int), others: make(map[int]bool),
 	}
 	t.unsure = forwards
 	for _, name := range w.names {
@@ -72,7 +76,40 @@ func openWireTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hu
 			return nil, errors.Join(fmt.Errorf("tap the interfaces: %w", err), programs.Close())
 		}
 	}
+	if err := w.attachOthers(); err != nil {
+		return nil, errors.Join(err, programs.Close())
+	}
 	return w, nil
+}
+
+// attachOthers taps what comes in by the interfaces of a host that are not named. A
+// client that can reach it by one of these too, as with the help of a container, could
+// have the kernel read there what the tap does not see.
+func (t *wireTap) attachOthers() (err error) {
+	if t.inside {
+		return nil
+	}
+	links, failed := netlink.LinkList()
+	if failed != nil {
+		return fmt.Errorf("list the interfaces: %w", failed)
+	}
+	gone := maps.Clone(t.others)
+	for _, l := range links {
+		a := l.Attrs()
+		delete(gone, a.Index)
+		if a.Flags&net.FlagLoopback != 0 || slices.Contains(t.names, a.Name) || t.others[a.Index] {
+			continue
+		}
+		t.others[a.Index] = true // whose failure is told once
+		if failed := t.programs.AttachArrivals(a.Index); failed != nil {
+			err = errors.Join(err, fmt.Errorf("see what comes in by interface %s: %w", a.Name, failed))
+		}
+	}
+	for index := range gone {
+		delete(t.others, index)
+		err = errors.Join(err, t.programs.Detach(index))
+	}
+	return err
 }
 
 // attach taps the interface that has the name now.
@@ -122,6 +159,9 @@ func (t *wireTap) Keep(ctx context.Context, _ func([]uint64) error) {
 			err = t.programs.Tick(now)
 			for _, name := range t.names {
 				t.follow(name)
+			}
+			if failed := t.attachOthers(); failed != nil {
+				t.log.Warn("some of what clients send may not be seen", "error", failed)
 			}
 		case <-sweep.C:
 			err = t.programs.Sweep(wireIdle, wireEnding)

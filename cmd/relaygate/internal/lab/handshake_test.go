@@ -1,0 +1,113 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket/layers"
+
+	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/lab"
+)
+
+// ghostly is a host on which an IMAP server answers whatever a client without a kernel
+// says, that is the ghost.
+func ghostly(t *testing.T, watch string) (*world, *rawClient) {
+	t.Helper()
+	const port = 1143
+	w := newWorld(t, time.Minute, "[watch]\nimap = [143, 1143]\n"+watch)
+	bpftest.Do(t, w.Server, func() error {
+		if err := netns.AddAddresses("lo", netip.PrefixFrom(ghostServer.Addr(), 32)); err != nil {
+			return err
+		}
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(false)
+		l, err := lc.Listen(t.Context(), "tcp4", netip.AddrPortFrom(ghostServer.Addr(), port).String())
+		if err == nil {
+			imapAnswers(t, l)
+		}
+		return err
+	})
+	station(t, w.Server, "to-stranger", ghostClient)
+	end := wire{ns: w.Stranger.NS, iface: "eth0", to: hardware(t, w.Server, "to-stranger"), port: port}
+	return w, newRawClient(t, end, 20001)
+}
+
+func begins(line string) func(*layers.TCP) bool {
+	return func(tcp *layers.TCP) bool { return strings.HasPrefix(string(tcp.Payload), line) }
+}
+
+// TestBytesWithTheLastAcknowledgement: what comes with the last segment of the handshake
+// is the listener's, and the tap does not see it. Where it is ahead of a hole the kernel
+// keeps it and drops the copy that the tap does see, here of another command.
+func TestBytesWithTheLastAcknowledgement(t *testing.T) {
+	w, c := ghostly(t, "")
+	c.say(1000, 0, "S", "")
+	first := c.hears(func(tcp *layers.TCP) bool { return tcp.SYN }).Seq + 1
+	c.say(1004, first, "PA", "NOOP xxxxx yyyy\r\n")
+	greeting := c.hears(begins("* OK"))
+	next := greeting.Seq + uint32(len(greeting.Payload))
+	c.say(1004, next, "PA", "LOGIN ghost boo\r\n")
+	c.say(1001, next, "PA", "a1 ")
+	c.hears(begins("a1 OK"))
+	w.nobody(t, ghostClient, w.Client4.At(lab.Server4))
+}
+
+// TestBytesByAnotherInterface: the kernel reads what bears the client's address wherever
+// it comes in.
+func TestBytesByAnotherInterface(t *testing.T) {
+	w, c := ghostly(t, "tap = \"tcx\"\ninterfaces = [\"to-stranger\", \"to-client4\"]\n")
+	other := wire{ns: w.Client6.NS, iface: "eth0", to: hardware(t, w.Server, "to-client6"), port: c.port}
+	c.say(1000, 0, "S", "")
+	first := c.hears(func(tcp *layers.TCP) bool { return tcp.SYN }).Seq + 1
+	c.say(1001, first, "A", "")
+	greeting := c.hears(begins("* OK"))
+	next := greeting.Seq + uint32(len(greeting.Payload))
+	hidden := segment{seq: 1004, ack: next, flags: "PA", payload: "NOOP xxxxx yyyy\r\n"}
+	other.send(t, hidden.frame(t, other, c.localPort))
+	c.hears(func(tcp *layers.TCP) bool { return tcp.Ack == 1001 && tcp.Seq == next }) // the server has it
+	c.say(1004, next, "PA", "LOGIN ghost boo\r\n")
+	c.say(1001, next, "PA", "a1 ")
+	c.hears(begins("a1 OK"))
+	w.onlyClient4(t)
+}
+
+// onlyClient4 has a client log in and checks that it alone holds a grant: the daemon has
+// seen everything before, then. It stays connected, as the socket tables must show it.
+func (w *world) onlyClient4(t *testing.T) {
+	t.Helper()
+	w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort), "a1 LOGIN alice "+lab.Password+"\r\n")
+	settles(t, 2*time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+	if got := w.expires(t); len(got) != 1 {
+		t.Errorf("granted: %v", got)
+	}
+}
+
+// TestResetAndBackByACookie: a client resets its connection, and goes on as if it had not.
+// For a server that sends SYN cookies that is the last acknowledgement of another
+// handshake, whose streams begin there: what was said before another process heard.
+func TestResetAndBackByACookie(t *testing.T) {
+	w, c := ghostly(t, "tap = \"afpacket\"\ninterfaces = [\"to-stranger\", \"to-client4\"]\n")
+	bpftest.Do(t, w.Server, func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/tcp_syncookies", []byte("2"), 0)
+	})
+	const greeting, hidden = "* OK ready\r\n", "a1 LOGIN x \""
+	c.say(1000, 0, "S", "")
+	first := c.hears(func(tcp *layers.TCP) bool { return tcp.SYN }).Seq + 1
+	c.say(1001, first, "A", "")
+	c.hears(begins(greeting))
+	c.say(1001, first, "PA", hidden)
+	next := 1001 + uint32(len(hidden))
+	c.hears(func(tcp *layers.TCP) bool { return tcp.Ack == next })
+	c.say(next, 0, "R", "")
+	c.say(next, first+uint32(len(greeting)), "PA", "a1 NOOP\"\r\n")
+	c.hears(begins("a1 OK"))
+	w.onlyClient4(t)
+}
