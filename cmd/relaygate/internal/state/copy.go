@@ -14,10 +14,23 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// copyFrom copies all records of the file at path. It is opened without its
-// list of free pages, which this does not need and which may be damaged too.
-func (s *Store) copyFrom(path string) error {
-	info, err := os.Stat(path)
+// opener opens a file for reading once more.
+type opener func() (*os.File, error)
+
+// fileAt opens the one at path.
+func fileAt(path string) opener {
+	return func() (*os.File, error) { return openFile(path, os.O_RDONLY, 0) }
+}
+
+// copyFrom copies all records of an old file. It is opened without its list of free
+// pages, which this does not need and which may be damaged too.
+func (s *Store) copyFrom(old opener) error {
+	f, err := old()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
@@ -26,25 +39,20 @@ func (s *Store) copyFrom(path string) error {
 	}
 	s.kept = info.ModTime()
 	return guarded(func() error {
-		old, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second, OpenFile: openFile})
+		db, err := bbolt.Open(f.Name(), 0o600, &bbolt.Options{
+			ReadOnly: true, Timeout: time.Second,
+			OpenFile: func(string, int, os.FileMode) (*os.File, error) { return old() },
+		})
 		if err != nil {
 			return fmt.Errorf("%w: %w", errDamaged, err)
 		}
-		defer func() { _ = old.Close() }() // it was only read
-		return old.View(func(tx *bbolt.Tx) error {
-			if err := checkTrees(path, tx); err != nil {
+		defer func() { _ = db.Close() }() // likewise
+		return db.View(func(tx *bbolt.Tx) error {
+			if err := checkTrees(f, tx); err != nil {
 				return err
 			}
-			b := tx.Bucket([]byte(markBucket))
-			if b == nil {
-				return errForeign
-			}
-			version := b.Get([]byte(markKey))
-			if len(version) != 4 {
-				return errForeign
-			}
-			if v := binary.BigEndian.Uint32(version); v != Version {
-				return fmt.Errorf("it is of version %d, and this relaygate reads version %d", v, Version)
+			if err := checkMark(tx); err != nil {
+				return err
 			}
 			if err := s.copyBuckets(tx, info.Size()); err != nil {
 				return err
@@ -52,6 +60,22 @@ func (s *Store) copyFrom(path string) error {
 			return s.copyTail(tx)
 		})
 	})
+}
+
+// checkMark fails if a file is not ours, or of another version.
+func checkMark(tx *bbolt.Tx) error {
+	b := tx.Bucket([]byte(markBucket))
+	if b == nil {
+		return errForeign
+	}
+	version := b.Get([]byte(markKey))
+	if len(version) != 4 {
+		return errForeign
+	}
+	if v := binary.BigEndian.Uint32(version); v != Version {
+		return fmt.Errorf("it is of version %d, and this relaygate reads version %d", v, Version)
+	}
+	return nil
 }
 
 // copyGroup is how many records are copied per transaction.
