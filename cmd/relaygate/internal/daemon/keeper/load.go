@@ -1,0 +1,122 @@
+//go:build linux
+
+package keeper
+
+import (
+	"errors"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/state"
+)
+
+// Restored is what a state file held, but for the grants.
+type Restored struct {
+	State    grant.State
+	Sessions []Session
+	Journal  []authz.Kept
+	Counters map[string]uint64
+}
+
+// load reads a state file; of the journal, what it knows about prefixes that are wanted.
+// A record that cannot be understood is left out and said.
+func load(from *state.Store, now time.Time, wanted func(netip.Prefix) bool, log *slog.Logger) (r Restored, err error) {
+	r.Counters, r.State.Kept = make(map[string]uint64), from.Kept()
+	read := func(bucket string, take func(key string, data []byte) error) {
+		err = errors.Join(err, each(from, bucket, take, log))
+	}
+	read(denialsBucket, func(key string, data []byte) error {
+		err := decode(data, &r.State.Denials)
+		if p, ok := netip.ParsePrefix(key); err != nil && ok == nil {
+			r.State.Denials = append(r.State.Denials, grant.Denial{Prefix: p, Since: now, Note: "its record cannot be understood"})
+		}
+		return err
+	})
+	read(sessionsBucket, func(_ string, data []byte) error { return decode(data, &r.Sessions) })
+	read(journalBucket, func(key string, data []byte) error {
+		if p, err := netip.ParsePrefix(key); err == nil && !wanted(p) {
+			return nil
+		}
+		kept, err := state.ParseKept(data)
+		if err == nil {
+			_, err = kept.Last()
+		}
+		if err == nil {
+			r.Journal = append(r.Journal, kept)
+		}
+		return err
+	})
+	read(pauseBucket, func(_ string, data []byte) error {
+		r.State.Paused = new(grant.Pause) // also if it cannot be understood
+		return state.Decode(data, r.State.Paused)
+	})
+	read(countersBucket, func(key string, data []byte) error {
+		var n uint64
+		err := state.Decode(data, &n)
+		r.Counters[key] = n
+		return err
+	})
+	return r, err
+}
+
+// grants visits the grants of a file until visit says false.
+func grants(from *state.Store, visit func(*grant.Saved) bool, log *slog.Logger) error {
+	enough := false
+	return each(from, grantsBucket, func(_ string, data []byte) error {
+		if enough {
+			return nil
+		}
+		g, err := state.ParseGrant(data)
+		if err == nil {
+			enough = !visit(&g)
+		}
+		return err
+	}, log)
+}
+
+// each visits the records of a bucket, and says how many cannot be understood.
+func each(from *state.Store, bucket string, take func(key string, data []byte) error, log *slog.Logger) error {
+	bad := 0
+	err := from.Each(bucket, func(key string, data []byte) error {
+		if take(key, data) != nil {
+			bad++
+		}
+		return nil
+	})
+	if bad > 0 {
+		log.Error("records of the state file cannot be understood", "kind", bucket, "records", bad)
+	}
+	return err
+}
+
+func decode[T any](data []byte, into *[]T) error {
+	var v T
+	if err := state.Decode(data, &v); err != nil {
+		return err
+	}
+	*into = append(*into, v)
+	return nil
+}
+
+// Peek reads the state file at path where no daemon answers, and changes nothing: what
+// it held about the prefixes that are wanted, and visits their grants. Errors are those
+// of state.Peek.
+func Peek(path string, now time.Time, wanted func(netip.Prefix) bool, visit func(*grant.Saved), log *slog.Logger) (r Restored, err error) {
+	from, err := state.Peek(path)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, from.Close()) }()
+	if r, err = load(from, now, wanted, log); err != nil {
+		return r, err
+	}
+	return r, grants(from, func(g *grant.Saved) bool {
+		if wanted(g.Prefix) {
+			visit(g)
+		}
+		return true
+	}, log)
+}
