@@ -1,6 +1,4 @@
-//go:build linux
-
-package daemon
+package story
 
 import (
 	"net/netip"
@@ -101,7 +99,7 @@ func TestReasonTellsInWords(t *testing.T) {
 			want: "may relay: it is always allowed", grant: grant.Grant{Prefix: prefix, Source: grant.Always},
 		},
 	} {
-		if got := reason(tt.grant, tt.granted, tt.paused, tt.rule, tt.events, now); !strings.Contains(got+"\n", tt.want) {
+		if got := Live.reason(tt.grant, tt.granted, tt.paused, tt.rule, tt.events, now); !strings.Contains(got+"\n", tt.want) {
 			t.Errorf("%s: %q, want it to hold %q", tt.name, got, tt.want)
 		}
 	}
@@ -118,10 +116,9 @@ func TestObservingOpensNothing(t *testing.T) {
 		{nft.Observe, "/etc/relayhosts", false},
 		{nft.Filter, "", false},
 	} {
-		d := &daemon{}
-		d.config.Store(&config.Config{Gate: config.Gate{Mode: tt.mode}, Relayhosts: tt.file})
-		if got := d.observes(); got != tt.want {
-			t.Errorf("%+v: %v", tt, got)
+		got := Observed(&config.Config{Gate: config.Gate{Mode: tt.mode}, Relayhosts: tt.file})
+		if (got != "") != tt.want {
+			t.Errorf("%+v: %q", tt, got)
 		}
 	}
 }
