@@ -17,7 +17,7 @@ import (
 
 func whyCommand(e *env) *cobra.Command {
 	var flags clientFlags
-	return flags.add(&cobra.Command{
+	return flags.orOffline(&cobra.Command{
 		Use:   "why ADDRESS",
 		Short: "Tell why an address may relay, or why not",
 		Args:  takes("an ADDRESS", 1, 1),
@@ -31,7 +31,13 @@ func whyCommand(e *env) *cobra.Command {
 			}
 			story, err := flags.client(e).Why(cmd.Context(), addr.Unmap())
 			if err != nil {
-				return err
+				absent, err := flags.absent(err)
+				if err != nil {
+					return err
+				}
+				if story, err = absent.Why(addr.Unmap(), e.Now()); err != nil {
+					return err
+				}
 			}
 			if flags.json {
 				return printJSON(e, story)
@@ -43,6 +49,9 @@ func whyCommand(e *env) *cobra.Command {
 
 func printStory(e *env, s *control.Story) error {
 	now := e.Now()
+	if s.Offline != nil {
+		printOffline(e, s.Offline, now)
+	}
 	paint := yellow
 	if s.Granted {
 		paint = green
@@ -59,6 +68,9 @@ func printStory(e *env, s *control.Story) error {
 	for i := range s.Events {
 		ev := &s.Events[i]
 		fmt.Fprintf(w, "  %s\t%s\t%s\n", relative(ev.Time.Time, now), ev.Event, eventText(ev, s.Address.String(), now))
+	}
+	if s.Offline != nil {
+		defer printAround(e, s.Offline)
 	}
 	return w.Flush()
 }

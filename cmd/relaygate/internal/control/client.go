@@ -113,6 +113,23 @@ func (c *Client) post(ctx context.Context, path string, what, into any) error {
 	return decode(body, into)
 }
 
+// SilentError says that no daemon answered.
+type SilentError struct {
+	Socket string
+	// Err is why it could not be connected to; nil if it took the question and did not
+	// answer in time.
+	Err error
+}
+
+func (e *SilentError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("relaygate runs and did not answer within %s: it hangs, or has too much to do", authz.Span(answerLimit))
+	}
+	return fmt.Sprintf("is relaygate running? cannot connect to %s: %v (start it, or name its socket with --socket)", e.Socket, e.Err)
+}
+
+func (e *SilentError) Unwrap() error { return e.Err }
+
 // answerLimit bounds the wait for an answer.
 const answerLimit = 20 * time.Second
 
@@ -139,9 +156,9 @@ func (c *Client) ask(ctx context.Context, method, path string, what io.Reader) (
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("the control socket %s is for root and its group: run this as root (%w)", c.socket, fs.ErrPermission)
 	case errors.As(err, &op) && op.Op == "dial":
-		return nil, fmt.Errorf("is relaygate running? cannot connect to %s: %w (start it, or name its socket with --socket)", c.socket, op.Err)
+		return nil, &SilentError{c.socket, op.Err}
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, fmt.Errorf("relaygate runs and did not answer within %s: it hangs, or has too much to do", authz.Span(answerLimit))
+		return nil, &SilentError{c.socket, nil}
 	case err != nil:
 		return nil, fmt.Errorf("ask relaygate: %w", err)
 	}

@@ -57,7 +57,7 @@ func (o *owner) found(now time.Time, foreign *relayhosts.Foreign, changed bool) 
 		}
 		e := authz.Event{
 			Kind: authz.EventFile, Time: now, Last: now, Prefix: p,
-			Reason: "was in " + foreign.Path + " " + when + ", written by somebody else, and was taken out: “" + authz.Quote(line) + "”",
+			Reason: "was in " + foreign.Path + " " + when + ", written by somebody else, and was taken out: “" + authz.QuoteWords(line) + "”",
 		}
 		o.engine.Evidence().Add(e)
 		o.keeper.Noted(p)

@@ -20,7 +20,7 @@ func Before(a netip.Addr, paths ...string) (events []authz.Event, err error) {
 		if line != nil {
 			events = append(events, authz.Event{
 				Kind: authz.EventFile, Time: line.Time, Last: line.Time, Count: 1, Prefix: line.Prefix,
-				Reason: "was in " + path + " before relaygate first wrote it: “" + authz.Quote(line.Text) + "”, see " + line.Path,
+				Reason: "was in " + path + " before relaygate first wrote it: “" + authz.QuoteWords(line.Text) + "”, see " + line.Path,
 			})
 		}
 	}

@@ -112,7 +112,8 @@ func (k *Keeper) Load(now time.Time) (Restored, error) {
 		k.store.Delete(journalBucket, p.String())
 	}
 	all := func(netip.Prefix) bool { return true }
-	r, err := load(k.store, now, all, k.log)
+	r, err := load(k.store, now, all)
+	k.tellBad(r.Bad)
 	k.denials = make(map[string]bool)
 	if err == nil {
 		err = k.store.Each(denialsBucket, func(key string, _ []byte) error { k.denials[key] = true; return nil })
@@ -122,7 +123,18 @@ func (k *Keeper) Load(now time.Time) (Restored, error) {
 
 // Grants visits the grants of the file until visit says false: one by one, as there
 // may be a million.
-func (k *Keeper) Grants(visit func(*grant.Saved) bool) error { return grants(k.store, visit, k.log) }
+func (k *Keeper) Grants(visit func(*grant.Saved) bool) error {
+	bad := make(map[string]int)
+	err := grants(k.store, bad, visit)
+	k.tellBad(bad)
+	return err
+}
+
+func (k *Keeper) tellBad(bad map[string]int) {
+	for kind, n := range bad {
+		k.log.Error("records of the state file cannot be understood", "kind", kind, "records", n)
+	}
+}
 
 // Over deletes a grant of the file that does not stand any more. At a start nothing is
 // written yet: of very many, the comparison with the table deletes the rest.

@@ -4,7 +4,6 @@ package keeper
 
 import (
 	"errors"
-	"log/slog"
 	"net/netip"
 	"time"
 
@@ -19,14 +18,15 @@ type Restored struct {
 	Sessions []Session
 	Journal  []authz.Kept
 	Counters map[string]uint64
+	// Bad counts the records that cannot be understood and are left out, by kind.
+	Bad map[string]int
 }
 
 // load reads a state file; of the journal, what it knows about prefixes that are wanted.
-// A record that cannot be understood is left out and said.
-func load(from *state.Store, now time.Time, wanted func(netip.Prefix) bool, log *slog.Logger) (r Restored, err error) {
-	r.Counters, r.State.Kept = make(map[string]uint64), from.Kept()
+func load(from *state.Store, now time.Time, wanted func(netip.Prefix) bool) (r Restored, err error) {
+	r.Counters, r.Bad, r.State.Kept = make(map[string]uint64), make(map[string]int), from.Kept()
 	read := func(bucket string, take func(key string, data []byte) error) {
-		err = errors.Join(err, each(from, bucket, take, log))
+		err = errors.Join(err, each(from, bucket, r.Bad, take))
 	}
 	read(denialsBucket, func(key string, data []byte) error {
 		err := decode(data, &r.State.Denials)
@@ -62,10 +62,11 @@ func load(from *state.Store, now time.Time, wanted func(netip.Prefix) bool, log 
 	return r, err
 }
 
-// grants visits the grants of a file until visit says false.
-func grants(from *state.Store, visit func(*grant.Saved) bool, log *slog.Logger) error {
+// grants visits the grants of a file until visit says false, and counts those that
+// cannot be understood.
+func grants(from *state.Store, bad map[string]int, visit func(*grant.Saved) bool) error {
 	enough := false
-	return each(from, grantsBucket, func(_ string, data []byte) error {
+	return each(from, grantsBucket, bad, func(_ string, data []byte) error {
 		if enough {
 			return nil
 		}
@@ -74,22 +75,17 @@ func grants(from *state.Store, visit func(*grant.Saved) bool, log *slog.Logger) 
 			enough = !visit(&g)
 		}
 		return err
-	}, log)
+	})
 }
 
-// each visits the records of a bucket, and says how many cannot be understood.
-func each(from *state.Store, bucket string, take func(key string, data []byte) error, log *slog.Logger) error {
-	bad := 0
-	err := from.Each(bucket, func(key string, data []byte) error {
+// each visits the records of a bucket, and counts those that take does not understand.
+func each(from *state.Store, bucket string, bad map[string]int, take func(key string, data []byte) error) error {
+	return from.Each(bucket, func(key string, data []byte) error {
 		if take(key, data) != nil {
-			bad++
+			bad[bucket]++
 		}
 		return nil
 	})
-	if bad > 0 {
-		log.Error("records of the state file cannot be understood", "kind", bucket, "records", bad)
-	}
-	return err
 }
 
 func decode[T any](data []byte, into *[]T) error {
@@ -104,19 +100,19 @@ func decode[T any](data []byte, into *[]T) error {
 // Peek reads the state file at path where no daemon answers, and changes nothing: what
 // it held about the prefixes that are wanted, and visits their grants. Errors are those
 // of state.Peek.
-func Peek(path string, now time.Time, wanted func(netip.Prefix) bool, visit func(*grant.Saved), log *slog.Logger) (r Restored, err error) {
+func Peek(path string, now time.Time, wanted func(netip.Prefix) bool, visit func(*grant.Saved)) (r Restored, err error) {
 	from, err := state.Peek(path)
 	if err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, from.Close()) }()
-	if r, err = load(from, now, wanted, log); err != nil {
+	if r, err = load(from, now, wanted); err != nil {
 		return r, err
 	}
-	return r, grants(from, func(g *grant.Saved) bool {
+	return r, grants(from, r.Bad, func(g *grant.Saved) bool {
 		if wanted(g.Prefix) {
 			visit(g)
 		}
 		return true
-	}, log)
+	})
 }
