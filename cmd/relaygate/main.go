@@ -93,10 +93,11 @@ func rootCommand(e *env) *cobra.Command {
 	root.SetErr(e.Stderr)
 	root.SetIn(e.Stdin)
 	root.AddCommand(replayCommand(e), runCommand(e), checkCommand(e), listCommand(e), whyCommand(e),
-		doctorCommand(e), statusCommand(e), watchCommand(e), demoCommand(e))
+		doctorCommand(e), statusCommand(e), watchCommand(e), demoCommand(e), completionCommand(e))
 	for i := range orderVerbs {
 		root.AddCommand(orderCommand(e, &orderVerbs[i]))
 	}
+	complete(e, root)
 	return root
 }
 
