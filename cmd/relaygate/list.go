@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -98,10 +99,18 @@ func printGrants(e *env, grants []control.Grant) error {
 			// A comma in a name would make two users of one.
 			users = append(users, strings.ReplaceAll(authz.Quote(string(u)), ",", `\x2c`))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", g.Name(), relative(g.Since.Time, now), relative(g.Expires.Time, now),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", g.Name(), since(g.Since.Time, now), relative(g.Expires.Time, now),
 			g.Source, cmp.Or(g.Protocol, "-"), g.Sessions, cmp.Or(strings.Join(users, ", "), "-"))
 	}
 	return w.Flush()
+}
+
+// since is relative, for what may not have begun.
+func since(t, now time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return relative(t, now)
 }
 
 // listDenials lists the denials that were made while running.

@@ -172,7 +172,9 @@ func (d *daemon) Why(ctx context.Context, a netip.Addr) (s control.Story, err er
 	if err != nil {
 		d.log.Warn("what a file held before the first start cannot be told", "error", err)
 	}
-	err = d.owner.ask(ctx, func(now time.Time) { s = story.Live.Of(d.owner.engine, a, before, now) })
+	err = d.owner.ask(ctx, func(now time.Time) {
+		s = story.Live.Of(d.owner.grants(), d.owner.engine.Evidence(), before, a, now)
+	})
 	if d.gate.Status().Behind {
 		story.But(&s, "the kernel has not taken all that was decided, see status")
 	}

@@ -22,7 +22,6 @@ import (
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/daemon/clock"
 	"relaygate/cmd/relaygate/internal/daemon/keeper"
-	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/hostinfo"
 	"relaygate/cmd/relaygate/internal/lockfile"
 	"relaygate/cmd/relaygate/internal/story"
@@ -55,11 +54,10 @@ func (d *Daemon) Why(a netip.Addr, now time.Time) (control.Story, error) {
 	if err != nil {
 		l.about.Files = append(l.about.Files, err.Error())
 	}
-	s := story.Left.Of(l.engine, a, before, now)
+	s := story.Left.Of(l.grants, l.journal, before, a, now)
 	if l.about.Error != "" && len(s.Events) == 0 && s.Grant == nil {
 		s.Reason = "cannot be explained: nothing is known from the state"
-	}
-	if d.Mistakes == nil {
+	} else if d.Mistakes == nil {
 		story.But(&s, story.Observed(d.Config))
 	}
 	d.kernel(&l.about, a, now)
@@ -75,13 +73,15 @@ func (d *Daemon) Grants(now time.Time) (list []control.Grant, about control.Offl
 		return nil, about, err
 	}
 	byPrefix := func(a, b grant.Grant) int { return a.Prefix.Compare(b.Prefix) }
-	for _, g := range slices.SortedFunc(l.engine.Grants().All(), byPrefix) {
+	for _, g := range slices.SortedFunc(l.grants.All(), byPrefix) {
 		shape := control.NewGrant(&g)
-		shape.AsOf = &l.about.AsOf
+		if shape.AsOf = &l.about.AsOf; g.Source == grant.Always {
+			shape.Since = control.Time{} // nobody began it
+		}
 		list = append(list, shape)
 	}
 	d.kernel(&l.about, netip.Addr{}, now)
-	d.beside(&l.about, l.engine.Grants())
+	d.beside(&l.about, l.grants)
 	return list, l.about, nil
 }
 
@@ -91,7 +91,7 @@ func (d *Daemon) Denials(now time.Time) ([]control.Denial, control.Offline, erro
 	if err != nil {
 		return nil, control.Offline{}, err
 	}
-	list := story.Denials(l.engine.Grants())
+	list := story.Denials(l.grants)
 	for i := range list {
 		list[i].AsOf = &l.about.AsOf
 	}
@@ -105,7 +105,7 @@ func (d *Daemon) Status(now time.Time) (s control.Status, err error) {
 	if err != nil {
 		return s, err
 	}
-	t := l.engine.Grants()
+	t := l.grants
 	d.kernel(&l.about, netip.Addr{}, now)
 	d.beside(&l.about, t)
 	s = control.Status{
@@ -127,31 +127,35 @@ func all(netip.Prefix) bool { return true }
 // left is what is left of a daemon, as one that starts now would know it, but for the
 // sessions that hold a grant: nobody follows them.
 type left struct {
-	engine *engine.Engine
-	about  control.Offline
-	totals map[string]uint64
+	grants  *grant.Table
+	journal *authz.Evidence
+	about   control.Offline
+	totals  map[string]uint64
 }
 
 // read reads the state about the prefixes that are wanted. It fails where somebody else
 // has to look.
 func (d *Daemon) read(now time.Time, wanted func(netip.Prefix) bool) (*left, error) {
 	cfg := d.Config
-	l := &left{about: control.Offline{Why: d.why(), Next: d.next(), State: cfg.StatePath, Files: []string{}}}
-	l.engine = engine.New(engine.Config{Services: cfg.Services, Grants: cfg.Grants(), Rules: cfg.Rules(), Retain: cfg.Retain})
+	l := &left{about: control.Offline{Why: d.why(), Next: d.next(true), State: cfg.StatePath, Files: []string{}}}
+	l.grants, l.journal = grant.New(cfg.Grants()), authz.NewEvidence(authz.EvidenceConfig{Retain: cfg.Retain})
 	host, err := hostinfo.Read()
 	if err != nil {
 		return nil, fmt.Errorf("%s; read the host's addresses: %w", l.about.Why, err)
 	}
-	if _, err := l.engine.SetHost(now, host); err != nil {
+	policy, err := authz.NewPolicy(host, cfg.Rules())
+	if err != nil {
 		return nil, fmt.Errorf("%s; policy: %w", l.about.Why, err)
 	}
+	l.grants.SetPolicy(now, policy)
 	var saved []grant.Saved
 	was, err := keeper.Peek(cfg.StatePath, now, wanted, func(g *grant.Saved) { saved = append(saved, *g) })
 	switch {
 	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
 		return nil, fmt.Errorf("%s, and only root may read what it left in %s: run this as root", l.about.Why, cfg.StatePath)
 	case errors.Is(err, fs.ErrNotExist):
-		l.about.Error = "there is no " + cfg.StatePath + ": relaygate has never run with it, or somebody removed it"
+		l.about.Error = "there is no " + cfg.StatePath + ", as if it had never run"
+		l.about.Next = d.next(false)
 		return l, nil
 	case err != nil:
 		l.about.Error = err.Error()
@@ -162,9 +166,12 @@ func (d *Daemon) read(now time.Time, wanted func(netip.Prefix) bool) (*left, err
 		kinds := strings.Join(slices.Sorted(maps.Keys(was.Bad)), ", ")
 		l.about.Error = "some of its records cannot be understood, and are left out: " + kinds
 	}
-	l.engine.Evidence().Import(now, slices.Values(was.Journal))
-	changes := l.engine.Grants().Restore(now, clock.Boot(), was.State, slices.Values(saved))
-	l.engine.Record(slices.DeleteFunc(changes, func(c grant.Change) bool { return c.Kind != grant.Expired }))
+	l.journal.Import(now, slices.Values(was.Journal))
+	for _, c := range l.grants.Restore(now, clock.Boot(), was.State, slices.Values(saved)) {
+		if c.Kind == grant.Expired { // nobody has noted that
+			l.journal.Add(c.Event())
+		}
+	}
 	return l, nil
 }
 
@@ -179,8 +186,8 @@ func (d *Daemon) why() string {
 	return fmt.Sprintf("relaygate does not run: nobody answers at %s", d.Silence.Socket)
 }
 
-// next says what to do.
-func (d *Daemon) next() string {
+// next says what to do; about one that ran before, also how to learn why it ended.
+func (d *Daemon) next(ran bool) string {
 	runs := d.Silence.Err == nil || lockfile.Holder(d.Config.StatePath+".lock") != ""
 	start, log, restart := "systemctl start relaygate", "journalctl -u relaygate", "systemctl restart relaygate"
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
@@ -194,6 +201,9 @@ func (d *Daemon) next() string {
 		return log + " may say why; " + restart + ": what it granted stays"
 	case d.Mistakes != nil:
 		return fmt.Sprintf("mend its configuration (%s), then start it: %s", strings.ReplaceAll(d.Mistakes.Error(), "\n", "; "), start)
+	}
+	if !ran {
+		return "start it: " + start
 	}
 	return fmt.Sprintf("start it: %s; why it ended: %s", start, log)
 }

@@ -14,23 +14,10 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// opener opens a file for reading once more.
-type opener func() (*os.File, error)
-
-// fileAt opens the one at path.
-func fileAt(path string) opener {
-	return func() (*os.File, error) { return openFile(path, os.O_RDONLY, 0) }
-}
-
-// copyFrom copies all records of an old file. It is opened without its list of free
-// pages, which this does not need and which may be damaged too.
-func (s *Store) copyFrom(old opener) error {
-	f, err := old()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }() // it was only read
-	info, err := f.Stat()
+// copyFrom copies all records of the file at path. It is opened without its
+// list of free pages, which this does not need and which may be damaged too.
+func (s *Store) copyFrom(path string) error {
+	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
@@ -39,15 +26,17 @@ func (s *Store) copyFrom(old opener) error {
 	}
 	s.kept = info.ModTime()
 	return guarded(func() error {
-		db, err := bbolt.Open(f.Name(), 0o600, &bbolt.Options{
-			ReadOnly: true, Timeout: time.Second,
-			OpenFile: func(string, int, os.FileMode) (*os.File, error) { return old() },
-		})
+		old, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second, OpenFile: openFile})
 		if err != nil {
 			return fmt.Errorf("%w: %w", errDamaged, err)
 		}
-		defer func() { _ = db.Close() }() // likewise
-		return db.View(func(tx *bbolt.Tx) error {
+		defer func() { _ = old.Close() }() // it was only read
+		f, err := openFile(path, os.O_RDONLY, 0)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errDamaged, err)
+		}
+		defer func() { _ = f.Close() }() // likewise
+		return old.View(func(tx *bbolt.Tx) error {
 			if err := checkTrees(f, tx); err != nil {
 				return err
 			}
@@ -117,6 +106,17 @@ func (s *Store) copyBuckets(tx *bbolt.Tx, size int64) error {
 
 // copyTail puts the changes of the old file's tail in their places.
 func (s *Store) copyTail(tx *bbolt.Tx) error {
+	return eachPart(tx, func(list []change) error {
+		err := s.database().Update(func(tx *bbolt.Tx) error { return apply(tx, list) })
+		if err != nil && !errors.Is(err, errDamaged) {
+			err = fmt.Errorf("%w: %w", errNotWritten, err)
+		}
+		return err
+	})
+}
+
+// eachPart visits the changes of a tail in their order.
+func eachPart(tx *bbolt.Tx, visit func([]change) error) error {
 	for behind := []byte(nil); ; {
 		p, err := oldest(tx, behind)
 		if err != nil || len(p.groups) == 0 {
@@ -124,12 +124,8 @@ func (s *Store) copyTail(tx *bbolt.Tx) error {
 		}
 		behind = p.groups[len(p.groups)-1]
 		for list := range slices.Chunk(p.changes, copyGroup) {
-			err := s.database().Update(func(tx *bbolt.Tx) error { return apply(tx, list) })
-			if errors.Is(err, errDamaged) {
+			if err := visit(list); err != nil {
 				return err
-			}
-			if err != nil {
-				return fmt.Errorf("%w: %w", errNotWritten, err)
 			}
 		}
 	}

@@ -65,11 +65,10 @@ func takeLock(path string) (*os.File, error) {
 	return lock, nil
 }
 
-// create makes an empty database with the mark of this program, in the file that open
-// opens.
-func create(path string, open func(string, int, os.FileMode) (*os.File, error)) (*bbolt.DB, error) {
+// create makes an empty database with the mark of this program.
+func create(path string) (*bbolt.DB, error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout: time.Second, FreelistType: bbolt.FreelistMapType, MaxSize: maxFile, OpenFile: open,
+		Timeout: time.Second, FreelistType: bbolt.FreelistMapType, MaxSize: maxFile, OpenFile: openFile,
 	})
 	if err != nil {
 		return nil, err

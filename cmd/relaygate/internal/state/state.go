@@ -123,7 +123,7 @@ const asideTime = "20060102T150405Z"
 
 // inherit copies what the old file holds into the new one and replaces it.
 func (s *Store) inherit(created string, now time.Time) error {
-	switch err := s.copyFrom(fileAt(s.path)); {
+	switch err := s.copyFrom(s.path); {
 	case err == nil:
 	case errors.Is(err, fs.ErrNotExist):
 		s.fresh = true
@@ -159,7 +159,7 @@ func (s *Store) begin(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the remains of an earlier start: %w", err)
 	}
-	db, err := create(path, openFile)
+	db, err := create(path)
 	if err != nil {
 		return fmt.Errorf("make the state file: %w", err)
 	}
@@ -238,9 +238,5 @@ func (s *Store) Stats() Stats {
 
 // Close writes what is pending and closes the file.
 func (s *Store) Close() error {
-	err := errors.Join(s.Flush(), s.database().Close())
-	if s.lock != nil { // of a copy there is none
-		err = errors.Join(err, s.lock.Close())
-	}
-	return err
+	return errors.Join(s.Flush(), s.database().Close(), s.lock.Close())
 }

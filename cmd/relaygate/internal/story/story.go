@@ -11,7 +11,6 @@ import (
 	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
-	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/nft"
 )
 
@@ -25,12 +24,11 @@ var (
 	Left = Words{"has a grant", "has no grant"}
 )
 
-// Of tells the story of an address as an engine knows it. Before is what the files for
-// mail servers held before the first start.
-func (w Words) Of(e *engine.Engine, a netip.Addr, before []authz.Event, now time.Time) control.Story {
+// Of tells the story of an address as the table and the journal have it. Before is what
+// the files for mail servers held before the first start.
+func (w Words) Of(t *grant.Table, journal *authz.Evidence, before []authz.Event, a netip.Addr, now time.Time) control.Story {
 	s := control.Story{Address: a, Events: []control.Event{}}
-	t := e.Grants()
-	events := slices.Concat(before, e.Evidence().Story(a, now))
+	events := slices.Concat(before, journal.Story(a, now))
 	slices.SortStableFunc(events, func(a, b authz.Event) int { return a.Last.Compare(b.Last) })
 	for i := range events {
 		s.Events = append(s.Events, control.NewEvent(&events[i]))

@@ -2,6 +2,8 @@ package story
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -120,5 +122,22 @@ func TestObservingOpensNothing(t *testing.T) {
 		if (got != "") != tt.want {
 			t.Errorf("%+v: %q", tt, got)
 		}
+	}
+}
+
+// A file that relaygate does not write is told of by who asks about an address in it.
+func TestForeign(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "relayhosts")
+	if err := os.WriteFile(path, []byte("192.0.2.7\n\"2001:db8::/64\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for text, named := range map[string]bool{"192.0.2.7": true, "192.0.2.8": false, "2001:db8::9": true} {
+		words := Foreign(path, netip.MustParseAddr(text))
+		if strings.HasPrefix(words, path+" names it, which relaygate does not write") != named || !named && words != "" {
+			t.Errorf("%s: %q", text, words)
+		}
+	}
+	if words := Foreign(path+"2", netip.MustParseAddr("192.0.2.7")); words != "" {
+		t.Errorf("of no file it says %q", words)
 	}
 }

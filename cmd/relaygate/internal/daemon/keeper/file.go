@@ -111,8 +111,7 @@ func (k *Keeper) Load(now time.Time) (Restored, error) {
 	for _, p := range k.outdated(k.oldest(now)) {
 		k.store.Delete(journalBucket, p.String())
 	}
-	all := func(netip.Prefix) bool { return true }
-	r, err := load(k.store, now, all)
+	r, err := load(k.store, now, every)
 	k.tellBad(r.Bad)
 	k.denials = make(map[string]bool)
 	if err == nil {
@@ -125,7 +124,7 @@ func (k *Keeper) Load(now time.Time) (Restored, error) {
 // may be a million.
 func (k *Keeper) Grants(visit func(*grant.Saved) bool) error {
 	bad := make(map[string]int)
-	err := grants(k.store, bad, visit)
+	err := grants(k.store, every, bad, visit)
 	k.tellBad(bad)
 	return err
 }

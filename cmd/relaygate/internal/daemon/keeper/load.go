@@ -22,8 +22,14 @@ type Restored struct {
 	Bad map[string]int
 }
 
+// records are those of a state file, or of a copy of one.
+type records interface {
+	Each(bucket string, visit func(key string, value []byte) error) error
+	Kept() time.Time
+}
+
 // load reads a state file; of the journal, what it knows about prefixes that are wanted.
-func load(from *state.Store, now time.Time, wanted func(netip.Prefix) bool) (r Restored, err error) {
+func load(from records, now time.Time, wanted func(netip.Prefix) bool) (r Restored, err error) {
 	r.Counters, r.Bad, r.State.Kept = make(map[string]uint64), make(map[string]int), from.Kept()
 	read := func(bucket string, take func(key string, data []byte) error) {
 		err = errors.Join(err, each(from, bucket, r.Bad, take))
@@ -37,7 +43,7 @@ func load(from *state.Store, now time.Time, wanted func(netip.Prefix) bool) (r R
 	})
 	read(sessionsBucket, func(_ string, data []byte) error { return decode(data, &r.Sessions) })
 	read(journalBucket, func(key string, data []byte) error {
-		if p, err := netip.ParsePrefix(key); err == nil && !wanted(p) {
+		if passed(key, wanted) {
 			return nil
 		}
 		kept, err := state.ParseKept(data)
@@ -62,12 +68,17 @@ func load(from *state.Store, now time.Time, wanted func(netip.Prefix) bool) (r R
 	return r, err
 }
 
-// grants visits the grants of a file until visit says false, and counts those that
-// cannot be understood.
-func grants(from *state.Store, bad map[string]int, visit func(*grant.Saved) bool) error {
+func passed(key string, wanted func(netip.Prefix) bool) bool {
+	p, err := netip.ParsePrefix(key)
+	return err == nil && !wanted(p)
+}
+
+// grants visits the grants of a file that are wanted until visit says false, and counts
+// those that cannot be understood.
+func grants(from records, wanted func(netip.Prefix) bool, bad map[string]int, visit func(*grant.Saved) bool) error {
 	enough := false
-	return each(from, grantsBucket, bad, func(_ string, data []byte) error {
-		if enough {
+	return each(from, grantsBucket, bad, func(key string, data []byte) error {
+		if enough || passed(key, wanted) {
 			return nil
 		}
 		g, err := state.ParseGrant(data)
@@ -79,7 +90,7 @@ func grants(from *state.Store, bad map[string]int, visit func(*grant.Saved) bool
 }
 
 // each visits the records of a bucket, and counts those that take does not understand.
-func each(from *state.Store, bucket string, bad map[string]int, take func(key string, data []byte) error) error {
+func each(from records, bucket string, bad map[string]int, take func(key string, data []byte) error) error {
 	return from.Each(bucket, func(key string, data []byte) error {
 		if take(key, data) != nil {
 			bad[bucket]++
@@ -87,6 +98,9 @@ func each(from *state.Store, bucket string, bad map[string]int, take func(key st
 		return nil
 	})
 }
+
+// every prefix is wanted.
+func every(netip.Prefix) bool { return true }
 
 func decode[T any](data []byte, into *[]T) error {
 	var v T
@@ -109,10 +123,5 @@ func Peek(path string, now time.Time, wanted func(netip.Prefix) bool, visit func
 	if r, err = load(from, now, wanted); err != nil {
 		return r, err
 	}
-	return r, grants(from, r.Bad, func(g *grant.Saved) bool {
-		if wanted(g.Prefix) {
-			visit(g)
-		}
-		return true
-	})
+	return r, grants(from, wanted, r.Bad, func(g *grant.Saved) bool { visit(g); return true })
 }
