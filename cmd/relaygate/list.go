@@ -80,17 +80,17 @@ func listed[T any](e *env, flags *clientFlags, list []T, about *control.Offline,
 	case about == nil:
 		return print()
 	}
-	printOffline(e, about, e.Now())
+	printOffline(folded(e), about, e.Now())
 	if err := print(); err != nil {
 		return err
 	}
-	printAround(e, about)
+	printAround(folded(e), about)
 	return nil
 }
 
 func printGrants(e *env, grants []control.Grant) error {
 	now := e.Now()
-	w := tabwriter.NewWriter(e.Stdout, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(folded(e).Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ADDRESS\tSINCE\tRUNS OUT\tBY\tPROTOCOL\tOPEN SESSIONS\tUSERS")
 	for i := range grants {
 		g := &grants[i]
@@ -137,7 +137,7 @@ func printDenials(e *env, denials []control.Denial) error {
 		return nil
 	}
 	now := e.Now()
-	w := tabwriter.NewWriter(e.Stdout, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(folded(e).Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ADDRESS\tSINCE\tRUNS OUT\tBY\tNOTE")
 	for i := range denials {
 		d := &denials[i]

@@ -32,15 +32,22 @@ type env struct {
 	Stdout, Stderr io.Writer
 	// OutTerminal and ErrTerminal say whether a person looks at them.
 	OutTerminal, ErrTerminal bool
-	Now                      func() time.Time
-	Getenv                   func(string) string
+	// OutWidth is how many columns the terminal has, 0 if nobody looks at it.
+	OutWidth int
+	Now      func() time.Time
+	Getenv   func(string) string
 }
 
 func systemEnv() *env {
+	columns, _, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil { // it is no terminal
+		columns = 0
+	}
 	return &env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		OutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
 		ErrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+		OutWidth:    columns,
 		Now:         time.Now,
 		Getenv:      os.Getenv,
 	}

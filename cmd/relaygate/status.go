@@ -33,7 +33,7 @@ func statusCommand(e *env) *cobra.Command {
 			case flags.json:
 				return printJSON(e, s)
 			}
-			printStatus(e, &s)
+			printStatus(folded(e), &s)
 			return nil
 		}),
 	})
@@ -60,6 +60,7 @@ func statusOffline(e *env, flags *clientFlags, err error) error {
 		return silent
 	}
 	now, o := e.Now(), s.Offline
+	e = folded(e)
 	printOffline(e, o, now)
 	printPaused(e, s.Paused, now)
 	fmt.Fprintf(e.Stdout, "Grants:  %d; %s.\n", s.Grants, authz.Count(s.Denials, "denial"))

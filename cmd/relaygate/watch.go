@@ -59,8 +59,8 @@ func printEvent(e *env, line []byte) error {
 	if t, err := time.Parse(time.RFC3339Nano, ev.Time); err == nil {
 		when = t.Local().Format("15:04:05.000")
 	}
-	line = fmt.Appendf(nil, "%s  %s  %-24s  %-4s  %-10s  %-20s  %s", when, colour(e, paint, fmt.Sprintf("%-9s", what)),
-		cmp.Or(ev.Client, "-"), cmp.Or(ev.Protocol, "-"), cmp.Or(authz.Quote(ev.Mechanism), "-"), cmp.Or(authz.Quote(ev.User), "-"), ev.Reason)
+	line = fmt.Appendf(nil, "%s  %s  %-24s  %-4s  %s  %s  %s", when, colour(e, paint, fmt.Sprintf("%-9s", what)),
+		cmp.Or(ev.Client, "-"), cmp.Or(ev.Protocol, "-"), pad(cmp.Or(authz.Quote(ev.Mechanism), "-"), 10), pad(cmp.Or(authz.Quote(ev.User), "-"), 20), ev.Reason)
 	_, err := fmt.Fprintf(e.Stdout, "%s\n", bytes.TrimRight(line, " "))
 	return err
 }

@@ -42,7 +42,7 @@ func whyCommand(e *env) *cobra.Command {
 			if flags.json {
 				return printJSON(e, story)
 			}
-			return printStory(e, &story)
+			return printStory(folded(e), &story)
 		}),
 	})
 }
