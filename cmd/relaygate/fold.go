@@ -70,7 +70,7 @@ func fold(line string, most int) string {
 // in its first half, as a table or a label has it.
 func hang(line string, most int) (column int) {
 	at, spaces := 0, 0
-	for _, r := range line {
+	for _, r := range shown(line) {
 		if r == ' ' {
 			spaces++
 		} else {
@@ -105,16 +105,20 @@ func breakAt(line string, least, room int) (at int) {
 
 // columns is how many columns of a terminal a text takes.
 func columns(s string) (n int) {
-	for {
-		before, rest, escaped := strings.Cut(s, "\x1b[")
-		for _, r := range before {
-			n += runeColumns(r)
-		}
-		if !escaped {
-			return n
-		}
-		_, s, _ = strings.Cut(rest, "m") // a colour
+	for _, r := range shown(s) {
+		n += runeColumns(r)
 	}
+	return n
+}
+
+// shown is a text without its colours.
+func shown(s string) string {
+	before, rest, coloured := strings.Cut(s, "\x1b[")
+	if !coloured {
+		return s
+	}
+	_, rest, _ = strings.Cut(rest, "m")
+	return before + shown(rest)
 }
 
 func runeColumns(r rune) int {

@@ -23,6 +23,7 @@ func TestFold(t *testing.T) {
 		{"File:    /a/path/that/is/much/longer/than/the/whole/line/is", 40, "File:    /a/path/that/is/much/longer/than/the/whole/line/is"},
 		{"File:    /a/path/that/is/much/longer/than/the/line and more", 40, "File:    /a/path/that/is/much/longer/than/the/line\n         and more"},
 		{"Name:    名前が長いユーザー名前が長いユーザー 例え", 40, "Name:    名前が長いユーザー名前が長いユー\u200bザー"},
+		{"\x1b[32mok\x1b[0m       port  a port on which nobody listens", 40, "\x1b[32mok\x1b[0m       port  a port on which nobody\n               listens"},
 		{"\x1b[31mred\x1b[0m words are not counted for what they", 40, "\x1b[31mred\x1b[0m words are not counted for what they"},
 		{"\x1b[31mred\x1b[0m words are not counted for what they are", 40, "\x1b[31mred\x1b[0m words are not counted for what they\nare"},
 	} {
