@@ -85,7 +85,7 @@ func hang(line string, most int) (column int) {
 }
 
 // breakAt is the last space of a line within so many columns, else the first; -1 if there
-// is none behind the least column.
+// is none behind the least column. A number stays with what it counts.
 func breakAt(line string, least, room int) (at int) {
 	at = -1
 	for i := range line {
@@ -93,7 +93,7 @@ func breakAt(line string, least, room int) (at int) {
 			continue
 		}
 		before := columns(line[:i])
-		if before > least && (before <= room || at < 0) {
+		if before > least && (before <= room || at < 0) && !counts(line[:i]) {
 			at = i
 		}
 		if before > room {
@@ -101,6 +101,12 @@ func breakAt(line string, least, room int) (at int) {
 		}
 	}
 	return at
+}
+
+// counts reports whether a text ends with a number that is a word.
+func counts(text string) bool {
+	word := text[strings.LastIndexByte(text, ' ')+1:]
+	return strings.Trim(word, "(0123456789.") == "" && word != ""
 }
 
 // columns is how many columns of a terminal a text takes.

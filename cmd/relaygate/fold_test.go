@@ -20,6 +20,7 @@ func TestFold(t *testing.T) {
 		{"Gate:    the gate filters port 25 for all but members", 40, "Gate:    the gate filters port 25 for\n         all but members"},
 		{"  1 s ago  login  alice by pop3 from port 1 to another", 40, "  1 s ago  login  alice by pop3 from\n                  port 1 to another"},
 		{"                   → nothing to do if it is not wanted", 40, "                   → nothing to do if it\n                   is not wanted"},
+		{"a sentence whose end is that it takes (30 min)", 40, "a sentence whose end is that it takes\n(30 min)"},
 		{"File:    /a/path/that/is/much/longer/than/the/whole/line/is", 40, "File:    /a/path/that/is/much/longer/than/the/whole/line/is"},
 		{"File:    /a/path/that/is/much/longer/than/the/line and more", 40, "File:    /a/path/that/is/much/longer/than/the/line\n         and more"},
 		{"Name:    名前が長いユーザー名前が長いユーザー 例え", 40, "Name:    名前が長いユーザー名前が長いユー\u200bザー"},

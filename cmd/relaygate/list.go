@@ -91,7 +91,7 @@ func listed[T any](e *env, flags *clientFlags, list []T, about *control.Offline,
 func printGrants(e *env, grants []control.Grant) error {
 	now := e.Now()
 	w := tabwriter.NewWriter(folded(e).Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ADDRESS\tSINCE\tRUNS OUT\tBY\tPROTOCOL\tOPEN SESSIONS\tUSERS")
+	fmt.Fprintln(w, "ADDRESS\tSINCE\tRUNS OUT\tBY\tPROTOCOL\tSESSIONS\tUSERS")
 	for i := range grants {
 		g := &grants[i]
 		var users []string

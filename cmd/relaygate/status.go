@@ -188,7 +188,7 @@ func printGate(e *env, g *control.Gate, now time.Time, say func(string, ...any))
 	if g.Errors > 0 {
 		say("         %s; the last: %s.", authz.Count(g.Errors, "error"), g.LastError)
 	}
-	if g.Adds > 0 {
+	if g.MaxDelay.Duration > 0 { // orders open it too, and have no answer
 		say("         from the server's answer to the open gate: last %.2f ms, longest %.2f ms.",
 			g.LastDelay.Seconds()*1e3, g.MaxDelay.Seconds()*1e3)
 	}

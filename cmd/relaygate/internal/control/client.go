@@ -169,6 +169,8 @@ func (c *Client) ask(ctx context.Context, method, path string, what io.Reader) (
 		switch res.StatusCode {
 		case http.StatusUnprocessableEntity:
 			err = &Refusal{words}
+		case http.StatusForbidden:
+			err = errors.New(words)
 		case http.StatusNotFound, http.StatusMethodNotAllowed:
 			err = errors.New("the relaygate that runs does not know this verb: it is of another version, and would have to be restarted")
 		}
