@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/offline"
@@ -85,5 +86,11 @@ func (f *clientFlags) client(e *env) *control.Client {
 	if path == "" {
 		path = defaultSocket
 	}
-	return control.NewClient(path)
+	c := control.NewClient(path)
+	if e.ErrTerminal {
+		c.Late = func() {
+			fmt.Fprintf(e.Stderr, "relaygate: there is no answer yet: waiting for %s at most\n", authz.Span(control.AnswerLimit))
+		}
+	}
+	return c
 }
