@@ -55,7 +55,7 @@ func (d *Daemon) Why(a netip.Addr, now time.Time) (control.Story, error) {
 		l.about.Files = append(l.about.Files, err.Error())
 	}
 	s := story.Left.Of(l.grants, l.journal, before, a, now)
-	if l.about.Error != "" && len(s.Events) == 0 && s.Grant == nil {
+	if l.about.Error != "" && len(s.Events) == 0 && !s.Granted && l.grants.Check(a).Allow {
 		s.Reason = "cannot be explained: nothing is known from the state"
 	} else if d.Mistakes == nil {
 		story.But(&s, story.Observed(d.Config))
@@ -137,7 +137,8 @@ type left struct {
 // has to look.
 func (d *Daemon) read(now time.Time, wanted func(netip.Prefix) bool) (*left, error) {
 	cfg := d.Config
-	l := &left{about: control.Offline{Why: d.why(), Next: d.next(true), State: cfg.StatePath, Files: []string{}}}
+	holder := lockfile.Holder(cfg.StatePath + ".lock")
+	l := &left{about: control.Offline{Why: d.why(holder), Next: d.next(holder, true), State: cfg.StatePath, Files: []string{}}}
 	l.grants, l.journal = grant.New(cfg.Grants()), authz.NewEvidence(authz.EvidenceConfig{Retain: cfg.Retain})
 	host, err := hostinfo.Read()
 	if err != nil {
@@ -155,7 +156,7 @@ func (d *Daemon) read(now time.Time, wanted func(netip.Prefix) bool) (*left, err
 		return nil, fmt.Errorf("%s, and only root may read what it left in %s: run this as root", l.about.Why, cfg.StatePath)
 	case errors.Is(err, fs.ErrNotExist):
 		l.about.Error = "there is no " + cfg.StatePath + ", as if it had never run"
-		l.about.Next = d.next(false)
+		l.about.Next = d.next(holder, false)
 		return l, nil
 	case err != nil:
 		l.about.Error = err.Error()
@@ -175,20 +176,19 @@ func (d *Daemon) read(now time.Time, wanted func(netip.Prefix) bool) (*left, err
 	return l, nil
 }
 
-// why says why no daemon answers.
-func (d *Daemon) why() string {
+// why says why no daemon answers; the process that holds its state is one all the same.
+func (d *Daemon) why(holder string) string {
 	if d.Silence.Err == nil {
 		return d.Silence.Error()
 	}
-	if holder := lockfile.Holder(d.Config.StatePath + ".lock"); holder != "" {
+	if holder != "" {
 		return fmt.Sprintf("relaygate runs, as process %s, and cannot be asked at %s (%v)", holder, d.Silence.Socket, d.Silence.Err)
 	}
 	return fmt.Sprintf("relaygate does not run: nobody answers at %s", d.Silence.Socket)
 }
 
 // next says what to do; about one that ran before, also how to learn why it ended.
-func (d *Daemon) next(ran bool) string {
-	runs := d.Silence.Err == nil || lockfile.Holder(d.Config.StatePath+".lock") != ""
+func (d *Daemon) next(holder string, ran bool) string {
 	start, log, restart := "systemctl start relaygate", "journalctl -u relaygate", "systemctl restart relaygate"
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		start, log, restart = "relaygate run", "its log", "end it and start it again"
@@ -197,7 +197,7 @@ func (d *Daemon) next(ran bool) string {
 		}
 	}
 	switch {
-	case runs:
+	case d.Silence.Err == nil, holder != "":
 		return log + " may say why; " + restart + ": what it granted stays"
 	case d.Mistakes != nil:
 		return fmt.Sprintf("mend its configuration (%s), then start it: %s", strings.ReplaceAll(d.Mistakes.Error(), "\n", "; "), start)
