@@ -73,9 +73,9 @@ func (d *Daemon) tableWords(s nft.Sight) string {
 	return "The gate's table is there. " + g.Words()
 }
 
-// named tells what relayhosts says of an address.
-func (d *Daemon) named(about *control.Offline, a netip.Addr, now time.Time) {
-	path := d.Config.Relayhosts
+// named tells what relayhosts says of an address with this story.
+func (d *Daemon) named(s *control.Story, about *control.Offline, now time.Time) {
+	a, path := s.Address, d.Config.Relayhosts
 	if path == "" {
 		if words := story.Foreign(story.Usual, a); words != "" {
 			about.Files = append(about.Files, words)
@@ -89,12 +89,23 @@ func (d *Daemon) named(about *control.Offline, a netip.Addr, now time.Time) {
 		about.Files = append(about.Files, fmt.Sprintf("whether %s names it cannot be told: %v", path, err))
 		return
 	case in:
-		about.Files = append(about.Files, fmt.Sprintf("%s names it (“%s”; written %s), and nobody takes it out until relaygate runs",
-			path, authz.QuoteWords(line.Text), authz.Ago(now.Sub(line.Time))))
+		about.Files = append(about.Files, fmt.Sprintf("%s names it (“%s”; written %s)%s",
+			path, authz.QuoteWords(line.Text), authz.Ago(now.Sub(line.Time)), whose(s, about)))
 	default:
 		about.Files = append(about.Files, path+" does not name it")
 	}
 	about.InFile = &in
+}
+
+// whose says who wrote the line of an address.
+func whose(s *control.Story, about *control.Offline) string {
+	switch {
+	case s.Granted || len(s.Events) > 0:
+		return ", and nobody takes it out until relaygate runs"
+	case about.Error != "":
+		return "; if relaygate has not run here before, somebody else wrote that"
+	}
+	return "; relaygate knows nothing of it, so somebody else wrote that"
 }
 
 // mostTold bounds the addresses that are told one by one.

@@ -61,7 +61,7 @@ func (d *Daemon) Why(a netip.Addr, now time.Time) (control.Story, error) {
 		story.But(&s, story.Observed(d.Config))
 	}
 	d.kernel(&l.about, a, now)
-	d.named(&l.about, a, now)
+	d.named(&s, &l.about, now)
 	s.Offline = &l.about
 	return s, nil
 }

@@ -68,14 +68,15 @@ func TestWhy(t *testing.T) {
 		for _, tt := range []struct {
 			addr, with, without string // what is said with and without a state
 			granted, inFile     bool
+			file                string // what is said of it with a state
 		}{
-			{"192.0.2.7", "has a grant: granted by hand by root", "cannot be explained", true, true},
-			{"192.0.2.8", "has no grant: its grant ran out 60 s ago", "cannot be explained", false, true},
-			{"192.0.2.99", "has no grant: nothing has been seen from it", "cannot be explained", false, true},
-			{"11.22.33.44", "has no grant: nothing has been seen from it", "cannot be explained", false, false},
-			{"203.0.113.9", "has no grant: it is denied (203.0.113.0/24) by root: sends spam", "cannot be explained", false, false},
-			{"198.51.100.9", "has a grant: it is always allowed", "has a grant: it is always allowed", true, false},
-			{"127.0.0.1", "holds no grant: it is", "holds no grant: it is", false, false},
+			{"192.0.2.7", "has a grant: granted by hand by root", "cannot be explained", true, true, "nobody takes it out"},
+			{"192.0.2.8", "has no grant: its grant ran out 60 s ago", "cannot be explained", false, true, "nobody takes it out"},
+			{"192.0.2.99", "has no grant: nothing has been seen from it", "cannot be explained", false, true, "relaygate knows nothing of it, so somebody else wrote that"},
+			{"11.22.33.44", "has no grant: nothing has been seen from it", "cannot be explained", false, false, "does not name it"},
+			{"203.0.113.9", "has no grant: it is denied (203.0.113.0/24) by root: sends spam", "cannot be explained", false, false, "does not name it"},
+			{"198.51.100.9", "has a grant: it is always allowed", "has a grant: it is always allowed", true, false, "does not name it"},
+			{"127.0.0.1", "holds no grant: it is", "holds no grant: it is", false, false, "does not name it"},
 		} {
 			s, err := d.Why(netip.MustParseAddr(tt.addr), now)
 			if err != nil {
@@ -88,6 +89,13 @@ func TestWhy(t *testing.T) {
 			o := s.Offline
 			if !strings.HasPrefix(s.Reason, want) || s.Granted != granted || o.InFile == nil || *o.InFile != tt.inFile || o.AsOf.IsZero() != gone || (o.Error != "") != gone {
 				t.Errorf("%s, no state %v: granted %v: %s; %+v", tt.addr, gone, s.Granted, s.Reason, o)
+			}
+			file := tt.file
+			if gone && tt.inFile {
+				file = "if relaygate has not run here before, somebody else wrote that"
+			}
+			if words := strings.Join(o.Files, "\n"); !strings.Contains(words, file) {
+				t.Errorf("%s, no state %v: %s", tt.addr, gone, words)
 			}
 			if !strings.HasPrefix(o.Why, "relaygate does not run") || !strings.HasPrefix(o.Next, "start it: ") || strings.Contains(o.Next, "why it ended") == gone {
 				t.Errorf("%s; %s", o.Why, o.Next)
