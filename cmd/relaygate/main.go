@@ -96,7 +96,7 @@ func rootCommand(e *env) *cobra.Command {
 		},
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetOut(e.Stdout)
+	root.SetOut(folded(e).Stdout)
 	root.SetErr(e.Stderr)
 	root.SetIn(e.Stdin)
 	root.AddCommand(replayCommand(e), runCommand(e), checkCommand(e), listCommand(e), whyCommand(e),

@@ -20,7 +20,11 @@ func whyCommand(e *env) *cobra.Command {
 	return flags.orOffline(&cobra.Command{
 		Use:   "why ADDRESS",
 		Short: "Tell why an address may relay, or why not",
-		Args:  takes("an ADDRESS", 1, 1),
+		Long: `Tell why an address may relay or may not, and all that was seen of it.
+
+While no daemon answers, this is told from what it left: its state file, whether
+the kernel and relayhosts still let the address in, and what to do.`,
+		Args: takes("an ADDRESS", 1, 1),
 		RunE: verb(func(cmd *cobra.Command, args []string) error {
 			addr, err := netip.ParseAddr(strings.Trim(args[0], "[]")) // as the logs of mail servers write it
 			if err != nil || addr.Zone() != "" {
