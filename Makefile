@@ -7,7 +7,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 
 export CGO_ENABLED = 0
 
-.PHONY: build demo test chaos e2e lint generate generate-check fuzz bench deb rpm clean
+# What `make install`, `make deb` and `make rpm` put where the shells look for it.
+COMPLETION = bin/completion
+
+.PHONY: build completion install demo test chaos e2e lint generate generate-check fuzz bench deb rpm clean
 
 build: bin/relaygate
 
@@ -15,6 +18,25 @@ build: bin/relaygate
 .PHONY: bin/relaygate
 bin/relaygate:
 	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/relaygate
+
+completion: build
+	@mkdir -p $(COMPLETION)
+	@set -e; for shell in bash zsh fish; do \
+	  bin/relaygate completion $$shell > $(COMPLETION)/$$shell; done
+
+# By hand, beside what a package has its own places for. The configuration that is there
+# stays, and nothing is started.
+DESTDIR ?=
+LOCAL = $(DESTDIR)/usr/local
+install: completion
+	install -D -t $(DESTDIR)/usr/bin bin/relaygate
+	[ -e $(DESTDIR)/etc/relaygate/relaygate.toml ] || install -D -m 644 cmd/relaygate/internal/config/default.toml $(DESTDIR)/etc/relaygate/relaygate.toml
+	install -D -m 644 -t $(DESTDIR)/etc/systemd/system cmd/relaygate/packaging/relaygate.service
+	install -D -m 644 -t $(LOCAL)/share/man/man8 cmd/relaygate/packaging/relaygate.8
+	install -D -m 644 -t $(LOCAL)/share/man/man5 cmd/relaygate/packaging/relaygate.toml.5
+	install -D -m 644 $(COMPLETION)/bash $(LOCAL)/share/bash-completion/completions/relaygate
+	install -D -m 644 $(COMPLETION)/zsh $(LOCAL)/share/zsh/site-functions/_relaygate
+	install -D -m 644 $(COMPLETION)/fish $(LOCAL)/share/fish/vendor_completions.d/relaygate.fish
 
 demo: build
 	bin/relaygate demo
@@ -64,7 +86,7 @@ bench: build
 # bin/relaygate_VERSION_ARCH.deb, bin/relaygate-VERSION-1.ARCH.rpm. Where no tag says a
 # version, the last commit does.
 PACKAGE_VERSION ?= $(or $(shell git describe --tags 2>/dev/null | sed 's/^v//'),0~git$(shell git show -s --format=%cd.%h --date=format:%Y%m%d))
-deb rpm: build
+deb rpm: completion
 	GOARCH=$$(go env GOARCH) PACKAGE_VERSION='$(PACKAGE_VERSION)' go run $(NFPM) package \
 	  --config cmd/relaygate/packaging/nfpm.yaml --packager $@ --target bin/
 

@@ -74,7 +74,8 @@ type State struct {
 // Restore takes over a State, and then the grants, into a table that has its
 // policy. What the policy or a denial forbids, and what has no time left, is
 // left out; no grant stands longer than its source allows from now. Restored
-// grants are Granted changes; sessions are for the caller to Hold again.
+// grants are Granted changes, and those whose time ran out meanwhile Expired ones;
+// sessions are for the caller to Hold again.
 func (t *Table) Restore(now time.Time, boot Boot, s State, grants iter.Seq[Saved]) []Change {
 	t.see(now)
 	for _, d := range s.Denials {
@@ -111,6 +112,15 @@ func (t *Table) opens(p netip.Prefix) bool {
 	return p.Bits() <= whole && (p.Bits() != 64 || whole == 64)
 }
 
+// over is the change of a grant that does not stand any more.
+func over(now time.Time, p netip.Prefix, s *Saved) Change {
+	c := Change{Kind: Expired, Time: s.Expires, Grant: s.Grant, Reason: "its time ran out while relaygate did not run"}
+	if c.Grant.Prefix, c.Grant.Sessions = p, 0; s.Expires.After(now) {
+		c.Time, c.Reason = now, "nobody knows how much of its time passed while relaygate did not run"
+	}
+	return c
+}
+
 // restore takes over one grant.
 func (t *Table) restore(now time.Time, boot Boot, kept time.Time, s *Saved) (Change, bool) {
 	p, err := authz.NormalPrefix(s.Prefix)
@@ -127,7 +137,7 @@ func (t *Table) restore(now time.Time, boot Boot, kept time.Time, s *Saved) (Cha
 		return Change{}, false
 	}
 	if left = min(left, longest); ticks(left) == 0 {
-		return Change{}, false
+		return over(now, p, s), true
 	}
 	c, ok := t.put(now, p, left, s.Source, "it stood before relaygate was restarted")
 	if !ok || c.Kind == Refused {

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,6 +52,7 @@ func TestRestore(t *testing.T) {
 		return table
 	}
 	const whole = "[granted 203.0.113.7/32 granted 203.0.113.8/32 granted 203.0.113.16/28]"
+	const over = "[expired 203.0.113.7/32 expired 203.0.113.8/32 expired 203.0.113.16/28]"
 	for _, tt := range []struct {
 		name string
 		// elapsed by the clock since boot, and what the wall clock shows then
@@ -63,13 +65,13 @@ func TestRestore(t *testing.T) {
 		{"later", 5 * m, 15 * m, boot, whole, []time.Duration{25 * m, 15 * m, 175 * m}},
 		{"the clock was set back", 5 * m, -1000 * m, boot, whole, []time.Duration{25 * m, 15 * m, 175 * m}},
 		{"the clock was set forward", 5 * m, 1000 * m, boot, whole, []time.Duration{25 * m, 15 * m, 175 * m}},
-		{"too late for two", 30 * m, 40 * m, boot, "[granted 203.0.113.16/28]", []time.Duration{150 * m}},
+		{"too late for two", 30 * m, 40 * m, boot, "[expired 203.0.113.7/32 expired 203.0.113.8/32 granted 203.0.113.16/28]", []time.Duration{0, 0, 150 * m}},
 		{"rebooted", 0, 15 * m, "another", whole, []time.Duration{25 * m, 15 * m, 175 * m}},
 		{"rebooted, no boot id", 0, 15 * m, "", whole, []time.Duration{25 * m, 15 * m, 175 * m}},
-		{"rebooted, and nobody knows for how long", 0, 4 * m, "another", "[]", nil},
-		{"rebooted, the clock is behind what was kept last", 0, 12*m - 1, "another", "[]", nil},
+		{"rebooted, and nobody knows for how long", 0, 4 * m, "another", over, nil},
+		{"rebooted, the clock is behind what was kept last", 0, 12*m - 1, "another", over, nil},
 		{"rebooted at once", 0, 12 * m, "another", whole, []time.Duration{28 * m, 18 * m, 178 * m}},
-		{"rebooted much later", 0, 300 * m, "another", "[]", nil},
+		{"rebooted much later", 0, 300 * m, "another", over, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			state, rows := saved(t, before(t), at(10*m), Boot{boot, 1000 * time.Hour})
@@ -83,6 +85,12 @@ func TestRestore(t *testing.T) {
 				t.Fatalf("Restore: %s, want %s", kinds(got), tt.want)
 			}
 			for i, c := range got {
+				if c.Kind == Expired {
+					if unknown := strings.HasPrefix(c.Reason, "nobody knows"); c.Time.After(now) || unknown != c.Grant.Expires.After(now) || !unknown && !c.Time.Equal(c.Grant.Expires) {
+						t.Errorf("%v: it ran out at %v: %s", c.Grant.Prefix, c.Time, c.Reason)
+					}
+					continue
+				}
 				if left := c.Grant.Expires.Sub(now); left != tt.left[i] || !c.Arm {
 					t.Errorf("%v: %v left, want %v; arm %v", c.Grant.Prefix, left, tt.left[i], c.Arm)
 				}

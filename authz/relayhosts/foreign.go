@@ -105,12 +105,7 @@ func Now(path string, a netip.Addr) (*Line, error) { return find(path, "", a) }
 func Before(path string, a netip.Addr) (*Line, error) { return find(path, BackupSuffix, a) }
 
 func find(path, suffix string, a netip.Addr) (*Line, error) {
-	target, err := resolve(path)
-	if err != nil {
-		return nil, fmt.Errorf("look into %s%s: %w", path, suffix, err)
-	}
-	target += suffix
-	data, err := readExisting(target, sizeLimit)
+	target, data, err := look(path, suffix)
 	if err != nil {
 		return nil, fmt.Errorf("look into %s: %w", target, err)
 	}
@@ -126,4 +121,29 @@ func find(path, suffix string, a netip.Addr) (*Line, error) {
 		return &Line{Path: target, Text: line[:min(len(line), lineLimit)], Prefix: p, Time: info.ModTime()}, nil
 	}
 	return nil, nil
+}
+
+// Named are the prefixes that the file at path is about, in its order; none where there
+// is no file.
+func Named(path string) (list []netip.Prefix, err error) {
+	target, data, err := look(path, "")
+	if err != nil {
+		return nil, fmt.Errorf("look into %s: %w", target, err)
+	}
+	for line := range foreignLines(data) {
+		if p, ok := Subject(line); ok {
+			list = append(list, p)
+		}
+	}
+	return list, nil
+}
+
+// look reads the file at path, which may be a link, with a suffix to its name.
+func look(path, suffix string) (target string, data []byte, err error) {
+	if target, err = resolve(path); err != nil {
+		return path + suffix, nil, err
+	}
+	target += suffix
+	data, err = readExisting(target, sizeLimit)
+	return target, data, err
 }

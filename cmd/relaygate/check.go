@@ -25,7 +25,7 @@ func checkCommand(e *env) *cobra.Command {
 				return err
 			}
 			for _, line := range cfg.Words() {
-				fmt.Fprintln(e.Stdout, line)
+				fmt.Fprintln(folded(e).Stdout, line)
 			}
 			return nil
 		}),

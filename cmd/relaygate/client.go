@@ -1,21 +1,74 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
 	"github.com/spf13/cobra"
 
+	"relaygate/authz"
+	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/offline"
 )
 
 // clientFlags are those of the verbs that ask the daemon.
 type clientFlags struct {
 	socket string
 	json   bool
+	config string // see orOffline
 }
 
 func (f *clientFlags) add(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().StringVar(&f.socket, "socket", "", "the daemon's control socket at this `PATH` (default $RELAYGATE_SOCKET, else "+defaultSocket+")")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON")
 	return cmd
+}
+
+// orOffline is add for a verb that has something to say without the daemon too.
+func (f *clientFlags) orOffline(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().StringVar(&f.config, "config", "", "the configuration `FILE` that says where to look while no daemon answers (default "+defaultConfig+", if it is there)")
+	return f.add(cmd)
+}
+
+// absent is the daemon in whose place to answer, where err says that it does not: it
+// fails with err, or what else there is to say, where that cannot be done.
+func (f *clientFlags) absent(err error) (*offline.Daemon, error) {
+	var silence *control.SilentError
+	if !errors.As(err, &silence) {
+		return nil, err
+	}
+	d, unread := f.daemon()
+	switch {
+	case unread != nil:
+		return nil, fmt.Errorf("%w; %w", err, unread)
+	case filepath.Clean(d.Config.Socket) != filepath.Clean(silence.Socket):
+		return nil, fmt.Errorf("%w; the configuration has it at %s", err, d.Config.Socket)
+	}
+	d.Silence = silence
+	return d, nil
+}
+
+// daemon is what the configuration says of the daemon that is asked, or what can be read
+// of one with mistakes, for which it may not have started.
+func (f *clientFlags) daemon() (*offline.Daemon, error) {
+	d := &offline.Daemon{File: chosenConfig(f.config, defaultConfig)}
+	var err error
+	if d.Config, err = loadConfig(d.File); err == nil {
+		return d, nil
+	}
+	known, _ := config.Salvage(d.File)
+	if known == nil { // not even that
+		return nil, err
+	}
+	d.Mistakes = err
+	if d.Config, err = config.Default(); err != nil {
+		return nil, err
+	}
+	d.Config.Relayhosts, d.Config.UsersFile = known.Relayhosts, known.UsersFile
+	d.Config.StatePath, d.Config.Socket = known.StatePath, known.Socket
+	return d, nil
 }
 
 const defaultSocket = "/run/relaygate/control.sock"
@@ -25,8 +78,19 @@ func (f *clientFlags) client(e *env) *control.Client {
 	if path == "" {
 		path = e.Getenv("RELAYGATE_SOCKET")
 	}
+	if path == "" && f.config != "" {
+		if d, err := f.daemon(); err == nil { // else absent tells
+			path = d.Config.Socket
+		}
+	}
 	if path == "" {
 		path = defaultSocket
 	}
-	return control.NewClient(path)
+	c := control.NewClient(path)
+	if e.ErrTerminal {
+		c.Late = func() {
+			fmt.Fprintf(e.Stderr, "relaygate: there is no answer yet: waiting for %s at most\n", authz.Span(control.AnswerLimit))
+		}
+	}
+	return c
 }

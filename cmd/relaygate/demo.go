@@ -19,7 +19,7 @@ func demoCommand(e *env) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("find the own program: %w", err)
 			}
-			return demo.Run(cmd.Context(), demo.Options{Exe: exe, Out: e.Stdout})
+			return demo.Run(cmd.Context(), demo.Options{Exe: exe, Out: folded(e).Stdout})
 		}),
 	}
 }

@@ -33,7 +33,7 @@ The exit code is 1 if something is missing that the configuration needs.`,
 			if flags.json {
 				err = printJSON(e, findings...)
 			} else {
-				err = printFindings(e, findings)
+				err = printFindings(folded(e), findings)
 			}
 			if err != nil {
 				return err

@@ -32,15 +32,22 @@ type env struct {
 	Stdout, Stderr io.Writer
 	// OutTerminal and ErrTerminal say whether a person looks at them.
 	OutTerminal, ErrTerminal bool
-	Now                      func() time.Time
-	Getenv                   func(string) string
+	// OutWidth is how many columns the terminal has, 0 if nobody looks at it.
+	OutWidth int
+	Now      func() time.Time
+	Getenv   func(string) string
 }
 
 func systemEnv() *env {
+	columns, _, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil { // it is no terminal
+		columns = 0
+	}
 	return &env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		OutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
 		ErrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+		OutWidth:    columns,
 		Now:         time.Now,
 		Getenv:      os.Getenv,
 	}
@@ -89,14 +96,15 @@ func rootCommand(e *env) *cobra.Command {
 		},
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetOut(e.Stdout)
+	root.SetOut(folded(e).Stdout)
 	root.SetErr(e.Stderr)
 	root.SetIn(e.Stdin)
 	root.AddCommand(replayCommand(e), runCommand(e), checkCommand(e), listCommand(e), whyCommand(e),
-		doctorCommand(e), statusCommand(e), watchCommand(e), demoCommand(e))
+		doctorCommand(e), statusCommand(e), watchCommand(e), demoCommand(e), completionCommand(e))
 	for i := range orderVerbs {
 		root.AddCommand(orderCommand(e, &orderVerbs[i]))
 	}
+	complete(e, root)
 	return root
 }
 

@@ -133,6 +133,7 @@ func (f *orderFlags) give(e *env, cmd *cobra.Command, word, target string) error
 	if f.json {
 		return printJSON(e, out)
 	}
+	e = folded(e)
 	fmt.Fprintln(e.Stdout, out.Result)
 	for _, w := range out.Warnings {
 		fmt.Fprintf(e.Stdout, "%s: %s.\n", colour(e, yellow, "Mind"), w)

@@ -17,18 +17,18 @@ type table struct {
 	begun bool
 }
 
-const tableRow = "%-26s  %-28s  %-28s  %-5s %-14s %-24s %-9s  %s"
+const tableRow = "%-26s  %-28s  %-28s  %-5s %s %s %-9s  %s"
 
 func (t *table) print(v *engine.Verdict) error {
 	if !t.begun {
 		t.begun = true
-		if err := t.row("TIME (UTC)", "CLIENT", "SERVER", "PROTO", "MECHANISM", "USER", "RESULT", "REASON"); err != nil {
+		if err := t.row("TIME (UTC)", "CLIENT", "SERVER", "PROTO", pad("MECHANISM", 14), pad("USER", 24), "RESULT", "REASON"); err != nil {
 			return err
 		}
 	}
 	return t.row(v.Time.UTC().Format("2006-01-02 15:04:05.000000"),
-		v.Conn.Client, v.Conn.Server, v.Conn.Service.Protocol, cmp.Or(authz.Quote(v.Mechanism), "-"),
-		control.UserText(v), v.Result, control.ReasonText(v))
+		v.Conn.Client, v.Conn.Server, v.Conn.Service.Protocol, pad(cmp.Or(authz.Quote(v.Mechanism), "-"), 14),
+		pad(control.UserText(v), 24), v.Result, control.ReasonText(v))
 }
 
 func (t *table) flush() error { return t.w.Flush() }

@@ -142,7 +142,7 @@ func TestThePackageFindsItsFiles(t *testing.T) {
 	}
 	for _, s := range sources {
 		path := string(s[1])
-		if _, err := os.Stat(filepath.Join("../..", path)); err != nil && path != "bin/relaygate" {
+		if _, err := os.Stat(filepath.Join("../..", path)); err != nil && !strings.HasPrefix(path, "bin/") {
 			t.Errorf("%s: %v", list, err)
 		}
 	}

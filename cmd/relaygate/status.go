@@ -19,7 +19,7 @@ import (
 func statusCommand(e *env) *cobra.Command {
 	var flags clientFlags
 	var check bool
-	cmd := flags.add(&cobra.Command{
+	cmd := flags.orOffline(&cobra.Command{
 		Use:   "status",
 		Short: "Tell what relaygate does and how it is",
 		Args:  takes("", 0, 0),
@@ -29,16 +29,43 @@ func statusCommand(e *env) *cobra.Command {
 			case check:
 				return checkStatus(e, &s, err, flags.json)
 			case err != nil:
-				return err
+				return statusOffline(e, &flags, err)
 			case flags.json:
 				return printJSON(e, s)
 			}
-			printStatus(e, &s)
+			printStatus(folded(e), &s)
 			return nil
 		}),
 	})
 	cmd.Flags().BoolVar(&check, "check", false, "one line and a monitoring exit code: 0 good, 1 warning, 2 critical")
 	return cmd
+}
+
+// statusOffline tells what is left of a daemon that does not answer, and fails all the
+// same: its status is that.
+func statusOffline(e *env, flags *clientFlags, err error) error {
+	absent, err := flags.absent(err)
+	if err != nil {
+		return err
+	}
+	s, err := absent.Status(e.Now())
+	if err != nil {
+		return err
+	}
+	silent := &failure{err: errors.New(s.Offline.Why), code: exitFailed, silent: true}
+	if flags.json {
+		if err := printJSON(e, s); err != nil {
+			return err
+		}
+		return silent
+	}
+	now, o := e.Now(), s.Offline
+	e = folded(e)
+	printOffline(e, o, now)
+	printPaused(e, s.Paused, now)
+	fmt.Fprintf(e.Stdout, "Grants:  %d; %s.\n", s.Grants, authz.Count(s.Denials, "denial"))
+	printAround(e, o)
+	return silent
 }
 
 // The exit codes that monitoring plugins agree on.
@@ -91,9 +118,7 @@ func printStatus(e *env, s *control.Status) {
 	if len(s.Doubts) > 0 {
 		say("Doubt:   %s: %s.", authz.Count(s.Tainted, "connection"), doubtText(s.Doubts))
 	}
-	if s.Paused != nil {
-		say("Paused:  %s by %s%s: nothing is granted.", authz.Ago(now.Sub(s.Paused.Since.Time)), s.Paused.By, control.NoteText(s.Paused.Note))
-	}
+	printPaused(e, s.Paused, now)
 	say("Grants:  %d now, %s open; %s.", s.Grants, authz.Count(s.Sessions, "session"), authz.Count(s.Denials, "denial"))
 	printGate(e, &s.Gate, now, say)
 	printBrakes(e, s, now, say)
@@ -110,6 +135,12 @@ func printStatus(e *env, s *control.Status) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Drops)) {
 		say("Drops:   %s: %d.", name, s.Drops[name])
+	}
+}
+
+func printPaused(e *env, p *control.Pause, now time.Time) {
+	if p != nil {
+		fmt.Fprintf(e.Stdout, "Paused:  %s by %s%s: nothing is granted.\n", authz.Ago(now.Sub(p.Since.Time)), p.By, control.NoteText(p.Note))
 	}
 }
 
@@ -157,7 +188,7 @@ func printGate(e *env, g *control.Gate, now time.Time, say func(string, ...any))
 	if g.Errors > 0 {
 		say("         %s; the last: %s.", authz.Count(g.Errors, "error"), g.LastError)
 	}
-	if g.Adds > 0 {
+	if g.MaxDelay.Duration > 0 { // orders open it too, and have no answer
 		say("         from the server's answer to the open gate: last %.2f ms, longest %.2f ms.",
 			g.LastDelay.Seconds()*1e3, g.MaxDelay.Seconds()*1e3)
 	}

@@ -25,3 +25,16 @@ func TestStatusNamesDoubts(t *testing.T) {
 		t.Errorf("status speaks of doubt where none is:\n%s", out.String())
 	}
 }
+
+// What only orders opened has no answer of a server before it.
+func TestStatusOfOrdersTellsNoDelay(t *testing.T) {
+	for delay, want := range map[time.Duration]bool{0: false, time.Millisecond: true} {
+		var out bytes.Buffer
+		var s control.Status
+		s.Gate.Adds, s.Gate.LastDelay.Duration, s.Gate.MaxDelay.Duration = 2, delay, delay
+		printStatus(&env{Stdout: &out, Now: func() time.Time { return time.Unix(0, 0) }}, &s)
+		if got := strings.Contains(out.String(), "last 1.00 ms, longest 1.00 ms"); got != want || !want && strings.Contains(out.String(), "longest") {
+			t.Errorf("%v:\n%s", delay, &out)
+		}
+	}
+}

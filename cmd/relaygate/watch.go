@@ -19,12 +19,13 @@ func watchCommand(e *env) *cobra.Command {
 		Short: "Show what happens, as it happens",
 		Args:  takes("", 0, 0),
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+			clients := len("255.255.255.255") // the widest so far
 			return flags.client(e).Watch(cmd.Context(), func(line []byte) error {
 				if flags.json {
 					_, err := fmt.Fprintf(e.Stdout, "%s\n", line)
 					return err
 				}
-				return printEvent(e, line)
+				return printEvent(e, line, &clients)
 			})
 		}),
 	})
@@ -38,7 +39,9 @@ type watched struct {
 	Port uint16 `json:"client_port"`
 }
 
-func printEvent(e *env, line []byte) error {
+// printEvent prints one line. Its columns are those of the line before, but that an
+// IPv6 address may widen the clients'.
+func printEvent(e *env, line []byte, clients *int) error {
 	var ev watched
 	if err := json.Unmarshal(line, &ev); err != nil {
 		return fmt.Errorf("read relaygate's event: %w", err)
@@ -59,8 +62,9 @@ func printEvent(e *env, line []byte) error {
 	if t, err := time.Parse(time.RFC3339Nano, ev.Time); err == nil {
 		when = t.Local().Format("15:04:05.000")
 	}
-	line = fmt.Appendf(nil, "%s  %s  %-24s  %-4s  %-10s  %-20s  %s", when, colour(e, paint, fmt.Sprintf("%-9s", what)),
-		cmp.Or(ev.Client, "-"), cmp.Or(ev.Protocol, "-"), cmp.Or(authz.Quote(ev.Mechanism), "-"), cmp.Or(authz.Quote(ev.User), "-"), ev.Reason)
+	*clients = max(*clients, len(ev.Client))
+	line = fmt.Appendf(nil, "%s  %s  %-*s  %-4s  %s  %s  %s", when, colour(e, paint, fmt.Sprintf("%-9s", what)),
+		*clients, cmp.Or(ev.Client, "-"), cmp.Or(ev.Protocol, "-"), pad(cmp.Or(authz.Quote(ev.Mechanism), "-"), 10), pad(cmp.Or(authz.Quote(ev.User), "-"), 20), ev.Reason)
 	_, err := fmt.Fprintf(e.Stdout, "%s\n", bytes.TrimRight(line, " "))
 	return err
 }

@@ -17,10 +17,14 @@ import (
 
 func whyCommand(e *env) *cobra.Command {
 	var flags clientFlags
-	return flags.add(&cobra.Command{
+	return flags.orOffline(&cobra.Command{
 		Use:   "why ADDRESS",
 		Short: "Tell why an address may relay, or why not",
-		Args:  takes("an ADDRESS", 1, 1),
+		Long: `Tell why an address may relay or may not, and all that was seen of it.
+
+While no daemon answers, this is told from what it left: its state file, whether
+the kernel and relayhosts still let the address in, and what to do.`,
+		Args: takes("an ADDRESS", 1, 1),
 		RunE: verb(func(cmd *cobra.Command, args []string) error {
 			addr, err := netip.ParseAddr(strings.Trim(args[0], "[]")) // as the logs of mail servers write it
 			if err != nil || addr.Zone() != "" {
@@ -31,18 +35,27 @@ func whyCommand(e *env) *cobra.Command {
 			}
 			story, err := flags.client(e).Why(cmd.Context(), addr.Unmap())
 			if err != nil {
-				return err
+				absent, err := flags.absent(err)
+				if err != nil {
+					return err
+				}
+				if story, err = absent.Why(addr.Unmap(), e.Now()); err != nil {
+					return err
+				}
 			}
 			if flags.json {
 				return printJSON(e, story)
 			}
-			return printStory(e, &story)
+			return printStory(folded(e), &story)
 		}),
 	})
 }
 
 func printStory(e *env, s *control.Story) error {
 	now := e.Now()
+	if s.Offline != nil {
+		printOffline(e, s.Offline, now)
+	}
 	paint := yellow
 	if s.Granted {
 		paint = green
@@ -59,6 +72,9 @@ func printStory(e *env, s *control.Story) error {
 	for i := range s.Events {
 		ev := &s.Events[i]
 		fmt.Fprintf(w, "  %s\t%s\t%s\n", relative(ev.Time.Time, now), ev.Event, eventText(ev, s.Address.String(), now))
+	}
+	if s.Offline != nil {
+		defer printAround(e, s.Offline)
 	}
 	return w.Flush()
 }

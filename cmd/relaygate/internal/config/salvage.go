@@ -32,8 +32,8 @@ func Salvage(path string) (*Config, bool) {
 			r = with
 		}
 	}
-	cfg := &Config{Relayhosts: r.Files.Relayhosts, UsersFile: r.Files.Users, Socket: r.Control.Socket}
-	for _, p := range []*string{&cfg.Relayhosts, &cfg.UsersFile, &cfg.Socket} {
+	cfg := &Config{Relayhosts: r.Files.Relayhosts, UsersFile: r.Files.Users, Socket: r.Control.Socket, StatePath: r.State.Path}
+	for _, p := range []*string{&cfg.Relayhosts, &cfg.UsersFile, &cfg.Socket, &cfg.StatePath} {
 		if !filepath.IsAbs(*p) {
 			*p = ""
 		}

@@ -22,9 +22,15 @@ import (
 
 // Client asks a daemon through its socket.
 type Client struct {
+	// Late is called where an answer takes more than LateAfter; it may be nil.
+	Late func()
+
 	socket string
 	http   http.Client
 }
+
+// LateAfter is how long a person waits without wondering.
+const LateAfter = 3 * time.Second
 
 // NewClient makes a client; it connects when it is asked something.
 func NewClient(socket string) *Client {
@@ -90,7 +96,7 @@ func wholeLines(data []byte, atEOF bool) (advance int, line []byte, err error) {
 }
 
 func (c *Client) get(ctx context.Context, path string, into any) error {
-	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	ctx, cancel := context.WithTimeout(ctx, AnswerLimit)
 	defer cancel()
 	body, err := c.open(ctx, path)
 	if err != nil {
@@ -100,7 +106,7 @@ func (c *Client) get(ctx context.Context, path string, into any) error {
 }
 
 func (c *Client) post(ctx context.Context, path string, what, into any) error {
-	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	ctx, cancel := context.WithTimeout(ctx, AnswerLimit)
 	defer cancel()
 	order, err := json.Marshal(what)
 	if err != nil {
@@ -113,8 +119,25 @@ func (c *Client) post(ctx context.Context, path string, what, into any) error {
 	return decode(body, into)
 }
 
-// answerLimit bounds the wait for an answer.
-const answerLimit = 20 * time.Second
+// SilentError says that no daemon answered.
+type SilentError struct {
+	Socket string
+	// Err is why it could not be connected to; nil if it took the question and did not
+	// answer in time.
+	Err error
+}
+
+func (e *SilentError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("relaygate runs and did not answer within %s: it hangs, or has too much to do", authz.Span(AnswerLimit))
+	}
+	return fmt.Sprintf("is relaygate running? cannot connect to %s: %v (start it, or name its socket with --socket)", e.Socket, e.Err)
+}
+
+func (e *SilentError) Unwrap() error { return e.Err }
+
+// AnswerLimit bounds the wait for an answer.
+const AnswerLimit = 20 * time.Second
 
 func decode(body io.ReadCloser, into any) error {
 	defer func() { _ = body.Close() }()
@@ -133,15 +156,18 @@ func (c *Client) ask(ctx context.Context, method, path string, what io.Reader) (
 	if err != nil {
 		return nil, fmt.Errorf("ask relaygate: %w", err)
 	}
+	if c.Late != nil {
+		defer time.AfterFunc(LateAfter, c.Late).Stop()
+	}
 	res, err := c.http.Do(req)
 	var op *net.OpError
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("the control socket %s is for root and its group: run this as root (%w)", c.socket, fs.ErrPermission)
 	case errors.As(err, &op) && op.Op == "dial":
-		return nil, fmt.Errorf("is relaygate running? cannot connect to %s: %w (start it, or name its socket with --socket)", c.socket, op.Err)
+		return nil, &SilentError{c.socket, op.Err}
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, fmt.Errorf("relaygate runs and did not answer within %s: it hangs, or has too much to do", authz.Span(answerLimit))
+		return nil, &SilentError{c.socket, nil}
 	case err != nil:
 		return nil, fmt.Errorf("ask relaygate: %w", err)
 	}
@@ -152,6 +178,8 @@ func (c *Client) ask(ctx context.Context, method, path string, what io.Reader) (
 		switch res.StatusCode {
 		case http.StatusUnprocessableEntity:
 			err = &Refusal{words}
+		case http.StatusForbidden:
+			err = errors.New(words)
 		case http.StatusNotFound, http.StatusMethodNotAllowed:
 			err = errors.New("the relaygate that runs does not know this verb: it is of another version, and would have to be restarted")
 		}

@@ -96,7 +96,7 @@ func order(d Daemon, verb string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		by, ok := orderer(r.Context())
 		if !ok {
-			http.Error(w, "only root may change anything", http.StatusForbidden)
+			http.Error(w, "only root may change anything: run this as root", http.StatusForbidden)
 			return
 		}
 		o := Order{Verb: verb}

@@ -22,6 +22,8 @@ type Grant struct {
 	// By and Note are of who granted it by hand.
 	By   string `json:"by,omitempty"`
 	Note string `json:"note,omitempty"`
+	// AsOf is set where no daemon answered: when the state was written that this is from.
+	AsOf *Time `json:"as_of,omitempty"`
 }
 
 // NewGrant is g's shape.
@@ -90,6 +92,8 @@ type Story struct {
 	Reason string  `json:"reason"`
 	Grant  *Grant  `json:"grant,omitempty"`
 	Events []Event `json:"events"`
+	// Offline is set where no daemon answered; then Granted is what its state says.
+	Offline *Offline `json:"offline,omitempty"`
 }
 
 // Status is what status tells.
@@ -128,6 +132,9 @@ type Status struct {
 	Files   []File            `json:"files"`
 	// Drops counts what was left out for a bound, by the bound's name.
 	Drops map[string]uint64 `json:"drops"`
+	// Offline is set where no daemon answered: of the rest Problems, Grants, Denials,
+	// Paused, Totals, State, Gate.Mode and Gate.Words are known then.
+	Offline *Offline `json:"offline,omitempty"`
 }
 
 // Tap is the live tap.
@@ -191,6 +198,7 @@ type Denial struct {
 	Until  Time         `json:"until"` // null: for good
 	By     string       `json:"by"`
 	Note   string       `json:"note"`
+	AsOf   *Time        `json:"as_of,omitempty"` // as that of a Grant
 }
 
 // State is the state file.

@@ -12,6 +12,7 @@ import (
 	"relaygate/authz"
 	"relaygate/authz/relayhosts"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/story"
 )
 
 // tellOthers tells what a write found in the files that is not ours.
@@ -56,7 +57,7 @@ func (o *owner) found(now time.Time, foreign *relayhosts.Foreign, changed bool) 
 		}
 		e := authz.Event{
 			Kind: authz.EventFile, Time: now, Last: now, Prefix: p,
-			Reason: "was in " + foreign.Path + " " + when + ", written by somebody else, and was taken out: “" + authz.Quote(line) + "”",
+			Reason: "was in " + foreign.Path + " " + when + ", written by somebody else, and was taken out: “" + authz.QuoteWords(line) + "”",
 		}
 		o.engine.Evidence().Add(e)
 		o.keeper.Noted(p)
@@ -64,27 +65,21 @@ func (o *owner) found(now time.Time, foreign *relayhosts.Foreign, changed bool) 
 	}
 }
 
-// before is the story of an address in the files before the first start: what an
-// administrator or another program had written there.
-func (f *files) before(a netip.Addr) (events []authz.Event) {
+// paths are those of the files that are written.
+func (f *files) paths() (list []string) {
 	for _, s := range f.status() {
-		line, err := relayhosts.Before(s.Path, a)
-		if err != nil {
-			f.log.Warn("what a file held before the first start cannot be told", "error", err)
-		}
-		if line != nil {
-			events = append(events, authz.Event{
-				Kind: authz.EventFile, Time: line.Time, Last: line.Time, Count: 1, Prefix: line.Prefix,
-				Reason: "was in " + s.Path + " before relaygate first wrote it: “" + authz.Quote(line.Text) + "”, see " + line.Path,
-			})
-		}
+		list = append(list, s.Path)
 	}
-	return events
+	return list
 }
 
 // naming says whether relayhosts names an address that has no grant, "" if not: where it
-// cannot be written, or was changed a moment ago, it opens all the same.
+// cannot be written, or was changed a moment ago, or is another program's, it opens all the
+// same.
 func (f *files) naming(a netip.Addr) string {
+	if f.hosts == "" {
+		return story.Foreign(story.Usual, a)
+	}
 	for _, s := range f.status() {
 		if s.Path != f.hosts {
 			continue
@@ -92,11 +87,11 @@ func (f *files) naming(a netip.Addr) string {
 		line, err := relayhosts.Now(s.Path, a)
 		switch {
 		case err != nil:
-			return fmt.Sprintf("; but whether %s names it cannot be told: %v", s.Path, err)
+			return fmt.Sprintf("whether %s names it cannot be told: %v", s.Path, err)
 		case line != nil && s.Error != "":
-			return fmt.Sprintf("; but %s names it, and cannot be written: %s", s.Path, s.Error)
+			return fmt.Sprintf("%s names it, and cannot be written: %s", s.Path, s.Error)
 		case line != nil:
-			return fmt.Sprintf("; but %s names it still, and is written again within seconds", s.Path)
+			return fmt.Sprintf("%s names it still, and is written again within seconds", s.Path)
 		}
 	}
 	return ""

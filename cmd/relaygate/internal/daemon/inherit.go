@@ -68,7 +68,7 @@ func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []k
 	for i := range live {
 		hold(t.Key(live[i].Client), &live[i].Session)
 	}
-	d.owner.engine.Record(t.Restore(now, since, was, func(yield func(grant.Saved) bool) {
+	changes := d.owner.engine.Record(t.Restore(now, since, was, func(yield func(grant.Saved) bool) {
 		err = d.keeper.Grants(func(g *grant.Saved) bool {
 			if s, ok := anchor(g); ok && is.live(&s) {
 				live = append(live, s)
@@ -88,6 +88,11 @@ func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []k
 			return true
 		})
 	}))
+	for i := range changes {
+		if changes[i].Kind == grant.Expired { // its story goes on
+			d.keeper.Changed(&changes[i])
+		}
+	}
 	if was.Paused != nil {
 		d.keeper.SweepAgain() // a crash came before all that the pause closed was deleted
 	}

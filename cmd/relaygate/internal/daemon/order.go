@@ -13,6 +13,7 @@ import (
 	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/story"
 	"relaygate/nft"
 )
 
@@ -54,8 +55,8 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 	if words := d.gate.Status().Unfit; words != "" && o.Verb == control.VerbDeny {
 		warn("%s", words)
 	}
-	if d.observes() {
-		warn("%s", observesWords)
+	if words := story.Observed(d.config.Load()); words != "" {
+		warn("%s", words)
 	}
 	// Mode observe closes nothing.
 	if list := cutFor(&o, changes); len(list) > 0 && d.gate.Status().Mode != nft.Observe.String() {

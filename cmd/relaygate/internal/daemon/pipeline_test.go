@@ -153,7 +153,7 @@ func newPipelineOf(tb testing.TB, ns *netns.Namespace, mode string) *daemon {
 	if d.keeper, err = keeper.Open(filepath.Join(tb.TempDir(), "state.db"), cfg.Retain, time.Now(), log); err != nil {
 		tb.Fatal(err)
 	}
-	eng := engine.New(engine.Config{Services: cfg.Services, Grants: grantConfig(cfg), Rules: rules(cfg)})
+	eng := engine.New(engine.Config{Services: cfg.Services, Grants: cfg.Grants(), Rules: cfg.Rules()})
 	if _, err := eng.SetHost(time.Now(), authz.Host{}); err != nil {
 		tb.Fatal(err)
 	}

@@ -105,7 +105,7 @@ func (d *daemon) reload(ctx context.Context) error {
 
 // reconfigure puts new bounds and rules in force.
 func (o *owner) reconfigure(now time.Time, cfg *config.Config) error {
-	changes := o.engine.Record(o.grants().SetConfig(now, grantConfig(cfg)))
+	changes := o.engine.Record(o.grants().SetConfig(now, cfg.Grants()))
 	o.lifetime = cfg.Lifetime
 	o.gate.SetLifetime(cfg.Lifetime)
 	for _, c := range changes {
@@ -115,7 +115,7 @@ func (o *owner) reconfigure(now time.Time, cfg *config.Config) error {
 		// Elements are never shortened one by one.
 		o.gate.Refresh()
 	}
-	more, err := o.engine.SetRules(now, rules(cfg))
+	more, err := o.engine.SetRules(now, cfg.Rules())
 	for _, c := range more {
 		o.change(now, c)
 	}

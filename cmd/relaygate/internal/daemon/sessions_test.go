@@ -26,6 +26,8 @@ import (
 const testLifetime = 30 * time.Minute
 
 var (
+	now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
 	testConn = authz.Conn{
 		Client: netip.MustParseAddrPort("203.0.113.7:40000"), Server: netip.MustParseAddrPort("198.51.100.25:143"),
 		Service: authz.Service{Protocol: authz.IMAP}, Cookie: 4711, Netns: 1,

@@ -8,10 +8,7 @@ import (
 	"fmt"
 	"time"
 
-	"relaygate/authz"
-	"relaygate/authz/grant"
 	"relaygate/authz/relayhosts"
-	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/daemon/gate"
 	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
@@ -34,8 +31,8 @@ func (d *daemon) start(ctx context.Context) (err error) {
 	eng := engine.New(engine.Config{
 		Confirm:  d.trust.Confirm,
 		Services: cfg.Services,
-		Grants:   grantConfig(cfg),
-		Rules:    rules(cfg),
+		Grants:   cfg.Grants(),
+		Rules:    cfg.Rules(),
 		Retain:   cfg.Retain,
 	})
 	host, err := hostinfo.Read()
@@ -100,15 +97,4 @@ func (d *daemon) connect() {
 		Prefixes:  d.owner.prefixes,
 		Forgotten: func(ctx context.Context) error { return d.owner.ask(ctx, func(time.Time) { d.owner.saveAgain() }) },
 	})
-}
-
-func grantConfig(cfg *config.Config) grant.Config {
-	return grant.Config{
-		Lifetime: cfg.Lifetime, Follow: cfg.FollowSessions, MaxSession: cfg.MaxSession,
-		IPv6Prefix: cfg.IPv6Prefix, MaxUsers: cfg.MaxUsers, MaxAddresses: cfg.MaxAddresses,
-	}
-}
-
-func rules(cfg *config.Config) authz.Rules {
-	return authz.Rules{Never: cfg.Never, Always: cfg.Always, Proxies: cfg.TrustedProxies}
 }

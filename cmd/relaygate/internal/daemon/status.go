@@ -13,7 +13,7 @@ import (
 	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/control"
-	"relaygate/nft"
+	"relaygate/cmd/relaygate/internal/story"
 )
 
 // Status answers the control socket.
@@ -161,53 +161,26 @@ func (d *daemon) Grants(ctx context.Context) ([]control.Grant, error) {
 }
 
 // Denials answers the control socket.
-func (d *daemon) Denials(ctx context.Context) ([]control.Denial, error) {
-	out := []control.Denial{}
-	err := d.owner.ask(ctx, func(time.Time) {
-		for _, n := range d.owner.grants().Denials() {
-			out = append(out, control.Denial{
-				Prefix: n.Prefix, Since: control.Time{Time: n.Since}, Until: control.Time{Time: n.Until}, By: n.By, Note: n.Note,
-			})
-		}
-	})
+func (d *daemon) Denials(ctx context.Context) (out []control.Denial, err error) {
+	err = d.owner.ask(ctx, func(time.Time) { out = story.Denials(d.owner.grants()) })
 	return out, ending(err)
 }
 
-// observes reports whether nothing is opened or closed by a grant.
-func (d *daemon) observes() bool {
-	cfg := d.config.Load()
-	return cfg.Gate.Mode == nft.Observe && cfg.Relayhosts == ""
-}
-
-const observesWords = "gate.mode is observe and files.relayhosts is empty, so that nothing is opened or closed by it"
-
 // Why answers the control socket.
-func (d *daemon) Why(ctx context.Context, a netip.Addr) (control.Story, error) {
-	story := control.Story{Address: a, Events: []control.Event{}}
-	before := d.files.before(a)
-	err := d.owner.ask(ctx, func(now time.Time) {
-		t := d.owner.grants()
-		events := append(before, d.owner.engine.Evidence().Story(a, now)...)
-		slices.SortStableFunc(events, func(a, b authz.Event) int { return a.Last.Compare(b.Last) })
-		for i := range events {
-			story.Events = append(story.Events, control.NewEvent(&events[i]))
-		}
-		g, ok := t.Get(a)
-		if ok {
-			shape := control.NewGrant(&g)
-			story.Granted, story.Grant = true, &shape
-		}
-		paused, _ := t.Paused()
-		story.Reason = reason(g, ok, paused, t.Check(a), events, now)
+func (d *daemon) Why(ctx context.Context, a netip.Addr) (s control.Story, err error) {
+	before, err := story.Before(a, d.files.paths()...)
+	if err != nil {
+		d.log.Warn("what a file held before the first start cannot be told", "error", err)
+	}
+	err = d.owner.ask(ctx, func(now time.Time) {
+		s = story.Live.Of(d.owner.grants(), d.owner.engine.Evidence(), before, a, now)
 	})
 	if d.gate.Status().Behind {
-		story.Reason += "; but the kernel has not taken all that was decided, see status"
+		story.But(&s, "the kernel has not taken all that was decided, see status")
 	}
-	if !story.Granted {
-		story.Reason += d.files.naming(a)
+	if !s.Granted {
+		story.But(&s, d.files.naming(a))
 	}
-	if d.observes() {
-		story.Reason += "; but " + observesWords
-	}
-	return story, ending(err)
+	story.But(&s, story.Observed(d.config.Load()))
+	return s, ending(err)
 }

@@ -31,20 +31,17 @@ func (s *Store) copyFrom(path string) error {
 			return fmt.Errorf("%w: %w", errDamaged, err)
 		}
 		defer func() { _ = old.Close() }() // it was only read
+		f, err := openFile(path, os.O_RDONLY, 0)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errDamaged, err)
+		}
+		defer func() { _ = f.Close() }() // likewise
 		return old.View(func(tx *bbolt.Tx) error {
-			if err := checkTrees(path, tx); err != nil {
+			if err := checkTrees(f, tx); err != nil {
 				return err
 			}
-			b := tx.Bucket([]byte(markBucket))
-			if b == nil {
-				return errForeign
-			}
-			version := b.Get([]byte(markKey))
-			if len(version) != 4 {
-				return errForeign
-			}
-			if v := binary.BigEndian.Uint32(version); v != Version {
-				return fmt.Errorf("it is of version %d, and this relaygate reads version %d", v, Version)
+			if err := checkMark(tx); err != nil {
+				return err
 			}
 			if err := s.copyBuckets(tx, info.Size()); err != nil {
 				return err
@@ -52,6 +49,22 @@ func (s *Store) copyFrom(path string) error {
 			return s.copyTail(tx)
 		})
 	})
+}
+
+// checkMark fails if a file is not ours, or of another version.
+func checkMark(tx *bbolt.Tx) error {
+	b := tx.Bucket([]byte(markBucket))
+	if b == nil {
+		return errForeign
+	}
+	version := b.Get([]byte(markKey))
+	if len(version) != 4 {
+		return errForeign
+	}
+	if v := binary.BigEndian.Uint32(version); v != Version {
+		return fmt.Errorf("it is of version %d, and this relaygate reads version %d", v, Version)
+	}
+	return nil
 }
 
 // copyGroup is how many records are copied per transaction.
@@ -93,6 +106,17 @@ func (s *Store) copyBuckets(tx *bbolt.Tx, size int64) error {
 
 // copyTail puts the changes of the old file's tail in their places.
 func (s *Store) copyTail(tx *bbolt.Tx) error {
+	return eachPart(tx, func(list []change) error {
+		err := s.database().Update(func(tx *bbolt.Tx) error { return apply(tx, list) })
+		if err != nil && !errors.Is(err, errDamaged) {
+			err = fmt.Errorf("%w: %w", errNotWritten, err)
+		}
+		return err
+	})
+}
+
+// eachPart visits the changes of a tail in their order.
+func eachPart(tx *bbolt.Tx, visit func([]change) error) error {
 	for behind := []byte(nil); ; {
 		p, err := oldest(tx, behind)
 		if err != nil || len(p.groups) == 0 {
@@ -100,12 +124,8 @@ func (s *Store) copyTail(tx *bbolt.Tx) error {
 		}
 		behind = p.groups[len(p.groups)-1]
 		for list := range slices.Chunk(p.changes, copyGroup) {
-			err := s.database().Update(func(tx *bbolt.Tx) error { return apply(tx, list) })
-			if errors.Is(err, errDamaged) {
+			if err := visit(list); err != nil {
 				return err
-			}
-			if err != nil {
-				return fmt.Errorf("%w: %w", errNotWritten, err)
 			}
 		}
 	}

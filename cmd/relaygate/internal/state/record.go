@@ -55,23 +55,25 @@ func (s *Store) Each(bucket string, visit func(key string, value []byte) error) 
 	if err != nil {
 		return err
 	}
-	err = s.database().View(func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(bucket))
-		if b == nil {
-			return nil
-		}
-		return b.ForEach(func(k, v []byte) error {
-			value, err := unsealed(id{bucket, string(k)}, v)
-			if err != nil {
-				return err
-			}
-			return visit(string(k), value)
-		})
-	})
+	err = s.database().View(func(tx *bbolt.Tx) error { return eachRecord(tx, bucket, visit) })
 	if err != nil {
 		return fmt.Errorf("read the state: %w", err)
 	}
 	return nil
+}
+
+func eachRecord(tx *bbolt.Tx, bucket string, visit func(key string, value []byte) error) error {
+	b := tx.Bucket([]byte(bucket))
+	if b == nil {
+		return nil
+	}
+	return b.ForEach(func(k, v []byte) error {
+		value, err := unsealed(id{bucket, string(k)}, v)
+		if err != nil {
+			return err
+		}
+		return visit(string(k), value)
+	})
 }
 
 // Flush writes what is pending as one transaction. On an error it stays

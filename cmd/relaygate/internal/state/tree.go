@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"go.etcd.io/bbolt"
 )
@@ -46,13 +45,8 @@ var (
 	errLayout = errors.New("it is not laid out as a page is")
 )
 
-// checkTrees fails if a page of the file at path, which tx reads, is in two places.
-func checkTrees(path string, tx *bbolt.Tx) error {
-	f, err := openFile(path, os.O_RDONLY, 0)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errDamaged, err)
-	}
-	defer func() { _ = f.Close() }() // it was only read
+// checkTrees fails if a page of a file, which tx reads, is in two places.
+func checkTrees(f io.ReaderAt, tx *bbolt.Tx) error {
 	t := trees{file: f, pageSize: int64(tx.DB().Info().PageSize), seen: make(map[uint64]bool)}
 	t.waiting = append(t.waiting, uint64(tx.Cursor().Bucket().Root()))
 	for len(t.waiting) > 0 {

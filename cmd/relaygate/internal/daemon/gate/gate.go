@@ -109,7 +109,7 @@ func (g *Gate) Connect(o Owner) { g.owner = o }
 
 // Open connects to the kernel, and claims the gate.
 func Open(cfg *config.Config, static []netip.Prefix, log *slog.Logger, hub *control.Hub) (*Gate, error) {
-	want := configOf(cfg, static)
+	want := ConfigOf(cfg, static)
 	t, missing, err := openTable(want)
 	if err != nil {
 		return nil, fmt.Errorf("open the gate: %w", err)
@@ -177,7 +177,7 @@ func (g *Gate) Read() ([]nft.Element, error) { return g.nft.Read() }
 // Reload puts the gate of another configuration in force. On an error the former one
 // stays.
 func (g *Gate) Reload(ctx context.Context, cfg *config.Config) error {
-	want := configOf(cfg, nil)
+	want := ConfigOf(cfg, nil)
 	if err := g.ask(ctx, func(ctx context.Context) error { return g.change(ctx, want) }); err != nil {
 		return fmt.Errorf("change the gate: %w", err)
 	}

@@ -34,8 +34,8 @@ type table interface {
 	Close() error
 }
 
-// configOf is what the configuration wants of the gate.
-func configOf(cfg *config.Config, static []netip.Prefix) nft.Config {
+// ConfigOf is what the configuration wants of the gate.
+func ConfigOf(cfg *config.Config, static []netip.Prefix) nft.Config {
 	g := &cfg.Gate
 	return nft.Config{
 		Mode: g.Mode, Ports: g.Ports, Static: static, IPv6Prefix: cfg.IPv6Prefix,

@@ -4,7 +4,6 @@ package keeper
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -107,85 +106,33 @@ func stale(kept *authz.Kept, oldest time.Time) bool {
 	return err != nil || !kept.Open && last.Before(oldest) && kept.Until.Before(oldest)
 }
 
-// Restored is what the state file held, but for the grants.
-type Restored struct {
-	State    grant.State
-	Sessions []Session
-	Journal  []authz.Kept
-	Counters map[string]uint64
-}
-
-// Load reads the state file. A record that cannot be understood is left out and
-// said.
-func (k *Keeper) Load(now time.Time) (r Restored, err error) {
+// Load reads the state file, and forgets of the journal what is too old.
+func (k *Keeper) Load(now time.Time) (Restored, error) {
 	for _, p := range k.outdated(k.oldest(now)) {
 		k.store.Delete(journalBucket, p.String())
 	}
-	r.Counters, r.State.Kept = make(map[string]uint64), k.store.Kept()
-	read := func(bucket string, take func(key string, data []byte) error) {
-		bad := 0
-		err = errors.Join(err, k.store.Each(bucket, func(key string, data []byte) error {
-			if take(key, data) != nil {
-				bad++
-			}
-			return nil
-		}))
-		if bad > 0 {
-			k.log.Error("records of the state file cannot be understood", "kind", bucket, "records", bad)
-		}
-	}
+	r, err := load(k.store, now, every)
+	k.tellBad(r.Bad)
 	k.denials = make(map[string]bool)
-	read(denialsBucket, func(key string, data []byte) error {
-		k.denials[key] = true
-		err := decode(data, &r.State.Denials)
-		if p, ok := netip.ParsePrefix(key); err != nil && ok == nil {
-			r.State.Denials = append(r.State.Denials, grant.Denial{Prefix: p, Since: now, Note: "its record cannot be understood"})
-		}
-		return err
-	})
-	read(sessionsBucket, func(_ string, data []byte) error { return decode(data, &r.Sessions) })
-	read(journalBucket, func(_ string, data []byte) error {
-		kept, err := state.ParseKept(data)
-		if err == nil {
-			_, err = kept.Last()
-		}
-		if err == nil {
-			r.Journal = append(r.Journal, kept)
-		}
-		return err
-	})
-	read(pauseBucket, func(_ string, data []byte) error {
-		r.State.Paused = new(grant.Pause) // also if it cannot be understood
-		return state.Decode(data, r.State.Paused)
-	})
-	read(countersBucket, func(key string, data []byte) error {
-		var n uint64
-		err := state.Decode(data, &n)
-		r.Counters[key] = n
-		return err
-	})
+	if err == nil {
+		err = k.store.Each(denialsBucket, func(key string, _ []byte) error { k.denials[key] = true; return nil })
+	}
 	return r, err
 }
 
 // Grants visits the grants of the file until visit says false: one by one, as there
 // may be a million.
 func (k *Keeper) Grants(visit func(*grant.Saved) bool) error {
-	bad, enough := 0, false
-	err := k.store.Each(grantsBucket, func(_ string, data []byte) error {
-		if enough {
-			return nil
-		}
-		if g, err := state.ParseGrant(data); err != nil {
-			bad++
-		} else {
-			enough = !visit(&g)
-		}
-		return nil
-	})
-	if bad > 0 {
-		k.log.Error("records of the state file cannot be understood", "kind", grantsBucket, "records", bad)
-	}
+	bad := make(map[string]int)
+	err := grants(k.store, every, bad, visit)
+	k.tellBad(bad)
 	return err
+}
+
+func (k *Keeper) tellBad(bad map[string]int) {
+	for kind, n := range bad {
+		k.log.Error("records of the state file cannot be understood", "kind", kind, "records", n)
+	}
 }
 
 // Over deletes a grant of the file that does not stand any more. At a start nothing is
@@ -196,15 +143,6 @@ func (k *Keeper) Over(p netip.Prefix) {
 		return
 	}
 	k.store.Delete(grantsBucket, p.String())
-}
-
-func decode[T any](data []byte, into *[]T) error {
-	var v T
-	if err := state.Decode(data, &v); err != nil {
-		return err
-	}
-	*into = append(*into, v)
-	return nil
 }
 
 // mend makes the file again that somebody took away or spoiled, and where nothing of it

@@ -1,6 +1,4 @@
-//go:build linux
-
-package daemon
+package story
 
 import (
 	"cmp"
@@ -16,25 +14,25 @@ import (
 
 // reason says why an address may relay, or why not: it completes the sentence
 // "192.0.2.7 …".
-func reason(g grant.Grant, granted bool, paused grant.Pause, d authz.Decision, events []authz.Event, now time.Time) string {
+func (w Words) reason(g grant.Grant, granted bool, paused grant.Pause, d authz.Decision, events []authz.Event, now time.Time) string {
 	switch {
 	case granted && g.Source == grant.Always:
-		return "may relay: it " + d.Reason
+		return w.Granted + ": it " + d.Reason
 	case granted:
-		return "may relay: " + grantedReason(&g, events, now) + butReason(events, now)
+		return w.Granted + ": " + grantedReason(&g, events, now) + butReason(events, now)
 	case d.Rule == authz.RuleNever, d.Rule == authz.RuleDeny, d.Rule == authz.RuleInvalid:
-		return "may not relay: it " + d.Reason
+		return w.Not + ": it " + d.Reason
 	case d.Rule == authz.RuleOwn, d.Rule == authz.RuleLoopback:
 		return "holds no grant: it " + d.Reason + ", and such an address is never granted; what this host itself sends needs none"
 	case !d.Allow:
-		return "may not relay: it " + d.Reason + ", and such an address is never granted"
+		return w.Not + ": it " + d.Reason + ", and such an address is never granted"
 	case !paused.Since.IsZero():
-		return fmt.Sprintf("may not relay: nothing is granted, paused by %s %s%s",
-			authz.Quote(paused.By), authz.Ago(now.Sub(paused.Since)), control.NoteText(paused.Note))
+		return fmt.Sprintf("%s: nothing is granted, paused by %s %s%s",
+			w.Not, authz.Quote(paused.By), authz.Ago(now.Sub(paused.Since)), control.NoteText(paused.Note))
 	case len(events) == 0:
-		return "may not relay: nothing has been seen from it, or it is too long ago"
+		return w.Not + ": nothing has been seen from it, or it is too long ago"
 	}
-	return "may not relay: " + withFiles(events, now)
+	return w.Not + ": " + withFiles(events, now)
 }
 
 // withFiles is the last decision about an address, and which file had named it without

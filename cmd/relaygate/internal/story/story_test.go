@@ -1,9 +1,9 @@
-//go:build linux
-
-package daemon
+package story
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -101,7 +101,7 @@ func TestReasonTellsInWords(t *testing.T) {
 			want: "may relay: it is always allowed", grant: grant.Grant{Prefix: prefix, Source: grant.Always},
 		},
 	} {
-		if got := reason(tt.grant, tt.granted, tt.paused, tt.rule, tt.events, now); !strings.Contains(got+"\n", tt.want) {
+		if got := Live.reason(tt.grant, tt.granted, tt.paused, tt.rule, tt.events, now); !strings.Contains(got+"\n", tt.want) {
 			t.Errorf("%s: %q, want it to hold %q", tt.name, got, tt.want)
 		}
 	}
@@ -118,10 +118,26 @@ func TestObservingOpensNothing(t *testing.T) {
 		{nft.Observe, "/etc/relayhosts", false},
 		{nft.Filter, "", false},
 	} {
-		d := &daemon{}
-		d.config.Store(&config.Config{Gate: config.Gate{Mode: tt.mode}, Relayhosts: tt.file})
-		if got := d.observes(); got != tt.want {
-			t.Errorf("%+v: %v", tt, got)
+		got := Observed(&config.Config{Gate: config.Gate{Mode: tt.mode}, Relayhosts: tt.file})
+		if (got != "") != tt.want {
+			t.Errorf("%+v: %q", tt, got)
 		}
+	}
+}
+
+// A file that relaygate does not write is told of by who asks about an address in it.
+func TestForeign(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "relayhosts")
+	if err := os.WriteFile(path, []byte("192.0.2.7\n\"2001:db8::/64\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for text, named := range map[string]bool{"192.0.2.7": true, "192.0.2.8": false, "2001:db8::9": true} {
+		words := Foreign(path, netip.MustParseAddr(text))
+		if strings.HasPrefix(words, path+" names it, which relaygate does not write") != named || !named && words != "" {
+			t.Errorf("%s: %q", text, words)
+		}
+	}
+	if words := Foreign(path+"2", netip.MustParseAddr("192.0.2.7")); words != "" {
+		t.Errorf("of no file it says %q", words)
 	}
 }
