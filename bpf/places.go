@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"bytes"
+	"iter"
 	"slices"
 
 	"golang.org/x/arch/x86/x86asm"
@@ -86,7 +87,7 @@ func (c *machineCode) calls(name string, offset uint64) bool {
 
 // instructions are those of a function, each with the offset in the file that it
 // ends at.
-func (c *machineCode) instructions(name string) func(yield func(x86asm.Inst, uint64) bool) {
+func (c *machineCode) instructions(name string) iter.Seq2[x86asm.Inst, uint64] {
 	return func(yield func(x86asm.Inst, uint64) bool) {
 		code, end := c.of(name), c.functions[name].Offset
 		if bytes.HasPrefix(code, endbr64) {

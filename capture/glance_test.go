@@ -3,6 +3,7 @@ package capture
 import (
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -44,6 +45,9 @@ func TestGlance(t *testing.T) {
 			ev.Segment.Hash = 0
 			if len(whole) != 1 {
 				t.Fatalf("a glance shows %+v, the decoder %+v of %x", ev, whole, frame)
+			}
+			if reflect.DeepEqual(whole[0], ev) { // most, and a hundred times as fast
+				continue
 			}
 			if diff := cmp.Diff(whole[0], ev, cmpopts.EquateEmpty(), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 				t.Fatalf("of %x: %s", frame, diff)

@@ -14,7 +14,7 @@ import (
 	"relaygate/bpf/netns"
 )
 
-// in is filter in another mode, on port 25 alone.
+// inMode is filter in another mode, on port 25 alone.
 func inMode(mode Mode, ns *netns.Namespace) Config {
 	cfg := filter(ns)
 	cfg.Mode, cfg.Ports, cfg.RelayPort, cfg.Mark = mode, []uint16{25}, 925, 0x00100000

@@ -3,6 +3,7 @@ package grant
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -133,7 +134,7 @@ func (t *Table) reschedule(at uint32) {
 }
 
 // all goes through the entries that are open or closed. The loop may bury them.
-func (t *Table) all() func(yield func(uint32, *entry) bool) {
+func (t *Table) all() iter.Seq2[uint32, *entry] {
 	return func(yield func(uint32, *entry) bool) {
 		for i := uint32(1); i <= t.entries.used; i++ {
 			if e := t.entry(i); (e.state == open || e.state == closed) && !yield(i, e) {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"iter"
 	"net/netip"
 	"os"
 	"strings"
@@ -46,7 +47,7 @@ func (f *Foreign) compare(old []byte, ours ...[]byte) {
 }
 
 // foreignLines yields the lines of a file, trimmed, without the empty ones.
-func foreignLines(data []byte) func(yield func(string) bool) {
+func foreignLines(data []byte) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		lines := bufio.NewScanner(bytes.NewReader(data))
 		lines.Buffer(nil, sizeLimit+1)

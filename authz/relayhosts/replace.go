@@ -22,11 +22,11 @@ const defaultMode fs.FileMode = 0o644
 
 // Replace makes data the content of the file at path, as a whole or not at all.
 // A symbolic link is followed to the file that it names, which need not exist; the
-// file's owner, mode and list of rights are kept, but for the right of others to write. A file that
-// can be written but not replaced (a mount point, a directory without write
-// permission), or that has other names (hard links), which would keep the old
-// content, is written in place: then a reader in that moment, or a crash, can see a
-// part of it.
+// file's owner, mode and list of rights are kept, but for the right of others to
+// write. A file that can be written but not replaced (a mount point, a directory
+// without write permission), or that has other names (hard links), which would keep
+// the old content, is written in place: then a reader in that moment, or a crash, can
+// see a part of it.
 func Replace(path string, data []byte) error {
 	return replace(path, data, func(step) error { return nil })
 }

@@ -26,7 +26,7 @@ func from(client netip.AddrPort, s step) step {
 	}
 }
 
-// nth returns clients: another address each, or another port each.
+// nthAddr and nthPort are clients: another address each, or another port each.
 func nthAddr(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, byte(i >> 16), byte(i >> 8), byte(i)}), 40000)
 }

@@ -60,7 +60,7 @@ type Options struct {
 }
 
 // readyLimit bounds the time from the start to READY=1.
-const readyLimit = 10 * time.Second
+const readyLimit = 30 * time.Second
 
 // StartDaemon writes a configuration, starts the daemon in a namespace, and
 // waits until it says that it is ready, as systemd would (sd_notify(3)).

@@ -63,7 +63,7 @@ type segment struct {
 	options  []layers.TCPOption
 }
 
-// login is a conversation in which the server accepts a login.
+// forgedLogin is a conversation in which the server accepts a login.
 func forgedLogin() []segment {
 	return []segment{
 		{seq: 1000, flags: "S"},

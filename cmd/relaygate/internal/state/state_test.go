@@ -111,7 +111,7 @@ func TestNoFileIsFresh(t *testing.T) {
 	}
 }
 
-// set aside: whatever is wrong with the file, the store begins empty and the
+// Whatever is wrong with the file, the store begins empty and the
 // file is kept.
 func TestUnreadableFilesArePutAside(t *testing.T) {
 	other := func(mark []byte) []byte {

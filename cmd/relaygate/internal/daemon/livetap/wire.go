@@ -31,8 +31,8 @@ import (
 const (
 	wireIdle   = 40 * time.Minute
 	wireEnding = 2 * time.Minute
-	// keepEvery is how often it is looked whether a tap is where it was put, and wireSweep how often
-	// connections that are silent are closed.
+	// keepEvery is how often it is looked whether a tap is where it was put, and
+	// wireSweep how often connections that are silent are closed.
 	keepEvery = time.Second
 	wireSweep = 15 * time.Second
 )

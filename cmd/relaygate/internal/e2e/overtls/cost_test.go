@@ -29,7 +29,7 @@ const (
 	rounds    = 5        // of such a go without and one with relaygate
 )
 
-// cpu is the processor time of all processes that were ever in the server's cgroup.
+// cpuOf is the processor time of all processes that were ever in the server's cgroup.
 func cpuOf(t *testing.T, s *layer.Server) time.Duration {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(s.Cgroup(), "cpu.stat"))

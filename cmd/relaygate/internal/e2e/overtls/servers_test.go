@@ -66,7 +66,7 @@ func wanted(name string) bool { return *only == "" || slices.Contains(strings.Sp
 // tickets are one client program's memory of sessions.
 type tickets map[service]tls.ClientSessionCache
 
-// client makes up the next client: what it knows of TLS, where it goes, what it
+// newAttempt makes up the next client: what it knows of TLS, where it goes, what it
 // says.
 func (w *world) newAttempt(r *rand.Rand, at service, known tickets) *attempt {
 	w.next++
