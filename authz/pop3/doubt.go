@@ -132,6 +132,8 @@ func (d *Dialogue) doubt(c *command) string {
 		return d.exchange.Doubt()
 	case c.verb == auth && d.exchange.Unasked():
 		return "AUTH was answered positively before the server asked for anything, which can be an invitation"
+	case c.verb != pass && d.named:
+		return "a login was accepted where PASS was due: the answer can be a goodbye"
 	case c.verb == apop && !d.stamp:
 		return "APOP was accepted although the greeting had no time stamp"
 	case c.verb == apop && c.user == "", c.verb == pass && d.user == "":
