@@ -39,6 +39,8 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 		return line.ReasonControl
 	case length > maxLine && !login, length > maxShort && !named:
 		return "over-long command line"
+	case c.verb == unknown && bytes.IndexByte(l.Text, '\\') >= 0:
+		return "an escape in an unknown command"
 	case l.Eight() && (c.verb == auth || !login && c.verb != user):
 		return "eight-bit octets outside of a login"
 	case c.verb == user && l.Eight() && line.Splits(l.Text):
