@@ -33,7 +33,9 @@ func TestWriterOfALinkToNoFile(t *testing.T) {
 }
 
 // No right of others to write is kept, whenever it is given.
-func TestWriterTakesOthersRightToWrite(t *testing.T) { synctest.Test(t, testWriterTakesOthersRightToWrite) }
+func TestWriterTakesOthersRightToWrite(t *testing.T) {
+	synctest.Test(t, testWriterTakesOthersRightToWrite)
+}
 
 func testWriterTakesOthersRightToWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relayhosts")
