@@ -15,7 +15,7 @@ func attack(r *rand.Rand) []linetest.Segment {
 	noop := pick(r, "a1 NOOP", "a1 CAPABILITY", "a1 ID NIL")
 	plans := []func(*rand.Rand, string, string) []string{
 		hideInLiteral, hideInLiteral, hideInLiteral, hideInExchange, hideBehindLimit,
-		hideBehindOctet, hideInQuotes, hideInTLS, repeatTag, forgeByEcho, lateAnswers, behead, behead, refuseTwice,
+		hideBehindOctet, hideInQuotes, hideInTLS, repeatTag, forgeByEcho, lateAnswers, behead, behead, refuseTwice, holdRefusals,
 	}
 	lines := plans[r.IntN(len(plans))](r, login, noop)
 	for range r.IntN(3) {
@@ -151,4 +151,14 @@ func refuseTwice(r *rand.Rand, login, noop string) []string {
 		pick(r, "a1 11", "a1 XYZZY ", "a1 ID (", "a1 LOGIN a b c d"), pick(r, "a1 Z\r\n", "a1 Z a\r\n", "\n"),
 		noop + "\r\n", login + "\r\n",
 	}
+}
+
+// holdRefusals is for servers that refuse a login more than once: the next commands get
+// what is left of the refusals, and a login the answer to noop.
+func holdRefusals(r *rand.Rand, login, noop string) []string {
+	lines := []string{login + "\r\n", noop + "\r\n", noop + "\r\n"}
+	if r.IntN(2) == 0 {
+		lines = append(lines, pick(r, noop, "b2 NOOP")+"\r\n")
+	}
+	return append(lines, login+"\r\n")
 }

@@ -1,6 +1,7 @@
 package imap
 
 import (
+	"hash/maphash"
 	"net/netip"
 
 	"relaygate/authz/line"
@@ -101,6 +102,11 @@ func (t *tag) set(text []byte) bool {
 }
 
 func (t *tag) bytes() []byte { return t.text[:t.length] }
+
+var seed = maphash.MakeSeed()
+
+// hash tells tags apart where none may be kept. It is never 0.
+func (t *tag) hash() uint64 { return maphash.Bytes(seed, t.bytes()) | 1 }
 
 // command is one command of the present window.
 type command struct {

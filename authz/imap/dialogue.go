@@ -85,6 +85,11 @@ type progress struct {
 	bye               bool
 	// refusedHere is true if the server refused anything of the present window.
 	refusedHere bool
+	// refusedTag is the hash of a refused command's tag, until a command with another
+	// tag is answered; 0: there is none. since is true if a command with that tag that
+	// is no login was answered since.
+	refusedTag uint64
+	since      bool
 	// greetingCut is true while the rest of a greeting that was cut may come.
 	greetingCut bool
 

@@ -46,6 +46,12 @@
 // answers back, and shows the second where the reader waits for one to the next command.
 // So belief ends where a line in several segments is refused that is no login.
 //
+// Citadel refuses one LOGIN up to three times. The same client then has the next
+// commands answered by what is left of that, and a LOGIN by the OK to NOOP. As each
+// answer must bear the tag, all of them have the one that was refused: behind another
+// command with it, no login with it is believed until a command with a tag of its own
+// was answered, which shows that nothing is left.
+//
 // Nothing may be released behind an odd command, an unknown one, one with "{5+}",
 // the "{5}" of a synchronising literal, STARTTLS, or a SASL exchange, before its
 // answer came.

@@ -51,23 +51,22 @@ func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
 	switch {
 	case l.Tab() && c.verb != login:
 		return line.ReasonControl
-	case long && c.verb != login && c.verb != authenticate:
+	case long && !c.logsIn():
 		return "over-long command line"
 	case l.Eight() && c.verb == authenticate, l.Eight() && c.verb != login && line.Splits(l.Text):
 		return reasonEightBit
 	}
-	named := c.verb == login || c.verb == authenticate
 	c.odd = long || l.Tab() || l.Eight() && c.verb == login
 	c.alone = c.alone || c.odd || l.Eight()
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
-		if !named && hides(arguments, false) || named && hidesTagged(l.Text, arguments, c.tag.bytes()) {
+		if !c.logsIn() && hides(arguments, false) || c.logsIn() && hidesTagged(l.Text, arguments, c.tag.bytes()) {
 			return reasonHidden
 		}
 		return ""
 	}
 	switch {
-	case hides(arguments, named):
+	case hides(arguments, c.logsIn()):
 		return reasonHidden
 	case c.odd || l.Eight():
 		return "a line in a pipeline that servers may cut differently"
@@ -129,6 +128,8 @@ func (d *Dialogue) doubt(c *command) string {
 		return "positive answer to a malformed login"
 	case c.twin && d.refusedHere:
 		return reasonRefusedHere
+	case d.since:
+		return "a login was accepted that bears the tag of a command refused before"
 	case c.verb == authenticate && d.exchange.Doubt() != "":
 		return d.exchange.Doubt()
 	case d.proved.Result != 0:
@@ -137,9 +138,25 @@ func (d *Dialogue) doubt(c *command) string {
 	return ""
 }
 
+// noteTag takes the tag of an answered command.
+func (d *Dialogue) noteTag(c *command, ok bool) {
+	if ok && d.refusedTag == 0 {
+		return
+	}
+	tag := c.tag.hash()
+	switch {
+	case tag == d.refusedTag:
+		d.since = d.since || !c.logsIn()
+	case ok:
+		d.refusedTag, d.since = 0, false
+	default:
+		d.refusedTag, d.since = tag, false
+	}
+}
+
+// logsIn reports whether a positive answer to c would prove a login.
+func (c *command) logsIn() bool { return c.verb == login || c.verb == authenticate }
+
 // doubly reports whether a server may have refused the command before its line was
 // complete, and then the rest of it again.
-func (c *command) doubly() bool {
-	named := c.verb == login || c.verb == authenticate
-	return c.pieces && (c.malformed || !named)
-}
+func (c *command) doubly() bool { return c.pieces && (c.malformed || !c.logsIn()) }

@@ -141,7 +141,11 @@ func (m *model) login(tag, user, password string) (out string, drop bool) {
 		m.in = user
 		return tag + " OK logged in\r\n", m.dropAtLogin
 	}
-	return fmt.Sprintf("%s NO no such user %s\r\n", tag, m.repeat(user)), false
+	out = fmt.Sprintf("%s NO no such user %s\r\n", tag, m.repeat(user))
+	if m.thrice {
+		out += strings.Repeat(tag+" BAD incorrect number of parameters\r\n", 2)
+	}
+	return out, false
 }
 
 func (m *model) authenticate(tag string, args []string) string {

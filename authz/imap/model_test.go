@@ -62,6 +62,7 @@ type model struct {
 	reads       int  // reads so many octets at once, answers their first line, and loses the rest
 	hasty       bool // refuses a line as soon as it can
 	lossy       bool // of a line in pieces keeps the last one, and what came with the line before (invented)
+	thrice      bool // refuses a login three times (Citadel)
 	edge        bool // reads again only when more has come (epoll, EPOLLET)
 
 	kept, lines          []byte // lossy: the beginning of a line; whole lines
@@ -84,6 +85,7 @@ var models = []model{
 	{name: "mailutils", tabs: true, tag: badTaken, anyLiteral: true, plus: true, plusFirst: true, lax: true, maxLiteral: 1 << 20, max: 65536, long: longRefuse},
 	{name: "nginx", blank: badPrevious, tag: badBare, plus: true, maxLiteral: 4096, quotes: true, ir: true, saslNoTag: true, max: 4096, long: longClose},
 	{name: "nginx before 1.21", blank: badUntagged, tag: badTaken, plus: true, maxLiteral: 4096, quotes: true, ir: true, max: 4096, long: longClose, reads: 4096, hasty: true, edge: true},
+	{name: "citadel", tag: badTaken, maxLiteral: 1 << 13, thrice: true, max: 4096, long: longClose},
 	{name: "greenmail", anyLiteral: true, plus: true, maxLiteral: 1 << 16, quotes: true, echo: true, ir: true, max: 1 << 16},
 }
 
@@ -98,10 +100,10 @@ func randomModel(r *rand.Rand) model {
 		anyLiteral: b(2), plus: b(2), plusFirst: b(3), lax: b(3), maxLiteral: []int{16, 4096, 1 << 20}[r.IntN(3)],
 		quotes: b(2), echo: b(3), ir: b(2), eatsIR: b(8), loose: b(4), saslNoTag: b(4),
 		tlsReturns: b(2), dropAtTLS: b(3), dropAtLogin: b(4), dropAtGreet: b(8), unknownOK: b(6),
-		lossy: b(6), reads: []int{0, 0, 0, 0, 1024, 4096}[r.IntN(6)], hasty: b(4), edge: b(2),
+		lossy: b(6), reads: []int{0, 0, 0, 0, 1024, 4096}[r.IntN(6)], hasty: b(4), edge: b(2), thrice: b(4),
 	}
-	if m.lossy { // else the octets of a literal are lines, of which the first is lost
-		m.plus, m.maxLiteral = true, 1<<20
+	if m.lossy { // else the octets of a literal are lines, of which the first is lost, or anything is a command
+		m.plus, m.maxLiteral, m.unknownOK = true, 1<<20, false
 	}
 	return m
 }

@@ -169,7 +169,9 @@ func (d *Dialogue) challenge(c *command) {
 
 // tagged takes the answer to command c.
 func (d *Dialogue) tagged(c *command, r *response) {
-	if r.is("OK") {
+	ok := r.is("OK")
+	d.noteTag(c, ok)
+	if ok {
 		d.accepted(c, r)
 		return
 	}

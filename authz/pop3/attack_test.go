@@ -28,7 +28,9 @@ func attack(r *rand.Rand) []linetest.Segment {
 func twist(r *rand.Rand) []string {
 	good := pick(r, "USER alice", "NOOP", "QUIT", "CAPA")
 	any := pick(r, "USER alice", "PASS wrong", "NOOP", "XYZZY", "")
-	switch r.IntN(10) {
+	switch r.IntN(11) {
+	case 9: // another login where PASS is due
+		return []string{"USER alice\r\n", pick(r, "AUTH PLAIN "+plain("alice", "wrong"), "APOP alice "+strings.Repeat("0", 32)) + "\r\n"}
 	case 0: // an octet that ends a line or a text for some
 		return []string{any + pick(r, "\x00", "\r", "\n", "\x85", "\xe2\x80\xa8", "\t", "\r\r") + pick(r, "", good) + "\r\n"}
 	case 1: // a line of which some make two

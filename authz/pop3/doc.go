@@ -88,7 +88,8 @@
 // of the wrong shape (STAT), to an empty or unknown command, to a cancelled or
 // unfinished SASL exchange, or to one in a mechanism that is not known before the
 // server asked for anything (Exchange invites to NTLM with "+OK", [MS-POP3] §2.2.2),
-// to PASS without an accepted USER, to APOP without a
+// to PASS without an accepted USER, to any other login behind one (email-oauth2-proxy
+// says goodbye with "+OK" to all that is not PASS then), to APOP without a
 // time stamp in the greeting, to a name in USER or APOP with a colon (in the ipop3d
 // of UW IMAP and in POPFile it names the server that is asked, and that can be the
 // client's own), to XCLIENT (the peer is then a proxy, and its

@@ -39,6 +39,8 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 		return line.ReasonControl
 	case length > maxLine && !login, length > maxShort && !named:
 		return "over-long command line"
+	case c.verb == unknown && bytes.IndexByte(l.Text, '\\') >= 0:
+		return "an escape in an unknown command"
 	case l.Eight() && (c.verb == auth || !login && c.verb != user):
 		return "eight-bit octets outside of a login"
 	case c.verb == user && l.Eight() && line.Splits(l.Text):
@@ -132,6 +134,8 @@ func (d *Dialogue) doubt(c *command) string {
 		return d.exchange.Doubt()
 	case c.verb == auth && d.exchange.Unasked():
 		return "AUTH was answered positively before the server asked for anything, which can be an invitation"
+	case c.verb != pass && d.named:
+		return "a login was accepted where PASS was due: the answer can be a goodbye"
 	case c.verb == apop && !d.stamp:
 		return "APOP was accepted although the greeting had no time stamp"
 	case c.verb == apop && c.user == "", c.verb == pass && d.user == "":

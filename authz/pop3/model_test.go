@@ -50,6 +50,7 @@ type model struct {
 	lossy                 bool // of a line in pieces keeps the last one, and what came with the line before
 	nextIsEaten           bool // AUTH without its mechanism eats the next line (invented)
 	silent                bool // says nothing to an empty line, and to APOP of nobody (dbmail)
+	curt                  bool // says goodbye to all but PASS where a name was given (email-oauth2-proxy)
 	ntlm                  bool // invites to NTLM with "+OK" ([MS-POP3] §2.2.2), whatever stands behind it
 
 	greeted, closed, tls bool
@@ -74,6 +75,7 @@ var models = []model{
 	{name: "wildduck", auth: true, ir: true, list: true, secondUser: true, max: 4096, long: longKeep, lossy: true},
 	{name: "nginx before 1.21", bareOK: true, auth: true, ir: true, list: true, max: 128, long: longClose, noop: true, reads: 128, hasty: true, edge: true},
 	{name: "dbmail", secondUser: true, trim: true, silent: true, max: 1024, long: longClose},
+	{name: "email-oauth2-proxy", crlfOnly: true, auth: true, ir: true, list: true, curt: true, max: 8192, long: longKeep},
 	{name: "exchange", auth: true, list: true, ntlm: true, secondUser: true, max: 1024, long: longClose},
 }
 
@@ -142,6 +144,9 @@ func (m *model) ok(text string) string {
 }
 
 func (m *model) command(word, argument string) (out string, drop bool) {
+	if m.curt && m.user != "" && m.in == "" && word != "PASS" {
+		word = "QUIT"
+	}
 	switch word {
 	case "USER":
 		if m.user != "" && !m.secondUser || argument == "" {

@@ -147,7 +147,7 @@ func (d *Dialogue) negative(c *command, text []byte) {
 		return
 	}
 	if c.verb == user || c.verb == pass {
-		d.user = ""
+		d.user, d.named = "", false
 	}
 	if c.verb == auth {
 		d.endExchange()
@@ -181,7 +181,7 @@ func (d *Dialogue) positive(c *command, text []byte) {
 		d.listLines = 1
 		return
 	case c.verb == user:
-		d.user = c.user
+		d.user, d.named = c.user, true
 	case c.verb == pass, c.verb == apop, c.verb == auth:
 		d.loggedIn(c, text)
 		return
