@@ -20,7 +20,7 @@ func (g *Gate) Add(elements ...Element) error {
 	if err != nil {
 		return err
 	}
-	if g.quick != nil && len(members) > 0 && len(members) <= quickMost {
+	if g.cfg.Mode != UserSets && g.quick != nil && len(members) > 0 && len(members) <= quickMost {
 		if g.quick.add(g.table, members) == nil {
 			return nil
 		}
@@ -32,8 +32,14 @@ func (g *Gate) Add(elements ...Element) error {
 }
 
 // add takes most members for new: the kernel refuses the transaction if one is
-// not (EEXIST), and only then is it asked for how long it holds which.
+// not (EEXIST), and only then is it asked for how long it holds which. The sets of
+// UserSets may have been made anew by now, of another kind.
 func (g *Gate) add(members []member) error {
+	if g.cfg.Mode == UserSets {
+		if _, err := g.userSets(); err != nil {
+			return err
+		}
+	}
 	batch := memberMessages(nil, unix.NFT_MSG_NEWSETELEM, g.table, members)
 	for i := range batch {
 		batch[i].Header.Flags |= netlink.Excl

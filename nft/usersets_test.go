@@ -107,8 +107,24 @@ func TestUserSetsThatAreWrong(t *testing.T) {
 			t.Errorf("without a set for IPv6: got %v, want ErrElement", err)
 		}
 	}
-	commit(t, other, flushRuleset())
+	// One that was made anew with ranges while others were in: a single element would
+	// open all addresses behind it.
 	g := openGate(t, Config{Mode: UserSets, Sets: Sets{"inet", "mine", allow4, "", ""}, Netns: ns.FD()})
+	rebuild(t, g, minute(member4)...)
+	ranges := good
+	ranges.flags |= unix.NFT_SET_INTERVAL
+	addTable(t, other, "mine", ruleset{sets: []set{ranges}})
+	many := slices.Values(minute(member4, strange4))
+	for name, err := range map[string]error{"add": g.Add(minute(strange4)...), "load": g.Load(many, nil)} {
+		if !errors.Is(err, ErrSets) {
+			t.Errorf("%s: got %v, want ErrSets", name, err)
+		}
+	}
+	if n := count(t, g, allow4); n != 0 {
+		t.Errorf("%d elements are in a set of ranges", n)
+	}
+	commit(t, other, flushRuleset())
+	g = openGate(t, Config{Mode: UserSets, Sets: Sets{"inet", "mine", allow4, "", ""}, Netns: ns.FD()})
 	if err := g.Rebuild(nil); !errors.Is(err, ErrSets) {
 		t.Errorf("no table: got %v, want ErrSets", err)
 	}

@@ -142,6 +142,17 @@ func (t *Tables) Servers() []Listener {
 	return all
 }
 
+// Unheld lists the listeners of trusted owners that no process is seen to hold: nobody who
+// logs in there is believed.
+func (t *Tables) Unheld() (list []netip.AddrPort) {
+	for _, l := range t.current.Load().listeners {
+		if t.owners[l.UID] && len(l.Processes) == 0 {
+			list = append(list, l.Local)
+		}
+	}
+	return list
+}
+
 // established looks for this very connection in the trusted namespaces.
 func (t *Tables) established(c authz.Conn) (s Socket, netns uint64, ok bool, err error) {
 	for _, ns := range t.namespaces {

@@ -16,15 +16,19 @@ import (
 // inherit takes over what stood before: from the state file, or, where there was
 // none yet, from the gate's table.
 func (d *daemon) inherit() error {
-	if d.keeper.Fresh() {
-		return d.importElements()
-	}
 	now := time.Now()
 	was, err := d.keeper.Load(now)
 	if err != nil {
 		return err
 	}
+	if was.State.Paused != nil {
+		d.log.Warn("relaygate is paused: nothing is granted", "by", was.State.Paused.By)
+	}
 	eng := d.owner.engine
+	if d.keeper.Fresh() { // of a file that could not be read, denials and a pause may be known
+		eng.Record(d.owner.grants().Restore(now, clock.Boot(), was.State, nil))
+		return d.importElements(now)
+	}
 	eng.Evidence().Import(now, slices.Values(was.Journal))
 	d.owner.before = was.Counters
 	alive, err := d.trust.Alive()
@@ -47,9 +51,6 @@ func (d *daemon) inherit() error {
 		}
 	}
 	d.log.Info("took over what stood before the start", "grants", eng.Grants().Len(), "over", over, "denials", len(was.State.Denials), "sessions", n)
-	if was.State.Paused != nil {
-		d.log.Warn("relaygate is paused: nothing is granted", "by", was.State.Paused.By)
-	}
 	return nil
 }
 
@@ -101,17 +102,19 @@ func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []k
 
 // importElements takes over what our table held before, once: without a state
 // file it is all that is known of the time before the start.
-func (d *daemon) importElements() error {
+func (d *daemon) importElements(now time.Time) error {
 	found, err := d.gate.Read()
 	if err != nil {
 		return fmt.Errorf("read what the gate holds: %w", err)
 	}
-	n, now := 0, time.Now()
+	n := 0
 	for _, e := range found {
 		if c, ok := d.owner.grants().Import(now, e.Addr, e.Remaining); ok {
 			d.owner.engine.Record([]grant.Change{c})
 			d.keeper.Changed(&c)
-			n++
+			if c.Kind != grant.Refused {
+				n++
+			}
 		}
 	}
 	if n > 0 {

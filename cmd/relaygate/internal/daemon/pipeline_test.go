@@ -165,7 +165,7 @@ func newPipelineOf(tb testing.TB, ns *netns.Namespace, mode string) *daemon {
 		d.files, d.tls = newFiles(cfg, log), &livetap.TLS{}
 		d.owner = newOwner(eng, d)
 		d.owner.tls = d.tls
-		return d.gate.Begin(tb.Context(), nil, d.gate.Project(d.owner.grants(), time.Now()))
+		return d.gate.Begin(nil, d.gate.Project(d.owner.grants(), time.Now()))
 	})
 	d.connect()
 	return d

@@ -19,8 +19,9 @@ import (
 )
 
 // start does in order what must not overlap: learn the host's own addresses,
-// take over what stood before, build the gate, and only then watch.
-func (d *daemon) start(ctx context.Context) (err error) {
+// take over what stood before, build the gate, and only then watch. It is not cut short:
+// who stops the daemon meanwhile has it end as the configuration says.
+func (d *daemon) start() (err error) {
 	cfg := d.opts.Config
 	if d.keeper, err = keeper.Open(cfg.StatePath, cfg.Retain, time.Now(), d.log); err != nil {
 		return err
@@ -53,7 +54,7 @@ func (d *daemon) start(ctx context.Context) (err error) {
 		return err
 	}
 	t := d.owner.grants()
-	if err := d.gate.Begin(ctx, t.Static(), d.gate.Project(t, time.Now())); err != nil {
+	if err := d.gate.Begin(t.Static(), d.gate.Project(t, time.Now())); err != nil {
 		return err
 	}
 	if d.tap, err = livetap.Open(cfg, d.trust, d.log, d.hub); err != nil {

@@ -71,6 +71,11 @@ func TestFoldersOfOthersAreTold(t *testing.T) {
 	if got := files(cfg); len(got) != 1 || !got[0].Bad() {
 		t.Errorf("%+v, want a folder that is open to others", got)
 	}
+	for _, no := range []string{"/dev/null", "/"} {
+		if got := files(&config.Config{Relayhosts: no}); len(got) != 1 || !got[0].Bad() || !strings.Contains(got[0].Words, "is no file") {
+			t.Errorf("%s: %+v", no, got)
+		}
+	}
 }
 
 // A listener that the daemon would not believe is no good news.

@@ -157,6 +157,9 @@ func files(cfg *config.Config) []Finding {
 		if err == nil && info.Mode()&0o022 != 0 && info.Mode()&os.ModeSticky == 0 {
 			err = fmt.Errorf("%s can be written by other users", folder)
 		}
+		if info, absent := os.Stat(file.path); err == nil && absent == nil && !info.Mode().IsRegular() {
+			err = fmt.Errorf("%s is no file", file.path)
+		}
 		if err == nil {
 			err = relayhosts.Others(file.path)
 		}

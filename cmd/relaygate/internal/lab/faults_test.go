@@ -3,6 +3,7 @@
 package lab_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -160,6 +161,41 @@ func TestDamagedStateIsPutAside(t *testing.T) {
 	must(t, w.says(t, "status", "could not be read", ".damaged-")())
 	must(t, open(t.Context(), four)()) // as without a state file: the kernel's elements are taken over
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
+}
+
+// A denial and a pause hold also where the rest of the state is not believed, as it is
+// of another version or a bit of it turned over.
+func TestDamageOpensNothing(t *testing.T) {
+	w := newWorld(t, 30*time.Second, "")
+	four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
+	login(t, w.Client6, lab.POP3Login(lab.Server6, lab.Password))
+	w.verb(t, "deny", lab.Client4.String())
+	damage := func() {
+		t.Helper()
+		must(t, w.daemon.Kill())
+		file := filepath.Join(w.dir, "state.db")
+		data, err := os.ReadFile(file)
+		must(t, err)
+		must(t, os.WriteFile(file, bytes.ReplaceAll(data, []byte("version\x00\x00\x00"), []byte("version\x00\x00\x01")), 0o600))
+		w.start(t)
+		must(t, w.says(t, "status", "could not be read", "of denials and pause")())
+	}
+	damage()
+	must(t, open(t.Context(), six)()) // of the kernel's table
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, w.says(t, "why "+lab.Client4.String(), "is denied by"))
+	must(t, four.Refused(t.Context()))
+	w.verb(t, "pause")
+	w.verb(t, "undeny", lab.Client4.String())
+	damage()
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, w.says(t, "why "+lab.Client4.String(), "paused"))
+	for _, target := range []lab.Target{four, six} {
+		must(t, target.Refused(t.Context()))
+	}
+	w.verb(t, "resume")
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), four))
 }
 
 func TestForeignStateFileOfOthersStartsNothing(t *testing.T) {

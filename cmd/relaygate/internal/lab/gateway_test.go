@@ -3,11 +3,14 @@
 package lab_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/lab"
@@ -164,6 +167,32 @@ func TestGatewayInterfaceComesBack(t *testing.T) {
 	log := w.daemon.Log()
 	if !strings.Contains(log, "interface lan is gone") || !strings.Contains(log, "interface lan is back") {
 		t.Errorf("the log does not tell of the interface:\n%s", log)
+	}
+}
+
+// One that is to come keeps nobody out who is behind another; where none is there, their
+// names are wrong.
+func TestGatewayInterfaceIsToCome(t *testing.T) {
+	w := newGatewayWorld(t, lab.Options{Lifetime: 30 * time.Second}, "tap = \"tcx\"\ninterfaces = [\"lan\", \"tunnel\"]")
+	must(t, w.says(t, "status", "interface tunnel is gone")())
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+	bpftest.Do(t, w.gateway.Router, func() error {
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "tunnel"}, PeerName: "peer"})
+	})
+	settles(t, 3*time.Second, func() error {
+		if out := w.verb(t, "status"); strings.Contains(out, "tunnel is gone") {
+			return errors.New(out)
+		}
+		return nil
+	})
+	must(t, w.daemon.Stop())
+	w.opts.Config = "[watch]\ntap = \"tcx\"\ninterfaces = [\"nowhere\"]\n"
+	if d, err := lab.StartDaemon(t.Context(), w.home, w.opts); err == nil {
+		must(t, d.Stop())
+		t.Error("it starts without any interface")
+	} else if !strings.Contains(err.Error(), "interface nowhere") {
+		t.Errorf("it says %v", err)
 	}
 }
 

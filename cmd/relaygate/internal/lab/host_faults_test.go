@@ -70,6 +70,36 @@ func TestLogReaderGone(t *testing.T) {
 	settles(t, time.Second, w.says(t, "status", "log: lines dropped"))
 }
 
+// Who cannot see whose the listeners are believes nobody, and says why.
+func TestListenersThatCannotBeSeen(t *testing.T) {
+	w := newWorld(t, time.Minute, "")
+	must(t, w.daemon.Stop())
+	w.opts.Without = []uintptr{unix.CAP_SYS_PTRACE}
+	w.opts.Config = "[watch]\ntls = \"off\"\n"
+	w.start(t)
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, w.says(t, "status", "Problem: no login at ", ":110 is believed", "CAP_SYS_PTRACE"))
+	must(t, w.Client4.At(lab.Server4).Refused(t.Context()))
+}
+
+// Who is stopped before it has started ends as the configuration says.
+func TestStopDuringTheStart(t *testing.T) {
+	w := newWorldWith(t, lab.Options{Lifetime: time.Minute, Mode: "mode = \"filter\"\nmax_new_per_minute = 0\non_exit = \"close\""})
+	four := w.Client4.At(lab.Server4)
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, 3*time.Second, w.lists(lab.Client4.String()+"\n"))
+	w.saved(t)
+	must(t, w.daemon.Kill())
+	must(t, open(t.Context(), four)())
+	must(t, os.Remove(w.daemon.Socket)) // the next start makes it first
+	cmd := exec.Command(program, "run", "--config", w.dir+"/relaygate.toml")
+	bpftest.Do(t, w.Server, cmd.Start)
+	must(t, lab.Poll(t.Context(), 5*time.Second, time.Millisecond, func() error { _, err := os.Lstat(w.daemon.Socket); return err }))
+	must(t, errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait()))
+	must(t, four.Refused(t.Context()))
+	must(t, w.lists("")())
+}
+
 // A program that flushes the ruleset over and over does not fill the log: what it
 // does is told with its number.
 func TestFlushStormIsToldInAFewLines(t *testing.T) {

@@ -25,6 +25,19 @@ func (s *Store) copyFrom(path string) error {
 		return fs.ErrNotExist // made by hand, or never written
 	}
 	s.kept = info.ModTime()
+	return reading(path, func(tx *bbolt.Tx) error {
+		if err := checkMark(tx); err != nil {
+			return err
+		}
+		if err := s.copyBuckets(tx, info.Size()); err != nil {
+			return err
+		}
+		return s.copyTail(tx)
+	})
+}
+
+// reading reads a file that may be damaged.
+func reading(path string, do func(*bbolt.Tx) error) error {
 	return guarded(func() error {
 		old, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second, OpenFile: openFile})
 		if err != nil {
@@ -40,13 +53,7 @@ func (s *Store) copyFrom(path string) error {
 			if err := checkTrees(f, tx); err != nil {
 				return err
 			}
-			if err := checkMark(tx); err != nil {
-				return err
-			}
-			if err := s.copyBuckets(tx, info.Size()); err != nil {
-				return err
-			}
-			return s.copyTail(tx)
+			return do(tx)
 		})
 	})
 }

@@ -16,11 +16,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"relaygate/authz"
 )
 
 // Version is that of the records' shapes. A file of another version is put
@@ -91,8 +94,9 @@ type Stats struct {
 }
 
 // Open opens the state file at path or makes one. Its folder is made if it is
-// missing. now dates the name of a file that is put aside.
-func Open(path string, now time.Time) (s *Store, err error) {
+// missing. now dates the name of a file that is put aside; what can be read there of
+// the buckets in closing, whose records open nothing, is kept.
+func Open(path string, now time.Time, closing ...string) (s *Store, err error) {
 	if err := prepare(path); err != nil {
 		return nil, err
 	}
@@ -110,7 +114,7 @@ func Open(path string, now time.Time) (s *Store, err error) {
 	if err = s.begin(aside); err != nil {
 		return nil, err
 	}
-	if err := s.inherit(aside, now); err != nil {
+	if err := s.inherit(aside, now, closing); err != nil {
 		return nil, errors.Join(err, s.database().Close())
 	}
 	return s, nil
@@ -122,7 +126,7 @@ func (s *Store) database() *bbolt.DB { return s.db.Load() }
 const asideTime = "20060102T150405Z"
 
 // inherit copies what the old file holds into the new one and replaces it.
-func (s *Store) inherit(created string, now time.Time) error {
+func (s *Store) inherit(created string, now time.Time, closing []string) error {
 	switch err := s.copyFrom(s.path); {
 	case err == nil:
 	case errors.Is(err, fs.ErrNotExist):
@@ -135,9 +139,16 @@ func (s *Store) inherit(created string, now time.Time) error {
 			return fmt.Errorf("put the unreadable state file aside: %w", err)
 		}
 		s.fresh = true
-		s.aside = fmt.Sprintf("the state file could not be read (%v): it is kept as %s, and relaygate begins without it", err, damaged)
 		if err := s.start(created); err != nil {
 			return err
+		}
+		n, failed := s.rescue(damaged, closing)
+		if failed != nil {
+			return failed
+		}
+		s.aside = fmt.Sprintf("the state file could not be read (%v): it is kept as %s, and relaygate begins without it", err, damaged)
+		if n > 0 {
+			s.aside += fmt.Sprintf(", but for %s of %s", authz.Count(n, "record"), strings.Join(closing, " and "))
 		}
 	}
 	return s.install(created)
@@ -176,7 +187,7 @@ func (s *Store) start(path string) error {
 }
 
 // Fresh says that nothing was known from before. Aside says in words why a
-// file was put aside, "" if none was.
+// file was put aside, "" if none was: then nothing is known but what closes.
 func (s *Store) Fresh() bool   { return s.fresh }
 func (s *Store) Aside() string { return s.aside }
 

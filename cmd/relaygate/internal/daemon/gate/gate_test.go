@@ -265,7 +265,7 @@ func TestStaticMemberThatDoesNotFit(t *testing.T) {
 	// Nor does it keep the daemon from starting, where a denial took a part away.
 	g = newFakeGate(f)
 	g.cfg.Static = []netip.Prefix{a, b}
-	if err := g.Begin(t.Context(), []netip.Prefix{f.unfit, b}, Projection{}); err != nil {
+	if err := g.Begin([]netip.Prefix{f.unfit, b}, Projection{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := g.settled(t.Context()); err == nil || !slices.Equal(f.static, []netip.Prefix{b}) {

@@ -18,7 +18,7 @@ import (
 
 // Begin makes the table, at the start. Of the static members that the gate was opened
 // with, denials may have taken something.
-func (g *Gate) Begin(ctx context.Context, static []netip.Prefix, want Projection) error {
+func (g *Gate) Begin(static []netip.Prefix, want Projection) error {
 	g.static.Store(&static)
 	cfg := g.cfg
 	cfg.Static = g.fitting(cfg, static)
@@ -39,7 +39,7 @@ func (g *Gate) Begin(ctx context.Context, static []netip.Prefix, want Projection
 		return fmt.Errorf("watch the gate: %w", err)
 	}
 	g.watch.Store(w)
-	err = g.load(ctx, want, g.nft.Rebuild, g.nft.Load)
+	err = g.load(context.Background(), want, g.nft.Rebuild, g.nft.Load)
 	if errors.Is(err, nft.ErrFull) && cfg.Mode == nft.UserSets { // others are in
 		g.broken, err = true, nil
 		g.tellBehind()

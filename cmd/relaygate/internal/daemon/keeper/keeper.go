@@ -117,7 +117,7 @@ const (
 
 // Open opens the file at path, or makes one.
 func Open(path string, retain time.Duration, now time.Time, log *slog.Logger) (*Keeper, error) {
-	s, err := state.Open(path, now)
+	s, err := state.Open(path, now, denialsBucket, pauseBucket)
 	if err != nil {
 		return nil, fmt.Errorf("open the state: %w", err)
 	}

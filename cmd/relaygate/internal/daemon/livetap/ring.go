@@ -125,12 +125,12 @@ func (t *ringTap) Keep(ctx context.Context, lost func([]uint64) error) {
 // were followed nobody knows how they went on: lost is told of them.
 func (t *ringTap) reattach(lost func([]uint64) error) error {
 	on, err := t.programs.Attached()
-	if on {
+	was, words := t.lost.Load(), "whether the tap is attached cannot be seen: "
+	if on && was == nil {
 		return nil
 	}
-	was, words := t.lost.Load(), "whether the tap is attached cannot be seen: "
 	var cookies []uint64
-	if err == nil {
+	if !on && err == nil {
 		if was == nil {
 			t.again.Add(1)
 		}
@@ -140,10 +140,14 @@ func (t *ringTap) reattach(lost func([]uint64) error) error {
 	if err := lost(cookies); err != nil {
 		return err
 	}
-	if err == nil {
+	switch {
+	case on:
+		words = "the tap is attached, which could not be seen for a while"
+		t.lost.Store(nil)
+	case err == nil:
 		words = "somebody had detached the tap: it is attached again"
 		t.lost.Store(nil)
-	} else {
+	default:
 		words += err.Error()
 		t.lost.Store(&words)
 	}

@@ -116,6 +116,9 @@ func (t *Trust) problems() (list []string) {
 	if _, _, err := t.tables.Listeners(); err != nil && t.inside.Load() == nil {
 		list = append(list, "no login is believed, as it is not known who listens: "+err.Error())
 	}
+	for _, listener := range t.tables.Unheld() {
+		list = append(list, fmt.Sprintf("no login at %v is believed, as no process is seen that listens there: relaygate lacks CAP_SYS_PTRACE, or the processes of the host are hidden from it, as in a container", listener))
+	}
 	if t.unsure && forwardsIPv6() {
 		list = append(list, "logins over IPv6 are not believed: "+reasonForwarded)
 	}

@@ -71,10 +71,8 @@ func openWireTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hu
 		inside: cfg.Inside(), names: cfg.Interfaces, log: log, hub: hub, attached: make(map[string]int), others: make(map[int]bool),
 	}
 	t.unsure = forwards
-	for _, name := range w.names {
-		if err := w.attach(name); err != nil {
-			return nil, errors.Join(fmt.Errorf("tap the interfaces: %w", err), programs.Close())
-		}
+	if err := w.attachAll(); err != nil {
+		return nil, errors.Join(fmt.Errorf("tap the interfaces: %w", err), programs.Close())
 	}
 	if err := w.attachOthers(); err != nil {
 		return nil, errors.Join(err, programs.Close())
@@ -110,6 +108,26 @@ func (t *wireTap) attachOthers() (err error) {
 		err = errors.Join(err, t.programs.Detach(index))
 	}
 	return err
+}
+
+// attachAll taps the interfaces that are there: one that is to come, as of a tunnel, keeps
+// nobody out who is behind another. With none of them, their names are a mistake.
+func (t *wireTap) attachAll() error {
+	var absent error
+	for _, name := range t.names {
+		err := t.attach(name)
+		switch {
+		case errors.As(err, new(netlink.LinkNotFoundError)):
+			absent = errors.Join(absent, err)
+			t.log.Warn("interface " + name + isGone)
+		case err != nil:
+			return err
+		}
+	}
+	if len(t.attached) == 0 {
+		return absent
+	}
+	return nil
 }
 
 // attach taps the interface that has the name now.
