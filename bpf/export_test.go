@@ -70,10 +70,10 @@ const HelloBytes = 43
 func (t *Tap) Calls(tb testing.TB) int {
 	tb.Helper()
 	var thread uint64
-	var call tapCall
+	var calls tapCalls
 	n := 0
 	all := t.objs.Calls.Iterate()
-	for all.Next(&thread, &call) {
+	for all.Next(&thread, &calls) {
 		n++
 	}
 	if err := all.Err(); err != nil {
@@ -87,7 +87,7 @@ func (t *Tap) FillCalls(tb testing.TB) (empty func()) {
 	tb.Helper()
 	n := uint64(t.objs.Calls.MaxEntries())
 	for thread := range n {
-		if err := t.objs.Calls.Put(thread, &tapCall{}); err != nil {
+		if err := t.objs.Calls.Put(thread, &tapCalls{}); err != nil {
 			tb.Fatal(err)
 		}
 	}

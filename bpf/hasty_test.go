@@ -20,8 +20,9 @@ import (
 	"relaygate/bpf/netns"
 )
 
-// TestBurdenedHandshake: the segment that establishes a connection is the listener's, and
-// not seen. More than an acknowledgement in it changes what the server reads.
+// TestBurdenedHandshake: the segment that establishes a connection is the listener's. What
+// it brings beside an acknowledgement is seen in order alone; else it changes what the
+// server reads.
 func TestBurdenedHandshake(t *testing.T) {
 	for name, last := range map[string]struct {
 		flags   byte
@@ -29,13 +30,14 @@ func TestBurdenedHandshake(t *testing.T) {
 		payload string
 		want    bpf.Reason
 	}{
-		"acknowledgement": {ack, 0, "", bpf.None},
-		"pushed":          {push | ack, 0, "", bpf.None},
-		"a byte":          {ack, 0, "x", bpf.FastOpen},
-		"ahead of a hole": {ack, 100, "x", bpf.FastOpen},
-		"FIN":             {fin | ack, 0, "", bpf.FastOpen},
-		"FIN ahead":       {fin | ack, 100, "", bpf.FastOpen},
-		"urgent pointer":  {urg | ack, 0, "", bpf.FastOpen},
+		"acknowledgement":  {ack, 0, "", bpf.None},
+		"pushed":           {push | ack, 0, "", bpf.None},
+		"a byte":           {ack, 0, "x", bpf.None},
+		"behind its place": {ack, 1<<32 - 1, "xy", bpf.FastOpen},
+		"ahead of a hole":  {ack, 100, "x", bpf.FastOpen},
+		"FIN":              {fin | ack, 0, "", bpf.FastOpen},
+		"FIN ahead":        {fin | ack, 100, "", bpf.FastOpen},
+		"urgent pointer":   {urg | ack, 0, "", bpf.FastOpen},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tap, host, outside, at := hostOnLAN(t)

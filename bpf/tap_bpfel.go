@@ -13,17 +13,32 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type tapCall struct {
-	_        structs.HostLayout
-	Object   uint64
-	Buffer   uint64
-	Length   uint64
-	Stack    uint64
-	Since    uint64
-	Server   uint32
-	Function uint32
-	Inner    uint32
-	Pad      uint32
+type tapCalls struct {
+	_     structs.HostLayout
+	Outer struct {
+		_        structs.HostLayout
+		Object   uint64
+		Buffer   uint64
+		Length   uint64
+		Stack    uint64
+		Since    uint64
+		Server   uint32
+		Function uint32
+		Parts    uint32
+		Pad      uint32
+	}
+	Inner struct {
+		_        structs.HostLayout
+		Object   uint64
+		Buffer   uint64
+		Length   uint64
+		Stack    uint64
+		Since    uint64
+		Server   uint32
+		Function uint32
+		Parts    uint32
+		Pad      uint32
+	}
 }
 
 type tapCounters struct {
@@ -102,6 +117,16 @@ const (
 	tapEventKindRECORD_LOST tapEventKind = 3
 	tapEventKindHANDSHAKE   tapEventKind = 4
 )
+
+type tapFirst struct {
+	_       structs.HostLayout
+	Head    tapPacket
+	Data    [4056]uint8
+	Payload uint32
+	Seq     uint32
+	Port    uint16
+	_       [6]byte
+}
 
 type tapFlow struct {
 	_               structs.HostLayout
@@ -195,6 +220,7 @@ const (
 	tapMapCounters       = "counters"
 	tapMapDescendants    = "descendants"
 	tapMapEvents         = "events"
+	tapMapFirsts         = "firsts"
 	tapMapFlows          = "flows"
 	tapMapHellos         = "hellos"
 	tapMapPackets        = "packets"
@@ -275,6 +301,7 @@ type tapMapSpecs struct {
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Descendants   *ebpf.MapSpec `ebpf:"descendants"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
+	Firsts        *ebpf.MapSpec `ebpf:"firsts"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Hellos        *ebpf.MapSpec `ebpf:"hellos"`
 	Packets       *ebpf.MapSpec `ebpf:"packets"`
@@ -325,6 +352,7 @@ type tapMaps struct {
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Descendants   *ebpf.Map `ebpf:"descendants"`
 	Events        *ebpf.Map `ebpf:"events"`
+	Firsts        *ebpf.Map `ebpf:"firsts"`
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Hellos        *ebpf.Map `ebpf:"hellos"`
 	Packets       *ebpf.Map `ebpf:"packets"`
@@ -341,6 +369,7 @@ func (m *tapMaps) Close() error {
 		m.Counters,
 		m.Descendants,
 		m.Events,
+		m.Firsts,
 		m.Flows,
 		m.Hellos,
 		m.Packets,

@@ -77,10 +77,10 @@ func (t *Tap) keepServers(want map[uint32]tapServer) error {
 // return will remove.
 func (t *Tap) sweepCalls() error {
 	var thread uint64
-	var call tapCall
+	var calls tapCalls
 	var dead []uint64
 	all := t.objs.Calls.Iterate()
-	for all.Next(&thread, &call) {
+	for all.Next(&thread, &calls) {
 		// The upper half is the thread group. Signal 0 sends none.
 		if err := unix.Tgkill(int(thread>>32), int(uint32(thread)), 0); errors.Is(err, unix.ESRCH) {
 			dead = append(dead, thread)

@@ -13,17 +13,32 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type tlsCall struct {
-	_        structs.HostLayout
-	Object   uint64
-	Buffer   uint64
-	Length   uint64
-	Stack    uint64
-	Since    uint64
-	Server   uint32
-	Function uint32
-	Inner    uint32
-	Pad      uint32
+type tlsCalls struct {
+	_     structs.HostLayout
+	Outer struct {
+		_        structs.HostLayout
+		Object   uint64
+		Buffer   uint64
+		Length   uint64
+		Stack    uint64
+		Since    uint64
+		Server   uint32
+		Function uint32
+		Parts    uint32
+		Pad      uint32
+	}
+	Inner struct {
+		_        structs.HostLayout
+		Object   uint64
+		Buffer   uint64
+		Length   uint64
+		Stack    uint64
+		Since    uint64
+		Server   uint32
+		Function uint32
+		Parts    uint32
+		Pad      uint32
+	}
 }
 
 type tlsCounters struct {

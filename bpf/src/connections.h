@@ -3,6 +3,7 @@
 #ifndef RELAYGATE_CONNECTIONS_H
 #define RELAYGATE_CONNECTIONS_H
 
+#include "first.h"
 #include "headers.h"
 #include "hello.h"
 #include "kernel.h"
@@ -32,8 +33,9 @@ struct {
 
 /*
  * burdened says whether the segment that established the connection brought more than an
- * acknowledgement. It went to the listener's socket, where the tap does not see it; and
- * ahead of a hole the kernel keeps its bytes and drops the copy that the tap does see.
+ * acknowledgement. It went to the listener's socket, where the tap keeps what is in order
+ * alone (first.h); and ahead of a hole the kernel keeps its bytes and drops the copy that
+ * the tap does see.
  */
 static __always_inline int burdened(struct bpf_sock_ops *ops)
 {
@@ -57,7 +59,7 @@ static __always_inline enum reason doubt(struct bpf_sock_ops *ops, struct tcp_so
 		return FOREIGN_OWNER;
 	}
 	/* Those of the SYN went to the server unseen too: RFC 7413. */
-	if (tp->fastopen_rsk || burdened(ops)) {
+	if (tp->fastopen_rsk || (burdened(ops) && !first_of(ops))) {
 		COUNT(fast_open, 1);
 		return FAST_OPEN;
 	}
@@ -165,8 +167,10 @@ static __always_inline void opened(struct bpf_sock_ops *ops)
 	COUNT(opened, 1);
 	/* User space may have seen it already, and be done with it. */
 	flow = bpf_map_lookup_elem(&flows, &cookie);
-	if (flow && flow->state == OPENING)
-		flow->state = READING;
+	if (!flow || flow->state != OPENING)
+		return;
+	flow->state = READING;
+	tell_first(ops, flow, cookie);
 }
 
 static __always_inline void closed(struct bpf_sock_ops *ops)

@@ -3,53 +3,11 @@
 #ifndef RELAYGATE_PACKETS_H
 #define RELAYGATE_PACKETS_H
 
-#include "headers.h"
+#include "first.h"
 #include "hello.h"
 #include "ports.h"
 #include "record.h"
 #include "tap.h"
-
-#include <bpf/bpf_endian.h>
-
-/* An IPv4 header without options and what is looked at of the TCP header behind it. */
-#define HEAD_BYTES 34
-
-/*
- * measure reads the headers; it returns 0 if the packet is not TCP. Behind an
- * IPv6 extension header all counts as payload: user space reads it properly.
- */
-static __always_inline int measure(struct __sk_buff *skb, struct shape *shape)
-{
-	__u32 offset;
-	__u8 b[HEAD_BYTES], *tcp = b + 20 + 12;
-
-	/* All that is TCP is longer. */
-	if (bpf_skb_load_bytes(skb, 0, b, sizeof(b)))
-		return 0;
-	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		if (b[9] != IPPROTO_TCP)
-			return 0;
-		offset = (b[0] & 0xf) * 4;
-	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		if (b[6] != IPPROTO_TCP) {
-			shape->payload = skb->len > 40 ? skb->len - 40 : 0;
-			return behind(b[6]);
-		}
-		offset = 40;
-	} else {
-		return 0;
-	}
-
-	/* Data offset and control bits, RFC 9293 section 3.1. */
-	if (offset != 20 && bpf_skb_load_bytes(skb, offset + 12, tcp, 2))
-		return 0;
-	shape->tcp = offset;
-	offset += (tcp[0] >> 4) * 4;
-	shape->payload = skb->len > offset ? skb->len - offset : 0;
-	shape->offset = offset;
-	shape->control = tcp[1] & (TCP_FIN | TCP_URG);
-	return 1;
-}
 
 /*
  * Connections of which nothing is to be seen any more, each at the place of its
@@ -112,8 +70,11 @@ static __always_inline void tap(struct __sk_buff *skb, __u32 egress)
 		hastened(skb, cookie);
 		return;
 	}
-	if (!flow)
+	if (!flow) {
+		if (sk->state == BPF_TCP_LISTEN && !egress)
+			note_first(skb);
 		return;
+	}
 	if (flow->state != READING && !(egress && flow->state == ENCRYPTED)) {
 		if (flow->state == DONE || flow->state == LOST)
 			*place = cookie;

@@ -54,8 +54,16 @@ struct call {
 	__u64 since;		      /* of its server */
 	__u32 server;
 	__u32 function;
-	__u32 inner; /* calls that it made itself */
+	__u32 parts; /* calls that it made itself, to do its work */
 	__u32 pad;
+};
+
+/*
+ * The calls of a thread that are under way: a server can write from within a read, as
+ * Node.js does once that has shaken hands.
+ */
+struct calls {
+	struct call outer, inner; /* inner.stack is 0 where there is none */
 };
 
 /* The same of a call of a TLS library; what it read or wrote follows. */
@@ -110,7 +118,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
 	__type(key, __u64);
-	__type(value, struct call);
+	__type(value, struct calls);
 } calls SEC(".maps");
 
 _Static_assert(__builtin_offsetof(struct flow, state) == __builtin_offsetof(struct reading, state) &&

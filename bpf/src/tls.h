@@ -11,19 +11,23 @@
 #include "tell.h"
 
 /* Calls that a function of a library makes of others before it is taken to be gone. */
-#define INNER_MAX 64
+#define PARTS_MAX 64
+
+/* same says whether two calls read, or write, one object. */
+static __always_inline int same(const struct call *a, const struct call *b)
+{
+	return a->object == b->object && writes(a->function) == writes(b->function);
+}
 
 /*
- * within says whether a call is a part of the one that is under way: made by it
- * (the stack grows downwards), or what it has become by a jump.
+ * within says whether a call was made by one that is under way (the stack grows
+ * downwards), or is what that has become by a jump.
  */
 static __always_inline int within(const struct call *call, const struct call *outer)
 {
-	if (outer->inner >= INNER_MAX || outer->stack < call->stack)
+	if (outer->parts >= PARTS_MAX || outer->stack < call->stack)
 		return 0;
-	return outer->stack > call->stack ||
-	       (outer->object == call->object && outer->buffer == call->buffer &&
-		writes(outer->function) == writes(call->function));
+	return outer->stack > call->stack || (same(call, outer) && outer->buffer == call->buffer);
 }
 
 /*
@@ -48,59 +52,97 @@ static __always_inline int finished(__u64 object)
 	return 1;
 }
 
+/*
+ * enter_within notes a call that another has made. What passes is told once: by the one
+ * that was asked for it. What was written from within a read came before what that reads.
+ * The other way round the order is not known; of that, and of one within another within
+ * another, nothing is told.
+ */
+static __always_inline int enter_within(const struct call *call, struct calls *under_way)
+{
+	struct call *inner = &under_way->inner, *outer = &under_way->outer;
+
+	if (inner->stack && within(call, inner))
+		outer = inner;
+	outer->parts++;
+	if (same(call, outer))
+		return 0;
+	if (outer == inner || (outer->object == call->object && writes(outer->function))) {
+		missed(call->object);
+		return 0;
+	}
+	if (inner->stack)
+		missed(inner->object); /* it never returned */
+	*inner = *call;
+	return 1;
+}
+
+/* gone loses calls that never returned: a jump out of them, or another stack. */
+static __always_inline void gone(const struct calls *under_way)
+{
+	missed(under_way->outer.object);
+	if (under_way->inner.stack)
+		missed(under_way->inner.object);
+}
+
 /* enter notes a call; it returns 1 if its end matters. */
 static __noinline int enter(void *ctx, enum function function)
 {
-	struct call call = {
+	struct calls fresh = {.outer = {
 		.object = argument1(ctx),
 		.buffer = buffer_of(ctx, function),
 		.length = length_of(ctx, function),
 		.stack = stack_pointer(ctx),
 		.function = function,
-	};
+	}};
 	__u64 thread = bpf_get_current_pid_tgid();
-	struct call *outer;
+	struct call *call = &fresh.outer;
+	struct calls *under_way;
 
-	if (!armed || finished(call.object))
+	if (!armed || finished(call->object))
 		return 0;
-	call.server = family(&call.since);
-	if (!call.server) {
+	call->server = family(&call->since);
+	if (!call->server) {
 		COUNT(refused, 1);
 		return 0;
 	}
-	outer = bpf_map_lookup_elem(&calls, &thread);
-	/* What passes is told once, by the outer one, if it tells of that. */
-	if (outer && within(&call, outer)) {
-		outer->inner++;
-		if (outer->object != call.object || writes(outer->function) != writes(function))
-			missed(call.object);
-		return 0;
-	}
-	if (outer) {
-		/* It never returned: a jump out of it, or another stack. */
-		missed(outer->object);
+	under_way = bpf_map_lookup_elem(&calls, &thread);
+	if (under_way && within(call, &under_way->outer))
+		return enter_within(call, under_way);
+	if (under_way) {
+		gone(under_way);
 		bpf_map_delete_elem(&calls, &thread);
 	}
-	if (bpf_map_update_elem(&calls, &thread, &call, BPF_ANY)) {
+	if (bpf_map_update_elem(&calls, &thread, &fresh, BPF_ANY)) {
 		COUNT(calls_full, 1);
-		missed(call.object);
+		missed(call->object);
 		return 0;
 	}
 	return 1;
 }
 
-/* returned tells of the call that ends, if it is the one under way. */
+/* returned tells of the call that ends, if it is one that is under way. */
 static __noinline void returned(void *ctx)
 {
-	__u64 thread = bpf_get_current_pid_tgid();
-	struct call *under_way, call;
+	__u64 thread = bpf_get_current_pid_tgid(), stack = returned_from(ctx);
+	struct calls *under_way;
+	struct call call;
 
 	under_way = bpf_map_lookup_elem(&calls, &thread);
-	/* An inner call has another stack; one that was jumped to returns as the outer. */
-	if (!under_way || under_way->stack != returned_from(ctx))
+	if (!under_way)
 		return;
-	call = *under_way;
-	bpf_map_delete_elem(&calls, &thread);
+	/* A part of one has another stack; what was jumped to returns as the one itself. */
+	if (under_way->inner.stack == stack) {
+		call = under_way->inner;
+		under_way->inner.stack = 0;
+	} else if (under_way->outer.stack == stack) {
+		call = under_way->outer;
+		if (under_way->inner.stack)
+			missed(under_way->inner.object); /* it never returned */
+		bpf_map_delete_elem(&calls, &thread);
+	} else {
+		return;
+	}
 	if (armed)
 		leave(ctx, &call);
 }

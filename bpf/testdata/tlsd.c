@@ -17,9 +17,10 @@
  * functions), reuse (one object for all), cork, big (answers of 40000 bytes),
  * tls12, p384 (no other group), ktls (where the kernel can), hide (with OLD: objects
  * that cannot be read), lazy (the first read shakes hands; not with GNUTLS), warning
- * (before the ServerHello), inside (a greeting from
- * within the handshake; not with GNUTLS), again (another handshake after each answer;
- * not with OLD or GNUTLS).
+ * (before the ServerHello), inside (a greeting from within the handshake, with OLD from
+ * within the first read; not with GNUTLS), deep (with OLD: the first byte is read from
+ * within the first write), again (another handshake after each answer; not with OLD or
+ * GNUTLS).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -43,7 +44,7 @@
 static const char *cert, *key;
 static int with_fork, with_forklate, with_starttls, with_ex, with_reuse, with_cork, with_big,
 	with_tls12, with_p384, with_ktls, with_hide, with_warning, with_again, with_lazy,
-	with_inside;
+	with_inside, with_deep;
 
 static void die(const char *what)
 {
@@ -187,6 +188,7 @@ int main(int argc, char **argv)
 			with_again |= !strcmp(argv[i], "again");
 			with_lazy |= !strcmp(argv[i], "lazy");
 			with_inside |= !strcmp(argv[i], "inside");
+			with_deep |= !strcmp(argv[i], "deep");
 		}
 		tls_start();
 		puts("ready");

@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -261,6 +263,33 @@ func TestKernelAnswersThatCannotBeRead(t *testing.T) {
 			if n, err := do(); err != nil || n != 1 {
 				t.Errorf("%s behind %s that could not be read: %d, %v", what, failing, n, err)
 			}
+		}
+	}
+}
+
+// TestNamespaces has processes in namespaces of their own, as in a container.
+func TestNamespaces(t *testing.T) {
+	bpftest.RequireRoot(t)
+	proc := os.DirFS("/proc")
+	own := namespaces(proc, "self")
+	for flags, guest := range map[uintptr]bool{
+		0: false, syscall.CLONE_NEWNET: false, syscall.CLONE_NEWNS: false,
+		syscall.CLONE_NEWPID: true, syscall.CLONE_NEWUSER: true, syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID: true,
+	} {
+		cmd := exec.Command("/bin/cat")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if got := namespaces(proc, strconv.Itoa(cmd.Process.Pid)); got == "" || (got != own) != guest {
+			t.Errorf("namespaces by flags %#x are %q, ours %q", flags, got, own)
+		}
+		if err := errors.Join(in.Close(), cmd.Wait()); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -74,23 +74,11 @@ func knownForwarder(name string) bool {
 // forwards says whether the process is a known forwarder by either name.
 func (p Process) forwards() bool { return knownForwarder(p.Name) || knownForwarder(p.Program) }
 
-// The bounds of a search, in descriptors: of all of root's processes, the share of each
-// other user in that, who may open as many as he likes, and of one process: listeners are
-// among the first, as they are opened before connections come.
-const (
-	fileLimit    = 1 << 20
-	userShare    = 4
-	processFiles = 1 << 14
-)
-
-// errTooManyFiles says that root has more open than fileLimit.
-var errTooManyFiles = errors.New("too many open files on this host to search them all")
-
 // holders finds the processes that hold the sockets of these inodes; the result has
 // an entry for each of them, also with an error. Processes come and go while it looks,
 // so what vanishes is no error; but a process that cannot be looked at for want of a
-// descriptor, say, may be the one that makes a listener not to be believed. A user's
-// that are beyond his share hold nothing: a listener that they alone hold is not
+// descriptor, say, may be the one that makes a listener not to be believed. Those beyond
+// the share of who started them hold nothing: a listener that they alone hold is not
 // believed either.
 func holders(proc fs.FS, inodes map[uint32]bool, limit int) (found map[uint32][]Process, failed error) {
 	found = make(map[uint32][]Process)
@@ -104,13 +92,16 @@ func holders(proc fs.FS, inodes map[uint32]bool, limit int) (found map[uint32][]
 	if err != nil {
 		return found, fmt.Errorf("list the processes: %w", err)
 	}
-	looked := make(map[uint32]int) // by user
+	room := newRoom(proc, limit)
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())
 		if err != nil {
 			continue
 		}
-		user, err := userOf(proc, entry.Name())
+		who, err := room.whose(entry.Name())
+		if err == nil && room.used(who) {
+			continue
+		}
 		var fds []fs.DirEntry
 		if err == nil {
 			fds, err = descriptors(proc, entry.Name())
@@ -119,10 +110,10 @@ func holders(proc fs.FS, inodes map[uint32]bool, limit int) (found map[uint32][]
 			failed = cmp.Or(failed, unseen(err))
 			continue
 		}
-		switch looked[user] += len(fds); {
-		case user == 0 && looked[user] > limit:
-			return found, errTooManyFiles
-		case user != 0 && looked[user] > limit/userShare:
+		if !room.take(who, len(fds)) {
+			if who == (payer{}) {
+				return found, errTooManyFiles
+			}
 			continue
 		}
 		var process *Process
@@ -156,23 +147,6 @@ func unseen(err error) error {
 		return nil
 	}
 	return fmt.Errorf("look at the processes: %w", err)
-}
-
-// userOf is the real user of a process, who stays the same for what he starts with
-// another's rights (proc_pid_status(5)).
-func userOf(proc fs.FS, pid string) (uint32, error) {
-	text, err := fs.ReadFile(proc, path.Join(pid, "status"))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		if list, ok := strings.CutPrefix(line, "Uid:"); ok {
-			var user uint32
-			_, err := fmt.Sscan(list, &user)
-			return user, err
-		}
-	}
-	return 0, errors.New("a process without a user")
 }
 
 // descriptors lists the first of a process, by their numbers.

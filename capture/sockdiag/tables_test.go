@@ -286,6 +286,39 @@ func TestUsersOpenWhatTheyLike(t *testing.T) {
 	}
 }
 
+// TestGuestsOpenWhatTheyLike: root of a container, and whatever users he makes of himself,
+// can make no search fail either, nor long, nor hide who else holds a listener.
+func TestGuestsOpenWhatTheyLike(t *testing.T) {
+	const limit = 400
+	proc := host()
+	in := func(pid int, namespace string, user, inode, files int) {
+		process(proc, pid, "guest", "/usr/bin/guest", inode)
+		dir := fmt.Sprint(pid)
+		proc[dir+"/status"].Data = fmt.Appendf(nil, "Uid:\t%d\t0\t0\t0\n", user)
+		for _, kind := range []string{"pid", "user"} {
+			proc[dir+"/ns/"+kind] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: fmt.Appendf(nil, "%s:[%s]", kind, namespace)}
+		}
+		for i := range files {
+			proc[fmt.Sprintf("%s/fd/%d", dir, 100+i)] = proc[dir+"/fd/0"]
+		}
+	}
+	in(2, "1", 0, 1, 10)
+	for user := range 9 {
+		in(30+user, "1", user, 98, 2*limit)
+	}
+	in(40, "2", 0, 1, 10) // another, who bears no blame
+	for guest := range 9 {
+		in(50+guest, fmt.Sprint(guest+10), 0, 97, 80)
+	}
+	in(60, "3", 0, 99, 10) // all guests together have no room any more
+	in(9, "4", 0, 7, 10)   // on this host's side, to all appearance
+	proc["self/ns/pid"], proc["self/ns/user"] = proc["9/ns/pid"], proc["9/ns/user"]
+	found, err := holders(proc, map[uint32]bool{1: true, 7: true, 98: true, 99: true}, limit)
+	if err != nil || !same(pids(found[1]), 10, 11, 2, 40) || !same(pids(found[7]), 24, 25, 9) || found[98] != nil || found[99] != nil {
+		t.Errorf("holders are %v, %v", found, err)
+	}
+}
+
 func TestKnownForwarder(t *testing.T) {
 	for name, want := range map[string]bool{
 		"": false, "dovecot": false, "nginx": false, "haproxy": false, "docker": false, "socat2": false, "systemd": false,

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,6 +94,31 @@ func (f *Finder) attach(now time.Time) {
 	}
 }
 
+// leaveOverwritten leaves the libraries whose files were overwritten in place, so that
+// they are looked into anew. With each probe the kernel keeps the instruction that was
+// there when it was made, and has every process that maps the file later run that
+// instead of what is there now.
+func (f *Finder) leaveOverwritten() {
+	for key, l := range f.libraries {
+		if is, err := keyOf(l.file); err == nil && is == key {
+			continue
+		}
+		f.leave(key, l)
+		for _, p := range f.processes {
+			if slices.ContainsFunc(p.files, func(k *knownFile) bool { return k.library == l }) {
+				p.size = 0 // its mappings are read again
+			}
+		}
+	}
+}
+
+// leave detaches from a library and forgets it.
+func (f *Finder) leave(key libraryKey, l *library) {
+	l.close(f.log)
+	delete(f.libraries, key)
+	maps.DeleteFunc(f.known, func(_ fileID, k *knownFile) bool { return k.library == l })
+}
+
 // forget drops what no family has any more.
 func (f *Finder) forget(now time.Time, families map[bpf.ServerProcess]*family) {
 	for pid, p := range f.processes {
@@ -108,9 +134,7 @@ func (f *Finder) forget(now time.Time, families map[bpf.ServerProcess]*family) {
 	maps.DeleteFunc(f.expected, func(head bpf.ServerProcess, _ uint64) bool { return families[head] == nil })
 	for key, l := range f.libraries {
 		if !l.needed(now, families) {
-			l.close(f.log)
-			delete(f.libraries, key)
-			maps.DeleteFunc(f.known, func(_ fileID, k *knownFile) bool { return k.library == l })
+			f.leave(key, l)
 		}
 	}
 }

@@ -174,6 +174,7 @@ func (f *Finder) detach() {
 func (f *Finder) scan(now time.Time, force bool) {
 	f.scans++
 	f.unread = 0
+	f.leaveOverwritten()
 	t, err := walk(f.files)
 	if err != nil {
 		f.complain(err)

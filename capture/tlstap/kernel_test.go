@@ -107,6 +107,36 @@ func TestLiveUpgrade(t *testing.T) {
 	s.end()
 }
 
+// TestLiveOverwritten writes another library into the file of one that a server maps,
+// and its next process maps that.
+func TestLiveOverwritten(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	tap := &fakeTap{}
+	l := follow(t, ns, trusted(t, ns), tap)
+	path := newWorld(t).library("libssl.so.3", openSSL...)
+	s := startServer(t, ns)
+	s.say("listen 127.0.0.1:%d", livePort)
+	s.say("map %s", path)
+	reads := func() []uint64 { return tap.offsets(inode(t, path), "SSL_read") }
+	wait(t, "the library is attached", func() bool { return slices.Equal(reads(), []uint64{codeOffset}) })
+
+	moved := slices.Clone(openSSL)
+	for i := range moved {
+		moved[i].value += 0x40
+	}
+	if err := os.WriteFile(path, crafted{symbols: moved}.bytes(t), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.say("fork")
+	s.say("map %s", path)
+	wait(t, "the functions are watched where they are now", func() bool { return slices.Equal(reads(), []uint64{codeOffset + 0x40}) })
+	wait(t, "the server is seen", func() bool {
+		servers := l.finder.Servers()
+		return len(servers) == 1 && servers[0].Seen && len(servers[0].Libraries) == 1
+	})
+	s.end()
+}
+
 // mount mounts a file system until the test ends.
 func mount(t *testing.T, kind, options string) (dir string) {
 	t.Helper()

@@ -79,6 +79,19 @@ func (f *fakeTap) inodes() []uint64 {
 	return all
 }
 
+// offsets are those where a function is watched in a file.
+func (f *fakeTap) offsets(inode uint64, name string) []uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []uint64
+	for _, p := range f.attached {
+		if p.inode == inode {
+			all = append(all, p.library.Functions[name].Offset)
+		}
+	}
+	return all
+}
+
 func (f *fakeTap) heads() []uint32 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
