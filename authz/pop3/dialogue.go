@@ -74,7 +74,6 @@ type progress struct {
 	// ignores the next line would answer QUIT in the place of PASS. refusedHere
 	// is true if it did so in the present window.
 	refused, refusedHere bool
-	// named is true from the positive answer to USER until something is refused or
 	// named is true from the positive answer to USER to the refusal of it or of PASS.
 	named bool
 

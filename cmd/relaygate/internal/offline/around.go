@@ -128,7 +128,7 @@ func (d *Daemon) beside(about *control.Offline, t *grant.Table) {
 			without = append(without, authz.PrefixString(p))
 		}
 	}
-	words := fmt.Sprintf("%s has %s", path, authz.Count(len(list), "line"))
+	words := fmt.Sprintf("%s names %s", path, authz.Count(len(list), "client"))
 	switch n := len(without); {
 	case n > mostTold:
 		words += fmt.Sprintf("; %d of them have no grant: %s and more", n, strings.Join(without[:mostTold], ", "))
