@@ -93,7 +93,7 @@ func TestWhyOfACrashedDaemon(t *testing.T) {
 		t.Errorf("exit code %d: %s", code, out)
 	}
 	out, _, code = w.ask(t, 0, "list")
-	if code != 0 || !strings.Contains(out, lab.Client4.String()+"  ") || !strings.Contains(out, "relayhosts has 1 line.") {
+	if code != 0 || !strings.Contains(out, lab.Client4.String()+"  ") || !strings.Contains(out, "relayhosts names 1 client.") {
 		t.Errorf("list, exit code %d:\n%s", code, out)
 	}
 	out, _, code = w.ask(t, 0, "list", "--denied")

@@ -111,8 +111,8 @@ func TestListTellsLinesWithoutAGrant(t *testing.T) {
 		lines int
 		want  string
 	}{
-		{0, "relayhosts has 1 line"},
-		{2, "relayhosts has 3 lines; of them without a grant: 10.0.0.0, 10.0.0.1"},
+		{0, "relayhosts names 1 client"},
+		{2, "relayhosts names 3 clients; of them without a grant: 10.0.0.0, 10.0.0.1"},
 		{21, "21 of them have no grant: 10.0.0.0, 10.0.0.1,"},
 	} {
 		text := "192.0.2.7\n"
