@@ -34,6 +34,8 @@ type Trust struct {
 	// unsure: the tap does not show whether this host sent what leaves, or another
 	// for whom it forwards.
 	unsure bool
+	// unseen says why a tap on interfaces may miss what clients send; nil if it does not.
+	unseen atomic.Pointer[string]
 }
 
 // OpenTrust opens the configured namespaces and their socket tables.
@@ -84,6 +86,7 @@ func (t *Trust) Alive() ([]sockdiag.Session, error) { return t.tables.Alive() }
 // gateway the tap saw that the server's segments came in from where it is; any
 // other must be in the socket tables of this host.
 func (t *Trust) Confirm(c authz.Conn) (ok bool, reason string) {
+	unseen := t.unseen.Load()
 	switch inside := t.inside.Load(); {
 	case inside != nil && behind(*inside, c.Server.Addr()):
 		return true, ""
@@ -91,11 +94,15 @@ func (t *Trust) Confirm(c authz.Conn) (ok bool, reason string) {
 		return false, "the server is none of gate.servers"
 	case c.Netns != 0:
 		return true, ""
+	case unseen != nil:
+		return false, reasonUnseen + *unseen
 	case t.unsure && c.Server.Addr().Is6() && forwardsIPv6():
 		return false, reasonForwarded
 	}
 	return t.tables.CheckConnection(c)
 }
+
+const reasonUnseen = "some of what clients send may not be seen: "
 
 const reasonForwarded = "this host forwards IPv6, and this tap does not show whose packets leave: a container could speak as its mail server"
 
@@ -118,6 +125,9 @@ func (t *Trust) problems() (list []string) {
 	}
 	for _, listener := range t.tables.Unheld() {
 		list = append(list, fmt.Sprintf("no login at %v is believed, as no process is seen that listens there: relaygate lacks CAP_SYS_PTRACE, or the processes of the host are hidden from it, as in a container", listener))
+	}
+	if words := t.unseen.Load(); words != nil {
+		list = append(list, "no login is believed: "+reasonUnseen+*words)
 	}
 	if t.unsure && forwardsIPv6() {
 		list = append(list, "logins over IPv6 are not believed: "+reasonForwarded)

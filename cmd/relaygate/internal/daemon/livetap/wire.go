@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -74,40 +72,10 @@ func openWireTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hu
 	if err := w.attachAll(); err != nil {
 		return nil, errors.Join(fmt.Errorf("tap the interfaces: %w", err), programs.Close())
 	}
-	if err := w.attachOthers(); err != nil {
+	if _, err := w.attachOthers(); err != nil {
 		return nil, errors.Join(err, programs.Close())
 	}
 	return w, nil
-}
-
-// attachOthers taps what comes in by the interfaces of a host that are not named. A
-// client that can reach it by one of these too, as with the help of a container, could
-// have the kernel read there what the tap does not see.
-func (t *wireTap) attachOthers() (err error) {
-	if t.inside {
-		return nil
-	}
-	links, failed := netlink.LinkList()
-	if failed != nil {
-		return fmt.Errorf("list the interfaces: %w", failed)
-	}
-	gone := maps.Clone(t.others)
-	for _, l := range links {
-		a := l.Attrs()
-		delete(gone, a.Index)
-		if a.Flags&net.FlagLoopback != 0 || slices.Contains(t.names, a.Name) || t.others[a.Index] {
-			continue
-		}
-		t.others[a.Index] = true // whose failure is told once
-		if failed := t.programs.AttachArrivals(a.Index); failed != nil {
-			err = errors.Join(err, fmt.Errorf("see what comes in by interface %s: %w", a.Name, failed))
-		}
-	}
-	for index := range gone {
-		delete(t.others, index)
-		err = errors.Join(err, t.programs.Detach(index))
-	}
-	return err
 }
 
 // attachAll taps the interfaces that are there: one that is to come, as of a tunnel, keeps
@@ -178,9 +146,7 @@ func (t *wireTap) Keep(ctx context.Context, _ func([]uint64) error) {
 			for _, name := range t.names {
 				t.follow(name)
 			}
-			if failed := t.attachOthers(); failed != nil {
-				t.log.Warn("some of what clients send may not be seen", "error", failed)
-			}
+			t.keepOthers()
 		case <-sweep.C:
 			err = t.programs.Sweep(wireIdle, wireEnding)
 		}

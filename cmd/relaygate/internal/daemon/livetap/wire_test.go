@@ -4,13 +4,19 @@ package livetap
 
 import (
 	"log/slog"
+	"net/netip"
+	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	tcx "github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 
 	"relaygate/authz"
 	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/control"
 )
 
 // TestOtherInterfaces: what comes in by those of a host that are not named is seen too,
@@ -37,7 +43,7 @@ func TestOtherInterfaces(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if err := w.attachOthers(); err != nil {
+		if _, err := w.attachOthers(); err != nil {
 			return err
 		}
 		peer, err := netlink.LinkByName("lan-peer")
@@ -52,11 +58,78 @@ func TestOtherInterfaces(t *testing.T) {
 		if err := netlink.LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "late", Index: late}}); err != nil {
 			return err
 		}
-		if err := w.attachOthers(); err != nil {
+		if _, err := w.attachOthers(); err != nil {
 			return err
 		}
 		if w.others[late] || len(w.others) != 1 {
 			t.Errorf("it still knows the interfaces %v", w.others)
+		}
+		return nil
+	})
+}
+
+// crowd attaches as many programs to what comes in by an interface as there is room for
+// (BPF_MPROG_MAX), and returns what takes the last away.
+func crowd(t *testing.T, index int) (leave func()) {
+	t.Helper()
+	for n := 0; ; n++ {
+		prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Type: ebpf.SchedCLS, License: "GPL",
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { bpftest.Close(t, prog) })
+		l, err := tcx.AttachTCX(tcx.TCXOptions{Interface: index, Program: prog, Attach: ebpf.AttachTCXIngress})
+		if err != nil && n > 0 {
+			return leave
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave = func() { bpftest.Close(t, l) }
+		t.Cleanup(func() { _ = l.Close() })
+	}
+}
+
+// TestUnseenInterface: while what comes in by another interface cannot be seen, or was
+// not, no login is believed.
+func TestUnseenInterface(t *testing.T) {
+	bpftest.RequireRoot(t)
+	bpftest.Do(t, bpftest.Namespace(t), func() error {
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lan"}, PeerName: "lan-peer"}); err != nil {
+			return err
+		}
+		cfg := &config.Config{Interfaces: []string{"lan"}, Services: map[uint16]authz.Service{143: {Protocol: authz.IMAP}}}
+		trust := &Trust{}
+		tap, err := openWireTap(cfg, trust, slog.New(slog.DiscardHandler), control.NewHub())
+		if err != nil {
+			return err
+		}
+		defer bpftest.Close(t, tap)
+		w := tap.(*wireTap)
+		lan, peer := w.attached["lan"], 0
+		for peer = range w.others {
+		}
+		if err := w.programs.Detach(peer); err != nil { // as an administrator can
+			return err
+		}
+		leave := crowd(t, peer)
+		w.keepOthers()
+		c := authz.Conn{Client: netip.MustParseAddrPort("192.0.2.1:9"), Server: netip.MustParseAddrPort("192.0.2.2:143")}
+		if ok, why := trust.Confirm(c); ok || !strings.Contains(why, "lan-peer") {
+			t.Errorf("believed %v: %q", ok, why)
+		}
+		leave()
+		w.keepOthers()
+		if trust.unseen.Load() != nil {
+			t.Errorf("still unseen: %s", *trust.unseen.Load())
+		}
+		for _, index := range []int{lan, peer} {
+			if on, err := w.programs.Attached(index); err != nil || !on {
+				t.Errorf("interface %d: attached %v, %v", index, on, err)
+			}
 		}
 		return nil
 	})
