@@ -59,6 +59,9 @@ func (c *Copy) open(file *os.File) (err error) {
 	return c.db.View(func(tx *bbolt.Tx) error {
 		err := checkTrees(file, tx)
 		if err == nil {
+			err = checkBegin(file, tx)
+		}
+		if err == nil {
 			err = checkMark(tx)
 		}
 		if err == nil {
