@@ -82,9 +82,13 @@ func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []k
 			if !yield(*g) {
 				return false
 			}
-			if _, stands := t.Of(g.Prefix); !stands {
+			switch is, stands := t.Of(g.Prefix); {
+			case !stands:
 				d.keeper.Over(g.Prefix)
 				over++
+			case is.Expires.Round(0).Before(g.Expires.Round(0).Add(-time.Second)):
+				// The lifetime is a shorter one now: each start would promise it anew.
+				d.keeper.Changed(&grant.Change{Kind: grant.Rearmed, Arm: true, Grant: is})
 			}
 			return true
 		})
