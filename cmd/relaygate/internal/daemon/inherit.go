@@ -15,12 +15,8 @@ import (
 
 // inherit takes over what stood before: from the state file, or, where there was
 // none yet, from the gate's table.
-func (d *daemon) inherit() error {
+func (d *daemon) inherit(was keeper.Restored) error {
 	now := time.Now()
-	was, err := d.keeper.Load(now)
-	if err != nil {
-		return err
-	}
 	if was.State.Paused != nil {
 		d.log.Warn("relaygate is paused: nothing is granted", "by", was.State.Paused.By)
 	}
@@ -29,7 +25,6 @@ func (d *daemon) inherit() error {
 		eng.Record(d.owner.grants().Restore(now, clock.Boot(), was.State, nil))
 		return d.importElements(now)
 	}
-	eng.Evidence().Import(now, slices.Values(was.Journal))
 	d.owner.before = was.Counters
 	alive, err := d.trust.Alive()
 	if err != nil {
