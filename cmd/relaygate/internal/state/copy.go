@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"slices"
 	"time"
@@ -23,7 +22,7 @@ func (s *Store) copyFrom(path string) error {
 		return err
 	}
 	if info.Size() == 0 {
-		return fs.ErrNotExist // made by hand, or never written
+		return errEmpty
 	}
 	s.kept = info.ModTime()
 	return reading(path, func(f io.ReaderAt, tx *bbolt.Tx) error {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -137,8 +136,8 @@ func calm(path string) (copied *os.File, written time.Time, err error) {
 		switch {
 		case err != nil:
 			return nil, written, errors.Join(err, to.Close())
-		case info.Size() == 0: // as copyFrom has it
-			return nil, written, errors.Join(fs.ErrNotExist, to.Close())
+		case info.Size() == 0:
+			return nil, written, errors.Join(errEmpty, to.Close())
 		case same:
 			return to, info.ModTime(), nil
 		}
