@@ -44,13 +44,26 @@ func dial(netns int) (conn, error) {
 // kernel echoed. On an error nothing has changed, except for one that has lost
 // the kernel's answer (ENOBUFS): then the outcome is not known.
 func (c conn) commit(batch []netlink.Message) ([]netlink.Message, error) {
+	return c.commitAt(anyGeneration, batch)
+}
+
+// anyGeneration lets a transaction come behind any other.
+const anyGeneration = 0
+
+// commitAt is commit if no transaction came since a generation, else the error is
+// unix.ERESTART.
+func (c conn) commitAt(generation uint32, batch []netlink.Message) ([]netlink.Message, error) {
 	if len(batch) == 0 {
 		return nil, nil
 	}
 	batch[len(batch)-1].Header.Flags |= netlink.Acknowledge
-	batch = slices.Concat(
-		[]netlink.Message{batchEdge(unix.NFNL_MSG_BATCH_BEGIN)}, batch,
-		[]netlink.Message{batchEdge(unix.NFNL_MSG_BATCH_END)})
+	begin := batchEdge(unix.NFNL_MSG_BATCH_BEGIN)
+	if generation != anyGeneration {
+		body := attributes(begin.Data)
+		body.uint32(unix.NFNL_BATCH_GENID, generation)
+		begin.Data = body
+	}
+	batch = slices.Concat([]netlink.Message{begin}, batch, []netlink.Message{batchEdge(unix.NFNL_MSG_BATCH_END)})
 	if err := c.room(batch); err != nil {
 		return nil, err
 	}
@@ -98,6 +111,27 @@ func (c conn) settle() error {
 		return fmt.Errorf("settle netfilter socket: %w", err)
 	}
 	return nil
+}
+
+// generation is that of all rulesets: each transaction makes another, whose ever.
+func (c conn) generation() (id uint32, err error) {
+	m, err := c.get(message(unix.NFT_MSG_GETGEN, 0, inet()))
+	if err != nil {
+		return 0, fmt.Errorf("get the rulesets' generation: %w", err)
+	}
+	ad, err := decoder(m)
+	if err != nil {
+		return 0, err
+	}
+	for ad.Next() {
+		if ad.Type() == unix.NFTA_GEN_ID {
+			id = ad.Uint32()
+		}
+	}
+	if err := ad.Err(); err != nil {
+		return 0, fmt.Errorf("decode the rulesets' generation: %w", err)
+	}
+	return id, nil
 }
 
 // answered returns the number of the request that the kernel answered with

@@ -109,7 +109,7 @@ func (g *Gate) project(want []Element) (added, renewed, removed int, err error) 
 		return 0, 0, 0, err
 	}
 	for part := range slices.Chunk(wrong, chunk) {
-		if err := g.write(part, true); err != nil {
+		if err := g.write(anyGeneration, part, true); err != nil {
 			return 0, 0, 0, fmt.Errorf("renew %d elements: %w", len(part), err)
 		}
 	}

@@ -31,22 +31,42 @@ func (g *Gate) Add(elements ...Element) error {
 	return g.add(members)
 }
 
-// add takes most members for new: the kernel refuses the transaction if one is
-// not (EEXIST), and only then is it asked for how long it holds which. The sets of
-// UserSets may have been made anew by now, of another kind.
+// add lets members in. The sets of UserSets may have been made anew by now, of another
+// kind: it is looked at them before, and nothing is added if anything changed since.
 func (g *Gate) add(members []member) error {
-	if g.cfg.Mode == UserSets {
-		if _, err := g.userSets(); err != nil {
+	if g.cfg.Mode != UserSets {
+		return g.addAt(anyGeneration, members)
+	}
+	const attempts = 10
+	for range attempts - 1 {
+		if err := g.addToUserSets(members); !errors.Is(err, unix.ERESTART) {
 			return err
 		}
 	}
+	return g.addToUserSets(members)
+}
+
+func (g *Gate) addToUserSets(members []member) error {
+	generation, err := g.conn.generation()
+	if err != nil {
+		return err
+	}
+	if _, err := g.userSets(); err != nil {
+		return err
+	}
+	return g.addAt(generation, members)
+}
+
+// addAt takes most members for new: the kernel refuses the transaction if one is
+// not (EEXIST), and only then is it asked for how long it holds which.
+func (g *Gate) addAt(generation uint32, members []member) error {
 	batch := memberMessages(nil, unix.NFT_MSG_NEWSETELEM, g.table, members)
 	for i := range batch {
 		batch[i].Header.Flags |= netlink.Excl
 	}
-	_, err := g.conn.commit(batch)
+	_, err := g.conn.commitAt(generation, batch)
 	if errors.Is(err, unix.EEXIST) {
-		err = g.renew(members)
+		err = g.renew(generation, members)
 	}
 	switch {
 	case err == nil:
@@ -95,24 +115,24 @@ func (g *Gate) addHalves(members []member) error {
 }
 
 // renew adds those of members that are not held, or not for as long.
-func (g *Gate) renew(members []member) error {
+func (g *Gate) renew(generation uint32, members []member) error {
 	members, held, err := g.shorter(members)
 	if err != nil {
 		return fmt.Errorf("look up elements: %w", err)
 	}
-	return g.write(members, held)
+	return g.write(generation, members, held)
 }
 
 // write gives members the life that each says. held says whether the kernel may
 // hold one of them.
-func (g *Gate) write(members []member, held bool) error {
+func (g *Gate) write(generation uint32, members []member, held bool) error {
 	batch := memberMessages(nil, unix.NFT_MSG_NEWSETELEM, g.table, members)
 	if held && !g.updates {
 		// The add in front makes the removal succeed if one runs out meanwhile.
 		batch = memberMessages(batch, unix.NFT_MSG_DELSETELEM, g.table, members)
 		batch = memberMessages(batch, unix.NFT_MSG_NEWSETELEM, g.table, members)
 	}
-	_, err := g.conn.commit(batch)
+	_, err := g.conn.commitAt(generation, batch)
 	return err
 }
 

@@ -127,7 +127,7 @@ func (t *Table) restore(now time.Time, boot Boot, kept time.Time, s *Saved) (Cha
 	if err != nil || !t.opens(p) {
 		return Change{}, false
 	}
-	left, longest := s.left(now, boot, kept), t.cfg.Lifetime
+	promised, longest := s.left(now, boot, kept), t.cfg.Lifetime
 	switch {
 	case s.Source == Manual:
 		if expressible(p) {
@@ -136,7 +136,8 @@ func (t *Table) restore(now time.Time, boot Boot, kept time.Time, s *Saved) (Cha
 	case s.Source != Login && s.Source != Import, p != t.Key(p.Addr()):
 		return Change{}, false
 	}
-	if left = min(left, longest); ticks(left) == 0 {
+	left := min(promised, longest)
+	if ticks(left) == 0 {
 		return over(now, p, s), true
 	}
 	c, ok := t.put(now, p, left, s.Source, "it stood before relaygate was restarted")
@@ -150,7 +151,7 @@ func (t *Table) restore(now time.Time, boot Boot, kept time.Time, s *Saved) (Cha
 	for _, u := range slices.Backward(s.Users) { // the oldest first
 		// How long before the deadline, not when: the clock may have been set.
 		age := s.Expires.Round(0).Sub(u.Seen.Round(0))
-		seen := min(t.clock.ticks(now.Add(left-age)), at)
+		seen := min(t.clock.ticks(now.Add(promised-age)), at)
 		user := t.user(u.Name, e.key())
 		if t.note(i, user, seen) > t.cfg.MaxUsers {
 			e.brake = tooManyUsers

@@ -17,21 +17,21 @@ const BackupSuffix = ".before-relaygate"
 // sizeLimit bounds what is read of a file that somebody else wrote, in bytes.
 const sizeLimit = 64 << 20
 
-// backup keeps a copy of the file as it was before the first start. The copy is
-// made once, also of a missing or empty file: its presence tells later starts
-// that what they find was written by an earlier run.
-func backup(path string, ours []byte) (*Foreign, error) {
-	target, err := resolve(path)
-	if err != nil {
-		return nil, fmt.Errorf("back up %s: %w", path, err)
-	}
+// backup keeps a copy of target, which path names, as it was before anything was written
+// to it; of one that was, whose copy somebody took away, an empty one. The copy is made
+// once, also of a missing or empty file: its presence tells later starts that what they
+// find was written by an earlier run.
+func backup(path, target string, ours []byte, written bool) (*Foreign, error) {
 	copied := target + BackupSuffix
-	if done, err := backedUp(path); done || err != nil {
+	if done, err := backedUp(target); done || err != nil {
 		return nil, err
 	}
-	old, err := readExisting(target, sizeLimit)
-	if err != nil {
-		return nil, fmt.Errorf("back up %s: %w", path, err)
+	var old []byte
+	if !written {
+		var err error
+		if old, err = readExisting(target, sizeLimit); err != nil {
+			return nil, fmt.Errorf("back up %s: %w", path, err)
+		}
 	}
 	if err := Replace(copied, old); err != nil {
 		return nil, fmt.Errorf("back up %s: %w", path, err)
@@ -44,17 +44,14 @@ func backup(path string, ours []byte) (*Foreign, error) {
 	return f, nil
 }
 
-// backedUp reports whether an earlier run has been at the file.
-func backedUp(path string) (bool, error) {
-	target, err := resolve(path)
-	if err == nil {
-		_, err = os.Lstat(target + BackupSuffix)
-	}
+// backedUp reports whether an earlier run has been at the file, which is no link.
+func backedUp(target string) (bool, error) {
+	_, err := os.Lstat(target + BackupSuffix)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look for the copy of %s: %w", path, err)
+		return false, fmt.Errorf("look for the copy of %s: %w", target, err)
 	}
 	return true, nil
 }

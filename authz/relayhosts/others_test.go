@@ -58,7 +58,7 @@ func testWriterTakesOthersRightToWrite(t *testing.T) {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
-		w.Look()
+		w.Look(start)
 		due(t, w, start.Add(minInterval))
 		if r := write(t, w, start, one(1)); len(r.Repaired) != 0 || Others(path) != nil {
 			t.Errorf("mode %v: %+v, %v", mode, r, Others(path))
@@ -80,12 +80,12 @@ func testWriterTakesOthersRightToWrite(t *testing.T) {
 	}
 	f := w.files[0]
 	f.leave()
-	if w.Look(); !w.dirty {
+	if w.Look(start); !w.dirty {
 		t.Error("it is not written again")
 	}
 	w.dirty = false
 	f.leave()
-	if w.Look(); w.dirty {
+	if w.Look(start); w.dirty {
 		t.Error("it is written for ever")
 	}
 	w.Changed()

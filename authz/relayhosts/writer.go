@@ -46,14 +46,13 @@ type Writer struct {
 
 // file is one of the two files.
 type file struct {
-	path     string
-	render   func([]Entry) []byte
-	last     place // as we wrote it; zero before the first time
-	former   place // what path named before, where that is to be emptied still
-	sure     bool  // nothing has failed since: who finds it changed finds somebody else's work
-	left     mark  // how we left it; none if somebody else was there at once
-	loose    bool  // others could write it then
-	backedUp bool
+	path   string
+	render func([]Entry) []byte
+	last   place // as we wrote it; zero before the first time
+	former place // what path named before, where that is to be emptied still
+	sure   bool  // nothing has failed since: who finds it changed finds somebody else's work
+	left   mark  // how we left it; none if somebody else was there at once
+	loose  bool  // others could write it then
 }
 
 // place is a file that path named, and what we wrote to it.
@@ -116,11 +115,11 @@ func NewWriter(cfg Config) *Writer {
 // Changed says that the grants are not what was written.
 func (w *Writer) Changed() { w.dirty = true }
 
-// Look makes the next Write due where somebody else has been at a file. It costs
-// a stat(2) for each.
-func (w *Writer) Look() {
+// Look makes the next Write due where somebody else has been at a file, or where it seems
+// older than it is, as the clock was set or the machine slept. It costs a stat(2) for each.
+func (w *Writer) Look(now time.Time) {
 	for _, f := range w.files {
-		w.dirty = w.dirty || f.sure && (f.left == mark{} || markOf(f.path) != f.left)
+		w.dirty = w.dirty || f.sure && (f.left == mark{} || markOf(f.path) != f.left || now.Sub(f.left.modified) > maxInterval)
 	}
 }
 
@@ -170,7 +169,11 @@ func (w *Writer) Write(now time.Time, grants []Entry) (Report, error) {
 func (w *Writer) Forsake() error {
 	var errs []error
 	for _, f := range w.files {
-		ours, err := backedUp(f.path)
+		ours := false
+		target, err := resolve(f.path)
+		if err == nil {
+			ours, err = backedUp(target)
+		}
 		if err == nil && ours {
 			err = Replace(f.path, nil)
 		}
@@ -198,21 +201,19 @@ func (f *file) write(now time.Time, data []byte, report *Report) (err error) {
 		f.sure = err == nil
 		f.leave()
 	}()
-	if !f.backedUp {
-		foreign, err := backup(f.path, data)
-		if err != nil {
-			return err
-		}
-		f.backedUp = true
-		if foreign != nil {
-			report.Foreign = append(report.Foreign, *foreign)
-		}
-	}
 	target, err := resolve(f.path)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", f.path, err)
 	}
-	return errors.Join(f.moved(target), f.renew(target, now, data, report))
+	written := f.last.path == target
+	foreign, err := backup(f.path, target, data, written)
+	if err != nil && !written {
+		return err // what it holds would be lost
+	}
+	if foreign != nil {
+		report.Foreign = append(report.Foreign, *foreign)
+	}
+	return errors.Join(err, f.moved(target), f.renew(target, now, data, report))
 }
 
 // renew makes the content of the file that path names data.

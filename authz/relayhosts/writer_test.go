@@ -109,7 +109,7 @@ func TestWriterLooks(t *testing.T) { synctest.Test(t, testWriterLooks) }
 func testWriterLooks(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relayhosts")
 	w := NewWriter(Config{Hosts: path})
-	w.Look() // before the first write there is nothing to compare
+	w.Look(start) // before the first write there is nothing to compare
 	now := start
 	for name, harm := range map[string]func() error{
 		"removed":  func() error { return os.Remove(path) },
@@ -120,12 +120,12 @@ func testWriterLooks(t *testing.T) {
 		},
 	} {
 		write(t, w, now, one(1))
-		w.Look()
+		w.Look(start)
 		due(t, w, now.Add(maxInterval))
 		if err := harm(); err != nil {
 			t.Fatal(err)
 		}
-		w.Look()
+		w.Look(start)
 		due(t, w, now.Add(minInterval))
 		now = now.Add(minInterval)
 		if r := write(t, w, now, one(1)); len(r.Repaired) != 1 {
@@ -153,7 +153,7 @@ func testWriterFollowsALinkThatMoves(t *testing.T) {
 	write(t, w, start, one(1))
 	holds(t, a, "203.0.113.1\n")
 	point(b)
-	w.Look()
+	w.Look(start)
 	due(t, w, start.Add(minInterval))
 	write(t, w, start.Add(minInterval), one(1))
 	holds(t, a, "")
@@ -173,6 +173,28 @@ func testWriterFollowsALinkThatMoves(t *testing.T) {
 		t.Errorf("the former file cannot be emptied: %v", err)
 	}
 	holds(t, b, "203.0.113.3\n") // that keeps nothing from the new one
+}
+
+// Where the clock is set forward, or the machine slept, a reader takes the file for old.
+func TestWriterRenewsWhatSeemsOld(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "relayhosts")
+	w := NewWriter(Config{Hosts: path})
+	now := time.Now()
+	write(t, w, now, one(1))
+	if w.Look(now.Add(time.Minute)); w.dirty {
+		t.Error("it is renewed after a minute")
+	}
+	now = now.Add(24 * time.Hour)
+	w.Look(now)
+	if !w.dirty {
+		t.Error("it is not renewed")
+	}
+	if r := write(t, w, now, one(1)); len(r.Touched) != 1 {
+		t.Errorf("%+v, want it touched", r)
+	}
+	if w.Look(now); w.dirty {
+		t.Error("it is renewed for ever")
+	}
 }
 
 // A file that was moved, and is now a link to where it went, is not emptied in between.

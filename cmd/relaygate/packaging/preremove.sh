@@ -6,6 +6,12 @@ set -e
 if [ -d /run/systemd/system ]; then
 	systemctl disable --now relaygate.service
 fi
+# How the files for mail servers were left, as a purge has no configuration any more.
+if [ -d /var/lib/relaygate ] && [ -e /etc/relaygate/relaygate.toml ]; then
+	sed -nE "s/^[[:space:]]*(files\.)?(relayhosts|users)[[:space:]]*=[[:space:]]*[\"']([^\"']+)[\"'].*/\3/p" \
+		/etc/relaygate/relaygate.toml |
+		while read -r file || [ -n "$file" ]; do sha256sum "$file" || true; done >/var/lib/relaygate/left
+fi
 # What was closed stays closed: to open a port is the administrator's to say.
 if nft list table inet relaygate >/dev/null 2>&1; then
 	echo "relaygate: its nftables table stays, as it may be what keeps strangers from relaying." >&2

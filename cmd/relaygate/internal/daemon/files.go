@@ -101,8 +101,8 @@ func (f *files) run(ctx context.Context, ready func()) error {
 			return f.leave()
 		case <-f.dirty:
 			f.writer.Changed()
-		case <-look.C:
-			f.writer.Look()
+		case now := <-look.C:
+			f.writer.Look(now)
 		case done := <-f.flushes:
 			var err error
 			if due != nil || f.marked.Load() {

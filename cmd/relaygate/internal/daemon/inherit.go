@@ -15,12 +15,8 @@ import (
 
 // inherit takes over what stood before: from the state file, or, where there was
 // none yet, from the gate's table.
-func (d *daemon) inherit() error {
+func (d *daemon) inherit(was keeper.Restored) error {
 	now := time.Now()
-	was, err := d.keeper.Load(now)
-	if err != nil {
-		return err
-	}
 	if was.State.Paused != nil {
 		d.log.Warn("relaygate is paused: nothing is granted", "by", was.State.Paused.By)
 	}
@@ -29,7 +25,6 @@ func (d *daemon) inherit() error {
 		eng.Record(d.owner.grants().Restore(now, clock.Boot(), was.State, nil))
 		return d.importElements(now)
 	}
-	eng.Evidence().Import(now, slices.Values(was.Journal))
 	d.owner.before = was.Counters
 	alive, err := d.trust.Alive()
 	if err != nil {
@@ -82,9 +77,13 @@ func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []k
 			if !yield(*g) {
 				return false
 			}
-			if _, stands := t.Of(g.Prefix); !stands {
+			switch is, stands := t.Of(g.Prefix); {
+			case !stands:
 				d.keeper.Over(g.Prefix)
 				over++
+			case is.Expires.Round(0).Before(g.Expires.Round(0).Add(-time.Second)):
+				// The lifetime is a shorter one now: each start would promise it anew.
+				d.keeper.Changed(&grant.Change{Kind: grant.Rearmed, Arm: true, Grant: is})
 			}
 			return true
 		})

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"relaygate/authz/relayhosts"
@@ -36,11 +37,18 @@ func (d *daemon) start() (err error) {
 		Rules:    cfg.Rules(),
 		Retain:   cfg.Retain,
 	})
+	now := time.Now()
+	was, err := d.keeper.Load(now)
+	if err != nil {
+		return err
+	}
+	// First the journal: what the rules grant goes on in it.
+	eng.Evidence().Import(now, slices.Values(was.Journal))
 	host, err := hostinfo.Read()
 	if err != nil {
 		return fmt.Errorf("read the host's addresses: %w", err)
 	}
-	if _, err := eng.SetHost(time.Now(), host); err != nil {
+	if _, err := eng.SetHost(now, host); err != nil {
 		return fmt.Errorf("policy: %w", err)
 	}
 	if d.gate, err = gate.Open(cfg, eng.Grants().Static(), d.log, d.hub); err != nil {
@@ -50,7 +58,7 @@ func (d *daemon) start() (err error) {
 	d.cutter = openCutter(settingsOf(&cfg.Gate), d.log)
 	d.files = newFiles(cfg, d.log)
 	d.owner = newOwner(eng, d)
-	if err := d.inherit(); err != nil {
+	if err := d.inherit(was); err != nil {
 		return err
 	}
 	t := d.owner.grants()

@@ -67,3 +67,26 @@ func TestShiftedClocks(t *testing.T) {
 		}
 	}
 }
+
+// A lifetime that is shorter at a start shortens what stood before: once, and not anew
+// from each start on. Who logged in stays known.
+func TestShorterLifetimeCountsFromItsFirstStart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, time.Minute, "")
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+	must(t, w.daemon.Stop())
+	w.opts.Lifetime = 20 * time.Second
+	w.start(t)
+	must(t, w.says(t, "list", lab.User)())
+	first := w.expires(t)[lab.Client4.String()]
+	w.saved(t)
+	<-time.After(2 * time.Second)
+	must(t, w.daemon.Kill())
+	w.start(t)
+	again := w.expires(t)[lab.Client4.String()]
+	if d := again.Sub(first); d.Abs() > time.Second {
+		t.Errorf("a grant that ran out at %v does so at %v after a crash: %v off", first, again, d)
+	}
+	must(t, w.says(t, "list", lab.User)())
+}

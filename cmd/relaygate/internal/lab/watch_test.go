@@ -85,3 +85,15 @@ func TestWatchAndWhyTellTheStory(t *testing.T) {
 		}
 	}
 }
+
+// What was decided about an address that may always relay is told over a restart too,
+// whose rules open it before anything else does.
+func TestStoryOfAlwaysOutlivesARestart(t *testing.T) {
+	address := lab.Client4.String()
+	w := newWorldWith(t, lab.Options{Lifetime: time.Minute, Grant: "always = [\"" + address + "\"]\n"})
+	w.verb(t, "deny", address, "--note", "ticket 4711")
+	w.verb(t, "undeny", address)
+	must(t, w.daemon.Stop())
+	w.start(t)
+	must(t, w.says(t, "why "+address, "always allowed", "ticket 4711", "revoked", "undenied")())
+}

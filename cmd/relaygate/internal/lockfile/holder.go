@@ -1,36 +1,34 @@
 package lockfile
 
 import (
-	"bytes"
-	"fmt"
+	"cmp"
+	"errors"
+	"io"
 	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// Holder is the number of the process that holds the lock of the file at path, "" if
-// none does or that cannot be told. It takes no lock itself, which would keep a process
-// from starting at that moment: it reads /proc/locks (proc_locks(5)).
+// Holder is the number of the process that holds the lock of the file at path, as it
+// wrote it there, "" if none does or that cannot be told. To see that, it shares the lock
+// for a moment, for which Take waits: the kernel lists no locks of other PID namespaces
+// (proc_locks(5)).
 func Holder(path string) string {
-	var st unix.Stat_t
-	list, err := os.ReadFile("/proc/locks")
-	if err != nil || unix.Lstat(path, &st) != nil {
+	lock, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
 		return ""
 	}
-	said, _ := os.ReadFile(path) // what Take wrote
-	// 1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF
-	for line := range bytes.Lines(list) {
-		f := strings.Fields(string(line))
-		if len(f) < 6 || f[1] != "FLOCK" || f[3] != "WRITE" {
-			continue
-		}
-		inode := fmt.Sprintf(":%d", st.Ino)
-		device := fmt.Sprintf("%02x:%02x", unix.Major(st.Dev), unix.Minor(st.Dev))
-		// Of some file systems the kernel names another device here than by stat(2).
-		if strings.HasSuffix(f[5], inode) && (f[5] == device+inode || f[4] == strings.TrimSpace(string(said))) {
-			return f[4]
-		}
+	defer func() { _ = lock.Close() }() // and with it the lock
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+		return ""
 	}
-	return ""
+	return said(lock)
+}
+
+// said is what the process that holds a lock wrote.
+func said(lock io.Reader) string {
+	number := make([]byte, 20)
+	n, _ := lock.Read(number)
+	return cmp.Or(strings.TrimSpace(string(number[:n])), "unknown")
 }

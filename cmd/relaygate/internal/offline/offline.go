@@ -2,7 +2,7 @@
 
 // Package offline answers in the daemon's place while none does: from what it left in
 // its state file, in the files for mail servers and in the kernel. All of that is only
-// read, and nothing is locked: a daemon may start at any moment.
+// read: a daemon may start at any moment.
 package offline
 
 import (

@@ -6,7 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"os"
 	"slices"
 	"time"
@@ -22,11 +22,15 @@ func (s *Store) copyFrom(path string) error {
 		return err
 	}
 	if info.Size() == 0 {
-		return fs.ErrNotExist // made by hand, or never written
+		return errEmpty
 	}
 	s.kept = info.ModTime()
-	return reading(path, func(tx *bbolt.Tx) error {
-		if err := checkMark(tx); err != nil {
+	return reading(path, func(f io.ReaderAt, tx *bbolt.Tx) error {
+		err := checkBegin(f, tx)
+		if err == nil {
+			err = checkMark(tx)
+		}
+		if err != nil {
 			return err
 		}
 		if err := s.copyBuckets(tx, info.Size()); err != nil {
@@ -37,7 +41,7 @@ func (s *Store) copyFrom(path string) error {
 }
 
 // reading reads a file that may be damaged.
-func reading(path string, do func(*bbolt.Tx) error) error {
+func reading(path string, do func(io.ReaderAt, *bbolt.Tx) error) error {
 	return guarded(func() error {
 		old, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second, OpenFile: openFile})
 		if err != nil {
@@ -53,7 +57,7 @@ func reading(path string, do func(*bbolt.Tx) error) error {
 			if err := checkTrees(f, tx); err != nil {
 				return err
 			}
-			return do(tx)
+			return do(f, tx)
 		})
 	})
 }

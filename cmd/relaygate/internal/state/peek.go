@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -58,6 +57,9 @@ func (c *Copy) open(file *os.File) (err error) {
 	}
 	return c.db.View(func(tx *bbolt.Tx) error {
 		err := checkTrees(file, tx)
+		if err == nil {
+			err = checkBegin(file, tx)
+		}
 		if err == nil {
 			err = checkMark(tx)
 		}
@@ -134,8 +136,8 @@ func calm(path string) (copied *os.File, written time.Time, err error) {
 		switch {
 		case err != nil:
 			return nil, written, errors.Join(err, to.Close())
-		case info.Size() == 0: // as copyFrom has it
-			return nil, written, errors.Join(fs.ErrNotExist, to.Close())
+		case info.Size() == 0:
+			return nil, written, errors.Join(errEmpty, to.Close())
 		case same:
 			return to, info.ModTime(), nil
 		}

@@ -194,7 +194,7 @@ func TestPeekRefuses(t *testing.T) {
 	}{
 		"missing":         {func(t *testing.T, path string) { must(t, os.Remove(path)) }, "no such file"},
 		"no folder":       {func(t *testing.T, path string) { must(t, os.RemoveAll(filepath.Dir(path))) }, "no such file"},
-		"empty":           {change(func([]byte) []byte { return nil }), "does not exist"},
+		"empty":           {change(func([]byte) []byte { return nil }), "it is empty"},
 		"cut":             {change(func(b []byte) []byte { return b[:5000] }), "damaged"},
 		"zeroes":          {change(func(b []byte) []byte { clear(b); return b }), "damaged"},
 		"text":            {change(func([]byte) []byte { return []byte(strings.Repeat("x\n", 10000)) }), "damaged"},

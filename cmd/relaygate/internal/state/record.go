@@ -24,6 +24,8 @@ func mark() []byte { return binary.BigEndian.AppendUint32(nil, Version) }
 var (
 	errForeign = errors.New("it is not relaygate's")
 	errDamaged = errors.New("it is damaged")
+	// errEmpty: no store leaves its file so; denials may have been lost.
+	errEmpty = fmt.Errorf("%w: it is empty", errDamaged)
 	// errNotWritten is about the new file, not about the old one.
 	errNotWritten = errors.New("write the state file")
 )

@@ -5,6 +5,7 @@ package state
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"go.etcd.io/bbolt"
@@ -15,7 +16,7 @@ import (
 // without them something would be. It says how many there are. Where a group of the tail
 // is lost, one may stand that was deleted.
 func (s *Store) rescue(path string, closing []string) (n int, err error) {
-	err = reading(path, func(tx *bbolt.Tx) error {
+	err = reading(path, func(_ io.ReaderAt, tx *bbolt.Tx) error {
 		for _, bucket := range closing {
 			if err := s.append([]byte(bucket), readable(tx, bucket)); err != nil {
 				return err

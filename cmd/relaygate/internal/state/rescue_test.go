@@ -4,8 +4,10 @@ package state
 
 import (
 	"bytes"
+	"encoding/binary"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -37,6 +39,16 @@ func TestWhatClosesIsRescued(t *testing.T) {
 		return bytes.ReplaceAll(good, []byte(record), turned) // one is in a page that is free
 	}
 	version := func(v byte) []byte { return append([]byte(markKey), 0, 0, 0, v) }
+	first := func(age int) []byte { // of the first two pages the newest, or the one before
+		const number = pageHeader + beginBytes - 8 // of its transaction
+		at := []int{number, os.Getpagesize() + number}
+		if binary.NativeEndian.Uint64(good[at[0]:]) < binary.NativeEndian.Uint64(good[at[1]:]) {
+			slices.Reverse(at)
+		}
+		turned := bytes.Clone(good)
+		turned[at[age]] ^= 1
+		return turned
+	}
 	for _, tt := range []struct {
 		name    string
 		data    []byte
@@ -49,6 +61,8 @@ func TestWhatClosesIsRescued(t *testing.T) {
 		{"a denial", turn("for good"), "198.51.100.3", 1},
 		{"a denial's group", turn("198.51.100.3"), "198.51.100.1", 1},
 		{"the pause", turn("since then"), "198.51.100.1 198.51.100.3", 0},
+		{"the first page", first(0), "198.51.100.1 198.51.100.2 198.51.100.3", 1},
+		{"the first page before", first(1), "198.51.100.1 198.51.100.3", 1},
 		{"cut", good[:len(good)/3], "", 0},
 		{"text", []byte(strings.Repeat("words\n", 10_000)), "", 0},
 	} {

@@ -100,14 +100,10 @@ func TestKeptTellsWhen(t *testing.T) {
 }
 
 func TestNoFileIsFresh(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "state.db")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s := open(t, path)
+	s := open(t, filepath.Join(t.TempDir(), "state.db"))
 	defer shut(t, s)
 	if !s.Fresh() || s.Aside() != "" || len(all(t, s, "grants")) != 0 {
-		t.Errorf("an empty file: fresh %v, aside %q", s.Fresh(), s.Aside())
+		t.Errorf("no file: fresh %v, aside %q", s.Fresh(), s.Aside())
 	}
 }
 
@@ -149,6 +145,7 @@ func TestUnreadableFilesArePutAside(t *testing.T) {
 	for name, data := range map[string][]byte{
 		"text":           []byte("lifetime = \"30m\"\n" + strings.Repeat("# words\n", 4000)),
 		"zeros":          make([]byte, 1<<16),
+		"empty":          {},
 		"foreign":        other(nil),
 		"newer":          other([]byte{0, 0, 0, Version + 1}),
 		"no version":     other([]byte("v1")),

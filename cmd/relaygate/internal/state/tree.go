@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 
 	"go.etcd.io/bbolt"
@@ -38,12 +39,34 @@ const (
 	// A bucket's value is the number of its page and a counter. A small one has
 	// number 0, and its page follows there.
 	bucketHeader = 16
+	// Behind the header of the first two pages, which are written in turn, is where the
+	// tree begins, and behind that its checksum.
+	beginBytes, beginSum = 56, 8
 )
 
 var (
 	errTwice  = errors.New("it is in two places")
 	errLayout = errors.New("it is not laid out as a page is")
+	errBegin  = errors.New("its checksum is wrong")
 )
+
+// checkBegin fails if one of the first two pages is damaged. The database takes the other
+// then, and with it what held before the last transaction: that may have closed something.
+func checkBegin(f io.ReaderAt, tx *bbolt.Tx) error {
+	for page := range 2 {
+		var b [beginBytes + beginSum]byte
+		_, err := f.ReadAt(b[:], int64(page*tx.DB().Info().PageSize+pageHeader))
+		sum := fnv.New64a()
+		_, _ = sum.Write(b[:beginBytes]) // it never fails (hash.Hash)
+		if err == nil && sum.Sum64() != binary.NativeEndian.Uint64(b[beginBytes:]) {
+			err = errBegin
+		}
+		if err != nil {
+			return fmt.Errorf("%w: page %d: %w", errDamaged, page, err)
+		}
+	}
+	return nil
+}
 
 // checkTrees fails if a page of a file, which tx reads, is in two places.
 func checkTrees(f io.ReaderAt, tx *bbolt.Tx) error {

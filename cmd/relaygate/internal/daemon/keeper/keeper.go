@@ -123,6 +123,8 @@ func Open(path string, retain time.Duration, now time.Time, log *slog.Logger) (*
 	}
 	if words := s.Aside(); words != "" {
 		log.Error(words)
+	} else if s.Fresh() {
+		log.Info("there was no state file: nothing is known of before", "path", path)
 	}
 	k := &Keeper{
 		store: s, path: path, log: log, rows: make(chan row, rowQueue), wake: make(chan struct{}, 1), asked: make(chan chan error),

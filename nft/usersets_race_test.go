@@ -1,0 +1,58 @@
+package nft
+
+import (
+	"errors"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
+)
+
+// Sets that are made anew while they are written to: nothing gets into one of ranges,
+// where a single element would open all addresses behind it.
+func TestUserSetsMadeAnewMeanwhile(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	other := another(t, ns)
+	good := set{name: allow4, key: ipv4Addr, flags: unix.NFT_SET_TIMEOUT}
+	ranges := good
+	ranges.flags |= unix.NFT_SET_INTERVAL
+	addTable(t, other, "mine", ruleset{sets: []set{good}})
+	g := openGate(t, Config{Mode: UserSets, Sets: Sets{"inet", "mine", allow4, "", ""}, Netns: ns.FD()})
+	rebuild(t, g)
+	rounds := 2000
+	if testing.Short() {
+		rounds = 200
+	}
+	added, ended := make(chan int), make(chan struct{})
+	go func() {
+		n := 0
+		defer func() { added <- n }()
+		for {
+			select {
+			case <-ended:
+				return
+			default:
+			}
+			err := g.Add(minute(strange4)...)
+			if err == nil {
+				n++
+			} else if !errors.Is(err, ErrSets) && !errors.Is(err, unix.ERESTART) {
+				t.Error(err)
+			}
+		}
+	}()
+	in := 0
+	for range rounds {
+		addTable(t, other, "mine", ruleset{sets: []set{ranges}})
+		for range 5 { // what is under way comes in between
+			in += count(t, &Gate{conn: other, table: mine}, allow4)
+		}
+		addTable(t, other, "mine", ruleset{sets: []set{good}})
+	}
+	close(ended)
+	t.Logf("%d times added, in %d rounds", <-added, rounds)
+	if in > 0 {
+		t.Errorf("%d elements were in a set of ranges", in)
+	}
+}
