@@ -47,8 +47,8 @@ func New(cfg Config) *Engine {
 // Admit judges a verdict of Feed, into a. It reports false if nothing changed
 // and there is nothing to say; else Explain must be called next. now carries a
 // monotonic reading in a daemon.
-func (e *Engine) Admit(now time.Time, v *Verdict, a *grant.Admission) bool {
-	return v.Result == authz.Success && e.grants.Admit(now, &v.Verdict, a)
+func (e *Engine) Admit(now time.Time, v *authz.Verdict, a *grant.Admission) bool {
+	return v.Result == authz.Success && e.grants.Admit(now, v, a)
 }
 
 // Explain notes what an admitted login changed, and tells it.
