@@ -5,6 +5,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/capture/flow"
 )
 
 // Config says what to watch and how to grant.
@@ -34,7 +35,7 @@ type Engine struct {
 // New makes an Engine.
 func New(cfg Config) *Engine {
 	evidence := authz.NewEvidence(authz.EvidenceConfig{Retain: cfg.Retain})
-	reader := NewReader(cfg.Services, evidence)
+	reader := newReader(flow.Config{Services: cfg.Services}, evidence)
 	reader.confirm, reader.proxies = cfg.Confirm, cfg.Rules.Proxies
 	return &Engine{
 		Reader:   reader,

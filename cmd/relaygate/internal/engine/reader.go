@@ -53,18 +53,12 @@ type Counts struct {
 	TLS       TLSCounts
 }
 
-// NewReader makes a Reader for the given services by server port, which notes
-// in evidence what it reads.
-func NewReader(services map[uint16]authz.Service, evidence *authz.Evidence) *Reader {
-	return newReader(flow.Config{Services: services}, evidence)
-}
-
-// NewFileReader makes a Reader for capture files, which keeps no account of
-// sessions: Holds stays empty. A connection of which nothing more is
-// to be said is in done, for a capture.Decoder to pass over.
+// NewFileReader makes a Reader for capture files, of the given services by server port,
+// which notes in evidence what it reads, and keeps no account of sessions. A connection
+// of which nothing more is to be said is in done, for a capture.Decoder to pass over.
 func NewFileReader(services map[uint16]authz.Service, evidence *authz.Evidence, done *capture.DoneSet) *Reader {
 	r := newReader(flow.Config{Services: services, Done: done}, evidence)
-	r.held = holds{}
+	r.IgnoreSessions()
 	return r
 }
 
