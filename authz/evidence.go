@@ -141,7 +141,7 @@ func (e *Evidence) add(ev *Event) {
 		ev.Last = ev.Time
 	}
 	ev.bound()
-	e.Prune(ev.Time)
+	e.prune(ev.Time)
 	at := placeOf(ev.Prefix)
 	r := e.earned.touch(at)
 	switch {
@@ -181,8 +181,8 @@ func (e *Evidence) learn(name string) {
 	}
 }
 
-// Prune forgets what is older than it has to be.
-func (e *Evidence) Prune(now time.Time) {
+// prune forgets what is older than it has to be.
+func (e *Evidence) prune(now time.Time) {
 	e.earned.prune(now, e.cfg.Retain)
 	e.strangers.prune(now, e.cfg.Retain)
 }

@@ -141,7 +141,7 @@ func TestRetention(t *testing.T) {
 	story(t, e, "203.0.113.2", 34*h, "login alice, granted alice") // a day after it ran out
 	story(t, e, "203.0.113.2", 34*h+1, "")
 	story(t, e, "192.0.2.7", 1000*h, "granted alice")
-	e.Prune(start.Add(1000 * h))
+	e.prune(start.Add(1000 * h))
 	if c := e.Counts(); c.Earned != 1 || c.Strangers != 0 || c.EarnedDropped != 0 || c.StrangersDropped != 0 {
 		t.Errorf("counts after pruning: %+v", c)
 	}

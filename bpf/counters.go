@@ -11,10 +11,9 @@ import (
 type Counters struct {
 	// Opened and Closed count the connections that were followed.
 	Opened, Closed uint64
-	// Connections of watched ports whose listener is not believed: it is in
-	// a namespace that is not trusted, or its owner is not; the client sent
-	// data with the handshake; or the connection is a part of an MPTCP one.
-	ForeignNetns, ForeignOwner, FastOpen, Multipath uint64
+	// Connections that are not believed: the client sent data with the handshake,
+	// or the connection is a part of an MPTCP one.
+	FastOpen, Multipath uint64
 	// FlowsFull and EventsFull count connections that were not followed, for
 	// want of an entry or of room in the ring (of the latter also a Lost that
 	// was not told).
@@ -24,8 +23,8 @@ type Counters struct {
 	// Connections lost because the ring was full, because the client sent
 	// too much without an answer, or because both sent too much.
 	RingFull, Unanswered, FlowFull uint64
-	// Packets and Bytes were put into the ring, Truncated of them not whole.
-	Packets, Bytes, Truncated uint64
+	// Packets were put into the ring, Truncated of them not whole.
+	Packets, Truncated uint64
 	// Wakeups counts the packets that woke the reader.
 	Wakeups uint64
 
@@ -60,9 +59,9 @@ type TLSCounters struct {
 	// Unseen calls of which the return or the outer call was not seen; Unread
 	// calls whose object could not be read.
 	Late, CallsFull, Unseen, Unread uint64
-	// Plain and PlainBytes were put into the ring, PlainTruncated of them not
-	// whole; PlainLost counts connections lost for too much, or a full ring.
-	Plain, PlainBytes, PlainTruncated, PlainLost uint64
+	// Plain counts what was put into the ring, PlainTruncated of that what was not
+	// whole; PlainLost connections lost for too much, or a full ring.
+	Plain, PlainTruncated, PlainLost uint64
 }
 
 // Counters reads the counters.

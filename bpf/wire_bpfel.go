@@ -17,8 +17,6 @@ type wireCounters struct {
 	_              structs.HostLayout
 	Opened         uint64
 	Closed         uint64
-	ForeignNetns   uint64
-	ForeignOwner   uint64
 	FastOpen       uint64
 	Multipath      uint64
 	FlowsFull      uint64
@@ -28,7 +26,6 @@ type wireCounters struct {
 	Unanswered     uint64
 	FlowFull       uint64
 	Packets        uint64
-	Bytes          uint64
 	Truncated      uint64
 	Wakeups        uint64
 	Handshakes     uint64
@@ -45,7 +42,6 @@ type wireCounters struct {
 	Unread         uint64
 	PlainLost      uint64
 	Plain          uint64
-	PlainBytes     uint64
 	PlainTruncated uint64
 	Displaced      uint64
 	Forged         uint64

@@ -101,8 +101,7 @@ func (a *AFPacket) Next(ev *Event) error {
 	if len(a.rings) == 0 {
 		return os.ErrClosed
 	}
-	if a.decoder.More(ev) {
-		ev.Index = a.stats.Packets
+	if a.decoder.more(ev) {
 		return nil
 	}
 	for {
@@ -126,7 +125,6 @@ func (a *AFPacket) Next(ev *Event) error {
 			continue
 		}
 		if a.decoder.ip(&p, raw.data, raw.wireLen, ev) {
-			ev.Index = a.stats.Packets
 			return nil
 		}
 	}
@@ -174,7 +172,7 @@ func (a *AFPacket) begin(ev *Event) (lost bool, err error) {
 		}
 		ring.lossy--
 		a.decoder.lost(ring.since())
-		*ev = Event{Kind: Lost, Time: ring.since(), Index: a.stats.Packets, Reason: "the AF_PACKET ring overflowed"}
+		*ev = Event{Kind: Lost, Time: ring.since(), Reason: "the AF_PACKET ring overflowed"}
 		return true, nil
 	}
 	return false, a.wait()
@@ -230,5 +228,3 @@ func (a *AFPacket) Close() error {
 	a.rings = nil
 	return errors.Join(errs...)
 }
-
-var _ Source = (*AFPacket)(nil)

@@ -22,7 +22,7 @@ func BenchmarkFrame(b *testing.B) {
 			var ev Event
 			b.ReportAllocs()
 			for b.Loop() {
-				d.Frame(LinkEthernet, bench.frame, len(bench.frame), start, &ev)
+				d.frame(&packet{time: start}, LinkEthernet, bench.frame, len(bench.frame), &ev)
 			}
 		})
 	}

@@ -120,7 +120,7 @@ func decodeAll(d *Decoder, link LinkType, frame []byte, wireLen int, t time.Time
 		events []Event
 		ev     Event
 	)
-	for ok := d.Frame(link, frame, wireLen, t, &ev); ok; ok = d.More(&ev) {
+	for ok := d.frame(&packet{time: t}, link, frame, wireLen, &ev); ok; ok = d.more(&ev) {
 		ev.Segment.Payload = slices.Clone(ev.Segment.Payload)
 		events = append(events, ev)
 	}

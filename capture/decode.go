@@ -22,7 +22,7 @@ type Decoder struct {
 	// done are connections to be passed over, by hasher.
 	done   *DoneSet
 	hasher Hasher
-	// queue holds the Events of one frame behind the first; queue[next:] are
+	// queue holds the Events of one packet behind the first; queue[next:] are
 	// still to be fetched. It is bounded by the number of waiting datagrams.
 	queue []Event
 	next  int
@@ -31,15 +31,10 @@ type Decoder struct {
 
 // DecodeStats counts what a Decoder could not turn into a segment.
 type DecodeStats struct {
-	// Malformed counts packets with a header that no kernel accepts.
-	Malformed uint64
 	// Short counts frames captured too short to show both addresses.
 	Short uint64
 	// Doubts counts the Doubt events.
 	Doubts uint64
-	// Fragments counts IP fragments, Reassembled the datagrams made of them,
-	// FragmentsRefused the fragments for which there was no room.
-	Fragments, Reassembled, FragmentsRefused uint64
 }
 
 // NewDecoder makes a Decoder for packets from or to the ports.
@@ -50,21 +45,8 @@ func NewDecoder(ports *PortSet) *Decoder {
 // Stats returns the counters.
 func (d *Decoder) Stats() DecodeStats { return d.stats }
 
-// Frame decodes one link-layer frame, of which wireLen bytes were on the wire.
-// It returns false if the frame has nothing to say. Further Events of the same
-// frame are fetched with More before the frame's memory is reused.
-func (d *Decoder) Frame(link LinkType, frame []byte, wireLen int, t time.Time, ev *Event) bool {
-	return d.frame(&packet{time: t}, link, frame, wireLen, ev)
-}
-
-// IP decodes a packet that starts at its IP header, of which wireLen bytes were
-// on the wire. Sender and cookie of the segment are the caller's to set.
-func (d *Decoder) IP(data []byte, wireLen int, t time.Time, ev *Event) bool {
-	return d.ip(&packet{time: t}, data, wireLen, ev)
-}
-
-// More fetches the next Event of the frame decoded last.
-func (d *Decoder) More(ev *Event) bool {
+// more fetches the next Event of the packet decoded last.
+func (d *Decoder) more(ev *Event) bool {
 	if d.next == len(d.queue) {
 		d.queue, d.next = d.queue[:0], 0
 		return false
@@ -88,6 +70,7 @@ type packet struct {
 	src, dst netip.Addr
 }
 
+// frame decodes a link-layer frame, as ip does an IP packet.
 func (d *Decoder) frame(p *packet, link LinkType, frame []byte, wireLen int, ev *Event) bool {
 	net, ok := network(link, frame)
 	if !ok {
@@ -104,8 +87,10 @@ func (d *Decoder) frame(p *packet, link LinkType, frame []byte, wireLen int, ev 
 	return d.ip(p, frame[net.offset:], wireLen-net.offset, ev)
 }
 
-// ip decodes an IP packet. Doubts about fragments come before the packet that
-// brought them up, so that nothing is believed in between.
+// ip decodes an IP packet, of which wireLen bytes were on the wire. It returns false
+// if the packet has nothing to say. Further Events of it are fetched with more before
+// its memory is reused. Doubts about fragments come before the packet that brought
+// them up, so that nothing is believed in between.
 func (d *Decoder) ip(p *packet, data []byte, wireLen int, ev *Event) bool {
 	d.queue, d.next = d.queue[:0], 0
 	wireLen = max(wireLen, len(data))
@@ -120,8 +105,6 @@ func (d *Decoder) ip(p *packet, data []byte, wireLen int, ev *Event) bool {
 		found = d.ipv4(p, data, wireLen, ev)
 	case data[0]>>4 == 6:
 		found = d.ipv6(p, data, wireLen, ev)
-	default:
-		d.stats.Malformed++
 	}
 	if len(d.queue) == 0 {
 		return found
@@ -129,7 +112,7 @@ func (d *Decoder) ip(p *packet, data []byte, wireLen int, ev *Event) bool {
 	if found {
 		d.queue = append(d.queue, *ev)
 	}
-	return d.More(ev)
+	return d.more(ev)
 }
 
 // doubtPair queues a Doubt about everything between two addresses.

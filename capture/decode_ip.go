@@ -58,7 +58,6 @@ func (d *Decoder) ipv4(p *packet, data []byte, wireLen int, ev *Event) bool {
 		total = wireLen
 	}
 	if header < ipv4HeaderLen || total < header {
-		d.stats.Malformed++
 		return false
 	}
 	p.src = netip.AddrFrom4([4]byte(data[12:16]))
@@ -175,7 +174,6 @@ func (d *Decoder) extensionCut(p *packet, missing int) bool {
 	if missing > 0 {
 		return d.doubt(p, "the snap length cuts the IPv6 headers")
 	}
-	d.stats.Malformed++
 	return false
 }
 

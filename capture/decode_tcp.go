@@ -23,7 +23,6 @@ func (d *Decoder) tcp(p *packet, body []byte, missing int, ev *Event) bool {
 		if missing > 0 {
 			return d.doubt(p, "the snap length cuts the TCP ports")
 		}
-		d.stats.Malformed++
 		return false
 	}
 	if !d.ports.watches(body) {

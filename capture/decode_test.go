@@ -253,7 +253,7 @@ func TestFrameAllocatesNothing(t *testing.T) {
 	}
 	for name, frame := range frames {
 		var ev Event
-		if n := testing.AllocsPerRun(100, func() { d.Frame(LinkEthernet, frame, len(frame), start, &ev) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { d.frame(&packet{time: start}, LinkEthernet, frame, len(frame), &ev) }); n != 0 {
 			t.Errorf("%s: got %v allocations, want 0", name, n)
 		}
 	}

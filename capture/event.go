@@ -38,8 +38,7 @@ const (
 type Event struct {
 	Kind Kind
 	Time time.Time
-	// Index is the number of the packet in its file, from 1, or a running
-	// number on a live tap.
+	// Index is the number of the packet in its file, from 1; 0 on live taps.
 	Index uint64
 
 	Segment Segment // Packet, Doubt
@@ -137,11 +136,4 @@ type Link struct {
 	VLAN [2]uint16
 	// Interface is the pcapng interface number.
 	Interface uint32
-}
-
-// Source yields Events. Next returns io.EOF after the last one; the Event is
-// overwritten by the next call.
-type Source interface {
-	Next(*Event) error
-	Close() error
 }

@@ -57,7 +57,7 @@ type format interface {
 	next(*record) error
 }
 
-// File is the Source of a capture file: pcap or pcapng, possibly compressed
+// File reads a capture file: pcap or pcapng, possibly compressed
 // with gzip.
 type File struct {
 	name    string
@@ -142,7 +142,7 @@ func (f *File) Next(ev *Event) error {
 
 // more hands on what the record before still has to say.
 func (f *File) more(ev *Event) bool {
-	if !f.decoder.More(ev) {
+	if !f.decoder.more(ev) {
 		return false
 	}
 	f.decoded(ev)

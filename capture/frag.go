@@ -55,7 +55,6 @@ type fragmentHeader struct {
 
 // fragment takes one fragment, and decodes the datagram that it completes.
 func (d *Decoder) fragment(p *packet, h fragmentHeader, body []byte, missing int, ev *Event) bool {
-	d.stats.Fragments++
 	f := &d.frags
 	f.forgetDone(p.time)
 	key := fragmentKey{p.src, p.dst, h.id, h.proto}
@@ -65,7 +64,6 @@ func (d *Decoder) fragment(p *packet, h fragmentHeader, body []byte, missing int
 			f.remove(g, p.time)
 		}
 		f.distrust(key, p.time)
-		d.stats.FragmentsRefused++
 		return d.doubt(p, reason)
 	}
 	if !g.complete {
@@ -73,7 +71,6 @@ func (d *Decoder) fragment(p *packet, h fragmentHeader, body []byte, missing int
 			return false
 		}
 		f.finish(g)
-		d.stats.Reassembled++
 	}
 	g.touched = p.time
 	f.done.MoveToBack(g.element)

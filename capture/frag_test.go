@@ -192,7 +192,7 @@ func TestFragmentFlood(t *testing.T) {
 		for id := range uint16(maxDatagrams + 100) {
 			outcome(d, [][]byte{set(ipv4Fragment(protoTCP, id, 0x2000, segment[:24]), 12, 203, 0, 113, 1)}, atStart)
 		}
-		if got := d.Stats().FragmentsRefused; got != 100 {
+		if got := d.Stats().Doubts; got != 100 {
 			t.Errorf("got %d refused, want 100", got)
 		}
 		checkBounds(t, &d.frags)
@@ -208,7 +208,7 @@ func TestFragmentFlood(t *testing.T) {
 			outcome(d, [][]byte{ipv4Fragment(protoTCP, uint16(i), 0x2000, make([]byte, 16000))}, atStart)
 		}
 		checkBounds(t, &d.frags)
-		if d.Stats().FragmentsRefused == 0 {
+		if d.Stats().Doubts == 0 {
 			t.Error("got none refused")
 		}
 	})

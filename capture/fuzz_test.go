@@ -51,7 +51,7 @@ func FuzzFrame(f *testing.F) {
 		wireLen %= 1 << 20
 		for range 2 {
 			var ev Event
-			for ok := d.Frame(LinkType(link), data, wireLen, start, &ev); ok; ok = d.More(&ev) {
+			for ok := d.frame(&packet{time: start}, LinkType(link), data, wireLen, &ev); ok; ok = d.more(&ev) {
 				checkEvent(t, d, &ev, len(data))
 			}
 		}

@@ -71,7 +71,7 @@ func TestGlanceForgets(t *testing.T) {
 	plain := ethernet(etherIPv4, ipv4Packet(protoTCP, tcpSegment("x")))
 	tagged := slices.Concat(plain[:12], []byte{0x81, 0, 0, 7}, plain[12:])
 	var ev Event
-	if !d.Frame(LinkEthernet, tagged, len(tagged), start, &ev) || ev.Segment.Link.VLAN[0] != 7 {
+	if !d.frame(&packet{time: start}, LinkEthernet, tagged, len(tagged), &ev) || ev.Segment.Link.VLAN[0] != 7 {
 		t.Fatalf("VLAN %v", ev.Segment.Link.VLAN)
 	}
 	if glanceAt(d, plain, start.Unix(), &ev) != segment || ev.Segment.Link.VLAN[0] != 0 {

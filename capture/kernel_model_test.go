@@ -65,9 +65,15 @@ func (s *truth) serve() {
 	}
 }
 
+// tap is a Ring or an AFPacket.
+type tap interface {
+	Next(*capture.Event) error
+	SetDeadline(time.Time)
+}
+
 // modelTap is a tap whose streams are compared with the truth.
 type modelTap struct {
-	capture.Source
+	tap
 	name  string
 	table *flow.Table
 	open  map[flow.ID]*stream
@@ -86,7 +92,7 @@ type stream struct {
 // drain reads what is there, and waits for more until a time.
 func (m *modelTap) drain(t *testing.T, until time.Time) {
 	t.Helper()
-	m.Source.(interface{ SetDeadline(time.Time) }).SetDeadline(until)
+	m.SetDeadline(until)
 	var ev capture.Event
 	for {
 		if err := m.Next(&ev); errors.Is(err, os.ErrDeadlineExceeded) {
@@ -206,8 +212,8 @@ func (w *modelWorld) tap(t *testing.T, host *bpf.Netns) error {
 	}
 	t.Cleanup(func() { bpftest.Close(t, packets) })
 	services := map[uint16]authz.Service{modelServer.Port(): {Protocol: authz.POP3}}
-	add := func(name string, s capture.Source) {
-		w.taps = append(w.taps, &modelTap{Source: s, name: name, table: flow.New(flow.Config{Services: services}), open: map[flow.ID]*stream{}})
+	add := func(name string, s tap) {
+		w.taps = append(w.taps, &modelTap{tap: s, name: name, table: flow.New(flow.Config{Services: services}), open: map[flow.ID]*stream{}})
 	}
 	add("cgroup", capture.NewRing(programs))
 	add("tcx", capture.NewWireRing(wire, false))

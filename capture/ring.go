@@ -8,7 +8,7 @@ import (
 	"relaygate/bpf"
 )
 
-// Ring is the live tap as a Source. Its Events name connections by cookie: a
+// Ring makes Events of the live tap's records. They name connections by cookie: a
 // connection's Opened comes before its segments, its Closed after them. Behind
 // a REDIRECT rule the ports of its segments differ from those of Conn, so who
 // joins them goes by Cookie and Sent.
@@ -20,7 +20,6 @@ type Ring struct {
 	server  Sender // of what the server's side sent
 	rec     bpf.Record
 	clock   ktimeClock
-	index   uint64
 }
 
 // records is the part of *bpf.Reader that a Ring needs.
@@ -31,8 +30,7 @@ type records interface {
 	Crowded() bool
 }
 
-// NewRing makes a Source of the tap's records. The tap stays the caller's to
-// close.
+// NewRing reads the tap's records. The tap stays the caller's to close.
 func NewRing(tap *bpf.Tap) *Ring { return newRing(tap.Reader(), SenderHost, sampleKtime) }
 
 // NewWireRing does the same for the tap on interfaces. On those inside a gateway
@@ -70,7 +68,7 @@ func (r *Ring) Crowded() bool { return r.tap.Crowded() }
 // at the deadline, or after Wake.
 func (r *Ring) Next(ev *Event) error {
 	for {
-		if r.decoder.More(ev) {
+		if r.decoder.more(ev) {
 			r.mark(ev)
 			return nil
 		}
@@ -83,26 +81,18 @@ func (r *Ring) Next(ev *Event) error {
 	}
 }
 
-// Close does nothing: the tap is not the Ring's.
-func (r *Ring) Close() error { return nil }
-
-// Stats says what could not be decoded.
-func (r *Ring) Stats() DecodeStats { return r.decoder.Stats() }
-
 // event makes an Event of the record, or returns false if it says nothing.
 func (r *Ring) event(ev *Event) bool {
-	r.index++
 	t := r.clock.wall(r.rec.Time)
 	if r.rec.Kind == bpf.Packet {
-		if !r.decoder.IP(r.rec.Data, r.rec.WireLen, t, ev) {
+		if !r.decoder.ip(&packet{time: t}, r.rec.Data, r.rec.WireLen, ev) {
 			return false
 		}
 		r.mark(ev)
 		return true
 	}
 	*ev = Event{
-		Time:  t,
-		Index: r.index,
+		Time: t,
 		Conn: authz.Conn{
 			Client: r.rec.Client,
 			Server: r.rec.Server,
@@ -161,7 +151,6 @@ func (r *Ring) openedReason() string {
 
 // mark says of a decoded packet what only the tap knows.
 func (r *Ring) mark(ev *Event) {
-	ev.Index = r.index
 	ev.Segment.Cookie = r.rec.Cookie
 	ev.Segment.Sent = SenderOutside
 	if r.rec.Egress {

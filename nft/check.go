@@ -43,12 +43,7 @@ func (g *Gate) Check() error {
 	if g.built == nil {
 		return fmt.Errorf("%w: it was not built yet", ErrTableGone)
 	}
-	const attempts = 10 // others may be writing all the time
-	var now inventory
-	err := errInterrupted
-	for i := 0; i < attempts && errors.Is(err, errInterrupted); i++ {
-		now, err = g.look()
-	}
+	now, err := g.look()
 	switch {
 	case err == nil:
 		err = compare(g.built, now)
@@ -86,7 +81,17 @@ func compare(built, now inventory) error {
 }
 
 // inventory reads the table. Errors wrap ErrTableGone if there is none.
-func (c conn) inventory(table tableID) (inventory, error) {
+func (c conn) inventory(table tableID) (list inventory, err error) {
+	const attempts = 10 // others may be writing all the time
+	for range attempts {
+		if list, err = c.inventoryOnce(table); !errors.Is(err, errInterrupted) {
+			break
+		}
+	}
+	return list, err
+}
+
+func (c conn) inventoryOnce(table tableID) (inventory, error) {
 	found, err := c.get(message(unix.NFT_MSG_GETTABLE, 0, table.body()))
 	if errors.Is(err, unix.ENOENT) {
 		return nil, ErrTableGone

@@ -119,7 +119,7 @@ var damages = []struct {
 		})}
 	}, ErrChanged},
 	{"build the same again", Filter, func(t *testing.T, g *Gate) []netlink.Message {
-		batch, err := g.ruleset.messages(tableMessages(nil, own), own)
+		batch, err := g.ruleset.messages(tableMessages(own), own)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +129,7 @@ var damages = []struct {
 		return slices.Concat(
 			memberMessages(nil, unix.NFT_MSG_NEWSETELEM, own, []member{{allow4, strange4, time.Hour, time.Hour}}),
 			memberMessages(nil, unix.NFT_MSG_DELSETELEM, own, []member{{allow4, member4, 0, 0}}),
-			tableMessages(nil, tableID{unix.NFPROTO_INET, "another"}),
+			tableMessages(tableID{unix.NFPROTO_INET, "another"}),
 		)
 	}, nil},
 }

@@ -29,7 +29,7 @@ func TestElementsDecodeAsEncoded(t *testing.T) {
 
 // Nothing in a message makes the daemon fall over.
 func FuzzDecode(f *testing.F) {
-	batch, err := declare(Config{Mode: Filter, Ports: []uint16{25}, IPv6Prefix: 64, Brakes: Brakes{1, 1}}, 10).messages(tableMessages(nil, own), own)
+	batch, err := declare(Config{Mode: Filter, Ports: []uint16{25}, IPv6Prefix: 64, Brakes: Brakes{1, 1}}, 10).messages(tableMessages(own), own)
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -103,7 +103,7 @@ func (g *Gate) Rebuild(want []Element) error {
 }
 
 func (g *Gate) build(members []member) error {
-	batch, err := g.ruleset.messages(g.tableMessages(nil, g.cfg.Own), g.table)
+	batch, err := g.ruleset.messages(g.freshTable(g.cfg.Own), g.table)
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func (g *Gate) build(members []member) error {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
 		// The table that is there has an owner and we want none, or the reverse.
 		var again error
-		batch[0] = g.tableMessages(nil, !g.cfg.Own)[0]
+		batch[0] = g.freshTable(!g.cfg.Own)[0]
 		if echo, again = g.conn.commit(batch); again == nil {
 			err = nil
 		}
@@ -132,22 +132,22 @@ func (g *Gate) build(members []member) error {
 	return nil
 }
 
-// tableMessages appends what makes sure that the table is new and empty. adopt
-// says whether a table that is there has an owner, who is gone or ourselves.
-func (g *Gate) tableMessages(batch []netlink.Message, adopt bool) []netlink.Message {
-	batch = tableMessages(batch, g.table)
+// freshTable is tableMessages for the gate's own. adopt says whether a table that is
+// there has an owner, who is gone or ourselves.
+func (g *Gate) freshTable(adopt bool) []netlink.Message {
+	messages := tableMessages(g.table)
 	owned := func(m *netlink.Message) {
 		body := attributes(m.Data)
 		body.uint32(unix.NFTA_TABLE_FLAGS, tableOwner|tablePersist)
 		m.Data = body
 	}
 	if adopt {
-		owned(&batch[len(batch)-3])
+		owned(&messages[0])
 	}
 	if g.cfg.Own {
-		owned(&batch[len(batch)-1])
+		owned(&messages[2])
 	}
-	return batch
+	return messages
 }
 
 // CloseAll removes all members at once. The table stays: where the mode closes
@@ -184,7 +184,7 @@ func (g *Gate) Delete() error {
 
 // dropTable removes our own table, whoever of us made it.
 func (g *Gate) dropTable() error {
-	drop := tableMessages(nil, own)[:2]
+	drop := tableMessages(own)[:2]
 	_, err := g.conn.commit(drop)
 	if errors.Is(err, unix.EPERM) {
 		body := own.body()

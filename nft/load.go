@@ -11,15 +11,12 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-// loadChunk is how many elements Load adds at a time: about 50 KiB, and half a
-// millisecond in which nothing else can be added.
-const loadChunk = chunk
-
 // Load is Rebuild for very many members. The table is replaced in one
-// transaction with the first of them; the others follow in chunks, and those of
-// a mode that closes ports are shut out until their turn. After each chunk it
-// calls between, if that is not nil, so that single changes need not wait for the
-// end; an error of between ends it and is returned.
+// transaction with the first of them; the others follow in chunks of about 50 KiB, and
+// those of a mode that closes ports are shut out until their turn. After each chunk,
+// half a millisecond in which nothing else can be added, it calls between, if that is
+// not nil, so that single changes need not wait for the end; an error of between ends
+// it and is returned.
 func (g *Gate) Load(want iter.Seq[Element], between func() error) error {
 	var refused []error
 	first := true
@@ -43,9 +40,9 @@ func (g *Gate) Load(want iter.Seq[Element], between func() error) error {
 		}
 		return between()
 	}
-	elements := make([]Element, 0, loadChunk)
+	elements := make([]Element, 0, chunk)
 	for e := range want {
-		if elements = append(elements, e); len(elements) < loadChunk {
+		if elements = append(elements, e); len(elements) < chunk {
 			continue
 		}
 		if err := put(elements); err != nil {

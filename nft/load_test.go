@@ -74,7 +74,7 @@ func TestForeignChangesOfMembers(t *testing.T) {
 			w := watch(t, g)
 			other := another(t, ns)
 			// That of another table is none of ours.
-			commit(t, other, tableMessages(nil, mine)...)
+			commit(t, other, tableMessages(mine)...)
 			for got := change(t, w); got.Members; got = change(t, w) {
 				t.Errorf("got %+v for another table", got)
 			}
@@ -116,7 +116,7 @@ func TestLoad(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := max(1, (n+loadChunk-1)/loadChunk); calls != want {
+		if want := max(1, (n+chunk-1)/chunk); calls != want {
 			t.Errorf("%d: got %d calls between, want %d", n, calls, want)
 		}
 		list := slices.Collect(many(n))

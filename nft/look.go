@@ -29,9 +29,6 @@ func Look(cfg Config, a netip.Addr) (s Sight, err error) {
 	defer func() { err = errors.Join(err, c.Close()) }()
 	table := cfg.tableID()
 	objects, err := c.inventory(table)
-	for n := 0; n < 10 && errors.Is(err, errInterrupted); n++ { // as in Check
-		objects, err = c.inventory(table)
-	}
 	switch {
 	case errors.Is(err, ErrTableGone):
 		return s, nil

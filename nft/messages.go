@@ -124,15 +124,16 @@ func getElement(table tableID, m member) netlink.Message {
 	return elementMessages(nil, unix.NFT_MSG_GETSETELEM, table, m.set, key)[0]
 }
 
-// tableMessages appends what makes sure that a table is new and empty. The
-// first message is for the second, which must not fail where there is none.
-func tableMessages(batch []netlink.Message, table tableID) []netlink.Message {
+// tableMessages make sure that a table is new and empty. The first message is for the
+// second, which must not fail where there is none.
+func tableMessages(table tableID) []netlink.Message {
 	name, body := table.body(), table.body()
 	body.bytes(tableUserdata, comment(udataComment, "who may relay; rebuilt when changed"))
-	return append(batch,
+	return []netlink.Message{
 		message(unix.NFT_MSG_NEWTABLE, netlink.Create, name),
 		message(unix.NFT_MSG_DELTABLE, 0, name),
-		message(unix.NFT_MSG_NEWTABLE, netlink.Create|netlink.Echo, body))
+		message(unix.NFT_MSG_NEWTABLE, netlink.Create|netlink.Echo, body),
+	}
 }
 
 // messages appends the ruleset to a batch, for an empty table. The kernel

@@ -45,7 +45,7 @@ func TestClaim(t *testing.T) {
 // A ruleset that was saved holds the claim, and nobody owns what is loaded.
 func TestClaimThatNobodyOwns(t *testing.T) {
 	ns := bpftest.Namespace(t)
-	commit(t, another(t, ns), tableMessages(nil, claimTable)...)
+	commit(t, another(t, ns), tableMessages(claimTable)...)
 	if err := openGate(t, filter(ns)).Claim(); err != nil {
 		t.Error(err)
 	}
@@ -72,7 +72,7 @@ func TestOwn(t *testing.T) {
 	commit(t, other, flushRuleset())
 	w.expect(t, "stranger after a flush", strange4, server4, 25, false)
 	w.expect(t, "member after a flush", member4, server4, 25, true)
-	if _, err := other.commit(tableMessages(nil, own)); !errors.Is(err, unix.EPERM) {
+	if _, err := other.commit(tableMessages(own)); !errors.Is(err, unix.EPERM) {
 		t.Errorf("another program deletes the table: got %v, want EPERM", err)
 	}
 	if err := first.Check(); err != nil {

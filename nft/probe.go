@@ -23,7 +23,7 @@ func probeUpdates(c conn) (updates bool, err error) {
 		return memberMessages(batch, unix.NFT_MSG_NEWSETELEM, probeTable, []member{probe})
 	}
 	set := ruleset{sets: []set{{name: allow4, key: ipv4Addr, flags: unix.NFT_SET_TIMEOUT, comment: "probe"}}}
-	batch, err := set.messages(tableMessages(nil, probeTable), probeTable)
+	batch, err := set.messages(tableMessages(probeTable), probeTable)
 	if err != nil {
 		return false, err
 	}
@@ -89,7 +89,7 @@ func declareProbe(sets []set, chains []chain) ruleset {
 // try makes and removes r in one transaction, and says whether the kernel knows
 // all that is in it.
 func (c conn) try(r ruleset, flags uint32) (bool, error) {
-	batch := tableMessages(nil, probeTable)
+	batch := tableMessages(probeTable)
 	body := probeTable.body()
 	body.uint32(unix.NFTA_TABLE_FLAGS, flags)
 	batch[2].Data = body

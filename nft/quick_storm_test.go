@@ -47,7 +47,7 @@ func TestSilenceIsSuccessInAStorm(t *testing.T) {
 		}
 		switch i % 50 {
 		case 10:
-			if _, err := gone.commit(tableMessages(nil, own)[:2]); err != nil {
+			if _, err := gone.commit(tableMessages(own)[:2]); err != nil {
 				t.Fatal(err)
 			}
 		case 11:

@@ -112,7 +112,7 @@ func TestWatchOutlivesAFlood(t *testing.T) {
 	}
 	other := another(t, ns)
 	for i := range 100 {
-		commit(t, other, tableMessages(nil, tableID{unix.NFPROTO_INET, fmt.Sprint("flood", i)})...)
+		commit(t, other, tableMessages(tableID{unix.NFPROTO_INET, fmt.Sprint("flood", i)})...)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -130,7 +130,7 @@ func TestWatchOutlivesAFlood(t *testing.T) {
 		}
 	}()
 	for open := true; open; {
-		commit(t, other, tableMessages(nil, tableID{unix.NFPROTO_INET, "afterwards"})...)
+		commit(t, other, tableMessages(tableID{unix.NFPROTO_INET, "afterwards"})...)
 		select {
 		case <-seen:
 			open = false

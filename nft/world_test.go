@@ -176,7 +176,7 @@ func flushRuleset() netlink.Message {
 func addTable(t testing.TB, c conn, table string, r ruleset) {
 	t.Helper()
 	id := tableID{unix.NFPROTO_INET, table}
-	batch, err := r.messages(tableMessages(nil, id), id)
+	batch, err := r.messages(tableMessages(id), id)
 	if err != nil {
 		t.Fatal(err)
 	}

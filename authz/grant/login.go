@@ -57,14 +57,14 @@ func (t *Table) Admit(now time.Time, v *authz.Verdict, a *Admission) bool {
 	}
 	*a = Admission{Kind: Refused, Prefix: p, time: now, verdict: *v, reason: d.Reason}
 	a.verdict.Answer = authz.SafeAnswer(v)
-	if d.Allow && t.paused != nil {
-		a.reason = t.paused.words()
-	}
 	late := lateness(now, v)
-	if a.reason == "" && d.Allow && late >= t.lifetime {
+	switch {
+	case !d.Allow:
+	case t.paused != nil:
+		a.reason = t.paused.words()
+	case late >= t.lifetime:
 		a.reason = "relaygate came to know of the login too late: its time is over"
-	}
-	if a.reason == "" && d.Allow {
+	default:
 		a.entry, a.reason = t.admit(at, p, v)
 	}
 	if a.entry == 0 {

@@ -70,7 +70,7 @@ func (d *Dialogue) command(l *line.Line) {
 		d.taint("a line does not begin with a tag")
 		return
 	}
-	if c.verb == id && d.byProxy {
+	if c.verb == id && d.Trusted() {
 		var ok bool
 		if c.client, ok = originating(rest); !ok {
 			d.taint(proxy.ReasonNoAddress)

@@ -12,31 +12,20 @@ import (
 // TestHostileDialogues plays random clients against models of real servers and
 // against mixtures of their habits.
 func TestHostileDialogues(t *testing.T) {
-	linetest.Hostile(t, 20000, func(r *rand.Rand) (linetest.Server, []linetest.Segment, linetest.Dialogue) {
+	linetest.Hostile(t, func(r *rand.Rand) linetest.Server {
 		m := models[r.IntN(len(models))]
 		if r.IntN(2) == 0 {
 			m = randomModel(r)
 		}
-		client := hostileClient(r)
-		if r.IntN(2) == 0 {
-			client = attack(r)
-		}
-		if r.IntN(3) == 0 {
-			linetest.Hold(r, client)
-		}
-		d := New()
-		if r.IntN(2) == 0 {
-			d.TrustPeer()
-		}
-		return &m, client, d
-	})
+		return &m
+	}, hostileClient, attack, New)
 }
 
 func TestHonestDialogues(t *testing.T) {
-	linetest.Honest(t, 5000, func(r *rand.Rand) (linetest.Server, []linetest.Segment, linetest.Dialogue) {
+	linetest.Honest(t, func(r *rand.Rand) (linetest.Server, []linetest.Segment) {
 		m := models[r.IntN(len(models))]
-		return &m, honestClient(r, &m), New()
-	})
+		return &m, honestClient(r, &m)
+	}, New)
 }
 
 var pick, plain = linetest.Pick, linetest.Plain

@@ -59,10 +59,9 @@ func (d *Dialogue) speaksFor(c *command) {
 	case c.twin:
 		// Which of the two commands was answered only the number tells.
 		d.taint("a proxy announces a client with a tag that is used twice")
-	case d.announced.IsValid() && d.announced != c.client:
+	case !d.SpeaksFor(c.client):
 		d.taint(proxy.ReasonTwoClients)
 	default:
-		d.announced = c.client
 		d.endCommand(c)
 	}
 }

@@ -7,28 +7,22 @@ import (
 	"relaygate/authz/line"
 )
 
-// readServer takes what the server sent.
+// readServer takes what the server sent. Every session has a greeting, and it is long:
+// the last one is known.
 func (d *Dialogue) readServer(b []byte) {
 	if d.greetingCut {
 		return
 	}
-	if d.awaitsGreeting() && d.server.Empty() {
-		d.greeting(b)
-		return
+	greets := d.awaitsGreeting() && d.server.Empty()
+	if greets {
+		if takes, again := d.answers.Greeted(b); again {
+			d.takesLiterals = takes
+			d.answered()
+			return
+		}
 	}
 	d.responses(b)
-}
-
-// greeting takes a chunk in which the greeting begins. Every session has one, and it
-// is long.
-func (d *Dialogue) greeting(b []byte) {
-	if takes, again := d.answers.Greeted(b); again {
-		d.takesLiterals = takes
-		d.answered()
-		return
-	}
-	d.responses(b)
-	if !d.done && d.server.Empty() {
+	if greets && !d.done && d.server.Empty() {
 		d.answers.Greets(b, d.takesLiterals)
 	}
 }

@@ -10,27 +10,24 @@ import (
 type Line struct {
 	// Text is the line without its line end. It is valid until the next call
 	// of Next or Wipe, and can hold a password.
-	Text []byte
-	// Marks is what was noted of it.
-	Marks Marks
+	Text  []byte
+	marks marks
 }
 
-// Marks is a set of what there can be to note of a line.
-type Marks uint8
+// marks is a set of what there can be to note of a line.
+type marks uint8
 
 const (
-	// BareLF: the line ended with LF alone instead of CRLF.
-	BareLF Marks = 1 << iota
-	// Tab: the line holds a TAB. Only a strict reader notes it.
-	Tab
-	// Eight: the line holds an octet above 0x7f. Only a strict reader notes it.
-	Eight
+	bareLF marks = 1 << iota
+	tab
+	eight
 )
 
-// BareLF, Tab and Eight report whether the line has that mark.
-func (l *Line) BareLF() bool { return l.Marks&BareLF != 0 }
-func (l *Line) Tab() bool    { return l.Marks&Tab != 0 }
-func (l *Line) Eight() bool  { return l.Marks&Eight != 0 }
+// BareLF: the line ended with LF alone instead of CRLF. Tab: it holds a TAB, Eight: an
+// octet above 0x7f; only a strict reader notes these.
+func (l *Line) BareLF() bool { return l.marks&bareLF != 0 }
+func (l *Line) Tab() bool    { return l.marks&tab != 0 }
+func (l *Line) Eight() bool  { return l.marks&eight != 0 }
 
 // State is the outcome of Reader.Next.
 type State uint8
@@ -56,7 +53,7 @@ type Reader struct {
 	Strict bool
 
 	buf   []byte // what came of a line that is not complete
-	marks Marks  // what was noted of it
+	marks marks  // what was noted of it
 }
 
 // ReasonControl is also that of a TAB in a client's line that may have none.
@@ -134,14 +131,14 @@ func (r *Reader) next(b []byte) (l Line, rest []byte, s State) {
 		text = r.buf
 	}
 	text = text[:len(text)-1]
-	marks := r.marks
+	noted := r.marks
 	r.marks = 0
 	if n := len(text); n > 0 && text[n-1] == '\r' {
 		text = text[:n-1]
 	} else {
-		marks |= BareLF
+		noted |= bareLF
 	}
-	return Line{text, marks}, rest, Complete
+	return Line{text, noted}, rest, Complete
 }
 
 // join appends the piece, and leaves no copy behind where the buffer grows.
@@ -168,9 +165,9 @@ func (r *Reader) scan(piece []byte) bool {
 		case c == 0xff:
 			return false
 		case c >= 0x80:
-			r.marks |= Eight
+			r.marks |= eight
 		case c == '\t':
-			r.marks |= Tab
+			r.marks |= tab
 		case c == '\r', c == '\n':
 		case c < ' ', c == 0x7f:
 			return false

@@ -1,10 +1,9 @@
 package pop3
 
 import (
-	"net/netip"
-
 	"relaygate/authz"
 	"relaygate/authz/line"
+	"relaygate/authz/proxy"
 	"relaygate/authz/sasl"
 )
 
@@ -40,8 +39,6 @@ type Dialogue struct {
 	user     string // the name of the last USER that was answered positively
 	exchange sasl.Exchange
 
-	// announced is whom the peer announced.
-	announced netip.Addr
 	// proved is a login that was answered positively and is believed once the
 	// window closes.
 	proved authz.Login
@@ -83,8 +80,8 @@ type progress struct {
 	greetingCut bool
 	// stamp is true if the greeting had an APOP time stamp.
 	stamp bool
-	// byProxy is true if the peer may announce the client that it speaks for.
-	byProxy bool
+
+	proxy.Peer // who may announce its client with XCLIENT
 }
 
 // turn says whose move it is in the SASL exchange.
@@ -111,7 +108,6 @@ func New() *Dialogue {
 func (d *Dialogue) Reset() {
 	d.forget()
 	d.progress = progress{}
-	d.announced = netip.Addr{}
 	d.single[0] = authz.Login{}
 	d.out = d.single[:0]
 	d.wait().verb = greeting
@@ -137,14 +133,6 @@ func NewAfterTLS() *Dialogue {
 	d.answered()
 	return d
 }
-
-// TrustPeer tells that the peer is a proxy that may announce its client with
-// XCLIENT. Call it before Feed.
-func (d *Dialogue) TrustPeer() { d.byProxy = true }
-
-// Announced is the client that a trusted peer announced and the server took
-// note of; it is not valid where there is none.
-func (d *Dialogue) Announced() netip.Addr { return d.announced }
 
 // Feed takes the next piece of the connection and returns what it decided. The
 // slice is valid until the next call.

@@ -8,7 +8,7 @@ import (
 )
 
 // announces reports whether c is an XCLIENT of a peer that may announce its client.
-func (d *Dialogue) announces(c *command) bool { return c.verb == xclient && d.byProxy }
+func (d *Dialogue) announces(c *command) bool { return c.verb == xclient && d.Trusted() }
 
 // originating reads the client's address out of the attributes of XCLIENT, which
 // mail proxies borrowed from SMTP: blank-separated NAME=value pairs. The address
@@ -34,10 +34,9 @@ func originating(attributes []byte) (client netip.Addr, ok bool) {
 // speaksFor takes the positive answer to an XCLIENT in which a trusted peer announces
 // its client.
 func (d *Dialogue) speaksFor(c *command) {
-	if d.announced.IsValid() && d.announced != c.client {
+	if !d.SpeaksFor(c.client) {
 		d.taint(proxy.ReasonTwoClients)
 		return
 	}
-	d.announced = c.client
 	d.answered()
 }

@@ -50,22 +50,18 @@ static __always_inline int burdened(struct bpf_sock_ops *ops)
 static __always_inline enum reason doubt(struct bpf_sock_ops *ops, struct tcp_sock *tp,
 					 __u32 netns, __u32 uid)
 {
-	if (!bpf_map_lookup_elem(&trusted_netns, &netns)) {
-		COUNT(foreign_netns, 1);
+	if (!bpf_map_lookup_elem(&trusted_netns, &netns))
 		return FOREIGN_NETNS;
-	}
-	if (!bpf_map_lookup_elem(&trusted_owners, &uid)) {
-		COUNT(foreign_owner, 1);
+	if (!bpf_map_lookup_elem(&trusted_owners, &uid))
 		return FOREIGN_OWNER;
-	}
 	/* Those of the SYN went to the server unseen too: RFC 7413. */
 	if (tp->fastopen_rsk || (burdened(ops) && !first_of(ops))) {
-		COUNT(fast_open, 1);
+		COUNT(fast_open);
 		return FAST_OPEN;
 	}
 	/* A subflow's bytes may be acknowledged and never reach the server. */
 	if (bpf_core_field_exists(tp->is_mptcp) && tp->is_mptcp) {
-		COUNT(multipath, 1);
+		COUNT(multipath);
 		return MULTIPATH;
 	}
 	return NONE;
@@ -158,13 +154,13 @@ static __always_inline void opened(struct bpf_sock_ops *ops)
 	/* No other is pushed out for it: a full table follows nobody new. */
 	if (bpf_map_update_elem(&flows, &cookie, &fresh, BPF_NOEXIST)) {
 		bpf_ringbuf_discard(ev, BPF_RB_NO_WAKEUP);
-		COUNT(flows_full, 1);
+		COUNT(flows_full);
 		return;
 	}
 	fill(ev, ops, cookie, NONE, netns, uid);
 	ev->position = position;
 	submit(ev);
-	COUNT(opened, 1);
+	COUNT(opened);
 	/* User space may have seen it already, and be done with it. */
 	flow = bpf_map_lookup_elem(&flows, &cookie);
 	if (!flow || flow->state != OPENING)

@@ -35,7 +35,7 @@ static __always_inline void doubt(const __u32 *client)
 {
 	__u32 *at = doubt_of(client);
 
-	COUNT(unreadable, 1);
+	COUNT(unreadable);
 	if (at)
 		*at = ticks;
 }

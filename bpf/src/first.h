@@ -121,10 +121,10 @@ static __always_inline void tell_first(struct bpf_sock_ops *ops, struct flow *fl
 	first->head.time = bpf_ktime_get_ns();
 	if (bpf_ringbuf_output(&packets, first, FIRST_BYTES, BPF_RB_NO_WAKEUP)) {
 		lose(flow, cookie, RING_FULL);
-		COUNT(ring_full, 1);
+		COUNT(ring_full);
 		return;
 	}
-	count_packet(first->head.captured);
+	COUNT(packets);
 }
 
 #endif

@@ -90,7 +90,7 @@ static __always_inline void distrust(struct origin *origin, struct flow *flow, _
 
 	origin->cookie = 0;
 	lose(flow, cookie, SAME_RANDOM);
-	COUNT(same_random, 1);
+	COUNT(same_random);
 	first = bpf_map_lookup_elem(&flows, &owner);
 	if (first && (first->state == READING || first->state == ENCRYPTED))
 		lose(first, owner, SAME_RANDOM);
@@ -109,7 +109,7 @@ static __always_inline void repeated(const __u8 *first, const __u8 *random,
 	if (origin && origin->owner == cookie)
 		origin->cookie = 0;
 	lose(flow, cookie, TWO_HELLOS);
-	COUNT(two_hellos, 1);
+	COUNT(two_hellos);
 }
 
 /*
@@ -149,15 +149,15 @@ static __always_inline void hello(struct __sk_buff *skb, struct bpf_sock *sk, co
 		repeated(first, random, flow, cookie);
 		return;
 	}
-	COUNT(handshakes, 1);
+	COUNT(handshakes);
 	/*
 	 * Told even if the random cannot be kept: then nobody can speak for it. Nobody
 	 * is woken: plaintext follows, or not.
 	 */
 	if (tell_event(HANDSHAKE, cookie, NONE))
-		COUNT(events_full, 1);
+		COUNT(events_full);
 	if (bpf_map_update_elem(&hellos, &cookie, random, BPF_NOEXIST)) {
-		COUNT(randoms_full, 1);
+		COUNT(randoms_full);
 		return;
 	}
 	if (bpf_map_update_elem(&randoms, random, &fresh, BPF_NOEXIST)) {
@@ -166,7 +166,7 @@ static __always_inline void hello(struct __sk_buff *skb, struct bpf_sock *sk, co
 		if (origin)
 			distrust(origin, flow, cookie);
 		else
-			COUNT(randoms_full, 1);
+			COUNT(randoms_full);
 		return;
 	}
 	/* Closed meanwhile: then nobody else would remove it. */

@@ -79,7 +79,7 @@ static __always_inline struct origin *origin_with(__u64 object, const __u8 *rand
 	}
 	if (role == SERVER_ROLE)
 		return origin;
-	COUNT(clients, 1);
+	COUNT(clients);
 	copy->cookie = 0;
 	return NULL;
 }

@@ -88,7 +88,7 @@ static __always_inline void tap(struct __sk_buff *skb, __u32 egress)
 		return;
 	if (egress && shape.payload && was_hasty(flow, cookie)) {
 		lose(flow, cookie, FAST_OPEN);
-		COUNT(fast_open, 1);
+		COUNT(fast_open);
 		return;
 	}
 	record(skb, 0, skb->len, reading_of(flow), cookie, &shape, egress);

@@ -59,18 +59,6 @@ static __always_inline int copy(struct __sk_buff *skb, __u32 base, const struct 
 	return copy_16384(skb, base, head, len);
 }
 
-/* count_packet is two COUNTs at the price of one. */
-static __always_inline void count_packet(__u32 len)
-{
-	__u32 zero = 0;
-	struct counters *all = bpf_map_lookup_elem(&counters, &zero);
-
-	if (!all)
-		return;
-	__sync_fetch_and_add(&all->packets, 1);
-	__sync_fetch_and_add(&all->bytes, len);
-}
-
 /* What the headers say about a packet. */
 struct shape {
 	__u32 payload; /* bytes behind the TCP header */
@@ -113,7 +101,7 @@ static __always_inline void record(struct __sk_buff *skb, __u32 base, __u32 size
 			return;
 		if (r->unanswered + shape->payload > UNANSWERED_MAX) {
 			lose_reading(r, cookie, UNANSWERED);
-			COUNT(unanswered, 1);
+			COUNT(unanswered);
 			return;
 		}
 		r->unanswered += shape->payload;
@@ -125,11 +113,11 @@ static __always_inline void record(struct __sk_buff *skb, __u32 base, __u32 size
 
 	if (len > CAPTURE_MAX) {
 		len = CAPTURE_MAX;
-		COUNT(truncated, 1);
+		COUNT(truncated);
 	}
 	if (r->total + len + sizeof(head) > FLOW_MAX) {
 		lose_reading(r, cookie, FLOW_FULL);
-		COUNT(flow_full, 1);
+		COUNT(flow_full);
 		return;
 	}
 	r->total += len + sizeof(head);
@@ -140,10 +128,10 @@ static __always_inline void record(struct __sk_buff *skb, __u32 base, __u32 size
 	head.egress = from_server;
 	if (copy(skb, base, &head, len)) {
 		lose_reading(r, cookie, RING_FULL);
-		COUNT(ring_full, 1);
+		COUNT(ring_full);
 		return;
 	}
-	count_packet(len);
+	COUNT(packets);
 	if (urgent || bpf_ringbuf_query(&packets, BPF_RB_AVAIL_DATA) > wakeup_bytes)
 		wake_reader();
 }

@@ -116,13 +116,13 @@ const struct packet *packet_type __attribute__((unused));
 /* What happened, summed over all connections since the load. */
 struct counters {
 	__u64 opened, closed;
-	__u64 foreign_netns, foreign_owner, fast_open, multipath;
+	__u64 fast_open, multipath;
 	__u64 flows_full, events_full, closes_lost;
 	__u64 ring_full, unanswered, flow_full;
-	__u64 packets, bytes, truncated, wakeups;
+	__u64 packets, truncated, wakeups;
 	__u64 handshakes, same_random, two_hellos, randoms_full;
 	__u64 refused, clients, unbound, bound, late, calls_full, unseen, unread;
-	__u64 plain_lost, plain, plain_bytes, plain_truncated;
+	__u64 plain_lost, plain, plain_truncated;
 	/* On interfaces. */
 	__u64 displaced, forged, unreadable, tagged, idle, two_answers;
 };
@@ -164,12 +164,12 @@ struct {
 volatile const __u64 wakeup_bytes = 2 * 1024 * 1024;
 
 /* Atomic, because a program can be interrupted by another of its CPU. */
-#define COUNT(field, n)                                                        \
+#define COUNT(field)                                                           \
 	do {                                                                   \
 		__u32 zero = 0;                                                \
 		struct counters *all = bpf_map_lookup_elem(&counters, &zero);  \
 		if (all)                                                       \
-			__sync_fetch_and_add(&all->field, (n));                \
+			__sync_fetch_and_add(&all->field, 1);                  \
 	} while (0)
 
 /*
@@ -191,7 +191,7 @@ static __always_inline void wake_reader(void)
 		return;
 	*sleeps = 0;
 	bpf_ringbuf_discard(nothing, BPF_RB_FORCE_WAKEUP);
-	COUNT(wakeups, 1);
+	COUNT(wakeups);
 }
 
 /* submit hands an event over, which nobody is in a hurry for. */
@@ -208,7 +208,7 @@ static __always_inline struct event *reserve_event(void)
 	struct event *ev = bpf_ringbuf_reserve(&events, sizeof(*ev), 0);
 
 	if (!ev)
-		COUNT(events_full, 1);
+		COUNT(events_full);
 	return ev;
 }
 
@@ -240,7 +240,7 @@ static __always_inline int tell_lost(__u64 cookie, enum reason reason)
 	int failed = tell_event(RECORD_LOST, cookie, reason);
 
 	if (failed)
-		COUNT(events_full, 1);
+		COUNT(events_full);
 	wake_reader();
 	return failed;
 }
@@ -248,9 +248,9 @@ static __always_inline int tell_lost(__u64 cookie, enum reason reason)
 /* tell_closed says that a connection has ended. */
 static __always_inline void tell_closed(__u64 cookie)
 {
-	COUNT(closed, 1);
+	COUNT(closed);
 	if (tell_event(CLOSED, cookie, NONE))
-		COUNT(closes_lost, 1);
+		COUNT(closes_lost);
 }
 
 /* lose_reading marks a connection: one missing record and nothing can be proved. */

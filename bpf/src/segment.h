@@ -183,7 +183,7 @@ static __always_inline enum sight see(struct __sk_buff *skb, __u32 server, struc
 	case ETH_P_8021Q:
 	case ETH_P_8021AD:
 		/* A tag behind a tag: it is read on the interface of the inner one. */
-		COUNT(tagged, 1);
+		COUNT(tagged);
 	}
 	return OTHER;
 }

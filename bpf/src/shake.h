@@ -49,7 +49,7 @@ static __always_inline void asked(struct __sk_buff *skb, const struct segment *s
 		h->reason = FAST_OPEN;
 	bpf_spin_unlock(&set->lock);
 	if (displaced)
-		COUNT(displaced, 1);
+		COUNT(displaced);
 }
 
 /* multipath looks for option 30 (RFC 8684 section 3), as Linux does for options. */
@@ -109,7 +109,7 @@ static __always_inline int answered(struct __sk_buff *skb, const struct segment 
 	}
 	bpf_spin_unlock(&set->lock);
 	if (forged)
-		COUNT(forged, 1);
+		COUNT(forged);
 	return answers;
 }
 
@@ -136,11 +136,11 @@ static __always_inline void refuse(const struct handshake *h)
 	struct event *ev;
 
 	if (h->reason == MULTIPATH)
-		COUNT(multipath, 1);
+		COUNT(multipath);
 	else if (h->reason == TWO_ANSWERS)
-		COUNT(two_answers, 1);
+		COUNT(two_answers);
 	else
-		COUNT(fast_open, 1);
+		COUNT(fast_open);
 	if (reported(h->reason))
 		return;
 	ev = reserve_event();
@@ -167,13 +167,13 @@ static __always_inline struct wire *opened(const struct handshake *h)
 	/* No other is pushed out for it: a full table follows nobody new. */
 	if (bpf_map_update_elem(&wires, &h->tuple, &fresh, BPF_NOEXIST)) {
 		bpf_ringbuf_discard(ev, BPF_RB_NO_WAKEUP);
-		COUNT(flows_full, 1);
+		COUNT(flows_full);
 		return NULL;
 	}
 	fill(ev, h, fresh.cookie);
 	ev->position = position;
 	submit(ev);
-	COUNT(opened, 1);
+	COUNT(opened);
 	w = bpf_map_lookup_elem(&wires, &h->tuple);
 	if (w && w->read.state == OPENING)
 		w->read.state = READING;

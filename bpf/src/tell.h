@@ -75,7 +75,7 @@ static __always_inline void tell_missed(__u64 cookie, enum reason reason)
 /* unread is a call on an object that cannot be read: any connection's. */
 static __noinline void unread(void)
 {
-	COUNT(unread, 1);
+	COUNT(unread);
 	tell_missed(0, OBJECT_UNREAD);
 }
 
@@ -97,7 +97,7 @@ static __noinline void missed(__u64 object)
 	struct flow *flow;
 	int has = random_of(object, random);
 
-	COUNT(unseen, 1);
+	COUNT(unseen);
 	/* It may shake hands yet, for any of the connections that are there. */
 	if (has == 0 || (has > 0 && !kept_of(random))) {
 		if (may_serve(object))
@@ -184,7 +184,7 @@ static __always_inline int copy(const struct plain *head, __u64 buffer, __u32 le
 
 static __always_inline void lose_plain(struct flow *flow, __u64 cookie, enum reason reason)
 {
-	COUNT(plain_lost, 1);
+	COUNT(plain_lost);
 	lose_call(flow, cookie, reason);
 }
 
@@ -235,10 +235,9 @@ static __always_inline void tell(const struct call *call, struct flow *flow, __u
 		lose_plain(flow, cookie, RING_FULL);
 		return;
 	}
-	COUNT(plain, 1);
-	COUNT(plain_bytes, captured);
+	COUNT(plain);
 	if (captured < length)
-		COUNT(plain_truncated, 1);
+		COUNT(plain_truncated);
 	/* The client's words too: the reader catches up while the server checks them. */
 	if (flow->urgent || bpf_ringbuf_query(&packets, BPF_RB_AVAIL_DATA) > wakeup_bytes)
 		wake_reader();
@@ -257,7 +256,7 @@ static __always_inline void leave(void *ctx, const struct call *call)
 		if (origin.cookie == UNREAD)
 			unread();
 		else
-			COUNT(unbound, 1);
+			COUNT(unbound);
 		return;
 	}
 	flow = owner_of(&origin);
@@ -265,14 +264,14 @@ static __always_inline void leave(void *ctx, const struct call *call)
 		return;
 	if (!entry->bound) {
 		entry->bound = recognised = 1;
-		COUNT(bound, 1);
+		COUNT(bound);
 	}
 	/*
 	 * What was said before that is missing, or may be: a call that had begun
 	 * then, to shake hands or for another reason, is not seen to end.
 	 */
 	if (origin.opened < armed || origin.opened < call->since || origin.opened < missed_at) {
-		COUNT(late, 1);
+		COUNT(late);
 		lose(flow, origin.cookie, ATTACHED_LATE);
 		return;
 	}

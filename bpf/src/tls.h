@@ -103,7 +103,7 @@ static __noinline int enter(void *ctx, enum function function)
 		return 0;
 	call->server = family(&call->since);
 	if (!call->server) {
-		COUNT(refused, 1);
+		COUNT(refused);
 		return 0;
 	}
 	under_way = bpf_map_lookup_elem(&calls, &thread);
@@ -114,7 +114,7 @@ static __noinline int enter(void *ctx, enum function function)
 		bpf_map_delete_elem(&calls, &thread);
 	}
 	if (bpf_map_update_elem(&calls, &thread, &fresh, BPF_ANY)) {
-		COUNT(calls_full, 1);
+		COUNT(calls_full);
 		missed(call->object);
 		return 0;
 	}

@@ -39,7 +39,7 @@ static long sweep_one(void *map, const struct tuple *key, struct wire *w, struct
 
 	if (w->ifindex != by->gone && silent <= (__s32)(ending ? by->ending : by->idle))
 		return 0;
-	COUNT(idle, 1);
+	COUNT(idle);
 	finished(key, w->cookie);
 	return 0;
 }

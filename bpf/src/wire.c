@@ -89,7 +89,7 @@ static __always_inline void follow(struct __sk_buff *skb, __u32 server)
 	if (!w)
 		return;
 	if (server && astray(skb, w->ifindex, w->vlan)) {
-		COUNT(forged, 1);
+		COUNT(forged);
 		return;
 	}
 	over = server ? from_server(w, &s) : from_client(w, &s);

@@ -51,7 +51,7 @@ static __always_inline void strayed(const struct segment *s)
 {
 	struct wire *w = bpf_map_lookup_elem(&wires, &s->tuple);
 
-	COUNT(forged, 1);
+	COUNT(forged);
 	if (w && w->read.state == READING && !w->spoke && s->shape.payload)
 		lose_reading(&w->read, w->cookie, STRAY);
 }
@@ -127,7 +127,7 @@ static __always_inline void read(struct __sk_buff *skb, struct wire *w, const st
 	}
 	if (s->size == 0) {
 		lose_reading(&w->read, w->cookie, FLOW_FULL);
-		COUNT(flow_full, 1);
+		COUNT(flow_full);
 		return;
 	}
 	record(skb, s->base, s->size, &w->read, w->cookie, &s->shape, server);

@@ -127,7 +127,7 @@ func TestMidstreamFlood(t *testing.T) {
 	for i := range 1000 {
 		tell(t, table, cooked, each(nthAddr(i), []step{cl(0, "AB"), cl(2, "CD")}))
 	}
-	if st := table.Stats(); st.Open != 0 || st.Midstream != 1000 || st.Bounds.Handshakes != 0 {
+	if st := table.Stats(); st.Open != 0 || st.Opened != 1000 || st.Bounds.Handshakes != 0 {
 		t.Errorf("%+v", st)
 	}
 	if got := tell(t, table, cooked, shake(login...)); got != "("+loggedIn {
@@ -139,11 +139,14 @@ func TestMidstreamFlood(t *testing.T) {
 func TestBufferFlood(t *testing.T) {
 	table := newTable(Limits{Buffered: 64 << 10})
 	waiting := strings.Repeat("x", 10000)
+	tainted := uint64(0)
 	for i := range 40 {
-		tell(t, table, cooked, each(nthAddr(i), shake(cl(1, waiting))))
+		if tell(t, table, cooked, each(nthAddr(i), shake(cl(1, waiting)))) == "(!"+reasonBuffered {
+			tainted++
+		}
 	}
-	if st := table.Stats(); st.Bounds.Buffered != 38 || st.Tainted != 38 {
-		t.Errorf("%d hit the bound, %d tainted", st.Bounds.Buffered, st.Tainted)
+	if hit := table.Stats().Bounds.Buffered; hit != 38 || tainted != 38 {
+		t.Errorf("%d hit the bound, %d tainted", hit, tainted)
 	}
 	if got := tell(t, table, cooked, shake(login...)); got != "("+loggedIn {
 		t.Errorf("a login gave %q", got)
@@ -238,8 +241,8 @@ func TestIdleIsPaidFor(t *testing.T) {
 	if looked, most := table.swept, int64(freeSlots+slotsPerEvent*(events+20*pageSize)); looked > most {
 		t.Errorf("%d slots were looked at, want %d at most", looked, most)
 	}
-	if st := table.Stats(); st.Idle != 4*pageSize || st.Open != 0 {
-		t.Errorf("%d flows were idle, %d are left", st.Idle, st.Open)
+	if left := table.Stats().Open; left != 0 {
+		t.Errorf("%d flows are left", left)
 	}
 }
 
@@ -306,7 +309,7 @@ func TestBothPortsWatched(t *testing.T) {
 func TestUnwatched(t *testing.T) {
 	table := newTable(Limits{})
 	other := func(m mode, ev *capture.Event) { cl(0, "AB")(m, ev); ev.Segment.Dst = nthAddr(1) }
-	if got := tell(t, table, cooked, []step{other}); got != "" || table.Stats().Ignored != 1 {
-		t.Errorf("%q, %+v", got, table.Stats())
+	if got := tell(t, table, cooked, []step{other}); got != "" {
+		t.Errorf("got %q", got)
 	}
 }

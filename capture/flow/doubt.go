@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 )
@@ -13,7 +14,7 @@ const doubtSlots = 1 << (64 - 52)
 // doubt taints all flows between two addresses. It costs a walk over the flows
 // of these two clients, at most Limits.FlowsPerClient each.
 func (t *Table) doubt(a, b netip.Addr, reason string) {
-	reason = orElse(reason, reasonDoubt)
+	reason = cmp.Or(reason, reasonDoubt)
 	t.doubtAt = t.tick
 	for _, pair := range [2][2]netip.Addr{{a, b}, {b, a}} {
 		client, server := pair[0], pair[1]

@@ -74,7 +74,7 @@ func (t *Table) sweep() {
 		return
 	}
 	t.swept += int64(t.slots.size())
-	t.stats.Idle += t.closeThose(func(f *flow) bool {
+	t.closeThose(func(f *flow) bool {
 		limit := int64(t.limits.Idle)
 		if f.aborted {
 			limit = min(limit, abortedIdle)
@@ -85,7 +85,7 @@ func (t *Table) sweep() {
 
 // closeThose closes the flows that which names, in the order in which they were
 // last heard of: what their slots are is nobody's business.
-func (t *Table) closeThose(which func(*flow) bool) (n uint64) {
+func (t *Table) closeThose(which func(*flow) bool) {
 	var ids []ID
 	for id := range t.slots.size() {
 		if which(t.slots.at(id)) {
@@ -99,7 +99,6 @@ func (t *Table) closeThose(which func(*flow) bool) (n uint64) {
 	for _, id := range ids {
 		t.close(id)
 	}
-	return uint64(len(ids))
 }
 
 // taint says that a flow is in doubt, for good.
@@ -108,7 +107,6 @@ func (t *Table) taint(id ID, reason string) {
 	if f.phase != following {
 		return
 	}
-	t.stats.Tainted++
 	t.emit(Tainted, id).Reason = reason
 	t.finish(id, f)
 }

@@ -22,8 +22,7 @@ func (t *Table) otherWay(hash uint64, seg *capture.Segment) bool {
 func (t *Table) unknown(hash uint64, seg *capture.Segment) {
 	to, from := t.ports.Has(seg.Dst.Port()), t.ports.Has(seg.Src.Port())
 	switch {
-	case !to && !from:
-		t.stats.Ignored++
+	case !to && !from: // of no watched port
 	case to && isSYN(seg):
 		t.asks(hash, seg)
 	case t.done.PassesOver(hash, seg.Flags, t.second()):

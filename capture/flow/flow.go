@@ -114,22 +114,13 @@ func (l Limits) withDefaults() Limits {
 
 // Stats counts since New, except where a field says otherwise.
 type Stats struct {
-	// Packets are segments fed, Ignored those of no watched port.
-	Packets, Ignored uint64
-	// Unknown are live segments whose connection was never announced: it was
-	// open before the start, is not trusted, or was refused for a bound.
-	Unknown uint64
-	// Untrusted are connections to listeners that may not be believed.
-	Untrusted uint64
+	// Packets are segments fed.
+	Packets uint64
 	// Forged are segments that bear a server's address and that no server sent.
 	Forged uint64
-	// Opened are flows begun, Tainted those of them in doubt, Midstream those
-	// of them whose beginning was not seen.
-	Opened, Tainted, Midstream uint64
-	// Open is the number of flows open now.
-	Open int
-	// Idle are flows given up after silence.
-	Idle   uint64
+	// Opened are flows begun, Open those that are open now.
+	Opened uint64
+	Open   int
 	Bounds Bounds
 }
 

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"cmp"
 	"math"
 
 	"relaygate/authz"
@@ -180,7 +181,7 @@ func (t *Table) shake(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) 
 	case h.stage == answered:
 		t.complete(r, h, dir, seg)
 	case carries(seg) && !t.done.Has(h.hash):
-		reason := orElse(h.reason, reasonMidstream)
+		reason := cmp.Or(h.reason, reasonMidstream)
 		if h.forged {
 			reason = reasonForgedAnswer
 		}
@@ -196,7 +197,7 @@ func (t *Table) shake(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) 
 func (t *Table) complete(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) {
 	contradicts := h.guard.contradicts(seg)
 	if contradicts {
-		h.reason = orElse(h.reason, reasonStations)
+		h.reason = cmp.Or(h.reason, reasonStations)
 	}
 	payload := carries(seg)
 	control := seg.Flags & (capture.SYN | capture.RST | capture.ACK)
@@ -218,7 +219,7 @@ func (t *Table) complete(r ref, h *handshake, dir authz.Dir, seg *capture.Segmen
 		// The bytes of this segment, or of an odd one before it, are in a
 		// place where a live tap has no eyes (see the package comment).
 		if payload {
-			h.reason = orElse(h.reason, reasonHandshakeData)
+			h.reason = cmp.Or(h.reason, reasonHandshakeData)
 		}
 		if control != capture.ACK || seg.Ack != h.serverISN {
 			return
@@ -248,13 +249,13 @@ func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Seg
 	f.start(h.clientISN, h.serverISN)
 	reason := h.reason
 	if h.born <= t.doubtAt && t.doubted(h.conn.Client.Addr(), h.conn.Server.Addr(), h.born) {
-		reason = orElse(reason, reasonDoubt)
+		reason = cmp.Or(reason, reasonDoubt)
 	}
 	if h.forged && h.guard.proof == byGroups {
-		reason = orElse(reason, reasonStations)
+		reason = cmp.Or(reason, reasonStations)
 	}
 	if h.born <= t.lostAt {
-		reason = orElse(reason, reasonLost)
+		reason = cmp.Or(reason, reasonLost)
 	}
 	t.tuples.replace(f.hash, uint32(r), uint32(id))
 	t.giveUp(r)
@@ -269,7 +270,6 @@ func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Seg
 // midstream says once that a session is there which cannot be read. It takes no
 // slot for longer than that: anybody can send such a segment.
 func (t *Table) midstream(k *tuple, reason string) {
-	t.stats.Midstream++
 	id, f := t.begun(k, authz.Unauthenticated, math.MaxInt)
 	t.taint(id, reason)
 	if f.phase != free {

@@ -10,12 +10,7 @@ import (
 func (t *Table) liveOpened(ev *capture.Event) {
 	conn := ev.Conn
 	service, watched := t.serviceOf(conn.Server.Port())
-	switch {
-	case !watched || conn.Cookie == 0:
-		t.stats.Ignored++
-		return
-	case !ev.Trusted:
-		t.stats.Untrusted++
+	if !watched || conn.Cookie == 0 || !ev.Trusted {
 		return
 	}
 	if id, ok := t.byCookie[conn.Cookie]; ok {
@@ -48,8 +43,7 @@ func (t *Table) live(seg *capture.Segment) {
 	t.stats.Packets++
 	id, ok := t.byCookie[seg.Cookie]
 	if !ok {
-		t.stats.Unknown++
-		return
+		return // it was open before the start, is not trusted, or a bound was hit
 	}
 	f := t.slots.at(id)
 	if f.phase != following {

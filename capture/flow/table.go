@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"cmp"
 	"time"
 
 	"relaygate/authz"
@@ -167,9 +168,9 @@ func (t *Table) announced(ev *capture.Event) {
 		}
 	case capture.Lost:
 		if ev.Conn.Cookie == 0 {
-			t.lost(orElse(ev.Reason, reasonLost))
+			t.lost(cmp.Or(ev.Reason, reasonLost))
 		} else if id, ok := t.byCookie[ev.Conn.Cookie]; ok {
-			t.taint(id, orElse(ev.Reason, reasonLost))
+			t.taint(id, cmp.Or(ev.Reason, reasonLost))
 		}
 	}
 }
@@ -255,13 +256,6 @@ func (t *Table) place() *Event {
 	}
 	t.events = t.events[:n+1]
 	return &t.events[n]
-}
-
-func orElse(s, otherwise string) string {
-	if s != "" {
-		return s
-	}
-	return otherwise
 }
 
 // service is what a watched port speaks. There are few.

@@ -49,7 +49,10 @@ func (t *Tables) Check(server netip.AddrPort, netns uint64) (ok bool, reason str
 // fresh asks for a new look and waits for it, but not often: connections to
 // unknown listeners must not slow everybody down.
 func (t *Tables) fresh(old *snapshot) *snapshot {
-	t.Ask()
+	select {
+	case t.ask <- struct{}{}:
+	default: // asked already
+	}
 	now := time.Now().UnixNano()
 	waited := t.waited.Load()
 	if now-waited < int64(impatience) || !t.waited.CompareAndSwap(waited, now) {
@@ -154,17 +157,17 @@ func (t *Tables) Unheld() (list []netip.AddrPort) {
 }
 
 // established looks for this very connection in the trusted namespaces.
-func (t *Tables) established(c authz.Conn) (s Socket, netns uint64, ok bool, err error) {
+func (t *Tables) established(c authz.Conn) (netns uint64, ok bool, err error) {
 	for _, ns := range t.namespaces {
-		s, ok, err := ns.ask.find(c.Server, c.Client)
+		ok, err := ns.ask.has(c.Server, c.Client)
 		if err != nil {
-			return Socket{}, 0, false, fmt.Errorf("network namespace %d: %w", ns.id, err)
+			return 0, false, fmt.Errorf("network namespace %d: %w", ns.id, err)
 		}
 		if ok {
-			return s, ns.id, true, nil
+			return ns.id, true, nil
 		}
 	}
-	return Socket{}, 0, false, nil
+	return 0, false, nil
 }
 
 // CheckConnection says whether a connection that was only seen on the wire may
@@ -172,7 +175,7 @@ func (t *Tables) established(c authz.Conn) (s Socket, netns uint64, ok bool, err
 // Check. The connection's own owner says nothing: it is whoever accepted it,
 // such as a login process without privileges.
 func (t *Tables) CheckConnection(c authz.Conn) (ok bool, reason string) {
-	_, netns, ok, err := t.established(c)
+	netns, ok, err := t.established(c)
 	if err != nil {
 		return false, fmt.Sprintf("whether the connection exists is not known: %v", err)
 	}

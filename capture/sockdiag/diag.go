@@ -119,9 +119,9 @@ func (c conn) listening(ports []uint16) ([]Socket, error) {
 	return all, nil
 }
 
-// find looks for the one socket with these addresses. It does not find the
-// kernel's request and time-wait sockets, nor the listener in its stead.
-func (c conn) find(local, remote netip.AddrPort) (s Socket, ok bool, err error) {
+// has says whether there is a connection with these addresses. The kernel's request
+// and time-wait sockets are none, nor is the listener in its stead.
+func (c conn) has(local, remote netip.AddrPort) (bool, error) {
 	family := uint8(unix.AF_INET6)
 	if local.Addr().Is4() {
 		family = unix.AF_INET
@@ -137,21 +137,21 @@ func (c conn) find(local, remote netip.AddrPort) (s Socket, ok bool, err error) 
 		Data:   req,
 	})
 	if errors.Is(err, unix.ENOENT) {
-		return Socket{}, false, nil
+		return false, nil
 	}
 	if err != nil {
-		return Socket{}, false, fmt.Errorf("look up a connection: %w", err)
+		return false, fmt.Errorf("look up a connection: %w", err)
 	}
 	for _, m := range answers {
 		s, err := parse(m.Data)
 		if err != nil {
-			return Socket{}, false, fmt.Errorf("look up a connection: %w", err)
+			return false, fmt.Errorf("look up a connection: %w", err)
 		}
 		if s.Local == local && s.Remote == remote && s.connected() {
-			return s, true, nil
+			return true, nil
 		}
 	}
-	return Socket{}, false, nil
+	return false, nil
 }
 
 // connected says whether the socket is one of an established connection, or of

@@ -94,7 +94,7 @@ type sessions interface {
 // tables is what is asked of a namespace's socket tables.
 type tables interface {
 	listening(ports []uint16) ([]Socket, error)
-	find(local, remote netip.AddrPort) (Socket, bool, error)
+	has(local, remote netip.AddrPort) (bool, error)
 	Close() error
 }
 
@@ -258,11 +258,3 @@ func (t *Tables) Listeners() ([]Listener, time.Time, error) {
 // Changed returns a channel that is closed once a look finds something else
 // than what Listeners and Owners say now, or fails. Get it before those.
 func (t *Tables) Changed() <-chan struct{} { return t.current.Load().changed }
-
-// Ask makes Run look at once.
-func (t *Tables) Ask() {
-	select {
-	case t.ask <- struct{}{}:
-	default: // asked already
-	}
-}

@@ -26,13 +26,8 @@ func (f *fakeTables) listening(ports []uint16) ([]Socket, error) {
 	return all, f.err
 }
 
-func (f *fakeTables) find(local, remote netip.AddrPort) (Socket, bool, error) {
-	for _, s := range f.sockets {
-		if s.Local == local && s.Remote == remote {
-			return s, true, f.err
-		}
-	}
-	return Socket{}, false, f.err
+func (f *fakeTables) has(local, remote netip.AddrPort) (bool, error) {
+	return slices.ContainsFunc(f.sockets, func(s Socket) bool { return s.Local == local && s.Remote == remote }), f.err
 }
 
 func (f *fakeTables) Close() error { return nil }

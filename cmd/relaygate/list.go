@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -11,6 +12,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/offline"
 	"relaygate/nft"
 )
 
@@ -33,58 +35,57 @@ func listCommand(e *env) *cobra.Command {
 }
 
 func listGrants(e *env, cmd *cobra.Command, flags *clientFlags) error {
-	grants, err := flags.client(e).Grants(cmd.Context())
-	var about *control.Offline
-	if err != nil {
-		absent, err := flags.absent(err)
-		if err != nil {
-			return err
-		}
-		left, o, err := absent.Grants(e.Now())
-		if err != nil {
-			return err
-		}
-		grants, about = left, &o
-	}
-	return listed(e, flags, grants, about, func() error {
-		none := "Nobody has a grant."
-		if about == nil {
-			s, err := flags.client(e).Status(cmd.Context())
+	client := flags.client(e)
+	return list(e, cmd, flags, client.Grants, (*offline.Daemon).Grants, func(grants []control.Grant, live bool) error {
+		none := "Nobody has a grant.\n"
+		if live {
+			s, err := client.Status(cmd.Context())
 			if err != nil {
 				return err
 			}
-			none = "Nobody may relay: there is no grant."
+			none = "Nobody may relay: there is no grant.\n"
 			if s.Gate.Mode == nft.Observe.String() && len(s.Files) == 0 {
 				none = ""
 				fmt.Fprintln(e.Stdout, "Nothing is opened or closed: gate.mode is observe, and no file is written.")
 			}
 		}
-		if len(grants) > 0 {
-			return printGrants(e, grants)
+		if len(grants) == 0 {
+			fmt.Fprint(e.Stdout, none)
+			return nil
 		}
-		if none != "" {
-			fmt.Fprintln(e.Stdout, none)
-		}
-		return nil
+		return printGrants(e, grants)
 	})
 }
 
-// listed prints a list as JSON, or by print; about is of one that no daemon gave.
-func listed[T any](e *env, flags *clientFlags, list []T, about *control.Offline, print func() error) error {
+// list prints what the daemon answers, or where none does what it left: as JSON, or by
+// print.
+func list[T any](e *env, cmd *cobra.Command, flags *clientFlags, ask func(context.Context) ([]T, error),
+	left func(*offline.Daemon, time.Time) ([]T, control.Offline, error), print func(answer []T, live bool) error,
+) error {
+	answer, err := ask(cmd.Context())
 	switch {
-	case flags.json && about != nil:
-		noteOffline(e, about, e.Now())
-		return printJSON(e, list...)
-	case flags.json:
-		return printJSON(e, list...)
-	case about == nil:
-		return print()
+	case err == nil && flags.json:
+		return printJSON(e, answer...)
+	case err == nil:
+		return print(answer, true)
 	}
-	printOffline(folded(e), about, e.Now())
-	if err := print(); err != nil {
+	absent, err := flags.absent(err)
+	if err != nil {
 		return err
 	}
-	printAround(folded(e), about)
+	answer, about, err := left(absent, e.Now())
+	if err != nil {
+		return err
+	}
+	if flags.json {
+		noteOffline(e, &about, e.Now())
+		return printJSON(e, answer...)
+	}
+	printOffline(folded(e), &about, e.Now())
+	if err := print(answer, false); err != nil {
+		return err
+	}
+	printAround(folded(e), &about)
 	return nil
 }
 
@@ -115,20 +116,9 @@ func since(t, now time.Time) string {
 
 // listDenials lists the denials that were made while running.
 func listDenials(e *env, cmd *cobra.Command, flags *clientFlags) error {
-	denials, err := flags.client(e).Denials(cmd.Context())
-	var about *control.Offline
-	if err != nil {
-		absent, err := flags.absent(err)
-		if err != nil {
-			return err
-		}
-		left, o, err := absent.Denials(e.Now())
-		if err != nil {
-			return err
-		}
-		denials, about = left, &o
-	}
-	return listed(e, flags, denials, about, func() error { return printDenials(e, denials) })
+	return list(e, cmd, flags, flags.client(e).Denials, (*offline.Daemon).Denials, func(denials []control.Denial, _ bool) error {
+		return printDenials(e, denials)
+	})
 }
 
 func printDenials(e *env, denials []control.Denial) error {

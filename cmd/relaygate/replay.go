@@ -135,7 +135,7 @@ var errOutput = errors.New("write the output")
 
 // printer takes verdicts in order, and writes what it keeps with flush.
 type printer interface {
-	print(*engine.Verdict) error
+	print(*authz.Verdict) error
 	flush() error
 }
 
@@ -157,7 +157,7 @@ func replayFile(ctx context.Context, e *env, services map[uint16]authz.Service, 
 	decoder.PassOver(done)
 	reader := engine.NewFileReader(services, authz.NewEvidence(authz.EvidenceConfig{NamesOnly: true}), done)
 	defer func() { sum.file(file.Packets(), decoder.Stats(), reader.Flows()) }()
-	emit := func(verdicts []engine.Verdict) error {
+	emit := func(verdicts []authz.Verdict) error {
 		for i := range verdicts {
 			v := &verdicts[i]
 			sum.verdict(v)

@@ -10,7 +10,6 @@ import (
 
 	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/control"
-	"relaygate/cmd/relaygate/internal/engine"
 )
 
 // jsonLines prints one object per line: what encoding/json makes of a
@@ -54,7 +53,7 @@ func newJSONLines(w io.Writer) *jsonLines {
 	return &jsonLines{w: w, lines: make([]byte, 0, linesSize+1<<10)}
 }
 
-func (j *jsonLines) print(v *engine.Verdict) error {
+func (j *jsonLines) print(v *authz.Verdict) error {
 	b := j.appendTime(j.lines, v.Time)
 	b = appendAddr(append(b, `,"client":"`...), v.Conn.Client.Addr())
 	b = appendPort(append(b, `","client_port":`...), v.Conn.Client.Port())
@@ -93,7 +92,7 @@ func (j *jsonLines) appendTime(b []byte, t time.Time) []byte {
 }
 
 // login is the text for a verdict. Two that share a place push each other out.
-func (j *jsonLines) login(v *engine.Verdict) []byte {
+func (j *jsonLines) login(v *authz.Verdict) []byte {
 	server := &v.Conn.Server
 	place := uint(server.Addr().As16()[15]) + uint(server.Port())
 	if v.Mechanism != "" {
@@ -106,7 +105,7 @@ func (j *jsonLines) login(v *engine.Verdict) []byte {
 	return l.text
 }
 
-func (l *loginText) set(v *engine.Verdict) {
+func (l *loginText) set(v *authz.Verdict) {
 	l.server, l.protocol, l.mechanism = v.Conn.Server, v.Conn.Service.Protocol, v.Mechanism
 	b := appendAddr(append(l.text[:0], `,"server":"`...), l.server.Addr())
 	b = appendPort(append(b, `","server_port":`...), l.server.Port())
@@ -116,7 +115,7 @@ func (l *loginText) set(v *engine.Verdict) {
 }
 
 // end is the text for a verdict.
-func (j *jsonLines) end(v *engine.Verdict) []byte {
+func (j *jsonLines) end(v *authz.Verdict) []byte {
 	e := &j.ends[uint(v.Result)%uint(len(j.ends))]
 	if e.result != v.Result || e.tls != v.TLS || e.anonymous != v.Anonymous ||
 		e.origin != v.Origin || e.reason != v.Reason || e.text == nil {
@@ -125,7 +124,7 @@ func (j *jsonLines) end(v *engine.Verdict) []byte {
 	return e.text
 }
 
-func (e *endText) set(v *engine.Verdict) {
+func (e *endText) set(v *authz.Verdict) {
 	e.result, e.tls, e.anonymous, e.origin, e.reason = v.Result, v.TLS, v.Anonymous, v.Origin, v.Reason
 	shape := control.NewVerdict(v)
 	b := append(append(e.text[:0], `,"result":"`...), shape.Result...)

@@ -10,12 +10,11 @@ import (
 
 	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/control"
-	"relaygate/cmd/relaygate/internal/engine"
 )
 
 // TestJSONLines: each line is what encoding/json makes of the verdict.
 func TestJSONLines(t *testing.T) {
-	var list []engine.Verdict
+	var list []authz.Verdict
 	texts := []string{
 		"", "alice", "alice@example.org", "a b", " a", "a ", "=1+1", "@b", "-x", "+x", "o'neill", `q"q`, `b\b`,
 		"<script>", "a&b", "tab\t", "nul\x00", "\xff\xfe", "jürgen", "\u202eevil", "e\u0301", "\u0301", "𝔘", "\u2028", "a\x7f", "(masked)",
@@ -23,7 +22,7 @@ func TestJSONLines(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC)
 	for i, text := range texts {
 		for _, result := range []authz.Result{authz.Success, authz.Failure, authz.Tainted, authz.Encrypted} {
-			v := engine.Verdict{Verdict: authz.Verdict{
+			v := authz.Verdict{
 				Time: at.Add(time.Duration(i) * 333333333),
 				Conn: authz.Conn{
 					Client:  netip.MustParseAddrPort("192.0.2.7:51234"),
@@ -33,12 +32,12 @@ func TestJSONLines(t *testing.T) {
 				Login:  authz.Login{Result: result, Mechanism: text, User: text, AuthzID: text, Reason: text, Anonymous: i%3 == 0},
 				TLS:    i%2 == 0,
 				Origin: authz.Origin(i % 3),
-			}}
+			}
 			list = append(list, v)
 		}
 	}
-	list = append(list, engine.Verdict{}, engine.Verdict{Verdict: authz.Verdict{Time: time.Unix(-5, 999).UTC()}},
-		engine.Verdict{Verdict: authz.Verdict{Time: at.In(time.FixedZone("", 3600))}})
+	list = append(list, authz.Verdict{}, authz.Verdict{Time: time.Unix(-5, 999).UTC()},
+		authz.Verdict{Time: at.In(time.FixedZone("", 3600))})
 	var got, want bytes.Buffer
 	j := newJSONLines(&got)
 	list = append(list, list...) // now with what is kept of lines before
@@ -60,11 +59,11 @@ func TestJSONLines(t *testing.T) {
 func TestJSONLinesAllocateNothing(t *testing.T) {
 	var out bytes.Buffer
 	j := newJSONLines(&out)
-	v := &engine.Verdict{Verdict: authz.Verdict{
+	v := &authz.Verdict{
 		Time:  time.Unix(1700000000, 5),
 		Conn:  authz.Conn{Client: netip.MustParseAddrPort("192.0.2.7:51234"), Server: netip.MustParseAddrPort("192.0.2.1:110")},
 		Login: authz.Login{Result: authz.Success, Mechanism: "USER", User: "alice"},
-	}}
+	}
 	if n := testing.AllocsPerRun(100, func() {
 		out.Reset()
 		_, _ = j.print(v), j.flush()

@@ -12,7 +12,6 @@ import (
 	"relaygate/authz"
 	"relaygate/capture"
 	"relaygate/capture/flow"
-	"relaygate/cmd/relaygate/internal/engine"
 )
 
 // summary counts over all files.
@@ -30,7 +29,7 @@ func newSummary(services map[uint16]authz.Service) *summary {
 	return &summary{services: services, reasons: make(map[string]uint64)}
 }
 
-func (s *summary) verdict(v *engine.Verdict) {
+func (s *summary) verdict(v *authz.Verdict) {
 	s.results[v.Result]++
 	if v.Result == authz.Tainted {
 		s.reasons[v.Reason]++

@@ -8,7 +8,6 @@ import (
 
 	"relaygate/authz"
 	"relaygate/cmd/relaygate/internal/control"
-	"relaygate/cmd/relaygate/internal/engine"
 )
 
 // table prints verdicts for people, one per line.
@@ -19,7 +18,7 @@ type table struct {
 
 const tableRow = "%-26s  %-28s  %-28s  %-5s %s %s %-9s  %s"
 
-func (t *table) print(v *engine.Verdict) error {
+func (t *table) print(v *authz.Verdict) error {
 	if !t.begun {
 		t.begun = true
 		if err := t.row("TIME (UTC)", "CLIENT", "SERVER", "PROTO", pad("MECHANISM", 14), pad("USER", 24), "RESULT", "REASON"); err != nil {

@@ -106,26 +106,10 @@ func eventText(ev *control.Event, address string, now time.Time) string {
 	if ev.Client != "" && ev.Client != address {
 		say("%s", ev.Client) // a network around it, or another address of that
 	}
-	// What a login led to needs no second telling of how it was made.
-	evidence := false
 	switch ev.Event {
 	case "login", "failure", "tainted", "encrypted", "untrusted":
-		evidence = true
-	}
-	if ev.User != "" && evidence {
-		say("%s", authz.Quote(string(ev.User)))
-	}
-	if ev.Protocol != "" && evidence {
-		say("by %s", strings.TrimSpace(ev.Protocol+" "+authz.Quote(string(ev.Mechanism))))
-		if ev.TLS {
-			say("in TLS")
-		}
-	}
-	if ev.Port != 0 && evidence {
-		say("from port %d to %s", ev.Port, net.JoinHostPort(ev.Server, strconv.Itoa(int(ev.ServerPort))))
-	}
-	if ev.Answer != "" && evidence {
-		say("answered %s", authz.Quote("“"+string(ev.Answer)+"”"))
+		words = append(words, seenText(ev)...)
+	default: // what a login led to needs no second telling of how it was made
 	}
 	switch {
 	case ev.Until == nil, ev.Event == "revoked", ev.Event == "expired":
@@ -152,4 +136,25 @@ func eventText(ev *control.Event, address string, now time.Time) string {
 		return reason
 	}
 	return text + ": " + reason
+}
+
+// seenText is what was seen of a connection in words.
+func seenText(ev *control.Event) (words []string) {
+	say := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }
+	if ev.User != "" {
+		say("%s", authz.Quote(string(ev.User)))
+	}
+	if ev.Protocol != "" {
+		say("by %s", strings.TrimSpace(ev.Protocol+" "+authz.Quote(string(ev.Mechanism))))
+		if ev.TLS {
+			say("in TLS")
+		}
+	}
+	if ev.Port != 0 {
+		say("from port %d to %s", ev.Port, net.JoinHostPort(ev.Server, strconv.Itoa(int(ev.ServerPort))))
+	}
+	if ev.Answer != "" {
+		say("answered %s", authz.Quote("“"+string(ev.Answer)+"”"))
+	}
+	return words
 }

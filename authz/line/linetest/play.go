@@ -103,8 +103,8 @@ func (p *player) hold() {
 	p.send()
 }
 
-// Hold has a client let the answers come one by one, before most of his lines.
-func Hold(r *rand.Rand, client []Segment) {
+// hold has a client let the answers come one by one, before most of his lines.
+func hold(r *rand.Rand, client []Segment) {
 	for i := range client {
 		client[i].Hold = true
 		if i == 0 || bytes.HasSuffix(client[i-1].Bytes, []byte{'\n'}) {

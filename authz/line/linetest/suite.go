@@ -34,13 +34,24 @@ func Scripts[D Lasting](t *testing.T, start func() D, names ...string) {
 	}
 }
 
-// Deal is a server, a client who talks to it, and the dialogue that listens.
-type Deal func(*rand.Rand) (Server, []Segment, Dialogue)
-
-// Hostile plays so many random clients: a success must be one of the server's.
-func Hostile(t *testing.T, n int, deal Deal) {
+// Hostile plays random clients, who send anything or have a plan, against random
+// servers: a success must be one of the server's.
+func Hostile[D Lasting](t *testing.T, server func(*rand.Rand) Server, anything, plan func(*rand.Rand) []Segment, start func() D) {
 	believed, loggedIn, tainted := 0, 0, 0
-	n = play(t, n, deal, func(user string, verdicts []authz.Login) {
+	n := play(t, 20000, func(r *rand.Rand) (Server, []Segment, Dialogue) {
+		s, client := server(r), anything(r)
+		if r.IntN(2) == 0 {
+			client = plan(r)
+		}
+		if r.IntN(3) == 0 {
+			hold(r, client)
+		}
+		d := start()
+		if r.IntN(2) == 0 {
+			d.TrustPeer()
+		}
+		return s, client, d
+	}, func(user string, verdicts []authz.Login) {
 		for _, l := range verdicts {
 			switch l.Result {
 			case authz.Success:
@@ -59,10 +70,13 @@ func Hostile(t *testing.T, n int, deal Deal) {
 	}
 }
 
-// Honest plays so many honest clients: most of their logins must be believed.
-func Honest(t *testing.T, n int, deal Deal) {
+// Honest plays honest clients: most of their logins must be believed.
+func Honest[D Lasting](t *testing.T, deal func(*rand.Rand) (Server, []Segment), start func() D) {
 	believed, loggedIn := 0, 0
-	n = play(t, n, deal, func(user string, verdicts []authz.Login) {
+	n := play(t, 5000, func(r *rand.Rand) (Server, []Segment, Dialogue) {
+		s, client := deal(r)
+		return s, client, start()
+	}, func(user string, verdicts []authz.Login) {
 		if user == "" {
 			return
 		}
@@ -77,8 +91,9 @@ func Honest(t *testing.T, n int, deal Deal) {
 	}
 }
 
-// play plays dialogues(few), and tells of each who is logged in at the end.
-func play(t *testing.T, few int, deal Deal, each func(user string, verdicts []authz.Login)) int {
+// play plays dialogues(few), each with a server, a client who talks to it, and the dialogue
+// that listens, and tells who is logged in at the end.
+func play(t *testing.T, few int, deal func(*rand.Rand) (Server, []Segment, Dialogue), each func(user string, verdicts []authz.Login)) int {
 	n := dialogues(few)
 	for i := range n {
 		r := rand.New(rand.NewPCG(uint64(few), uint64(i)))
@@ -161,6 +176,21 @@ func Resets[D Lasting, C any](t *testing.T, start func() D, forget func(D) []C, 
 					t.Fatalf("after %q, %q a command is left: %+v", client, server, c)
 				}
 			}
+		}
+	}
+}
+
+// Benchmark has one dialogue read a connection up to its login, again and again.
+func Benchmark[D Lasting](b *testing.B, start func() D, whole []authz.Chunk) {
+	b.ReportAllocs()
+	d := start()
+	for b.Loop() {
+		d.Reset()
+		for _, c := range whole {
+			d.Feed(c)
+		}
+		if !d.Done() {
+			b.Fatal("no verdict")
 		}
 	}
 }

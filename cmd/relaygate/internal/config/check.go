@@ -13,10 +13,10 @@ import (
 	"relaygate/authz/relayhosts"
 )
 
-// MinLifetime and MaxLifetime bound grant.lifetime.
+// minLifetime and maxLifetime bound grant.lifetime.
 const (
-	MinLifetime = time.Second
-	MaxLifetime = 30 * 24 * time.Hour
+	minLifetime = time.Second
+	maxLifetime = 30 * 24 * time.Hour
 )
 
 // checker collects the mistakes of one file.
@@ -84,9 +84,9 @@ func (c *checker) watch(r *raw, cfg *Config) {
 }
 
 func (c *checker) grant(r *raw, cfg *Config) {
-	cfg.Lifetime = c.duration("grant.lifetime", r.Grant.Lifetime, MinLifetime, MaxLifetime)
+	cfg.Lifetime = c.duration("grant.lifetime", r.Grant.Lifetime, minLifetime, maxLifetime)
 	cfg.FollowSessions = r.Grant.FollowSessions
-	cfg.MaxSession = c.duration("grant.max_session", r.Grant.MaxSession, MinLifetime, MaxLifetime)
+	cfg.MaxSession = c.duration("grant.max_session", r.Grant.MaxSession, minLifetime, maxLifetime)
 	cfg.IPv6Prefix = r.Grant.IPv6Prefix
 	if cfg.IPv6Prefix != 128 && cfg.IPv6Prefix != 64 {
 		c.failf("grant.ipv6_prefix", "%d is neither 128 nor 64", cfg.IPv6Prefix)

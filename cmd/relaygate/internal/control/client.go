@@ -22,15 +22,16 @@ import (
 
 // Client asks a daemon through its socket.
 type Client struct {
-	// Late is called where an answer takes more than LateAfter; it may be nil.
+	// Late is called where an answer takes longer than a person waits without wondering;
+	// it may be nil.
 	Late func()
 
 	socket string
 	http   http.Client
 }
 
-// LateAfter is how long a person waits without wondering.
-const LateAfter = 3 * time.Second
+// lateAfter is when Client.Late is called.
+const lateAfter = 3 * time.Second
 
 // NewClient makes a client; it connects when it is asked something.
 func NewClient(socket string) *Client {
@@ -157,7 +158,7 @@ func (c *Client) ask(ctx context.Context, method, path string, what io.Reader) (
 		return nil, fmt.Errorf("ask relaygate: %w", err)
 	}
 	if c.Late != nil {
-		defer time.AfterFunc(LateAfter, c.Late).Stop()
+		defer time.AfterFunc(lateAfter, c.Late).Stop()
 	}
 	res, err := c.http.Do(req)
 	var op *net.OpError

@@ -138,18 +138,9 @@ func Serve(ctx context.Context, l net.Listener, d Daemon, hub *Hub, log *slog.Lo
 
 func handler(d Daemon, hub *Hub) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
-		s, err := d.Status(r.Context())
-		reply(w, s, err)
-	})
-	mux.HandleFunc("GET /v1/grants", func(w http.ResponseWriter, r *http.Request) {
-		g, err := d.Grants(r.Context())
-		reply(w, g, err)
-	})
-	mux.HandleFunc("GET /v1/denials", func(w http.ResponseWriter, r *http.Request) {
-		n, err := d.Denials(r.Context())
-		reply(w, n, err)
-	})
+	mux.HandleFunc("GET /v1/status", get(d.Status))
+	mux.HandleFunc("GET /v1/grants", get(d.Grants))
+	mux.HandleFunc("GET /v1/denials", get(d.Denials))
 	mux.HandleFunc("GET /v1/why", func(w http.ResponseWriter, r *http.Request) {
 		addr, err := netip.ParseAddr(r.URL.Query().Get("address"))
 		if err != nil || addr.Zone() != "" {
@@ -162,7 +153,7 @@ func handler(d Daemon, hub *Hub) http.Handler {
 	for _, verb := range verbs {
 		mux.HandleFunc("POST /v1/"+verb, order(d, verb))
 	}
-	mux.HandleFunc("GET /v1/watch", func(w http.ResponseWriter, r *http.Request) { hub.serve(w, r) })
+	mux.HandleFunc("GET /v1/watch", hub.serve)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !mayRead(r.Context()) {
 			http.Error(w, "only root and its group may ask", http.StatusForbidden)
@@ -171,6 +162,14 @@ func handler(d Daemon, hub *Hub) http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, 1<<16)
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// get answers with what is asked of the daemon.
+func get[T any](ask func(context.Context) (T, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		answer, err := ask(r.Context())
+		reply(w, answer, err)
+	}
 }
 
 func reply(w http.ResponseWriter, v any, err error) {

@@ -11,7 +11,6 @@ import (
 	"unicode/utf8"
 
 	"relaygate/authz"
-	"relaygate/cmd/relaygate/internal/engine"
 )
 
 // Time is printed as RFC 3339 in UTC with microseconds.
@@ -76,7 +75,7 @@ type Verdict struct {
 }
 
 // NewVerdict is v's shape.
-func NewVerdict(v *engine.Verdict) Verdict {
+func NewVerdict(v *authz.Verdict) Verdict {
 	out := Verdict{
 		Time:   Time{v.Time},
 		Client: v.Conn.Client.Addr(), ClientPort: v.Conn.Client.Port(),
@@ -97,7 +96,7 @@ func NewVerdict(v *engine.Verdict) Verdict {
 
 // Name is one of v's names. It leaves a masked one out: an object has no place for
 // words about it.
-func Name(v *engine.Verdict, s string) Text {
+func Name(v *authz.Verdict, s string) Text {
 	if v.Result != authz.Success && s == authz.Masked {
 		return ""
 	}
@@ -105,7 +104,7 @@ func Name(v *engine.Verdict, s string) Text {
 }
 
 // UserText shows a verdict's user to a person.
-func UserText(v *engine.Verdict) string {
+func UserText(v *authz.Verdict) string {
 	s := authz.Quote(v.User)
 	switch {
 	case v.Anonymous:
@@ -119,7 +118,7 @@ func UserText(v *engine.Verdict) string {
 }
 
 // ReasonText shows a verdict's reason and the doubt about its origin.
-func ReasonText(v *engine.Verdict) string {
+func ReasonText(v *authz.Verdict) string {
 	if v.Origin != authz.Unauthenticated || v.Result != authz.Success {
 		return v.Reason
 	}

@@ -203,7 +203,7 @@ func (o *owner) event(ev *capture.Event) {
 
 // judge carries verdicts to the gate and to everybody, and tells the tap what to
 // record from now on.
-func (o *owner) judge(verdicts []engine.Verdict) {
+func (o *owner) judge(verdicts []authz.Verdict) {
 	for i := range verdicts {
 		v := &verdicts[i]
 		now := time.Now()
@@ -226,7 +226,7 @@ func (o *owner) judge(verdicts []engine.Verdict) {
 }
 
 // decide lets a login in, and only then asks what there is to say of it.
-func (o *owner) decide(now time.Time, v *engine.Verdict) (c grant.Change, changed bool) {
+func (o *owner) decide(now time.Time, v *authz.Verdict) (c grant.Change, changed bool) {
 	a := &o.admission
 	if !o.engine.Admit(now, v, a) {
 		return c, false

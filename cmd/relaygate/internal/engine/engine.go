@@ -5,6 +5,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/capture/flow"
 )
 
 // Config says what to watch and how to grant.
@@ -34,7 +35,7 @@ type Engine struct {
 // New makes an Engine.
 func New(cfg Config) *Engine {
 	evidence := authz.NewEvidence(authz.EvidenceConfig{Retain: cfg.Retain})
-	reader := NewReader(cfg.Services, evidence)
+	reader := newReader(flow.Config{Services: cfg.Services}, evidence)
 	reader.confirm, reader.proxies = cfg.Confirm, cfg.Rules.Proxies
 	return &Engine{
 		Reader:   reader,
@@ -47,8 +48,8 @@ func New(cfg Config) *Engine {
 // Admit judges a verdict of Feed, into a. It reports false if nothing changed
 // and there is nothing to say; else Explain must be called next. now carries a
 // monotonic reading in a daemon.
-func (e *Engine) Admit(now time.Time, v *Verdict, a *grant.Admission) bool {
-	return v.Result == authz.Success && e.grants.Admit(now, &v.Verdict, a)
+func (e *Engine) Admit(now time.Time, v *authz.Verdict, a *grant.Admission) bool {
+	return v.Result == authz.Success && e.grants.Admit(now, v, a)
 }
 
 // Explain notes what an admitted login changed, and tells it.

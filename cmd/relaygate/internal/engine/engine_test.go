@@ -23,7 +23,7 @@ type talk struct {
 	*Engine
 	conn     authz.Conn
 	seq, ack uint32
-	verdicts []Verdict
+	verdicts []authz.Verdict
 	changes  []grant.Change
 }
 

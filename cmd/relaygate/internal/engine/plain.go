@@ -251,14 +251,14 @@ func (r *Reader) lost(ev *capture.Event) {
 }
 
 // Unread returns verdicts about the connections whose plaintext did not come in
-// time, valid until the next call. They are not final: the client may be slow.
-func (r *Reader) Unread(now time.Time) []Verdict {
+// time, valid until the next call. More may follow: the client may be slow.
+func (r *Reader) Unread(now time.Time) []authz.Verdict {
 	r.begin(now)
 	t := &r.tls
 	n := 0
 	for ; n < t.fresh && !t.awaited[n].deadline.After(now); n++ {
 		if id, ok := t.byCookie[t.awaited[n].cookie]; ok {
-			r.unread(&r.sessions[id], false)
+			r.unread(&r.sessions[id])
 		}
 	}
 	t.awaited = t.awaited[:copy(t.awaited, t.awaited[n:])]
@@ -270,7 +270,7 @@ func (r *Reader) Unread(now time.Time) []Verdict {
 }
 
 // unread tells that nothing was seen of a connection in TLS, once.
-func (r *Reader) unread(s *session, final bool) {
+func (r *Reader) unread(s *session) {
 	if s.seen || s.told {
 		return
 	}
@@ -288,5 +288,5 @@ func (r *Reader) unread(s *session, final bool) {
 			reason += ": " + why
 		}
 	}
-	r.verdict(s, &authz.Login{Result: authz.Encrypted, Reason: reason}, "", final)
+	r.verdict(s, &authz.Login{Result: authz.Encrypted, Reason: reason}, "")
 }

@@ -24,13 +24,6 @@ type dialogue interface {
 	Done() bool
 }
 
-// Verdict is what a connection showed, without secrets (authz.Evidence.Record).
-type Verdict struct {
-	authz.Verdict
-	// Final verdicts end the reading of their connection.
-	Final bool
-}
-
 // Reader turns events into verdicts.
 type Reader struct {
 	flows    *flow.Table
@@ -44,7 +37,7 @@ type Reader struct {
 	counts   Counts
 	doubts   doubts
 	now      time.Time // of the event being fed
-	out      []Verdict
+	out      []authz.Verdict
 	steered  []Steering
 }
 
@@ -60,18 +53,12 @@ type Counts struct {
 	TLS       TLSCounts
 }
 
-// NewReader makes a Reader for the given services by server port, which notes
-// in evidence what it reads.
-func NewReader(services map[uint16]authz.Service, evidence *authz.Evidence) *Reader {
-	return newReader(flow.Config{Services: services}, evidence)
-}
-
-// NewFileReader makes a Reader for capture files, which keeps no account of
-// sessions: Holds stays empty. A connection of which nothing more is
-// to be said is in done, for a capture.Decoder to pass over.
+// NewFileReader makes a Reader for capture files, of the given services by server port,
+// which notes in evidence what it reads, and keeps no account of sessions. A connection
+// of which nothing more is to be said is in done, for a capture.Decoder to pass over.
 func NewFileReader(services map[uint16]authz.Service, evidence *authz.Evidence, done *capture.DoneSet) *Reader {
 	r := newReader(flow.Config{Services: services, Done: done}, evidence)
-	r.held = holds{}
+	r.IgnoreSessions()
 	return r
 }
 
@@ -79,9 +66,10 @@ func newReader(c flow.Config, evidence *authz.Evidence) *Reader {
 	return &Reader{flows: flow.New(c), held: newHolds(), doubts: newDoubts(), evidence: evidence}
 }
 
-// Feed takes one event and returns the verdicts that it brought, valid until
-// the next call, as are what Steer and Holds then return.
-func (r *Reader) Feed(ev *capture.Event) []Verdict {
+// Feed takes one event and returns the verdicts that it brought, without secrets
+// (authz.Evidence.Record) and valid until the next call, as are what Steer and Holds
+// then return.
+func (r *Reader) Feed(ev *capture.Event) []authz.Verdict {
 	r.begin(ev.Time)
 	switch {
 	case ev.Kind == capture.Plain:
@@ -102,7 +90,7 @@ func (r *Reader) Feed(ev *capture.Event) []Verdict {
 
 // FeedAll takes several events of a file at one time, and returns the verdicts
 // that they brought, in order and as Feed would.
-func (r *Reader) FeedAll(events []capture.Event) []Verdict {
+func (r *Reader) FeedAll(events []capture.Event) []authz.Verdict {
 	r.begin(events[0].Time)
 	r.events(r.flows.FeedAll(events), events)
 	return r.out
@@ -205,16 +193,15 @@ func (r *Reader) speak(id flow.ID, s *session, c authz.Chunk) {
 	if len(logins) == 0 {
 		return
 	}
-	done := s.dialogue.Done()
 	for i := range logins {
 		l := &logins[i]
 		if l.Result == authz.Encrypted && r.follows(s) {
 			r.encrypted(id, c, l.Reason)
 			return
 		}
-		r.login(id, s, l, done && i == len(logins)-1)
+		r.login(id, s, l)
 	}
-	if done {
+	if s.dialogue.Done() {
 		r.finish(id)
 	}
 }
@@ -234,7 +221,7 @@ func (r *Reader) tainted(id flow.ID, reason string) {
 	if s == nil {
 		return
 	}
-	r.verdict(s, &authz.Login{Result: authz.Tainted, Reason: reason}, reason, true)
+	r.verdict(s, &authz.Login{Result: authz.Tainted, Reason: reason}, reason)
 	r.steer(s.conn, false)
 	r.drop(id)
 }
@@ -242,7 +229,7 @@ func (r *Reader) tainted(id flow.ID, reason string) {
 // closed ends a flow.
 func (r *Reader) closed(id flow.ID) {
 	if s := r.session(id); s != nil && s.phase != inClear {
-		r.unread(s, true)
+		r.unread(s)
 	}
 	r.drop(id)
 	r.held.close(id, r.now)
@@ -257,7 +244,7 @@ func (r *Reader) drop(id flow.ID) {
 }
 
 // Flush ends the input: what can no longer be mended is told.
-func (r *Reader) Flush(now time.Time) []Verdict {
+func (r *Reader) Flush(now time.Time) []authz.Verdict {
 	r.begin(now)
 	r.events(r.flows.Flush(now), nil)
 	return r.out

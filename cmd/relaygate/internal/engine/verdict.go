@@ -10,7 +10,7 @@ import (
 )
 
 // login makes a verdict of what a dialogue said.
-func (r *Reader) login(id flow.ID, s *session, l *authz.Login, final bool) {
+func (r *Reader) login(id flow.ID, s *session, l *authz.Login) {
 	why := l.Reason
 	switch {
 	case l.Result != authz.Success:
@@ -19,7 +19,7 @@ func (r *Reader) login(id flow.ID, s *session, l *authz.Login, final bool) {
 	case s.peer != nil && !s.peer.taken():
 		*l, why = doubted(l, proxy.ReasonNotTaken), proxy.ReasonNotTaken
 	}
-	v := r.verdict(s, l, why, final)
+	v := r.verdict(s, l, why)
 	if l.Result == authz.Success {
 		r.held.open(id, r.now, &v.Conn)
 	}
@@ -32,7 +32,7 @@ func doubted(l *authz.Login, because string) authz.Login {
 
 // doubt ends a session that is not to be believed.
 func (r *Reader) doubt(id flow.ID, reason string) {
-	r.verdict(&r.sessions[id], &authz.Login{Result: authz.Tainted, Reason: reason}, reason, true)
+	r.verdict(&r.sessions[id], &authz.Login{Result: authz.Tainted, Reason: reason}, reason)
 	r.finish(id)
 }
 
@@ -52,7 +52,7 @@ func (r *Reader) untrusted(ev *capture.Event) {
 // verdict tells what l says about the client of a connection: the one that a
 // trusted proxy announced, if one did. It counts and notes it, a tainted one by
 // why. What it returns holds no secret, and is valid until the next verdict.
-func (r *Reader) verdict(s *session, l *authz.Login, why string, final bool) *Verdict {
+func (r *Reader) verdict(s *session, l *authz.Login, why string) *authz.Verdict {
 	switch l.Result {
 	case authz.Success:
 		r.counts.Logins++
@@ -64,9 +64,9 @@ func (r *Reader) verdict(s *session, l *authz.Login, why string, final bool) *Ve
 		r.counts.Tainted++
 		r.doubts.add(why)
 	}
-	r.out = append(r.out, Verdict{})
+	r.out = append(r.out, authz.Verdict{})
 	v := &r.out[len(r.out)-1]
-	v.Time, v.Origin, v.Final = r.now, s.origin, final
+	v.Time, v.Origin = r.now, s.origin
 	v.Conn = s.conn
 	v.Login = *l
 	v.TLS = s.phase == inTLS || l.Result == authz.Encrypted
@@ -74,6 +74,6 @@ func (r *Reader) verdict(s *session, l *authz.Login, why string, final bool) *Ve
 		v.Proxy = s.conn.Client.Addr()
 		v.Conn.Client = s.peer.client
 	}
-	r.evidence.Record(&v.Verdict)
+	r.evidence.Record(v)
 	return v
 }

@@ -21,13 +21,13 @@ const retryDelay = 200 * time.Millisecond
 // instance) is made anew and everything read again; report gets its error. The
 // first reading must succeed.
 func Follow(ctx context.Context, publish func(authz.Host), report func(error)) error {
-	for first := true; ctx.Err() == nil; first = false {
-		err := followOnce(ctx, publish, first)
-		if ctx.Err() != nil {
+	for known := false; ctx.Err() == nil; {
+		err := followOnce(ctx, func(h authz.Host) { publish(h); known = true })
+		switch {
+		case ctx.Err() != nil:
 			return nil
-		}
-		if first && errors.Is(err, errFirst) {
-			return err
+		case !known:
+			return fmt.Errorf("read this host's addresses: %w", err)
 		}
 		report(err)
 		select {
@@ -38,36 +38,26 @@ func Follow(ctx context.Context, publish func(authz.Host), report func(error)) e
 	return nil
 }
 
-var errFirst = errors.New("read this host's addresses")
-
 // followOnce subscribes, reads, and reads again at each change. Subscribing
 // comes before reading, so that no change falls between the two.
-func followOnce(ctx context.Context, publish func(authz.Host), first bool) error {
+func followOnce(ctx context.Context, publish func(authz.Host)) error {
 	done := make(chan struct{})
 	defer close(done)
 	s, err := subscribe(done)
 	if err != nil {
-		return wrapFirst(first, err)
+		return err
 	}
 	defer s.discard()
 	for {
 		h, err := Read()
 		if err != nil {
-			return wrapFirst(first, err)
+			return err
 		}
 		publish(h)
-		first = false
 		if err := s.wait(ctx); err != nil {
 			return err
 		}
 	}
-}
-
-func wrapFirst(first bool, err error) error {
-	if first {
-		return fmt.Errorf("%w: %w", errFirst, err)
-	}
-	return err
 }
 
 // subscription is the three kinds of netlink events that matter.

@@ -45,7 +45,7 @@ type Options struct {
 	// Mode is what the table gate of the configuration says; "" is mode filter.
 	// Config is appended to the configuration.
 	Mode, Config string
-	// Ready bounds the time until the daemon says that it is ready (10 s).
+	// Ready bounds the time until the daemon says that it is ready (30 s).
 	Ready time.Duration
 	// Raw is a whole configuration without the tables state and control. Then
 	// Grant, Lifetime, Mode and Config do not count.
@@ -59,12 +59,12 @@ type Options struct {
 	Ahead time.Duration
 }
 
-// readyLimit bounds the time from the start to READY=1.
+// readyLimit is the default of Options.Ready.
 const readyLimit = 30 * time.Second
 
 // StartDaemon writes a configuration, starts the daemon in a namespace, and
 // waits until it says that it is ready, as systemd would (sd_notify(3)).
-func StartDaemon(ctx context.Context, ns *netns.Namespace, o Options) (*Daemon, error) {
+func StartDaemon(ctx context.Context, ns *netns.Namespace, o Options) (_ *Daemon, err error) {
 	d := &Daemon{
 		Socket:     cmp.Or(o.Socket, filepath.Join(o.Dir, "control.sock")),
 		Relayhosts: cmp.Or(o.Relayhosts, filepath.Join(o.Dir, "relayhosts")),

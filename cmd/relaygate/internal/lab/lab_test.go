@@ -97,12 +97,7 @@ func (w *world) start(t *testing.T) {
 	}
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var must = labtest.Must
 
 // verb runs a verb and returns what it prints.
 func (w *world) verb(t *testing.T, args ...string) string {

@@ -20,6 +20,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
 	"relaygate/cmd/relaygate/internal/bench"
 )
 
@@ -88,6 +91,15 @@ func (m *measure) withAgent(ctx context.Context, do func(*agent) error) error {
 		return err
 	}
 	return errors.Join(do(a), a.stop())
+}
+
+// withTimes is withAgent while the kernel measures how long BPF programs run.
+func (m *measure) withTimes(ctx context.Context, do func(*agent) error) error {
+	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+	if err != nil {
+		return fmt.Errorf("let the kernel measure BPF programs: %w", err)
+	}
+	return errors.Join(m.withAgent(ctx, do), stats.Close())
 }
 
 func median[T ~int64 | ~float64](values []T) T {

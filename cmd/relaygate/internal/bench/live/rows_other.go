@@ -12,21 +12,12 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/cilium/ebpf"
-
 	"relaygate/cmd/relaygate/internal/bench"
 )
 
 // growth measures packets beside more and more connections that are followed.
 func (m *measure) growth(ctx context.Context) (rows []bench.Row, err error) {
-	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
-	if err != nil {
-		return nil, fmt.Errorf("let the kernel measure BPF programs: %w", err)
-	}
-	defer func() { err = errors.Join(err, stats.Close()) }()
-	err = m.withAgent(ctx, func(a *agent) (err error) {
+	err = m.withTimes(ctx, func(a *agent) (err error) {
 		t, err := newPacketTimer(a)
 		if err != nil {
 			return err

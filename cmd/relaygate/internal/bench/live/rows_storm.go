@@ -9,9 +9,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
-
 	"relaygate/cmd/relaygate/internal/bench"
 	"relaygate/cmd/relaygate/internal/lab"
 )
@@ -138,16 +135,12 @@ func (m *measure) compare(t Task, done int) (lost, wrong int, err error) {
 // stormWatched lets one more storm pass, with everything switched on that shows
 // how long who waited, and what the programs of the daemon took.
 func (m *measure) stormWatched(ctx context.Context, own time.Duration) (rows []bench.Row, err error) {
-	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
-	if err != nil {
-		return nil, fmt.Errorf("let the kernel measure BPF programs: %w", err)
-	}
 	o, err := observe(m.groups["agent"])
 	if err != nil {
-		return nil, errors.Join(err, stats.Close())
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, o.close(), stats.Close()) }()
-	err = m.withAgent(ctx, func(a *agent) error {
+	defer func() { err = errors.Join(err, o.close()) }()
+	err = m.withTimes(ctx, func(a *agent) error {
 		watch, err := startMonitor(m.serverNS)
 		if err != nil {
 			return err
@@ -176,18 +169,13 @@ func (m *measure) stormWatched(ctx context.Context, own time.Duration) (rows []b
 // paced is what a login costs the daemon at a pace that leaves the processors time:
 // then it is woken for each one, and finds nothing of its own in their caches.
 func (m *measure) paced(ctx context.Context) (rows []bench.Row, err error) {
-	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
-	if err != nil {
-		return nil, fmt.Errorf("let the kernel measure BPF programs: %w", err)
-	}
-	defer func() { err = errors.Join(err, stats.Close()) }()
 	for _, rate := range []int{500, 5000} {
 		count := pick(m, 2*rate, 10*rate)
 		t := Task{
 			Verb: "login", First: m.addresses(count), Count: count, Gap: time.Second / time.Duration(rate),
 			Workers: 16, Wrong: 10,
 		}
-		err := m.withAgent(ctx, func(a *agent) error {
+		err := m.withTimes(ctx, func(a *agent) error {
 			s, bpf, err := m.stormCost(a, t)
 			if err != nil {
 				return err

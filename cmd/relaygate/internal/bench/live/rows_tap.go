@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"relaygate/cmd/relaygate/internal/bench"
 )
@@ -136,12 +135,7 @@ func switches(pid int) (sum int64, err error) {
 // machine: a half of the packets of a mail connection are a client's, of
 // another port.
 func (m *measure) packets(ctx context.Context) (rows []bench.Row, err error) {
-	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
-	if err != nil {
-		return nil, fmt.Errorf("let the kernel measure BPF programs: %w", err)
-	}
-	defer func() { err = errors.Join(err, stats.Close()) }()
-	err = m.withAgent(ctx, func(a *agent) error {
+	err = m.withTimes(ctx, func(a *agent) error {
 		other, mail, err := m.packetTimes(a)
 		if err != nil {
 			return err

@@ -136,9 +136,6 @@ func Start(ns *netns.Namespace, dir, name, layer string, argv ...string) (*Serve
 	return s, nil
 }
 
-// PID is the process that was started.
-func (s *Server) PID() int { return s.cmd.Process.Pid }
-
 // Cgroup is the folder of the server's cgroup.
 func (s *Server) Cgroup() string { return s.cgroup }
 

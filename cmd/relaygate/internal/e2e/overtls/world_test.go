@@ -50,12 +50,7 @@ func TestMain(m *testing.M) {
 	os.Exit(labtest.Run(m, &program))
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var must = labtest.Must
 
 // place is where a server listens: all have the usual ports.
 type place struct{ v4, v6 netip.Addr }

@@ -26,12 +26,7 @@ var program string
 
 func TestMain(m *testing.M) { os.Exit(labtest.Run(m, &program)) }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var must = labtest.Must
 
 func settles(t *testing.T, limit time.Duration, check func() error) {
 	t.Helper()

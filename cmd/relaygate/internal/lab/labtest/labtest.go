@@ -1,4 +1,4 @@
-// Package labtest builds the program for tests that play with it as a process.
+// Package labtest has what tests share that play with the program as a process.
 package labtest
 
 import (
@@ -26,4 +26,12 @@ func Run(m *testing.M, program *string) int {
 		return 1
 	}
 	return m.Run()
+}
+
+// Must ends a test whose world fails.
+func Must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
