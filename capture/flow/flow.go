@@ -123,6 +123,8 @@ type Stats struct {
 	Untrusted uint64
 	// Forged are segments that bear a server's address and that no server sent.
 	Forged uint64
+	// Backward are segments of files that are older than the event before them.
+	Backward uint64
 	// Opened are flows begun, Tainted those of them in doubt, Midstream those
 	// of them whose beginning was not seen.
 	Opened, Tainted, Midstream uint64
@@ -140,7 +142,8 @@ type Bounds struct {
 
 // The reasons of Tainted.
 const (
-	reasonMidstream     = "the capture starts inside the session"
+	reasonMidstream     = "the capture does not show how the session began"
+	reasonUnanswered    = "the capture shows no answer to the handshake"
 	reasonForgedAnswer  = "the handshake was not answered by the station it was sent to"
 	reasonStations      = "another hardware address where all had been the same"
 	reasonHandshakeData = "data sent with the handshake"

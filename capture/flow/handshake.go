@@ -180,7 +180,7 @@ func (t *Table) shake(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) 
 	case h.stage == answered:
 		t.complete(r, h, dir, seg)
 	case carries(seg) && !t.done.Has(h.hash):
-		reason := orElse(h.reason, reasonMidstream)
+		reason := orElse(h.reason, t.unseen(&h.conn, reasonUnanswered))
 		if h.forged {
 			reason = reasonForgedAnswer
 		}
@@ -247,8 +247,8 @@ func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Seg
 	f.guard, f.last = h.guard, t.now
 	f.start(h.clientISN, h.serverISN)
 	reason := h.reason
-	if h.born <= t.doubtAt && t.doubted(h.conn.Client.Addr(), h.conn.Server.Addr(), h.born) {
-		reason = orElse(reason, reasonDoubt)
+	if h.born <= t.doubtAt {
+		reason = orElse(reason, t.doubted(&h.conn, h.born))
 	}
 	if h.forged && h.guard.proof == byGroups {
 		reason = orElse(reason, reasonStations)
