@@ -144,7 +144,7 @@ type Bounds struct {
 const (
 	reasonMidstream     = "the capture does not show how the session began"
 	reasonUnanswered    = "the capture shows no answer to the handshake"
-	reasonForgedAnswer  = "the handshake was not answered by the station it was sent to"
+	reasonForgedAnswer  = "the answer to the handshake does not come from where that was sent"
 	reasonStations      = "another hardware address where all had been the same"
 	reasonHandshakeData = "data sent with the handshake"
 	reasonFastOpen      = "TCP Fast Open"

@@ -235,7 +235,7 @@ func (t *Table) refuse(r ref, h *handshake) {
 }
 
 func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) {
-	if t.seen.elsewhere(h.identity(&t.hasher), h.link.Interface) {
+	if t.seen.again(h.identity(&t.hasher)) {
 		t.refuse(r, h)
 		return
 	}

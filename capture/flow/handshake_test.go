@@ -153,7 +153,8 @@ func TestFiles(t *testing.T) {
 		{"RSTs that the kernel ignores", cooked, shake(cl(0, "AB"), cl(-2, "", rst), cl(3, "", rst), sv(0, 2, "1")), read},
 
 		// The tuple again.
-		{"the same connection on another interface", ethernet, with(with(ended, onAnother(ended)...), ended...), read + ")" + read + ")"},
+		{"the same connection once more, as of two captures that were joined", ethernet, with(ended, ended...), read + ")"},
+		{"the same connection on another interface", ethernet, with(with(ended, onAnother(ended)...), ended...), read + ")"},
 		{"the same on another interface, by direction", cooked, with(ended, with(onAnother(ended), onAnother(ended)...)...), read + ")"},
 		{"another connection on another interface", ethernet, with(ended, onAnother(again)...), read + ")(C<ab>S<2>"},
 		{"port reuse after the end", cooked, with(shake(with(data, sv(1, 2, "", fin))...), again...), read + ")(C<ab>S<2>"},
