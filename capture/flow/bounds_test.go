@@ -301,8 +301,17 @@ func TestBothPortsWatched(t *testing.T) {
 	// one's from then on: its bytes answer nothing any more.
 	table = newTable(Limits{})
 	back := func(m mode, ev *capture.Event) { sv(-1, 0, "", flags(capture.SYN))(m, ev) }
-	if got := tell(t, table, cooked, each(both, append(shake(back), login...))); got != "((!"+reasonMidstream+")" {
+	if got := tell(t, table, cooked, each(both, append(shake(back), login...))); got != "((!"+reasonUnanswered+")" {
 		t.Errorf("with a SYN of the server: %q", got)
+	}
+}
+
+// A step back of the clock is counted and changes nothing else.
+func TestBackward(t *testing.T) {
+	table := newTable(Limits{})
+	got := tell(t, table, cooked, shake()) + tell(t, table, cooked, login)
+	if got != "("+loggedIn || table.Stats().Backward != 1 {
+		t.Errorf("%q, %+v", got, table.Stats())
 	}
 }
 

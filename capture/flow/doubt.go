@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"encoding/binary"
 	"net/netip"
+
+	"relaygate/authz"
 )
 
 // doubtSlots is the size of the table that remembers when two addresses were
@@ -18,7 +20,7 @@ func (t *Table) doubt(a, b netip.Addr, reason string) {
 	t.doubtAt = t.tick
 	for _, pair := range [2][2]netip.Addr{{a, b}, {b, a}} {
 		client, server := pair[0], pair[1]
-		t.doubts[doubtSlot(client.As16(), server.As16())] = t.tick
+		t.doubts[doubtSlot(client.As16(), server.As16())] = lastDoubt{t.tick, reason}
 		c := clientOf(client)
 		head, ok := t.slots.list(c, c.hash(&t.slots.hasher))
 		for next := head + 1; ok && next != 0; {
@@ -32,9 +34,25 @@ func (t *Table) doubt(a, b netip.Addr, reason string) {
 	}
 }
 
-// doubted reports whether the two were in doubt at or after a tick.
-func (t *Table) doubted(client, server netip.Addr, since int64) bool {
-	return t.doubts[doubtSlot(client.As16(), server.As16())] >= since
+// lastDoubt is that of two addresses: at which tick, and why.
+type lastDoubt struct {
+	at     int64
+	reason string
+}
+
+// doubted says why the two ends of a connection were in doubt at or after a tick, which
+// is not 0, "" if they were not.
+func (t *Table) doubted(c *authz.Conn, since int64) string {
+	if d := &t.doubts[doubtSlot(c.Client.Addr().As16(), c.Server.Addr().As16())]; d.at >= since {
+		return d.reason
+	}
+	return ""
+}
+
+// unseen says why the beginning of a connection was not seen: what could not be read
+// between its two ends may have been it.
+func (t *Table) unseen(c *authz.Conn, otherwise string) string {
+	return cmp.Or(t.doubted(c, 1), otherwise)
 }
 
 // doubtSlot is a plain hash, so that a file always gives the same verdicts. Who

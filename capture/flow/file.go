@@ -34,7 +34,7 @@ func (t *Table) unknown(hash uint64, seg *capture.Segment) {
 		} else {
 			t.name(&k, &seg.Src, &seg.Dst)
 		}
-		t.midstream(&k, reasonMidstream)
+		t.midstream(&k, t.unseen(&k.conn, reasonMidstream))
 	}
 }
 

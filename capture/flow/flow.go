@@ -118,6 +118,8 @@ type Stats struct {
 	Packets uint64
 	// Forged are segments that bear a server's address and that no server sent.
 	Forged uint64
+	// Backward are segments of files that are older than the event before them.
+	Backward uint64
 	// Opened are flows begun, Open those that are open now.
 	Opened uint64
 	Open   int
@@ -131,8 +133,9 @@ type Bounds struct {
 
 // The reasons of Tainted.
 const (
-	reasonMidstream     = "the capture starts inside the session"
-	reasonForgedAnswer  = "the handshake was not answered by the station it was sent to"
+	reasonMidstream     = "the capture does not show how the session began"
+	reasonUnanswered    = "the capture shows no answer to the handshake"
+	reasonForgedAnswer  = "the answer to the handshake does not come from where that was sent"
 	reasonStations      = "another hardware address where all had been the same"
 	reasonHandshakeData = "data sent with the handshake"
 	reasonFastOpen      = "TCP Fast Open"

@@ -181,7 +181,7 @@ func (t *Table) shake(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) 
 	case h.stage == answered:
 		t.complete(r, h, dir, seg)
 	case carries(seg) && !t.done.Has(h.hash):
-		reason := cmp.Or(h.reason, reasonMidstream)
+		reason := cmp.Or(h.reason, t.unseen(&h.conn, reasonUnanswered))
 		if h.forged {
 			reason = reasonForgedAnswer
 		}
@@ -236,7 +236,7 @@ func (t *Table) refuse(r ref, h *handshake) {
 }
 
 func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) {
-	if t.seen.elsewhere(h.identity(&t.hasher), h.link.Interface) {
+	if t.seen.again(h.identity(&t.hasher)) {
 		t.refuse(r, h)
 		return
 	}
@@ -248,8 +248,8 @@ func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Seg
 	f.guard, f.last = h.guard, t.now
 	f.start(h.clientISN, h.serverISN)
 	reason := h.reason
-	if h.born <= t.doubtAt && t.doubted(h.conn.Client.Addr(), h.conn.Server.Addr(), h.born) {
-		reason = cmp.Or(reason, reasonDoubt)
+	if h.born <= t.doubtAt {
+		reason = cmp.Or(reason, t.doubted(&h.conn, h.born))
 	}
 	if h.forged && h.guard.proof == byGroups {
 		reason = cmp.Or(reason, reasonStations)

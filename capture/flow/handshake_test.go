@@ -52,7 +52,10 @@ func TestFiles(t *testing.T) {
 		{"starts inside, server first", cooked, []step{cl(0, ""), sv(0, 0, "1"), cl(0, "AB")}, "(!" + reasonMidstream + ")"},
 		{"starts inside, cut payload", cooked, []step{cl(0, "", missing(4))}, "(!" + reasonMidstream + ")"},
 		{"starts with the SYN-ACK", cooked, shake(data...)[1:], "(!" + reasonMidstream + ")"},
-		{"SYN-ACK lost", cooked, with([]step{syn(), cl(0, "")}, data...), "(!" + reasonMidstream + ")"},
+		{"SYN-ACK lost", cooked, with([]step{syn(), cl(0, "")}, data...), "(!" + reasonUnanswered + ")"},
+		{"SYN in doubt", cooked, with([]step{doubt}, data...), "(!overlapping fragments)"},
+		{"SYN-ACK in doubt", cooked, with([]step{syn(), doubt, cl(0, "")}, data...), "(!overlapping fragments)"},
+		{"SYN-ACK from outside, others in doubt", cooked, with([]step{doubt, syn(), synack(in)}, data...), "(!" + reasonForgedAnswer + ")"},
 		{"a new connection after that", cooked, with(data, shake(data...)...), "(!" + reasonMidstream + ")" + read},
 
 		// Data in the handshake.
@@ -64,7 +67,7 @@ func TestFiles(t *testing.T) {
 		{"SYN-ACK with Multipath TCP", cooked, []step{syn(), synack(mptcp), cl(0, "")}, "(!" + reasonMPTCP},
 		{"data on the last ACK", cooked, []step{syn(), synack(), cl(0, "AB"), sv(0, 2, "1")}, "(!" + reasonHandshakeData},
 		{"data before the last ACK", cooked, []step{syn(), synack(), cl(2, "X", ackNo(3)), cl(0, ""), cl(0, "AB"), sv(0, 2, "1")}, "(!" + reasonHandshakeData},
-		{"fragments in doubt before the last ACK", cooked, []step{syn(), synack(), doubt, cl(0, ""), cl(0, "AB"), sv(0, 2, "1")}, "(!" + reasonDoubt},
+		{"fragments in doubt before the last ACK", cooked, []step{syn(), synack(), doubt, cl(0, ""), cl(0, "AB"), sv(0, 2, "1")}, "(!overlapping fragments"},
 		{"fragments in doubt before the SYN", cooked, with([]step{doubt}, shake(data...)...), read},
 
 		// Forged server segments: direction.
@@ -150,7 +153,8 @@ func TestFiles(t *testing.T) {
 		{"RSTs that the kernel ignores", cooked, shake(cl(0, "AB"), cl(-2, "", rst), cl(3, "", rst), sv(0, 2, "1")), read},
 
 		// The tuple again.
-		{"the same connection on another interface", ethernet, with(with(ended, onAnother(ended)...), ended...), read + ")" + read + ")"},
+		{"the same connection once more, as of two captures that were joined", ethernet, with(ended, ended...), read + ")"},
+		{"the same connection on another interface", ethernet, with(with(ended, onAnother(ended)...), ended...), read + ")"},
 		{"the same on another interface, by direction", cooked, with(ended, with(onAnother(ended), onAnother(ended)...)...), read + ")"},
 		{"another connection on another interface", ethernet, with(ended, onAnother(again)...), read + ")(C<ab>S<2>"},
 		{"port reuse after the end", cooked, with(shake(with(data, sv(1, 2, "", fin))...), again...), read + ")(C<ab>S<2>"},

@@ -3,22 +3,18 @@ package flow
 import "relaygate/capture"
 
 // seen are the connections that were established lately. A capture of several
-// interfaces can show one whole on each of them, one after the other; it is read once.
-// Two that share a slot push each other out, and may then be read twice; there are few
-// slots, as each connection touches one and the copies are milliseconds apart.
+// interfaces, or one that was joined of several, can show a connection whole more than
+// once, one after the other; it is read once. Two that share a slot push each other
+// out, and may then be read twice; there are few slots, as each connection touches one
+// and the copies are mostly milliseconds apart.
 type seen [1 << 12]uint64
 
-// elsewhere notes a connection and the interface where it was seen, and reports whether
-// it was seen on another one before.
-func (s *seen) elsewhere(identity uint64, on uint32) bool {
-	const interfaces = 1<<16 - 1 // the part of a slot that has the interface
-	slot, now := &s[identity%uint64(len(s))], identity&^interfaces|uint64(on)&interfaces
+// again notes a connection, and reports whether it was the last in its slot.
+func (s *seen) again(identity uint64) bool {
+	slot := &s[identity%uint64(len(s))]
 	was := *slot
-	if was != now && (was^now)&^interfaces == 0 {
-		return true
-	}
-	*slot = now
-	return false
+	*slot = identity
+	return was == identity
 }
 
 // identity is a keyed hash of the ends of a connection and of its first sequence

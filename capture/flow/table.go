@@ -27,7 +27,7 @@ type Table struct {
 	unused   []ref                  // entries of the ring that were given up lately
 	done     *capture.DoneSet       // files: of which nothing more is to be said
 	leaving  bool                   // finished flows go there at once
-	doubts   [doubtSlots]int64      // files, see doubt.go
+	doubts   [doubtSlots]lastDoubt  // files, see doubt.go
 	doubtAt  int64                  // the tick of the last doubt of any two addresses
 	seen     seen                   // files
 	stations stations               // files: who sent a SYN or an RST
@@ -97,6 +97,7 @@ func (t *Table) FeedAll(events []capture.Event) []Event {
 // feed takes one event. It finds the flow or the handshake of a segment itself, as
 // it does so for each packet: what is found is handed on, not looked up again.
 func (t *Table) feed(ev *capture.Event) {
+	before := t.now
 	t.now = ev.Time.UnixNano()
 	t.tick++
 	seg := &ev.Segment
@@ -105,6 +106,9 @@ func (t *Table) feed(ev *capture.Event) {
 		return
 	}
 	t.stats.Packets++
+	if t.now < before {
+		t.stats.Backward++
+	}
 	if wait := t.nextSweep - t.now; wait <= 0 || wait > sweepEvery {
 		t.sweep() // a file's clock can also go back
 	}

@@ -152,6 +152,19 @@ func shake(rest ...step) []step {
 	return append([]step{syn(), synack(), cl(0, "")}, rest...)
 }
 
+// nextTime is the same of the n-th connection after, which has other sequence numbers.
+func nextTime(n uint32, steps []step) (moved []step) {
+	for _, s := range steps {
+		moved = append(moved, func(m mode, ev *capture.Event) {
+			s(m, ev)
+			for _, seq := range []*uint32{&ev.Segment.Seq, &ev.Segment.Ack, &ev.ClientISN, &ev.ServerISN} {
+				*seq += n * 1000
+			}
+		})
+	}
+	return moved
+}
+
 // opened is the kernel's word for it.
 func opened(m mode, ev *capture.Event) {
 	*ev = capture.Event{

@@ -147,7 +147,7 @@ var unprovable = map[string]struct {
 	missing int
 	why     string
 }{
-	"mid-dovecot-imap-after-greeting-0.pcap.gz": {1, "the capture starts inside the session"},
+	"mid-dovecot-imap-after-greeting-0.pcap.gz": {1, "the capture does not show how the session began"},
 	"mid-dovecot-imap-mid-line-0.pcap.gz":       {1, "the capture starts inside the LOGIN line"},
 	"mid-dovecot-pop-after-user-0.pcap.gz":      {1, "the capture starts between USER and PASS"},
 	"pkt-v6-exthdr-real-login-0.pcap.gz":        {2, "the capture filter left out the packets with extension headers that hold the LOGIN lines"},

@@ -118,9 +118,7 @@ func replayFiles(ctx context.Context, e *env, services map[uint16]authz.Service,
 	case !asJSON:
 		sum.print(buffered)
 	default:
-		for _, l := range sum.losses() {
-			fmt.Fprintf(e.Stderr, "relaygate: %d %s\n", l.n, l.what)
-		}
+		sum.warn(e.Stderr)
 	}
 	if err := out.flush(); err != nil {
 		return fmt.Errorf("%w: %w", errOutput, err)

@@ -80,21 +80,45 @@ func unpacked(t *testing.T, name string) []byte {
 // the verdicts.
 func TestCutFrames(t *testing.T) {
 	head, records := recordsOf(unpacked(t, "curl-dovecot-pop3-login-0.pcap.gz"))
-	file := string(head)
-	for _, r := range records {
-		const kept = 30
-		file += string(binary.LittleEndian.AppendUint32(r[:8:8], kept)) + string(r[12:16+kept])
+	for kept, want := range map[uint32]string{
+		30: "42 not read: frames cut too short",
+		57: "42 in doubt: packets with cut headers", // in the TCP ports
+		70: "42 in doubt: packets with cut headers", // in the TCP header
+	} {
+		file := string(head)
+		for _, r := range records {
+			file += string(binary.LittleEndian.AppendUint32(r[:8:8], kept)) + string(r[12:16+kept])
+		}
+		for _, args := range [][]string{{"replay", "-"}, {"replay", "--json", "-"}} {
+			e, out, errs := testEnv()
+			e.Stdin = strings.NewReader(file)
+			code := exitCode(run(t.Context(), e, args))
+			said, silent := out, errs
+			if len(args) > 2 {
+				said, silent = errs, out
+			}
+			if code != 0 || !strings.Contains(said.String(), want) || silent.Len() > 0 {
+				t.Errorf("%d octets, %q: exit %d, %q, %q", kept, args, code, out, errs)
+			}
+		}
 	}
-	for _, args := range [][]string{{"replay", "-"}, {"replay", "--json", "-"}} {
+}
+
+// TestNothing: a file without a mail session says so, to machines too.
+func TestNothing(t *testing.T) {
+	file := string(unpacked(t, "curl-dovecot-pop3-login-0.pcap.gz"))
+	for _, args := range [][]string{{"replay", "--pop3", "1", "-"}, {"replay", "--json", "--pop3", "1", "-"}} {
 		e, out, errs := testEnv()
 		e.Stdin = strings.NewReader(file)
-		code := exitCode(run(t.Context(), e, args))
-		said, silent := out, errs
-		if len(args) > 2 {
-			said, silent = errs, out
+		if err := run(t.Context(), e, args); err != nil {
+			t.Error(err)
 		}
-		if code != 0 || !strings.Contains(said.String(), "42 not read: frames cut too short") || silent.Len() > 0 {
-			t.Errorf("%q: exit %d, %q, %q", args, code, out, errs)
+		said := out
+		if args[1] == "--json" {
+			said = errs
+		}
+		if !strings.Contains(said.String(), "no TCP segment of a watched port (1, 143, 993): --pop3") || strings.Count(out.String(), "no TCP")+strings.Count(errs.String(), "no TCP") != 1 {
+			t.Errorf("%q: %q, %q", args, out, errs)
 		}
 	}
 }
@@ -104,7 +128,7 @@ func TestSummary(t *testing.T) {
 	s := newSummary(map[uint16]authz.Service{110: {}})
 	for range 2 {
 		s.file(10, capture.DecodeStats{Short: 1, Doubts: 2}, flow.Stats{
-			Packets: 7, Opened: 3, Forged: 4, Bounds: flow.Bounds{Flows: 5, FlowsPerClient: 6},
+			Packets: 7, Opened: 3, Forged: 4, Backward: 7, Bounds: flow.Bounds{Flows: 5, FlowsPerClient: 6, Handshakes: 8},
 		})
 	}
 	var text strings.Builder
@@ -112,6 +136,7 @@ func TestSummary(t *testing.T) {
 	for _, want := range []string{
 		"20 packets, 6 flows", " 8 ignored: segments", " 4 in doubt: packets", " 2 not read: frames",
 		" 10 not read: connections beyond those that", " 12 not read: connections beyond those of one",
+		" 14 out of order: segments older", " 16 forgotten: handshakes beyond those",
 	} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("no %q in\n%s", want, text.String())

@@ -44,9 +44,11 @@ func (s *summary) file(packets uint64, decoded capture.DecodeStats, flows flow.S
 	s.flows.Packets += flows.Packets
 	s.flows.Opened += flows.Opened
 	s.flows.Forged += flows.Forged
+	s.flows.Backward += flows.Backward
 	b := &s.flows.Bounds
 	b.Flows += flows.Bounds.Flows
 	b.FlowsPerClient += flows.Bounds.FlowsPerClient
+	b.Handshakes += flows.Bounds.Handshakes
 }
 
 func (s *summary) print(w io.Writer) {
@@ -61,8 +63,18 @@ func (s *summary) print(w io.Writer) {
 	for _, l := range slices.Concat(s.ignored(), s.losses()) {
 		fmt.Fprintf(w, "  %6d %s\n", l.n, l.what)
 	}
-	if s.packets > 0 && s.flows.Opened+s.short+s.doubts == 0 {
-		fmt.Fprintf(w, "  %s\n", s.nothing())
+	if why := s.nothing(); why != "" {
+		fmt.Fprintf(w, "  %s\n", why)
+	}
+}
+
+// warn tells what no verdict does, where verdicts are all that is printed.
+func (s *summary) warn(w io.Writer) {
+	for _, l := range s.losses() {
+		fmt.Fprintf(w, "relaygate: %d %s\n", l.n, l.what)
+	}
+	if why := s.nothing(); why != "" {
+		fmt.Fprintf(w, "relaygate: %s\n", why)
 	}
 }
 
@@ -81,22 +93,28 @@ func some(all ...tally) []tally {
 func (s *summary) ignored() []tally {
 	return some(
 		tally{s.flows.Forged, "ignored: segments with a server's address, not seen where it sends (copies of another interface, or forged)"},
-		tally{s.doubts, "in doubt: packets with cut headers, or fragments that a kernel may read otherwise"},
+		tally{s.flows.Backward, "out of order: segments older than the one before them; reordercap(1) puts a file in order"},
 	)
 }
 
-// losses are what could not be read and brought no verdict that says so.
+// losses are what could not be read and may have brought no verdict that says so.
 func (s *summary) losses() []tally {
 	b := &s.flows.Bounds
 	return some(
+		tally{s.doubts, "in doubt: packets with cut headers, or fragments that a kernel may read otherwise"},
 		tally{s.short, "not read: frames cut too short to show their addresses; capture with a larger snap length"},
 		tally{b.Flows, "not read: connections beyond those that are followed at one time"},
 		tally{b.FlowsPerClient, "not read: connections beyond those of one client that are followed at one time"},
+		tally{b.Handshakes, "forgotten: handshakes beyond those that are kept at one time; how their sessions began is then not known"},
 	)
 }
 
-// nothing says why there may be no flow in a file with packets.
+// nothing says why there is no flow in files with packets, "" if there are some or
+// losses say it.
 func (s *summary) nothing() string {
+	if s.packets == 0 || s.flows.Opened > 0 || len(s.losses()) > 0 {
+		return ""
+	}
 	if s.flows.Packets > 0 {
 		return authz.Count(s.flows.Packets, "segment") + " of watched ports, but no connection that is established or carries data"
 	}

@@ -90,7 +90,7 @@ func TestForwardedLoginsOpenNothingOnAHost(t *testing.T) {
 				out := w.verb(t, "why", lab.Client4.String())
 				// The rings of two interfaces are not in one order: where the one is
 				// late, the answer is first seen where it could be anybody's.
-				late := tap == "afpacket" && strings.Contains(out, "the handshake was not answered by the station it was sent to")
+				late := tap == "afpacket" && strings.Contains(out, "the answer to the handshake does not come from where that was sent")
 				doubt := map[string]string{
 					"tcx":      "no socket of this host sent what the server says",
 					"afpacket": "no trusted network namespace has this connection",
