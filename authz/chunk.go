@@ -6,9 +6,6 @@ package authz
 // acknowledged them.
 type Chunk struct {
 	Dir Dir
-	// Split is true if client bytes came in several segments: the server may have
-	// read some before others came, and answered them.
-	Split bool
 	// Bytes is valid only until the dialogue returns. It can hold passwords:
 	// copy nothing out of it but what a Login carries.
 	Bytes []byte

@@ -15,7 +15,7 @@ func attack(r *rand.Rand) []linetest.Segment {
 	noop := pick(r, "a1 NOOP", "a1 CAPABILITY", "a1 ID NIL")
 	plans := []func(*rand.Rand, string, string) []string{
 		hideInLiteral, hideInLiteral, hideInLiteral, hideInExchange, hideBehindLimit,
-		hideBehindOctet, hideInQuotes, hideInTLS, repeatTag, forgeByEcho, lateAnswers, behead, behead, refuseTwice, holdRefusals,
+		hideBehindOctet, hideInQuotes, hideInTLS, repeatTag, forgeByEcho, lateAnswers, behead, behead, refuseTwice, holdRefusals, holdRefusals, holdRefusals,
 	}
 	lines := plans[r.IntN(len(plans))](r, login, noop)
 	for range r.IntN(3) {
@@ -153,12 +153,20 @@ func refuseTwice(r *rand.Rand, login, noop string) []string {
 	}
 }
 
-// holdRefusals is for servers that refuse a login more than once: the next commands get
-// what is left of the refusals, and a login the answer to noop.
+// holdRefusals is for servers that refuse a line more than once: the next commands get
+// what is left of the refusals, and a login the answer to noop. That can stand where the
+// server waits no longer for a literal or a message.
 func holdRefusals(r *rand.Rand, login, noop string) []string {
-	lines := []string{login + "\r\n", noop + "\r\n", noop + "\r\n"}
-	if r.IntN(2) == 0 {
-		lines = append(lines, pick(r, noop, "b2 NOOP")+"\r\n")
+	lines := []string{pick(r, login, "b2 XYZZY a1", "b2 LOGIN alice a1", "b2 LOGIN [ {2+}\r\na1 {4+}\r\nxxxx") + "\r\n"}
+	switch r.IntN(3) {
+	case 0: // the second line is the literal
+		lines = append(lines, "a1 "+pick(r, "LOGIN", "SELECT")+" {12}\r\n", "a1 LOGIN {7}\r\n", "a1 NOOP", "\r\n")
+	case 1:
+		for range 1 + r.IntN(3) {
+			lines = append(lines, pick(r, noop, login, "b2 NOOP", "a1 AUTHENTICATE LOGIN", "YWxpY2U=")+"\r\n")
+		}
+	default:
+		lines = append(lines, noop+"\r\n")
 	}
 	return append(lines, login+"\r\n")
 }

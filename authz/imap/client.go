@@ -7,8 +7,8 @@ import (
 	"relaygate/authz/proxy"
 )
 
-// readClient takes what the server's kernel acknowledged; split is Chunk.Split.
-func (d *Dialogue) readClient(b []byte, split bool) {
+// readClient takes what the server's kernel acknowledged.
+func (d *Dialogue) readClient(b []byte) {
 	if d.pieces == 0 && d.client.Empty() && line.HelloTLS(b) {
 		d.encrypted("TLS from the first byte")
 		return
@@ -25,7 +25,6 @@ func (d *Dialogue) readClient(b []byte, split bool) {
 		if d.client.Empty() && (d.phase == atCommand || d.phase == serverTurn) {
 			d.inStep = d.owesNothing()
 		}
-		pieces := split || !d.client.Empty()
 		l, rest, state := d.client.Next(b)
 		if state != line.Complete {
 			if reason := d.client.Doubt(state); reason != "" {
@@ -36,9 +35,6 @@ func (d *Dialogue) readClient(b []byte, split bool) {
 		b = rest
 		d.pieces++
 		d.line(&l)
-		if pieces && len(d.window) > 0 {
-			d.present().pieces = true
-		}
 		d.client.Wipe()
 	}
 }
@@ -65,7 +61,7 @@ func (d *Dialogue) command(l *line.Line) {
 	c := d.wait()
 	c.malformed = !separated(l, first, rest)
 	word, rest := line.Field(rest)
-	c.verb = lookup(word)
+	c.verb, c.early = lookup(word)
 	if !c.tag.set(first) {
 		d.taint("a line does not begin with a tag")
 		return
@@ -119,8 +115,7 @@ func (d *Dialogue) text(l *line.Line, arguments []byte) {
 		case l.Eight() && c.verb != login:
 			d.taint(reasonEightBit)
 			return
-		case l.Eight() || len(l.Text)+len("\r\n") > maxLine,
-			c.unasked && len(l.Text) > 0 && !bytes.HasPrefix(l.Text, []byte(" {")):
+		case l.Eight() || len(l.Text)+len("\r\n") > maxLine:
 			c.odd, c.alone = true, true
 		}
 	}

@@ -1,7 +1,6 @@
 package imap
 
 import (
-	"hash/maphash"
 	"net/netip"
 
 	"relaygate/authz/line"
@@ -67,13 +66,15 @@ var names = [...]struct {
 	{"UNAUTHENTICATE", modal}, // RFC 8437
 }
 
-func lookup(word []byte) verb {
+// lookup finds a command, and whether a server may answer it positively where nobody has
+// logged in.
+func lookup(word []byte) (v verb, early bool) {
 	for i := range names {
 		if line.Is(word, names[i].name) {
-			return names[i].verb
+			return names[i].verb, i < beforeLogin
 		}
 	}
-	return unknown
+	return unknown, true
 }
 
 // tag names a command (RFC 9051 §9). It is wiped with the command: people type
@@ -103,15 +104,12 @@ func (t *tag) set(text []byte) bool {
 
 func (t *tag) bytes() []byte { return t.text[:t.length] }
 
-var seed = maphash.MakeSeed()
-
-// hash tells tags apart where none may be kept. It is never 0.
-func (t *tag) hash() uint64 { return maphash.Bytes(seed, t.bytes()) | 1 }
-
 // command is one command of the present window.
 type command struct {
 	verb verb
 	tag  tag
+	// early is true if its positive answer needs no login.
+	early bool
 	// twin is true if another command of the window has the same tag, or one that
 	// ends with it.
 	twin bool
@@ -120,11 +118,6 @@ type command struct {
 	// odd is true if servers are known to cut such a command differently: any
 	// answer but a positive one ends the belief in what follows.
 	odd bool
-	// unasked is true if the command has a literal that the server was not
-	// asked for.
-	unasked bool
-	// pieces is true if one of its lines came in pieces.
-	pieces bool
 	// malformed is true if a server that checks refuses it.
 	malformed bool
 	// user is the name in LOGIN.

@@ -24,9 +24,6 @@ const (
 	// maxLiteral is the longest literal before the login (RFC 7888 §5 has 4096
 	// for LITERAL-).
 	maxLiteral = 4096
-	// maxSureLiteral is the longest literal that a server which takes literals
-	// without being asked surely takes.
-	maxSureLiteral = 255
 	// maxPieces is the number of literals of one command.
 	maxPieces = 32
 	// maxWindow is the number of commands between two moments in which the
@@ -82,20 +79,14 @@ type progress struct {
 	bye               bool
 	// refusedHere is true if the server refused anything of the present window.
 	refusedHere bool
-	// refusedTag is the hash of a refused command's tag, until a command with another
-	// tag is answered; 0: there is none. since is true if a command with that tag that
-	// is no login was answered since.
-	refusedTag uint64
-	since      bool
+	// refusedLast is true if the last tagged answer was a refusal.
+	refusedLast bool
 	// greetingCut is true while the rest of a greeting that was cut may come.
 	greetingCut bool
 
-	phase   phase
-	literal literal
-	// takesLiterals is true if the server said that it takes literals without
-	// being asked.
-	takesLiterals bool
-	literals      int // of the present command
+	phase    phase
+	literal  literal
+	literals int // of the present command
 
 	proxy.Peer // who may announce its client with ID
 }
@@ -150,7 +141,7 @@ func (d *Dialogue) Feed(c authz.Chunk) []authz.Login {
 	}
 	if c.Dir == authz.FromClient {
 		d.greetingCut = false
-		d.readClient(c.Bytes, c.Split)
+		d.readClient(c.Bytes)
 	} else {
 		d.readServer(c.Bytes)
 		if c.Cut > 0 {

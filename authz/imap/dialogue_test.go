@@ -13,36 +13,6 @@ func TestScripts(t *testing.T) {
 	linetest.Scripts(t, New, "honest", "pipelines", "sasl", "hostile", "cut")
 }
 
-func TestTakesLiterals(t *testing.T) {
-	for text, want := range map[string]bool{
-		"CAPABILITY IMAP4rev1 LITERAL+":             true,
-		"CAPABILITY literal- IDLE":                  true,
-		"CAPABILITY IMAP4rev1 imap4rev2":            true,
-		"OK [CAPABILITY SASL-IR X2 LITERAL+] ready": true,
-		"OK [CAPABILITY IMAP4rev2] ready":           true,
-		"":                                          false,
-		"CAPABILITY ":                               false,
-		"CAPABILITY IMAP4rev1":                      false,
-		"CAPABILITY LITERAL":                        false,
-		"CAPABILITY XLITERAL+":                      false,
-		"CAPABILITY LITERAL+X":                      false,
-		"CAPABILITY X+LITERAL+":                     false,
-		"CAPABILITY +LITERAL+":                      false,
-		"CAPABILITY LITERAL+] LITERAL+]":            false,
-		"CAPABILITY\tLITERAL+":                      false,
-		"capability LITERAL+":                       false,
-		"OK [CAPABILITY IMAP4rev1] LITERAL+":        false,
-		"OK [CAPABILITY LITERAL+":                   false,
-		"OK [ALERT] [CAPABILITY LITERAL+]":          false,
-		"OK LITERAL+":                               false,
-		"NO [CAPABILITY LITERAL+] LITERAL+":         false,
-	} {
-		if got := takesLiterals([]byte(text)); got != want {
-			t.Errorf("takesLiterals(%q) = %v, want %v", text, got, want)
-		}
-	}
-}
-
 func TestReset(t *testing.T) {
 	linetest.Resets(t, New, func(d *Dialogue) []command {
 		d.answers = line.Answers{}

@@ -31,9 +31,8 @@
 //     a command in several. Its first answer is then that to the first part,
 //     which begins with the tag and LOGIN: if that is OK, somebody is logged
 //     in. Anything else ends the belief, because answers to the other parts may
-//     come late. Such a command is called odd. A short literal
-//     is not odd if the server's capabilities say that it takes it unasked,
-//     and what a server that does not would run is a word and no command;
+//     come late. Such a command is called odd. Capabilities do not help: go-imap
+//     1 names LITERAL+, but sees no literal behind a bracket, and runs its octets;
 //   - unknown commands are understood if refused.
 //
 // A server may lose what it has read of a line that is not complete, as WildDuck does
@@ -41,20 +40,17 @@
 // AUTHENTICATE may not end with another command that can be answered positively
 // before a login and would bear their tag, and other commands with none at all.
 //
-// nginx before 1.21 refuses at once what it can see to be no command, and the rest of
-// its line again where that comes later. A client whose window is closed keeps the
-// answers back, and shows the second where the reader waits for one to the next command.
-// So belief ends where a line in several segments is refused that is no login.
+// Some servers refuse one line more than once: Citadel a LOGIN, three times, and nginx
+// before 1.21 what it can see to be no command, and the rest of its line again where
+// that comes later. A client whose window is closed keeps the answers back. The second
+// refusal is then taken for that of the next command, and so on, until the OK to NOOP is
+// taken for that to LOGIN. But the first to be taken for another is a refusal right
+// behind a refusal, and so are the others while nothing but refusals is left. So belief
+// ends with the first of them to a command of which the server's own answer can be
+// anything else: if it may be accepted before a login, or the server may wait for more.
 //
-// Citadel refuses one LOGIN up to three times. The same client then has the next
-// commands answered by what is left of that, and a LOGIN by the OK to NOOP. As each
-// answer must bear the tag, all of them have the one that was refused: behind another
-// command with it, no login with it is believed until a command with a tag of its own
-// was answered, which shows that nothing is left.
-//
-// Nothing may be released behind an odd command, an unknown one, one with "{5+}",
-// the "{5}" of a synchronising literal, STARTTLS, or a SASL exchange, before its
-// answer came.
+// Nothing may be released behind an odd command, an unknown one, the "{5}" of a
+// synchronising literal, STARTTLS, or a SASL exchange, before its answer came.
 //
 // # Pipelines
 //

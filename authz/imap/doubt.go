@@ -11,6 +11,7 @@ const (
 	reasonEightBit    = "eight-bit octets outside of a login"
 	reasonHidden      = "a line that ends with another command"
 	reasonSurplus     = "answer belongs to no command"
+	reasonAgain       = "refused right behind a refusal, which can be the same one twice"
 	reasonRefusedHere = "a login with a tag that is used twice was accepted where something was refused"
 )
 
@@ -128,8 +129,6 @@ func (d *Dialogue) doubt(c *command) string {
 		return "positive answer to a malformed login"
 	case c.twin && d.refusedHere:
 		return reasonRefusedHere
-	case d.since:
-		return "a login was accepted that bears the tag of a command refused before"
 	case c.verb == authenticate && d.exchange.Doubt() != "":
 		return d.exchange.Doubt()
 	case d.proved.Result != 0:
@@ -138,25 +137,17 @@ func (d *Dialogue) doubt(c *command) string {
 	return ""
 }
 
-// noteTag takes the tag of an answered command.
-func (d *Dialogue) noteTag(c *command, ok bool) {
-	if ok && d.refusedTag == 0 {
-		return
-	}
-	tag := c.tag.hash()
+// spent reports whether a server answers c with a refusal, or shows that somebody has
+// logged in: it does not wait for more of it, and nobody else has anything accepted.
+func (d *Dialogue) spent(c *command) bool {
 	switch {
-	case tag == d.refusedTag:
-		d.since = d.since || !c.logsIn()
-	case ok:
-		d.refusedTag, d.since = 0, false
-	default:
-		d.refusedTag, d.since = tag, false
+	case d.phase == atLiteral && d.next == len(d.window)-1:
+		return false
+	case c.verb == authenticate:
+		return d.exchange.Spent()
 	}
+	return c.verb == login || c.verb == single && !c.early
 }
 
 // logsIn reports whether a positive answer to c would prove a login.
 func (c *command) logsIn() bool { return c.verb == login || c.verb == authenticate }
-
-// doubly reports whether a server may have refused the command before its line was
-// complete, and then the rest of it again.
-func (c *command) doubly() bool { return c.pieces && (c.malformed || !c.logsIn()) }

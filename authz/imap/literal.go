@@ -15,12 +15,10 @@ func (d *Dialogue) announce(c *command, lit literal) {
 		return
 	}
 	// A literal that the server did not ask for is one that it may not know
-	// (RFC 7888 §4): it would run the octets as commands. Even if it said that
-	// it knows them, nothing may be pipelined behind.
-	if sure := d.takesLiterals && lit.left <= maxSureLiteral; !lit.sync {
-		c.odd, c.alone = c.odd || !sure, true
+	// (RFC 7888 §4), or not see: it would run the octets as commands.
+	if !lit.sync {
+		c.odd, c.alone = true, true
 	}
-	c.unasked = c.unasked || !lit.sync
 	d.literal = lit
 	d.phase = atLiteral
 	if !lit.sync {
@@ -50,11 +48,6 @@ func (d *Dialogue) octets(b []byte) (rest []byte) {
 		if o >= 0x80 && c.verb != login {
 			d.taint(reasonEightBit)
 			return nil
-		}
-		// Capabilities can be wrong (a proxy repeats what it was configured
-		// with). A word of its own is no command that could be run.
-		if !d.literal.sync && (o >= 0x80 || o == ' ') {
-			c.odd, c.alone = true, true
 		}
 	}
 	d.arguments.keep(b[:n])

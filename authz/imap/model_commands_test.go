@@ -48,7 +48,7 @@ func (m *model) words(s string, literals []string) (words []string, ok bool) {
 			s = s[min(end+2, len(s)):]
 		default:
 			end := strings.IndexAny(s, " \x01")
-			if end < 0 {
+			if end < 0 || m.brackets && strings.Contains(s[:end], "[") {
 				end = len(s)
 			}
 			words, s = append(words, s[:end]), s[end:]

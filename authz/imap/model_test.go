@@ -63,6 +63,8 @@ type model struct {
 	hasty       bool // refuses a line as soon as it can
 	lossy       bool // of a line in pieces keeps the last one, and what came with the line before (invented)
 	thrice      bool // refuses a login three times (Citadel)
+	twice       bool // refuses all twice, the second time with the last word for the tag (invented)
+	brackets    bool // takes the rest of a line behind a bracket for a word, and sees no literal there (go-imap 1)
 	edge        bool // reads again only when more has come (epoll, EPOLLET)
 
 	kept, lines          []byte // lossy: the beginning of a line; whole lines
@@ -86,6 +88,7 @@ var models = []model{
 	{name: "nginx", blank: badPrevious, tag: badBare, plus: true, maxLiteral: 4096, quotes: true, ir: true, saslNoTag: true, max: 4096, long: longClose},
 	{name: "nginx before 1.21", blank: badUntagged, tag: badTaken, plus: true, maxLiteral: 4096, quotes: true, ir: true, max: 4096, long: longClose, reads: 4096, hasty: true, edge: true},
 	{name: "citadel", tag: badTaken, maxLiteral: 1 << 13, thrice: true, max: 4096, long: longClose},
+	{name: "go-imap 1", anyLiteral: true, plus: true, brackets: true, maxLiteral: 1 << 16, quotes: true, ir: true, max: 1 << 16},
 	{name: "greenmail", anyLiteral: true, plus: true, maxLiteral: 1 << 16, quotes: true, echo: true, ir: true, max: 1 << 16},
 }
 
@@ -100,10 +103,12 @@ func randomModel(r *rand.Rand) model {
 		anyLiteral: b(2), plus: b(2), plusFirst: b(3), lax: b(3), maxLiteral: []int{16, 4096, 1 << 20}[r.IntN(3)],
 		quotes: b(2), echo: b(3), ir: b(2), eatsIR: b(8), loose: b(4), saslNoTag: b(4),
 		tlsReturns: b(2), dropAtTLS: b(3), dropAtLogin: b(4), dropAtGreet: b(8), unknownOK: b(6),
-		lossy: b(6), reads: []int{0, 0, 0, 0, 1024, 4096}[r.IntN(6)], hasty: b(4), edge: b(2), thrice: b(4),
+		lossy: b(6), reads: []int{0, 0, 0, 0, 1024, 4096}[r.IntN(6)], hasty: b(4), edge: b(2), thrice: b(4), twice: b(4),
+		brackets: b(4),
 	}
 	if m.lossy { // else the octets of a literal are lines, of which the first is lost, or anything is a command
-		m.plus, m.maxLiteral, m.unknownOK = true, 1<<20, false
+		m.plus, m.brackets, m.maxLiteral, m.unknownOK = true, false, 1<<20, false
+		m.blank, m.tag = badUntagged, badUntagged // else what is lost of one is never missed
 	}
 	return m
 }
@@ -210,6 +215,8 @@ var (
 	laxLiteral    = regexp.MustCompile(`~?\{([0-9]+)(\+?)\}$`)
 	legalTag      = regexp.MustCompile(`^[^\x00-\x20(){%*"\\+\x7f-\xff]+$`)
 	knowsLiterals = regexp.MustCompile(`^\S+\s+(?i:LOGIN|ID|AUTHENTICATE|NOOP)\b`)
+	refuses       = regexp.MustCompile(`^\S+ (NO|BAD)`)
+	lastWord      = regexp.MustCompile(`[^ \x01]*$`)
 	firstLiteral  = regexp.MustCompile(`\{(\+)([0-9]+)\}$`)
 )
 
@@ -249,7 +256,11 @@ func (m *model) line(text []byte) (out string, drop bool) {
 	}
 	buf, literals := m.buf, m.literals
 	m.reset()
-	return m.command(buf, literals)
+	out, drop = m.command(buf, literals)
+	if word := lastWord.FindString(buf); m.twice && word != "" && refuses.MatchString(out) {
+		out += word + " BAD again\r\n"
+	}
+	return out, drop
 }
 
 func (m *model) reset() { m.buf, m.literals, m.left = "", nil, 0 }
@@ -259,7 +270,7 @@ func (m *model) literal() (size int, sync, ok bool) {
 	if !m.anyLiteral && !knowsLiterals.MatchString(m.buf) {
 		return 0, false, false
 	}
-	if !m.lax && strings.Count(m.buf, `"`)%2 == 1 {
+	if !m.lax && strings.Count(m.buf, `"`)%2 == 1 || m.brackets && strings.Contains(m.buf, "[") {
 		return 0, false, false
 	}
 	pattern := strictLiteral

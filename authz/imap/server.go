@@ -15,15 +15,14 @@ func (d *Dialogue) readServer(b []byte) {
 	}
 	greets := d.awaitsGreeting() && d.server.Empty()
 	if greets {
-		if takes, again := d.answers.Greeted(b); again {
-			d.takesLiterals = takes
+		if _, again := d.answers.Greeted(b); again {
 			d.answered()
 			return
 		}
 	}
 	d.responses(b)
 	if greets && !d.done && d.server.Empty() {
-		d.answers.Greets(b, d.takesLiterals)
+		d.answers.Greets(b, false)
 	}
 }
 
@@ -75,7 +74,6 @@ func (d *Dialogue) respond(text []byte) {
 	}
 	var r response
 	r.parse(text)
-	d.takesLiterals = d.takesLiterals || r.status != challenge && takesLiterals(r.text)
 	if d.awaitsGreeting() {
 		d.greet(&r)
 		return
@@ -141,7 +139,7 @@ func (d *Dialogue) untagged(r *response) {
 	case r.is("BAD"):
 		// RFC 9051 §7.1.3: the server cannot say which command it means.
 		d.taint("the server could not make out a command")
-	case r.is("NO") && d.next < len(d.window) && (d.window[d.next].odd || d.window[d.next].unasked):
+	case r.is("NO") && d.next < len(d.window) && d.window[d.next].odd:
 		d.taint("the server complains about a line that servers may cut differently")
 	}
 }
@@ -163,9 +161,8 @@ func (d *Dialogue) challenge(c *command) {
 
 // tagged takes the answer to command c.
 func (d *Dialogue) tagged(c *command, r *response) {
-	ok := r.is("OK")
-	d.noteTag(c, ok)
-	if ok {
+	again := d.refusedLast
+	if d.refusedLast = !r.is("OK"); !d.refusedLast {
 		d.accepted(c, r)
 		return
 	}
@@ -180,8 +177,12 @@ func (d *Dialogue) tagged(c *command, r *response) {
 		d.taint(reasonRefusedHere)
 		return
 	}
-	if c.odd || c.doubly() {
+	switch {
+	case c.odd:
 		d.taint("refused command that servers may cut differently")
+		return
+	case again && !d.spent(c):
+		d.taint(reasonAgain)
 		return
 	}
 	d.endCommand(c)

@@ -17,8 +17,11 @@ func attack(r *rand.Rand) []linetest.Segment {
 	}
 	at := r.IntN(len(lines) + 1)
 	lines = append(lines[:at:at], append(twist(r), lines[at:]...)...)
-	if r.IntN(4) == 0 {
+	switch r.IntN(6) {
+	case 0:
 		lines = behead(r)
+	case 1:
+		lines = refusedTwice(r)
 	}
 	wait := []int{0, 50, 90, 100}[r.IntN(4)]
 	return linetest.Pieces(r, lines, 1, wait)
@@ -56,6 +59,20 @@ func twist(r *rand.Rand) []string {
 		return []string{"AUTH PLAIN " + plain(pick(r, "x\r\n+OK", "x\n+OK\n+OK"), "wrong") + "\r\n"}
 	}
 	return []string{any + "\r\n"}
+}
+
+// refusedTwice is for servers that refuse a line twice: what the next commands are
+// answered then comes late.
+func refusedTwice(r *rand.Rand) []string {
+	lines := []string{"USER alice\r\n", pick(r, "XYZZY", "PASS wrong", "AUTH PLAIN "+plain("alice", "wrong")) + "\r\n"}
+	if r.IntN(4) == 0 { // the server waits for a message, which the second line is
+		lines = append(lines, pick(r, "AUTH LOGIN", "AUTH LOGIN YWxpY2U=")+"\r\n", "AUTH LOGIN\r\n", "NOOP\r\n")
+		return append(lines, "PASS wrong\r\n")
+	}
+	for range 1 + r.IntN(4) {
+		lines = append(lines, pick(r, "NOOP", "NOOP", "CAPA", "AUTH", "USER alice", "USER alice", "LIST", "", "PASS wrong", "QUIT")+"\r\n")
+	}
+	return append(lines, pick(r, "PASS wrong", "PASS wrong", "AUTH PLAIN "+plain("alice", "wrong"))+"\r\n")
 }
 
 // behead is for servers that throw away what they read behind a line: each piece

@@ -7,8 +7,8 @@ import (
 	"relaygate/authz/proxy"
 )
 
-// readClient takes what the server's kernel acknowledged; split is Chunk.Split.
-func (d *Dialogue) readClient(b []byte, split bool) {
+// readClient takes what the server's kernel acknowledged.
+func (d *Dialogue) readClient(b []byte) {
 	if d.pieces == 0 && d.client.Empty() && line.HelloTLS(b) {
 		d.encrypted("TLS from the first byte")
 		return
@@ -18,7 +18,6 @@ func (d *Dialogue) readClient(b []byte, split bool) {
 			d.taint(wentOn(&d.waiting[n-1]))
 			return
 		}
-		pieces := split || !d.client.Empty()
 		if d.client.Empty() {
 			d.inStep = d.owesNothing()
 		}
@@ -34,17 +33,15 @@ func (d *Dialogue) readClient(b []byte, split bool) {
 		if d.turn == clientTurn {
 			d.response(&l)
 		} else {
-			d.command(&l, pieces)
+			d.command(&l)
 		}
 		d.client.Wipe()
 	}
 }
 
-// command takes one command line, that may have come in pieces. A longer one than some
-// servers read at once is read in pieces however it came.
-func (d *Dialogue) command(l *line.Line, pieces bool) {
+// command takes one command line.
+func (d *Dialogue) command(l *line.Line) {
 	c := d.wait()
-	c.pieces = pieces || len(l.Text)+len("\r\n") > maxShort
 	argument := c.parse(l.Text)
 	c.pipelined = c.pipelined || d.announces(c)
 	if reason := d.classify(c, l, argument); reason != "" {

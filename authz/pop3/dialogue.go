@@ -71,6 +71,9 @@ type progress struct {
 	// ignores the next line would answer QUIT in the place of PASS. refusedHere
 	// is true if it did so in the present window.
 	refused, refusedHere bool
+	// refusedLast is true if the last answer was a refusal, listOwed that a list may
+	// come late, until anything but a list was accepted.
+	refusedLast, listOwed bool
 	// named is true from the positive answer to USER to the refusal of it or of PASS.
 	named bool
 
@@ -144,7 +147,7 @@ func (d *Dialogue) Feed(c authz.Chunk) []authz.Login {
 	d.chunks++
 	if c.Dir == authz.FromClient {
 		d.greetingCut = false
-		d.readClient(c.Bytes, c.Split)
+		d.readClient(c.Bytes)
 	} else {
 		d.readServer(c.Bytes)
 		if c.Cut > 0 {

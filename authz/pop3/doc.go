@@ -35,11 +35,17 @@
 // can be answered positively before a login; only a user name of one word may, as it
 // is no login yet, and XCLIENT of a trusted proxy.
 //
-// nginx before 1.21 refuses at once what it can see to be no command, and the rest of
-// its line again where that comes later. A client whose window is closed keeps the
-// answers back, and shows the second where the reader waits for one to the next command.
-// So belief ends where a line in several segments, or of more than 128 octets, which
-// nginx reads in pieces, is refused that is no login.
+// Some servers refuse one line more than once: nginx before 1.21 what it can see to be
+// no command, and the rest of its line again where that comes later. A client whose
+// window is closed keeps the answers back. The second refusal is then taken for that of
+// the next command, and so on, until the +OK to NOOP is taken for that to PASS. But the
+// first to be taken for another is a refusal right behind a refusal, and so are the
+// others while nothing but refusals is left. So belief ends with the first of them to a
+// command of which the server's own answer can be anything else: if it may be accepted
+// before a login, or the server may wait for more. But clients ask old servers for AUTH
+// and CAPA, and both are refused. The server's own answer is then a list at most, of
+// which the second line is no answer: a login counts if something else was accepted
+// since, as USER is.
 //
 // Nothing may be released behind an odd line, an unknown command, STLS, or a
 // SASL exchange, before its answer came.

@@ -11,6 +11,7 @@ import (
 const (
 	reasonHidden      = "a line that ends with another command"
 	reasonSurplus     = "answer belongs to no command"
+	reasonAgain       = "refused right behind a refusal, which can be the same one twice"
 	reasonRefusedHere = "a login was accepted in a pipeline of which something was refused"
 )
 
@@ -114,11 +115,16 @@ func (c *command) hides(text, argument []byte) bool {
 	return false
 }
 
-// doubly reports whether a server may have refused the command before its line was
-// complete, and then the rest of it again.
-func (c *command) doubly() bool {
-	name := c.verb == user || c.verb == pass || c.verb == apop || c.verb == auth
-	return c.pieces && (c.malformed || !name)
+// spent reports whether a server answers c with a refusal, or shows that somebody has
+// logged in: it does not wait for more of it, and nobody else has anything accepted.
+func (d *Dialogue) spent(c *command) bool {
+	switch c.verb {
+	case pass, apop, empty:
+		return true
+	case auth:
+		return d.exchange.Spent()
+	}
+	return c.transaction
 }
 
 // doubt says why a positive answer to c is no login, else "".
@@ -134,6 +140,8 @@ func (d *Dialogue) doubt(c *command) string {
 		return d.exchange.Doubt()
 	case c.verb == auth && d.exchange.Unasked():
 		return "AUTH was answered positively before the server asked for anything, which can be an invitation"
+	case c.verb != pass && d.listOwed:
+		return "a login was accepted where a list can be due: one was refused right behind a refusal"
 	case c.verb != pass && d.named:
 		return "a login was accepted where PASS was due: the answer can be a goodbye"
 	case c.verb == apop && !d.stamp:

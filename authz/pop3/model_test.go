@@ -51,6 +51,7 @@ type model struct {
 	nextIsEaten           bool // AUTH without its mechanism eats the next line (invented)
 	silent                bool // says nothing to an empty line, and to APOP of nobody (dbmail)
 	curt                  bool // says goodbye to all but PASS where a name was given (email-oauth2-proxy)
+	twice                 bool // refuses twice what it does not know or take (invented)
 	ntlm                  bool // invites to NTLM with "+OK" ([MS-POP3] §2.2.2), whatever stands behind it
 
 	greeted, closed, tls bool
@@ -89,7 +90,7 @@ func randomModel(r *rand.Rand) model {
 		tabs: b(3), trim: b(3), noop: b(3), bareOK: b(3), auth: b(2), ir: b(2), list: b(2), loose: b(4),
 		echo: b(4), stls: b(2), dropAtSTLS: b(3), secondUser: b(2), keepUser: b(2),
 		lossy: b(6), dropAtLogin: b(3), dropAtUser: b(8), dropAtGreeting: b(8), closeAtFailure: b(4), nextIsEaten: b(8),
-		reads: []int{0, 0, 0, 0, 128, 200}[r.IntN(6)], hasty: b(4), edge: b(2), silent: b(4), ntlm: b(4),
+		reads: []int{0, 0, 0, 0, 128, 200}[r.IntN(6)], hasty: b(4), edge: b(2), silent: b(4), ntlm: b(4), twice: b(4),
 	}
 }
 
@@ -133,7 +134,11 @@ func (m *model) line(text []byte) (out string, drop bool) {
 		s = strings.ReplaceAll(s, "\t", " ")
 	}
 	word, argument, _ := strings.Cut(s, " ")
-	return m.command(strings.ToUpper(word), argument)
+	out, drop = m.command(strings.ToUpper(word), argument)
+	if m.twice && strings.HasPrefix(out, "-ERR") {
+		out += "-ERR again\r\n"
+	}
+	return out, drop
 }
 
 func (m *model) ok(text string) string {

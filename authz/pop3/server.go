@@ -132,13 +132,20 @@ func (d *Dialogue) negative(c *command, text []byte) {
 		l.Answer = d.answers.Negative(text)
 		d.report(&l)
 	}
-	d.refused, d.refusedHere = true, d.refusedHere || c.verb != empty
+	again := d.refusedLast
+	d.refused, d.refusedLast, d.refusedHere = true, true, d.refusedHere || c.verb != empty
 	if d.proved.Result != 0 && d.refusedHere {
 		d.taint(reasonRefusedHere)
 		return
 	}
-	if c.odd || c.doubly() {
+	switch again = again && !d.spent(c); {
+	case c.odd:
 		d.taint("refused line that servers may cut differently")
+		return
+	case again && c.shape == multi:
+		d.listOwed, d.user = true, ""
+	case again:
+		d.taint(reasonAgain)
 		return
 	}
 	if c.verb == user || c.verb == pass {
@@ -151,6 +158,7 @@ func (d *Dialogue) negative(c *command, text []byte) {
 }
 
 func (d *Dialogue) positive(c *command, text []byte) {
+	d.refusedLast = false
 	switch {
 	case c.verb == greeting:
 		d.stamp = hasStamp(text)
@@ -181,6 +189,7 @@ func (d *Dialogue) positive(c *command, text []byte) {
 		d.loggedIn(c, text)
 		return
 	}
+	d.listOwed = false
 	d.answered()
 }
 

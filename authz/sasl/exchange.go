@@ -95,11 +95,19 @@ func (x *Exchange) Doubt() string {
 // of which nothing is known.
 func (x *Exchange) Unasked() bool { return x.mechanism == &opaque && x.ready && !x.asked }
 
+// Spent reports whether a refusal now is the server's last word: it asked for something
+// before, or the client has said all without being asked. Of other mechanisms than PLAIN
+// with an initial response, a server may ask for more.
+func (x *Exchange) Spent() bool {
+	return x.asked || x.id.Mechanism == "PLAIN" && x.Doubt() == ""
+}
+
 // Message takes one line of the client without its line end; initial is true
 // for the response that came with the command (RFC 4959, RFC 5034 §4), where
 // "=" is the empty message. It returns a reason to believe nothing further of
 // the connection, else "".
 func (x *Exchange) Message(line []byte, initial bool) (reason string) {
+	x.asked = x.asked || !initial
 	if !initial && len(line) == 1 && line[0] == '*' {
 		x.cancelled = true
 		return ""
@@ -107,7 +115,6 @@ func (x *Exchange) Message(line []byte, initial bool) (reason string) {
 	if x.mechanism == nil {
 		return doubtNoMechanism
 	}
-	x.asked = x.asked || !initial
 	if x.messages++; x.messages > maxMessages {
 		return reasonMessages
 	}

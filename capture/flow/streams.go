@@ -159,7 +159,7 @@ func (t *Table) acknowledged(id ID, f *flow, n int) string {
 	}
 	f.clientNext += uint32(n)
 	if len(ready) > 0 {
-		t.data(id, authz.FromClient, ready, 0, f.client.split)
+		t.data(id, authz.FromClient, ready, 0)
 	}
 	if f.client != nil {
 		t.advance(&f.client, n)
@@ -209,7 +209,7 @@ func (t *Table) answer(id ID, f *flow, seg *capture.Segment) string {
 	}
 	if from == 0 {
 		// Of what is cut the dialogue is told, and says what it means.
-		t.data(id, authz.FromServer, payload, cut, false)
+		t.data(id, authz.FromServer, payload, cut)
 		f.serverNext += uint32(to)
 		if f.server != nil {
 			t.behind(id, f, to)
@@ -239,7 +239,7 @@ func (f *flow) serverGap() bool {
 func (t *Table) behind(id ID, f *flow, n int) {
 	t.advance(&f.server, n)
 	if ready := f.server.ready(); len(ready) > 0 {
-		t.data(id, authz.FromServer, ready, 0, false)
+		t.data(id, authz.FromServer, ready, 0)
 		f.serverNext += uint32(len(ready))
 		t.advance(&f.server, len(ready))
 	}

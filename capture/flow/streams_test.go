@@ -134,37 +134,3 @@ func pieces(n int) []step {
 	}
 	return steps
 }
-
-// A chunk tells whether the server may have read a part of it before the rest came.
-func TestSplit(t *testing.T) {
-	tests := []struct {
-		name  string
-		steps []step
-		want  string // of each chunk of the client
-	}{
-		{"one segment", []step{cl(0, "AB"), sv(0, 2, "")}, "whole"},
-		{"sent again", []step{cl(0, "AB"), cl(0, "AB"), sv(0, 2, "")}, "whole"},
-		{"acknowledged one by one", []step{cl(0, "A"), sv(0, 1, ""), cl(1, "B"), sv(0, 2, "")}, "whole whole"},
-		{"acknowledged at once", []step{cl(0, "A"), cl(1, "B"), sv(0, 2, "")}, "split"},
-		{"sent again with more", []step{cl(0, "A"), cl(0, "AB"), sv(0, 2, "")}, "split"},
-		{"sent again in part", []step{cl(0, "AB"), cl(1, "B"), sv(0, 2, "")}, "split"},
-		{"out of order", []step{cl(1, "B"), cl(0, "A"), sv(0, 2, "")}, "split"},
-		{"acknowledged in part", []step{cl(0, "A"), cl(1, "BC"), sv(0, 2, ""), sv(0, 3, "")}, "split split"},
-		{"forgotten when nothing waits", []step{cl(0, "A"), cl(1, "B"), sv(0, 2, ""), cl(2, "CD"), sv(0, 4, "")}, "split whole"},
-	}
-	for _, tt := range tests {
-		table, got := newTable(Limits{}), ""
-		for _, st := range begin(liveTap, tt.steps) {
-			var ev capture.Event
-			st(liveTap, &ev)
-			for _, e := range table.Feed(&ev) {
-				if e.Kind == Data {
-					got += map[bool]string{true: " split", false: " whole"}[e.Chunk.Split]
-				}
-			}
-		}
-		if got = strings.TrimSpace(got); got != tt.want {
-			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
-		}
-	}
-}

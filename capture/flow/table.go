@@ -246,10 +246,10 @@ func (t *Table) emit(kind Kind, id ID) *Event {
 }
 
 // data adds what most events are; it sets each field once, and clears none before.
-func (t *Table) data(id ID, dir authz.Dir, b []byte, cut int, split bool) {
+func (t *Table) data(id ID, dir authz.Dir, b []byte, cut int) {
 	e := t.place()
 	e.Kind, e.ID, e.Of, e.Reason = Data, id, t.of, ""
-	e.Chunk = authz.Chunk{Dir: dir, Split: split, Bytes: b, Cut: cut}
+	e.Chunk = authz.Chunk{Dir: dir, Bytes: b, Cut: cut}
 }
 
 // place makes room for an event. An older one stands there.

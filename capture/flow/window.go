@@ -12,7 +12,6 @@ type window struct {
 	head  int    // bytes of buf released since the last compact
 	used  int    // buf[used:] was never written
 	spans []span // sorted, not touching one another
-	split bool   // it holds what came in several segments, or did since it was empty
 
 	dropped, dirty bool // see pool
 }
@@ -49,7 +48,6 @@ func (w *window) agrees(off int, p []byte) bool {
 // put stores p, which agrees, at off. The buffer must be large enough.
 func (w *window) put(off int, p []byte) {
 	n := span{off, off + len(p)}
-	w.split = w.split || len(w.spans) > 0 && (len(w.spans) > 1 || w.spans[0] != n)
 	copy(w.buf[w.head+n.from:], p)
 	w.used = max(w.used, w.head+n.to)
 	if len(w.spans) == 0 || off > w.end() {

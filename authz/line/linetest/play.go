@@ -56,7 +56,6 @@ type player struct {
 
 	in       []byte // in the server's kernel, not read
 	acked    []byte // received and not yet seen acknowledged
-	segments int    // that these came in
 	out      []byte // written by the server, not sent
 	greeted  bool
 	stuck    bool // the server waits for more than is in
@@ -119,7 +118,6 @@ func (p *player) send() {
 	p.client = p.client[1:]
 	p.in = append(p.in, b...)
 	p.acked = append(p.acked, b...)
-	p.segments++
 	p.stuck = false
 	if p.r.IntN(2) == 0 {
 		p.release()
@@ -128,8 +126,8 @@ func (p *player) send() {
 
 // release shows what the server's kernel acknowledged.
 func (p *player) release() {
-	c := authz.Chunk{Dir: authz.FromClient, Split: p.segments > 1, Bytes: p.acked}
-	p.acked, p.segments = nil, 0
+	c := authz.Chunk{Dir: authz.FromClient, Bytes: p.acked}
+	p.acked = nil
 	p.feed(c)
 }
 

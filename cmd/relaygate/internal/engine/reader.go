@@ -174,7 +174,7 @@ func (r *Reader) data(id flow.ID, c authz.Chunk) {
 			return
 		}
 		if len(begun) > 0 {
-			r.speak(id, s, authz.Chunk{Dir: c.Dir, Split: true, Bytes: begun})
+			r.speak(id, s, authz.Chunk{Dir: c.Dir, Bytes: begun})
 		}
 		if c = rest; len(c.Bytes) == 0 && c.Cut == 0 || s.dialogue == nil {
 			return
