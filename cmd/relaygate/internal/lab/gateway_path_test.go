@@ -223,14 +223,14 @@ func TestGatewayUnderASYNFlood(t *testing.T) {
 	t.Logf("%+v", s.Drops)
 }
 
-// checksummed corrects the checksums of an IPv4 TCP frame without payload.
+// checksummed corrects the checksums of an IPv4 TCP frame.
 func checksummed(f []byte) []byte {
-	ip, tcp := f[14:34], f[34:54]
+	ip, tcp := f[14:34], f[34:]
 	ip[10], ip[11], tcp[16], tcp[17] = 0, 0, 0, 0
 	sum := func(parts ...[]byte) (n uint32) {
 		for _, p := range parts {
-			for i := 0; i < len(p); i += 2 {
-				n += uint32(p[i])<<8 | uint32(p[i+1])
+			for i, b := range p {
+				n += uint32(b) << (8 * (1 - i%2))
 			}
 		}
 		for n > 0xffff {
@@ -240,7 +240,7 @@ func checksummed(f []byte) []byte {
 	}
 	s := sum(ip)
 	ip[10], ip[11] = byte(s>>8), byte(s)
-	s = sum(ip[12:20], []byte{0, 6, 0, 20}, tcp)
+	s = sum(ip[12:20], []byte{0, 6, byte(len(tcp) >> 8), byte(len(tcp))}, tcp)
 	tcp[16], tcp[17] = byte(s>>8), byte(s)
 	return f
 }
