@@ -42,6 +42,7 @@ type Wire struct {
 	objs   wireObjects
 	reader *Reader
 	start  time.Time // of Tick
+	inside bool
 
 	mu    sync.Mutex // guards links
 	links map[int][]io.Closer
@@ -53,7 +54,7 @@ func LoadWire(o WireOptions) (*Wire, error) {
 	if err := missing(WireFeatures()); err != nil {
 		return nil, err
 	}
-	w := &Wire{start: time.Now(), links: make(map[int][]io.Closer)}
+	w := &Wire{start: time.Now(), inside: o.Inside, links: make(map[int][]io.Closer)}
 	if err := w.prepare(o); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
@@ -92,19 +93,33 @@ func (w *Wire) prepare(o WireOptions) error {
 type hook struct {
 	prog   *ebpf.Program
 	attach ebpf.AttachType
+	anchor link.Anchor
 }
 
-// Attach taps an interface of the calling thread's network namespace. The
-// programs come behind those that are there, so that what another has dropped
-// does not count.
-func (w *Wire) Attach(index int) error {
-	return w.attach(index, hook{w.objs.RelaygateLeave, ebpf.AttachTCXEgress}, hook{w.objs.RelaygateArrive, ebpf.AttachTCXIngress})
+// The clients' segments are seen before the programs that are there, of which one that
+// lets some of them pass would hide these; the servers' behind, so that what another
+// has dropped does not count.
+func (w *Wire) arrive() hook {
+	h := hook{w.objs.RelaygateArrive, ebpf.AttachTCXIngress, link.Head()}
+	if w.inside {
+		h.anchor = link.Tail()
+	}
+	return h
 }
+
+func (w *Wire) leave() hook {
+	h := hook{w.objs.RelaygateLeave, ebpf.AttachTCXEgress, link.Tail()}
+	if w.inside {
+		h.anchor = link.Head()
+	}
+	return h
+}
+
+// Attach taps an interface of the calling thread's network namespace.
+func (w *Wire) Attach(index int) error { return w.attach(index, w.leave(), w.arrive()) }
 
 // AttachArrivals taps what comes in by an interface, and not what leaves.
-func (w *Wire) AttachArrivals(index int) error {
-	return w.attach(index, hook{w.objs.RelaygateArrive, ebpf.AttachTCXIngress})
-}
+func (w *Wire) AttachArrivals(index int) error { return w.attach(index, w.arrive()) }
 
 // attach puts programs on an interface, in the place of those that it has.
 func (w *Wire) attach(index int, hooks ...hook) error {
@@ -120,7 +135,7 @@ func (w *Wire) attach(index int, hooks ...hook) error {
 	}
 	var links []io.Closer
 	for _, h := range hooks {
-		l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: h.prog, Attach: h.attach, Anchor: link.Tail()})
+		l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: h.prog, Attach: h.attach, Anchor: h.anchor})
 		if err != nil {
 			return errors.Join(fmt.Errorf("attach %s to interface %d: %w", h.attach, index, err), closeLinks(links))
 		}

@@ -7,31 +7,44 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
-// AFPacket is a live tap on named interfaces, for hosts where cgroup programs
-// cannot be had. It reads like a file: handshakes are seen as packets, segments
-// have no cookie, and the packet type tells which of them this host sent. That
-// a segment came from this host does not say from whom on it: what is learned
-// here is believed only after the socket tables show that very connection.
+// AFPacket is a live tap by a packet socket, for hosts where cgroup programs cannot
+// be had. It reads like a file: handshakes are seen as packets, segments have no
+// cookie, and the packet type tells which of them this host sent. That a segment
+// came from this host does not say from whom on it: what is learned here is believed
+// only after the socket tables show that very connection.
 //
-// On an inside interface of a gateway it is the other way round: what came in
+// It is one socket for all interfaces, as the kernel takes a client's segments by
+// whichever they come in, and only one ring has them in the order of their coming.
+// What leaves counts on the named interfaces alone: by others a bridge sends what
+// containers say.
+//
+// On the inside interfaces of a gateway it is the other way round: what came in
 // there is the mail servers', and what left towards them the clients'. There the
-// kernel's routes say where a server is, and no table is asked.
+// kernel's routes say where a server is, and no table is asked. Of other interfaces
+// nothing counts.
 //
-// Only one goroutine may use an AFPacket, but for Wake.
+// Only one goroutine may use an AFPacket, but for Wake and SetInterfaces.
 type AFPacket struct {
 	decoder  *Decoder
 	inside   bool
-	rings    []*packetRing
-	turn     int // the ring to be read, or that is
-	polls    []unix.PollFd
+	ring     *packetRing
+	named    atomic.Pointer[[]int] // indexes
+	changed  atomic.Bool           // they did, since the ring was looked at
+	polls    [2]unix.PollFd
 	wake     int // an eventfd
 	deadline time.Time
 	stats    AFPacketStats
+	// lossy counts down the blocks before which Lost is told, for reason.
+	lossy  int
+	reason string
 }
 
 // AFPacketStats counts what an AFPacket read and lost.
@@ -40,25 +53,16 @@ type AFPacketStats struct {
 	Packets, Drops uint64
 }
 
-// ErrOneInside says that AF_PACKET taps one inside interface at most: between
-// the rings of several, the order of packets is not known.
-var ErrOneInside = errors.New("packet sockets can tap one inside interface alone")
-
-// OpenAFPacket taps the named interfaces of the calling thread's network
-// namespace; inside says that they lead to mail servers behind this host. It
-// needs CAP_NET_RAW.
-func OpenAFPacket(interfaces []string, inside bool, d *Decoder) (_ *AFPacket, err error) {
-	if len(interfaces) == 0 {
-		return nil, errors.New("AF_PACKET tap: no interface named")
-	}
-	if inside && len(interfaces) > 1 {
-		return nil, ErrOneInside
-	}
-	filter, err := packetFilter(d.ports.Ports())
+// OpenAFPacket taps the calling thread's network namespace. The named interfaces are
+// those with the given indexes; inside says that they lead to mail servers behind this
+// host. It needs CAP_NET_RAW.
+func OpenAFPacket(interfaces []int, inside bool, d *Decoder) (_ *AFPacket, err error) {
+	a := &AFPacket{decoder: d, inside: inside}
+	filter, err := a.filter(interfaces)
 	if err != nil {
 		return nil, err
 	}
-	a := &AFPacket{decoder: d, inside: inside}
+	a.named.Store(&interfaces)
 	a.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("make eventfd: %w", err)
@@ -68,16 +72,34 @@ func OpenAFPacket(interfaces []string, inside bool, d *Decoder) (_ *AFPacket, er
 			_ = a.Close()
 		}
 	}()
-	a.polls = append(a.polls, unix.PollFd{Fd: int32(a.wake), Events: unix.POLLIN})
-	for _, name := range interfaces {
-		r, err := openPacketRing(name, filter)
-		if err != nil {
-			return nil, err
-		}
-		a.rings = append(a.rings, r)
-		a.polls = append(a.polls, unix.PollFd{Fd: int32(r.fd), Events: unix.POLLIN | unix.POLLERR})
+	if a.ring, err = openPacketRing(filter); err != nil {
+		return nil, err
+	}
+	a.polls = [2]unix.PollFd{
+		{Fd: int32(a.wake), Events: unix.POLLIN},
+		{Fd: int32(a.ring.fd), Events: unix.POLLIN | unix.POLLERR},
 	}
 	return a, nil
+}
+
+func (a *AFPacket) filter(interfaces []int) ([]bpf.RawInstruction, error) {
+	return packetFilter(a.decoder.ports.Ports(), interfaces, a.inside)
+}
+
+// SetInterfaces changes which interfaces are the named ones. Every connection of before
+// is in doubt then: what passed meanwhile may not have been seen. Any goroutine may
+// call it before Close.
+func (a *AFPacket) SetInterfaces(indexes []int) error {
+	filter, err := a.filter(indexes)
+	if err != nil {
+		return err
+	}
+	if err := a.ring.setFilter(filter); err != nil {
+		return err
+	}
+	a.named.Store(&indexes)
+	a.changed.Store(true)
+	return nil
 }
 
 // SetDeadline bounds how long Next waits when there is nothing; the zero time
@@ -98,25 +120,23 @@ func (a *AFPacket) Stats() AFPacketStats { return a.stats }
 // at the deadline, or after Wake. After a loss it returns Lost events without a
 // cookie: every connection may be concerned.
 func (a *AFPacket) Next(ev *Event) error {
-	if len(a.rings) == 0 {
+	if a.ring == nil {
 		return os.ErrClosed
 	}
 	if a.decoder.more(ev) {
 		return nil
 	}
 	for {
-		ring := a.rings[a.turn]
-		if !ring.open {
+		if !a.ring.open {
 			lost, err := a.begin(ev)
 			if err != nil || lost {
 				return err
 			}
 			continue
 		}
-		raw, ok := ring.next()
+		raw, ok := a.ring.next()
 		if !ok {
-			ring.end()
-			a.turn = (a.turn + 1) % len(a.rings)
+			a.ring.end()
 			continue
 		}
 		a.stats.Packets++
@@ -124,6 +144,7 @@ func (a *AFPacket) Next(ev *Event) error {
 		if a.inside && !p.takeSide(&raw) {
 			continue
 		}
+		p.aside = !a.inside && !slices.Contains(*a.named.Load(), raw.index)
 		if a.decoder.ip(&p, raw.data, raw.wireLen, ev) {
 			return nil
 		}
@@ -141,44 +162,43 @@ func (p *packet) takeSide(raw *ringPacket) bool {
 	default:
 		return false
 	}
-	p.link.VLAN[0] = raw.vlan
+	p.link.VLAN[0], p.link.Interface = raw.vlan, uint32(raw.index)
 	return true
 }
 
-// begin opens the next block of some ring, waiting for one. If packets were
-// lost it fills in a Lost event instead and returns true.
+// begin opens the next block, waiting for one. If packets were lost it fills in a
+// Lost event instead and returns true.
 //
-// The kernel drops when all blocks are full, so a loss lies behind at most
-// ringBlocks blocks: Lost comes now and before each of those, and so also after
+// A loss lies in the blocks that are full, or in the one that the kernel fills now:
+// Lost comes now, before each of those, and behind the last, and so also after
 // connections that open in them.
 func (a *AFPacket) begin(ev *Event) (lost bool, err error) {
-	for range a.rings {
-		ring := a.rings[a.turn]
-		if !ring.ready() {
-			a.turn = (a.turn + 1) % len(a.rings)
-			continue
-		}
-		drops, err := ring.drops()
-		if err != nil {
-			return false, err
-		}
-		a.stats.Drops += drops
-		if drops > 0 {
-			ring.lossy = ringBlocks + 1
-		}
-		ring.begin()
-		if ring.lossy == 0 {
-			return false, nil
-		}
-		ring.lossy--
-		a.decoder.lost(ring.since())
-		*ev = Event{Kind: Lost, Time: ring.since(), Reason: "the AF_PACKET ring overflowed"}
-		return true, nil
+	full := a.ring.full()
+	if full == 0 {
+		return false, a.wait()
 	}
-	return false, a.wait()
+	drops, err := a.ring.drops()
+	if err != nil {
+		return false, err
+	}
+	if a.changed.Swap(false) {
+		a.lossy, a.reason = full+2, "the interfaces that are tapped changed"
+	}
+	if drops > 0 {
+		a.stats.Drops += drops
+		a.lossy, a.reason = full+2, "the AF_PACKET ring overflowed"
+	}
+	a.ring.begin()
+	if a.lossy == 0 {
+		return false, nil
+	}
+	a.lossy--
+	a.decoder.lost(a.ring.since())
+	*ev = Event{Kind: Lost, Time: a.ring.since(), Reason: a.reason}
+	return true, nil
 }
 
-// wait blocks until a ring has something.
+// wait blocks until the ring has something.
 func (a *AFPacket) wait() error {
 	timeout := -1
 	if !a.deadline.IsZero() {
@@ -189,21 +209,19 @@ func (a *AFPacket) wait() error {
 		// Rounded up, or the last millisecond would be spent spinning.
 		timeout = int((left + time.Millisecond - 1) / time.Millisecond)
 	}
-	n, err := unix.Poll(a.polls, timeout)
+	n, err := unix.Poll(a.polls[:], timeout)
 	if err == unix.EINTR {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("poll AF_PACKET rings: %w", err)
+		return fmt.Errorf("poll AF_PACKET ring: %w", err)
 	}
 	if n == 0 {
 		return os.ErrDeadlineExceeded
 	}
-	for i := range a.rings {
-		if a.polls[i+1].Revents&unix.POLLERR != 0 {
-			if err := a.rings[i].failure(); err != nil {
-				return err
-			}
+	if a.polls[1].Revents&unix.POLLERR != 0 {
+		if err := a.ring.failure(); err != nil {
+			return err
 		}
 	}
 	if a.polls[0].Revents != 0 {
@@ -218,13 +236,13 @@ func (a *AFPacket) wait() error {
 
 // Close ends the tap.
 func (a *AFPacket) Close() error {
-	var errs []error
-	for _, r := range a.rings {
-		errs = append(errs, r.close())
+	var err error
+	if a.ring != nil {
+		err = a.ring.close()
+		a.ring = nil
 	}
-	if err := unix.Close(a.wake); err != nil {
-		errs = append(errs, fmt.Errorf("close eventfd: %w", err))
+	if failed := unix.Close(a.wake); failed != nil {
+		err = errors.Join(err, fmt.Errorf("close eventfd: %w", failed))
 	}
-	a.rings = nil
-	return errors.Join(errs...)
+	return err
 }

@@ -4,7 +4,6 @@ package capture
 
 import (
 	"fmt"
-	"net"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -15,7 +14,7 @@ import (
 
 const (
 	// ringBlock holds at least one super-frame, in bytes, ringBlocks are the
-	// blocks of an interface: a burst of 8 MiB. As blocks are handed over that are
+	// blocks: a burst of 8 MiB. As blocks are handed over that are
 	// nearly empty, their number is also how long the reader may be kept waiting:
 	// 8 larger ones overflowed on a busy host with a few packets in them.
 	ringBlock  = 256 << 10
@@ -26,18 +25,15 @@ const (
 	ringRetire = 1
 )
 
-// packetRing is a TPACKET_V3 receive ring on one interface
+// packetRing is a TPACKET_V3 receive ring of all interfaces
 // (Documentation/networking/packet_mmap.rst).
 type packetRing struct {
-	fd   int
-	name string
-	mem  []byte
+	fd  int
+	mem []byte
 	// block is the one that is read next, or now if open. left counts its
 	// packets to come, of which the first is at pos.
 	block, left, pos int
 	open             bool
-	// lossy counts down the blocks that may lie before a loss.
-	lossy int
 }
 
 // ringPacket is one packet, from its network header on.
@@ -46,33 +42,25 @@ type ringPacket struct {
 	wireLen int
 	time    time.Time
 	kind    uint16 // packet(7), sll_pkttype
+	index   int    // of the interface
 	vlan    uint16 // identifier, 0 if untagged
 }
 
 // openPacketRing opens the ring. The filter is in place before the socket is
 // bound, so that nothing else comes in.
-func openPacketRing(name string, filter []bpf.RawInstruction) (_ *packetRing, err error) {
-	iface, err := net.InterfaceByName(name)
-	if err != nil {
-		return nil, fmt.Errorf("interface %s: %w", name, err)
-	}
+func openPacketRing(filter []bpf.RawInstruction) (_ *packetRing, err error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open AF_PACKET socket: %w", err)
 	}
-	r := &packetRing{fd: fd, name: name}
+	r := &packetRing{fd: fd}
 	defer func() {
 		if err != nil {
 			_ = r.close()
 		}
 	}()
-	code := make([]unix.SockFilter, len(filter))
-	for i, in := range filter {
-		code[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
-	}
-	program := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
-	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program); err != nil {
-		return nil, fmt.Errorf("attach AF_PACKET filter: %w", err)
+	if err := r.setFilter(filter); err != nil {
+		return nil, err
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3); err != nil {
 		return nil, fmt.Errorf("choose TPACKET_V3: %w", err)
@@ -89,23 +77,44 @@ func openPacketRing(name string, filter []bpf.RawInstruction) (_ *packetRing, er
 	if err != nil {
 		return nil, fmt.Errorf("map AF_PACKET ring: %w", err)
 	}
-	address := &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: iface.Index}
-	if err := unix.Bind(fd, address); err != nil {
-		return nil, fmt.Errorf("bind AF_PACKET socket to %s: %w", name, err)
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL)}); err != nil {
+		return nil, fmt.Errorf("bind AF_PACKET socket: %w", err)
 	}
 	return r, nil
 }
 
-func networkOrder(v uint16) uint16 { return be16((*[2]byte)(unsafe.Pointer(&v))[:]) }
-
-func (r *packetRing) header() *unix.TpacketHdrV1 {
-	// The block descriptor is version, offset of private data, then the header.
-	return (*unix.TpacketHdrV1)(unsafe.Pointer(&r.mem[r.block*ringBlock+8]))
+// setFilter replaces the filter of what comes from now on.
+func (r *packetRing) setFilter(filter []bpf.RawInstruction) error {
+	code := make([]unix.SockFilter, len(filter))
+	for i, in := range filter {
+		code[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
+	}
+	program := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
+	if err := unix.SetsockoptSockFprog(r.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program); err != nil {
+		return fmt.Errorf("attach AF_PACKET filter: %w", err)
+	}
+	return nil
 }
 
-// ready tells whether the kernel has handed over the next block.
-func (r *packetRing) ready() bool {
-	return atomic.LoadUint32(&r.header().Block_status)&unix.TP_STATUS_USER != 0
+func networkOrder(v uint16) uint16 { return be16((*[2]byte)(unsafe.Pointer(&v))[:]) }
+
+func (r *packetRing) header() *unix.TpacketHdrV1 { return r.headerOf(r.block) }
+
+func (r *packetRing) headerOf(block int) *unix.TpacketHdrV1 {
+	// The block descriptor is version, offset of private data, then the header.
+	return (*unix.TpacketHdrV1)(unsafe.Pointer(&r.mem[block*ringBlock+8]))
+}
+
+// full counts the blocks from the next one on that the kernel has handed over.
+func (r *packetRing) full() (n int) {
+	for n < ringBlocks {
+		h := r.headerOf((r.block + n) % ringBlocks)
+		if atomic.LoadUint32(&h.Block_status)&unix.TP_STATUS_USER == 0 {
+			break
+		}
+		n++
+	}
+	return n
 }
 
 // begin opens the block that is ready.
@@ -139,6 +148,7 @@ func (r *packetRing) next() (ringPacket, bool) {
 		wireLen: int(h.Len),
 		time:    time.Unix(int64(h.Sec), int64(h.Nsec)),
 		kind:    uint16(address.Pkttype),
+		index:   int(address.Ifindex),
 		vlan:    vlan,
 	}, true
 }
@@ -154,27 +164,19 @@ func (r *packetRing) end() {
 func (r *packetRing) drops() (uint64, error) {
 	stats, err := unix.GetsockoptTpacketStatsV3(r.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err != nil {
-		return 0, fmt.Errorf("read drop counter of %s: %w", r.name, err)
+		return 0, fmt.Errorf("read drop counter of AF_PACKET socket: %w", err)
 	}
 	return uint64(stats.Drops), nil
 }
 
-// failure reads the socket's error: an interface that is down keeps its ring,
-// one that is gone does not.
+// failure reads the socket's error.
 func (r *packetRing) failure() error {
 	code, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err != nil {
-		return fmt.Errorf("read error of %s: %w", r.name, err)
+		return fmt.Errorf("read error of AF_PACKET socket: %w", err)
 	}
-	name, err := unix.Getsockname(r.fd)
-	if err != nil {
-		return fmt.Errorf("read binding of %s: %w", r.name, err)
-	}
-	if at, ok := name.(*unix.SockaddrLinklayer); ok && at.Ifindex <= 0 {
-		return fmt.Errorf("interface %s is gone", r.name)
-	}
-	if errno := unix.Errno(code); errno != 0 && errno != unix.ENETDOWN {
-		return fmt.Errorf("interface %s: %w", r.name, errno)
+	if errno := unix.Errno(code); errno != 0 {
+		return fmt.Errorf("AF_PACKET socket: %w", errno)
 	}
 	return nil
 }
@@ -182,12 +184,12 @@ func (r *packetRing) failure() error {
 func (r *packetRing) close() error {
 	if r.mem != nil {
 		if err := unix.Munmap(r.mem); err != nil {
-			return fmt.Errorf("unmap AF_PACKET ring of %s: %w", r.name, err)
+			return fmt.Errorf("unmap AF_PACKET ring: %w", err)
 		}
 		r.mem = nil
 	}
 	if err := unix.Close(r.fd); err != nil {
-		return fmt.Errorf("close AF_PACKET socket of %s: %w", r.name, err)
+		return fmt.Errorf("close AF_PACKET socket: %w", err)
 	}
 	return nil
 }

@@ -20,13 +20,26 @@ import (
 	"relaygate/bpf/netns"
 )
 
+// indexOf is the index of an interface of the calling thread's namespace.
+func indexOf(t *testing.T, name string) int {
+	t.Helper()
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i.Index
+}
+
 // tapped is a server and a client namespace, and a tap on the server's side.
 type tapped struct {
 	server, client *netns.Namespace
+	mac            net.HardwareAddr // the server's
 	tap            *AFPacket
 }
 
-func newTapped(t *testing.T) *tapped {
+func newTapped(t *testing.T) *tapped { return newTappedBy(t, false, "mail0", "lo") }
+
+func newTappedBy(t *testing.T, inside bool, interfaces ...string) *tapped {
 	t.Helper()
 	n := &tapped{server: bpftest.Namespace(t), client: bpftest.Namespace(t)}
 	prefixes := func(addrs ...string) []netip.Prefix {
@@ -40,8 +53,17 @@ func newTapped(t *testing.T) *tapped {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bpftest.Do(t, n.server, func() (err error) {
-		n.tap, err = OpenAFPacket([]string{"mail0", "lo"}, false, newTestDecoder())
+	bpftest.Do(t, n.server, func() error {
+		mail, err := net.InterfaceByName("mail0")
+		if err != nil {
+			return err
+		}
+		n.mac = mail.HardwareAddr
+		var indexes []int
+		for _, name := range interfaces {
+			indexes = append(indexes, indexOf(t, name))
+		}
+		n.tap, err = OpenAFPacket(indexes, inside, newTestDecoder())
 		return err
 	})
 	t.Cleanup(func() {
@@ -139,7 +161,7 @@ func TestAFPacketConversation(t *testing.T) {
 				s := ev.Segment
 				fromServer := s.Src == server && s.Dst.Addr() == client
 				fromClient := s.Dst == server && s.Src.Addr() == client
-				if ev.Kind != Packet || fromServer == fromClient || fromServer != (s.Sent == SenderHost) || s.Cookie != 0 || s.Link != (Link{}) {
+				if ev.Kind != Packet || fromServer == fromClient || fromServer != (s.Sent == SenderHost) || s.Cookie != 0 || s.Aside || s.Link != (Link{}) {
 					t.Errorf("got %+v", ev)
 				}
 			}
@@ -147,32 +169,75 @@ func TestAFPacketConversation(t *testing.T) {
 	}
 }
 
-// TestAFPacketForgery: what bears the server's address but came in is known.
-func TestAFPacketForgery(t *testing.T) {
-	n := newTapped(t)
-	src, dst := netip.MustParseAddr("192.0.2.1").As4(), netip.MustParseAddr("192.0.2.7").As4()
-	forged := set(set(ipv4Reply(reply("+OK forged")), 12, src[:]...), 16, dst[:]...)
-	n.inject(t, unix.ETH_P_IP, forged)
-	events := n.until(t, hasPayload("+OK forged"))
-	if got := events[len(events)-1].Segment.Sent; got != SenderOutside {
-		t.Errorf("got sender %d, want %d", got, SenderOutside)
+// TestAFPacketPlaces: on a host a client's segments count wherever they come in, the
+// server's where they leave by a named interface, and what bears its address and comes in
+// is nobody's. Inside a gateway nothing counts but at the named.
+func TestAFPacketPlaces(t *testing.T) {
+	server := ipv4Reply(reply("from the server"))
+	client := ipv4Packet(protoTCP, tcpSegment("from a client"))
+	named, other := []string{"mail0"}, []string{"lo"}
+	for _, tt := range []struct {
+		name   string
+		named  []string
+		inside bool
+		leaves bool // or comes in
+		packet []byte
+		want   string // the sender, and whether aside; "" if nothing
+	}{
+		{"a client's", named, false, false, client, "2 false"},
+		{"a client's, by another", other, false, false, client, "2 true"},
+		{"a client's that leaves", named, false, true, client, ""},
+		{"the server's", named, false, true, server, "1 false"},
+		{"the server's, by another", other, false, true, server, ""},
+		{"the server's, forged", named, false, false, server, ""},
+		{"the server's, forged, by another", other, false, false, server, ""},
+		{"none is named", nil, false, true, server, ""},
+		{"inside, a client's", named, true, true, client, "2 false"},
+		{"inside, a client's, by another", other, true, true, client, ""},
+		{"inside, the server's", named, true, false, server, "3 false"},
+		{"inside, the server's, by another", other, true, false, server, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := newTappedBy(t, tt.inside, tt.named...)
+			if tt.leaves {
+				n.send(t, n.server, "mail0", unix.ETH_P_IP, tt.packet)
+			} else {
+				n.inject(t, unix.ETH_P_IP, tt.packet)
+			}
+			if tt.inside { // or the mark would not be seen
+				bpftest.Do(t, n.server, func() error { return n.tap.SetInterfaces([]int{indexOf(t, "mail0")}) })
+			}
+			n.inject(t, unix.ETH_P_IP, ipv4Packet(protoTCP, tcpSegment("mark")))
+			got := ""
+			for _, ev := range n.until(t, hasPayload("mark")) {
+				if s := &ev.Segment; strings.HasPrefix(string(s.Payload), "from") {
+					got = fmt.Sprint(s.Sent, s.Aside)
+				}
+			}
+			if got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
 	}
 }
 
 // inject sends packets from the client's interface as they are.
 func (n *tapped) inject(t *testing.T, kind uint16, packets ...[]byte) {
 	t.Helper()
-	bpftest.Do(t, n.client, func() error {
-		iface, err := net.InterfaceByName("wan0")
-		if err != nil {
-			return err
-		}
+	n.send(t, n.client, "wan0", kind, packets...)
+}
+
+// send sends packets by an interface.
+func (n *tapped) send(t *testing.T, from *netns.Namespace, by string, kind uint16, packets ...[]byte) {
+	t.Helper()
+	bpftest.Do(t, from, func() error {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
-		to := &unix.SockaddrLinklayer{Protocol: networkOrder(kind), Ifindex: iface.Index, Halen: 6, Addr: [8]byte{255, 255, 255, 255, 255, 255}}
+		to := &unix.SockaddrLinklayer{Protocol: networkOrder(kind), Ifindex: indexOf(t, by), Halen: 6}
+		copy(to.Addr[:], n.mac)
 		for _, p := range packets {
 			if err := unix.Sendto(fd, p, 0, to); err != nil {
 				return err
@@ -251,44 +316,68 @@ func TestAFPacketInside(t *testing.T) {
 		{unix.PACKET_MULTICAST, false, SenderUnknown},
 	} {
 		var p packet
-		ok := p.takeSide(&ringPacket{kind: tt.kind, vlan: 7})
-		if ok != tt.ok || ok && (p.sent != tt.want || p.link != Link{VLAN: [2]uint16{7}}) {
+		ok := p.takeSide(&ringPacket{kind: tt.kind, vlan: 7, index: 9})
+		if ok != tt.ok || ok && (p.sent != tt.want || p.link != Link{VLAN: [2]uint16{7}, Interface: 9}) {
 			t.Errorf("packet type %d: %v, %+v", tt.kind, ok, p)
 		}
 	}
-	if _, err := OpenAFPacket([]string{"lo", "eth0"}, true, newTestDecoder()); !errors.Is(err, ErrOneInside) {
-		t.Errorf("two interfaces: got %v", err)
+}
+
+// TestAFPacketChange: where the named interfaces change, what began before is in doubt.
+func TestAFPacketChange(t *testing.T) {
+	n := newTappedBy(t, false, "mail0")
+	n.settle(t)
+	bpftest.Do(t, n.server, func() error { return n.tap.SetInterfaces([]int{indexOf(t, "lo")}) })
+	n.inject(t, unix.ETH_P_IP, ipv4Packet(protoTCP, tcpSegment("behind")))
+	first := n.until(t, hasPayload("behind"))[0]
+	if first.Kind != Lost || first.Conn.Cookie != 0 || first.Reason == "" {
+		t.Errorf("got %+v", first)
+	}
+	for range ringBlocks { // and not for ever
+		n.settle(t)
+	}
+	n.inject(t, unix.ETH_P_IP, ipv4Packet(protoTCP, tcpSegment("later")))
+	if first := n.until(t, hasPayload("later"))[0]; first.Kind == Lost {
+		t.Errorf("got %+v", first)
 	}
 }
 
 func TestAFPacketErrors(t *testing.T) {
 	bpftest.RequireRoot(t)
-	if _, err := OpenAFPacket(nil, false, newTestDecoder()); err == nil {
-		t.Error("no interface: got no error")
-	}
-	if _, err := OpenAFPacket([]string{"none0"}, false, newTestDecoder()); err == nil || !strings.Contains(err.Error(), "none0") {
-		t.Errorf("unknown interface: got %v", err)
-	}
 	many := make([]uint16, maxFilterPorts+1)
+	interfaces := make([]int, maxFilterInterfaces+1)
 	for i := range many {
-		many[i] = uint16(i + 1)
+		many[i], interfaces[i] = uint16(i+1), i+1
 	}
-	for name, ports := range map[string][]uint16{"no ports": nil, "too many ports": many} {
-		if _, err := OpenAFPacket([]string{"lo"}, false, NewDecoder(NewPortSet(ports...))); err == nil {
-			t.Errorf("%s: got no error", name)
+	for _, tt := range []struct {
+		name       string
+		ports      []uint16
+		interfaces []int
+	}{
+		{"no ports", nil, interfaces[:1]},
+		{"too many ports", many, interfaces[:1]},
+		{"too many interfaces", many[:1], interfaces},
+	} {
+		if _, err := OpenAFPacket(tt.interfaces, false, NewDecoder(NewPortSet(tt.ports...))); err == nil {
+			t.Errorf("%s: got no error", tt.name)
 		}
 	}
-	ns := bpftest.Namespace(t)
-	bpftest.Do(t, ns, func() error {
-		tap, err := OpenAFPacket([]string{"lo"}, false, NewDecoder(NewPortSet(many[:maxFilterPorts]...)))
-		if err != nil {
-			return err
-		}
-		if err := tap.Close(); err != nil {
-			return err
-		}
-		if err := tap.Next(&Event{}); !errors.Is(err, os.ErrClosed) {
-			t.Errorf("closed: got %v", err)
+	bpftest.Do(t, bpftest.Namespace(t), func() error {
+		for _, inside := range []bool{false, true} {
+			decoder := NewDecoder(NewPortSet(many[:maxFilterPorts]...))
+			tap, err := OpenAFPacket(interfaces[:maxFilterInterfaces], inside, decoder)
+			if err != nil {
+				return err
+			}
+			if err := tap.SetInterfaces(interfaces); err == nil {
+				t.Error("too many interfaces later: got no error")
+			}
+			if err := tap.Close(); err != nil {
+				return err
+			}
+			if err := tap.Next(&Event{}); !errors.Is(err, os.ErrClosed) {
+				t.Errorf("closed: got %v", err)
+			}
 		}
 		return nil
 	})

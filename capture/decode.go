@@ -66,6 +66,7 @@ func (d *Decoder) lost(now time.Time) {
 type packet struct {
 	time     time.Time
 	sent     Sender
+	aside    bool
 	link     Link
 	src, dst netip.Addr
 }

@@ -45,7 +45,7 @@ func (d *Decoder) tcp(p *packet, body []byte, missing int, ev *Event) bool {
 	s := &ev.Segment
 	s.Src = netip.AddrPortFrom(p.src, be16(body))
 	s.Dst = netip.AddrPortFrom(p.dst, be16(body[2:]))
-	s.Sent, s.Link = p.sent, p.link
+	s.Sent, s.Aside, s.Link = p.sent, p.aside, p.link
 	s.Seq, s.Ack = be32(body[4:]), be32(body[8:])
 	s.Flags = Flags(body[13] & 0x3f)
 	s.Payload, s.Missing = body[header:], missing

@@ -83,7 +83,10 @@ type Segment struct {
 	Cookie uint64
 	// Sent is what the tap knows about the sender.
 	Sent Sender
-	// Link tells where in a file the frame was seen; zero on live taps.
+	// Aside: it came in where the tap was not put. It counts in the connections that
+	// other segments show, and shows none itself.
+	Aside bool
+	// Link tells where the frame was seen; zero on the live taps of a host.
 	Link Link
 
 	Seq, Ack uint32
@@ -127,13 +130,13 @@ const (
 	SenderInside
 )
 
-// Link is what a file's link layer shows of a frame. Two frames of one station
+// Link is what the link layer shows of a frame. Two frames of one station
 // have equal Src; HasMAC is false where the link layer has no addresses.
 type Link struct {
 	HasMAC   bool
 	Src, Dst [6]byte
 	// VLAN holds the 802.1Q identifiers, outer first, 0 if untagged.
 	VLAN [2]uint16
-	// Interface is the pcapng interface number.
+	// Interface is the pcapng interface number, or on a live tap the index.
 	Interface uint32
 }

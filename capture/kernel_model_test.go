@@ -206,7 +206,7 @@ func (w *modelWorld) tap(t *testing.T, host *bpf.Netns) error {
 	if err := wire.Attach(lan.Index); err != nil {
 		return err
 	}
-	packets, err := capture.OpenAFPacket([]string{"lan"}, false, capture.NewDecoder(capture.NewPortSet(ports...)))
+	packets, err := capture.OpenAFPacket([]int{lan.Index}, false, capture.NewDecoder(capture.NewPortSet(ports...)))
 	if err != nil {
 		return err
 	}

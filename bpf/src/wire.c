@@ -104,8 +104,11 @@ static __always_inline void follow(struct __sk_buff *skb, __u32 server)
 SEC("tcx/ingress")
 int relaygate_arrive(struct __sk_buff *skb)
 {
-	/* What is addressed to another station does not get further than this. */
-	if (skb->pkt_type == PACKET_HOST)
+	/*
+	 * What is addressed to another station does not get further than this, and is no
+	 * server's. On a host a firewall or a bridge can make it the host's own.
+	 */
+	if (!inside || skb->pkt_type == PACKET_HOST)
 		follow(skb, inside);
 	return TCX_NEXT;
 }

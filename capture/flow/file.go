@@ -27,7 +27,7 @@ func (t *Table) unknown(hash uint64, seg *capture.Segment) {
 		t.asks(hash, seg)
 	case t.done.PassesOver(hash, seg.Flags, t.second()):
 		// Its connection is done since it was decoded.
-	case carries(seg) && !t.done.Has(hash):
+	case tells(seg) && !t.done.Has(hash):
 		k := tuple{hash: hash}
 		if from {
 			t.name(&k, &seg.Dst, &seg.Src)

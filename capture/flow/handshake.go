@@ -128,7 +128,10 @@ func (t *Table) syn(h *handshake, seg *capture.Segment) {
 		h.ask(seg)
 	}
 	h.host = h.host || seg.Sent == capture.SenderHost
-	h.outside = h.outside || seg.Sent == capture.SenderOutside
+	if seg.Sent == capture.SenderOutside {
+		// On a gateway that it left; by another tapped interface it may have come in.
+		h.outside, h.link = true, seg.Link
+	}
 	if carries(seg) {
 		// No honest client sends data in a SYN but for Fast Open
 		// (RFC 7413), and which server takes it is not to be seen.
@@ -180,7 +183,7 @@ func (t *Table) shake(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) 
 		}
 	case h.stage == answered:
 		t.complete(r, h, dir, seg)
-	case carries(seg) && !t.done.Has(h.hash):
+	case tells(seg) && !t.done.Has(h.hash):
 		reason := cmp.Or(h.reason, t.unseen(&h.conn, reasonUnanswered))
 		if h.forged {
 			reason = reasonForgedAnswer
@@ -266,6 +269,9 @@ func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Seg
 		t.followed(id, f, dir, seg)
 	}
 }
+
+// tells is true for a segment that shows a session by itself.
+func tells(seg *capture.Segment) bool { return carries(seg) && !seg.Aside }
 
 // midstream says once that a session is there which cannot be read. It takes no
 // slot for longer than that: anybody can send such a segment.

@@ -128,7 +128,7 @@ const (
 	TapAuto Tap = iota
 	// TapCgroup: programs on the root cgroup.
 	TapCgroup
-	// TapAFPacket: packet sockets on named interfaces.
+	// TapAFPacket: a packet socket, for named interfaces.
 	TapAFPacket
 	// TapTCX: programs on named interfaces.
 	TapTCX

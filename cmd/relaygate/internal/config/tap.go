@@ -28,8 +28,6 @@ func (c *checker) tap(r *raw, cfg *Config) {
 		c.failf("watch.tap", "tap \"cgroup\" sees this host's own connections alone: gate mode \"gateway\" needs \"auto\", \"tcx\" or \"afpacket\"")
 	case gateway && none:
 		c.failf("watch.interfaces", "gate mode \"gateway\" needs the interfaces that lead to the mail servers, like [\"eth1\"]")
-	case gateway && cfg.Tap == TapAFPacket && len(cfg.Interfaces) > 1:
-		c.failf("watch.interfaces", "tap \"afpacket\" can be on one interface of a gateway alone: name one, or use tap \"tcx\"")
 	case cfg.Tap == TapAFPacket && none, cfg.Tap == TapTCX && none:
 		c.failf("watch.interfaces", "tap %q needs the interfaces to tap", r.Watch.Tap)
 	case cfg.Tap == TapCgroup && !none:

@@ -56,16 +56,16 @@ func (c *Config) tapWords() string {
 		where = fmt.Sprintf("The mail servers are %s, behind this host on its interfaces %s", prefixWords(c.Gate.Servers), on)
 	}
 	switch {
-	case c.Tap == TapTCX, c.Tap == TapAuto && c.Inside() && len(c.Interfaces) > 1:
+	case c.Tap == TapTCX:
 		return where + ": by programs there (tcx)."
 	case c.Tap == TapAFPacket && c.Inside():
 		return where + ": by a packet socket there, so that no session is followed."
 	case c.Tap == TapAFPacket:
-		return where + ": by packet sockets there."
+		return where + ": by a packet socket there."
 	case c.Inside():
 		return where + ": by programs there (tcx) or, where the kernel is too old, by a packet socket, so that no session is followed."
 	}
-	return where + " where cgroups cannot be used: by programs there (tcx) or, where the kernel is too old, by packet sockets."
+	return where + " where cgroups cannot be used: by programs there (tcx) or, where the kernel is too old, by a packet socket."
 }
 
 func (c *Config) grantWords() []string {

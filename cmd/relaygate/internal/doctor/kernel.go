@@ -20,13 +20,10 @@ func needsCgroups(cfg *config.Config) bool {
 	return cfg.Tap == config.TapCgroup || cfg.Tap == config.TapAuto && len(cfg.Interfaces) == 0
 }
 
-// needsTCX is the same of programs on interfaces: packet sockets keep the order of
-// one inside interface alone.
-func needsTCX(cfg *config.Config) bool {
-	return cfg.Tap == config.TapTCX || cfg.Tap == config.TapAuto && cfg.Inside() && len(cfg.Interfaces) > 1
-}
+// needsTCX is the same of programs on interfaces.
+func needsTCX(cfg *config.Config) bool { return cfg.Tap == config.TapTCX }
 
-// needsPackets is the same of packet sockets.
+// needsPackets is the same of the packet socket.
 func needsPackets(cfg *config.Config) bool { return cfg.Tap == config.TapAFPacket }
 
 // kernel asks for each feature that the tap needs.
@@ -44,9 +41,9 @@ func kernel(cfg *config.Config) []Finding {
 		}
 	}
 	if len(cfg.Interfaces) > 0 {
-		then := "without it only packet sockets see anything on interfaces"
+		then := "without it only a packet socket sees anything on interfaces"
 		if cfg.Inside() {
-			then += ": on one of a gateway's, and without following sessions"
+			then += ", and no session is followed"
 		}
 		for _, f := range bpf.WireFeatures() {
 			list = append(list, found("kernel: "+f.Name, needsTCX(cfg), "is there", f.Probe(), then))
@@ -81,7 +78,7 @@ var wanted = []capability{
 	{"CAP_BPF", unix.CAP_BPF, "the kernel tap cannot be loaded", needsPrograms},
 	{"CAP_PERFMON", unix.CAP_PERFMON, "the kernel tap cannot be loaded, and logins in TLS are not read", func(c *config.Config) bool { return needsPrograms(c) || c.TLS && !c.Inside() }},
 	{"CAP_CHECKPOINT_RESTORE", unix.CAP_CHECKPOINT_RESTORE, "TLS libraries that no path leads to, as after an upgrade, are not read", never},
-	{"CAP_NET_RAW", unix.CAP_NET_RAW, "packet sockets cannot be opened", needsPackets},
+	{"CAP_NET_RAW", unix.CAP_NET_RAW, "the packet socket cannot be opened", needsPackets},
 	{"CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN, "trusted network namespaces cannot be entered", func(c *config.Config) bool { return len(c.TrustedNetns) > 0 }},
 	{"CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE, "whose listeners they are cannot be told: nothing is believed", func(c *config.Config) bool { return !c.Inside() }},
 	{"CAP_DAC_READ_SEARCH", unix.CAP_DAC_READ_SEARCH, "files of other users' processes cannot be read", never},

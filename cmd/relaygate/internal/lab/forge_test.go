@@ -252,11 +252,13 @@ func TestForgedServers(t *testing.T) {
 		{"inside, an interface that is not named, tcx", tcxLan, "dmz", 0, false},
 		{"inside, another interface, tcx", "tap = \"tcx\"\ninterfaces = [\"lan\", \"dmz\"]", "dmz", 0, false},
 		{"inside, on a VLAN that does not lead there, tcx", tcxLan, "lan", 30, false},
-		{"inside, on a VLAN that does not lead there, packet sockets", "tap = \"afpacket\"\ninterfaces = [\"lan\"]", "lan", 30, false},
+		{"inside, on a VLAN that does not lead there, packet socket", "tap = \"afpacket\"\ninterfaces = [\"lan\"]", "lan", 30, false},
 		{"all interfaces are named, tcx", "tap = \"tcx\"\ninterfaces = [\"lan\", \"dmz\", \"to-stranger\"]", "to-stranger", 0, false},
-		{"inside, packet sockets", "tap = \"afpacket\"\ninterfaces = [\"lan\"]", "lan", 0, true},
-		{"outside, packet sockets", "tap = \"afpacket\"\ninterfaces = [\"lan\"]", "to-stranger", 0, false},
-		{"inside, an interface that is not named, packet sockets", "tap = \"afpacket\"\ninterfaces = [\"lan\"]", "dmz", 0, false},
+		{"inside, packet socket", "tap = \"afpacket\"\ninterfaces = [\"lan\"]", "lan", 0, true},
+		{"outside, packet socket", "tap = \"afpacket\"\ninterfaces = [\"lan\"]", "to-stranger", 0, false},
+		{"inside, an interface that is not named, packet socket", "tap = \"afpacket\"\ninterfaces = [\"lan\"]", "dmz", 0, false},
+		{"inside, another interface, packet socket", "tap = \"afpacket\"\ninterfaces = [\"lan\", \"dmz\"]", "dmz", 0, false},
+		{"all interfaces are named, packet socket", "tap = \"afpacket\"\ninterfaces = [\"lan\", \"dmz\", \"to-stranger\"]", "to-stranger", 0, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newGatewayWorld(t, lab.Options{Lifetime: time.Minute}, tt.watch)

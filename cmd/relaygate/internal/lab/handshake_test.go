@@ -60,25 +60,6 @@ func TestBytesWithTheLastAcknowledgement(t *testing.T) {
 	w.nobody(t, ghostClient, w.Client4.At(lab.Server4))
 }
 
-// TestBytesByAnotherInterface: the kernel reads what bears the client's address wherever
-// it comes in.
-func TestBytesByAnotherInterface(t *testing.T) {
-	w, c := ghostly(t, "tap = \"tcx\"\ninterfaces = [\"to-stranger\", \"to-client4\"]\n")
-	other := wire{ns: w.Client6.NS, iface: "eth0", to: hardware(t, w.Server, "to-client6"), port: c.port}
-	c.say(1000, 0, "S", "")
-	first := c.hears(func(tcp *layers.TCP) bool { return tcp.SYN }).Seq + 1
-	c.say(1001, first, "A", "")
-	greeting := c.hears(begins("* OK"))
-	next := greeting.Seq + uint32(len(greeting.Payload))
-	hidden := segment{seq: 1004, ack: next, flags: "PA", payload: "NOOP xxxxx yyyy\r\n"}
-	other.send(t, hidden.frame(t, other, c.localPort))
-	c.hears(func(tcp *layers.TCP) bool { return tcp.Ack == 1001 && tcp.Seq == next }) // the server has it
-	c.say(1004, next, "PA", "LOGIN ghost boo\r\n")
-	c.say(1001, next, "PA", "a1 ")
-	c.hears(begins("a1 OK"))
-	w.onlyClient4(t)
-}
-
 // onlyClient4 has a client log in and checks that it alone holds a grant: the daemon has
 // seen everything before, then. It stays connected, as the socket tables must show it.
 func (w *world) onlyClient4(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"relaygate/authz"
 	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/control"
 )
 
 // TestGuests: what leaves an interface can be anybody's who reaches it by a bridge
@@ -99,7 +100,7 @@ func TestInterfacesOfGuests(t *testing.T) {
 			"eth0":  "also carries guest0, by which containers and guests could speak as this host",
 		} {
 			cfg := &config.Config{Interfaces: []string{name}, Services: map[uint16]authz.Service{143: {Protocol: authz.IMAP}}}
-			tap, err := openPacketTap(cfg, &Trust{})
+			tap, err := openPacketTap(cfg, &Trust{}, slog.New(slog.DiscardHandler), control.NewHub())
 			if err == nil {
 				bpftest.Close(t, tap)
 			}
@@ -114,6 +115,41 @@ func TestInterfacesOfGuests(t *testing.T) {
 			if err := back.attach(name); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s comes back: %v, want %q", name, err, want)
 			}
+		}
+		return nil
+	})
+}
+
+// TestGuestsCome: what leaves by an interface that becomes one of guests too is not
+// believed any more, until it is none.
+func TestGuestsCome(t *testing.T) {
+	bpftest.RequireRoot(t)
+	bpftest.Do(t, bpftest.Namespace(t), func() error {
+		eth0 := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "peer"}
+		if err := netlink.LinkAdd(eth0); err != nil {
+			return err
+		}
+		cfg := &config.Config{Interfaces: []string{"eth0"}, Services: map[uint16]authz.Service{143: {Protocol: authz.IMAP}}}
+		tap, err := openPacketTap(cfg, &Trust{}, slog.New(slog.DiscardHandler), control.NewHub())
+		if err != nil {
+			return err
+		}
+		defer bpftest.Close(t, tap)
+		p := tap.(*packetTap)
+		guest := &netlink.Macvlan{LinkAttrs: netlink.LinkAttrs{Name: "guest0", ParentIndex: eth0.Index}, Mode: netlink.MACVLAN_MODE_BRIDGE}
+		if err := netlink.LinkAdd(guest); err != nil {
+			return err
+		}
+		p.follow()
+		if len(p.at) != 0 || len(p.not) != 1 || !strings.Contains(problem("eth0", p.not["eth0"]), "also carries guest0") {
+			t.Errorf("with a guest: %v, %v", p.at, p.not)
+		}
+		if err := netlink.LinkDel(guest); err != nil {
+			return err
+		}
+		p.follow()
+		if p.at["eth0"] != eth0.Index || len(p.not) != 0 {
+			t.Errorf("without one: %v, %v", p.at, p.not)
 		}
 		return nil
 	})

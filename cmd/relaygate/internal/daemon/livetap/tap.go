@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package livetap sees the connections of mail clients while they are made: through
-// programs on the root cgroup (ringTap) or on interfaces (wireTap), or packet sockets
+// programs on the root cgroup (ringTap) or on interfaces (wireTap), or a packet socket
 // (packetTap), and through the TLS libraries of mail servers (TLS). Trust decides whose
 // listeners are believed.
 package livetap
@@ -61,7 +61,7 @@ func Open(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hub) (Tap
 	case config.TapTCX:
 		return openWireTap(cfg, t, log, hub)
 	case config.TapAFPacket:
-		return openPacketTap(cfg, t)
+		return openPacketTap(cfg, t, log, hub)
 	}
 	var failed error
 	if !cfg.Inside() { // a gateway forwards what it taps: no socket of its own has it
@@ -77,7 +77,7 @@ func Open(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hub) (Tap
 		return wire, nil
 	}
 	failed = errors.Join(failed, err)
-	packets, err := openPacketTap(cfg, t)
+	packets, err := openPacketTap(cfg, t, log, hub)
 	if err != nil {
 		return nil, errors.Join(failed, err)
 	}

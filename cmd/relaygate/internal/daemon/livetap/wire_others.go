@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"slices"
 	"time"
 
@@ -16,7 +15,8 @@ import (
 
 // attachOthers taps what comes in by the interfaces of a host that are not named. A
 // client that can reach it by one of these too, as with the help of a container, could
-// have the kernel read there what the tap does not see. lost says that this was so with
+// have the kernel read there what the tap does not see: by the loopback device as well,
+// where who makes packets here (raw(7)) can have any source. lost says that this was so with
 // one that was tapped before: somebody had detached it.
 func (t *wireTap) attachOthers() (lost bool, err error) {
 	if t.inside {
@@ -30,7 +30,7 @@ func (t *wireTap) attachOthers() (lost bool, err error) {
 	for _, l := range links {
 		a := l.Attrs()
 		delete(gone, a.Index)
-		if a.Flags&net.FlagLoopback != 0 || slices.Contains(t.names, a.Name) {
+		if slices.Contains(t.names, a.Name) {
 			continue
 		}
 		if t.others[a.Index] {

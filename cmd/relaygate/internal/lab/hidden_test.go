@@ -1,0 +1,137 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"net"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"github.com/google/gopacket/layers"
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
+)
+
+// hidden is a way by which a segment of a client gets to its server, which a tap on
+// interfaces could miss. send gets the segment's frame.
+type hidden struct {
+	name    string
+	prepare func(*testing.T, *world)
+	send    func(*testing.T, *world, *rawClient, segment)
+}
+
+var ways = []hidden{
+	{"by another interface", nil, func(t *testing.T, w *world, c *rawClient, s segment) {
+		other := wire{ns: w.Client6.NS, iface: "eth0", to: hardware(t, w.Server, "to-client6"), port: c.port}
+		other.send(t, s.frame(t, other, c.localPort))
+	}},
+	{"by the loopback device, from who makes packets on this host", nil, func(t *testing.T, w *world, c *rawClient, s segment) {
+		packet := s.frame(t, c.wire, c.localPort)[14:]
+		bpftest.Do(t, w.Server, func() error {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			return unix.Sendto(fd, packet, 0, &unix.SockaddrInet4{Addr: ghostServer.Addr().As4()})
+		})
+	}},
+	{"past a program that lets it pass", letsPass, func(t *testing.T, w *world, c *rawClient, s segment) {
+		frame := s.frame(t, c.wire, c.localPort)
+		frame[14+1] = 0x20 // type of service
+		c.send(t, checksummed(frame))
+	}},
+	{"to another station, which the firewall makes this one", takesAll, func(t *testing.T, w *world, c *rawClient, s segment) {
+		frame := s.frame(t, c.wire, c.localPort)
+		copy(frame, net.HardwareAddr{3, 0, 0, 0, 0, 1}) // a group's
+		c.send(t, frame)
+	}},
+}
+
+// letsPass attaches a program ahead that lets pass what has a certain type of service,
+// and leaves everything else to those behind.
+func letsPass(t *testing.T, w *world) {
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SchedCLS, License: "GPL",
+		Instructions: asm.Instructions{
+			asm.Mov.Reg(asm.R6, asm.R1),
+			asm.LoadAbs(14+1, asm.Byte),
+			asm.Mov.Reg(asm.R1, asm.R0),
+			asm.Mov.Imm(asm.R0, 0), // TCX_PASS
+			asm.JEq.Imm(asm.R1, 0x20, "out"),
+			asm.Mov.Imm(asm.R0, -1), // TCX_NEXT
+			asm.Return().WithSymbol("out"),
+		},
+	})
+	must(t, err)
+	t.Cleanup(func() { bpftest.Close(t, prog) })
+	must(t, w.daemon.Stop())
+	bpftest.Do(t, w.Server, func() error {
+		i, err := net.InterfaceByName("to-stranger")
+		if err != nil {
+			return err
+		}
+		l, err := link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: prog, Attach: ebpf.AttachTCXIngress})
+		if err == nil {
+			t.Cleanup(func() { bpftest.Close(t, l) })
+		}
+		return err
+	})
+	w.start(t)
+}
+
+// takesAll is a firewall that takes what is for a group of hosts, as one of several does
+// that share an address.
+func takesAll(t *testing.T, w *world) {
+	bpftest.Do(t, w.Server, func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := c.AddTable(&nftables.Table{Name: "shared", Family: nftables.TableFamilyNetdev})
+		chain := c.AddChain(&nftables.Chain{
+			Name: "all", Table: table, Type: nftables.ChainTypeFilter, Device: "to-stranger",
+			Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityFilter,
+		})
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+			&expr.Immediate{Register: 1, Data: []byte{unix.PACKET_HOST}},
+			&expr.Meta{Key: expr.MetaKeyPKTTYPE, SourceRegister: true, Register: 1},
+		}})
+		return c.Flush()
+	})
+}
+
+// TestHiddenBytes: the kernel reads a client's bytes, and the tap sees others in their
+// place that come behind them.
+func TestHiddenBytes(t *testing.T) {
+	for _, tap := range []string{
+		"tap = \"cgroup\"\n",
+		"tap = \"tcx\"\ninterfaces = [\"to-stranger\", \"to-client4\"]\n",
+		"tap = \"afpacket\"\ninterfaces = [\"to-stranger\", \"to-client4\"]\n",
+	} {
+		for _, way := range ways {
+			t.Run(way.name+", "+tap, func(t *testing.T) {
+				w, c := ghostly(t, tap)
+				if way.prepare != nil {
+					way.prepare(t, w)
+				}
+				c.say(1000, 0, "S", "")
+				first := c.hears(func(tcp *layers.TCP) bool { return tcp.SYN }).Seq + 1
+				c.say(1001, first, "A", "")
+				greeting := c.hears(begins("* OK"))
+				next := greeting.Seq + uint32(len(greeting.Payload))
+				way.send(t, w, c, segment{seq: 1004, ack: next, flags: "PA", payload: "NOOP xxxxx yyyy\r\n"})
+				c.hears(func(tcp *layers.TCP) bool { return tcp.Ack == 1001 && tcp.Seq == next }) // the server has it
+				c.say(1004, next, "PA", "LOGIN ghost boo\r\n")
+				c.say(1001, next, "PA", "a1 ")
+				c.hears(begins("a1 OK"))
+				w.onlyClient4(t)
+			})
+		}
+	}
+}
