@@ -4,20 +4,24 @@ import "relaygate/capture"
 
 // seen are the connections that were established lately. A capture of several
 // interfaces can show one whole on each of them, one after the other; it is read once.
-// Two that share a slot push each other out, and may then be read twice; there are few
-// slots, as each connection touches one and the copies are milliseconds apart.
-type seen [1 << 12]uint64
+// Each has its row by a part of its identity, the latest first: what comes pushes out
+// the oldest. There are few, as the copies are milliseconds apart and each connection
+// touches a row.
+type seen [64][8]uint64
 
 // elsewhere notes a connection and the interface where it was seen, and reports whether
 // it was seen on another one before.
 func (s *seen) elsewhere(identity uint64, on uint32) bool {
-	const interfaces = 1<<16 - 1 // the part of a slot that has the interface
-	slot, now := &s[identity%uint64(len(s))], identity&^interfaces|uint64(on)&interfaces
-	was := *slot
-	if was != now && (was^now)&^interfaces == 0 {
-		return true
+	const interfaces = 1<<16 - 1 // the part of a place that has the interface
+	row := &s[identity>>16%uint64(len(s))]
+	now := identity&^interfaces | uint64(on)&interfaces
+	for _, was := range row {
+		if (was^now)&^interfaces == 0 {
+			return was != now
+		}
 	}
-	*slot = now
+	copy(row[1:], row[:])
+	row[0] = now
 	return false
 }
 
