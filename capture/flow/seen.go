@@ -4,17 +4,22 @@ import "relaygate/capture"
 
 // seen are the connections that were established lately. A capture of several
 // interfaces, or one that was joined of several, can show a connection whole more than
-// once, one after the other; it is read once. Two that share a slot push each other
-// out, and may then be read twice; there are few slots, as each connection touches one
-// and the copies are mostly milliseconds apart.
-type seen [1 << 12]uint64
+// once, one after the other; it is read once. Each has its row by a part of its identity,
+// the latest first: what comes pushes out the oldest. There are few, as the copies are
+// mostly milliseconds apart and each connection touches a row.
+type seen [64][8]uint64
 
-// again notes a connection, and reports whether it was the last in its slot.
+// again notes a connection, and reports whether it was there.
 func (s *seen) again(identity uint64) bool {
-	slot := &s[identity%uint64(len(s))]
-	was := *slot
-	*slot = identity
-	return was == identity
+	row := &s[identity%uint64(len(s))]
+	for _, was := range row {
+		if was == identity {
+			return true
+		}
+	}
+	copy(row[1:], row[:])
+	row[0] = identity
+	return false
 }
 
 // identity is a keyed hash of the ends of a connection and of its first sequence

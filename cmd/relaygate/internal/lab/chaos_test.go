@@ -326,6 +326,15 @@ func (c *chaos) starve() {
 	enough := c.scarce(c.t)
 	<-time.After(time.Duration(c.random.IntN(1500)) * time.Millisecond)
 	enough()
+	// It says when it knows again who listens: before that it believes nobody.
+	settles(c.t, 10*time.Second, func() error {
+		for _, problem := range c.status(c.t).Problems {
+			if strings.Contains(problem, "not known who listens") {
+				return errors.New(problem)
+			}
+		}
+		return nil
+	})
 	c.calm = time.Now()
 }
 
