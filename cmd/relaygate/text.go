@@ -8,6 +8,9 @@ import (
 	"relaygate/authz"
 )
 
+// say prints a line.
+func (e *env) say(format string, args ...any) { fmt.Fprintf(e.Stdout, format+"\n", args...) }
+
 // printJSON prints one object per line.
 func printJSON[T any](e *env, list ...T) error {
 	enc := json.NewEncoder(e.Stdout)
