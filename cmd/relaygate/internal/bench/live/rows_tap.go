@@ -21,7 +21,7 @@ func nativeUint64(b []byte) uint64 { return binary.NativeEndian.Uint64(b) }
 // a mail is read, and commands are answered.
 func (m *measure) afterVerdict(ctx context.Context) (rows []bench.Row, err error) {
 	const mails, commands = 16, 20_000
-	err = m.withAgent(ctx, func(a *agent) error {
+	err = m.withAgent(ctx, func(a *agent) (err error) {
 		o, err := objectsOf(a.PID())
 		if err != nil {
 			return err
