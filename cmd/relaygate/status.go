@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -165,9 +164,7 @@ func printTLS(e *env, t *control.TLS) {
 
 // doubtText names the reasons, the most frequent first.
 func doubtText(doubts map[string]uint64) string {
-	reasons := slices.SortedFunc(maps.Keys(doubts), func(a, b string) int {
-		return cmp.Or(cmp.Compare(doubts[b], doubts[a]), cmp.Compare(a, b))
-	})
+	reasons := byCount(doubts)
 	for i, reason := range reasons {
 		reasons[i] = fmt.Sprintf("%d %s", doubts[reason], reason)
 	}
