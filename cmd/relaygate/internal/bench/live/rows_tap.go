@@ -165,8 +165,8 @@ func (m *measure) packetTimes(a *agent) (other, mail float64, err error) {
 			*into = append(*into, each)
 		}
 	}
-	other = median(others)
-	return other, 2*median(both) - other, nil
+	other = bench.Median(others)
+	return other, 2*bench.Median(both) - other, nil
 }
 
 // timePackets returns the time per packet while commands are answered on a
