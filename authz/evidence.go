@@ -38,13 +38,9 @@ type Evidence struct {
 	text []byte
 }
 
-// EvidenceCounts says how full an Evidence is and what its bounds cost.
-type EvidenceCounts struct {
-	Earned, Strangers, Users int
-	// EarnedDropped counts addresses forgotten, or not noted, before their
-	// time; so does StrangersDropped. UsersDropped counts names not kept.
-	EarnedDropped, StrangersDropped, UsersDropped uint64
-}
+// EvidenceDropped says what the bounds of an Evidence cost: Earned and Strangers count
+// addresses forgotten, or not noted, before their time, Users names not kept.
+type EvidenceDropped struct{ Earned, Strangers, Users uint64 }
 
 // NewEvidence makes an empty journal.
 func NewEvidence(cfg EvidenceConfig) *Evidence {
@@ -219,12 +215,9 @@ func (e *Evidence) Story(a netip.Addr, now time.Time) []Event {
 	return story
 }
 
-// Counts says how full the journal is.
-func (e *Evidence) Counts() EvidenceCounts {
+// Dropped says what was left out.
+func (e *Evidence) Dropped() EvidenceDropped {
 	e.settle()
 	e.users.settle()
-	return EvidenceCounts{
-		Earned: e.earned.n(), Strangers: e.strangers.n(), Users: e.users.n,
-		EarnedDropped: e.earned.dropped, StrangersDropped: e.strangers.dropped, UsersDropped: e.users.refused,
-	}
+	return EvidenceDropped{e.earned.dropped, e.strangers.dropped, e.users.refused}
 }

@@ -92,8 +92,8 @@ func TestLoginWithoutRoomForItsGrant(t *testing.T) {
 	}
 	story(t, e, "203.0.113.1", 2*time.Minute, "login alice, granted alice")
 	story(t, e, "203.0.113.2", 2*time.Minute, "login alice")
-	if c := e.Counts(); c.Earned != 1 || c.Strangers != 1 || c.EarnedDropped != 1 || c.StrangersDropped != 0 {
-		t.Errorf("counts: %+v", c)
+	if n, d := held(e), e.Dropped(); n != [2]int{1, 1} || d != (EvidenceDropped{Earned: 1}) {
+		t.Errorf("%d granted and others are held; %+v", n, d)
 	}
 }
 

@@ -117,9 +117,15 @@ func TestStoryOfAPrefix(t *testing.T) {
 	story(t, e, "2001:db8:0:1::7", time.Minute, "")
 	story(t, e, "::ffff:203.0.113.9", time.Minute, "granted alice")
 	e.Add(Event{Kind: EventGranted}) // no prefix: nothing to note
-	if c := e.Counts(); c.Earned != 2 || c.Strangers != 1 {
-		t.Errorf("counts: %+v", c)
+	if n := held(e); n != [2]int{2, 1} {
+		t.Errorf("%d granted and others are held", n)
 	}
+}
+
+// held counts the prefixes that were granted, and the others.
+func held(e *Evidence) [2]int {
+	e.settle()
+	return [2]int{e.earned.n(), e.strangers.n()}
 }
 
 func TestRetention(t *testing.T) {
@@ -142,8 +148,8 @@ func TestRetention(t *testing.T) {
 	story(t, e, "203.0.113.2", 34*h+1, "")
 	story(t, e, "192.0.2.7", 1000*h, "granted alice")
 	e.prune(start.Add(1000 * h))
-	if c := e.Counts(); c.Earned != 1 || c.Strangers != 0 || c.EarnedDropped != 0 || c.StrangersDropped != 0 {
-		t.Errorf("counts after pruning: %+v", c)
+	if n, d := held(e), e.Dropped(); n != [2]int{1, 0} || d != (EvidenceDropped{}) {
+		t.Errorf("after pruning, %d granted and others are held; %+v", n, d)
 	}
 }
 
@@ -172,8 +178,8 @@ func TestStrangersCannotPushOutWhatWasEarned(t *testing.T) {
 	if s := tell(got); !strings.HasPrefix(s, "login alice, granted alice, failure") || len(got) != 2+doubtsKept {
 		t.Errorf("the story is %q", s)
 	}
-	if c := e.Counts(); c.Earned != 1 || c.Strangers != 8 || c.StrangersDropped == 0 || c.EarnedDropped != 0 {
-		t.Errorf("counts: %+v", c)
+	if n, d := held(e), e.Dropped(); n != [2]int{1, 8} || d.Strangers == 0 || d.Earned != 0 {
+		t.Errorf("%d granted and others are held; %+v", n, d)
 	}
 }
 
@@ -190,8 +196,8 @@ func TestStandingGrantsAreNotForgotten(t *testing.T) {
 	} {
 		story(t, e, addr, 2*time.Minute, want)
 	}
-	if c := e.Counts(); c.Earned != 3 || c.EarnedDropped != 2 {
-		t.Errorf("counts: %+v", c)
+	if n, d := held(e), e.Dropped(); n[0] != 3 || d.Earned != 2 {
+		t.Errorf("%d granted and others are held; %+v", n, d)
 	}
 }
 

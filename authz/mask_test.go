@@ -42,8 +42,8 @@ func TestNoSecretIsKept(t *testing.T) {
 		t.Errorf("Mask of a success, twice = %+v", m)
 	}
 	// The set of names is full.
-	if c := e.Counts(); c.Users != 1 || c.UsersDropped != 3 {
-		t.Errorf("counts: %+v", c)
+	if d := e.Dropped(); e.users.n != 1 || d.Users != 3 {
+		t.Errorf("%d names are known; %+v", e.users.n, d)
 	}
 	story(t, e, "203.0.113.7", 0, "login alice, login bob, login×2 bob")
 	recorded(e, seen("198.51.100.9", "bob", Failure, 0))
@@ -84,7 +84,8 @@ func TestUnbelievedSuccessTeachesNoName(t *testing.T) {
 	recorded(e, v)
 	recorded(e, seen("203.0.113.8", "mallory", Failure, 0))
 	story(t, e, "203.0.113.8", 0, "failure (masked)")
-	if c := e.Counts(); c.Users != 0 || c.Earned != 0 || c.Strangers != 2 {
-		t.Errorf("counts: %+v", c)
+	e.users.settle()
+	if n := held(e); e.users.n != 0 || n != [2]int{0, 2} {
+		t.Errorf("%d names are known; %d granted and others are held", e.users.n, n)
 	}
 }

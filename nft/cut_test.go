@@ -6,9 +6,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"strconv"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -33,47 +30,12 @@ func openCutter(t testing.TB, ns *netns.Namespace) *Cutter {
 	return c
 }
 
-// reuse lets a client take a port that it had a moment ago.
-func reuse(_, _ string, raw syscall.RawConn) (err error) {
-	_ = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
-	return err
-}
-
 // silent accepts connections and sends nothing. It returns the server's ends.
 func silent(t testing.TB, ns *netns.Namespace, port uint16) <-chan net.Conn {
 	t.Helper()
-	l := bpftest.Listen(t, ns, "tcp", net.JoinHostPort("", strconv.Itoa(int(port))))
 	ends := make(chan net.Conn, 100)
-	var accepting sync.WaitGroup
-	accepting.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			defer c.Close()
-			ends <- c
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		accepting.Wait()
-	})
+	listen(t, ns, port, func(c net.Conn) { ends <- c })
 	return ends
-}
-
-// vanish closes a socket without a word, as a host that loses its power does.
-func vanish(t *testing.T, c net.Conn) {
-	t.Helper()
-	raw, err := c.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_REPAIR, 1) })
-	if err := errors.Join(err, failed, c.Close()); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // ends waits for the end of a connection.

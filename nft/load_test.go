@@ -20,7 +20,7 @@ func TestSync(t *testing.T) {
 			ns := bpftest.Namespace(t)
 			g := openGate(t, filter(ns))
 			if inPlace && !g.updates {
-				skipBefore(t, 6, 13, "an element that can be updated")
+				lacks(t, 6, 13, "an element that can be updated")
 			}
 			g.updates = inPlace
 			life := func(addr netip.Addr, left time.Duration) Element { return Element{addr, time.Hour, left} }

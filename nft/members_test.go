@@ -35,7 +35,7 @@ func TestAddExtendsAndNeverShortens(t *testing.T) {
 		t.Run(fmt.Sprintf("in place %v", inPlace), func(t *testing.T) {
 			g := openGate(t, filter(bpftest.Namespace(t)))
 			if inPlace && !g.updates {
-				skipBefore(t, 6, 13, "an element that can be updated")
+				lacks(t, 6, 13, "an element that can be updated")
 			}
 			g.updates = inPlace
 			rebuild(t, g)

@@ -77,7 +77,7 @@ func (w world) hold(t *testing.T, from, to netip.AddrPort) net.Conn {
 	t.Helper()
 	var c net.Conn
 	bpftest.Do(t, w.clients, func() (err error) {
-		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(from), Control: reuse}
+		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(from), Control: bpftest.Reuse}
 		c, err = d.Dial("tcp", to.String())
 		return err
 	})
@@ -113,8 +113,8 @@ func TestRedirectForgetsFormerMembers(t *testing.T) {
 		forget(0)
 		bpftest.Send(t, client, server, "NOOP\r\n")
 
-		vanish(t, client)
-		vanish(t, server)
+		bpftest.Vanish(t, client)
+		bpftest.Vanish(t, server)
 		w.expectGreeting(t, "former member, at the guard", from, to, "")
 		forget(1)
 		w.expectGreeting(t, "former member", from, to, "mx")

@@ -3,7 +3,6 @@ package nft
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -62,11 +61,16 @@ func serve(t testing.TB, ns *netns.Namespace, port uint16) { greet(t, ns, port, 
 
 func greet(t testing.TB, ns *netns.Namespace, port uint16, greeting string) {
 	t.Helper()
-	var l net.Listener
-	bpftest.Do(t, ns, func() (err error) {
-		l, err = net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(int(port))))
-		return err
+	listen(t, ns, port, func(c net.Conn) {
+		_, _ = io.WriteString(c, greeting+"\r\n")
+		_ = c.Close()
 	})
+}
+
+// listen hands each connection over, and closes those that are open at the end.
+func listen(t testing.TB, ns *netns.Namespace, port uint16, take func(net.Conn)) {
+	t.Helper()
+	l := bpftest.Listen(t, ns, "tcp", net.JoinHostPort("", strconv.Itoa(int(port))))
 	var accepting sync.WaitGroup
 	accepting.Go(func() {
 		for {
@@ -74,8 +78,8 @@ func greet(t testing.TB, ns *netns.Namespace, port uint16, greeting string) {
 			if err != nil {
 				return
 			}
-			_, _ = io.WriteString(c, greeting+"\r\n")
-			_ = c.Close()
+			defer c.Close()
+			take(c)
 		}
 	})
 	t.Cleanup(func() {
@@ -197,21 +201,10 @@ func rebuild(t testing.TB, g *Gate, want ...Element) {
 	}
 }
 
-// skipBefore skips the test on kernels older than major.minor, and fails it on
-// others: there, what is missing is missing for another reason.
-func skipBefore(t *testing.T, major, minor int, what string) {
+// lacks skips the test on a kernel that is too old for what it lacks, and fails it on
+// others.
+func lacks(t *testing.T, major, minor int, what string) {
 	t.Helper()
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		t.Fatal(err)
-	}
-	var x, y int
-	release := unix.ByteSliceToString(name.Release[:])
-	if _, err := fmt.Sscanf(release, "%d.%d", &x, &y); err != nil {
-		t.Fatalf("kernel release %q: %v", release, err)
-	}
-	if x > major || x == major && y >= minor {
-		t.Fatalf("Linux %s lacks %s", release, what)
-	}
-	t.Skipf("needs Linux %d.%d for %s", major, minor, what)
+	bpftest.RequireLinux(t, major, minor, what)
+	t.Fatal("this kernel should have " + what)
 }

@@ -30,12 +30,9 @@ func (t *Table) Manual(now time.Time, p netip.Prefix, lifetime time.Duration, by
 	n, err := authz.NormalPrefix(p)
 	switch {
 	case err != nil:
-		return Change{Kind: Refused, Time: now, Grant: Grant{Prefix: p}, By: by, Reason: "is not a prefix"}, true
+		return refusal(now, p, by, notAPrefix), true
 	case !expressible(n):
-		return Change{
-			Kind: Refused, Time: now, Grant: Grant{Prefix: n}, By: by,
-			Reason: "is too wide to be granted for a while: take at most 1024 addresses or an IPv6 /64, or an always rule",
-		}, true
+		return refusal(now, n, by, "is too wide to be granted for a while: take at most 1024 addresses or an IPv6 /64, or an always rule"), true
 	case ticks(lifetime) == 0, t.policy.CheckPrefix(n).Rule == authz.RuleAlways:
 		return Change{}, false
 	}
@@ -49,6 +46,13 @@ func (t *Table) Manual(now time.Time, p netip.Prefix, lifetime time.Duration, by
 		c.Grant.By, c.Grant.Note = by, note
 	}
 	return c, true
+}
+
+const notAPrefix = "is not a prefix"
+
+// refusal is the answer to an order that cannot be obeyed.
+func refusal(now time.Time, p netip.Prefix, by, reason string) Change {
+	return Change{Kind: Refused, Time: now, Grant: Grant{Prefix: p}, By: by, Reason: reason}
 }
 
 // words names who did something, safe to print.

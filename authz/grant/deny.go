@@ -58,26 +58,25 @@ func (d *Denial) words() string {
 func (t *Table) Deny(now time.Time, p netip.Prefix, duration time.Duration, by, note string) []Change {
 	t.see(now)
 	n, err := authz.NormalPrefix(p)
-	if err != nil {
-		return []Change{{Kind: Refused, Time: now, Grant: Grant{Prefix: p}, By: by, Reason: "is not a prefix"}}
+	_, known := t.denials[n]
+	switch {
+	case err != nil:
+		return []Change{refusal(now, p, by, notAPrefix)}
+	case duration < 0:
+		return []Change{refusal(now, n, by, "cannot be denied for less than no time")}
+	case !known && len(t.denials) >= t.cfg.MaxDenials:
+		return []Change{refusal(now, n, by, fmt.Sprintf("cannot be denied: there are %d denials, which is the limit", len(t.denials)))}
 	}
-	c := Change{Kind: Denied, Time: now, Grant: Grant{Prefix: n, Since: now}, By: by}
 	d := Denial{Prefix: n, Since: now, By: by, Note: note}
 	if duration != 0 {
 		d.Until = now.Add(duration)
 	}
-	_, known := t.denials[n]
-	switch {
-	case duration < 0:
-		c.Kind, c.Reason = Refused, "cannot be denied for less than no time"
-		return []Change{c}
-	case !known && len(t.denials) >= t.cfg.MaxDenials:
-		c.Kind, c.Reason = Refused, fmt.Sprintf("cannot be denied: there are %d denials, which is the limit", len(t.denials))
-		return []Change{c}
-	}
 	t.denials[n] = d
 	static := t.enforce(now)
-	c.Grant.Expires, c.Static, c.Reason = d.Until, len(static) > 0, "denied "+d.words()
+	c := Change{
+		Kind: Denied, Time: now, Grant: Grant{Prefix: n, Since: now, Expires: d.Until}, By: by,
+		Static: len(static) > 0, Reason: "denied " + d.words(),
+	}
 	changes := append([]Change{c}, static...)
 	return append(changes, t.Revoke(now, n, by, "is denied "+d.words())...)
 }
@@ -88,14 +87,14 @@ func (t *Table) Undeny(now time.Time, p netip.Prefix, by, note string) []Change 
 	t.see(now)
 	n, err := authz.NormalPrefix(p)
 	if err != nil {
-		return []Change{{Kind: Refused, Time: now, Grant: Grant{Prefix: p}, By: by, Reason: "is not a prefix"}}
+		return []Change{refusal(now, p, by, notAPrefix)}
 	}
 	if _, ok := t.denials[n]; !ok {
-		c := Change{Kind: Refused, Time: now, Grant: Grant{Prefix: n}, By: by, Reason: "has no denial of its own"}
+		reason := "has no denial of its own"
 		if d := t.policy.CheckPrefix(n); d.Rule == authz.RuleDeny {
-			c.Reason += "; it " + d.Reason
+			reason += "; it " + d.Reason
 		}
-		return []Change{c}
+		return []Change{refusal(now, n, by, reason)}
 	}
 	return t.undeny(now, n, by, "its denial was taken back by "+words(by, note))
 }

@@ -2,9 +2,11 @@ package bpftest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -58,6 +60,26 @@ func Dial(t testing.TB, ns *netns.Namespace, addr string) net.Conn {
 	})
 	t.Cleanup(func() { _ = c.Close() }) // the test may have closed it
 	return c
+}
+
+// Reuse is the Control of a net.Dialer that takes a port which was used a moment ago.
+func Reuse(_, _ string, raw syscall.RawConn) (err error) {
+	_ = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
+	return err
+}
+
+// Vanish closes a socket without a word, as a host that loses its power does.
+func Vanish(t testing.TB, c net.Conn) {
+	t.Helper()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_REPAIR, 1) })
+	if err := errors.Join(err, failed, c.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Accept takes the next connection, until the test ends.

@@ -115,13 +115,18 @@ func (t *Table) taint(id ID, reason string) {
 // shared, it takes the flow's place if it has room.
 func (t *Table) finish(id ID, f *flow) {
 	f.phase = finished
-	t.pool.drop(f.client)
-	t.pool.drop(f.server)
-	f.client, f.server = nil, nil
+	t.drop(f)
 	if t.leaving && f.conn.Cookie == 0 && t.done.Add(f.hash, t.second()) {
 		t.leave(id, f)
 		t.slots.release(id)
 	}
+}
+
+// drop gives up what waits in a flow's windows.
+func (t *Table) drop(f *flow) {
+	t.pool.drop(f.client)
+	t.pool.drop(f.server)
+	f.client, f.server = nil, nil
 }
 
 // close ends a flow and frees its slot.
@@ -132,9 +137,7 @@ func (t *Table) close(id ID) {
 	case f.serverGap():
 		t.taint(id, reasonServerGap)
 	default:
-		t.pool.drop(f.client)
-		t.pool.drop(f.server)
-		f.client, f.server = nil, nil
+		t.drop(f)
 	}
 	if f.phase != free {
 		t.emit(Closed, id)

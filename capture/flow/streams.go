@@ -58,7 +58,7 @@ func before(a, b uint32) bool { return int32(a-b) < 0 }
 func (t *Table) past(f *flow, off int) {
 	t.stats.Bounds.ClientBytes++
 	seq := f.clientNext + uint32(off)
-	if !f.hasClientPast || int32(seq-f.clientPast) < 0 {
+	if !f.hasClientPast || before(seq, f.clientPast) {
 		f.clientPast, f.hasClientPast = seq, true
 	}
 }

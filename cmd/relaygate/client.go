@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -74,19 +75,13 @@ func (f *clientFlags) daemon() (*offline.Daemon, error) {
 const defaultSocket = "/run/relaygate/control.sock"
 
 func (f *clientFlags) client(e *env) *control.Client {
-	path := f.socket
-	if path == "" {
-		path = e.Getenv("RELAYGATE_SOCKET")
-	}
+	path := cmp.Or(f.socket, e.Getenv("RELAYGATE_SOCKET"))
 	if path == "" && f.config != "" {
 		if d, err := f.daemon(); err == nil { // else absent tells
 			path = d.Config.Socket
 		}
 	}
-	if path == "" {
-		path = defaultSocket
-	}
-	c := control.NewClient(path)
+	c := control.NewClient(cmp.Or(path, defaultSocket))
 	if e.ErrTerminal {
 		c.Late = func() {
 			fmt.Fprintf(e.Stderr, "relaygate: there is no answer yet: waiting for %s at most\n", authz.Span(control.AnswerLimit))

@@ -46,7 +46,7 @@ func listGrants(e *env, cmd *cobra.Command, flags *clientFlags) error {
 			none = "Nobody may relay: there is no grant.\n"
 			if s.Gate.Mode == nft.Observe.String() && len(s.Files) == 0 {
 				none = ""
-				fmt.Fprintln(e.Stdout, "Nothing is opened or closed: gate.mode is observe, and no file is written.")
+				e.say("Nothing is opened or closed: gate.mode is observe, and no file is written.")
 			}
 		}
 		if len(grants) == 0 {
@@ -123,7 +123,7 @@ func listDenials(e *env, cmd *cobra.Command, flags *clientFlags) error {
 
 func printDenials(e *env, denials []control.Denial) error {
 	if len(denials) == 0 {
-		fmt.Fprintln(e.Stdout, "Nothing is denied.")
+		e.say("Nothing is denied.")
 		return nil
 	}
 	now := e.Now()

@@ -10,7 +10,7 @@ import (
 
 // printOffline says first that no daemon answers, and of when the answer is.
 func printOffline(e *env, o *control.Offline, now time.Time) {
-	fmt.Fprintf(e.Stdout, "%s. %s\n", colour(e, red, o.Why), asOf(o, now))
+	e.say("%s. %s", colour(e, red, o.Why), asOf(o, now))
 }
 
 // asOf says of when an answer is that no daemon gave.
@@ -27,11 +27,11 @@ func asOf(o *control.Offline, now time.Time) string {
 
 // printAround says what is there besides the state, and what to do.
 func printAround(e *env, o *control.Offline) {
-	fmt.Fprintf(e.Stdout, "Kernel:  %s\n", o.Gate)
+	e.say("Kernel:  %s", o.Gate)
 	for _, words := range o.Files {
-		fmt.Fprintf(e.Stdout, "File:    %s.\n", words)
+		e.say("File:    %s.", words)
 	}
-	fmt.Fprintf(e.Stdout, "Next:    %s.\n", o.Next)
+	e.say("Next:    %s.", o.Next)
 }
 
 // noteOffline says on standard error what JSON for each line has no place for.

@@ -134,9 +134,9 @@ func (f *orderFlags) give(e *env, cmd *cobra.Command, word, target string) error
 		return printJSON(e, out)
 	}
 	e = folded(e)
-	fmt.Fprintln(e.Stdout, out.Result)
+	e.say("%s", out.Result)
 	for _, w := range out.Warnings {
-		fmt.Fprintf(e.Stdout, "%s: %s.\n", colour(e, yellow, "Mind"), w)
+		e.say("%s: %s.", colour(e, yellow, "Mind"), w)
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -54,10 +53,7 @@ func (s *summary) file(packets uint64, decoded capture.DecodeStats, flows flow.S
 func (s *summary) print(w io.Writer) {
 	fmt.Fprintf(w, "\n%s, %s: %s, %d refused, %d tainted, %d encrypted\n", authz.Count(s.packets, "packet"), authz.Count(s.flows.Opened, "flow"),
 		authz.Count(s.results[authz.Success], "login"), s.results[authz.Failure], s.results[authz.Tainted], s.results[authz.Encrypted])
-	reasons := slices.SortedFunc(maps.Keys(s.reasons), func(a, b string) int {
-		return cmp.Or(cmp.Compare(s.reasons[b], s.reasons[a]), cmp.Compare(a, b))
-	})
-	for _, reason := range reasons {
+	for _, reason := range byCount(s.reasons) {
 		fmt.Fprintf(w, "  %6d tainted: %s\n", s.reasons[reason], reason)
 	}
 	for _, l := range slices.Concat(s.ignored(), s.losses()) {

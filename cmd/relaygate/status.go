@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -63,7 +62,7 @@ func statusOffline(e *env, flags *clientFlags, err error) error {
 	e = folded(e)
 	printOffline(e, o, now)
 	printPaused(e, s.Paused, now)
-	fmt.Fprintf(e.Stdout, "Grants:  %d; %s.\n", s.Grants, authz.Count(s.Denials, "denial"))
+	e.say("Grants:  %d; %s.", s.Grants, authz.Count(s.Denials, "denial"))
 	printAround(e, o)
 	return silent
 }
@@ -88,7 +87,7 @@ func checkStatus(e *env, s *control.Status, err error, asJSON bool) error {
 	}
 	switch {
 	case !asJSON:
-		fmt.Fprintf(e.Stdout, "RELAYGATE %s: %s\n", word, text)
+		e.say("RELAYGATE %s: %s", word, text)
 	case err != nil:
 		return &failure{err: err, code: code}
 	default:
@@ -104,105 +103,101 @@ func checkStatus(e *env, s *control.Status, err error, asJSON bool) error {
 
 func printStatus(e *env, s *control.Status) {
 	now := e.Now()
-	say := func(format string, args ...any) { fmt.Fprintf(e.Stdout, format+"\n", args...) }
-	say("relaygate %s, started %s.", s.Version, relative(s.Since.Time, now))
+	e.say("relaygate %s, started %s.", s.Version, relative(s.Since.Time, now))
 	for _, p := range s.Problems {
-		say("%s: %s.", colour(e, red, "Problem"), p)
+		e.say("%s: %s.", colour(e, red, "Problem"), p)
 	}
-	say("Tap:     %s (%s): POP3 on %s; IMAP on %s.", s.Tap.Kind, s.Tap.Where, config.PortWords(s.Tap.POP3), config.PortWords(s.Tap.IMAP))
-	say("Flows:   %d now, %d since the start; %d more to listeners that are not believed; %s read.",
+	e.say("Tap:     %s (%s): POP3 on %s; IMAP on %s.", s.Tap.Kind, s.Tap.Where, config.PortWords(s.Tap.POP3), config.PortWords(s.Tap.IMAP))
+	e.say("Flows:   %d now, %d since the start; %d more to listeners that are not believed; %s read.",
 		s.Tap.Flows, s.Tap.Opened, s.Tap.Untrusted, authz.Count(s.Tap.Packets, "packet"))
 	printTLS(e, &s.TLS)
-	say("Logins:  %d proved, %d refused by the server; %s in doubt, %d in TLS that was not read.",
+	e.say("Logins:  %d proved, %d refused by the server; %s in doubt, %d in TLS that was not read.",
 		s.Logins, s.Refused, authz.Count(s.Tainted, "connection"), s.Encrypted)
 	if len(s.Doubts) > 0 {
-		say("Doubt:   %s: %s.", authz.Count(s.Tainted, "connection"), doubtText(s.Doubts))
+		e.say("Doubt:   %s: %s.", authz.Count(s.Tainted, "connection"), doubtText(s.Doubts))
 	}
 	printPaused(e, s.Paused, now)
-	say("Grants:  %d now, %s open; %s.", s.Grants, authz.Count(s.Sessions, "session"), authz.Count(s.Denials, "denial"))
-	printGate(e, &s.Gate, now, say)
-	printBrakes(e, s, now, say)
+	e.say("Grants:  %d now, %s open; %s.", s.Grants, authz.Count(s.Sessions, "session"), authz.Count(s.Denials, "denial"))
+	printGate(e, &s.Gate, now)
+	printBrakes(e, s, now)
 	for _, f := range s.Files {
 		changed := ""
 		if f.Changed > 0 {
 			changed = fmt.Sprintf("; changed by somebody else %s, last %s", authz.Count(f.Changed, "time"), relative(f.ChangedAt.Time, now))
 		}
-		say("File:    %s, written %s%s.", f.Path, relative(f.Written.Time, now), changed)
+		e.say("File:    %s, written %s%s.", f.Path, relative(f.Written.Time, now), changed)
 	}
-	say("State:   %s, written %s.", s.State.Path, relative(s.State.Written.Time, now))
+	e.say("State:   %s, written %s.", s.State.Path, relative(s.State.Written.Time, now))
 	if len(s.Drops) == 0 {
-		say("Drops:   none: no bound was hit.")
+		e.say("Drops:   none: no bound was hit.")
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Drops)) {
-		say("Drops:   %s: %d.", name, s.Drops[name])
+		e.say("Drops:   %s: %d.", name, s.Drops[name])
 	}
 }
 
 func printPaused(e *env, p *control.Pause, now time.Time) {
 	if p != nil {
-		fmt.Fprintf(e.Stdout, "Paused:  %s by %s%s: nothing is granted.\n", authz.Ago(now.Sub(p.Since.Time)), p.By, control.NoteText(p.Note))
+		e.say("Paused:  %s by %s%s: nothing is granted.", authz.Ago(now.Sub(p.Since.Time)), p.By, control.NoteText(p.Note))
 	}
 }
 
 // printTLS tells whose TLS is read.
 func printTLS(e *env, t *control.TLS) {
-	say := func(format string, args ...any) { fmt.Fprintf(e.Stdout, format+"\n", args...) }
 	switch {
 	case t.On:
-		say("TLS:     %s, %d of them read.", authz.Count(t.Handshakes, "connection"), t.Seen)
+		e.say("TLS:     %s, %d of them read.", authz.Count(t.Handshakes, "connection"), t.Seen)
 	case t.Why != "":
-		say("TLS:     not read: %s.", t.Why)
+		e.say("TLS:     not read: %s.", t.Why)
 	default:
-		say("TLS:     not read: watch.tls is off.")
+		e.say("TLS:     not read: watch.tls is off.")
 	}
 	for _, s := range t.Servers {
 		switch {
 		case s.TLS && s.Handshakes > 0:
-			say("         %s (%d of %s).", authz.Quote(string(s.Words)), s.Read, authz.Count(s.Handshakes, "connection"))
+			e.say("         %s (%d of %s).", authz.Quote(string(s.Words)), s.Read, authz.Count(s.Handshakes, "connection"))
 		case s.TLS:
-			say("         %s.", authz.Quote(string(s.Words)))
+			e.say("         %s.", authz.Quote(string(s.Words)))
 		}
 	}
 }
 
 // doubtText names the reasons, the most frequent first.
 func doubtText(doubts map[string]uint64) string {
-	reasons := slices.SortedFunc(maps.Keys(doubts), func(a, b string) int {
-		return cmp.Or(cmp.Compare(doubts[b], doubts[a]), cmp.Compare(a, b))
-	})
+	reasons := byCount(doubts)
 	for i, reason := range reasons {
 		reasons[i] = fmt.Sprintf("%d %s", doubts[reason], reason)
 	}
 	return strings.Join(reasons, ", ")
 }
 
-func printGate(e *env, g *control.Gate, now time.Time, say func(string, ...any)) {
+func printGate(e *env, g *control.Gate, now time.Time) {
 	words := g.Words
 	if !g.Up && g.Missing == "" {
 		words = colour(e, red, "MISSING in the kernel.") + " " + words
 	}
-	say("Gate:    %s", words)
+	e.say("Gate:    %s", words)
 	if g.Losses > 0 {
-		say("         lost %s, rebuilt %s; last %s: %s.", authz.Count(g.Losses, "time"), authz.Count(g.Rebuilds, "time"), relative(g.LastLossAt.Time, now), g.LastLoss)
+		e.say("         lost %s, rebuilt %s; last %s: %s.", authz.Count(g.Losses, "time"), authz.Count(g.Rebuilds, "time"), relative(g.LastLossAt.Time, now), g.LastLoss)
 	}
 	if g.Errors > 0 {
-		say("         %s; the last: %s.", authz.Count(g.Errors, "error"), g.LastError)
+		e.say("         %s; the last: %s.", authz.Count(g.Errors, "error"), g.LastError)
 	}
 	if g.MaxDelay.Duration > 0 { // orders open it too, and have no answer
-		say("         from the server's answer to the open gate: last %.2f ms, longest %.2f ms.",
+		e.say("         from the server's answer to the open gate: last %.2f ms, longest %.2f ms.",
 			g.LastDelay.Seconds()*1e3, g.MaxDelay.Seconds()*1e3)
 	}
 }
 
 // printBrakes tells what the brakes stopped.
-func printBrakes(e *env, s *control.Status, now time.Time, say func(string, ...any)) {
+func printBrakes(e *env, s *control.Status, now time.Time) {
 	g := &s.Gate
 	if n := g.TooFast + g.TooMany; n > 0 {
-		say("Brakes:  %s %s to granted addresses: %d too many in a minute, %d too many at a time; last %s.",
+		e.say("Brakes:  %s %s to granted addresses: %d too many in a minute, %d too many at a time; last %s.",
 			authz.Count(n, "connection"), colour(e, yellow, "refused"), g.TooFast, g.TooMany, relative(g.LastBite.Time, now))
 	}
 	if n := s.Shared + s.Spread; n > 0 {
-		say("Brakes:  %s %s: %d from addresses of too many users, %d of users with too many addresses.",
+		e.say("Brakes:  %s %s: %d from addresses of too many users, %d of users with too many addresses.",
 			authz.Count(n, "login"), colour(e, yellow, "granted nothing"), s.Shared, s.Spread)
 	}
 }

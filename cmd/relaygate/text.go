@@ -1,12 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"relaygate/authz"
 )
+
+// say prints a line.
+func (e *env) say(format string, args ...any) { fmt.Fprintf(e.Stdout, format+"\n", args...) }
 
 // printJSON prints one object per line.
 func printJSON[T any](e *env, list ...T) error {
@@ -41,6 +47,13 @@ func clock(t, now time.Time) string {
 		return t.Format("15:04:05")
 	}
 	return t.Format("2006-01-02 15:04")
+}
+
+// byCount lists what was counted, the most frequent first.
+func byCount(counts map[string]uint64) []string {
+	return slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
+	})
 }
 
 // The colours of a terminal.

@@ -60,13 +60,13 @@ func printStory(e *env, s *control.Story) error {
 	if s.Granted {
 		paint = green
 	}
-	fmt.Fprintf(e.Stdout, "%s %s.\n", colour(e, paint, s.Address.String()), s.Reason)
+	e.say("%s %s.", colour(e, paint, s.Address.String()), s.Reason)
 	if g := s.Grant; g != nil {
 		with := ""
 		if g.Prefix != nil {
 			with = "with all of " + g.Name() + " "
 		}
-		fmt.Fprintf(e.Stdout, "Granted %s%s.\n", with, strings.Join(grantText(g, now), "; "))
+		e.say("Granted %s%s.", with, strings.Join(grantText(g, now), "; "))
 	}
 	w := tabwriter.NewWriter(e.Stdout, 0, 0, 2, ' ', 0)
 	for i := range s.Events {

@@ -57,7 +57,7 @@ func parseBenchmarks(out *bytes.Buffer) []Row {
 	}
 	var rows []Row
 	for _, name := range names {
-		rows = append(rows, Told(name, median(times[name]), "ns", notes[name]))
+		rows = append(rows, Told(name, Median(times[name]), "ns", notes[name]))
 	}
 	return rows
 }

@@ -77,8 +77,8 @@ func forgetPeak() error {
 	return nil
 }
 
-// median of at least one value.
-func median[T int64 | float64 | time.Duration](values []T) T {
+// Median of at least one value.
+func Median[T ~int64 | ~float64](values []T) T {
 	sorted := slices.Sorted(slices.Values(values))
 	return sorted[len(sorted)/2]
 }
@@ -108,7 +108,7 @@ func (p pairs) ratio(over, under int, of func(sample) time.Duration) float64 {
 	for i := range p[over] {
 		ratios = append(ratios, float64(of(p[over][i]))/float64(max(of(p[under][i]), 1)))
 	}
-	return median(ratios)
+	return Median(ratios)
 }
 
 // typical is the median of one program's figure.
@@ -117,7 +117,7 @@ func (p pairs) typical(program int, of func(sample) time.Duration) time.Duration
 	for _, s := range p[program] {
 		values = append(values, of(s))
 	}
-	return median(values)
+	return Median(values)
 }
 
 // resident is the most that a program ever held, in bytes.

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -126,10 +127,8 @@ func (c *checker) port(key string, n int) (uint16, bool) {
 
 // oneOf is the index of value, 0 where it is none of them.
 func (c *checker) oneOf(key, value string, allowed ...string) int {
-	for i, a := range allowed {
-		if value == a {
-			return i
-		}
+	if i := slices.Index(allowed, value); i >= 0 {
+		return i
 	}
 	c.failf(key, "%q is none of %q", value, allowed)
 	return 0

@@ -42,29 +42,29 @@ func NewClient(socket string) *Client {
 }
 
 // Status asks for the status.
-func (c *Client) Status(ctx context.Context) (s Status, err error) {
-	return s, c.get(ctx, "/v1/status", &s)
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return answer[Status](ctx, c, http.MethodGet, "/v1/status", nil)
 }
 
 // Grants asks for the list of grants.
-func (c *Client) Grants(ctx context.Context) (g []Grant, err error) {
-	return g, c.get(ctx, "/v1/grants", &g)
+func (c *Client) Grants(ctx context.Context) ([]Grant, error) {
+	return answer[[]Grant](ctx, c, http.MethodGet, "/v1/grants", nil)
 }
 
 // Denials asks for the list of denials.
-func (c *Client) Denials(ctx context.Context) (n []Denial, err error) {
-	return n, c.get(ctx, "/v1/denials", &n)
+func (c *Client) Denials(ctx context.Context) ([]Denial, error) {
+	return answer[[]Denial](ctx, c, http.MethodGet, "/v1/denials", nil)
 }
 
 // Why asks for the story of an address.
-func (c *Client) Why(ctx context.Context, a netip.Addr) (s Story, err error) {
-	return s, c.get(ctx, "/v1/why?address="+url.QueryEscape(a.String()), &s)
+func (c *Client) Why(ctx context.Context, a netip.Addr) (Story, error) {
+	return answer[Story](ctx, c, http.MethodGet, "/v1/why?address="+url.QueryEscape(a.String()), nil)
 }
 
 // Watch calls each with one line of JSON per event until ctx is done or the
 // daemon ends.
 func (c *Client) Watch(ctx context.Context, each func(line []byte) error) error {
-	body, err := c.open(ctx, "/v1/watch")
+	body, err := c.ask(ctx, http.MethodGet, "/v1/watch", nil)
 	if err != nil {
 		return err
 	}
@@ -96,28 +96,19 @@ func wholeLines(data []byte, atEOF bool) (advance int, line []byte, err error) {
 	return bufio.ScanLines(data, atEOF)
 }
 
-func (c *Client) get(ctx context.Context, path string, into any) error {
+// answer asks, and reads the answer.
+func answer[T any](ctx context.Context, c *Client, method, path string, what io.Reader) (v T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, AnswerLimit)
 	defer cancel()
-	body, err := c.open(ctx, path)
+	body, err := c.ask(ctx, method, path, what)
 	if err != nil {
-		return err
+		return v, err
 	}
-	return decode(body, into)
-}
-
-func (c *Client) post(ctx context.Context, path string, what, into any) error {
-	ctx, cancel := context.WithTimeout(ctx, AnswerLimit)
-	defer cancel()
-	order, err := json.Marshal(what)
-	if err != nil {
-		return fmt.Errorf("ask relaygate: %w", err)
+	defer func() { _ = body.Close() }()
+	if err := json.NewDecoder(body).Decode(&v); err != nil {
+		return v, fmt.Errorf("read relaygate's answer: %w", err)
 	}
-	body, err := c.ask(ctx, http.MethodPost, path, bytes.NewReader(order))
-	if err != nil {
-		return err
-	}
-	return decode(body, into)
+	return v, nil
 }
 
 // SilentError says that no daemon answered.
@@ -139,18 +130,6 @@ func (e *SilentError) Unwrap() error { return e.Err }
 
 // AnswerLimit bounds the wait for an answer.
 const AnswerLimit = 20 * time.Second
-
-func decode(body io.ReadCloser, into any) error {
-	defer func() { _ = body.Close() }()
-	if err := json.NewDecoder(body).Decode(into); err != nil {
-		return fmt.Errorf("read relaygate's answer: %w", err)
-	}
-	return nil
-}
-
-func (c *Client) open(ctx context.Context, path string) (io.ReadCloser, error) {
-	return c.ask(ctx, http.MethodGet, path, nil)
-}
 
 func (c *Client) ask(ctx context.Context, method, path string, what io.Reader) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://relaygate"+path, what)

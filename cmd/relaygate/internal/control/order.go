@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -120,9 +121,13 @@ func order(d Daemon, verb string) http.HandlerFunc {
 }
 
 // Order asks the daemon to change something, and waits until it is done.
-func (c *Client) Order(ctx context.Context, o Order) (out Outcome, err error) {
+func (c *Client) Order(ctx context.Context, o Order) (Outcome, error) {
 	if err := o.check(); err != nil {
-		return out, &Refusal{err.Error()}
+		return Outcome{}, &Refusal{err.Error()}
 	}
-	return out, c.post(ctx, "/v1/"+o.Verb, &o, &out)
+	order, err := json.Marshal(o)
+	if err != nil {
+		return Outcome{}, fmt.Errorf("ask relaygate: %w", err)
+	}
+	return answer[Outcome](ctx, c, http.MethodPost, "/v1/"+o.Verb, bytes.NewReader(order))
 }

@@ -29,17 +29,7 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 	// what is decided is done, all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), doneWithin)
 	defer cancel()
-	var changes []grant.Change
-	var after aftermath
-	err := d.owner.ask(ctx, func(now time.Time) {
-		t := d.owner.grants()
-		before := t.Len()
-		changes = d.owner.engine.Record(obey(t, now, string(by), &o, d.owner.lifetime))
-		after = aftermathOf(t, o.Prefix, before)
-		for _, c := range changes {
-			d.owner.change(now, c)
-		}
-	})
+	changes, after, err := d.decide(ctx, by, &o)
 	if err != nil {
 		return out, fmt.Errorf("relaygate ends, or is too busy and may carry it out yet: %w", err)
 	}
@@ -79,6 +69,25 @@ func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (con
 	}
 	out.Result = result(&o, changes, after, time.Now()) + cutWords(out.Sockets, out.Entries) + "."
 	return out, nil
+}
+
+// decide has the owner obey the order. On an error it may yet do so.
+func (d *daemon) decide(ctx context.Context, by control.By, o *control.Order) ([]grant.Change, aftermath, error) {
+	var changes []grant.Change
+	var after aftermath
+	err := d.owner.ask(ctx, func(now time.Time) {
+		t := d.owner.grants()
+		before := t.Len()
+		changes = d.owner.engine.Record(obey(t, now, string(by), o, d.owner.lifetime))
+		after = aftermathOf(t, o.Prefix, before)
+		for _, c := range changes {
+			d.owner.change(now, c)
+		}
+	})
+	if err != nil {
+		return nil, aftermath{}, err // not what the owner may be about to write
+	}
+	return changes, after, nil
 }
 
 // doneWithin bounds the time that an order takes.

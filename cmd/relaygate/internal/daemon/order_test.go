@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -151,5 +152,42 @@ func deny(prefixes ...string) func(*grant.Table) {
 		for _, p := range prefixes {
 			table.Deny(now, netip.MustParsePrefix(p), 0, "root", "")
 		}
+	}
+}
+
+// Whom another grant lets in, or an always rule, loses no connection when his own runs
+// out.
+func TestOnlyWhatIsClosedIsCut(t *testing.T) {
+	network := netip.MustParsePrefix("203.0.113.0/24")
+	for name, tt := range map[string]struct {
+		also func(o *owner, now time.Time)
+		cut  int
+	}{
+		"nothing else": {func(*owner, time.Time) {}, 1},
+		"a network": {func(o *owner, now time.Time) {
+			o.grants().Manual(now, network, 24*time.Hour, "root", "")
+		}, 0},
+		"an always rule": {func(o *owner, now time.Time) {
+			p, err := authz.NewPolicy(authz.Host{}, authz.Rules{Always: []netip.Prefix{network}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.grants().SetPolicy(now, p)
+		}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			start := time.Now()
+			o := newTestOwner(t, start)
+			o.cutter.set.Store(&cutSettings{onExpiry: true})
+			o.cutter.expired = make(chan netip.Prefix, 8)
+			tt.also(o, start)
+			now := start.Add(testLifetime + time.Second)
+			for _, c := range o.engine.Expire(now) {
+				o.change(now, c)
+			}
+			if len(o.cutter.expired) != tt.cut {
+				t.Errorf("%d prefixes are cut, want %d", len(o.cutter.expired), tt.cut)
+			}
+		})
 	}
 }

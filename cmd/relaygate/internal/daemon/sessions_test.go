@@ -3,8 +3,6 @@
 package daemon
 
 import (
-	"iter"
-	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -17,98 +15,9 @@ import (
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/daemon/clock"
-	"relaygate/cmd/relaygate/internal/daemon/gate"
 	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/engine"
-	"relaygate/cmd/relaygate/internal/state"
 )
-
-const testLifetime = 30 * time.Minute
-
-var (
-	now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-
-	testConn = authz.Conn{
-		Client: netip.MustParseAddrPort("203.0.113.7:40000"), Server: netip.MustParseAddrPort("198.51.100.25:143"),
-		Service: authz.Service{Protocol: authz.IMAP}, Cookie: 4711, Netns: 1,
-	}
-	testClient = netip.MustParsePrefix("203.0.113.7/32")
-)
-
-// newTestOwner holds one grant, of testClient, that began at start.
-func newTestOwner(t *testing.T, start time.Time) *owner {
-	t.Helper()
-	k := openKeeper(t, filepath.Join(t.TempDir(), "state.db"))
-	t.Cleanup(func() {
-		if err := k.Close(nil, nil); err != nil {
-			t.Error(err)
-		}
-	})
-	e := engine.New(engine.Config{Grants: grant.Config{Lifetime: testLifetime, Follow: true}})
-	if _, err := e.SetHost(start, authz.Host{}); err != nil {
-		t.Fatal(err)
-	}
-	out := discard(t)
-	o := &owner{
-		engine: e, gate: gate.Discard(), files: newFiles(&config.Config{}, out.Logger), log: out.Logger, out: out, hub: control.NewHub(),
-		keeper: k, cutter: &cutter{}, lifetime: testLifetime, sessions: sessions{open: make(map[authz.Conn]*held)},
-	}
-	o.cutter.set.Store(&cutSettings{})
-	o.login(t, start, "alice")
-	return o
-}
-
-func openKeeper(t *testing.T, path string) *keeper.Keeper {
-	t.Helper()
-	k, err := keeper.Open(path, time.Hour, time.Now(), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
-// saveGrants makes a state file.
-func saveGrants(t *testing.T, path string, grants iter.Seq[grant.Saved]) {
-	t.Helper()
-	s, err := state.Open(path, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for g := range grants {
-		s.Put("grants", g.Prefix.String(), state.AppendGrant(nil, &g))
-		if n++; n%4096 == 0 {
-			if err := s.Flush(); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// login grants testClient.
-func (o *owner) login(t *testing.T, now time.Time, user string) {
-	t.Helper()
-	c, ok := o.grants().Login(now, authz.Verdict{
-		Login: authz.Login{Result: authz.Success, User: user, Mechanism: "LOGIN"}, Time: now, Conn: testConn, Origin: authz.FromHost,
-	})
-	if !ok || c.Kind != grant.Granted {
-		t.Fatalf("the login is %+v", c)
-	}
-	o.engine.Record([]grant.Change{c})
-}
-
-// expires is when the grant ends, if nothing more happens.
-func (o *owner) expires(t *testing.T, now time.Time) time.Duration {
-	t.Helper()
-	g, ok := o.grants().Of(testClient)
-	if !ok {
-		t.Fatal("there is no grant")
-	}
-	return g.Expires.Sub(now).Round(time.Second)
-}
 
 // A session whose client says nothing any more, not even an acknowledgement, holds
 // its grant for 15 minutes and until the next look, which comes every minute.
@@ -370,42 +279,5 @@ func TestRestoreHoldsWhatSessionsHold(t *testing.T) {
 		if err := k.Close(nil, nil); err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-// Whom another grant lets in, or an always rule, loses no connection when his own runs
-// out.
-func TestOnlyWhatIsClosedIsCut(t *testing.T) {
-	network := netip.MustParsePrefix("203.0.113.0/24")
-	for name, tt := range map[string]struct {
-		also func(o *owner, now time.Time)
-		cut  int
-	}{
-		"nothing else": {func(*owner, time.Time) {}, 1},
-		"a network": {func(o *owner, now time.Time) {
-			o.grants().Manual(now, network, 24*time.Hour, "root", "")
-		}, 0},
-		"an always rule": {func(o *owner, now time.Time) {
-			p, err := authz.NewPolicy(authz.Host{}, authz.Rules{Always: []netip.Prefix{network}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			o.grants().SetPolicy(now, p)
-		}, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			start := time.Now()
-			o := newTestOwner(t, start)
-			o.cutter.set.Store(&cutSettings{onExpiry: true})
-			o.cutter.expired = make(chan netip.Prefix, 8)
-			tt.also(o, start)
-			now := start.Add(testLifetime + time.Second)
-			for _, c := range o.engine.Expire(now) {
-				o.change(now, c)
-			}
-			if len(o.cutter.expired) != tt.cut {
-				t.Errorf("%d prefixes are cut, want %d", len(o.cutter.expired), tt.cut)
-			}
-		})
 	}
 }

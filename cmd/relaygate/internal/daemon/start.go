@@ -88,7 +88,8 @@ func (d *daemon) connect() {
 	t := d.owner.grants()
 	d.gate.Connect(gate.Owner{
 		Snapshot: func(ctx context.Context) (p gate.Projection, err error) {
-			return p, d.owner.ask(ctx, func(now time.Time) { p = d.gate.Project(t, now) })
+			err = d.owner.ask(ctx, func(now time.Time) { p = d.gate.Project(t, now) })
+			return p, err
 		},
 		Bitten: func(ctx context.Context, list []nft.Bitten) {
 			_ = d.owner.ask(ctx, func(now time.Time) { d.owner.bitten(now, list) }) // an error: the daemon ends

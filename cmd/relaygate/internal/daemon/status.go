@@ -59,7 +59,7 @@ func ending(err error) error {
 
 // status fills in what the owner knows; it runs in the owner's goroutine.
 func (o *owner) status(now time.Time, s *control.Status) {
-	t, counts, flows, evidence := o.grants(), o.engine.Counts(), o.engine.Flows(), o.engine.Evidence().Counts()
+	t, counts, flows, evidence := o.grants(), o.engine.Counts(), o.engine.Flows(), o.engine.Evidence().Dropped()
 	s.Now = control.Time{Time: now}
 	s.Logins, s.Refused, s.Tainted, s.Encrypted = counts.Logins, counts.Failures, counts.Tainted, counts.Encrypted
 	s.Doubts, s.Changes = o.engine.Doubts(), o.engine.Changes()
@@ -91,9 +91,9 @@ func (o *owner) status(now time.Time, s *control.Status) {
 		"flows: forged segments":                                        flows.Forged,
 		"grants: sessions not followed":                                 t.Dropped().Sessions,
 		"grants: grants whose users cannot be told":                     t.Dropped().Details,
-		"evidence: addresses with a login forgotten":                    evidence.EarnedDropped,
-		"evidence: other addresses forgotten":                           evidence.StrangersDropped,
-		"evidence: user names not kept":                                 evidence.UsersDropped,
+		"evidence: addresses with a login forgotten":                    evidence.Earned,
+		"evidence: other addresses forgotten":                           evidence.Strangers,
+		"evidence: user names not kept":                                 evidence.Users,
 	})
 }
 

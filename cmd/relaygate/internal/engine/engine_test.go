@@ -18,24 +18,6 @@ var (
 	start  = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 )
 
-// talk plays live connections into an engine.
-type talk struct {
-	*Engine
-	conn     authz.Conn
-	seq, ack uint32
-	verdicts []authz.Verdict
-	changes  []grant.Change
-}
-
-func newEngine(confirm Confirm) *Engine {
-	return New(Config{
-		Services: map[uint16]authz.Service{
-			110: {Protocol: authz.POP3}, 143: {Protocol: authz.IMAP}, 995: {Protocol: authz.POP3, ImplicitTLS: true},
-		},
-		Confirm: confirm,
-	})
-}
-
 // knowHost lets an engine grant: it knows the host's own addresses.
 func knowHost(t *testing.T, e *Engine) {
 	t.Helper()
@@ -45,57 +27,7 @@ func knowHost(t *testing.T, e *Engine) {
 	}
 }
 
-func (k *talk) feed(ev capture.Event) {
-	ev.Time = start
-	for _, v := range k.Feed(&ev) {
-		k.verdicts = append(k.verdicts, v)
-		var a grant.Admission
-		if k.Admit(start, &v, &a) {
-			k.changes = append(k.changes, k.Explain(&a))
-		}
-	}
-}
-
-// open announces a connection; change may alter the announcement.
-func (k *talk) open(c, s netip.AddrPort, cookie uint64, change func(*capture.Event)) {
-	k.conn, k.seq, k.ack = authz.Conn{Client: c, Server: s, Cookie: cookie}, 1000, 9000
-	ev := capture.Event{Kind: capture.Opened, Conn: k.conn, ClientISN: k.seq, ServerISN: k.ack, Trusted: true}
-	if change != nil {
-		change(&ev)
-	}
-	k.feed(ev)
-}
-
-// say plays lines in lock step: "C: …" and "S: …".
-func (k *talk) say(lines ...string) {
-	for _, line := range lines {
-		text := line[3:] + "\r\n"
-		seg := capture.Segment{Cookie: k.conn.Cookie, Flags: capture.ACK | capture.PSH, Payload: []byte(text)}
-		if strings.HasPrefix(line, "C: ") {
-			seg.Src, seg.Dst, seg.Sent = k.conn.Client, k.conn.Server, capture.SenderOutside
-			seg.Seq, seg.Ack = k.seq, k.ack
-			k.seq += uint32(len(text))
-		} else {
-			seg.Src, seg.Dst, seg.Sent = k.conn.Server, k.conn.Client, capture.SenderHost
-			seg.Seq, seg.Ack = k.ack, k.seq
-			k.ack += uint32(len(text))
-		}
-		k.feed(capture.Event{Kind: capture.Packet, Segment: seg})
-	}
-}
-
 var pop3Login = []string{"S: +OK ready", "C: USER alice", "S: +OK", "C: PASS secret", "S: +OK logged in"}
-
-func (k *talk) results() string {
-	var out []string
-	for _, v := range k.verdicts {
-		out = append(out, v.Result.String())
-	}
-	for _, c := range k.changes {
-		out = append(out, c.Kind.String())
-	}
-	return strings.Join(out, " ")
-}
 
 func TestWhatGrants(t *testing.T) {
 	pop3 := func(k *talk) { k.open(client, server, 7, nil); k.say(pop3Login...) }

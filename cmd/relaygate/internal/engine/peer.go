@@ -24,30 +24,17 @@ type peer struct {
 
 func newPeer() *peer { return &peer{scanner: &proxy.Scanner{}} }
 
-// announcer is a dialogue that reads announcements.
-type announcer interface {
-	TrustPeer()
-	Announced() netip.Addr
-}
-
-// trust lets a dialogue read announcements.
-func (p *peer) trust(d dialogue) {
-	if a, ok := d.(announcer); ok {
-		a.TrustPeer()
-	}
-}
-
 // listen takes over what the dialogue heard. It reports false if that is another
 // client than the one who was announced before.
 func (p *peer) listen(d dialogue) bool {
-	a, ok := d.(announcer)
-	if !ok || !a.Announced().IsValid() || a.Announced() == p.client.Addr() {
+	client := d.Announced()
+	switch {
+	case !client.IsValid(), client == p.client.Addr():
 		return true
-	}
-	if p.client.IsValid() {
+	case p.client.IsValid():
 		return false
 	}
-	p.client = netip.AddrPortFrom(a.Announced(), 0)
+	p.client = netip.AddrPortFrom(client, 0)
 	return true
 }
 
@@ -103,5 +90,5 @@ func (p *peer) taken() bool { return p.receipt == nil || p.receipt.Done() }
 // begun TLS behind it, or has refused it before.
 func (p *peer) encrypted(d dialogue) {
 	p.scanner, p.receipt, p.client = nil, nil, p.announced
-	p.trust(d)
+	d.TrustPeer()
 }

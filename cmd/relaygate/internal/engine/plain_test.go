@@ -2,7 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -10,40 +9,6 @@ import (
 	"relaygate/authz"
 	"relaygate/capture"
 )
-
-var (
-	pop3s = netip.MustParseAddrPort("198.51.100.2:995")
-	imaps = netip.MustParseAddrPort("198.51.100.2:993")
-	imap4 = netip.MustParseAddrPort("198.51.100.2:143")
-)
-
-// newTLS makes a talk with an engine that follows TLS.
-func newTLS(t *testing.T, proxies ...string) *talk {
-	t.Helper()
-	cfg := Config{
-		Services: map[uint16]authz.Service{
-			110: {Protocol: authz.POP3}, 143: {Protocol: authz.IMAP},
-			995: {Protocol: authz.POP3, ImplicitTLS: true}, 993: {Protocol: authz.IMAP, ImplicitTLS: true},
-		},
-	}
-	for _, p := range proxies {
-		cfg.Rules.Proxies = append(cfg.Rules.Proxies, netip.MustParsePrefix(p))
-	}
-	k := &talk{Engine: New(cfg)}
-	k.FollowTLS(func(authz.Conn) string { return "maild (pid 12): no TLS library found" })
-	knowHost(t, k.Engine)
-	return k
-}
-
-// hello begins TLS: both sides' first records, and the tap's word about the server's.
-func (k *talk) hello() { k.shake(serverHelloRecord) }
-
-// shake is hello of a server that says something else first.
-func (k *talk) shake(records ...string) {
-	k.say("C: " + clientHelloRecord(false))
-	k.feed(capture.Event{Kind: capture.Handshake, Conn: authz.Conn{Cookie: k.conn.Cookie}})
-	k.say("S: " + strings.Join(records, ""))
-}
 
 // Records of a server.
 var (
@@ -56,46 +21,6 @@ const (
 	warningRecord = "\x15\x03\x03\x00\x02\x01\x70"
 	fatalRecord   = "\x15\x03\x03\x00\x02\x02\x28"
 )
-
-func helloRecord(random string) string {
-	return "\x16\x03\x03\x00\x2a\x02\x00\x00\x26\x03\x03" + random + "\x00\x13\x01\x00"
-}
-
-// inside plays lines through TLS.
-func (k *talk) inside(lines ...string) {
-	for _, line := range lines {
-		k.call(line, nil)
-	}
-}
-
-// call is one call of the TLS library; change may alter what the tap says.
-func (k *talk) call(line string, change func(*capture.Event)) {
-	ev := capture.Event{Kind: capture.Plain, Trusted: true, Conn: authz.Conn{Cookie: k.conn.Cookie}}
-	ev.Plain.Bytes = []byte(line[3:] + "\r\n")
-	if line[0] == 'S' {
-		ev.Plain.Dir = authz.FromServer
-	}
-	if change != nil {
-		change(&ev)
-	}
-	k.feed(ev)
-}
-
-// steering is what the tap was told with the last event.
-func (k *talk) steering() string {
-	var out []string
-	for _, s := range k.Steer() {
-		out = append(out, fmt.Sprintf("%d:%v", s.Conn.Cookie, s.Plaintext))
-	}
-	return strings.Join(out, " ")
-}
-
-// later lets time pass.
-func (k *talk) later(d time.Duration) {
-	for _, at := range []time.Time{start, start.Add(d)} {
-		k.verdicts = append(k.verdicts, k.Unread(at)...)
-	}
-}
 
 var imapLogin = []string{"S: * OK ready", "C: a LOGIN alice secret", "S: a OK done"}
 

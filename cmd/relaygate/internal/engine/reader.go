@@ -22,6 +22,9 @@ import (
 type dialogue interface {
 	Feed(authz.Chunk) []authz.Login
 	Done() bool
+	// TrustPeer lets it read announcements (proxy.Peer), Announced is whom one names.
+	TrustPeer()
+	Announced() netip.Addr
 }
 
 // Reader turns events into verdicts.
@@ -139,7 +142,7 @@ func (r *Reader) open(id flow.ID) {
 	s.dialogue = r.spare.take(s.conn.Service)
 	if r.MayAnnounce(s.conn.Client.Addr()) {
 		s.peer = newPeer()
-		s.peer.trust(s.dialogue)
+		s.dialogue.TrustPeer()
 	}
 	if r.follows(s) {
 		r.tls.byCookie[s.conn.Cookie] = id

@@ -62,12 +62,10 @@ func clearDialogue(p authz.Protocol, startTLS bool) dialogue {
 		return pop3.NewAfterTLS()
 	case p == authz.POP3:
 		return pop3.New()
-	case p == authz.IMAP && startTLS:
+	case startTLS:
 		return imap.NewAfterTLS()
-	case p == authz.IMAP:
-		return imap.New()
 	}
-	return nil
+	return imap.New()
 }
 
 // ask confirms a connection with its first bytes, and again with later ones if

@@ -1,10 +1,15 @@
 package engine
 
-import "relaygate/authz"
+import (
+	"relaygate/authz"
+	"relaygate/authz/proxy"
+)
 
 // tlsDialogue reads a port on which TLS starts with the first byte (RFC 8314
 // §3). Packets show nothing there but that it is TLS.
 type tlsDialogue struct {
+	proxy.Peer // which can say nothing before TLS
+
 	first byte
 	seen  int
 	done  bool

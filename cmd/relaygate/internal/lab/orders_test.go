@@ -3,14 +3,12 @@
 package lab_test
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -299,37 +297,3 @@ func TestWatchTellsOfOrdersAndSessions(t *testing.T) {
 		}
 	}
 }
-
-// watch returns the events from when the watcher is there.
-func (w *world) watch(t *testing.T) <-chan control.Event {
-	t.Helper()
-	events, there := make(chan control.Event, 1000), make(chan struct{})
-	var once sync.Once
-	go func() {
-		_ = control.NewClient(w.daemon.Socket).Watch(t.Context(), func(line []byte) error {
-			var ev control.Event
-			if err := json.Unmarshal(line, &ev); err != nil {
-				return err
-			}
-			once.Do(func() { close(there) })
-			if ev.Client != knock {
-				events <- ev
-			}
-			return nil
-		})
-	}()
-	settles(t, 5*time.Second, func() error {
-		w.order(t, control.Order{Verb: control.VerbDeny, Prefix: prefix(knock)})
-		w.order(t, control.Order{Verb: control.VerbUndeny, Prefix: prefix(knock)})
-		select {
-		case <-there:
-			return nil
-		default:
-			return errors.New("no event yet")
-		}
-	})
-	return events
-}
-
-// knock is whom the events are about by which a watcher shows that it is there.
-const knock = "100.64.0.9"

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/lab"
 )
@@ -27,7 +25,7 @@ func dialFrom(t *testing.T, target lab.Target, port uint16) (conn net.Conn, gree
 		from = netip.AddrPortFrom(lab.Client6, port)
 	}
 	err = target.NS.Do(func() error {
-		d := net.Dialer{Timeout: 2 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(from), Control: reuse}
+		d := net.Dialer{Timeout: 2 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(from), Control: bpftest.Reuse}
 		d.SetMultipathTCP(false)
 		conn, err = d.Dial("tcp", netip.AddrPortFrom(target.Server, lab.SMTPPort).String())
 		return err
@@ -39,21 +37,6 @@ func dialFrom(t *testing.T, target lab.Target, port uint16) (conn net.Conn, gree
 	must(t, conn.SetDeadline(time.Now().Add(5*time.Second)))
 	greeting, err = bufio.NewReader(conn).ReadString('\n')
 	return conn, strings.TrimSpace(greeting), err
-}
-
-func reuse(_, _ string, raw syscall.RawConn) (err error) {
-	_ = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
-	return err
-}
-
-// vanish closes a socket without a word, as a host that loses its power does.
-func vanish(t *testing.T, conn net.Conn) {
-	t.Helper()
-	raw, err := conn.(*net.TCPConn).SyscallConn()
-	must(t, err)
-	var failed error
-	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_REPAIR, 1) })
-	must(t, errors.Join(err, failed, conn.Close()))
 }
 
 // A member whose time is over reaches the MX from a port from which he was led to
@@ -86,7 +69,7 @@ func TestExpiredMemberReusesHisPort(t *testing.T) {
 			must(t, err)
 			must(t, first.(*net.TCPConn).SetLinger(0))
 			must(t, first.Close())
-			vanish(t, second)
+			bpftest.Vanish(t, second)
 
 			settles(t, 4*time.Second, greets(t, who.target, lab.MXGreeting)) // from any port
 			reachesMX := func(port uint16) func() error {

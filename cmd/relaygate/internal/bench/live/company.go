@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"relaygate/cmd/relaygate/internal/bench"
 	"relaygate/nft"
 )
 
@@ -110,7 +111,7 @@ func (m *measure) takeTurns(ctx context.Context, rounds int, do func(pair) (time
 	}
 	list := make([]turns, len(all))
 	for i := range all {
-		list[i] = turns{undisturbed(own[i]), median(agent[i])}
+		list[i] = turns{undisturbed(own[i]), bench.Median(agent[i])}
 	}
 	if os.Getenv("PART") != "" {
 		fmt.Fprintln(m.log, own, agent)

@@ -102,11 +102,6 @@ func (m *measure) withTimes(ctx context.Context, do func(*agent) error) error {
 	return errors.Join(m.withAgent(ctx, do), stats.Close())
 }
 
-func median[T ~int64 | ~float64](values []T) T {
-	sorted := slices.Sorted(slices.Values(values))
-	return sorted[len(sorted)/2]
-}
-
 // percentile of values, 0 to 100; of none it is 0.
 func percentile[T ~int64 | ~float64](values []T, p float64) T {
 	if len(values) == 0 {

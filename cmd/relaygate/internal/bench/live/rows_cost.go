@@ -74,7 +74,7 @@ func (m *measure) downloads(ctx context.Context) (rows []bench.Row, err error) {
 		if err != nil {
 			return rows, err
 		}
-		whole := micro(median(without)) / float64(form.mails*mailSize>>20)
+		whole := micro(bench.Median(without)) / float64(form.mails*mailSize>>20)
 		more := micro(took[1].all()-took[0].all()) / (piece >> 20)
 		rows = append(rows, bench.AtMost("mail download, CPU with / without: "+form.name, form.goal, 1+more/whole, "×",
 			fmt.Sprintf("%.1f µs/MB more, on %.0f µs/MB; of two processes with all copies: %.2f×", more, whole, float64(undisturbed(with))/float64(undisturbed(without)))))

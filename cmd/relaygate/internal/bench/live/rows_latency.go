@@ -38,16 +38,16 @@ func (m *measure) latency(ctx context.Context) (rows []bench.Row, err error) {
 		daemons, peers = append(daemons, micro(percentile(one, 50))), append(peers, micro(percentile(two, 50)))
 	}
 	rows = []bench.Row{
-		bench.Told("answer leaves → element acknowledged: p50", median(daemons), "µs", fmt.Sprintf("%d logins, one after the other", len(daemon))),
+		bench.Told("answer leaves → element acknowledged: p50", bench.Median(daemons), "µs", fmt.Sprintf("%d logins, one after the other", len(daemon))),
 		bench.Told("answer leaves → element acknowledged: p99", micro(percentile(daemon, 99)), "µs", ""),
 	}
 	if noPeer != nil {
 		return append(rows, bench.Told("the same of a C program", 0, "µs", "not measured: "+noPeer.Error())), nil
 	}
 	return append(rows,
-		bench.Told("the same of a C program (epoll, raw netlink): p50", median(peers), "µs", ""),
+		bench.Told("the same of a C program (epoll, raw netlink): p50", bench.Median(peers), "µs", ""),
 		bench.Told("the same of a C program (epoll, raw netlink): p99", micro(percentile(peer, 99)), "µs", ""),
-		bench.AtMost("answer leaves → element acknowledged, p50 / C program's", 1.5, median(ratios), "×", "")), nil
+		bench.AtMost("answer leaves → element acknowledged, p50 / C program's", 1.5, bench.Median(ratios), "×", "")), nil
 }
 
 // latencyPair measures the daemon and the C program once each. The latter adds

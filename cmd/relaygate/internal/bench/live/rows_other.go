@@ -39,8 +39,8 @@ func (m *measure) growth(ctx context.Context) (rows []bench.Row, err error) {
 				}
 				each = append(each, ns)
 			}
-			times = append(times, median(each))
-			rows = append(rows, bench.Told(fmt.Sprintf("beside %d connections: BPF per packet", flows), median(each), "ns", "both ends' packets, above an empty program"))
+			times = append(times, bench.Median(each))
+			rows = append(rows, bench.Told(fmt.Sprintf("beside %d connections: BPF per packet", flows), bench.Median(each), "ns", "both ends' packets, above an empty program"))
 		}
 		rows = append(rows, bench.AtMost("BPF per packet, beside most / fewest connections", 1.5, times[len(times)-1]/times[0], "×", "does not grow"))
 		return nil

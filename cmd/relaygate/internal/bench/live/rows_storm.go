@@ -54,12 +54,12 @@ func (m *measure) storm(ctx context.Context) (rows []bench.Row, err error) {
 	rows = []bench.Row{
 		bench.AtMost("login storm: good logins without an element", 0, float64(lost), "", fmt.Sprintf("of %d logins, every tenth with a wrong password", logins)),
 		bench.AtMost("login storm: elements without a good login", 0, float64(wrong), "", ""),
-		bench.AtLeast("login storm: logins a second, with / without", 0.95, median(ratios), "×",
-			fmt.Sprintf("%.0f/s without, %.0f/s with; both processors are busy", median(rates), median(withRates))),
-		bench.Told("login storm: the same of its programs and its gate alone", median(floors), "×", "the daemon is stopped (SIGSTOP), and spends nothing"),
-		bench.Told("login storm: CPU added per login, everybody's", micro(median(each)), "µs", "client, server and daemon"),
+		bench.AtLeast("login storm: logins a second, with / without", 0.95, bench.Median(ratios), "×",
+			fmt.Sprintf("%.0f/s without, %.0f/s with; both processors are busy", bench.Median(rates), bench.Median(withRates))),
+		bench.Told("login storm: the same of its programs and its gate alone", bench.Median(floors), "×", "the daemon is stopped (SIGSTOP), and spends nothing"),
+		bench.Told("login storm: CPU added per login, everybody's", micro(bench.Median(each)), "µs", "client, server and daemon"),
 	}
-	more, err := m.stormWatched(ctx, median(own))
+	more, err := m.stormWatched(ctx, bench.Median(own))
 	return append(rows, more...), err
 }
 

@@ -21,7 +21,7 @@ func nativeUint64(b []byte) uint64 { return binary.NativeEndian.Uint64(b) }
 // a mail is read, and commands are answered.
 func (m *measure) afterVerdict(ctx context.Context) (rows []bench.Row, err error) {
 	const mails, commands = 16, 20_000
-	err = m.withAgent(ctx, func(a *agent) error {
+	err = m.withAgent(ctx, func(a *agent) (err error) {
 		o, err := objectsOf(a.PID())
 		if err != nil {
 			return err
@@ -165,8 +165,8 @@ func (m *measure) packetTimes(a *agent) (other, mail float64, err error) {
 			*into = append(*into, each)
 		}
 	}
-	other = median(others)
-	return other, 2*median(both) - other, nil
+	other = bench.Median(others)
+	return other, 2*bench.Median(both) - other, nil
 }
 
 // timePackets returns the time per packet while commands are answered on a

@@ -1,0 +1,211 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/lab"
+	"relaygate/cmd/relaygate/internal/lab/labtest"
+)
+
+// program is the real binary, built once.
+var program string
+
+// Tests of which most is to wait, for grants to run out say, wait beside each other.
+func TestMain(m *testing.M) { os.Exit(labtest.Run(m, &program)) }
+
+// world is a network with a mail server and a daemon.
+type world struct {
+	*lab.Network
+	home   *netns.Namespace // of the daemon
+	mail   *lab.MailServer
+	daemon *lab.Daemon
+	dir    string
+	opts   lab.Options
+	before string // the logs of daemons that were replaced
+}
+
+// newNetwork is a network with a mail server, and no daemon.
+func newNetwork(t *testing.T) *lab.Network {
+	t.Helper()
+	n, err := lab.NewNetwork()
+	must(t, err)
+	t.Cleanup(func() { must(t, n.Close()) })
+	mail, err := lab.StartMailServer(n.Server)
+	must(t, err)
+	t.Cleanup(func() { must(t, mail.Close()) })
+	return n
+}
+
+func newWorld(t *testing.T, lifetime time.Duration, config string) *world {
+	t.Helper()
+	return newWorldWith(t, lab.Options{Lifetime: lifetime, Config: config})
+}
+
+func newWorldWith(t *testing.T, o lab.Options) *world {
+	t.Helper()
+	bpftest.RequireRoot(t)
+	n, err := lab.NewNetwork()
+	must(t, err)
+	t.Cleanup(func() { must(t, n.Close()) })
+	return populate(t, n, n.Server, o)
+}
+
+// populate starts a mail server, and the daemon at home.
+func populate(t *testing.T, n *lab.Network, home *netns.Namespace, o lab.Options) *world {
+	t.Helper()
+	w := &world{Network: n, home: home, dir: t.TempDir(), opts: o}
+	w.opts.Exe, w.opts.Dir = program, w.dir
+	var err error
+	if w.mail, err = lab.StartMailServer(w.Server); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { must(t, w.mail.Close()) })
+	w.start(t)
+	t.Cleanup(func() {
+		must(t, w.daemon.Stop())
+		if t.Failed() {
+			t.Logf("the daemon's log:\n%s%s", w.before, w.daemon.Log())
+		}
+	})
+	return w
+}
+
+func (w *world) start(t *testing.T) {
+	t.Helper()
+	if w.daemon != nil {
+		w.before += w.daemon.Log()
+	}
+	var err error
+	if w.daemon, err = lab.StartDaemon(t.Context(), w.home, w.opts); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var must = labtest.Must
+
+// verb runs a verb and returns what it prints.
+func (w *world) verb(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(program, append(args, "--socket", w.daemon.Socket)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("relaygate %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func login(t *testing.T, h *lab.Host, s lab.Script) {
+	t.Helper()
+	answer, ok, err := h.Login(t.Context(), s)
+	if err != nil || !ok {
+		t.Fatalf("%s login: %q, %v", s.Protocol, answer, err)
+	}
+}
+
+// settles fails unless check holds within limit.
+func settles(t *testing.T, limit time.Duration, check func() error) {
+	t.Helper()
+	must(t, lab.Poll(t.Context(), limit, 5*time.Millisecond, check))
+}
+
+func open(ctx context.Context, target lab.Target) func() error {
+	return func() error { _, err := target.Open(ctx); return err }
+}
+
+func refused(ctx context.Context, target lab.Target) func() error {
+	return func() error { return target.Refused(ctx) }
+}
+
+// expires returns the end of each grant by address, as list --json prints it.
+func (w *world) expires(t *testing.T) map[string]time.Time {
+	t.Helper()
+	out := map[string]time.Time{}
+	for line := range strings.Lines(w.verb(t, "list", "--json")) {
+		var g struct {
+			Address string
+			Expires time.Time
+		}
+		if err := json.Unmarshal([]byte(line), &g); err != nil {
+			t.Fatalf("list --json printed %q: %v", line, err)
+		}
+		out[g.Address] = g.Expires
+	}
+	return out
+}
+
+// saved waits until the state file holds all that was decided.
+func (w *world) saved(t *testing.T) {
+	t.Helper()
+	settles(t, 3*time.Second, func() error {
+		var s struct {
+			State struct{ Records, Pending int }
+		}
+		if err := json.Unmarshal([]byte(w.verb(t, "status", "--json")), &s); err != nil {
+			return err
+		}
+		if s.State.Records == 0 || s.State.Pending > 0 {
+			return fmt.Errorf("%d records written, %d pending", s.State.Records, s.State.Pending)
+		}
+		return nil
+	})
+}
+
+// nobody checks that an address holds no grant. A real login behind it shows
+// that the daemon has seen everything before.
+func (w *world) nobody(t *testing.T, addr netip.Addr, target lab.Target) {
+	t.Helper()
+	login(t, w.Stranger, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), w.Stranger.At(lab.Server4)))
+	if _, ok := w.expires(t)[addr.String()]; ok {
+		t.Errorf("%s is granted:\n%s", addr, w.verb(t, "why", addr.String()))
+	}
+	must(t, target.Refused(t.Context()))
+}
+
+// watch returns the events from when the watcher is there.
+func (w *world) watch(t *testing.T) <-chan control.Event {
+	t.Helper()
+	events, there := make(chan control.Event, 1000), make(chan struct{})
+	var once sync.Once
+	go func() {
+		_ = control.NewClient(w.daemon.Socket).Watch(t.Context(), func(line []byte) error {
+			var ev control.Event
+			if err := json.Unmarshal(line, &ev); err != nil {
+				return err
+			}
+			once.Do(func() { close(there) })
+			if ev.Client != knock {
+				events <- ev
+			}
+			return nil
+		})
+	}()
+	settles(t, 5*time.Second, func() error {
+		w.order(t, control.Order{Verb: control.VerbDeny, Prefix: prefix(knock)})
+		w.order(t, control.Order{Verb: control.VerbUndeny, Prefix: prefix(knock)})
+		select {
+		case <-there:
+			return nil
+		default:
+			return errors.New("no event yet")
+		}
+	})
+	return events
+}
+
+// knock is whom the events are about by which a watcher shows that it is there.
+const knock = "100.64.0.9"

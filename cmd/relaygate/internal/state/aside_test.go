@@ -1,0 +1,138 @@
+//go:build linux
+
+package state
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// Whatever is wrong with the file, the store begins empty and the
+// file is kept.
+func TestUnreadableFilesArePutAside(t *testing.T) {
+	other := func(mark []byte) []byte {
+		path := filepath.Join(t.TempDir(), "other.db")
+		db, err := bbolt.Open(path, 0o600, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.Update(func(tx *bbolt.Tx) error {
+			if mark == nil {
+				_, err := tx.CreateBucket([]byte("somebody else's"))
+				return err
+			}
+			b, err := tx.CreateBucket([]byte(markBucket))
+			if err != nil {
+				return err
+			}
+			return b.Put([]byte(markKey), mark)
+		})
+		if err := errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	good, err := os.ReadFile(filled(t, 200))
+	if err != nil {
+		t.Fatal(err)
+	}
+	turned := bytes.Clone(good)
+	turned[bytes.LastIndex(turned, []byte("192.0.2.77"))+9] ^= 1 // another address
+	for name, data := range map[string][]byte{
+		"text":           []byte("lifetime = \"30m\"\n" + strings.Repeat("# words\n", 4000)),
+		"zeros":          make([]byte, 1<<16),
+		"empty":          {},
+		"foreign":        other(nil),
+		"newer":          other([]byte{0, 0, 0, Version + 1}),
+		"no version":     other([]byte("v1")),
+		"one bit":        turned,
+		"cut in a page":  good[:len(good)/3],
+		"only the metas": good[:2*os.Getpagesize()],
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "state.db")
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := open(t, path)
+			if !s.Fresh() || !strings.Contains(s.Aside(), ".damaged-20260102T030405Z") {
+				t.Errorf("fresh %v, aside %q", s.Fresh(), s.Aside())
+			}
+			if got := all(t, s, "grants"); len(got) != 0 {
+				t.Errorf("%d records of an unreadable file are believed", len(got))
+			}
+			s.Put("grants", "192.0.2.1", []byte("x"))
+			shut(t, s)
+			kept, err := os.ReadFile(path + ".damaged-20260102T030405Z")
+			if err != nil || !bytes.Equal(kept, data) {
+				t.Errorf("the file was not kept as it was: %v", err)
+			}
+			s = open(t, path)
+			defer shut(t, s)
+			if len(all(t, s, "grants")) != 1 {
+				t.Error("the new file does not work")
+			}
+		})
+	}
+}
+
+// No damage makes a wrong record, or ends the program.
+func TestRandomDamageIsNeverBelieved(t *testing.T) {
+	for _, merged := range []bool{false, true} {
+		t.Run(fmt.Sprintf("merged %v", merged), func(t *testing.T) { damageAtRandom(t, merged) })
+	}
+}
+
+func damageAtRandom(t *testing.T, merged bool) {
+	t.Helper()
+	filled := filled(t, 200)
+	if merged {
+		shut(t, open(t, filled))
+	}
+	good, err := os.ReadFile(filled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rounds := 300
+	if testing.Short() {
+		rounds = 30
+	}
+	random := rand.New(rand.NewPCG(6, 1))
+	path := filepath.Join(t.TempDir(), "state.db")
+	for round := range rounds {
+		data := bytes.Clone(good)
+		for range 1 + random.IntN(8) {
+			at := random.IntN(len(data))
+			n := min(1+random.IntN(64), len(data)-at)
+			for i := range n {
+				data[at+i] = byte(random.Uint32())
+			}
+		}
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(path, at.Add(time.Duration(round)*time.Second))
+		if err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		for k, v := range all(t, s, "grants") {
+			if v != strings.Repeat("x", 40) || !strings.HasPrefix(k, "192.0.2.") {
+				t.Errorf("round %d: record %q = %q", round, k, v)
+			}
+		}
+		shut(t, s)
+	}
+}
