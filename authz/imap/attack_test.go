@@ -158,10 +158,16 @@ func refuseTwice(r *rand.Rand, login, noop string) []string {
 // server waits no longer for a literal or a message.
 func holdRefusals(r *rand.Rand, login, noop string) []string {
 	lines := []string{pick(r, login, "b2 XYZZY a1", "b2 LOGIN alice a1", "b2 LOGIN [ {2+}\r\na1 {4+}\r\nxxxx") + "\r\n"}
-	switch r.IntN(3) {
-	case 0: // the second line is the literal
-		lines = append(lines, "a1 "+pick(r, "LOGIN", "SELECT")+" {12}\r\n", "a1 LOGIN {7}\r\n", "a1 NOOP", "\r\n")
-	case 1:
+	switch r.IntN(4) {
+	case 0: // the third line is the literal or the message
+		lines = append(lines, "a1 "+pick(r, "LOGIN {14}", "SELECT {14}", "AUTHENTICATE LOGIN")+"\r\n", "a1 LOGIN x {7}\r\n", "a1 NOOP", "\r\n")
+	case 1: // the same, and the second line is the end of what was refused
+		tag := pick(r, "a1", "b2")
+		return []string{
+			pick(r, "a1 XYZZY ", "a1 LOGIN a b c d ", "a1 AUTHENTICATE a b c d "), tag + " " + pick(r, "LOGIN {14}", "SELECT {14}", "AUTHENTICATE LOGIN") + "\r\n",
+			tag + " LOGIN x {7}\r\n", tag + " NOOP", "\r\n", tag + " LOGIN alice wrong\r\n",
+		}
+	case 2:
 		for range 1 + r.IntN(3) {
 			lines = append(lines, pick(r, noop, login, "b2 NOOP", "a1 AUTHENTICATE LOGIN", "YWxpY2U=")+"\r\n")
 		}

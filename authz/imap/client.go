@@ -61,7 +61,7 @@ func (d *Dialogue) command(l *line.Line) {
 	c := d.wait()
 	c.malformed = !separated(l, first, rest)
 	word, rest := line.Field(rest)
-	c.verb, c.early = lookup(word)
+	c.verb = lookup(word)
 	if !c.tag.set(first) {
 		d.taint("a line does not begin with a tag")
 		return
@@ -131,7 +131,9 @@ func (d *Dialogue) text(l *line.Line, arguments []byte) {
 	}
 	d.phase = atCommand
 	if c.verb == login {
-		c.malformed = c.malformed || !d.arguments.proper()
+		if !d.arguments.proper() {
+			c.malformed, c.odd, c.alone = true, true, true
+		}
 		c.user = string(d.arguments.user)
 		if c.malformed && !d.inStep {
 			d.taint("malformed LOGIN in a pipeline")
@@ -152,7 +154,7 @@ func (d *Dialogue) authenticate(text []byte) {
 		}
 	}
 	if !d.exchange.Begin(name) || bytes.IndexByte(initial, ' ') >= 0 {
-		c.verb, c.alone = unknown, true
+		c.verb, c.alone, c.odd = unknown, true, true
 		if !d.inStep {
 			d.taint("malformed AUTHENTICATE in a pipeline")
 		}

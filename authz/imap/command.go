@@ -20,9 +20,9 @@ const (
 	modal  // a known command that changes how the connection is read
 )
 
-// beforeLogin is how many commands of names a server may answer positively where
-// nobody has logged in.
-const beforeLogin = 10
+// beforeLogin is how many commands of names a server may answer positively, or begin,
+// where nobody has logged in.
+const beforeLogin = 12
 
 // names holds the commands of RFC 9051 §6 and of the usual extensions. The
 // answer to each is some untagged data and one tagged line.
@@ -40,7 +40,9 @@ var names = [...]struct {
 	{"ENABLE", single}, // RFC 5161
 	{"LANGUAGE", single},
 	{"COMPARATOR", single}, // RFC 5255
-	{"NAMESPACE", single},  // RFC 2342
+	{"CHECK", single},      // go-imap 2
+	{"IDLE", modal},
+	{"NAMESPACE", single}, // RFC 2342
 	{"SELECT", single},
 	{"EXAMINE", single},
 	{"LIST", single},
@@ -49,7 +51,6 @@ var names = [...]struct {
 	{"SUBSCRIBE", single},
 	{"UNSUBSCRIBE", single},
 	{"CREATE", single},
-	{"CHECK", single},
 	{"CLOSE", single},
 	{"UNSELECT", single},
 	{"EXPUNGE", single},
@@ -60,21 +61,18 @@ var names = [...]struct {
 	{"UID", single},
 	{"GETQUOTA", single},
 	{"GETQUOTAROOT", single}, // RFC 9208
-	{"IDLE", modal},
 	{"APPEND", modal},
 	{"COMPRESS", modal},       // RFC 4978
 	{"UNAUTHENTICATE", modal}, // RFC 8437
 }
 
-// lookup finds a command, and whether a server may answer it positively where nobody has
-// logged in.
-func lookup(word []byte) (v verb, early bool) {
+func lookup(word []byte) verb {
 	for i := range names {
 		if line.Is(word, names[i].name) {
-			return names[i].verb, i < beforeLogin
+			return names[i].verb
 		}
 	}
-	return unknown, true
+	return unknown
 }
 
 // tag names a command (RFC 9051 §9). It is wiped with the command: people type
@@ -108,8 +106,6 @@ func (t *tag) bytes() []byte { return t.text[:t.length] }
 type command struct {
 	verb verb
 	tag  tag
-	// early is true if its positive answer needs no login.
-	early bool
 	// twin is true if another command of the window has the same tag, or one that
 	// ends with it.
 	twin bool

@@ -24,15 +24,16 @@
 //   - a bare LF is believed to end a line once the answer came: a server that
 //     waits for CRLF does not answer;
 //   - a synchronising literal is a literal if the server sends its "+" before
-//     the first octet is released; if it refuses the command instead, the next
-//     line is a command;
+//     the first octet is released; if it refuses the command instead, belief ends;
 //   - LOGIN may be over-long, hold eight-bit octets or TAB, and literals that
 //     the server was not asked for ("{5+}", RFC 7888). Some server may cut such
 //     a command in several. Its first answer is then that to the first part,
 //     which begins with the tag and LOGIN: if that is OK, somebody is logged
 //     in. Anything else ends the belief, because answers to the other parts may
-//     come late. Such a command is called odd. Capabilities do not help: go-imap
-//     1 names LITERAL+, but sees no literal behind a bracket, and runs its octets;
+//     come late. Such a command is called odd, and so is LOGIN or AUTHENTICATE
+//     with too few or too many arguments, as the last of them may be a command.
+//     Capabilities do not help: go-imap 1 names LITERAL+, but sees no literal
+//     behind a bracket, and runs its octets;
 //   - unknown commands are understood if refused.
 //
 // A server may lose what it has read of a line that is not complete, as WildDuck does
@@ -40,14 +41,14 @@
 // AUTHENTICATE may not end with another command that can be answered positively
 // before a login and would bear their tag, and other commands with none at all.
 //
-// Some servers refuse one line more than once: Citadel a LOGIN, three times, and nginx
-// before 1.21 what it can see to be no command, and the rest of its line again where
-// that comes later. A client whose window is closed keeps the answers back. The second
-// refusal is then taken for that of the next command, and so on, until the OK to NOOP is
-// taken for that to LOGIN. But the first to be taken for another is a refusal right
-// behind a refusal, and so are the others while nothing but refusals is left. So belief
-// ends with the first of them to a command of which the server's own answer can be
-// anything else: if it may be accepted before a login, or the server may wait for more.
+// Some servers refuse one line more than once: Citadel a LOGIN, three times; nginx before
+// 1.21 and Stalwart what they can see to be no command, and the rest of its line again
+// where that comes later. A client whose window is closed keeps the answers back. The
+// second refusal is then taken for that of the next command, and so on, until the OK to
+// NOOP is taken for that to LOGIN. But the first to be taken for another is a refusal
+// right behind a refusal, and so are the others while nothing but refusals is left. So
+// belief ends with the first of them to a command that is no login, or one for which the
+// server may wait for more: its own answer can be anything else.
 //
 // Nothing may be released behind an odd command, an unknown one, the "{5}" of a
 // synchronising literal, STARTTLS, or a SASL exchange, before its answer came.

@@ -137,16 +137,10 @@ func (d *Dialogue) doubt(c *command) string {
 	return ""
 }
 
-// spent reports whether a server answers c with a refusal, or shows that somebody has
-// logged in: it does not wait for more of it, and nobody else has anything accepted.
+// spent reports whether a server that is asked to do c can but refuse it, or let
+// somebody in: c is a login, and no part of it is left to be asked for.
 func (d *Dialogue) spent(c *command) bool {
-	switch {
-	case d.phase == atLiteral && d.next == len(d.window)-1:
-		return false
-	case c.verb == authenticate:
-		return d.exchange.Spent()
-	}
-	return c.verb == login || c.verb == single && !c.early
+	return c.verb == login || c.verb == authenticate && d.exchange.Spent()
 }
 
 // logsIn reports whether a positive answer to c would prove a login.

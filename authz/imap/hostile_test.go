@@ -66,7 +66,10 @@ func honestClient(r *rand.Rand, m *model) []linetest.Segment {
 		case 2:
 			b = append(b, fmt.Sprintf("%s NOOP\r\n%[1]s LOGIN alice %s\r\n", tag, password))
 		case 3:
-			b = append(b, fmt.Sprintf("n%s NOOP\r\n%[1]s LOGIN \"alice\" \"%s\"\r\ns%[1]s SELECT INBOX\r\n", tag, password))
+			b = append(b, fmt.Sprintf("n%s NOOP\r\n%[1]s LOGIN \"alice\" \"%s\"\r\n", tag, password))
+			if i == failures {
+				b[len(b)-1] += "s SELECT INBOX\r\n"
+			}
 		case 4:
 			if m.ir {
 				b = append(b, fmt.Sprintf("%s AUTHENTICATE PLAIN %s\r\n", tag, plain("alice", password)))

@@ -62,6 +62,7 @@ type model struct {
 	reads       int  // reads so many octets at once, answers their first line, and loses the rest
 	hasty       bool // refuses a line as soon as it can
 	lossy       bool // of a line in pieces keeps the last one, and what came with the line before (invented)
+	early       bool // refuses an unknown command where its name ends, loses what it has read behind it, and runs the rest (Stalwart)
 	thrice      bool // refuses a login three times (Citadel)
 	twice       bool // refuses all twice, the second time with the last word for the tag (invented)
 	brackets    bool // takes the rest of a line behind a bracket for a word, and sees no literal there (go-imap 1)
@@ -88,6 +89,7 @@ var models = []model{
 	{name: "nginx", blank: badPrevious, tag: badBare, plus: true, maxLiteral: 4096, quotes: true, ir: true, saslNoTag: true, max: 4096, long: longClose},
 	{name: "nginx before 1.21", blank: badUntagged, tag: badTaken, plus: true, maxLiteral: 4096, quotes: true, ir: true, max: 4096, long: longClose, reads: 4096, hasty: true, edge: true},
 	{name: "citadel", tag: badTaken, maxLiteral: 1 << 13, thrice: true, max: 4096, long: longClose},
+	{name: "stalwart", anyLiteral: true, plus: true, maxLiteral: 1 << 20, quotes: true, ir: true, early: true, max: 1 << 16},
 	{name: "go-imap 1", anyLiteral: true, plus: true, brackets: true, maxLiteral: 1 << 16, quotes: true, ir: true, max: 1 << 16},
 	{name: "greenmail", anyLiteral: true, plus: true, maxLiteral: 1 << 16, quotes: true, echo: true, ir: true, max: 1 << 16},
 }
@@ -104,7 +106,7 @@ func randomModel(r *rand.Rand) model {
 		quotes: b(2), echo: b(3), ir: b(2), eatsIR: b(8), loose: b(4), saslNoTag: b(4),
 		tlsReturns: b(2), dropAtTLS: b(3), dropAtLogin: b(4), dropAtGreet: b(8), unknownOK: b(6),
 		lossy: b(6), reads: []int{0, 0, 0, 0, 1024, 4096}[r.IntN(6)], hasty: b(4), edge: b(2), thrice: b(4), twice: b(4),
-		brackets: b(4),
+		brackets: b(4), early: b(4),
 	}
 	if m.lossy { // else the octets of a literal are lines, of which the first is lost, or anything is a command
 		m.plus, m.brackets, m.maxLiteral, m.unknownOK = true, false, 1<<20, false
@@ -149,6 +151,11 @@ func (m *model) read(in []byte) (int, []byte) {
 	}
 	if m.reads > 0 {
 		in = in[:min(len(in), m.reads)]
+	}
+	if m.early && m.sasl == "" && m.buf == "" && !m.tls {
+		if found := unknownName.FindSubmatch(in); found != nil && !knownName.Match(found[2]) {
+			return len(in), append(found[1], " BAD unrecognized command\r\n"...)
+		}
 	}
 	if m.hasty && m.sasl == "" && m.buf == "" && !m.tls {
 		if tag, bad := hastily(in); bad {
@@ -215,6 +222,8 @@ var (
 	laxLiteral    = regexp.MustCompile(`~?\{([0-9]+)(\+?)\}$`)
 	legalTag      = regexp.MustCompile(`^[^\x00-\x20(){%*"\\+\x7f-\xff]+$`)
 	knowsLiterals = regexp.MustCompile(`^\S+\s+(?i:LOGIN|ID|AUTHENTICATE|NOOP)\b`)
+	unknownName   = regexp.MustCompile(`^([^\s(){%*"\\+]+) ([^\s]+)[ \r\n]`)
+	knownName     = regexp.MustCompile(`^(?i:LOGIN|LOGOUT|NOOP|CAPABILITY|AUTHENTICATE|STARTTLS|SELECT|ID|ENABLE)$`)
 	refuses       = regexp.MustCompile(`^\S+ (NO|BAD)`)
 	lastWord      = regexp.MustCompile(`[^ \x01]*$`)
 	firstLiteral  = regexp.MustCompile(`\{(\+)([0-9]+)\}$`)

@@ -178,7 +178,7 @@ func (d *Dialogue) tagged(c *command, r *response) {
 		return
 	}
 	switch {
-	case c.odd:
+	case c.odd, d.phase == atLiteral && d.next == len(d.window)-1:
 		d.taint("refused command that servers may cut differently")
 		return
 	case again && !d.spent(c):
@@ -247,10 +247,6 @@ func (d *Dialogue) login(c *command, l *authz.Login) bool {
 func (d *Dialogue) endCommand(c *command) {
 	if c.verb == authenticate {
 		d.exchange.Reset()
-		d.phase = atCommand
-	}
-	if d.phase == atLiteral && d.next == len(d.window)-1 {
-		d.arguments.begin(false)
 		d.phase = atCommand
 	}
 	d.answered()

@@ -42,9 +42,9 @@
 // first to be taken for another is a refusal right behind a refusal, and so are the
 // others while nothing but refusals is left. So belief ends with the first of them to a
 // command of which the server's own answer can be anything else: if it may be accepted
-// before a login, or the server may wait for more. But clients ask old servers for AUTH
-// and CAPA, and both are refused. The server's own answer is then a list at most, of
-// which the second line is no answer: a login counts if something else was accepted
+// before a login, or the server may wait for more of it. Clients ask old servers for AUTH
+// and CAPA, though, and both are refused. The server's own answer is then a list at most,
+// of which the second line is no answer: a login counts if something else was accepted
 // since, as USER is.
 //
 // Nothing may be released behind an odd line, an unknown command, STLS, or a

@@ -131,6 +131,38 @@ func TestInitialResponse(t *testing.T) {
 	}
 }
 
+func TestSpent(t *testing.T) {
+	plain := encode("\x00alice\x00pw")
+	for _, test := range []struct {
+		mechanism, initial string
+		answers            []string
+		want               bool
+	}{
+		{"PLAIN", "", nil, false},
+		{"PLAIN", "=", nil, false},
+		{"PLAIN", encode("alice"), nil, false},
+		{"PLAIN", plain, nil, true},
+		{"PLAIN", "", []string{plain}, true},
+		{"LOGIN", encode("alice"), nil, false},
+		{"LOGIN", "", []string{encode("alice")}, true},
+		{"XOAUTH2", encode("user=alice\x01auth=Bearer x\x01\x01"), nil, false},
+		{"GSSAPI", encode("x"), nil, false},
+		{"GSSAPI", "", []string{"*"}, true},
+	} {
+		var x Exchange
+		x.Begin([]byte(test.mechanism))
+		if test.initial != "" {
+			x.Message([]byte(test.initial), true)
+		}
+		for _, m := range test.answers {
+			x.Message([]byte(m), false)
+		}
+		if got := x.Spent(); got != test.want {
+			t.Errorf("%s %q %q: spent is %v, want %v", test.mechanism, test.initial, test.answers, got, test.want)
+		}
+	}
+}
+
 func TestMessageBound(t *testing.T) {
 	var x Exchange
 	x.Begin([]byte("GSSAPI"))
