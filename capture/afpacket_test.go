@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -281,6 +283,65 @@ func TestAFPacketLoss(t *testing.T) {
 	}
 	if kinds[0] != Lost || lost < ringBlocks {
 		t.Errorf("got %d losses among %d events, the first %d; want one before each block", lost, len(kinds), kinds[0])
+	}
+}
+
+// TestAFPacketLossWhileRead: Lost comes where packets are missing, also while the ring
+// fills and is read at the same time.
+func TestAFPacketLossWhileRead(t *testing.T) {
+	n := newTapped(t)
+	packets := make([][]byte, 3*ringBlocks*ringBlock/1400)
+	for i := range packets {
+		packets[i] = ipv4Packet(protoTCP, tcpSegment(fmt.Sprintf("%08d", i)+strings.Repeat("x", 1400)))
+	}
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		n.inject(t, unix.ETH_P_IP, packets...)
+	}()
+	overflow := func() { // or all is sent
+		for n.tap.ring.full() < ringBlocks-1 {
+			select {
+			case <-sent:
+				return
+			default:
+				runtime.Gosched()
+			}
+		}
+	}
+	var ev Event
+	lost, gaps := false, 0
+	for next, last := 0, false; ; {
+		n.tap.SetDeadline(time.Now().Add(300 * time.Millisecond))
+		err := n.tap.Next(&ev)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && last:
+			if gaps == 0 && n.tap.Stats().Drops == 0 {
+				t.Error("nothing was lost")
+			}
+			return
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			<-sent
+			last = true
+			continue
+		case err != nil:
+			t.Fatal(err)
+		case ev.Kind == Lost:
+			lost = true
+			continue
+		}
+		i, err := strconv.Atoi(string(ev.Segment.Payload[:8]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i != next {
+			if gaps++; !lost {
+				t.Errorf("packets %d to %d are missing, and no loss was told there", next, i)
+			}
+		}
+		if next, lost = i+1, false; i%5000 == 0 {
+			overflow()
+		}
 	}
 }
 
