@@ -9,8 +9,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/hostinfo"
 )
 
 // attachOthers taps what comes in by the interfaces of a host that are not named. A
@@ -22,7 +23,7 @@ func (t *wireTap) attachOthers() (lost bool, err error) {
 	if t.inside {
 		return false, nil
 	}
-	links, failed := netlink.LinkList()
+	links, failed := hostinfo.Links()
 	if failed != nil {
 		return false, fmt.Errorf("list the interfaces: %w", failed)
 	}
