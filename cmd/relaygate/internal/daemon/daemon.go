@@ -138,6 +138,8 @@ type daemon struct {
 	socket  *control.Listener
 	metrics *metrics.Endpoint
 	hup     <-chan os.Signal
+	// starting: see beginning.
+	starting bool
 
 	config      atomic.Pointer[config.Config] // in force
 	reloadError atomic.Pointer[string]        // nil: the last reload was good
@@ -163,7 +165,7 @@ func (d *daemon) close() error {
 		if d.owner != nil {
 			eng, counters = d.owner.engine, d.owner.counters()
 		}
-		errs = append(errs, d.keeper.Close(eng, counters))
+		errs = append(errs, d.begun(), d.keeper.Close(eng, counters))
 	}
 	if d.gate != nil {
 		errs = append(errs, d.gate.Close())
@@ -190,6 +192,9 @@ func (d *daemon) tasks(ctx context.Context, list []task) error {
 			case <-ctx.Done():
 				return nil
 			}
+		}
+		if err := d.begun(); err != nil {
+			d.log.Error("the next start will empty the files first", "error", err)
 		}
 		d.log.Info("ready", "gate", d.gate.Status().Mode, "grants", d.gate.Grants())
 		notify(d.log, sd.SdNotifyReady)

@@ -24,6 +24,39 @@ func (d *daemon) leave() error {
 	return errors.Join(err, d.files.remain(t))
 }
 
+// beginning notes that a start goes on, until it is over. One that left its note was
+// killed, for want of memory say, and the next may be too: then the files are empty until
+// a start has come to its end, as lines that nobody takes out let in for ever.
+func (d *daemon) beginning() error {
+	path := d.opts.Config.StatePath + startingSuffix
+	if _, err := os.Lstat(path); err == nil {
+		d.log.Error("the last start was killed: the files for mail servers are empty until this one is over")
+		if err := d.forsake(nil); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return fmt.Errorf("note that a start goes on: %w", err)
+	}
+	d.starting = true
+	return nil
+}
+
+const startingSuffix = ".starting"
+
+// begun notes that the start is over, well or not.
+func (d *daemon) begun() error {
+	if !d.starting {
+		return nil
+	}
+	d.starting = false
+	err := os.Remove(d.opts.Config.StatePath + startingSuffix)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("note that the start is over: %w", err)
+	}
+	return nil
+}
+
 // Abandon is what becomes of a start whose configuration has mistakes: of it cfg is what
 // could be read. A relaygate that runs is left alone.
 func Abandon(cfg *config.Config) error {

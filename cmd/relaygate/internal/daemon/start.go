@@ -27,6 +27,9 @@ func (d *daemon) start() (err error) {
 	if d.keeper, err = keeper.Open(cfg.StatePath, cfg.Retain, time.Now(), d.log); err != nil {
 		return err
 	}
+	if err := d.beginning(); err != nil {
+		return err
+	}
 	if d.trust, err = livetap.OpenTrust(cfg); err != nil {
 		return err
 	}
