@@ -84,7 +84,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 		return errors.Join(err, d.forsake(err))
 	}
 	defer func() { err = errors.Join(err, d.socket.Close()) }()
-	if err := d.start(); err != nil {
+	if err := d.soon(d.start); err != nil {
 		return errors.Join(err, d.close(), d.forsake(err))
 	}
 	defer func() { err = errors.Join(err, d.close()) }()

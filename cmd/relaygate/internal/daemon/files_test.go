@@ -231,3 +231,31 @@ func TestStartsThatAreKilledEmptyTheFiles(t *testing.T) {
 		}
 	}
 }
+
+// While a start hangs nobody takes out whose time is over.
+func TestStartThatHangsEmptiesTheFiles(t *testing.T) {
+	synctest.Test(t, testStartThatHangsEmptiesTheFiles)
+}
+
+func testStartThatHangsEmptiesTheFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "relayhosts")
+	for _, file := range []string{path, path + relayhosts.BackupSuffix} {
+		if err := os.WriteFile(file, []byte("192.0.2.7\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := &daemon{opts: Options{Config: &config.Config{Relayhosts: path}}, log: slog.New(slog.DiscardHandler)}
+	for _, tt := range []struct {
+		takes time.Duration
+		stays bool
+	}{{readyWithin - time.Second, true}, {readyWithin + time.Second, false}} {
+		err := d.soon(func() error {
+			time.Sleep(tt.takes)
+			synctest.Wait()
+			return nil
+		})
+		if held, read := os.ReadFile(path); err != nil || read != nil || len(held) > 0 != tt.stays {
+			t.Errorf("behind a start of %v the file holds %q, %v, %v", tt.takes, held, read, err)
+		}
+	}
+}

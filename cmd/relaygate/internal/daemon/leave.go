@@ -30,7 +30,7 @@ func (d *daemon) leave() error {
 func (d *daemon) beginning() error {
 	path := d.opts.Config.StatePath + startingSuffix
 	if _, err := os.Lstat(path); err == nil {
-		d.log.Error("the last start was killed: the files for mail servers are empty until this one is over")
+		d.log.Error("the last start was killed")
 		if err := d.forsake(nil); err != nil {
 			return err
 		}
@@ -55,6 +55,20 @@ func (d *daemon) begun() error {
 		return fmt.Errorf("note that the start is over: %w", err)
 	}
 	return nil
+}
+
+// soon is a start that may hang, on the state's file system say: after readyWithin the
+// files are emptied meanwhile. Where both come to their end at the same moment, the files
+// are soon found changed, and written.
+func (d *daemon) soon(start func() error) error {
+	late := time.AfterFunc(readyWithin, func() {
+		d.log.Error("the start takes long")
+		if err := d.forsake(nil); err != nil {
+			d.log.Error("whom the files name may relay", "error", err)
+		}
+	})
+	defer late.Stop()
+	return start()
 }
 
 // Abandon is what becomes of a start whose configuration has mistakes: of it cfg is what
@@ -82,6 +96,9 @@ func (d *daemon) forsake(why error) error {
 	}
 	if err := newFiles(cfg, d.log).writer.Forsake(); err != nil {
 		return fmt.Errorf("empty the files, as nothing starts: %w", err)
+	}
+	if cfg.Relayhosts+cfg.UsersFile != "" {
+		d.log.Warn("the files for mail servers that relaygate wrote are empty until a start has come to its end")
 	}
 	return nil
 }
