@@ -106,6 +106,7 @@ func (d *daemon) reload(ctx context.Context) error {
 // reconfigure puts new bounds and rules in force.
 func (o *owner) reconfigure(now time.Time, cfg *config.Config) error {
 	changes := o.engine.Record(o.grants().SetConfig(now, cfg.Grants()))
+	o.engine.Evidence().SetRetain(cfg.Retain)
 	o.lifetime = cfg.Lifetime
 	o.gate.SetLifetime(cfg.Lifetime)
 	for _, c := range changes {
