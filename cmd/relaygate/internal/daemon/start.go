@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"relaygate/authz/relayhosts"
+	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/daemon/gate"
 	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
@@ -43,6 +44,9 @@ func (d *daemon) start() (err error) {
 	now := time.Now()
 	was, err := d.keeper.Load(now)
 	if err != nil {
+		return err
+	}
+	if err := d.compare(was.Run); err != nil {
 		return err
 	}
 	// First the journal: what the rules grant goes on in it.
@@ -83,7 +87,24 @@ func (d *daemon) start() (err error) {
 	}
 	d.owner.tap, d.owner.tls = d.tap, d.tls
 	d.connect()
+	d.keeper.PutRun(runOf(cfg))
 	return nil
+}
+
+// compare refuses a configuration that is short of what the last run did. Its files,
+// which the configuration names no more, are those to be emptied then.
+func (d *daemon) compare(was keeper.Run) error {
+	err := shortened(d.opts.Config, was.Mode)
+	if err == nil {
+		return nil
+	}
+	known := *d.opts.Config
+	known.Relayhosts, known.UsersFile = was.Relayhosts, was.Users
+	if was.Keep {
+		known.Gate.OnExit = config.ExitKeep
+	}
+	d.opts.Config = &known
+	return err
 }
 
 // connect lets the other tasks ask the owner.

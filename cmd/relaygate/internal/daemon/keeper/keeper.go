@@ -32,9 +32,13 @@ const (
 	sessionsBucket = "sessions" // cookie → Session
 	journalBucket  = "journal"  // prefix → authz.Kept
 	countersBucket = "counters" // name → number
+	runBucket      = "run"      // runKey → Run
 )
 
-const pauseKey = "pause"
+const (
+	pauseKey = "pause"
+	runKey   = "last"
+)
 
 // Keeper is the task. The owner only marks what changed and never waits; the keeper asks
 // it, a few prefixes at a time, how they are.
@@ -169,6 +173,18 @@ func (k *Keeper) DropSession(c authz.Conn) bool {
 
 // DropRestored deletes a session of Load. It comes before Run.
 func (k *Keeper) DropRestored(c authz.Conn) { k.store.Delete(sessionsBucket, sessionKey(c)) }
+
+// Run is what a daemon did, for the next one to compare.
+type Run struct {
+	// Mode is the gate's, "" if that is not known; Relayhosts and Users are the files for
+	// mail servers, and Keep says that they keep their lines at its end.
+	Mode              string
+	Relayhosts, Users string
+	Keep              bool
+}
+
+// PutRun writes down what this daemon does. It reports false if there is no room.
+func (k *Keeper) PutRun(r Run) bool { return k.put(row{bucket: runBucket, key: runKey, value: r}) }
 
 // PutCounters writes counters down, if there is room: they come again.
 func (k *Keeper) PutCounters(counts map[string]uint64) {
