@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"time"
 
+	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/state"
 	"relaygate/nft"
 )
@@ -72,8 +75,19 @@ func (d *daemon) soon(start func() error) error {
 }
 
 // Abandon is what becomes of a start whose configuration has mistakes: of it cfg is what
-// could be read. A relaygate that runs is left alone.
+// could be read. Where that names no list of hosts, the one that the last run wrote is
+// emptied. A relaygate that runs is left alone.
 func Abandon(cfg *config.Config) error {
+	if cfg.Relayhosts == "" {
+		none := func(netip.Prefix) bool { return false }
+		was, err := keeper.Peek(cfg.StatePath, time.Now(), none, func(*grant.Saved) {})
+		if err == nil { // else nothing is known
+			cfg = written(cfg, was.Run)
+		}
+	}
+	if cfg.Relayhosts == "" && cfg.UsersFile == "" {
+		return nil
+	}
 	if cfg.Socket != "" {
 		socket, err := control.Listen(cfg.Socket)
 		if err != nil {
@@ -83,6 +97,16 @@ func Abandon(cfg *config.Config) error {
 	}
 	d := &daemon{opts: Options{Config: cfg}, log: slog.New(slog.DiscardHandler)}
 	return d.forsake(nil)
+}
+
+// written is a configuration with the files of the last run in the place of its own.
+func written(cfg *config.Config, was keeper.Run) *config.Config {
+	known := *cfg
+	known.Relayhosts, known.UsersFile = was.Relayhosts, was.Users
+	if was.Keep {
+		known.Gate.OnExit = config.ExitKeep
+	}
+	return &known
 }
 
 // forsake empties the files where nothing starts: what they opened when an earlier run

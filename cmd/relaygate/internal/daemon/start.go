@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"relaygate/authz/relayhosts"
-	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/daemon/gate"
 	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
@@ -95,15 +94,9 @@ func (d *daemon) start() (err error) {
 // which the configuration names no more, are those to be emptied then.
 func (d *daemon) compare(was keeper.Run) error {
 	err := shortened(d.opts.Config, was.Mode)
-	if err == nil {
-		return nil
+	if err != nil {
+		d.opts.Config = written(d.opts.Config, was)
 	}
-	known := *d.opts.Config
-	known.Relayhosts, known.UsersFile = was.Relayhosts, was.Users
-	if was.Keep {
-		known.Gate.OnExit = config.ExitKeep
-	}
-	d.opts.Config = &known
 	return err
 }
 
