@@ -90,6 +90,7 @@ func TestShortConfigurationStartsNothing(t *testing.T) {
 	}
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context())) // what stood before stands
 	must(t, w.lists("")())
+	w.tells(t, lab.Stranger4, "with rules, which mode observe has none of")
 	w.opts.Raw = "[gate]\nmode = \"observe\"\n" // said in words
 	w.start(t)
 	must(t, open(t.Context(), w.Stranger.At(lab.Server4))())
