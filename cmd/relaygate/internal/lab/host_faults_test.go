@@ -232,6 +232,7 @@ func TestStateFileTakenAway(t *testing.T) {
 			w.saved(t)
 			<-time.After(300 * time.Millisecond) // the log is written
 			must(t, w.daemon.Kill())
+			w.startsNothingShort(t)
 			w.start(t)
 			must(t, w.says(t, "list --denied", "203.0.113.7", "203.0.113.8")())
 			must(t, w.says(t, "list", lab.Client4.String()+"  ", "alice")())
@@ -241,6 +242,7 @@ func TestStateFileTakenAway(t *testing.T) {
 
 			must(t, harm(path)) // so it is with a stop at once
 			must(t, w.daemon.Stop())
+			w.startsNothingShort(t)
 			w.start(t)
 			must(t, w.says(t, "list --denied", "203.0.113.7", "203.0.113.8")())
 			must(t, w.says(t, "list", lab.Client4.String()+"  ", "alice")())

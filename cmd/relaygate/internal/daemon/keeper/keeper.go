@@ -51,7 +51,8 @@ type Keeper struct {
 
 	wake    chan struct{}
 	asked   chan chan error
-	rows    chan row        // sessions and counters: what finds no room comes again
+	rows    chan row // sessions and counters: what finds no room comes again
+	run     atomic.Pointer[Run]
 	taken   atomic.Int64    // how much of what was marked is asked for
 	journal atomic.Int64    // records of it that were written since the last forget
 	encoded bytes.Buffer    // run's, for what it writes
@@ -183,8 +184,19 @@ type Run struct {
 	Keep              bool
 }
 
-// PutRun writes down what this daemon does. It reports false if there is no room.
-func (k *Keeper) PutRun(r Run) bool { return k.put(row{bucket: runBucket, key: runKey, value: r}) }
+// PutRun writes down what this daemon does.
+func (k *Keeper) PutRun(r Run) {
+	k.run.Store(&r)
+	k.put(k.runRow())
+}
+
+// runRow is that of PutRun.
+func (k *Keeper) runRow() row {
+	if r := k.run.Load(); r != nil {
+		return row{bucket: runBucket, key: runKey, value: *r}
+	}
+	return row{bucket: runBucket, key: runKey}
+}
 
 // PutCounters writes counters down, if there is room: they come again.
 func (k *Keeper) PutCounters(counts map[string]uint64) {
