@@ -100,6 +100,36 @@ func testWriterTakesOthersRightToWrite(t *testing.T) {
 	}
 }
 
+// Who may write in the file's folder can put another in its place.
+func TestOthersInTheFolder(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "relayhosts")
+	put(t, path, "")
+	for _, tt := range []struct {
+		mode  os.FileMode
+		owner int
+		want  string // "" for nobody
+	}{
+		{0o755, 0, ""},
+		{0o777 | os.ModeSticky, 0, ""},
+		{0o777, 0, "can be written by other users"},
+		{0o775, 0, "can be written by other users"},
+		{0o755, 12345, "belongs to user 12345"},
+		{0o777 | os.ModeSticky, 12345, "belongs to user 12345"},
+	} {
+		if err := errors.Join(os.Chown(dir, tt.owner, 0), os.Chmod(dir, tt.mode)); err != nil {
+			t.Fatal(err)
+		}
+		err := Others(path)
+		if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), dir+" "+tt.want) {
+			t.Errorf("mode %v, of user %d: %v, want %q", tt.mode, tt.owner, err, tt.want)
+		}
+	}
+}
+
 // Who may make a link in the file's folder has nothing of root's written, and a copy is
 // for nobody else to read.
 func TestReplaceFollowsNoLinkOfOthers(t *testing.T) {
