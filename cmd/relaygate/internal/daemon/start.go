@@ -90,14 +90,34 @@ func (d *daemon) start() (err error) {
 	return nil
 }
 
-// compare refuses a configuration that is short of what the last run did. Its files,
-// which the configuration names no more, are those to be emptied then.
+// compare refuses a configuration that is short of what the last run did. Its files, which
+// the configuration names no more, are those to be emptied then, and if it crashed.
 func (d *daemon) compare(was keeper.Run) error {
 	err := shortened(d.opts.Config, was.Mode)
 	if err != nil {
 		d.opts.Config = written(d.opts.Config, was)
+		return err
 	}
-	return err
+	d.emptyFormer(was)
+	return nil
+}
+
+// emptyFormer empties the files that the last run wrote, and nobody writes from now on: if
+// it crashed, their lines would stay.
+func (d *daemon) emptyFormer(was keeper.Run) {
+	if was.Stopped || was.Keep {
+		return
+	}
+	former := relayhosts.Config{Hosts: was.Relayhosts, Users: was.Users}
+	if was.Relayhosts == d.opts.Config.Relayhosts {
+		former.Hosts = ""
+	}
+	if was.Users == d.opts.Config.UsersFile {
+		former.Users = ""
+	}
+	if err := relayhosts.NewWriter(former).Forsake(); err != nil {
+		d.log.Error("a file that the last run wrote, and this one does not, cannot be emptied", "error", err)
+	}
 }
 
 // connect lets the other tasks ask the owner.

@@ -182,6 +182,8 @@ type Run struct {
 	Mode              string
 	Relayhosts, Users string
 	Keep              bool
+	// Stopped: it has ended well, and left them so.
+	Stopped bool
 }
 
 // PutRun writes down what this daemon does.
