@@ -56,6 +56,9 @@ func NewEvidence(cfg EvidenceConfig) *Evidence {
 	}
 }
 
+// SetRetain changes how long an address is explained; see EvidenceConfig.
+func (e *Evidence) SetRetain(d time.Duration) { e.cfg.Retain = cmp.Or(d, e.cfg.Retain) }
+
 // Record notes a verdict about its client's address, and takes out of it what
 // could be a secret (mask): everything that is stored, logged or sent on goes
 // through here. Whoever waits for the verdict need not wait for the note, which

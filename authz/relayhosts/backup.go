@@ -33,7 +33,7 @@ func backup(path, target string, ours []byte, written bool) (*Foreign, error) {
 			return nil, fmt.Errorf("back up %s: %w", path, err)
 		}
 	}
-	if err := Replace(copied, old); err != nil {
+	if err := replace(copied, old, 0o600, atOnce); err != nil { // it is for nobody but us
 		return nil, fmt.Errorf("back up %s: %w", path, err)
 	}
 	f := &Foreign{Path: path, Backup: copied}

@@ -99,3 +99,64 @@ func testWriterTakesOthersRightToWrite(t *testing.T) {
 		}
 	}
 }
+
+// Who may write in the file's folder can put another in its place.
+func TestOthersInTheFolder(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "relayhosts")
+	put(t, path, "")
+	for _, tt := range []struct {
+		mode  os.FileMode
+		owner int
+		want  string // "" for nobody
+	}{
+		{0o755, 0, ""},
+		{0o777 | os.ModeSticky, 0, ""},
+		{0o777, 0, "can be written by other users"},
+		{0o775, 0, "can be written by other users"},
+		{0o755, 12345, "belongs to user 12345"},
+		{0o777 | os.ModeSticky, 12345, "belongs to user 12345"},
+	} {
+		if err := errors.Join(os.Chown(dir, tt.owner, 0), os.Chmod(dir, tt.mode)); err != nil {
+			t.Fatal(err)
+		}
+		err := Others(path)
+		if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), dir+" "+tt.want) {
+			t.Errorf("mode %v, of user %d: %v, want %q", tt.mode, tt.owner, err, tt.want)
+		}
+	}
+}
+
+// Who may make a link in the file's folder has nothing of root's written, and a copy is
+// for nobody else to read.
+func TestReplaceFollowsNoLinkOfOthers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := t.TempDir()
+	path, victim := filepath.Join(dir, "relayhosts"), filepath.Join(dir, "victim")
+	put(t, victim, "precious")
+	if err := errors.Join(os.Chmod(victim, 0o600), os.Symlink(victim, path), os.Lchown(path, 12345, 12345)); err != nil {
+		t.Fatal(err)
+	}
+	w := NewWriter(Config{Hosts: path})
+	if _, err := w.Write(start, one(1)); err == nil || !strings.Contains(err.Error(), "link of user 12345") {
+		t.Errorf("error %v", err)
+	}
+	holds(t, victim, "precious")
+	if names := names(t, dir); names != "relayhosts victim" {
+		t.Errorf("there are %s", names)
+	}
+	if err := os.Lchown(path, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	write(t, w, start, one(1))
+	info, err := os.Stat(victim + BackupSuffix)
+	if err != nil || info.Mode() != 0o600 {
+		t.Errorf("the copy has mode %v, %v", info.Mode(), err)
+	}
+	holds(t, victim+BackupSuffix, "precious")
+}

@@ -28,8 +28,11 @@ const defaultMode fs.FileMode = 0o644
 // the old content, is written in place: then a reader in that moment, or a crash, can
 // see a part of it.
 func Replace(path string, data []byte) error {
-	return replace(path, data, func(step) error { return nil })
+	return replace(path, data, defaultMode, atOnce)
 }
+
+// atOnce goes on with each step.
+func atOnce(step) error { return nil }
 
 // step names what replace does next, for tests that stop it there.
 type step string
@@ -44,9 +47,9 @@ const (
 	stepTruncate step = "truncate"
 )
 
-// replace asks before each step, and leaves everything as it is then if the
-// answer is an error.
-func replace(path string, data []byte, before func(step) error) error {
+// replace gives a file that did not exist a mode. It asks before each step, and leaves
+// everything as it is then if the answer is an error.
+func replace(path string, data []byte, mode fs.FileMode, before func(step) error) error {
 	target, err := resolve(path)
 	if err != nil {
 		return fmt.Errorf("replace %s: %w", path, err)
@@ -65,7 +68,7 @@ func replace(path string, data []byte, before func(step) error) error {
 	}
 	linked := hasOtherNames(old)
 	if !linked {
-		err = swap(target, old, data, before)
+		err = swap(target, old, data, mode, before)
 	}
 	if linked || old != nil && inPlaceOnly(err) {
 		err = overwrite(target, data, before)
@@ -98,7 +101,7 @@ func inPlaceOnly(err error) bool {
 }
 
 // swap writes a new file beside target and renames it.
-func swap(target string, old fs.FileInfo, data []byte, before func(step) error) error {
+func swap(target string, old fs.FileInfo, data []byte, mode fs.FileMode, before func(step) error) error {
 	if err := before(stepCreate); err != nil {
 		return err
 	}
@@ -111,7 +114,7 @@ func swap(target string, old fs.FileInfo, data []byte, before func(step) error) 
 	if err != nil {
 		return err
 	}
-	err = fill(f, target, old, data, before)
+	err = fill(f, target, old, data, mode, before)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
@@ -131,15 +134,14 @@ func swap(target string, old fs.FileInfo, data []byte, before func(step) error) 
 }
 
 // fill gives f the content, and what target, which is old, has of an owner, rights and
-// mode, and makes it durable.
-func fill(f *os.File, target string, old fs.FileInfo, data []byte, before func(step) error) error {
+// mode, else this mode, and makes it durable.
+func fill(f *os.File, target string, old fs.FileInfo, data []byte, mode fs.FileMode, before func(step) error) error {
 	if err := before(stepWrite); err != nil {
 		return err
 	}
 	if _, err := f.Write(data); err != nil {
 		return err
 	}
-	mode := defaultMode
 	if old != nil {
 		mode = old.Mode().Perm() &^ writableByOthers
 		if st, ok := old.Sys().(*syscall.Stat_t); ok {
@@ -218,15 +220,23 @@ func overwrite(target string, data []byte, before func(step) error) (err error) 
 }
 
 // resolve follows path to the file that it names. filepath.EvalSymlinks would
-// fail on a link to a file that does not exist yet.
+// fail on a link to a file that does not exist yet. No link is followed that another user
+// than root made: of root's files he could have any written.
 func resolve(path string) (string, error) {
 	for range 40 { // as many as the kernel follows (path_resolution(7))
 		link, err := os.Readlink(path)
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, fs.ErrNotExist) {
 			return path, nil
 		}
+		var st unix.Stat_t
+		if err == nil {
+			err = unix.Lstat(path, &st)
+		}
 		if err != nil {
 			return "", err
+		}
+		if st.Uid != 0 && st.Uid != uint32(os.Geteuid()) {
+			return "", fmt.Errorf("%s is a link of user %d, who could have any file written: chown -h it to root", path, st.Uid)
 		}
 		if !filepath.IsAbs(link) {
 			link = filepath.Join(filepath.Dir(path), link)

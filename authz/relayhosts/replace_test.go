@@ -220,7 +220,7 @@ func TestReplaceKilled(t *testing.T) {
 						err = errFault
 					}
 				}()
-				return replace(path, []byte(newText), func(s step) error {
+				return replace(path, []byte(newText), defaultMode, func(s step) error {
 					if s != at {
 						return nil
 					}
@@ -262,7 +262,7 @@ func TestReplaceInPlace(t *testing.T) {
 			put(t, path, oldText)
 			before, _ := os.Stat(path)
 			data := bytes.Repeat([]byte(newText), length)
-			err := replace(path, data, func(s step) error {
+			err := replace(path, data, defaultMode, func(s step) error {
 				if s == stepRename {
 					return &fs.PathError{Op: "rename", Path: path, Err: cause}
 				}
@@ -286,7 +286,7 @@ func TestReplaceInPlaceStopped(t *testing.T) {
 	for at, want := range map[step]string{stepTruncate: oldText, stepInPlace: ""} {
 		path := filepath.Join(t.TempDir(), "relayhosts")
 		put(t, path, oldText)
-		err := replace(path, []byte(newText), func(s step) error {
+		err := replace(path, []byte(newText), defaultMode, func(s step) error {
 			if s == stepRename {
 				return unix.EBUSY
 			}

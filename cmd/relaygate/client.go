@@ -59,8 +59,8 @@ func (f *clientFlags) daemon() (*offline.Daemon, error) {
 	if d.Config, err = loadConfig(d.File); err == nil {
 		return d, nil
 	}
-	known, _ := config.Salvage(d.File)
-	if known == nil { // not even that
+	known, ok := config.Salvage(d.File)
+	if !ok { // not even that
 		return nil, err
 	}
 	d.Mistakes = err

@@ -58,6 +58,7 @@ func TestPurgeEmptiesTheFiles(t *testing.T) {
 		{"as left", tables, left, "", "", ""},
 		{"dotted keys", "files.relayhosts = \"/etc/relayhosts\"\nfiles.users = \"/etc/users\"", left, "", "", ""},
 		{"a link", tables, left + "; mv relayhosts far; ln -s far relayhosts", "", "", ""},
+		{"a link of another user's", tables, left + "; mv relayhosts far; ln -s far relayhosts; chown -h 12345 relayhosts", "", "192.0.2.1\n", ""},
 		{"another program's since", tables, left, "echo 192.0.2.2 >relayhosts", "192.0.2.2\n", ""},
 		{"not relaygate's", "[files]\nrelayhosts = \"\"\n#users = \"/etc/users\"", left, "", "192.0.2.1\n", "192.0.2.1: alice\n"},
 		{"one that is gone", tables, left + "; rm relayhosts", "echo 192.0.2.2 >relayhosts", "192.0.2.2\n", ""},

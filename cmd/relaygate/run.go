@@ -22,10 +22,8 @@ func runCommand(e *env) *cobra.Command {
 			path = chosenConfig(path, defaultConfig)
 			cfg, err := loadConfig(path)
 			if err != nil {
-				if known, ok := config.Salvage(path); ok {
-					err = errors.Join(err, daemon.Abandon(known))
-				}
-				return err
+				known, _ := config.Salvage(path)
+				return errors.Join(err, daemon.Abandon(known))
 			}
 			err = daemon.Run(cmd.Context(), daemon.Options{
 				Config: cfg, Version: version, Log: e.Stderr,

@@ -10,16 +10,14 @@ import (
 
 // Salvage is what can be read of a file that Load refuses, line by line, so that what
 // it names can be left closed: the files for mail servers, whether they shall stay, and
-// where a relaygate that runs would be. It reports false if nothing is named.
-func Salvage(path string) (*Config, bool) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, false
-	}
+// where a relaygate that runs, and its state, would be. It reports false if the file
+// cannot be read: then it is what the defaults say.
+func Salvage(path string) (known *Config, ok bool) {
 	var r raw
-	if err := decode("default.toml", DefaultFile, &r); err != nil {
-		return nil, false
+	if decode("default.toml", DefaultFile, &r) != nil {
+		return new(Config), false // it is a part of the program
 	}
+	data, err := os.ReadFile(path)
 	table := ""
 	for line := range strings.Lines(string(data)) {
 		line = strings.TrimSpace(line)
@@ -43,5 +41,5 @@ func Salvage(path string) (*Config, bool) {
 			cfg.Gate.OnExit = OnExit(exit)
 		}
 	}
-	return cfg, cfg.Relayhosts != "" || cfg.UsersFile != ""
+	return cfg, err == nil
 }

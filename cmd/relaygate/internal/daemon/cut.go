@@ -64,8 +64,7 @@ const (
 )
 
 func openCutter(settings *cutSettings, log *slog.Logger) *cutter {
-	c := &cutter{log: log, asked: make(chan cutOrder), expired: make(chan netip.Prefix, cutQueue)}
-	c.set.Store(settings)
+	c := newCutter(settings, log)
 	k, err := nft.OpenCutter(0)
 	if err != nil {
 		c.missing = err.Error()
@@ -73,6 +72,13 @@ func openCutter(settings *cutSettings, log *slog.Logger) *cutter {
 		return c
 	}
 	c.kernel = k
+	return c
+}
+
+// newCutter is one that cannot end anything yet.
+func newCutter(settings *cutSettings, log *slog.Logger) *cutter {
+	c := &cutter{log: log, asked: make(chan cutOrder), expired: make(chan netip.Prefix, cutQueue)}
+	c.set.Store(settings)
 	return c
 }
 

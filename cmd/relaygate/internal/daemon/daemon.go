@@ -84,7 +84,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 		return errors.Join(err, d.forsake(err))
 	}
 	defer func() { err = errors.Join(err, d.socket.Close()) }()
-	if err := d.start(); err != nil {
+	if err := d.soon(d.start); err != nil {
 		return errors.Join(err, d.close(), d.forsake(err))
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
@@ -138,6 +138,8 @@ type daemon struct {
 	socket  *control.Listener
 	metrics *metrics.Endpoint
 	hup     <-chan os.Signal
+	// starting: see beginning.
+	starting bool
 
 	config      atomic.Pointer[config.Config] // in force
 	reloadError atomic.Pointer[string]        // nil: the last reload was good
@@ -163,7 +165,7 @@ func (d *daemon) close() error {
 		if d.owner != nil {
 			eng, counters = d.owner.engine, d.owner.counters()
 		}
-		errs = append(errs, d.keeper.Close(eng, counters))
+		errs = append(errs, d.begun(), d.keeper.Close(eng, counters))
 	}
 	if d.gate != nil {
 		errs = append(errs, d.gate.Close())
@@ -190,6 +192,9 @@ func (d *daemon) tasks(ctx context.Context, list []task) error {
 			case <-ctx.Done():
 				return nil
 			}
+		}
+		if err := d.begun(); err != nil {
+			d.log.Error("the next start will empty the files first", "error", err)
 		}
 		d.log.Info("ready", "gate", d.gate.Status().Mode, "grants", d.gate.Grants())
 		notify(d.log, sd.SdNotifyReady)

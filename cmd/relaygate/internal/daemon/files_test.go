@@ -192,3 +192,70 @@ func TestFailedStartEmptiesTheFiles(t *testing.T) {
 		}
 	}
 }
+
+// Where one start after the other is killed, and so none takes out whose time is over,
+// nobody stays in the files.
+func TestStartsThatAreKilledEmptyTheFiles(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		over  func(*daemon) error // what came of the start before
+		exit  config.OnExit
+		stays bool
+	}{
+		{"killed", func(*daemon) error { return nil }, config.ExitExpire, false},
+		{"killed, and all is to be kept", func(*daemon) error { return nil }, config.ExitKeep, true},
+		{"ready", (*daemon).begun, config.ExitExpire, true},
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "relayhosts")
+		for _, file := range []string{path, path + relayhosts.BackupSuffix} {
+			if err := os.WriteFile(file, []byte("192.0.2.7\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cfg := &config.Config{Relayhosts: path, StatePath: filepath.Join(dir, "state.db"), Gate: config.Gate{OnExit: tt.exit}}
+		begin := func() *daemon {
+			d := &daemon{opts: Options{Config: cfg}, log: slog.New(slog.DiscardHandler)}
+			if err := d.beginning(); err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+			return d
+		}
+		err := tt.over(begin())
+		if held, read := os.ReadFile(path); err != nil || read != nil || len(held) == 0 {
+			t.Errorf("%s: at the first start the file holds %q, %v, %v", tt.name, held, read, err)
+		}
+		begin()
+		if held, err := os.ReadFile(path); err != nil || len(held) > 0 != tt.stays {
+			t.Errorf("%s: the file holds %q, %v", tt.name, held, err)
+		}
+	}
+}
+
+// While a start hangs nobody takes out whose time is over.
+func TestStartThatHangsEmptiesTheFiles(t *testing.T) {
+	synctest.Test(t, testStartThatHangsEmptiesTheFiles)
+}
+
+func testStartThatHangsEmptiesTheFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "relayhosts")
+	for _, file := range []string{path, path + relayhosts.BackupSuffix} {
+		if err := os.WriteFile(file, []byte("192.0.2.7\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := &daemon{opts: Options{Config: &config.Config{Relayhosts: path}}, log: slog.New(slog.DiscardHandler)}
+	for _, tt := range []struct {
+		takes time.Duration
+		stays bool
+	}{{readyWithin - time.Second, true}, {readyWithin + time.Second, false}} {
+		err := d.soon(func() error {
+			time.Sleep(tt.takes)
+			synctest.Wait()
+			return nil
+		})
+		if held, read := os.ReadFile(path); err != nil || read != nil || len(held) > 0 != tt.stays {
+			t.Errorf("behind a start of %v the file holds %q, %v, %v", tt.takes, held, read, err)
+		}
+	}
+}

@@ -54,6 +54,7 @@ func (d *daemon) inherit(was keeper.Restored) error {
 // those in live are the ones of the grants' last logins, and how many grants are over.
 func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []keeper.Session) ([]keeper.Session, int, error) {
 	var err error
+	var ended []netip.Prefix
 	t, since, over := d.owner.grants(), clock.Boot(), 0
 	held := make(map[netip.Prefix]*grant.Session, len(live)) // the youngest
 	hold := func(p netip.Prefix, s *grant.Session) {
@@ -77,13 +78,15 @@ func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []k
 			if !yield(*g) {
 				return false
 			}
-			switch is, stands := t.Of(g.Prefix); {
+			switch stays, stands := t.Of(g.Prefix); {
 			case !stands:
 				d.keeper.Over(g.Prefix)
-				over++
-			case is.Expires.Round(0).Before(g.Expires.Round(0).Add(-time.Second)):
+				if over++; len(ended) < cutQueue {
+					ended = append(ended, g.Prefix)
+				}
+			case stays.Expires.Round(0).Before(g.Expires.Round(0).Add(-time.Second)):
 				// The lifetime is a shorter one now: each start would promise it anew.
-				d.keeper.Changed(&grant.Change{Kind: grant.Rearmed, Arm: true, Grant: is})
+				d.keeper.Changed(&grant.Change{Kind: grant.Rearmed, Arm: true, Grant: stays})
 			}
 			return true
 		})
@@ -91,6 +94,11 @@ func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []k
 	for i := range changes {
 		if changes[i].Kind == grant.Expired { // its story goes on
 			d.keeper.Changed(&changes[i])
+		}
+	}
+	for _, p := range ended { // nobody has cut what is in progress
+		if !t.Covers(p) {
+			d.cutter.ranOut(p)
 		}
 	}
 	if was.Paused != nil {

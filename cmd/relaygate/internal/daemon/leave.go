@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"time"
 
+	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/state"
 	"relaygate/nft"
 )
@@ -24,9 +27,67 @@ func (d *daemon) leave() error {
 	return errors.Join(err, d.files.remain(t))
 }
 
+// beginning notes that a start goes on, until it is over. One that left its note was
+// killed, for want of memory say, and the next may be too: then the files are empty until
+// a start has come to its end, as lines that nobody takes out let in for ever.
+func (d *daemon) beginning() error {
+	path := d.opts.Config.StatePath + startingSuffix
+	if _, err := os.Lstat(path); err == nil {
+		d.log.Error("the last start was killed")
+		if err := d.forsake(nil); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return fmt.Errorf("note that a start goes on: %w", err)
+	}
+	d.starting = true
+	return nil
+}
+
+const startingSuffix = ".starting"
+
+// begun notes that the start is over, well or not.
+func (d *daemon) begun() error {
+	if !d.starting {
+		return nil
+	}
+	d.starting = false
+	err := os.Remove(d.opts.Config.StatePath + startingSuffix)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("note that the start is over: %w", err)
+	}
+	return nil
+}
+
+// soon is a start that may hang, on the state's file system say: after readyWithin the
+// files are emptied meanwhile. Where both come to their end at the same moment, the files
+// are soon found changed, and written.
+func (d *daemon) soon(start func() error) error {
+	late := time.AfterFunc(readyWithin, func() {
+		d.log.Error("the start takes long")
+		if err := d.forsake(nil); err != nil {
+			d.log.Error("whom the files name may relay", "error", err)
+		}
+	})
+	defer late.Stop()
+	return start()
+}
+
 // Abandon is what becomes of a start whose configuration has mistakes: of it cfg is what
-// could be read. A relaygate that runs is left alone.
+// could be read. Where that names no list of hosts, the one that the last run wrote is
+// emptied. A relaygate that runs is left alone.
 func Abandon(cfg *config.Config) error {
+	if cfg.Relayhosts == "" {
+		none := func(netip.Prefix) bool { return false }
+		was, err := keeper.Peek(cfg.StatePath, time.Now(), none, func(*grant.Saved) {})
+		if err == nil { // else nothing is known
+			cfg = written(cfg, was.Run)
+		}
+	}
+	if cfg.Relayhosts == "" && cfg.UsersFile == "" {
+		return nil
+	}
 	if cfg.Socket != "" {
 		socket, err := control.Listen(cfg.Socket)
 		if err != nil {
@@ -36,6 +97,16 @@ func Abandon(cfg *config.Config) error {
 	}
 	d := &daemon{opts: Options{Config: cfg}, log: slog.New(slog.DiscardHandler)}
 	return d.forsake(nil)
+}
+
+// written is a configuration with the files of the last run in the place of its own.
+func written(cfg *config.Config, was keeper.Run) *config.Config {
+	known := *cfg
+	known.Relayhosts, known.UsersFile = was.Relayhosts, was.Users
+	if was.Keep {
+		known.Gate.OnExit = config.ExitKeep
+	}
+	return &known
 }
 
 // forsake empties the files where nothing starts: what they opened when an earlier run
@@ -49,6 +120,9 @@ func (d *daemon) forsake(why error) error {
 	}
 	if err := newFiles(cfg, d.log).writer.Forsake(); err != nil {
 		return fmt.Errorf("empty the files, as nothing starts: %w", err)
+	}
+	if cfg.Relayhosts+cfg.UsersFile != "" {
+		d.log.Warn("the files for mail servers that relaygate wrote are empty until a start has come to its end")
 	}
 	return nil
 }

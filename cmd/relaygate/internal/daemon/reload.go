@@ -16,6 +16,7 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/nft"
 )
 
@@ -72,9 +73,8 @@ func (d *daemon) reload(ctx context.Context) error {
 	if keys := fixed(now, next); len(keys) > 0 {
 		return fmt.Errorf("%s can be changed by a restart alone", strings.Join(keys, ", "))
 	}
-	// A file that was being written, or on a full disk, is short or empty.
-	if next.Gate.Mode == nft.Observe && !next.Gate.Named && now.Gate.Mode != nft.Observe {
-		return errors.New("it names no gate.mode any more, and so would open the ports to all: if that is meant, say mode = \"observe\"")
+	if err := shortened(next, now.Gate.Mode.String()); err != nil {
+		return err
 	}
 	// The gate first: whether its sets are there the kernel must say.
 	if err := d.gate.Reload(ctx, next); err != nil {
@@ -89,6 +89,7 @@ func (d *daemon) reload(ctx context.Context) error {
 	d.files.keep.Store(next.Gate.OnExit == config.ExitKeep)
 	d.keeper.SetRetain(next.Retain)
 	d.config.Store(next)
+	d.keeper.PutRun(runOf(next))
 	var refused error
 	err = d.owner.ask(ctx, func(now time.Time) { refused = d.owner.reconfigure(now, next) })
 	if err == nil {
@@ -103,9 +104,27 @@ func (d *daemon) reload(ctx context.Context) error {
 	return nil
 }
 
+// shortened is an error where a configuration has lost the mode of the gate of before, as
+// one that was being written, or on a full disk, is short or empty.
+func shortened(next *config.Config, before string) error {
+	observe := nft.Observe.String()
+	if next.Gate.Mode != nft.Observe || next.Gate.Named || before == "" || before == observe {
+		return nil
+	}
+	return fmt.Errorf("the configuration names no gate.mode any more, which was %q, and so would open the ports to all: if that is meant, say mode = %q", before, observe)
+}
+
+// runOf is what a daemon with this configuration does.
+func runOf(cfg *config.Config) keeper.Run {
+	return keeper.Run{
+		Mode: cfg.Gate.Mode.String(), Relayhosts: cfg.Relayhosts, Users: cfg.UsersFile, Keep: cfg.Gate.OnExit == config.ExitKeep,
+	}
+}
+
 // reconfigure puts new bounds and rules in force.
 func (o *owner) reconfigure(now time.Time, cfg *config.Config) error {
 	changes := o.engine.Record(o.grants().SetConfig(now, cfg.Grants()))
+	o.engine.Evidence().SetRetain(cfg.Retain)
 	o.lifetime = cfg.Lifetime
 	o.gate.SetLifetime(cfg.Lifetime)
 	for _, c := range changes {

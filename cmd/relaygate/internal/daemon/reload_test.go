@@ -6,9 +6,11 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
@@ -34,5 +36,32 @@ func TestReloadDuringTheStart(t *testing.T) {
 	}
 	if words := d.reloadError.Load(); words == nil || !strings.Contains(*words, "the former configuration stays") {
 		t.Errorf("the reload is told as %v", words)
+	}
+}
+
+// For how long an address is explained a reload changes too, to more and to less: what
+// the journal in memory has forgotten is deleted from the file.
+func TestReloadChangesHowLongIsTold(t *testing.T) {
+	d := newPipeline(t)
+	d.play(t, &player{count: 1})
+	now := time.Now()
+	for _, retain := range []time.Duration{40 * 24 * time.Hour, time.Hour, 3 * time.Hour} {
+		cfg := *d.opts.Config
+		cfg.Retain = retain
+		if err := d.owner.reconfigure(now, &cfg); err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range []struct {
+			after time.Duration // the grant is over by then
+			told  bool
+		}{{retain, true}, {retain + 2*time.Hour, false}} {
+			story := d.owner.engine.Evidence().Story(netip.MustParseAddr("11.0.0.0"), now.Add(tt.after))
+			if len(story) > 0 != tt.told {
+				t.Errorf("kept for %v, after %v: %d events", retain, tt.after, len(story))
+			}
+		}
+	}
+	if err := d.close(); err != nil {
+		t.Error(err)
 	}
 }

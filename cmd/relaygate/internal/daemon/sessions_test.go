@@ -260,7 +260,8 @@ func TestRestoreHoldsWhatSessionsHold(t *testing.T) {
 		}
 		d := &daemon{
 			opts: Options{Config: &config.Config{MaxUsers: 2}}, keeper: k,
-			owner: &owner{engine: e, lifetime: testLifetime, hub: control.NewHub(), sessions: sessions{open: make(map[authz.Conn]*held)}},
+			cutter: newCutter(&cutSettings{}, nil),
+			owner:  &owner{engine: e, lifetime: testLifetime, hub: control.NewHub(), sessions: sessions{open: make(map[authz.Conn]*held)}},
 		}
 		is := survivors{finder(tt.alive), func(netip.Addr) bool { return false }, now.Add(-24 * time.Hour)}
 		live, _, err := d.restore(now, grant.State{}, &is, nil)

@@ -27,6 +27,9 @@ func (d *daemon) start() (err error) {
 	if d.keeper, err = keeper.Open(cfg.StatePath, cfg.Retain, time.Now(), d.log); err != nil {
 		return err
 	}
+	if err := d.beginning(); err != nil {
+		return err
+	}
 	if d.trust, err = livetap.OpenTrust(cfg); err != nil {
 		return err
 	}
@@ -40,6 +43,9 @@ func (d *daemon) start() (err error) {
 	now := time.Now()
 	was, err := d.keeper.Load(now)
 	if err != nil {
+		return err
+	}
+	if err := d.compare(was.Run); err != nil {
 		return err
 	}
 	// First the journal: what the rules grant goes on in it.
@@ -80,7 +86,38 @@ func (d *daemon) start() (err error) {
 	}
 	d.owner.tap, d.owner.tls = d.tap, d.tls
 	d.connect()
+	d.keeper.PutRun(runOf(cfg))
 	return nil
+}
+
+// compare refuses a configuration that is short of what the last run did. Its files, which
+// the configuration names no more, are those to be emptied then, and if it crashed.
+func (d *daemon) compare(was keeper.Run) error {
+	err := shortened(d.opts.Config, was.Mode)
+	if err != nil {
+		d.opts.Config = written(d.opts.Config, was)
+		return err
+	}
+	d.emptyFormer(was)
+	return nil
+}
+
+// emptyFormer empties the files that the last run wrote, and nobody writes from now on: if
+// it crashed, their lines would stay.
+func (d *daemon) emptyFormer(was keeper.Run) {
+	if was.Stopped || was.Keep {
+		return
+	}
+	former := relayhosts.Config{Hosts: was.Relayhosts, Users: was.Users}
+	if was.Relayhosts == d.opts.Config.Relayhosts {
+		former.Hosts = ""
+	}
+	if was.Users == d.opts.Config.UsersFile {
+		former.Users = ""
+	}
+	if err := relayhosts.NewWriter(former).Forsake(); err != nil {
+		d.log.Error("a file that the last run wrote, and this one does not, cannot be emptied", "error", err)
+	}
 }
 
 // connect lets the other tasks ask the owner.

@@ -49,7 +49,8 @@ func TestWhatAStartLeavesClosedIsDeleted(t *testing.T) {
 		}
 		d := &daemon{
 			opts: Options{Config: &config.Config{}}, keeper: openKeeper(t, path),
-			owner: &owner{engine: e, lifetime: testLifetime, hub: control.NewHub(), sessions: sessions{open: make(map[authz.Conn]*held)}},
+			cutter: newCutter(&cutSettings{}, nil),
+			owner:  &owner{engine: e, lifetime: testLifetime, hub: control.NewHub(), sessions: sessions{open: make(map[authz.Conn]*held)}},
 		}
 		is := survivors{finder([]sockdiag.Session{}), func(netip.Addr) bool { return false }, now}
 		if _, _, err := d.restore(now, tt.state, &is, nil); err != nil {

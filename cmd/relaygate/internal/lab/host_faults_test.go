@@ -130,23 +130,29 @@ func TestWrongConfigurationEmptiesTheFiles(t *testing.T) {
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
 	listed := w.lists(lab.Client4.String() + "\n")
 	settles(t, 3*time.Second, listed)
-	wrong := func() {
+	wrong := func(config, words string) {
 		t.Helper()
 		path := w.dir + "/wrong.toml"
-		must(t, os.WriteFile(path, []byte(w.daemon.Config+"[bogus]\nx = 1\n"), 0o600))
+		must(t, os.WriteFile(path, []byte(config), 0o600))
 		out, err := exec.Command(program, "run", "--config", path).CombinedOutput()
-		if err == nil || !strings.Contains(string(out), "bogus: unknown key") {
+		if err == nil || !strings.Contains(string(out), words) {
 			t.Errorf("it says %s, %v", out, err)
 		}
 	}
-	wrong() // beside one that runs
-	must(t, listed())
-	must(t, w.daemon.Kill())
-	must(t, listed()) // as long as nobody starts it
-	wrong()
-	must(t, w.lists("")())
-	w.start(t)
-	settles(t, 3*time.Second, listed)
+	for _, tt := range []struct{ config, words string }{
+		{w.daemon.Config + "[bogus]\nx = 1\n", "bogus: unknown key"},
+		{strings.Replace(w.daemon.Config, "relayhosts = \"", "relayhosts = ", 1), "no TOML"}, // what the last run wrote is known
+	} {
+		wrong(tt.config, tt.words) // beside one that runs
+		must(t, listed())
+		w.saved(t)
+		must(t, w.daemon.Kill())
+		must(t, listed()) // as long as nobody starts it
+		wrong(tt.config, tt.words)
+		must(t, w.lists("")())
+		w.start(t)
+		settles(t, 3*time.Second, listed)
+	}
 }
 
 // An administrator's tool can detach the programs: they are attached again, what was
@@ -226,6 +232,7 @@ func TestStateFileTakenAway(t *testing.T) {
 			w.saved(t)
 			<-time.After(300 * time.Millisecond) // the log is written
 			must(t, w.daemon.Kill())
+			w.startsNothingShort(t)
 			w.start(t)
 			must(t, w.says(t, "list --denied", "203.0.113.7", "203.0.113.8")())
 			must(t, w.says(t, "list", lab.Client4.String()+"  ", "alice")())
@@ -235,6 +242,7 @@ func TestStateFileTakenAway(t *testing.T) {
 
 			must(t, harm(path)) // so it is with a stop at once
 			must(t, w.daemon.Stop())
+			w.startsNothingShort(t)
 			w.start(t)
 			must(t, w.says(t, "list --denied", "203.0.113.7", "203.0.113.8")())
 			must(t, w.says(t, "list", lab.Client4.String()+"  ", "alice")())

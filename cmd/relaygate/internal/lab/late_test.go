@@ -3,6 +3,8 @@
 package lab_test
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -89,4 +91,30 @@ func TestShorterLifetimeCountsFromItsFirstStart(t *testing.T) {
 		t.Errorf("a grant that ran out at %v does so at %v after a crash: %v off", first, again, d)
 	}
 	must(t, w.says(t, "list", lab.User)())
+}
+
+// A file that is not named any more is emptied where a crash left lines in it. Where
+// relaygate had ended well it has none, and may be another program's by now.
+func TestFileOfACrashThatIsNamedNoMore(t *testing.T) {
+	for _, crash := range []bool{true, false} {
+		w := newWorld(t, time.Minute, "")
+		login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+		line, former := lab.Client4.String()+"\n", w.daemon.Relayhosts
+		settles(t, 3*time.Second, w.lists(line))
+		w.saved(t)
+		want := ""
+		if crash {
+			must(t, w.daemon.Kill())
+		} else {
+			must(t, w.daemon.Stop())
+			want = "198.51.100.1\n"
+			must(t, os.WriteFile(former, []byte(want), 0o600))
+		}
+		w.opts.Relayhosts = filepath.Join(t.TempDir(), "relayhosts")
+		w.start(t)
+		settles(t, 3*time.Second, w.lists(line))
+		if held, err := os.ReadFile(former); err != nil || string(held) != want {
+			t.Errorf("after a crash %v: the former file holds %q, %v, want %q", crash, held, err, want)
+		}
+	}
 }

@@ -67,9 +67,47 @@ func TestReloadChangesTheMode(t *testing.T) {
 
 	// Nor does a file that is not written to its end open anything.
 	must(t, w.daemon.Reload(""))
-	settles(t, 3*time.Second, w.says(t, "status", "it names no gate.mode any more"))
+	settles(t, 3*time.Second, w.says(t, "status", "names no gate.mode any more"))
 	must(t, stranger.Refused(t.Context()))
 	w.reload(t, "mode = \"observe\"\n", "The gate observes port 25")
+}
+
+// A configuration that has lost its end, and with it the gate, opens nothing at a start
+// either, and leaves no line of a run that crashed.
+func TestShortConfigurationStartsNothing(t *testing.T) {
+	w := newWorld(t, time.Minute, "")
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, 3*time.Second, w.lists(lab.Client4.String()+"\n"))
+	w.saved(t)
+	must(t, w.daemon.Kill())
+	for range 2 {
+		w.startsNothingShort(t)
+	}
+	must(t, w.Stranger.At(lab.Server4).Refused(t.Context())) // what stood before stands
+	must(t, w.lists("")())
+	w.tells(t, lab.Stranger4, "with rules, which mode observe has none of")
+	w.opts.Raw = "[gate]\nmode = \"observe\"\n" // said in words
+	w.start(t)
+	must(t, open(t.Context(), w.Stranger.At(lab.Server4))())
+	must(t, w.daemon.Stop())
+	w.opts.Raw = short // now nothing was closed
+	w.start(t)
+}
+
+// short is a configuration that has lost its end.
+const short = "# [gate] is gone\n"
+
+// startsNothingShort starts nothing with it.
+func (w *world) startsNothingShort(t *testing.T) {
+	t.Helper()
+	o := w.opts
+	o.Raw = short
+	if d, err := lab.StartDaemon(t.Context(), w.Server, o); err == nil {
+		must(t, d.Stop())
+		t.Error("it starts, and the port is open to all")
+	} else if !strings.Contains(err.Error(), "names no gate.mode any more, which was \"filter\"") {
+		t.Errorf("it says %v", err)
+	}
 }
 
 func TestBrakesBiteAndAreSeen(t *testing.T) {

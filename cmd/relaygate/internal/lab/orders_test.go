@@ -297,3 +297,22 @@ func TestWatchTellsOfOrdersAndSessions(t *testing.T) {
 		}
 	}
 }
+
+// Where connections end with their grant, they do so too if nobody was there when it
+// ended: a start ends them.
+func TestStartEndsWhatIsInProgress(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, lab.Options{Lifetime: 3 * time.Second, Mode: "mode = \"filter\"\nmax_new_per_minute = 0\ncut_on_expiry = true\n"})
+	target := w.Client4.At(lab.Server4)
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, time.Second, open(t.Context(), target))
+	w.saved(t)
+	conn := dialSMTP(t, target)
+	must(t, w.daemon.Kill())
+	settles(t, 5*time.Second, refused(t.Context(), target))
+	w.start(t)
+	must(t, conn.SetReadDeadline(time.Now().Add(3*time.Second)))
+	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a connection of a grant that ran out goes on: %v", err)
+	}
+}

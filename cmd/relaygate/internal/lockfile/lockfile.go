@@ -30,7 +30,7 @@ func Take(path string) (*os.File, error) {
 	}
 	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	for begin := time.Now(); errors.Is(err, unix.EWOULDBLOCK) && time.Since(begin) < sharedFor; {
-		time.Sleep(sharedFor / 50)
+		<-time.After(sharedFor / 50)
 		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	}
 	if errors.Is(err, unix.EWOULDBLOCK) {

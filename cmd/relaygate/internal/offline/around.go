@@ -63,6 +63,8 @@ func (d *Daemon) tableWords(s nft.Sight) string {
 		return "The gate's table is not there: relaygate closes nothing now, and only the mail server's own rules do."
 	case !s.Table:
 		return "The gate's table is not there, which would open and close nothing."
+	case mode == nft.Observe && s.Rules && d.Mistakes == nil: // of another configuration
+		return "The gate's table is there with rules, which mode observe has none of: what they close is closed until relaygate starts."
 	case d.Mistakes != nil && s.Rules:
 		return "The gate's table is there, with its rules."
 	case d.Mistakes != nil:

@@ -67,6 +67,7 @@ type Gate struct {
 // changed where both are zero.
 type operation struct {
 	element    nft.Element
+	made       time.Time // when that was left of the element
 	remove     netip.Addr
 	caused     time.Time // the login's answer, of which this opens the gate; else zero
 	generation uint64

@@ -69,7 +69,7 @@ func (g *Gate) add(gr grant.Grant, now time.Time) {
 	g.Flush(false)
 	for p := range grant.Members(gr.Prefix) {
 		if e, ok := element(p, gr.Expires, g.lifetime, now); ok {
-			g.send(operation{element: e})
+			g.send(operation{element: e, made: now})
 		}
 	}
 }
@@ -82,7 +82,7 @@ func (g *Gate) remove(gr grant.Grant, now time.Time, covered func(netip.Addr) (g
 		g.send(operation{remove: p.Addr()})
 		if other, ok := covered(p.Addr()); ok && other.Source != grant.Always {
 			if e, ok := element(p, other.Expires, g.lifetime, now); ok {
-				g.send(operation{element: e})
+				g.send(operation{element: e, made: now})
 			}
 		}
 	}

@@ -24,7 +24,7 @@ const maxSwift = 64
 func (g *Gate) Admit(prefix netip.Prefix, expires, now, caused time.Time) {
 	for p := range grant.Members(prefix) {
 		if e, ok := element(p, expires, g.lifetime, now); ok {
-			g.swift = append(g.swift, operation{element: e, caused: caused})
+			g.swift = append(g.swift, operation{element: e, made: now, caused: caused})
 		}
 	}
 }
@@ -53,11 +53,16 @@ func (g *Gate) writeSwiftly() bool {
 	return g.addAll(g.swift) == nil
 }
 
-// addAll writes ops that add, in one transaction.
+// addAll writes ops that add, in one transaction. Behind a long one they waited for
+// seconds, which counts.
 func (g *Gate) addAll(ops []operation) error {
 	g.batch = g.batch[:0]
+	begin := time.Now()
 	for i := range ops {
-		g.batch = append(g.batch, ops[i].element)
+		e := ops[i].element
+		if e.Remaining -= begin.Sub(ops[i].made); e.Remaining > 0 {
+			g.batch = append(g.batch, e)
+		}
 	}
 	if err := g.nft.Add(g.batch...); err != nil {
 		return err

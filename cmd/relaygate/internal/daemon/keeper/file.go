@@ -165,6 +165,7 @@ func (k *Keeper) mend(ctx context.Context) {
 	if err != nil {
 		return // the daemon ends
 	}
+	k.put(k.runRow())
 	k.mark(marks{list, true})
 	k.SweepAgain() // which wakes run
 }
@@ -180,6 +181,7 @@ func (k *Keeper) mendLast(e *engine.Engine) (rows []row) {
 	k.log.Error(done, "path", k.path, "empty", empty)
 	if empty {
 		rows = append(grantRows(e.Grants(), now), ruleRows(e.Grants(), now, clock.Boot())...)
+		rows = append(rows, k.runRow())
 	}
 	return rows
 }

@@ -32,9 +32,13 @@ const (
 	sessionsBucket = "sessions" // cookie → Session
 	journalBucket  = "journal"  // prefix → authz.Kept
 	countersBucket = "counters" // name → number
+	runBucket      = "run"      // runKey → Run
 )
 
-const pauseKey = "pause"
+const (
+	pauseKey = "pause"
+	runKey   = "last"
+)
 
 // Keeper is the task. The owner only marks what changed and never waits; the keeper asks
 // it, a few prefixes at a time, how they are.
@@ -47,7 +51,8 @@ type Keeper struct {
 
 	wake    chan struct{}
 	asked   chan chan error
-	rows    chan row        // sessions and counters: what finds no room comes again
+	rows    chan row // sessions and counters: what finds no room comes again
+	run     atomic.Pointer[Run]
 	taken   atomic.Int64    // how much of what was marked is asked for
 	journal atomic.Int64    // records of it that were written since the last forget
 	encoded bytes.Buffer    // run's, for what it writes
@@ -169,6 +174,31 @@ func (k *Keeper) DropSession(c authz.Conn) bool {
 
 // DropRestored deletes a session of Load. It comes before Run.
 func (k *Keeper) DropRestored(c authz.Conn) { k.store.Delete(sessionsBucket, sessionKey(c)) }
+
+// Run is what a daemon did, for the next one to compare.
+type Run struct {
+	// Mode is the gate's, "" if that is not known; Relayhosts and Users are the files for
+	// mail servers, and Keep says that they keep their lines at its end.
+	Mode              string
+	Relayhosts, Users string
+	Keep              bool
+	// Stopped: it has ended well, and left them so.
+	Stopped bool
+}
+
+// PutRun writes down what this daemon does.
+func (k *Keeper) PutRun(r Run) {
+	k.run.Store(&r)
+	k.put(k.runRow())
+}
+
+// runRow is that of PutRun.
+func (k *Keeper) runRow() row {
+	if r := k.run.Load(); r != nil {
+		return row{bucket: runBucket, key: runKey, value: *r}
+	}
+	return row{bucket: runBucket, key: runKey}
+}
 
 // PutCounters writes counters down, if there is room: they come again.
 func (k *Keeper) PutCounters(counts map[string]uint64) {

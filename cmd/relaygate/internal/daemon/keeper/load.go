@@ -18,6 +18,7 @@ type Restored struct {
 	Sessions []Session
 	Journal  []authz.Kept
 	Counters map[string]uint64
+	Run      Run
 	// Bad counts the records that cannot be understood and are left out, by kind.
 	Bad map[string]int
 }
@@ -65,6 +66,7 @@ func load(from records, now time.Time, wanted func(netip.Prefix) bool) (r Restor
 		r.Counters[key] = n
 		return err
 	})
+	read(runBucket, func(_ string, data []byte) error { return state.Decode(data, &r.Run) })
 	return r, err
 }
 

@@ -154,6 +154,12 @@ func (k *Keeper) Close(e *engine.Engine, counters map[string]uint64) (failed err
 		if e.Grants().Len() <= exactAtStop {
 			rows = append(rows, grantRows(e.Grants(), time.Now())...)
 		}
+		if r := k.run.Load(); r != nil {
+			stopped := *r
+			stopped.Stopped = true
+			k.run.Store(&stopped)
+			rows = append(rows, k.runRow())
+		}
 		for _, r := range rows {
 			k.write(r)
 		}
