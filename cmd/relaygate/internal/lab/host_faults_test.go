@@ -142,6 +142,7 @@ func TestWrongConfigurationEmptiesTheFiles(t *testing.T) {
 	for _, tt := range []struct{ config, words string }{
 		{w.daemon.Config + "[bogus]\nx = 1\n", "bogus: unknown key"},
 		{strings.Replace(w.daemon.Config, "relayhosts = \"", "relayhosts = ", 1), "no TOML"}, // what the last run wrote is known
+		{strings.Replace(w.daemon.Config, "control.sock", "other.sock", 1) + "[bogus]\n", "bogus: unknown key"},
 	} {
 		wrong(tt.config, tt.words) // beside one that runs
 		must(t, listed())
