@@ -135,7 +135,7 @@ func (d *daemon) problems(s *control.Status) {
 		tell(f.Error != "", fmt.Sprintf("%s cannot be written: %s", f.Path, f.Error))
 		since := time.Since(f.ChangedAt.Time)
 		tell(f.Changed > 0 && since < changedLately, fmt.Sprintf(
-			"somebody else changed %s (%s, last %s): whom it named meanwhile could relay; does another program write it?",
+			"somebody else changed %s (%s, last %s): whom it named meanwhile could relay; look for another program that writes it",
 			f.Path, authz.Count(f.Changed, "time"), authz.Ago(since)))
 		tell(f.Others != "", "others may let anybody relay: "+f.Others)
 	}
