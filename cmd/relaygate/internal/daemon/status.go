@@ -175,8 +175,12 @@ func (d *daemon) Why(ctx context.Context, a netip.Addr) (s control.Story, err er
 	err = d.owner.ask(ctx, func(now time.Time) {
 		s = story.Live.Of(d.owner.grants(), d.owner.engine.Evidence(), before, a, now)
 	})
-	if d.gate.Status().Behind {
+	behind := d.gate.Status().Behind
+	if behind {
 		story.But(&s, "the kernel has not taken all that was decided, see status")
+	}
+	if !s.Granted && !behind {
+		story.But(&s, d.holding(a))
 	}
 	if !s.Granted {
 		story.But(&s, d.files.naming(a))
