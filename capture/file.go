@@ -109,7 +109,7 @@ func NewFile(name string, r io.Reader, d *Decoder) (*File, error) {
 	switch {
 	case errors.Is(err, io.EOF):
 		return nil, f.at(errEmpty)
-	case err != nil && !errors.Is(err, errShort):
+	case err != nil && (!errors.Is(err, errShort) || errors.Is(f.window.err, io.ErrUnexpectedEOF)): // cut in gzip
 		return nil, f.at(err)
 	case err != nil:
 		return nil, f.at(errForeign)

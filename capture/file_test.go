@@ -129,6 +129,7 @@ func TestFileErrors(t *testing.T) {
 		{"record cut", plain[:len(plain)-1], "x.pcap: offset 24: record cut short"},
 		{"insane record length", longRecord, fmt.Sprintf("x.pcap: offset %d: record of 1048577 bytes is longer than any packet", len(plain))},
 		{"gzip header cut", zipped(plain)[:5], "x.pcap: offset 0: gzip header cut short"},
+		{"gzip cut before the magic number", zipped(plain)[:12], "x.pcap: offset 0: file header cut short"},
 		{"gzip cut", zipped(plain)[:40], "x.pcap: offset 24: record header cut short"},
 		{"gzip cut in its trailer", zipped(plain)[:len(zipped(plain))-3], fmt.Sprintf("x.pcap: offset %d: record header cut short", len(plain))},
 		{"gzip with other bytes behind it", cat(zipped(plain), make([]byte, 9), []byte("x")), fmt.Sprintf("x.pcap: offset %d: what follows the compressed file is not of gzip", len(plain))},
