@@ -67,11 +67,11 @@ func NewReader(services map[uint16]authz.Service, evidence *authz.Evidence) *Rea
 }
 
 // NewFileReader makes a Reader for capture files, which keeps no account of
-// sessions: Holds stays empty. A connection of which nothing more is
-// to be said is in done, for a capture.Decoder to pass over.
-func NewFileReader(services map[uint16]authz.Service, evidence *authz.Evidence, done *capture.DoneSet) *Reader {
+// sessions: Holds stays empty. The proxies may announce clients. A connection of
+// which nothing more is to be said is in done, for a capture.Decoder to pass over.
+func NewFileReader(services map[uint16]authz.Service, proxies []netip.Prefix, evidence *authz.Evidence, done *capture.DoneSet) *Reader {
 	r := newReader(flow.Config{Services: services, Done: done}, evidence)
-	r.held = holds{}
+	r.held, r.proxies = holds{}, proxies
 	return r
 }
 
@@ -191,6 +191,9 @@ func (r *Reader) data(id flow.ID, c authz.Chunk) {
 		if c = rest; len(c.Bytes) == 0 && c.Cut == 0 || s.dialogue == nil {
 			return
 		}
+	}
+	if c.Dir == authz.FromClient && !s.spoken {
+		s.spoken, s.announces = true, s.peer == nil && proxy.Begins(c.Bytes)
 	}
 	r.speak(id, s, c)
 }
