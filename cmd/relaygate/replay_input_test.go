@@ -13,6 +13,7 @@ import (
 	"relaygate/authz"
 	"relaygate/capture"
 	"relaygate/capture/flow"
+	"relaygate/cmd/relaygate/internal/engine"
 )
 
 // TestReplayOfAPipe: a login is told when it is there, not when the pipe is closed,
@@ -132,6 +133,12 @@ func TestSummary(t *testing.T) {
 		})
 	}
 	var text strings.Builder
+	s.print(&text)
+	if strings.Contains(text.String(), "out of order") {
+		t.Errorf("an order that harmed nobody is told:\n%s", text.String())
+	}
+	s.verdict(&engine.Verdict{Verdict: authz.Verdict{Login: authz.Login{Result: authz.Tainted}}})
+	text.Reset()
 	s.print(&text)
 	for _, want := range []string{
 		"20 packets, 6 flows", " 8 ignored: segments", " 4 in doubt: packets", " 2 not read: frames",
