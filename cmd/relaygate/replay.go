@@ -24,9 +24,15 @@ import (
 func replayCommand(e *env) *cobra.Command {
 	var opts replayOptions
 	cmd := &cobra.Command{
-		Use:   "replay [--json] FILE…",
+		Use:   "replay FILE…",
 		Short: "Tell what logins capture files show (pcap, pcapng, gzip, - for standard input)",
-		Args:  takes("a FILE", 1, math.MaxInt),
+		Long: `Tell what logins capture files show: pcap, pcapng, either in gzip, or - for standard
+input, from which they are told as they come. Each file is read for itself and in
+its order (mergecap -a joins parts, reordercap sorts packets). What is in tunnels or
+behind MPLS labels is not read. What cannot be proved is told as tainted, and why.`,
+		Example: `  relaygate replay mail.pcapng
+  tcpdump -U -i any -w - 'port 110 or port 143' | relaygate replay -`,
+		Args: takes("a FILE", 1, math.MaxInt),
 		RunE: verb(func(cmd *cobra.Command, args []string) error {
 			cfg, err := opts.watched()
 			if err != nil {
