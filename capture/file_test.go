@@ -117,6 +117,7 @@ func TestFileErrors(t *testing.T) {
 		{"three bytes", []byte("abc"), "x.pcap: offset 0: not a pcap or pcapng file"},
 		{"text", []byte("From alice Thu Jan  1 00:00:00 1970"), "x.pcap: offset 0: not a pcap or pcapng file"},
 		{"zstd", []byte("\x28\xb5\x2f\xfdxxxx"), "x.pcap: offset 0: compressed by zstd: unpack it first, or pipe it in (zstd -dc FILE | relaygate replay -)"},
+		{"bzip2 of small blocks", []byte("BZh1xxxx"), "x.pcap: offset 0: compressed by bzip2: unpack it first, or pipe it in (bzip2 -dc FILE | relaygate replay -)"},
 		{"snoop", []byte("snoop\x00\x00\x00"), "x.pcap: offset 0: a capture of snoop: convert it first (editcap FILE FILE.pcapng)"},
 		{"text in gzip", zipped([]byte("hello world")), "x.pcap: offset 0: not a pcap or pcapng file"},
 		{"bad gzip", []byte("\x1f\x8b\x99hello world"), "x.pcap: offset 0: gzip: invalid header"},
