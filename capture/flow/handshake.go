@@ -122,10 +122,15 @@ func (h *handshake) ask(seg *capture.Segment) {
 }
 
 // syn notes a SYN in h. Of several SYNs the latest sequence number counts: the
-// SYN-ACK says whether it was the one that the kernel took.
+// SYN-ACK says whether it was the one that the kernel took. Of copies of one that the
+// hardware addresses tell apart, as on both sides of a router, the latest place counts,
+// which is the nearest to the server.
 func (t *Table) syn(h *handshake, seg *capture.Segment) {
-	if h.stage != asked || h.clientISN != seg.Seq+1 {
+	switch {
+	case h.stage != asked, h.clientISN != seg.Seq+1:
 		h.ask(seg)
+	case seg.Sent == capture.SenderUnknown:
+		h.link = seg.Link
 	}
 	h.host = h.host || seg.Sent == capture.SenderHost
 	if seg.Sent == capture.SenderOutside {

@@ -9,6 +9,7 @@ import (
 // How a flow of a file begins and ends, and who is believed to be the server.
 func TestFiles(t *testing.T) {
 	client, server, router := clientMAC, serverMAC, routerMAC
+	gateway, other := [6]byte{0, 0, 0x5e, 0, 1, 7}, [6]byte{2, 9} // a VRRP address, and what answers for it
 	data := []step{cl(0, "AB"), sv(0, 2, "1")}
 	const read = "(C<AB>S<1>"
 	with := func(steps []step, more ...step) []step { return append(steps[:len(steps):len(steps)], more...) }
@@ -80,7 +81,20 @@ func TestFiles(t *testing.T) {
 		{"SYN-ACK from outside inside a flow", cooked, shake(cl(9, "", flags(capture.SYN)), sv(50, 10, "", plus(capture.SYN), in), cl(0, "AB"), sv(0, 2, "1")), read},
 		{"at the client, a copy that this host sends", cookedClient, shake(cl(0, "AB"), sv(0, 2, "X", out), sv(0, 2, "1")), read},
 
+		// Both sides of a router, whose address towards the client answers nobody.
+		{"both sides of a router that answers from another address", ethernet, []step{
+			syn(macs(client, gateway)), syn(macs(router, server)), synack(macs(server, router)), synack(macs(other, client)),
+			cl(0, "", macs(client, gateway)), cl(0, "", macs(router, server)), cl(0, "AB", macs(client, gateway)), cl(0, "AB", macs(router, server)),
+			sv(0, 2, "1", macs(server, router)), sv(0, 2, "1", macs(other, client)),
+		}, read},
+		{"forged on the client's side of a router", ethernet, []step{
+			syn(macs(client, router)), syn(macs(router, server)), synack(macs(server, router)), synack(macs(router, client)),
+			cl(0, "", macs(router, server)), cl(0, "AB", macs(router, server)), sv(0, 2, "X", macs(router, client)), sv(0, 2, "1", macs(server, router)),
+		}, read},
+		{"the client's side of such a router alone", ethernet, with([]step{syn(macs(client, gateway)), synack(macs(other, client))}, data...), "(!" + reasonForgedAnswer + ")"},
+
 		// The same on an inside interface of a gateway.
+		{"a SYN of the inside after that", inside, with([]step{syn(), syn(sent(capture.SenderInside), onInterface(1)), synack(onInterface(1))}, data...), "(!" + reasonForgedAnswer + ")"},
 		{"answer on another VLAN of the inside", inside, with([]step{syn(vlan(4)), synack()}, data...), "(!" + reasonForgedAnswer + ")"},
 		{"answer on another inside interface", inside, with([]step{syn(), synack(onInterface(1))}, data...), "(!" + reasonForgedAnswer + ")"},
 		{"answer that leaves on the inside", inside, with([]step{syn(), synack(in)}, data...), "(!" + reasonForgedAnswer + ")"},

@@ -57,10 +57,12 @@ type Counts struct {
 }
 
 // NewFileReader makes a Reader for capture files, of the given services by server port,
-// which notes in evidence what it reads, and keeps no account of sessions. A connection
-// of which nothing more is to be said is in done, for a capture.Decoder to pass over.
-func NewFileReader(services map[uint16]authz.Service, evidence *authz.Evidence, done *capture.DoneSet) *Reader {
+// which notes in evidence what it reads, and keeps no account of sessions. The proxies
+// may announce clients. A connection of which nothing more is to be said is in done, for
+// a capture.Decoder to pass over.
+func NewFileReader(services map[uint16]authz.Service, proxies []netip.Prefix, evidence *authz.Evidence, done *capture.DoneSet) *Reader {
 	r := newReader(flow.Config{Services: services, Done: done}, evidence)
+	r.proxies = proxies
 	r.IgnoreSessions()
 	return r
 }
@@ -182,6 +184,9 @@ func (r *Reader) data(id flow.ID, c authz.Chunk) {
 		if c = rest; len(c.Bytes) == 0 && c.Cut == 0 || s.dialogue == nil {
 			return
 		}
+	}
+	if c.Dir == authz.FromClient && !s.spoken {
+		s.spoken, s.announces = true, s.peer == nil && proxy.Begins(c.Bytes)
 	}
 	r.speak(id, s, c)
 }

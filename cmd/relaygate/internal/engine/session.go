@@ -34,6 +34,9 @@ type session struct {
 	doubt     string
 	// peer is what a trusted proxy announced, nil of all others.
 	peer *peer
+	// spoken: the client said something; announces: that was like a PROXY header,
+	// though it is no such proxy.
+	spoken, announces bool
 
 	phase phase
 	// Of TLS: a ServerHello was seen; plaintext was; it was given up; that was

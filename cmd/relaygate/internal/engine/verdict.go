@@ -13,6 +13,8 @@ import (
 func (r *Reader) login(id flow.ID, s *session, l *authz.Login) {
 	why := l.Reason
 	switch {
+	case l.Result == authz.Tainted && s.announces:
+		l.Reason, why = reasonNoProxy, reasonNoProxy // which the dialogue read as a command
 	case l.Result != authz.Success:
 	case !s.confirmed:
 		*l, why = doubted(l, s.doubt), unconfirmed
