@@ -142,7 +142,6 @@ const (
 	wireProgRelaygateLeave  = "relaygate_leave"
 	wireProgRelaygateSweep  = "relaygate_sweep"
 	wireVarEventType        = "event_type"
-	wireVarForwards         = "forwards"
 	wireVarHashKey          = "hash_key"
 	wireVarInside           = "inside"
 	wireVarNumbered         = "numbered"
@@ -220,7 +219,6 @@ type wireMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type wireVariableSpecs struct {
 	EventType    *ebpf.VariableSpec `ebpf:"event_type"`
-	Forwards     *ebpf.VariableSpec `ebpf:"forwards"`
 	HashKey      *ebpf.VariableSpec `ebpf:"hash_key"`
 	Inside       *ebpf.VariableSpec `ebpf:"inside"`
 	Numbered     *ebpf.VariableSpec `ebpf:"numbered"`
@@ -279,7 +277,6 @@ func (m *wireMaps) Close() error {
 // It can be passed to loadWireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type wireVariables struct {
 	EventType    *ebpf.Variable `ebpf:"event_type"`
-	Forwards     *ebpf.Variable `ebpf:"forwards"`
 	HashKey      *ebpf.Variable `ebpf:"hash_key"`
 	Inside       *ebpf.Variable `ebpf:"inside"`
 	Numbered     *ebpf.Variable `ebpf:"numbered"`

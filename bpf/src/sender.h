@@ -16,9 +16,6 @@
  */
 volatile const __u32 inside = 1;
 
-/* Without inside: the servers can also be in namespaces that this host forwards for. */
-volatile const __u32 forwards = 0;
-
 #define SOCK_STREAM 1
 
 static __always_inline __u16 vlan_of(struct __sk_buff *skb)
@@ -48,7 +45,7 @@ static __always_inline int stray(struct __sk_buff *skb, const struct segment *s)
 	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
 	struct sock *sk;
 
-	if (inside || forwards || s->flags & (TCP_SYN | TCP_RST))
+	if (inside || s->flags & (TCP_SYN | TCP_RST))
 		return 0;
 	sk = kernel->sk;
 	if (!sk || sk->__sk_common.skc_net.net != kernel->dev->nd_net.net)

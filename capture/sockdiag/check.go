@@ -153,31 +153,21 @@ func (t *Tables) Unheld() (list []netip.AddrPort) {
 	return list
 }
 
-// established looks for this very connection in the trusted namespaces.
-func (t *Tables) established(c authz.Conn) (s Socket, netns uint64, ok bool, err error) {
-	for _, ns := range t.namespaces {
-		s, ok, err := ns.ask.find(c.Server, c.Client)
-		if err != nil {
-			return Socket{}, 0, false, fmt.Errorf("network namespace %d: %w", ns.id, err)
-		}
-		if ok {
-			return s, ns.id, true, nil
-		}
-	}
-	return Socket{}, 0, false, nil
-}
-
 // CheckConnection says whether a connection that was only seen on the wire may
-// be believed: it must exist in a trusted namespace, and its listener pass
-// Check. The connection's own owner says nothing: it is whoever accepted it,
-// such as a login process without privileges.
+// be believed: it must exist in the first of the trusted namespaces, that of the
+// interfaces, and its listener pass Check. The connection's own owner says nothing:
+// it is whoever accepted it, such as a login process without privileges.
 func (t *Tables) CheckConnection(c authz.Conn) (ok bool, reason string) {
-	_, netns, ok, err := t.established(c)
+	if len(t.namespaces) == 0 {
+		return false, "no network namespace is trusted"
+	}
+	own := t.namespaces[0]
+	_, ok, err := own.ask.find(c.Server, c.Client)
 	if err != nil {
-		return false, fmt.Sprintf("whether the connection exists is not known: %v", err)
+		return false, fmt.Sprintf("whether the connection exists is not known: network namespace %d: %v", own.id, err)
 	}
 	if !ok {
-		return false, "no trusted network namespace has this connection"
+		return false, "no socket of this host has this connection"
 	}
-	return t.Check(c.Server, netns)
+	return t.Check(c.Server, own.id)
 }

@@ -189,22 +189,22 @@ func TestKernelEstablished(t *testing.T) {
 			}
 
 			foreign, h := held(t, other), held(t, ns)
-			elsewhere := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{foreign}})
+			elsewhere := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{foreign, h}})
 			if ok, _ := elsewhere.CheckConnection(c); ok {
-				t.Error("believed a connection of a namespace that is not trusted")
+				t.Error("believed a connection of another namespace than the own")
 			}
-			tables := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{foreign, h}})
-			s, id, ok, err := tables.established(c)
-			if err != nil || !ok || id != h.ID() || s.UID != nobody || s.Inode == 0 {
-				t.Errorf("got %+v in %d, %v, %v", s, id, ok, err)
+			tables := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{h, foreign}})
+			s, ok, err := tables.namespaces[0].ask.find(c.Server, c.Client)
+			if err != nil || !ok || s.UID != nobody || s.Inode == 0 {
+				t.Errorf("got %+v, %v, %v", s, ok, err)
 			}
 			if ok, reason := tables.CheckConnection(c); !ok {
 				t.Errorf("not believed because %q", reason)
 			}
 			stranger := c
 			stranger.Client = netip.AddrPortFrom(c.Client.Addr(), c.Client.Port()^1)
-			if s, _, ok, err := tables.established(stranger); err != nil || ok {
-				t.Errorf("found %+v, %v for a connection that is not there", s, err)
+			if ok, reason := tables.CheckConnection(stranger); ok || !strings.Contains(reason, "no socket") {
+				t.Errorf("a connection that is not there: %v, %q", ok, reason)
 			}
 		})
 	}

@@ -37,8 +37,8 @@ const (
 type Options struct {
 	// Ports are the watched local ports.
 	Ports []uint16
-	// Netns are the trusted network namespaces. They must stay open until
-	// Close.
+	// Netns are the trusted network namespaces, the own one first. They must stay
+	// open until Close.
 	Netns []*bpf.Netns
 	// Owners are the users, in the initial user namespace, whose listeners
 	// are believed.

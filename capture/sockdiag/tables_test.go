@@ -200,7 +200,7 @@ func TestCheckConnection(t *testing.T) {
 		err     error
 		want    string
 	}{
-		{"no such connection", []Socket{listener("0.0.0.0:143", 0, 1)}, nil, "no trusted network namespace"},
+		{"no such connection", []Socket{listener("0.0.0.0:143", 0, 1)}, nil, "no socket of this host"},
 		{"nobody listens", []Socket{accepted}, nil, "nobody is known to listen"},
 		{"listener of somebody", []Socket{accepted, listener("0.0.0.0:143", 1000, 1)}, nil, "belongs to uid 1000"},
 		{"forwarder", []Socket{accepted, listener("0.0.0.0:143", 0, 3)}, nil, "only forwards"},

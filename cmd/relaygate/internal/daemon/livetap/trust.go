@@ -6,12 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +17,7 @@ import (
 	"relaygate/bpf"
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/hostinfo"
 )
 
 // Trust is whose listeners are believed: those in the daemon's own network
@@ -31,9 +29,10 @@ type Trust struct {
 	tables *sockdiag.Tables
 	// inside are the mail servers behind this host; nil if it is no gateway.
 	inside atomic.Pointer[[]netip.Prefix]
-	// unsure: the tap does not show whether this host sent what leaves, or another
-	// for whom it forwards.
-	unsure bool
+	// wire: the tap is on the interfaces of a host, and shows what the sockets of its
+	// own namespace say alone. unsure: it does not show whether this host sent what
+	// leaves, or another for whom it forwards.
+	wire, unsure bool
 	// unseen says why a tap on interfaces may miss what clients send; nil if it does not.
 	unseen atomic.Pointer[string]
 }
@@ -84,7 +83,7 @@ func (t *Trust) Alive() ([]sockdiag.Session, error) { return t.tables.Alive() }
 // Confirm is asked before a login is believed. A connection of a known namespace
 // was announced by the kernel with its socket, and its listener checked then; on a
 // gateway the tap saw that the server's segments came in from where it is; any
-// other must be in the socket tables of this host.
+// other must be in the socket tables of the own namespace.
 func (t *Trust) Confirm(c authz.Conn) (ok bool, reason string) {
 	unseen := t.unseen.Load()
 	switch inside := t.inside.Load(); {
@@ -96,25 +95,24 @@ func (t *Trust) Confirm(c authz.Conn) (ok bool, reason string) {
 		return true, ""
 	case unseen != nil:
 		return false, reasonUnseen + *unseen
-	case t.unsure && c.Server.Addr().Is6() && forwardsIPv6():
-		return false, reasonForwarded
+	case t.unsure && hostinfo.Forwards(c.Server.Addr().Is6()):
+		return false, reasonForwarded(c.Server.Addr().Is6())
 	}
 	return t.tables.CheckConnection(c)
 }
 
 const reasonUnseen = "some of what clients send may not be seen: "
 
-const reasonForwarded = "this host forwards IPv6, and this tap does not show whose packets leave: a container could speak as its mail server"
+// reasonForwarded is why nobody is believed whose words may be others'.
+func reasonForwarded(six bool) string {
+	return fmt.Sprintf("this host forwards %s, and this tap does not show whose packets leave: a container could speak as its mail server", family(six))
+}
 
-// forwardsIPv6 says whether this host sends on what bears its own address, from
-// whomever it comes. IPv4 drops such packets (RFC 1812 §5.3.8), but where
-// accept_local says otherwise.
-func forwardsIPv6() bool {
-	on, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/forwarding")
-	if errors.Is(err, fs.ErrNotExist) {
-		return false // there is no IPv6
+func family(six bool) string {
+	if six {
+		return "IPv6"
 	}
-	return err != nil || strings.TrimSpace(string(on)) != "0"
+	return "IPv4"
 }
 
 // problems names what is not believed by this tap. A namespace that was made anew, as a
@@ -129,8 +127,13 @@ func (t *Trust) problems() (list []string) {
 	if words := t.unseen.Load(); words != nil {
 		list = append(list, "no login is believed: "+reasonUnseen+*words)
 	}
-	if t.unsure && forwardsIPv6() {
-		list = append(list, "logins over IPv6 are not believed: "+reasonForwarded)
+	for _, six := range []bool{false, true} {
+		if t.unsure && hostinfo.Forwards(six) {
+			list = append(list, fmt.Sprintf("logins over %s are not believed: %s", family(six), reasonForwarded(six)))
+		}
+	}
+	if t.wire && len(t.named) > 0 {
+		list = append(list, "mail servers in trusted network namespaces are not believed: this tap does not show whose words this host forwards")
 	}
 	for _, path := range slices.Sorted(maps.Keys(t.named)) {
 		var st unix.Stat_t

@@ -57,9 +57,8 @@ func openWireTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hu
 	if !cfg.Inside() { // whose they are the socket tables say
 		servers = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 	}
-	forwards := !cfg.Inside() && len(t.netns) > 1
 	programs, err := bpf.LoadWire(bpf.WireOptions{
-		Ports: watchedPorts(cfg), Inside: cfg.Inside(), Forwards: forwards, Servers: servers,
+		Ports: watchedPorts(cfg), Inside: cfg.Inside(), Servers: servers,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("load the tap on interfaces: %w", err)
@@ -68,7 +67,7 @@ func openWireTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hu
 		Ring: capture.NewWireRing(programs, cfg.Inside()), programs: programs, trust: t,
 		inside: cfg.Inside(), names: cfg.Interfaces, log: log, hub: hub, attached: make(map[string]int), others: make(map[int]bool),
 	}
-	t.unsure = forwards
+	t.wire = !cfg.Inside()
 	if err := w.attachAll(); err != nil {
 		return nil, errors.Join(fmt.Errorf("tap the interfaces: %w", err), programs.Close())
 	}
@@ -106,11 +105,6 @@ func (t *wireTap) attach(name string) error {
 	}
 	if of := hostinfo.PartOf(l); of != "" {
 		t.log.Warn("the interface is a part of another, which should be tapped instead", "interface", name, "of", of)
-	}
-	if t.trust.unsure {
-		if err := noGuests(name); err != nil {
-			return err
-		}
 	}
 	index := l.Attrs().Index
 	if err := t.programs.Attach(index); err != nil {
