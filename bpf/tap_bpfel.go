@@ -204,6 +204,7 @@ const (
 	tapReasonUNREADABLE       tapReason = 15
 	tapReasonTWO_ANSWERS      tapReason = 16
 	tapReasonSTRAY            tapReason = 17
+	tapReasonBLIND            tapReason = 18
 )
 
 type tapServer struct {

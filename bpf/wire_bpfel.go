@@ -68,6 +68,7 @@ type wireHandshakes struct {
 		ServerIsn uint32
 		Ifindex   uint32
 		Since     uint32
+		Blinded   uint32
 		Vlan      uint16
 		Stage     uint8
 		Reason    uint8
@@ -141,6 +142,7 @@ const (
 	wireProgRelaygateDone   = "relaygate_done"
 	wireProgRelaygateLeave  = "relaygate_leave"
 	wireProgRelaygateSweep  = "relaygate_sweep"
+	wireVarBlinded          = "blinded"
 	wireVarEventType        = "event_type"
 	wireVarHashKey          = "hash_key"
 	wireVarInside           = "inside"
@@ -218,6 +220,7 @@ type wireMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type wireVariableSpecs struct {
+	Blinded      *ebpf.VariableSpec `ebpf:"blinded"`
 	EventType    *ebpf.VariableSpec `ebpf:"event_type"`
 	HashKey      *ebpf.VariableSpec `ebpf:"hash_key"`
 	Inside       *ebpf.VariableSpec `ebpf:"inside"`
@@ -276,6 +279,7 @@ func (m *wireMaps) Close() error {
 //
 // It can be passed to loadWireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type wireVariables struct {
+	Blinded      *ebpf.Variable `ebpf:"blinded"`
 	EventType    *ebpf.Variable `ebpf:"event_type"`
 	HashKey      *ebpf.Variable `ebpf:"hash_key"`
 	Inside       *ebpf.Variable `ebpf:"inside"`

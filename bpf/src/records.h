@@ -71,6 +71,7 @@ enum reason {
 	TWO_ANSWERS = 16,
 	/* Lost, on an interface. */
 	STRAY = 17,
+	BLIND = 18, /* its beginning may not have been seen whole */
 };
 
 /* A record of the events ring. */

@@ -40,6 +40,7 @@ static __always_inline void asked(struct __sk_buff *skb, const struct segment *s
 		h->tuple = s->tuple;
 		h->client_isn = first;
 		h->since = now;
+		h->blinded = blinded;
 		h->stage = ASKED;
 		h->reason = reason;
 	}
@@ -177,6 +178,9 @@ static __always_inline struct wire *opened(const struct handshake *h)
 	w = bpf_map_lookup_elem(&wires, &h->tuple);
 	if (w && w->read.state == OPENING)
 		w->read.state = READING;
+	/* Behind its number: user space counts first, and then reads how many began. */
+	if (w && h->blinded != blinded)
+		lose_reading(&w->read, w->cookie, BLIND);
 	return w;
 }
 

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
 )
 
 // hidden is a way by which a segment of a client gets to its server, which a tap on
@@ -28,6 +29,11 @@ type hidden struct {
 var ways = []hidden{
 	{"by another interface", nil, func(t *testing.T, w *world, c *rawClient, s segment) {
 		other := wire{ns: w.Client6.NS, iface: "eth0", to: hardware(t, w.Server, "to-client6"), port: c.port}
+		other.send(t, s.frame(t, other, c.localPort))
+	}},
+	{"by an interface that has just come", nil, func(t *testing.T, w *world, c *rawClient, s segment) {
+		must(t, netns.Join(w.Server, "new", nil, w.Client6.NS, "new", nil))
+		other := wire{ns: w.Client6.NS, iface: "new", to: hardware(t, w.Server, "new"), port: c.port}
 		other.send(t, s.frame(t, other, c.localPort))
 	}},
 	{"by the loopback device, from who makes packets on this host", nil, func(t *testing.T, w *world, c *rawClient, s segment) {

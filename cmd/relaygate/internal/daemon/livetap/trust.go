@@ -33,8 +33,8 @@ type Trust struct {
 	// own namespace say alone. unsure: it does not show whether this host sent what
 	// leaves, or another for whom it forwards.
 	wire, unsure bool
-	// unseen says why a tap on interfaces may miss what clients send; nil if it does not.
-	unseen atomic.Pointer[string]
+	// tap is that tap, if it may miss what clients send.
+	tap *wireTap
 }
 
 // OpenTrust opens the configured namespaces and their socket tables.
@@ -85,7 +85,6 @@ func (t *Trust) Alive() ([]sockdiag.Session, error) { return t.tables.Alive() }
 // gateway the tap saw that the server's segments came in from where it is; any
 // other must be in the socket tables of the own namespace.
 func (t *Trust) Confirm(c authz.Conn) (ok bool, reason string) {
-	unseen := t.unseen.Load()
 	switch inside := t.inside.Load(); {
 	case inside != nil && behind(*inside, c.Server.Addr()):
 		return true, ""
@@ -93,15 +92,16 @@ func (t *Trust) Confirm(c authz.Conn) (ok bool, reason string) {
 		return false, "the server is none of gate.servers"
 	case c.Netns != 0:
 		return true, ""
-	case unseen != nil:
-		return false, reasonUnseen + *unseen
 	case t.unsure && hostinfo.Forwards(c.Server.Addr().Is6()):
 		return false, reasonForwarded(c.Server.Addr().Is6())
 	}
+	if t.tap != nil {
+		if reason := t.tap.doubt(c.Cookie); reason != "" {
+			return false, reason
+		}
+	}
 	return t.tables.CheckConnection(c)
 }
-
-const reasonUnseen = "some of what clients send may not be seen: "
 
 // reasonForwarded is why nobody is believed whose words may be others'.
 func reasonForwarded(six bool) string {
@@ -124,8 +124,10 @@ func (t *Trust) problems() (list []string) {
 	for _, listener := range t.tables.Unheld() {
 		list = append(list, fmt.Sprintf("no login at %v is believed, as no process is seen that listens there: relaygate lacks CAP_SYS_PTRACE, or the processes of the host are hidden from it, as in a container", listener))
 	}
-	if words := t.unseen.Load(); words != nil {
-		list = append(list, "no login is believed: "+reasonUnseen+*words)
+	if t.tap != nil {
+		if words := t.tap.unseen(); words != "" {
+			list = append(list, "no login is believed: "+reasonUnseen+words)
+		}
 	}
 	for _, six := range []bool{false, true} {
 		if t.unsure && hostinfo.Forwards(six) {

@@ -49,7 +49,7 @@ type wireTap struct {
 	mu       sync.Mutex     // guards attached
 	attached map[string]int // interface indexes by name; absent are those that are gone
 
-	others map[int]bool // of a host: where clients' segments can come in, too
+	others others // of a host: where clients' segments can come in, too
 }
 
 func openWireTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hub) (Tap, error) {
@@ -65,14 +65,16 @@ func openWireTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hu
 	}
 	w := &wireTap{
 		Ring: capture.NewWireRing(programs, cfg.Inside()), programs: programs, trust: t,
-		inside: cfg.Inside(), names: cfg.Interfaces, log: log, hub: hub, attached: make(map[string]int), others: make(map[int]bool),
+		inside: cfg.Inside(), names: cfg.Interfaces, log: log, hub: hub, attached: make(map[string]int), others: others{tapped: make(map[int]bool)},
 	}
-	t.wire = !cfg.Inside()
+	if !w.inside {
+		t.wire, t.tap = true, w
+	}
 	if err := w.attachAll(); err != nil {
-		return nil, errors.Join(fmt.Errorf("tap the interfaces: %w", err), programs.Close())
+		return nil, errors.Join(fmt.Errorf("tap the interfaces: %w", err), w.Close())
 	}
-	if _, err := w.attachOthers(); err != nil {
-		return nil, errors.Join(err, programs.Close())
+	if err := w.seeOthers(); err != nil {
+		return nil, errors.Join(err, w.Close())
 	}
 	return w, nil
 }
@@ -223,7 +225,13 @@ func (t *wireTap) SetServers(servers []netip.Prefix) error {
 	return nil
 }
 
-func (t *wireTap) Close() error { return t.programs.Close() }
+func (t *wireTap) Close() error {
+	err := t.programs.Close()
+	if t.others.links != nil {
+		err = errors.Join(err, t.others.links.close())
+	}
+	return err
+}
 
 func (t *wireTap) Where() (kind, where string) { return "tcx", interfaceWords(t.names, t.inside) }
 

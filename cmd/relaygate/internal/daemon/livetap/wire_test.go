@@ -43,9 +43,7 @@ func TestOtherInterfaces(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if _, err := w.attachOthers(); err != nil {
-			return err
-		}
+		w.keepOthers()
 		peer, err := netlink.LinkByName("lan-peer")
 		if err != nil {
 			return err
@@ -59,11 +57,9 @@ func TestOtherInterfaces(t *testing.T) {
 		if err := netlink.LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "late", Index: late}}); err != nil {
 			return err
 		}
-		if _, err := w.attachOthers(); err != nil {
-			return err
-		}
-		if w.others[late] || len(w.others) != 2 {
-			t.Errorf("it still knows the interfaces %v", w.others)
+		w.keepOthers()
+		if w.others.tapped[late] || len(w.others.tapped) != 2 {
+			t.Errorf("it still knows the interfaces %v", w.others.tapped)
 		}
 		return nil
 	})
@@ -126,8 +122,11 @@ func TestUnseenInterface(t *testing.T) {
 		}
 		leave()
 		w.keepOthers()
-		if trust.unseen.Load() != nil {
-			t.Errorf("still unseen: %s", *trust.unseen.Load())
+		if words := w.unseen(); words != "" {
+			t.Errorf("still unseen: %s", words)
+		}
+		if ok, why := trust.Confirm(c); ok || !strings.Contains(why, "an interface came") {
+			t.Errorf("one of before: believed %v: %q", ok, why)
 		}
 		for _, index := range []int{lan, peer} {
 			if on, err := w.programs.Attached(index); err != nil || !on {
