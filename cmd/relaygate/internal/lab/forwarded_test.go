@@ -9,8 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"relaygate/bpf/netns"
-	"relaygate/cmd/relaygate/internal/lab"
 	"testing"
 	"time"
 
@@ -21,6 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/lab"
 )
 
 // TestForwardedWords: a host that forwards for a container sends what that says with the
