@@ -58,6 +58,7 @@ const (
 	TwoAnswers = Reason(tapReasonTWO_ANSWERS)
 	Stray      = Reason(tapReasonSTRAY)
 	Blind      = Reason(tapReasonBLIND)
+	Opens      = Reason(tapReasonOPENS)
 )
 
 func (r Reason) String() string {
@@ -100,6 +101,8 @@ func (r Reason) String() string {
 		return "no socket of this host sent what the server says: this host only forwards it"
 	case Blind:
 		return "an interface came while the connection began, and what it brought may not have been seen"
+	case Opens:
+		return "the server's end opened the connection too, as no listener does"
 	}
 	return fmt.Sprintf("unknown reason %d", uint8(r))
 }

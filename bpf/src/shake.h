@@ -90,6 +90,8 @@ static __always_inline int answered(struct __sk_buff *skb, const struct segment 
 		reason = FAST_OPEN;
 	if (multipath(skb, s))
 		reason = MULTIPATH;
+	if (opens(skb))
+		reason = OPENS;
 	bpf_spin_lock(&set->lock);
 	h = way_of(set, &s->tuple);
 	if (h) {
@@ -140,7 +142,7 @@ static __always_inline void refuse(const struct handshake *h)
 		COUNT(multipath, 1);
 	else if (h->reason == TWO_ANSWERS)
 		COUNT(two_answers, 1);
-	else
+	else if (h->reason == FAST_OPEN)
 		COUNT(fast_open, 1);
 	if (reported(h->reason))
 		return;

@@ -3,6 +3,7 @@ package sockdiag
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"relaygate/authz"
@@ -153,11 +154,12 @@ func (t *Tables) Unheld() (list []netip.AddrPort) {
 	return list
 }
 
-// CheckConnection says whether a connection that was only seen on the wire may
-// be believed: it must exist in the first of the trusted namespaces, that of the
-// interfaces, and its listener pass Check. The connection's own owner says nothing:
-// it is whoever accepted it, such as a login process without privileges.
-func (t *Tables) CheckConnection(c authz.Conn) (ok bool, reason string) {
+// CheckConnection says whether a connection that was only seen on the wire, and
+// opened at that time, may be believed: it must exist in the first of the trusted
+// namespaces, that of the interfaces, and its listener pass Check and have been there
+// all the time, or another may have accepted it. The connection's own owner says
+// nothing: it is whoever accepted it, such as a login process without privileges.
+func (t *Tables) CheckConnection(c authz.Conn, opened time.Time) (ok bool, reason string) {
 	if len(t.namespaces) == 0 {
 		return false, "no network namespace is trusted"
 	}
@@ -169,5 +171,26 @@ func (t *Tables) CheckConnection(c authz.Conn) (ok bool, reason string) {
 	if !ok {
 		return false, "no socket of this host has this connection"
 	}
-	return t.Check(c.Server, own.id)
+	if ok, reason := t.Check(c.Server, own.id); !ok {
+		return false, reason
+	}
+	listening, err := own.ask.listening([]uint16{c.Server.Port()})
+	if err != nil {
+		return false, fmt.Sprintf("who listens on %v is not known: %v", c.Server, err)
+	}
+	known, found := t.current.Load().accepting(nil, c.Server, own.id), false
+	for _, s := range listening {
+		if !s.covers(c.Server.Addr()) {
+			continue
+		}
+		i := slices.IndexFunc(known, func(l *Listener) bool { return l.Socket == s })
+		if i < 0 || known[i].Since.After(opened) {
+			return false, fmt.Sprintf("the listener on %v is not known to be older than the connection, which another may have accepted", s.Local)
+		}
+		found = true
+	}
+	if !found {
+		return false, fmt.Sprintf("nobody listens on %v any more", c.Server)
+	}
+	return true, ""
 }

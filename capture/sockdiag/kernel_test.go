@@ -190,7 +190,7 @@ func TestKernelEstablished(t *testing.T) {
 
 			foreign, h := held(t, other), held(t, ns)
 			elsewhere := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{foreign, h}})
-			if ok, _ := elsewhere.CheckConnection(c); ok {
+			if ok, _ := elsewhere.CheckConnection(c, time.Now()); ok {
 				t.Error("believed a connection of another namespace than the own")
 			}
 			tables := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{h, foreign}})
@@ -198,12 +198,12 @@ func TestKernelEstablished(t *testing.T) {
 			if err != nil || !ok || s.UID != nobody || s.Inode == 0 {
 				t.Errorf("got %+v, %v, %v", s, ok, err)
 			}
-			if ok, reason := tables.CheckConnection(c); !ok {
+			if ok, reason := tables.CheckConnection(c, time.Now()); !ok {
 				t.Errorf("not believed because %q", reason)
 			}
 			stranger := c
 			stranger.Client = netip.AddrPortFrom(c.Client.Addr(), c.Client.Port()^1)
-			if ok, reason := tables.CheckConnection(stranger); ok || !strings.Contains(reason, "no socket") {
+			if ok, reason := tables.CheckConnection(stranger, time.Now()); ok || !strings.Contains(reason, "no socket") {
 				t.Errorf("a connection that is not there: %v, %q", ok, reason)
 			}
 		})

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -84,7 +85,7 @@ func (t *Trust) Alive() ([]sockdiag.Session, error) { return t.tables.Alive() }
 // was announced by the kernel with its socket, and its listener checked then; on a
 // gateway the tap saw that the server's segments came in from where it is; any
 // other must be in the socket tables of the own namespace.
-func (t *Trust) Confirm(c authz.Conn) (ok bool, reason string) {
+func (t *Trust) Confirm(c authz.Conn, opened time.Time) (ok bool, reason string) {
 	switch inside := t.inside.Load(); {
 	case inside != nil && behind(*inside, c.Server.Addr()):
 		return true, ""
@@ -92,15 +93,22 @@ func (t *Trust) Confirm(c authz.Conn) (ok bool, reason string) {
 		return false, "the server is none of gate.servers"
 	case c.Netns != 0:
 		return true, ""
-	case t.unsure && hostinfo.Forwards(c.Server.Addr().Is6()):
+	}
+	if ok, reason := t.Whole(c); !ok {
+		return false, reason
+	}
+	return t.tables.CheckConnection(c, opened)
+}
+
+// Whole is asked with each login: whether the tap has seen who said what until then.
+func (t *Trust) Whole(c authz.Conn) (ok bool, reason string) {
+	if t.unsure && hostinfo.Forwards(c.Server.Addr().Is6()) {
 		return false, reasonForwarded(c.Server.Addr().Is6())
 	}
 	if t.tap != nil {
-		if reason := t.tap.doubt(c.Cookie); reason != "" {
-			return false, reason
-		}
+		reason = t.tap.doubt(c.Cookie)
 	}
-	return t.tables.CheckConnection(c)
+	return reason == "", reason
 }
 
 // reasonForwarded is why nobody is believed whose words may be others'.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"relaygate/authz"
 	"relaygate/bpf/bpftest"
@@ -57,7 +58,7 @@ func TestForwardedIsNotOwn(t *testing.T) {
 			trust := &Trust{tables: tables, unsure: tt.unsure}
 			for family, conn := range map[string]authz.Conn{"IPv4": v4, "IPv6": v6} {
 				// Without a namespace in the tables each is refused at last.
-				ok, reason := trust.Confirm(conn)
+				ok, reason := trust.Confirm(conn, time.Now())
 				if got := strings.Contains(reason, "forwards "+family); ok || got != (tt.refused == family) {
 					t.Errorf("%+v, %s: %v because %q", tt, family, ok, reason)
 				}

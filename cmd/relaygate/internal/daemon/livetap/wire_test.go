@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -117,7 +118,7 @@ func TestUnseenInterface(t *testing.T) {
 		leave := crowd(t, peer)
 		w.keepOthers()
 		c := authz.Conn{Client: netip.MustParseAddrPort("192.0.2.1:9"), Server: netip.MustParseAddrPort("192.0.2.2:143")}
-		if ok, why := trust.Confirm(c); ok || !strings.Contains(why, "lan-peer") {
+		if ok, why := trust.Confirm(c, time.Now()); ok || !strings.Contains(why, "lan-peer") {
 			t.Errorf("believed %v: %q", ok, why)
 		}
 		leave()
@@ -125,7 +126,7 @@ func TestUnseenInterface(t *testing.T) {
 		if words := w.unseen(); words != "" {
 			t.Errorf("still unseen: %s", words)
 		}
-		if ok, why := trust.Confirm(c); ok || !strings.Contains(why, "an interface came") {
+		if ok, why := trust.Confirm(c, time.Now()); ok || !strings.Contains(why, "an interface came") {
 			t.Errorf("one of before: believed %v: %q", ok, why)
 		}
 		for _, index := range []int{lan, peer} {
