@@ -193,6 +193,11 @@ func (t *wireTap) follow(name string) {
 		return
 	}
 	say(" is back: it is tapped again", nil)
+	if !t.inside {
+		t.others.Lock()
+		defer t.others.Unlock()
+		t.look(true, nil)
+	}
 }
 
 func (t *wireTap) Done(c authz.Conn) error { return t.programs.SetDone(c.Client, c.Server, c.Cookie) }

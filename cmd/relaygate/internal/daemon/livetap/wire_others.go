@@ -82,10 +82,13 @@ func (t *wireTap) keepOthers() {
 }
 
 // knows says whether an interface is tapped already.
-func (t *wireTap) knows(index int) bool {
+func (t *wireTap) knows(index int) bool { return t.others.tapped[index] || t.isNamed(index) }
+
+// isNamed says whether one is tapped as it is named.
+func (t *wireTap) isNamed(index int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.others.tapped[index] || slices.Contains(slices.Collect(maps.Values(t.attached)), index)
+	return slices.Contains(slices.Collect(maps.Values(t.attached)), index)
 }
 
 // look taps the interfaces that came. While one of them is not seen no login is believed,
@@ -122,7 +125,8 @@ func (t *wireTap) attachOthers() (lost bool, err error) {
 	for _, l := range list {
 		a := l.Attrs()
 		delete(gone, a.Index)
-		if slices.Contains(t.names, a.Name) {
+		if t.isNamed(a.Index) {
+			delete(tapped, a.Index) // it has come, and was tapped as another until then
 			continue
 		}
 		if tapped[a.Index] {

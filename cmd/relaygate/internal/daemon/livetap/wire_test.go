@@ -33,8 +33,8 @@ func TestOtherInterfaces(t *testing.T) {
 		if _, err := add("lan"); err != nil {
 			return err
 		}
-		cfg := &config.Config{Interfaces: []string{"lan"}, Services: map[uint16]authz.Service{143: {Protocol: authz.IMAP}}}
-		tap, err := openWireTap(cfg, &Trust{}, slog.New(slog.DiscardHandler), nil)
+		cfg := &config.Config{Interfaces: []string{"lan", "tunnel"}, Services: map[uint16]authz.Service{143: {Protocol: authz.IMAP}}}
+		tap, err := openWireTap(cfg, &Trust{}, slog.New(slog.DiscardHandler), control.NewHub())
 		if err != nil {
 			return err
 		}
@@ -61,6 +61,21 @@ func TestOtherInterfaces(t *testing.T) {
 		w.keepOthers()
 		if w.others.tapped[late] || len(w.others.tapped) != 2 {
 			t.Errorf("it still knows the interfaces %v", w.others.tapped)
+		}
+		// One that is named is another until it is tapped as such.
+		tunnel, err := add("tunnel")
+		if err != nil {
+			return err
+		}
+		if w.keepOthers(); !w.others.tapped[tunnel] {
+			t.Error("what comes in by a named one is not seen at once")
+		}
+		w.follow("tunnel")
+		if w.keepOthers(); w.others.tapped[tunnel] || !w.isNamed(tunnel) {
+			t.Errorf("it is %v, %v", w.others.tapped, w.attached)
+		}
+		if on, err := w.programs.Attached(tunnel); err != nil || !on {
+			t.Errorf("attached %v, %v", on, err)
 		}
 		return nil
 	})
