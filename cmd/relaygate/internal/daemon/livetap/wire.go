@@ -67,14 +67,14 @@ func openWireTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hu
 		Ring: capture.NewWireRing(programs, cfg.Inside()), programs: programs, trust: t,
 		inside: cfg.Inside(), names: cfg.Interfaces, log: log, hub: hub, attached: make(map[string]int), others: others{tapped: make(map[int]bool)},
 	}
-	if !w.inside {
-		t.wire, t.tap = true, w
-	}
 	if err := w.attachAll(); err != nil {
 		return nil, errors.Join(fmt.Errorf("tap the interfaces: %w", err), w.Close())
 	}
 	if err := w.seeOthers(); err != nil {
 		return nil, errors.Join(err, w.Close())
+	}
+	if !w.inside {
+		t.wire, t.tap = true, w
 	}
 	return w, nil
 }

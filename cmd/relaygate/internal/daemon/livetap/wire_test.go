@@ -106,6 +106,31 @@ func crowd(t *testing.T, index int) (leave func()) {
 	}
 }
 
+// TestInsteadOfTCX: where another interface cannot be seen by tcx, a packet socket takes
+// its place, and nothing of it is left.
+func TestInsteadOfTCX(t *testing.T) {
+	bpftest.RequireRoot(t)
+	bpftest.Do(t, bpftest.Namespace(t), func() error {
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lan"}, PeerName: "lan-peer"}); err != nil {
+			return err
+		}
+		peer, err := netlink.LinkByName("lan-peer")
+		if err != nil {
+			return err
+		}
+		crowd(t, peer.Attrs().Index)
+		cfg := &config.Config{Interfaces: []string{"lan"}, Services: map[uint16]authz.Service{143: {Protocol: authz.IMAP}}}
+		trust := &Trust{}
+		if _, err := openWireTap(cfg, trust, slog.New(slog.DiscardHandler), control.NewHub()); err == nil || !strings.Contains(err.Error(), "lan-peer") {
+			t.Errorf("tcx: %v", err)
+		}
+		if trust.wire || trust.tap != nil {
+			t.Errorf("it is left with %+v", trust)
+		}
+		return nil
+	})
+}
+
 // TestUnseenInterface: while what comes in by another interface cannot be seen, or was
 // not, no login is believed.
 func TestUnseenInterface(t *testing.T) {
