@@ -3,6 +3,7 @@
 package lab_test
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -56,6 +57,11 @@ var ways = []hidden{
 	}, func(t *testing.T, w *world, c *rawClient, s segment) {
 		c.send(t, passing(s.frame(t, c.wire, c.localPort)))
 	}},
+	{"past one that comes ahead", func(t *testing.T, w *world) {
+		w.goAhead(t)
+	}, func(t *testing.T, w *world, c *rawClient, s segment) {
+		c.send(t, passing(s.frame(t, c.wire, c.localPort)))
+	}},
 	{"to another station, which the firewall makes this one", takesAll, func(t *testing.T, w *world, c *rawClient, s segment) {
 		frame := s.frame(t, c.wire, c.localPort)
 		copy(frame, net.HardwareAddr{3, 0, 0, 0, 0, 1}) // a group's
@@ -66,6 +72,42 @@ var ways = []hidden{
 // letsPass attaches a program ahead that lets pass what has a certain type of service,
 // and leaves everything else to those behind.
 func (w *world) letsPass(t *testing.T, ns *netns.Namespace, iface string, at ebpf.AttachType) {
+	t.Helper()
+	must(t, w.daemon.Stop())
+	passes(t, ns, iface, at)
+	w.start(t)
+}
+
+// goAhead does so while the daemon runs, and waits until that is ahead again if it sees
+// clients there.
+func (w *world) goAhead(t *testing.T) {
+	t.Helper()
+	own := passes(t, w.Server, "to-stranger", ebpf.AttachTCXIngress)
+	if !strings.Contains(w.verb(t, "status"), "tcx (") {
+		return
+	}
+	settles(t, 3*time.Second, func() error {
+		i, first := 0, ebpf.ProgramID(0)
+		bpftest.Do(t, w.Server, func() error {
+			l, err := net.InterfaceByName("to-stranger")
+			if err != nil {
+				return err
+			}
+			list, err := link.QueryPrograms(link.QueryOptions{Target: l.Index, Attach: ebpf.AttachTCXIngress})
+			if err == nil {
+				i, first = len(list.Programs), list.Programs[0].ID
+			}
+			return err
+		})
+		if i != 2 || first == own {
+			return fmt.Errorf("%d programs, first is %d", i, first)
+		}
+		return nil
+	})
+}
+
+// passes attaches that program, ahead of all.
+func passes(t *testing.T, ns *netns.Namespace, iface string, at ebpf.AttachType) ebpf.ProgramID {
 	t.Helper()
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.SchedCLS, License: "GPL",
@@ -81,19 +123,21 @@ func (w *world) letsPass(t *testing.T, ns *netns.Namespace, iface string, at ebp
 	})
 	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, prog) })
-	must(t, w.daemon.Stop())
+	info, err := prog.Info()
+	must(t, err)
 	bpftest.Do(t, ns, func() error {
 		i, err := net.InterfaceByName(iface)
 		if err != nil {
 			return err
 		}
-		l, err := link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: prog, Attach: at})
+		l, err := link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: prog, Attach: at, Anchor: link.Head()})
 		if err == nil {
 			t.Cleanup(func() { bpftest.Close(t, l) })
 		}
 		return err
 	})
-	w.start(t)
+	id, _ := info.ID()
+	return id
 }
 
 // passing is a frame that has it.

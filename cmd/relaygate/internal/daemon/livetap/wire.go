@@ -178,7 +178,7 @@ func (t *wireTap) follow(name string) {
 			if on, err := t.programs.Attached(was); err != nil || on {
 				return
 			}
-			lost = " was not seen: somebody had detached the tap"
+			lost = " was not seen: somebody had detached the tap, or put a program ahead of it"
 		}
 		t.mu.Lock()
 		delete(t.attached, name)
