@@ -40,6 +40,9 @@
 //     of those of IPv6. They are followed as stations are, but Unauthenticated, and
 //     what a station sends in the connection taints.
 //
+// A SYN that this host sent from the server's end taints: both ends may open a
+// connection towards each other (RFC 9293 §3.5), and no listener accepted it then.
+//
 // Server segments that fail this are dropped and counted: neither payload nor
 // acknowledgement nor flags are used. A host that forwards packets also "sent"
 // them, so who grants on AF_PACKET must still find the connection in a socket

@@ -115,6 +115,15 @@ func (t *Table) asks(hash uint64, seg *capture.Segment) {
 	t.syn(h, seg)
 }
 
+// opens notes a SYN that this host sent from the server's end: both may open a connection towards each other
+// (RFC 9293 §3.5), and who is at the server's is no listener then.
+func (t *Table) opens(hash uint64, seg *capture.Segment) {
+	r, h := t.ringEntry(hash, seg)
+	t.name(&h.tuple, &seg.Dst, &seg.Src)
+	t.tuples.add(hash, uint32(r))
+	h.reason = reasonOpens
+}
+
 // ask begins h anew with a SYN.
 func (h *handshake) ask(seg *capture.Segment) {
 	h.stage, h.clientISN = asked, seg.Seq+1
@@ -181,6 +190,10 @@ func (t *Table) shake(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) 
 	case dir == authz.FromClient && isSYN(seg):
 		if h.stage != answered || h.clientISN != seg.Seq+1 || carries(seg) {
 			t.syn(h, seg)
+		}
+	case dir == authz.FromServer && isSYN(seg):
+		if seg.Sent == capture.SenderHost {
+			h.reason = reasonOpens
 		}
 	case dir == authz.FromServer && isSYNACK(seg):
 		if t.synAck(h, seg) {

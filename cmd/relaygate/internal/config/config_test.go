@@ -149,6 +149,8 @@ func TestMistakesNameFileLineAndKey(t *testing.T) {
 		{"gateway without interfaces", "[gate]\nmode = \"gateway\"\nservers = [\"192.0.2.1\"]\n", "watch.interfaces: gate mode \"gateway\" needs the interfaces that lead to the mail servers"},
 		{"gateway, cgroup", "[watch]\ntap = \"cgroup\"\n[gate]\nmode = \"gateway\"\nservers = [\"192.0.2.1\"]\n", "x.toml:2: watch.tap: tap \"cgroup\" sees this host's own connections alone"},
 		{"too many servers", "[gate]\nservers = [" + strings.Repeat("\"192.0.2.1\",", 4097) + "]\n", "x.toml:2: gate.servers: 4097 addresses"},
+		{"packet socket, trusted namespaces", "[watch]\ntap = \"afpacket\"\ninterfaces = [\"a\"]\ntrusted_netns = [\"mail\"]\n", "x.toml:4: watch.trusted_netns: tap \"afpacket\" does not show"},
+		{"tcx, trusted namespaces", "[watch]\ntap = \"tcx\"\ninterfaces = [\"a\"]\ntrusted_netns = [\"mail\"]\n", "x.toml:4: watch.trusted_netns: tap \"tcx\" does not show"},
 		{"afpacket without interfaces", "[watch]\ntap = \"afpacket\"\n", "watch.interfaces: tap \"afpacket\" needs"},
 		{"cgroup with interfaces", "[watch]\ntap = \"cgroup\"\ninterfaces = [\"eth0\"]\n", "x.toml:3: watch.interfaces: "},
 		{"netns", "[watch]\ntrusted_netns = [\"a/b\"]\n", "x.toml:2: watch.trusted_netns: \"a/b\" is neither"},

@@ -36,6 +36,7 @@ func (d *daemon) start() (err error) {
 	}
 	eng := engine.New(engine.Config{
 		Confirm:  d.trust.Confirm,
+		Whole:    d.trust.Whole,
 		Services: cfg.Services,
 		Grants:   cfg.Grants(),
 		Rules:    cfg.Rules(),

@@ -35,6 +35,7 @@ type Reader struct {
 	held     holds
 	evidence *authz.Evidence
 	confirm  Confirm
+	whole    Whole
 	proxies  []netip.Prefix
 	tls      tls
 	counts   Counts
@@ -44,9 +45,13 @@ type Reader struct {
 	steered  []Steering
 }
 
-// Confirm says whether a connection that was only seen on the wire may be
-// believed, and if not why.
-type Confirm func(authz.Conn) (ok bool, reason string)
+// Confirm says whether a connection that was only seen on the wire, and opened at
+// that time, may be believed, and if not why.
+type Confirm func(c authz.Conn, opened time.Time) (ok bool, reason string)
+
+// Whole says whether the tap has seen all that was said in a connection so far, and if
+// not why.
+type Whole func(authz.Conn) (ok bool, reason string)
 
 // Counts are running totals since the start.
 type Counts struct {
@@ -140,7 +145,7 @@ func (r *Reader) open(id flow.ID) {
 	s := &r.sessions[id]
 	*s = session{}
 	conn, origin := r.flows.Conn(id)
-	s.conn, s.origin = *conn, origin
+	s.conn, s.origin, s.opened = *conn, origin, r.now
 	s.dialogue = r.spare.take(s.conn.Service)
 	if r.MayAnnounce(s.conn.Client.Addr()) {
 		s.peer = newPeer()

@@ -3,6 +3,7 @@ package engine
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"relaygate/authz"
 	"relaygate/authz/imap"
@@ -29,6 +30,7 @@ type session struct {
 	dialogue dialogue
 	conn     authz.Conn // as the tap saw it
 	origin   authz.Origin
+	opened   time.Time
 	// confirmed: Confirm said yes. doubt is why it said no.
 	confirmed bool
 	doubt     string
@@ -75,7 +77,7 @@ func clearDialogue(p authz.Protocol, startTLS bool) dialogue {
 // it must: a client that is quick has left before its login has been read.
 func (r *Reader) ask(s *session) {
 	if s.confirmed = r.confirm == nil; !s.confirmed {
-		s.confirmed, s.doubt = r.confirm(s.conn)
+		s.confirmed, s.doubt = r.confirm(s.conn, s.opened)
 	}
 }
 
