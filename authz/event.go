@@ -41,6 +41,8 @@ const (
 	// EventFile: a file for mail servers named the address, which relaygate had not
 	// written there.
 	EventFile
+	// EventSet: a set of the gate held the address, which relaygate had not put there.
+	EventSet
 )
 
 func (k EventKind) String() string {
@@ -77,6 +79,8 @@ func (k EventKind) String() string {
 		return "braked"
 	case EventFile:
 		return "file"
+	case EventSet:
+		return "set"
 	}
 	return "unknown"
 }

@@ -128,7 +128,7 @@ func (n note) event(p netip.Prefix) Event {
 
 // valid says whether a note from a file can be read.
 func (n note) valid() bool {
-	if len(n) < noteHead || len(n) > noteLimit || n.kind() == 0 || n.kind() > EventFile || n.count() == 0 {
+	if len(n) < noteHead || len(n) > noteLimit || n.kind() == 0 || n.kind() > EventSet || n.count() == 0 {
 		return false
 	}
 	rest, good := n[noteHead:], true

@@ -68,7 +68,8 @@ func (t *Tap) Reattach() (cookies []uint64, err error) {
 	return cookies, t.attach()
 }
 
-// Attached is that of a Tap, for an interface.
+// Attached is that of a Tap, for an interface. On a host another program ahead of what
+// sees the clients' segments counts as if that were not attached: it may let some pass.
 func (w *Wire) Attached(index int) (bool, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -81,7 +82,24 @@ func (w *Wire) Attached(index int) (bool, error) {
 			return false, err
 		}
 	}
-	return len(w.links[index]) > 0, nil
+	if len(w.links[index]) == 0 || w.inside {
+		return len(w.links[index]) > 0, nil
+	}
+	return w.first(index)
+}
+
+// first says whether what sees the clients' segments is ahead of other programs.
+func (w *Wire) first(index int) (bool, error) {
+	list, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
+	if err != nil {
+		return false, fmt.Errorf("list the programs of interface %d: %w", index, err)
+	}
+	info, err := w.objs.RelaygateArrive.Info()
+	if err != nil {
+		return false, fmt.Errorf("look at the tap: %w", err)
+	}
+	own, ok := info.ID()
+	return ok && len(list.Programs) > 0 && list.Programs[0].ID == own, nil
 }
 
 // attached says whether a link's program is attached to anything.

@@ -26,8 +26,8 @@
 // gateway a segment is the server's if it comes in on a tapped interface where
 // this host itself sends what is for that server: so say its routes, and nobody
 // who borrows the address elsewhere can change that. On a host it is the server's if
-// a socket of the interface's own network namespace sent it; where servers are in
-// others (WireOptions.Forwards) only the socket tables show whose it is.
+// a socket of the interface's own network namespace sent it, which did not open the
+// connection itself; whose listener made it only the socket tables show.
 //
 // The programs are attached by links that nothing pins: they are gone with the
 // process.

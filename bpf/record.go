@@ -57,6 +57,8 @@ const (
 	Unreadable = Reason(tapReasonUNREADABLE)
 	TwoAnswers = Reason(tapReasonTWO_ANSWERS)
 	Stray      = Reason(tapReasonSTRAY)
+	Blind      = Reason(tapReasonBLIND)
+	Opens      = Reason(tapReasonOPENS)
 )
 
 func (r Reason) String() string {
@@ -97,6 +99,10 @@ func (r Reason) String() string {
 		return "the server answered more than one handshake of the same addresses and ports"
 	case Stray:
 		return "no socket of this host sent what the server says: this host only forwards it"
+	case Blind:
+		return "an interface came while the connection began, and what it brought may not have been seen"
+	case Opens:
+		return "the server's end opened the connection too, as no listener does"
 	}
 	return fmt.Sprintf("unknown reason %d", uint8(r))
 }

@@ -199,7 +199,9 @@ const (
 	tapReasonOBJECT_UNREAD    tapReason = 14
 	tapReasonUNREADABLE       tapReason = 15
 	tapReasonTWO_ANSWERS      tapReason = 16
+	tapReasonOPENS            tapReason = 19
 	tapReasonSTRAY            tapReason = 17
+	tapReasonBLIND            tapReason = 18
 )
 
 type tapServer struct {

@@ -20,12 +20,9 @@ type WireOptions struct {
 	Ports []uint16
 	// Inside: the interfaces lead to mail servers behind this host, so that the
 	// servers' segments come in there and the clients' leave. Without it the
-	// servers are this host's own, and it is the other way round.
+	// servers are this host's own, and it is the other way round: their segments are
+	// those that a socket of the interface's own namespace sent.
 	Inside bool
-	// Forwards: some of the servers are in other network namespaces than the
-	// interfaces. Without it, and without Inside, a server's segments are those
-	// that a socket of the interface's own namespace sent.
-	Forwards bool
 	// Servers are where the mail servers are.
 	Servers []netip.Prefix
 	// RingBytes is the size of the packets ring, a power of two and at least
@@ -75,7 +72,6 @@ func (w *Wire) prepare(o WireOptions) error {
 	}
 	err = errors.Join(
 		spec.Variables[wireVarInside].Set(number[o.Inside]),
-		spec.Variables[wireVarForwards].Set(number[o.Forwards]),
 		spec.Variables[wireVarHashKey].Set(rand.Uint64()))
 	if err != nil {
 		return fmt.Errorf("set up the tap on interfaces: %w", err)

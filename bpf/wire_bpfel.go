@@ -64,6 +64,7 @@ type wireHandshakes struct {
 		ServerIsn uint32
 		Ifindex   uint32
 		Since     uint32
+		Blinded   uint32
 		Vlan      uint16
 		Stage     uint8
 		Reason    uint8
@@ -137,8 +138,8 @@ const (
 	wireProgRelaygateDone   = "relaygate_done"
 	wireProgRelaygateLeave  = "relaygate_leave"
 	wireProgRelaygateSweep  = "relaygate_sweep"
+	wireVarBlinded          = "blinded"
 	wireVarEventType        = "event_type"
-	wireVarForwards         = "forwards"
 	wireVarHashKey          = "hash_key"
 	wireVarInside           = "inside"
 	wireVarNumbered         = "numbered"
@@ -215,8 +216,8 @@ type wireMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type wireVariableSpecs struct {
+	Blinded      *ebpf.VariableSpec `ebpf:"blinded"`
 	EventType    *ebpf.VariableSpec `ebpf:"event_type"`
-	Forwards     *ebpf.VariableSpec `ebpf:"forwards"`
 	HashKey      *ebpf.VariableSpec `ebpf:"hash_key"`
 	Inside       *ebpf.VariableSpec `ebpf:"inside"`
 	Numbered     *ebpf.VariableSpec `ebpf:"numbered"`
@@ -274,8 +275,8 @@ func (m *wireMaps) Close() error {
 //
 // It can be passed to loadWireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type wireVariables struct {
+	Blinded      *ebpf.Variable `ebpf:"blinded"`
 	EventType    *ebpf.Variable `ebpf:"event_type"`
-	Forwards     *ebpf.Variable `ebpf:"forwards"`
 	HashKey      *ebpf.Variable `ebpf:"hash_key"`
 	Inside       *ebpf.Variable `ebpf:"inside"`
 	Numbered     *ebpf.Variable `ebpf:"numbered"`

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -24,6 +25,29 @@ func (w *Wire) Tick(now time.Time) error {
 	}
 	return nil
 }
+
+// Doubt is for when clients' segments may have come in unseen, until now: no connection
+// is followed whose handshake is under way. Those with a cookie below the one that it
+// returns began before.
+func (w *Wire) Doubt() (below uint64, err error) {
+	var blinded uint32
+	var numbered uint64
+	var fence atomic.Uint32
+	if err := w.objs.Blinded.Get(&blinded); err != nil {
+		return 0, fmt.Errorf("put connections in doubt: %w", err)
+	}
+	if err := w.objs.Blinded.Set(blinded + 1); err != nil {
+		return 0, fmt.Errorf("put connections in doubt: %w", err)
+	}
+	fence.Add(1) // no processor may read before it writes: the programs do it the other way round
+	if err := w.objs.Numbered.Get(&numbered); err != nil {
+		return 0, fmt.Errorf("read the number of connections: %w", err)
+	}
+	return wireCookie | numbered, nil
+}
+
+// wireCookie is WIRE_COOKIE of wires.h.
+const wireCookie = 1 << 63
 
 // never is more than any silence, in ticks.
 const never = 1<<31 - 1

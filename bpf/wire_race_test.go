@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"errors"
+	"net/netip"
 	"testing"
 )
 
@@ -55,5 +56,37 @@ func TestWireOtherProcessor(t *testing.T) {
 				t.Errorf("records are %s: %+v", story(got), got)
 			}
 		})
+	}
+}
+
+// TestWireDoubt: a connection whose handshake was under way is lost, those of before are
+// told by their cookies, and those of later are none's concern.
+func TestWireDoubt(t *testing.T) {
+	b := newWireBench(t)
+	doubt := func() uint64 {
+		below, err := b.Doubt()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return below
+	}
+	before := b.play(t, handshake()...)
+	if len(before) == 0 || before[0].Kind != Opened || before[0].Cookie >= doubt() {
+		t.Errorf("of before: %s", story(before))
+	}
+	from := func(port uint16) []frame {
+		all := handshake()
+		for i := range all {
+			all[i].client = netip.AddrPortFrom(client4.Addr(), port)
+		}
+		return all
+	}
+	b.play(t, from(1)[0])
+	below := doubt()
+	if got := b.play(t, from(1)[1:]...); story(got) != "OL" || got[1].Reason != Blind {
+		t.Errorf("under way: %s", story(got))
+	}
+	if got := b.play(t, from(2)...); story(got) != "O" || got[0].Cookie < below {
+		t.Errorf("of later: %s", story(got))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -31,14 +32,24 @@ var (
 	errEmpty   = errors.New("the file is empty")
 )
 
-// packers are programs whose files are taken for captures, by their first four bytes:
-// xz(1), zstd(1) and lz4(1); of bzip2(1) the fourth is its block size.
+// packers are programs whose files are taken for captures, by their first bytes: xz(1),
+// zstd(1), lz4(1) and bzip2(1).
 var packers = map[string]string{
-	"\xfd7zX": "xz", "\x28\xb5\x2f\xfd": "zstd", "\x04\x22\x4d\x18": "lz4", "BZh9": "bzip2",
+	"\xfd7zX": "xz", "\x28\xb5\x2f\xfd": "zstd", "\x04\x22\x4d\x18": "lz4", "BZh": "bzip2",
 }
 
-// others are formats of captures that programs convert, by their first four bytes.
+// others are formats of captures that programs convert, by their first bytes.
 var others = map[string]string{"snoo": "snoop", "GMBU": "Network Monitor", "XCP\x00": "NetXRay", "TRSN": "Sniffer"}
+
+// knownBy is the name of what begins with magic, "" if none of those is.
+func knownBy(magic []byte, names map[string]string) string {
+	for begin, name := range names {
+		if strings.HasPrefix(string(magic), begin) {
+			return name
+		}
+	}
+	return ""
+}
 
 // record is one packet of a file. Its bytes are valid until the next record.
 type record struct {
@@ -105,11 +116,11 @@ func NewFile(name string, r io.Reader, d *Decoder) (*File, error) {
 	}
 	f.window = newWindow(data)
 	magic, err := f.window.peek(4, "file header")
-	packer, other := packers[string(magic)], others[string(magic)]
+	packer, other := knownBy(magic, packers), knownBy(magic, others)
 	switch {
 	case errors.Is(err, io.EOF):
 		return nil, f.at(errEmpty)
-	case err != nil && !errors.Is(err, errShort):
+	case err != nil && (!errors.Is(err, errShort) || errors.Is(f.window.err, io.ErrUnexpectedEOF)): // cut in gzip
 		return nil, f.at(err)
 	case err != nil:
 		return nil, f.at(errForeign)

@@ -1,6 +1,7 @@
 package capture_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -21,7 +22,8 @@ type rawClient struct {
 	isn        uint32
 	stream     []byte // what it says, where it does not deviate
 	deviates   int    // in how many bytes of a thousand
-	odd        bool   // its segments can be damaged, and have odd flags
+	odd        bool   // its segments can be damaged, and have odd flags and options
+	stamp      uint32 // of its segments (RFC 7323), which have none if 0
 	acked      int    // bytes of it that the server acknowledged
 	answered   bool
 	serverNext uint32
@@ -47,7 +49,10 @@ func (c *rawClient) bytes(off, n int) []byte {
 
 // say sends a segment, off bytes behind the first.
 func (c *rawClient) say(off int, tcp layers.TCP, payload []byte) {
-	damaged := false
+	damaged, stamp := false, c.stamp
+	if c.stamp != 0 {
+		c.stamp += uint32(c.rng.IntN(2))
+	}
 	if c.odd {
 		switch c.rng.IntN(60) {
 		case 0:
@@ -64,15 +69,25 @@ func (c *rawClient) say(off int, tcp layers.TCP, payload []byte) {
 			tcp.ACK = false
 		case 6:
 			tcp.RST = true
+		case 7, 8:
+			stamp -= min(stamp, uint32(c.rng.IntN(20))) // the kernel takes no older one, nor none
+		case 9: // a signature (RFC 2385), of which no server knows
+			tcp.Options = append(tcp.Options, layers.TCPOption{OptionType: 19, OptionLength: 18, OptionData: make([]byte, 16)})
+		case 10:
+			tcp.NS, tcp.CWR, tcp.ECE = true, true, true
 		}
+	}
+	if stamp != 0 {
+		data := binary.BigEndian.AppendUint32(nil, stamp)
+		tcp.Options = append(tcp.Options, layers.TCPOption{OptionType: layers.TCPOptionKindTimestamps, OptionLength: 10, OptionData: append(data, 0, 0, 0, 0)})
 	}
 	tcp.SrcPort, tcp.DstPort = layers.TCPPort(c.local.Port()), layers.TCPPort(c.remote.Port())
 	tcp.Seq, tcp.Window = c.isn+1+uint32(off), 60000
 	if c.chance(10) {
 		tcp.Window = uint16(c.rng.IntN(40))
 	}
-	c.said = append(c.said, fmt.Sprintf("%d %q SYN %v ACK %v FIN %v RST %v URG %v damaged %v", off, payload,
-		tcp.SYN, tcp.ACK, tcp.FIN, tcp.RST, tcp.URG, damaged))
+	c.said = append(c.said, fmt.Sprintf("%d %q SYN %v ACK %v FIN %v RST %v URG %v damaged %v options %v", off, payload,
+		tcp.SYN, tcp.ACK, tcp.FIN, tcp.RST, tcp.URG, damaged, tcp.Options))
 	ip := &layers.IPv4{
 		Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: c.local.Addr().AsSlice(), DstIP: c.remote.Addr().AsSlice(),
 	}
@@ -121,6 +136,9 @@ func (c *rawClient) hear() {
 // play connects, honestly or not, and says some things around what the server waits for.
 func (c *rawClient) play() {
 	said := func() layers.TCP { return layers.TCP{ACK: true, PSH: true, Ack: c.serverNext} }
+	if c.chance(50) {
+		c.stamp = 1 + c.rng.Uint32N(1000)
+	}
 	c.say(-1, layers.TCP{SYN: true}, nil)
 	if c.hear(); !c.answered {
 		return

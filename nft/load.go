@@ -67,29 +67,29 @@ const syncMost = 50_000
 const slack = time.Second
 
 // Sync makes the members exactly those in want, each for as long as it says
-// (within a second), and says what it changed. If the table is not as it was
+// (within a second), and says what it changed, and what it took out. If the table is not as it was
 // built, it is Load; if there are more than 50,000 in want, Rebuild: that shuts
 // nobody out meanwhile, and lets nothing else be written. All count as added then.
 //
 // In UserSets it removes nothing, as elements may be another's.
-func (g *Gate) Sync(want []Element) (added, renewed, removed int, err error) {
+func (g *Gate) Sync(want []Element) (added, renewed int, removed []netip.Prefix, err error) {
 	switch err := g.Check(); {
 	case errors.Is(err, ErrTableGone), errors.Is(err, ErrChanged), errors.Is(err, ErrSets):
-		return len(want), 0, 0, g.Load(slices.Values(want), nil)
+		return len(want), 0, nil, g.Load(slices.Values(want), nil)
 	case err != nil:
-		return 0, 0, 0, err
+		return 0, 0, nil, err
 	case len(want) > syncMost:
-		return len(want), 0, 0, g.Rebuild(want)
+		return len(want), 0, nil, g.Rebuild(want)
 	}
 	return g.project(want)
 }
 
 // project is Sync for a table that is as it was built.
-func (g *Gate) project(want []Element) (added, renewed, removed int, err error) {
+func (g *Gate) project(want []Element) (added, renewed int, removed []netip.Prefix, err error) {
 	members, refused := g.cfg.living(want)
 	held, err := g.held(members)
 	if err != nil {
-		return 0, 0, 0, err
+		return 0, 0, nil, err
 	}
 	var missing, wrong []member
 	for _, m := range members {
@@ -103,22 +103,23 @@ func (g *Gate) project(want []Element) (added, renewed, removed int, err error) 
 		}
 	}
 	if err := g.addFitting(missing); err != nil {
-		return 0, 0, 0, err
+		return 0, 0, nil, err
 	}
 	for part := range slices.Chunk(wrong, chunk) {
 		if err := g.write(anyGeneration, part, true); err != nil {
-			return 0, 0, 0, fmt.Errorf("renew %d elements: %w", len(part), err)
+			return 0, 0, nil, fmt.Errorf("renew %d elements: %w", len(part), err)
 		}
 	}
-	removed = len(held)
 	if g.cfg.Mode == UserSets {
-		removed, held = 0, nil
+		held = nil
 	}
 	for p := range held {
 		if err := g.removeMember(member{set: p.set, key: p.key}); err != nil {
-			return 0, 0, 0, err
+			return 0, 0, nil, err
 		}
+		removed = append(removed, p.prefix())
 	}
+	slices.SortFunc(removed, netip.Prefix.Compare)
 	return len(missing), len(wrong), removed, refused
 }
 
@@ -129,6 +130,15 @@ type place struct {
 }
 
 func (m member) place() place { return place{m.set, m.key} }
+
+// prefix is what a member there lets in.
+func (p place) prefix() netip.Prefix {
+	bits := p.key.BitLen()
+	if p.set == net6 {
+		bits = 64
+	}
+	return netip.PrefixFrom(p.key, bits)
+}
 
 // held says for how long the kernel holds each element of the sets; in UserSets
 // each of members that it holds.

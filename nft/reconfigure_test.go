@@ -223,7 +223,7 @@ func TestRepair(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("%v: %d added, %d renewed, %d removed", before, added, renewed, removed)
+			t.Logf("%v: %d added, %d renewed, %v removed", before, added, renewed, removed)
 			if n := count(t, g, allow4) + count(t, g, allow6); n != 1 {
 				t.Errorf("got %d members, want 1", n)
 			}

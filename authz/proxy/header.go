@@ -37,6 +37,11 @@ const (
 	fixedV2     = len(signatureV2) + 4
 )
 
+// Begins reports whether the first octets of a connection look like a header.
+func Begins(b []byte) bool {
+	return len(b) >= len(prefixV1) && begins(b, prefixV1) || len(b) >= len(signatureV2) && begins(b, signatureV2)
+}
+
 // Scanner reads the first octets of a connection. The zero value is ready.
 type Scanner struct {
 	buf    []byte

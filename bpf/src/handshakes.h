@@ -21,11 +21,15 @@ enum stage { UNUSED, ASKED, ANSWERED, TAKEN };
  */
 #define COOKIE_TICKS 180
 
+/* How often clients' segments may have come in unseen; user space counts. */
+__u32 blinded;
+
 struct handshake {
 	struct tuple tuple;
 	__u32 client_isn, server_isn; /* the first sequence numbers of the streams */
 	__u32 ifindex;
 	__u32 since; /* ticks */
+	__u32 blinded; /* that number, at the SYN */
 	__u16 vlan;
 	__u8 stage;
 	__u8 reason; /* why the connection will not be followed */

@@ -29,6 +29,7 @@ typedef struct {
 
 struct sock_common {
 	possible_net_t skc_net;
+	volatile unsigned char skc_state;
 };
 
 struct sock {

@@ -69,8 +69,10 @@ enum reason {
 	UNREADABLE = 15,
 	/* Opened, on an interface: the server may have taken another handshake. */
 	TWO_ANSWERS = 16,
+	OPENS = 19, /* it was no listener that answered */
 	/* Lost, on an interface. */
 	STRAY = 17,
+	BLIND = 18, /* its beginning may not have been seen whole */
 };
 
 /* A record of the events ring. */

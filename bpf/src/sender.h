@@ -16,9 +16,6 @@
  */
 volatile const __u32 inside = 1;
 
-/* Without inside: the servers can also be in namespaces that this host forwards for. */
-volatile const __u32 forwards = 0;
-
 #define SOCK_STREAM 1
 
 static __always_inline __u16 vlan_of(struct __sk_buff *skb)
@@ -36,6 +33,19 @@ static __always_inline int astray(struct __sk_buff *skb, __u32 ifindex, __u16 vl
 }
 
 /*
+ * opens: a socket that connects itself answers the SYN, as both ends may (RFC 9293
+ * section 3.5); for a listener a request does. Any user may have one at the port of a
+ * mail server that is not there at the time.
+ */
+static __always_inline int opens(struct __sk_buff *skb)
+{
+	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
+	struct sock *sk = kernel->sk;
+
+	return !inside && sk && sk->__sk_common.skc_state == BPF_TCP_SYN_RECV;
+}
+
+/*
  * stray: the segment leaves, and no socket of this namespace sent it. IPv6 forwards
  * what bears an address of this host like all else, and a bridge or a macvlan sends
  * whatever its ports do, so that the words of a container or a guest would pass for
@@ -48,7 +58,7 @@ static __always_inline int stray(struct __sk_buff *skb, const struct segment *s)
 	struct sk_buff *kernel = bpf_cast_to_kern_ctx(skb);
 	struct sock *sk;
 
-	if (inside || forwards || s->flags & (TCP_SYN | TCP_RST))
+	if (inside || s->flags & (TCP_SYN | TCP_RST))
 		return 0;
 	sk = kernel->sk;
 	if (!sk || sk->__sk_common.skc_net.net != kernel->dev->nd_net.net)

@@ -40,6 +40,7 @@ static __always_inline void asked(struct __sk_buff *skb, const struct segment *s
 		h->tuple = s->tuple;
 		h->client_isn = first;
 		h->since = now;
+		h->blinded = blinded;
 		h->stage = ASKED;
 		h->reason = reason;
 	}
@@ -89,6 +90,8 @@ static __always_inline int answered(struct __sk_buff *skb, const struct segment 
 		reason = FAST_OPEN;
 	if (multipath(skb, s))
 		reason = MULTIPATH;
+	if (opens(skb))
+		reason = OPENS;
 	bpf_spin_lock(&set->lock);
 	h = way_of(set, &s->tuple);
 	if (h) {
@@ -139,7 +142,7 @@ static __always_inline void refuse(const struct handshake *h)
 		COUNT(multipath);
 	else if (h->reason == TWO_ANSWERS)
 		COUNT(two_answers);
-	else
+	else if (h->reason == FAST_OPEN)
 		COUNT(fast_open);
 	if (reported(h->reason))
 		return;
@@ -177,6 +180,9 @@ static __always_inline struct wire *opened(const struct handshake *h)
 	w = bpf_map_lookup_elem(&wires, &h->tuple);
 	if (w && w->read.state == OPENING)
 		w->read.state = READING;
+	/* Behind its number: user space counts first, and then reads how many began. */
+	if (w && h->blinded != blinded)
+		lose_reading(&w->read, w->cookie, BLIND);
 	return w;
 }
 

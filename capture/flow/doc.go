@@ -26,7 +26,10 @@
 //   - the hardware addresses: the station that the SYN was sent to answered, to
 //     another station, on the same VLAN and interface (FromHandshake). Later
 //     segments must come from it and not go to it: a stranger who borrows the
-//     server's hardware address has to send the frame to that same address;
+//     server's hardware address has to send the frame to that same address. Of
+//     copies of the SYN, as on both sides of a router, the last one before the
+//     answer counts, which is the nearest to the server: routers that share an
+//     address (VRRP) answer their clients from another;
 //   - neither exists (raw IP) or all are zero (loopback): Unauthenticated;
 //   - SYN and SYN-ACK bear the same source and the same destination, as in files
 //     whose addresses were rewritten: Unauthenticated. It is also what a stranger
@@ -36,6 +39,9 @@
 //   - both are group addresses, from which no station sends: tcprewrite(1) makes such
 //     of those of IPv6. They are followed as stations are, but Unauthenticated, and
 //     what a station sends in the connection taints.
+//
+// A SYN that this host sent from the server's end taints: both ends may open a
+// connection towards each other (RFC 9293 §3.5), and no listener accepted it then.
 //
 // Server segments that fail this are dropped and counted: neither payload nor
 // acknowledgement nor flags are used. A host that forwards packets also "sent"

@@ -25,6 +25,8 @@ func (t *Table) unknown(hash uint64, seg *capture.Segment) {
 	case !to && !from: // of no watched port
 	case to && isSYN(seg):
 		t.asks(hash, seg)
+	case isSYN(seg) && seg.Sent == capture.SenderHost:
+		t.opens(hash, seg)
 	case t.done.PassesOver(hash, seg.Flags, t.second()):
 		// Its connection is done since it was decoded.
 	case tells(seg) && !t.done.Has(hash):

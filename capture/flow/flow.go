@@ -139,6 +139,7 @@ const (
 	reasonStations      = "another hardware address where all had been the same"
 	reasonHandshakeData = "data sent with the handshake"
 	reasonFastOpen      = "TCP Fast Open"
+	reasonOpens         = "the server's end opened the connection too, as no listener does"
 	reasonReplaced      = "another connection took its place unseen"
 	reasonBefore        = "bytes from before the handshake that was seen: the server took another"
 	reasonReset         = "the client reset the connection and the server went on: maybe in another"

@@ -115,6 +115,15 @@ func (t *Table) asks(hash uint64, seg *capture.Segment) {
 	t.syn(h, seg)
 }
 
+// opens notes a SYN that this host sent from the server's end: both may open a connection towards each other
+// (RFC 9293 §3.5), and who is at the server's is no listener then.
+func (t *Table) opens(hash uint64, seg *capture.Segment) {
+	r, h := t.ringEntry(hash, seg)
+	t.name(&h.tuple, &seg.Dst, &seg.Src)
+	t.tuples.add(hash, uint32(r))
+	h.reason = reasonOpens
+}
+
 // ask begins h anew with a SYN.
 func (h *handshake) ask(seg *capture.Segment) {
 	h.stage, h.clientISN = asked, seg.Seq+1
@@ -122,10 +131,15 @@ func (h *handshake) ask(seg *capture.Segment) {
 }
 
 // syn notes a SYN in h. Of several SYNs the latest sequence number counts: the
-// SYN-ACK says whether it was the one that the kernel took.
+// SYN-ACK says whether it was the one that the kernel took. Of copies of one that the
+// hardware addresses tell apart, as on both sides of a router, the latest place counts,
+// which is the nearest to the server.
 func (t *Table) syn(h *handshake, seg *capture.Segment) {
-	if h.stage != asked || h.clientISN != seg.Seq+1 {
+	switch {
+	case h.stage != asked, h.clientISN != seg.Seq+1:
 		h.ask(seg)
+	case seg.Sent == capture.SenderUnknown:
+		h.link = seg.Link
 	}
 	h.host = h.host || seg.Sent == capture.SenderHost
 	if seg.Sent == capture.SenderOutside {
@@ -176,6 +190,10 @@ func (t *Table) shake(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) 
 	case dir == authz.FromClient && isSYN(seg):
 		if h.stage != answered || h.clientISN != seg.Seq+1 || carries(seg) {
 			t.syn(h, seg)
+		}
+	case dir == authz.FromServer && isSYN(seg):
+		if seg.Sent == capture.SenderHost {
+			h.reason = reasonOpens
 		}
 	case dir == authz.FromServer && isSYNACK(seg):
 		if t.synAck(h, seg) {

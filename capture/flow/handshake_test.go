@@ -9,6 +9,7 @@ import (
 // How a flow of a file begins and ends, and who is believed to be the server.
 func TestFiles(t *testing.T) {
 	client, server, router := clientMAC, serverMAC, routerMAC
+	gateway, other := [6]byte{0, 0, 0x5e, 0, 1, 7}, [6]byte{2, 9} // a VRRP address, and what answers for it
 	data := []step{cl(0, "AB"), sv(0, 2, "1")}
 	const read = "(C<AB>S<1>"
 	with := func(steps []step, more ...step) []step { return append(steps[:len(steps):len(steps)], more...) }
@@ -64,6 +65,9 @@ func TestFiles(t *testing.T) {
 		{"SYN with data and Fast Open", cooked, with([]step{syn(), cl(-1, "AB", flags(capture.SYN), fastOpen)}, shake(data...)[1:]...), "(!" + reasonFastOpen},
 		{"SYN-ACK that acknowledges data", cooked, []step{cl(-1, "AB", flags(capture.SYN), fastOpen), sv(-1, 2, "", plus(capture.SYN)), cl(2, ""), sv(0, 2, "1")}, "(!" + reasonFastOpen + ")"},
 		{"SYN-ACK with data", cooked, []step{syn(), sv(-1, 0, "1", plus(capture.SYN)), cl(0, "")}, "(!" + reasonHandshakeData},
+		{"both open it, the server first", cooked, with([]step{sv(-1, -1, "", flags(capture.SYN))}, shake(data...)...), "(!" + reasonOpens},
+		{"both open it, the client first", cooked, with([]step{syn(), sv(-1, -1, "", flags(capture.SYN))}, shake(data...)[1:]...), "(!" + reasonOpens},
+		{"the server seems to open it, from outside", cooked, with([]step{sv(-1, -1, "", flags(capture.SYN), in)}, shake(data...)...), read},
 		{"SYN-ACK with Multipath TCP", cooked, []step{syn(), synack(mptcp), cl(0, "")}, "(!" + reasonMPTCP},
 		{"data on the last ACK", cooked, []step{syn(), synack(), cl(0, "AB"), sv(0, 2, "1")}, "(!" + reasonHandshakeData},
 		{"data before the last ACK", cooked, []step{syn(), synack(), cl(2, "X", ackNo(3)), cl(0, ""), cl(0, "AB"), sv(0, 2, "1")}, "(!" + reasonHandshakeData},
@@ -80,7 +84,20 @@ func TestFiles(t *testing.T) {
 		{"SYN-ACK from outside inside a flow", cooked, shake(cl(9, "", flags(capture.SYN)), sv(50, 10, "", plus(capture.SYN), in), cl(0, "AB"), sv(0, 2, "1")), read},
 		{"at the client, a copy that this host sends", cookedClient, shake(cl(0, "AB"), sv(0, 2, "X", out), sv(0, 2, "1")), read},
 
+		// Both sides of a router, whose address towards the client answers nobody.
+		{"both sides of a router that answers from another address", ethernet, []step{
+			syn(macs(client, gateway)), syn(macs(router, server)), synack(macs(server, router)), synack(macs(other, client)),
+			cl(0, "", macs(client, gateway)), cl(0, "", macs(router, server)), cl(0, "AB", macs(client, gateway)), cl(0, "AB", macs(router, server)),
+			sv(0, 2, "1", macs(server, router)), sv(0, 2, "1", macs(other, client)),
+		}, read},
+		{"forged on the client's side of a router", ethernet, []step{
+			syn(macs(client, router)), syn(macs(router, server)), synack(macs(server, router)), synack(macs(router, client)),
+			cl(0, "", macs(router, server)), cl(0, "AB", macs(router, server)), sv(0, 2, "X", macs(router, client)), sv(0, 2, "1", macs(server, router)),
+		}, read},
+		{"the client's side of such a router alone", ethernet, with([]step{syn(macs(client, gateway)), synack(macs(other, client))}, data...), "(!" + reasonForgedAnswer + ")"},
+
 		// The same on an inside interface of a gateway.
+		{"a SYN of the inside after that", inside, with([]step{syn(), syn(sent(capture.SenderInside), onInterface(1)), synack(onInterface(1))}, data...), "(!" + reasonForgedAnswer + ")"},
 		{"answer on another VLAN of the inside", inside, with([]step{syn(vlan(4)), synack()}, data...), "(!" + reasonForgedAnswer + ")"},
 		{"answer on another inside interface", inside, with([]step{syn(), synack(onInterface(1))}, data...), "(!" + reasonForgedAnswer + ")"},
 		{"answer that leaves on the inside", inside, with([]step{syn(), synack(in)}, data...), "(!" + reasonForgedAnswer + ")"},

@@ -3,6 +3,7 @@ package sockdiag
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"relaygate/authz"
@@ -156,31 +157,43 @@ func (t *Tables) Unheld() (list []netip.AddrPort) {
 	return list
 }
 
-// established looks for this very connection in the trusted namespaces.
-func (t *Tables) established(c authz.Conn) (netns uint64, ok bool, err error) {
-	for _, ns := range t.namespaces {
-		ok, err := ns.ask.has(c.Server, c.Client)
-		if err != nil {
-			return 0, false, fmt.Errorf("network namespace %d: %w", ns.id, err)
-		}
-		if ok {
-			return ns.id, true, nil
-		}
+// CheckConnection says whether a connection that was only seen on the wire, and
+// opened at that time, may be believed: it must exist in the first of the trusted
+// namespaces, that of the interfaces, and its listener pass Check and have been there
+// all the time, or another may have accepted it. The connection's own owner says
+// nothing: it is whoever accepted it, such as a login process without privileges.
+func (t *Tables) CheckConnection(c authz.Conn, opened time.Time) (ok bool, reason string) {
+	if len(t.namespaces) == 0 {
+		return false, "no network namespace is trusted"
 	}
-	return 0, false, nil
-}
-
-// CheckConnection says whether a connection that was only seen on the wire may
-// be believed: it must exist in a trusted namespace, and its listener pass
-// Check. The connection's own owner says nothing: it is whoever accepted it,
-// such as a login process without privileges.
-func (t *Tables) CheckConnection(c authz.Conn) (ok bool, reason string) {
-	netns, ok, err := t.established(c)
+	own := t.namespaces[0]
+	ok, err := own.ask.has(c.Server, c.Client)
 	if err != nil {
-		return false, fmt.Sprintf("whether the connection exists is not known: %v", err)
+		return false, fmt.Sprintf("whether the connection exists is not known: network namespace %d: %v", own.id, err)
 	}
 	if !ok {
-		return false, "no trusted network namespace has this connection"
+		return false, "no socket of this host has this connection"
 	}
-	return t.Check(c.Server, netns)
+	if ok, reason := t.Check(c.Server, own.id); !ok {
+		return false, reason
+	}
+	listening, err := own.ask.listening([]uint16{c.Server.Port()})
+	if err != nil {
+		return false, fmt.Sprintf("who listens on %v is not known: %v", c.Server, err)
+	}
+	known, found := t.current.Load().accepting(nil, c.Server, own.id), false
+	for _, s := range listening {
+		if !s.covers(c.Server.Addr()) {
+			continue
+		}
+		i := slices.IndexFunc(known, func(l *Listener) bool { return l.Socket == s })
+		if i < 0 || known[i].Since.After(opened) {
+			return false, fmt.Sprintf("the listener on %v is not known to be older than the connection, which another may have accepted", s.Local)
+		}
+		found = true
+	}
+	if !found {
+		return false, fmt.Sprintf("nobody listens on %v any more", c.Server)
+	}
+	return true, ""
 }

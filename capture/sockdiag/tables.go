@@ -37,8 +37,8 @@ const (
 type Options struct {
 	// Ports are the watched local ports.
 	Ports []uint16
-	// Netns are the trusted network namespaces. They must stay open until
-	// Close.
+	// Netns are the trusted network namespaces, the own one first. They must stay
+	// open until Close.
 	Netns []*bpf.Netns
 	// Owners are the users, in the initial user namespace, whose listeners
 	// are believed.
@@ -50,6 +50,8 @@ type Listener struct {
 	// Netns is the inode number of the network namespace.
 	Netns uint64
 	Socket
+	// Since is when it was seen first, and it was seen at each look from then on.
+	Since     time.Time
 	Processes []Process
 }
 
@@ -198,13 +200,20 @@ func (t *Tables) listeners(now time.Time) ([]Listener, error) {
 	var all []Listener
 	inodes := make(map[uint32]bool)
 	unknown, passing := t.forget(), false
+	before := t.current.Load().listeners
 	for _, ns := range t.namespaces {
 		sockets, err := ns.ask.listening(t.ports)
 		if err != nil {
 			return nil, fmt.Errorf("network namespace %d: %w", ns.id, err)
 		}
 		for _, s := range sockets {
-			all = append(all, Listener{Netns: ns.id, Socket: s})
+			l := Listener{Netns: ns.id, Socket: s, Since: now}
+			for i := range before {
+				if before[i].Netns == l.Netns && before[i].Socket == l.Socket {
+					l.Since = before[i].Since
+				}
+			}
+			all = append(all, l)
 			if t.owners[s.UID] { // else it does not matter who holds it
 				held, known := t.held[s.Inode]
 				unknown = unknown || !known

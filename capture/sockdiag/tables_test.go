@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -191,6 +192,8 @@ func TestSearchesSeldom(t *testing.T) {
 	})
 }
 
+// TestCheckConnection looks a second before the connection is opened, if not told
+// otherwise.
 func TestCheckConnection(t *testing.T) {
 	client := netip.MustParseAddrPort("192.0.2.7:50000")
 	accepted := Socket{Local: server, Remote: client, State: tcpEstablished, UID: 97}
@@ -198,20 +201,39 @@ func TestCheckConnection(t *testing.T) {
 		name    string
 		sockets []Socket
 		err     error
+		later   func(*fakeTables) // what has changed when it is asked
+		opened  time.Duration     // since the look
 		want    string
 	}{
-		{"no such connection", []Socket{listener("0.0.0.0:143", 0, 1)}, nil, "no trusted network namespace"},
-		{"nobody listens", []Socket{accepted}, nil, "nobody is known to listen"},
-		{"listener of somebody", []Socket{accepted, listener("0.0.0.0:143", 1000, 1)}, nil, "belongs to uid 1000"},
-		{"forwarder", []Socket{accepted, listener("0.0.0.0:143", 0, 3)}, nil, "only forwards"},
-		{"no answer", []Socket{accepted, listener("0.0.0.0:143", 0, 1)}, errors.New("no answer"), "no answer"},
-		{"accepted by a login process", []Socket{accepted, listener("0.0.0.0:143", 0, 1)}, nil, ""},
+		{"no such connection", []Socket{listener("0.0.0.0:143", 0, 1)}, nil, nil, time.Second, "no socket of this host"},
+		{"nobody listens", []Socket{accepted}, nil, nil, time.Second, "nobody is known to listen"},
+		{"listener of somebody", []Socket{accepted, listener("0.0.0.0:143", 1000, 1)}, nil, nil, time.Second, "belongs to uid 1000"},
+		{"forwarder", []Socket{accepted, listener("0.0.0.0:143", 0, 3)}, nil, nil, time.Second, "only forwards"},
+		{"no answer", []Socket{accepted, listener("0.0.0.0:143", 0, 1)}, errors.New("no answer"), nil, time.Second, "no answer"},
+		{"older than its listener", []Socket{accepted, listener("0.0.0.0:143", 0, 1)}, nil, nil, -time.Second, "not known to be older"},
+		{"another listens", []Socket{accepted, listener("0.0.0.0:143", 0, 1)}, nil, func(f *fakeTables) {
+			f.sockets[1] = listener("0.0.0.0:143", 0, 2)
+		}, time.Second, "not known to be older"},
+		{"one more listens", []Socket{accepted, listener("0.0.0.0:143", 0, 1)}, nil, func(f *fakeTables) {
+			f.sockets = append(f.sockets, listener("192.0.2.1:143", 0, 2))
+		}, time.Second, "not known to be older"},
+		{"nobody listens any more", []Socket{accepted, listener("0.0.0.0:143", 0, 1)}, nil, func(f *fakeTables) {
+			f.sockets = f.sockets[:1]
+		}, time.Second, "nobody listens on"},
+		{"accepted by a login process", []Socket{accepted, listener("0.0.0.0:143", 0, 1)}, nil, nil, time.Second, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				tables := tablesOf(&fakeTables{sockets: test.sockets, err: test.err})
+				fake := &fakeTables{sockets: slices.Clone(test.sockets), err: test.err}
+				tables := tablesOf(fake)
 				tables.look()
-				ok, reason := tables.CheckConnection(authz.Conn{Client: client, Server: server})
+				opened := time.Now().Add(test.opened)
+				time.Sleep(2 * time.Second)
+				tables.look() // it is the same listener
+				if test.later != nil {
+					test.later(fake)
+				}
+				ok, reason := tables.CheckConnection(authz.Conn{Client: client, Server: server}, opened)
 				if ok != (test.want == "") || !strings.Contains(reason, test.want) {
 					t.Errorf("got %v because %q, want %q", ok, reason, test.want)
 				}

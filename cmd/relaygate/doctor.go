@@ -13,7 +13,6 @@ import (
 
 func doctorCommand(e *env) *cobra.Command {
 	var flags clientFlags
-	var path string
 	cmd := flags.add(&cobra.Command{
 		Use:   "doctor",
 		Short: "Look at this host and tell what relaygate can do here",
@@ -24,12 +23,12 @@ works without the daemon; without root it says what it cannot see.
 The exit code is 1 if something is missing that the configuration needs.`,
 		Args: takes("", 0, 0),
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
-			path = chosenConfig(path, defaultConfig)
-			cfg, err := loadConfig(path)
+			flags.config = chosenConfig(flags.config, defaultConfig) // its daemon is the one to ask
+			cfg, err := loadConfig(flags.config)
 			if err != nil {
 				return err
 			}
-			findings := doctor.Examine(cmd.Context(), doctor.Patient{Config: cfg, File: path, Status: flags.client(e).Status})
+			findings := doctor.Examine(cmd.Context(), doctor.Patient{Config: cfg, File: flags.config, Status: flags.client(e).Status})
 			if flags.json {
 				err = printJSON(e, findings...)
 			} else {
@@ -50,7 +49,7 @@ The exit code is 1 if something is missing that the configuration needs.`,
 			return nil
 		}),
 	})
-	cmd.Flags().StringVar(&path, "config", "", "the configuration `FILE` (default "+defaultConfig+", if it is there)")
+	cmd.Flags().StringVar(&flags.config, "config", "", "the configuration `FILE` (default "+defaultConfig+", if it is there)")
 	return cmd
 }
 

@@ -15,7 +15,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"relaygate": main})
 }
 
-// TestScripts runs the real command line. CORPUS names the module's captures.
+// TestScripts runs the real command line. CORPUS names the module's captures, PROXY one
+// of a Dovecot that expects PROXY headers.
 func TestScripts(t *testing.T) {
 	corpus, err := filepath.Abs("../../testdata/corpus")
 	if err != nil {
@@ -25,6 +26,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("CORPUS", corpus)
+			e.Setenv("PROXY", filepath.Join(corpus, "../../cmd/relaygate/testdata/proxy.pcap.gz"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"cut": cut, "exits": exits},

@@ -24,20 +24,26 @@ import (
 func replayCommand(e *env) *cobra.Command {
 	var opts replayOptions
 	cmd := &cobra.Command{
-		Use:   "replay [--json] FILE…",
+		Use:   "replay FILE…",
 		Short: "Tell what logins capture files show (pcap, pcapng, gzip, - for standard input)",
-		Args:  takes("a FILE", 1, math.MaxInt),
+		Long: `Tell what logins capture files show: pcap, pcapng, either in gzip, or - for standard
+input, from which they are told as they come. Each file is read for itself and in
+its order (mergecap -a joins parts, reordercap sorts packets). What is in tunnels or
+behind MPLS labels is not read. What cannot be proved is told as tainted, and why.`,
+		Example: `  relaygate replay mail.pcapng
+  tcpdump -U -i any -w - 'port 110 or port 143' | relaygate replay -`,
+		Args: takes("a FILE", 1, math.MaxInt),
 		RunE: verb(func(cmd *cobra.Command, args []string) error {
-			services, err := opts.services()
+			cfg, err := opts.watched()
 			if err != nil {
 				return err
 			}
-			return replayFiles(cmd.Context(), e, services, opts.json, args)
+			return replayFiles(cmd.Context(), e, cfg, opts.json, args)
 		}),
 	}
 	f := cmd.Flags()
 	f.BoolVar(&opts.json, "json", false, "print one JSON object per verdict")
-	f.StringVar(&opts.config, "config", "", "take the watched ports from this configuration `FILE`")
+	f.StringVar(&opts.config, "config", "", "take the watched ports and trusted proxies from this configuration `FILE`")
 	f.StringVar(&opts.pop3, "pop3", "", "watch these `PORTS` for POP3, separated by commas")
 	f.StringVar(&opts.imap, "imap", "", "watch these `PORTS` for IMAP, separated by commas")
 	return cmd
@@ -48,8 +54,8 @@ type replayOptions struct {
 	config, pop3, imap string
 }
 
-// services are the watched ports: those of the flags, else of the configuration.
-func (o *replayOptions) services() (map[uint16]authz.Service, error) {
+// watched is the configuration, with the ports of the flags, if there are some.
+func (o *replayOptions) watched() (*config.Config, error) {
 	cfg, err := config.Default()
 	if o.config != "" {
 		cfg, err = config.Load(o.config)
@@ -75,7 +81,7 @@ func (o *replayOptions) services() (map[uint16]authz.Service, error) {
 			cfg.Services[uint16(port)] = config.Service(uint16(port), flag.protocol)
 		}
 	}
-	return cfg.Services, nil
+	return cfg, nil
 }
 
 // garbage is how much may wait to be collected, in percent of what is in use: some
@@ -84,7 +90,7 @@ const garbage = 60
 
 // replayFiles reads one file after the other. A file that cannot be read to its end
 // is told in one line; what came before its end is kept.
-func replayFiles(ctx context.Context, e *env, services map[uint16]authz.Service, asJSON bool, files []string) error {
+func replayFiles(ctx context.Context, e *env, cfg *config.Config, asJSON bool, files []string) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(garbage))
 	bar, stdout := newProgress(e), e.Stdout
 	if e.OutTerminal {
@@ -95,10 +101,10 @@ func replayFiles(ctx context.Context, e *env, services map[uint16]authz.Service,
 	if asJSON {
 		out = newJSONLines(stdout)
 	}
-	sum := newSummary(services)
+	sum := newSummary(cfg.Services)
 	failed := false
 	for _, name := range files {
-		err := replayFile(ctx, e, services, name, bar, out, sum)
+		err := replayFile(ctx, e, cfg, name, bar, out, sum)
 		if errors.Is(err, errOutput) {
 			return err
 		}
@@ -141,8 +147,8 @@ type printer interface {
 // memory leaves the processor's cache.
 const batch = 64
 
-func replayFile(ctx context.Context, e *env, services map[uint16]authz.Service, name string, bar *progress, out printer, sum *summary) (err error) {
-	decoder := capture.NewDecoder(capture.NewPortSet(slices.Collect(maps.Keys(services))...))
+func replayFile(ctx context.Context, e *env, cfg *config.Config, name string, bar *progress, out printer, sum *summary) (err error) {
+	decoder := capture.NewDecoder(capture.NewPortSet(slices.Collect(maps.Keys(cfg.Services))...))
 	through := func(r io.Reader) io.Reader { return newInput(ctx, r, out.flush) }
 	file, err := openCapture(e, name, through, decoder)
 	if err != nil {
@@ -153,7 +159,7 @@ func replayFile(ctx context.Context, e *env, services map[uint16]authz.Service, 
 	defer bar.clear()
 	done := new(capture.DoneSet)
 	decoder.PassOver(done)
-	reader := engine.NewFileReader(services, authz.NewEvidence(authz.EvidenceConfig{NamesOnly: true}), done)
+	reader := engine.NewFileReader(cfg.Services, cfg.TrustedProxies, authz.NewEvidence(authz.EvidenceConfig{NamesOnly: true}), done)
 	defer func() { sum.file(file.Packets(), decoder.Stats(), reader.Flows()) }()
 	emit := func(verdicts []authz.Verdict) error {
 		for i := range verdicts {

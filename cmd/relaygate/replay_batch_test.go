@@ -174,7 +174,7 @@ func verdictsOf(t *testing.T, services map[uint16]authz.Service, data []byte, si
 	}
 	done := new(capture.DoneSet)
 	decoder.PassOver(done)
-	reader := engine.NewFileReader(services, authz.NewEvidence(authz.EvidenceConfig{NamesOnly: true}), done)
+	reader := engine.NewFileReader(services, nil, authz.NewEvidence(authz.EvidenceConfig{NamesOnly: true}), done)
 	note := func(verdicts []authz.Verdict) {
 		for _, v := range verdicts {
 			all = append(all, fmt.Sprintf("%v", v))

@@ -133,6 +133,12 @@ func TestSummary(t *testing.T) {
 	}
 	var text strings.Builder
 	s.print(&text)
+	if strings.Contains(text.String(), "out of order") {
+		t.Errorf("an order that harmed nobody is told:\n%s", text.String())
+	}
+	s.verdict(&authz.Verdict{Login: authz.Login{Result: authz.Tainted}})
+	text.Reset()
+	s.print(&text)
 	for _, want := range []string{
 		"20 packets, 6 flows", " 8 ignored: segments", " 4 in doubt: packets", " 2 not read: frames",
 		" 10 not read: connections beyond those that", " 12 not read: connections beyond those of one",

@@ -42,6 +42,7 @@ type endText struct {
 	result         authz.Result
 	tls, anonymous bool
 	origin         authz.Origin
+	proxy          netip.Addr
 	reason         string
 	text           []byte
 }
@@ -118,14 +119,14 @@ func (l *loginText) set(v *authz.Verdict) {
 func (j *jsonLines) end(v *authz.Verdict) []byte {
 	e := &j.ends[uint(v.Result)%uint(len(j.ends))]
 	if e.result != v.Result || e.tls != v.TLS || e.anonymous != v.Anonymous ||
-		e.origin != v.Origin || e.reason != v.Reason || e.text == nil {
+		e.origin != v.Origin || e.proxy != v.Proxy || e.reason != v.Reason || e.text == nil {
 		e.set(v)
 	}
 	return e.text
 }
 
 func (e *endText) set(v *authz.Verdict) {
-	e.result, e.tls, e.anonymous, e.origin, e.reason = v.Result, v.TLS, v.Anonymous, v.Origin, v.Reason
+	e.result, e.tls, e.anonymous, e.origin, e.proxy, e.reason = v.Result, v.TLS, v.Anonymous, v.Origin, v.Proxy, v.Reason
 	shape := control.NewVerdict(v)
 	b := append(append(e.text[:0], `,"result":"`...), shape.Result...)
 	b = strconv.AppendBool(append(b, `","tls":`...), shape.TLS)
@@ -134,6 +135,9 @@ func (e *endText) set(v *authz.Verdict) {
 	}
 	if shape.Anonymous {
 		b = append(b, `,"anonymous":true`...)
+	}
+	if shape.Proxy != nil {
+		b = append(appendAddr(append(b, `,"proxy":"`...), *shape.Proxy), '"')
 	}
 	b = appendText(append(b, `,"reason":`...), shape.Reason)
 	e.text = append(b, "}\n"...)

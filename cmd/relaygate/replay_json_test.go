@@ -34,6 +34,8 @@ func TestJSONLines(t *testing.T) {
 				Origin: authz.Origin(i % 3),
 			}
 			list = append(list, v)
+			v.Proxy = netip.MustParseAddr("2001:db8::2")
+			list = append(list, v)
 		}
 	}
 	list = append(list, authz.Verdict{}, authz.Verdict{Time: time.Unix(-5, 999).UTC()},

@@ -89,14 +89,18 @@ func some(all ...tally) []tally {
 func (s *summary) ignored() []tally {
 	return some(
 		tally{s.flows.Forged, "ignored: segments with a server's address, not seen where it sends (copies of another interface, or forged)"},
-		tally{s.flows.Backward, "out of order: segments older than the one before them; reordercap(1) puts a file in order"},
 	)
 }
 
-// losses are what could not be read and may have brought no verdict that says so.
+// losses are what may have cost a login, and is said by no verdict.
 func (s *summary) losses() []tally {
 	b := &s.flows.Bounds
+	disorder := s.flows.Backward
+	if s.results[authz.Tainted] == 0 {
+		disorder = 0 // most captures have some, and none the worse for it
+	}
 	return some(
+		tally{disorder, "out of order: segments older than the one before them; reordercap(1) puts a file in order"},
 		tally{s.doubts, "in doubt: packets with cut headers, or fragments that a kernel may read otherwise"},
 		tally{s.short, "not read: frames cut too short to show their addresses; capture with a larger snap length"},
 		tally{b.Flows, "not read: connections beyond those that are followed at one time"},

@@ -15,7 +15,7 @@ import (
 func runCommand(e *env) *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
-		Use:   "run [--config FILE]",
+		Use:   "run",
 		Short: "Watch, grant and guard the gate, until SIGTERM",
 		Args:  takes("", 0, 0),
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {

@@ -55,7 +55,7 @@ func printEvent(e *env, line []byte, clients *int) error {
 		paint = green
 	case "expire", "encrypted", "coverage", "reload":
 		paint = yellow
-	case "failure", "tainted", "deny", "revoke", "pause", "gate", "brake", "drop", "file":
+	case "failure", "tainted", "deny", "revoke", "pause", "gate", "brake", "drop", "file", "set":
 		paint = red
 	}
 	when := ev.Time

@@ -227,6 +227,9 @@ func decode(name string, data []byte, r *raw) error {
 // program's types.
 func inWords(data []byte, d *toml.DecodeError) error {
 	line, _ := d.Position()
+	if first := before(data, line); first > 0 && strings.Contains(d.Error(), "already") { // no type of the library's says it
+		return fmt.Errorf("stands in line %d already: write it once", first)
+	}
 	if key := strings.Join(d.Key(), "."); key != "" {
 		if byDefault := valueIn(DefaultFile, keyLines(DefaultFile)[key]); byDefault != "" {
 			return fmt.Errorf("is of another kind than its default, which is %s", byDefault)
@@ -238,6 +241,26 @@ func inWords(data []byte, d *toml.DecodeError) error {
 		hint = ": text stands in quotation marks"
 	}
 	return errors.New("this line is no TOML (" + strings.TrimPrefix(d.Error(), "toml: ") + ")" + hint)
+}
+
+// before is the number of the last line before one that names the same key or table,
+// 0 if there is none.
+func before(data []byte, number int) int {
+	var names []string
+	for line := range strings.Lines(string(data)) {
+		line, _, _ = strings.Cut(line, "#")
+		name, _, _ := strings.Cut(line, "=")
+		names = append(names, strings.TrimSpace(name))
+	}
+	if number < 1 || number > len(names) {
+		return 0
+	}
+	for n := number - 1; n > 0; n-- {
+		if names[n-1] == names[number-1] {
+			return n
+		}
+	}
+	return 0
 }
 
 // valueIn is what a line of a file, by its number from 1, sets its key to.

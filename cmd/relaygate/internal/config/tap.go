@@ -30,6 +30,8 @@ func (c *checker) tap(r *raw, cfg *Config) {
 		c.failf("watch.interfaces", "gate mode \"gateway\" needs the interfaces that lead to the mail servers, like [\"eth1\"]")
 	case cfg.Tap == TapAFPacket && none, cfg.Tap == TapTCX && none:
 		c.failf("watch.interfaces", "tap %q needs the interfaces to tap", r.Watch.Tap)
+	case !gateway && len(r.Watch.TrustedNetns) > 0 && (cfg.Tap == TapAFPacket || cfg.Tap == TapTCX):
+		c.failf("watch.trusted_netns", "tap %q does not show whose words this host forwards: name none, or use tap \"cgroup\"", r.Watch.Tap)
 	case cfg.Tap == TapCgroup && !none:
 		c.failf("watch.interfaces", "tap \"cgroup\" sees every interface: name none")
 	}

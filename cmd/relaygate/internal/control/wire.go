@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -117,12 +118,17 @@ func UserText(v *authz.Verdict) string {
 	return s
 }
 
-// ReasonText shows a verdict's reason and the doubt about its origin.
+// ReasonText shows a verdict's reason, the doubt about its origin, and who announced
+// the client.
 func ReasonText(v *authz.Verdict) string {
-	if v.Origin != authz.Unauthenticated || v.Result != authz.Success {
-		return v.Reason
+	words := v.Reason
+	if v.Origin == authz.Unauthenticated && v.Result == authz.Success {
+		words = "unauthenticated: the file does not show who sent the server's bytes"
 	}
-	return "unauthenticated: the file does not show who sent the server's bytes"
+	if v.Proxy.IsValid() {
+		words = strings.TrimPrefix(words+"; announced by proxy "+v.Proxy.String(), "; ")
+	}
+	return words
 }
 
 // NoteText shows an administrator's note behind other words, "" if there is none.

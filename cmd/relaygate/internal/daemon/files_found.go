@@ -55,14 +55,17 @@ func (o *owner) found(now time.Time, foreign *relayhosts.Foreign, changed bool) 
 		if !changed {
 			when = "when relaygate started"
 		}
-		e := authz.Event{
-			Kind: authz.EventFile, Time: now, Last: now, Prefix: p,
-			Reason: "was in " + foreign.Path + " " + when + ", written by somebody else, and was taken out: “" + authz.QuoteWords(line) + "”",
-		}
-		o.engine.Evidence().Add(e)
-		o.keeper.Noted(p)
-		o.hub.Publish(now, control.NewEvent(&e))
+		o.others(now, authz.EventFile, p,
+			"was in "+foreign.Path+" "+when+", written by somebody else, and was taken out: “"+authz.QuoteWords(line)+"”")
 	}
+}
+
+// others notes what somebody else did for an address.
+func (o *owner) others(now time.Time, kind authz.EventKind, p netip.Prefix, reason string) {
+	e := authz.Event{Kind: kind, Time: now, Last: now, Prefix: p, Reason: reason}
+	o.engine.Evidence().Add(e)
+	o.keeper.Noted(p)
+	o.hub.Publish(now, control.NewEvent(&e))
 }
 
 // paths are those of the files that are written.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -35,6 +36,7 @@ func (d *daemon) start() (err error) {
 	}
 	eng := engine.New(engine.Config{
 		Confirm:  d.trust.Confirm,
+		Whole:    d.trust.Whole,
 		Services: cfg.Services,
 		Grants:   cfg.Grants(),
 		Rules:    cfg.Rules(),
@@ -130,6 +132,9 @@ func (d *daemon) connect() {
 		},
 		Bitten: func(ctx context.Context, list []nft.Bitten) {
 			_ = d.owner.ask(ctx, func(now time.Time) { d.owner.bitten(now, list) }) // an error: the daemon ends
+		},
+		Intruded: func(ctx context.Context, members []netip.Prefix, change string) {
+			_ = d.owner.ask(ctx, func(now time.Time) { d.owner.intruded(now, members, change) }) // as above
 		},
 	})
 	d.files.static = d.gate.Static

@@ -135,7 +135,7 @@ func (d *daemon) problems(s *control.Status) {
 		tell(f.Error != "", fmt.Sprintf("%s cannot be written: %s", f.Path, f.Error))
 		since := time.Since(f.ChangedAt.Time)
 		tell(f.Changed > 0 && since < changedLately, fmt.Sprintf(
-			"somebody else changed %s (%s, last %s): whom it named meanwhile could relay; does another program write it?",
+			"somebody else changed %s (%s, last %s): whom it named meanwhile could relay; look for another program that writes it",
 			f.Path, authz.Count(f.Changed, "time"), authz.Ago(since)))
 		tell(f.Others != "", "others may let anybody relay: "+f.Others)
 	}
@@ -175,8 +175,12 @@ func (d *daemon) Why(ctx context.Context, a netip.Addr) (s control.Story, err er
 	err = d.owner.ask(ctx, func(now time.Time) {
 		s = story.Live.Of(d.owner.grants(), d.owner.engine.Evidence(), before, a, now)
 	})
-	if d.gate.Status().Behind {
+	behind := d.gate.Status().Behind
+	if behind {
 		story.But(&s, "the kernel has not taken all that was decided, see status")
+	}
+	if !s.Granted && !behind {
+		story.But(&s, d.holding(a))
 	}
 	if !s.Granted {
 		story.But(&s, d.files.naming(a))

@@ -59,3 +59,20 @@ func forwarding(cfg *config.Config) []Finding {
 	}
 	return list
 }
+
+// forwarded looks whether a packet socket would show what others say, too.
+func forwarded(cfg *config.Config) (list []Finding) {
+	if cfg.Tap != config.TapAFPacket {
+		return nil
+	}
+	for _, six := range []bool{false, true} {
+		name := map[bool]string{false: "IPv4", true: "IPv6"}[six]
+		f := Finding{Subject: "forwarding of " + name, State: OK, Words: "is off"}
+		if hostinfo.Forwards(six) {
+			f.State, f.Words = Advice, "is on"
+			f.Then = "logins over it are not believed, as a packet socket does not show whose packets leave: turn it off, or use another tap"
+		}
+		list = append(list, f)
+	}
+	return list
+}

@@ -16,6 +16,8 @@ type Config struct {
 	// Confirm is asked about each login before it is believed; nil where the
 	// tap shows that already.
 	Confirm Confirm
+	// Whole is asked with each login; nil where nothing can be missed untold.
+	Whole Whole
 	// Retain is how long an address is explained after its last event; 0 is a
 	// day.
 	Retain time.Duration
@@ -36,7 +38,7 @@ type Engine struct {
 func New(cfg Config) *Engine {
 	evidence := authz.NewEvidence(authz.EvidenceConfig{Retain: cfg.Retain})
 	reader := newReader(flow.Config{Services: cfg.Services}, evidence)
-	reader.confirm, reader.proxies = cfg.Confirm, cfg.Rules.Proxies
+	reader.confirm, reader.whole, reader.proxies = cfg.Confirm, cfg.Whole, cfg.Rules.Proxies
 	return &Engine{
 		Reader:   reader,
 		rules:    cfg.Rules,

@@ -68,11 +68,11 @@ func TestWhatGrants(t *testing.T) {
 		}},
 		{
 			name: "not in the socket tables", want: "tainted", play: pop3,
-			confirm: func(authz.Conn) (bool, string) { return false, "nobody has this connection" },
+			confirm: func(authz.Conn, time.Time) (bool, string) { return false, "nobody has this connection" },
 		},
 		{
 			name: "in the socket tables", want: "success granted", play: pop3,
-			confirm: func(authz.Conn) (bool, string) { return true, "" },
+			confirm: func(authz.Conn, time.Time) (bool, string) { return true, "" },
 		},
 		{name: "twice", want: "success success granted renewed", play: func(k *talk) {
 			pop3(k)
@@ -96,6 +96,27 @@ func TestWhatGrants(t *testing.T) {
 				t.Errorf("%d grants", k.Grants().Len())
 			}
 		})
+	}
+}
+
+// TestLateDoubt: what the tap misses behind the confirmation of a connection counts too.
+func TestLateDoubt(t *testing.T) {
+	for _, missed := range []bool{false, true} {
+		doubt := false
+		k := &talk{Engine: New(Config{
+			Services: map[uint16]authz.Service{110: {Protocol: authz.POP3}},
+			Confirm:  func(authz.Conn, time.Time) (bool, string) { return !doubt, "it was not seen" },
+			Whole:    func(authz.Conn) (bool, string) { return !doubt, "it was not seen" },
+		})}
+		knowHost(t, k.Engine)
+		k.open(client, server, 7, nil)
+		k.say(pop3Login[:3]...)
+		doubt = missed
+		k.say(pop3Login[3:]...)
+		want := map[bool]string{false: "success granted", true: "tainted"}[missed]
+		if got := k.results(); got != want {
+			t.Errorf("missed %v: verdicts and changes %q, want %q", missed, got, want)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 const (
 	reasonBadHeader  = "malformed PROXY header"
 	reasonLateHeader = "the server spoke before the PROXY header was complete"
+	reasonNoProxy    = "a PROXY header, from none of watch.trusted_proxies"
 )
 
 // peer is what a trusted proxy says about the client that it speaks for. Such a

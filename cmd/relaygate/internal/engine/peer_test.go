@@ -55,6 +55,17 @@ func TestAnnouncedClients(t *testing.T) {
 		why    string // in the last verdict's reason
 	}{
 		{name: "nobody", want: "success refused", play: func(k *talk) { imap(k, imapLogin...) }},
+		{name: "header of a stranger", want: "tainted", why: reasonNoProxy, play: func(k *talk) {
+			stranger(k, "C: "+header1, "S: * OK ready", "S: PROXY BAD no", "C: b LOGIN alice secret", "S: b OK done")
+		}},
+		{name: "header of a stranger, version 2", want: "tainted", why: reasonNoProxy, play: func(k *talk) {
+			k.open(client, imap4, 7, nil)
+			k.raw(header2)
+			k.say(imapLogin...)
+		}},
+		{name: "a tag like a header", want: "success granted", play: func(k *talk) {
+			stranger(k, "S: * OK ready", "C: PROXY NOOP", "S: PROXY OK done", "C: b LOGIN alice secret", "S: b OK done")
+		}},
 		{name: "header, version 1", want: "success granted", client: "203.0.113.9:55000", play: func(k *talk) {
 			imap(k, "C: "+header1, "S: * OK ready", "C: a CAPABILITY", "S: a OK done", "C: b LOGIN alice secret", "S: b OK done")
 		}},

@@ -35,6 +35,7 @@ type Reader struct {
 	held     holds
 	evidence *authz.Evidence
 	confirm  Confirm
+	whole    Whole
 	proxies  []netip.Prefix
 	tls      tls
 	counts   Counts
@@ -44,9 +45,13 @@ type Reader struct {
 	steered  []Steering
 }
 
-// Confirm says whether a connection that was only seen on the wire may be
-// believed, and if not why.
-type Confirm func(authz.Conn) (ok bool, reason string)
+// Confirm says whether a connection that was only seen on the wire, and opened at
+// that time, may be believed, and if not why.
+type Confirm func(c authz.Conn, opened time.Time) (ok bool, reason string)
+
+// Whole says whether the tap has seen all that was said in a connection so far, and if
+// not why.
+type Whole func(authz.Conn) (ok bool, reason string)
 
 // Counts are running totals since the start.
 type Counts struct {
@@ -57,10 +62,12 @@ type Counts struct {
 }
 
 // NewFileReader makes a Reader for capture files, of the given services by server port,
-// which notes in evidence what it reads, and keeps no account of sessions. A connection
-// of which nothing more is to be said is in done, for a capture.Decoder to pass over.
-func NewFileReader(services map[uint16]authz.Service, evidence *authz.Evidence, done *capture.DoneSet) *Reader {
+// which notes in evidence what it reads, and keeps no account of sessions. The proxies
+// may announce clients. A connection of which nothing more is to be said is in done, for
+// a capture.Decoder to pass over.
+func NewFileReader(services map[uint16]authz.Service, proxies []netip.Prefix, evidence *authz.Evidence, done *capture.DoneSet) *Reader {
 	r := newReader(flow.Config{Services: services, Done: done}, evidence)
+	r.proxies = proxies
 	r.IgnoreSessions()
 	return r
 }
@@ -138,7 +145,7 @@ func (r *Reader) open(id flow.ID) {
 	s := &r.sessions[id]
 	*s = session{}
 	conn, origin := r.flows.Conn(id)
-	s.conn, s.origin = *conn, origin
+	s.conn, s.origin, s.opened = *conn, origin, r.now
 	s.dialogue = r.spare.take(s.conn.Service)
 	if r.MayAnnounce(s.conn.Client.Addr()) {
 		s.peer = newPeer()
@@ -182,6 +189,9 @@ func (r *Reader) data(id flow.ID, c authz.Chunk) {
 		if c = rest; len(c.Bytes) == 0 && c.Cut == 0 || s.dialogue == nil {
 			return
 		}
+	}
+	if c.Dir == authz.FromClient && !s.spoken {
+		s.spoken, s.announces = true, s.peer == nil && proxy.Begins(c.Bytes)
 	}
 	r.speak(id, s, c)
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"relaygate/authz"
 	"relaygate/authz/imap"
@@ -29,11 +30,15 @@ type session struct {
 	dialogue dialogue
 	conn     authz.Conn // as the tap saw it
 	origin   authz.Origin
+	opened   time.Time
 	// confirmed: Confirm said yes. doubt is why it said no.
 	confirmed bool
 	doubt     string
 	// peer is what a trusted proxy announced, nil of all others.
 	peer *peer
+	// spoken: the client said something; announces: that was like a PROXY header,
+	// though it is no such proxy.
+	spoken, announces bool
 
 	phase phase
 	// Of TLS: a ServerHello was seen; plaintext was; it was given up; that was
@@ -72,7 +77,7 @@ func clearDialogue(p authz.Protocol, startTLS bool) dialogue {
 // it must: a client that is quick has left before its login has been read.
 func (r *Reader) ask(s *session) {
 	if s.confirmed = r.confirm == nil; !s.confirmed {
-		s.confirmed, s.doubt = r.confirm(s.conn)
+		s.confirmed, s.doubt = r.confirm(s.conn, s.opened)
 	}
 }
 

@@ -83,7 +83,7 @@ func TestReasonsOfDoubtAreBounded(t *testing.T) {
 }
 
 func TestDoubtsAndChangesAreCounted(t *testing.T) {
-	k := &talk{Engine: newEngine(func(c authz.Conn) (bool, string) {
+	k := &talk{Engine: newEngine(func(c authz.Conn, _ time.Time) (bool, string) {
 		return c.Cookie != 9, "nobody listens on 198.51.100.2:110"
 	})}
 	knowHost(t, k.Engine)

@@ -12,7 +12,12 @@ import (
 // login makes a verdict of what a dialogue said.
 func (r *Reader) login(id flow.ID, s *session, l *authz.Login) {
 	why := l.Reason
+	if l.Result == authz.Success && s.confirmed && r.whole != nil {
+		s.confirmed, s.doubt = r.whole(s.conn)
+	}
 	switch {
+	case l.Result == authz.Tainted && s.announces:
+		l.Reason, why = reasonNoProxy, reasonNoProxy // which the dialogue read as a command
 	case l.Result != authz.Success:
 	case !s.confirmed:
 		*l, why = doubted(l, s.doubt), unconfirmed

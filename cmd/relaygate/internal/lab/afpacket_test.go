@@ -134,3 +134,27 @@ func stack(above netlink.Link, name string) error {
 		LinkIndex: attrs.Index, Gw: net.IPv4(10, 1, 2, 10), Dst: &net.IPNet{IP: to.Addr().AsSlice(), Mask: net.CIDRMask(32, 32)},
 	})
 }
+
+// TestAsymmetricRoutes: what a client says comes in by another interface than the one by
+// which the answers leave.
+func TestAsymmetricRoutes(t *testing.T) {
+	for _, tap := range []string{"afpacket", "tcx"} {
+		t.Run(tap, func(t *testing.T) {
+			bpftest.RequireRoot(t)
+			n, err := lab.NewNetwork()
+			must(t, err)
+			t.Cleanup(func() { must(t, n.Close()) })
+			must(t, netns.Join(n.Server, "second", []netip.Prefix{netip.MustParsePrefix("10.1.2.1/24")},
+				n.Client4.NS, "second", []netip.Prefix{netip.MustParsePrefix("10.1.2.10/24")}))
+			n.Client4.From = lab.Client4
+			bpftest.Do(t, n.Client4.NS, func() error {
+				return netlink.RouteReplace(&netlink.Route{Gw: net.IPv4(10, 1, 2, 1)})
+			})
+			w := populate(t, n, n.Server, lab.Options{
+				Lifetime: time.Minute, Config: fmt.Sprintf("[watch]\ntap = %q\ninterfaces = [\"to-client4\"]\n", tap),
+			})
+			w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort), "a1 LOGIN alice "+lab.Password+"\r\n")
+			settles(t, 2*time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+		})
+	}
+}

@@ -90,7 +90,7 @@ func TestForwardedLoginsOpenNothingOnAHost(t *testing.T) {
 				out := w.verb(t, "why", lab.Client4.String())
 				doubt := map[string]string{
 					"tcx":      "no socket of this host sent what the server says",
-					"afpacket": "no trusted network namespace has this connection",
+					"afpacket": "this host forwards IPv4",
 				}[tap]
 				if !strings.Contains(out, doubt) {
 					return fmt.Errorf("why does not tell the doubt:\n%s", out)

@@ -3,8 +3,12 @@
 package lab_test
 
 import (
+	"fmt"
 	"net"
+	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -15,6 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/lab"
 )
 
 // hidden is a way by which a segment of a client gets to its server, which a tap on
@@ -30,6 +36,11 @@ var ways = []hidden{
 		other := wire{ns: w.Client6.NS, iface: "eth0", to: hardware(t, w.Server, "to-client6"), port: c.port}
 		other.send(t, s.frame(t, other, c.localPort))
 	}},
+	{"by an interface that has just come", nil, func(t *testing.T, w *world, c *rawClient, s segment) {
+		must(t, netns.Join(w.Server, "new", nil, w.Client6.NS, "new", nil))
+		other := wire{ns: w.Client6.NS, iface: "new", to: hardware(t, w.Server, "new"), port: c.port}
+		other.send(t, s.frame(t, other, c.localPort))
+	}},
 	{"by the loopback device, from who makes packets on this host", nil, func(t *testing.T, w *world, c *rawClient, s segment) {
 		packet := s.frame(t, c.wire, c.localPort)[14:]
 		bpftest.Do(t, w.Server, func() error {
@@ -41,10 +52,15 @@ var ways = []hidden{
 			return unix.Sendto(fd, packet, 0, &unix.SockaddrInet4{Addr: ghostServer.Addr().As4()})
 		})
 	}},
-	{"past a program that lets it pass", letsPass, func(t *testing.T, w *world, c *rawClient, s segment) {
-		frame := s.frame(t, c.wire, c.localPort)
-		frame[14+1] = 0x20 // type of service
-		c.send(t, checksummed(frame))
+	{"past a program that lets it pass", func(t *testing.T, w *world) {
+		w.letsPass(t, w.Server, "to-stranger", ebpf.AttachTCXIngress)
+	}, func(t *testing.T, w *world, c *rawClient, s segment) {
+		c.send(t, passing(s.frame(t, c.wire, c.localPort)))
+	}},
+	{"past one that comes ahead", func(t *testing.T, w *world) {
+		w.goAhead(t)
+	}, func(t *testing.T, w *world, c *rawClient, s segment) {
+		c.send(t, passing(s.frame(t, c.wire, c.localPort)))
 	}},
 	{"to another station, which the firewall makes this one", takesAll, func(t *testing.T, w *world, c *rawClient, s segment) {
 		frame := s.frame(t, c.wire, c.localPort)
@@ -55,7 +71,44 @@ var ways = []hidden{
 
 // letsPass attaches a program ahead that lets pass what has a certain type of service,
 // and leaves everything else to those behind.
-func letsPass(t *testing.T, w *world) {
+func (w *world) letsPass(t *testing.T, ns *netns.Namespace, iface string, at ebpf.AttachType) {
+	t.Helper()
+	must(t, w.daemon.Stop())
+	passes(t, ns, iface, at)
+	w.start(t)
+}
+
+// goAhead does so while the daemon runs, and waits until that is ahead again if it sees
+// clients there.
+func (w *world) goAhead(t *testing.T) {
+	t.Helper()
+	own := passes(t, w.Server, "to-stranger", ebpf.AttachTCXIngress)
+	if !strings.Contains(w.verb(t, "status"), "tcx (") {
+		return
+	}
+	settles(t, 3*time.Second, func() error {
+		i, first := 0, ebpf.ProgramID(0)
+		bpftest.Do(t, w.Server, func() error {
+			l, err := net.InterfaceByName("to-stranger")
+			if err != nil {
+				return err
+			}
+			list, err := link.QueryPrograms(link.QueryOptions{Target: l.Index, Attach: ebpf.AttachTCXIngress})
+			if err == nil {
+				i, first = len(list.Programs), list.Programs[0].ID
+			}
+			return err
+		})
+		if i != 2 || first == own {
+			return fmt.Errorf("%d programs, first is %d", i, first)
+		}
+		return nil
+	})
+}
+
+// passes attaches that program, ahead of all.
+func passes(t *testing.T, ns *netns.Namespace, iface string, at ebpf.AttachType) ebpf.ProgramID {
+	t.Helper()
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.SchedCLS, License: "GPL",
 		Instructions: asm.Instructions{
@@ -70,19 +123,27 @@ func letsPass(t *testing.T, w *world) {
 	})
 	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, prog) })
-	must(t, w.daemon.Stop())
-	bpftest.Do(t, w.Server, func() error {
-		i, err := net.InterfaceByName("to-stranger")
+	info, err := prog.Info()
+	must(t, err)
+	bpftest.Do(t, ns, func() error {
+		i, err := net.InterfaceByName(iface)
 		if err != nil {
 			return err
 		}
-		l, err := link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: prog, Attach: ebpf.AttachTCXIngress})
+		l, err := link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: prog, Attach: at, Anchor: link.Head()})
 		if err == nil {
 			t.Cleanup(func() { bpftest.Close(t, l) })
 		}
 		return err
 	})
-	w.start(t)
+	id, _ := info.ID()
+	return id
+}
+
+// passing is a frame that has it.
+func passing(frame []byte) []byte {
+	frame[14+1] = 0x20
+	return checksummed(frame)
 }
 
 // takesAll is a firewall that takes what is for a group of hosts, as one of several does
@@ -120,18 +181,51 @@ func TestHiddenBytes(t *testing.T) {
 				if way.prepare != nil {
 					way.prepare(t, w)
 				}
-				c.say(1000, 0, "S", "")
-				first := c.hears(func(tcp *layers.TCP) bool { return tcp.SYN }).Seq + 1
-				c.say(1001, first, "A", "")
-				greeting := c.hears(begins("* OK"))
-				next := greeting.Seq + uint32(len(greeting.Payload))
-				way.send(t, w, c, segment{seq: 1004, ack: next, flags: "PA", payload: "NOOP xxxxx yyyy\r\n"})
-				c.hears(func(tcp *layers.TCP) bool { return tcp.Ack == 1001 && tcp.Seq == next }) // the server has it
-				c.say(1004, next, "PA", "LOGIN ghost boo\r\n")
-				c.say(1001, next, "PA", "a1 ")
-				c.hears(begins("a1 OK"))
+				c.hides(func(s segment) { way.send(t, w, c, s) })
 				w.onlyClient4(t)
 			})
 		}
+	}
+}
+
+// hides has a client send its command unseen, and others in its place.
+func (c *rawClient) hides(send func(segment)) {
+	c.t.Helper()
+	c.say(1000, 0, "S", "")
+	first := c.hears(func(tcp *layers.TCP) bool { return tcp.SYN }).Seq + 1
+	c.say(1001, first, "A", "")
+	greeting := c.hears(begins("* OK"))
+	next := greeting.Seq + uint32(len(greeting.Payload))
+	send(segment{seq: 1004, ack: next, flags: "PA", payload: "NOOP xxxxx yyyy\r\n"})
+	c.hears(func(tcp *layers.TCP) bool { return tcp.Ack == 1001 && tcp.Seq == next }) // the server has it
+	c.say(1004, next, "PA", "LOGIN ghost boo\r\n")
+	c.say(1001, next, "PA", "a1 ")
+	c.hears(begins("a1 OK"))
+}
+
+// TestHiddenBytesBehindAGateway: what leaves for the server is seen whatever other
+// programs say to it.
+func TestHiddenBytesBehindAGateway(t *testing.T) {
+	server := netip.AddrPortFrom(ghostServer.Addr(), 1143)
+	for _, tap := range []string{"tcx", "afpacket"} {
+		t.Run(tap, func(t *testing.T) {
+			bpftest.RequireLinux(t, 6, 6, "tcx")
+			w := newGatewayWorld(t, lab.Options{Lifetime: time.Minute}, "imap = [143, 1143]\n"+strings.Replace(tcxLan, "tcx", tap, 1))
+			w.letsPass(t, w.gateway.Router, "lan", ebpf.AttachTCXEgress)
+			bpftest.Do(t, w.Server, func() error {
+				return netns.AddAddresses("eth0", netip.PrefixFrom(server.Addr(), 24))
+			})
+			imapAnswers(t, bpftest.Listen(t, w.Server, "tcp4", server.String()))
+			w.station(t, "to-stranger", ghostClient)
+			end := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0")
+			end.port = server.Port()
+			c := newRawClient(t, end, 20001)
+			c.hides(func(s segment) { c.send(t, passing(s.frame(t, c.wire, c.localPort))) })
+			login(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
+			settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+			if _, ok := w.expires(t)[ghostClient.String()]; ok {
+				t.Errorf("granted:\n%s", w.verb(t, "why", ghostClient.String()))
+			}
+		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -64,7 +65,9 @@ func NewNetwork() (n *Network, err error) {
 		return n, err
 	}
 	err = n.Server.Do(func() error {
-		return netns.AddAddresses("lo", netip.PrefixFrom(Server4, 32), netip.PrefixFrom(Server6, 128))
+		// A new namespace does what the first one does.
+		err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0)
+		return errors.Join(err, netns.AddAddresses("lo", netip.PrefixFrom(Server4, 32), netip.PrefixFrom(Server6, 128)))
 	})
 	if err != nil {
 		return n, err

@@ -5,6 +5,7 @@ package lab_test
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -59,6 +60,15 @@ func TestEveryDamageIsMended(t *testing.T) {
 			}
 		}
 		told(t, events, h.what, who)
+	}
+	for _, stranger := range []netip.Addr{lab.Stranger4, lab.Stranger6} {
+		const words = "it was in the gate's sets, put there by somebody else, and was taken out: "
+		if out := w.verb(t, "why", stranger.String()); !strings.Contains(out, words+who) {
+			t.Errorf("why does not tell of the set:\n%s", out)
+		}
+	}
+	if out := w.verb(t, "why", lab.Client4.String()); strings.Contains(out, "somebody else") {
+		t.Errorf("a member is told to be another's:\n%s", out)
 	}
 }
 

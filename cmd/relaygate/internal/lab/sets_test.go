@@ -66,6 +66,20 @@ func TestDenialThatTheSetsCannotHold(t *testing.T) {
 	must(t, holds(four, 9)())
 	w.order(t, control.Order{Verb: control.VerbRevoke, Prefix: netip.MustParsePrefix("203.0.113.99/32")})
 
+	// What somebody else puts there stays, and that is said.
+	foreign := netip.MustParseAddr("203.0.113.98")
+	must(t, c.SetAddElements(four, []nftables.SetElement{{Key: foreign.AsSlice(), Timeout: time.Hour}}))
+	must(t, c.Flush())
+	const holding = "the gate's sets hold it for 60 min more: somebody else put it there"
+	if out := w.verb(t, "why", foreign.String()); !strings.Contains(out, holding) {
+		t.Errorf("why does not tell of the set:\n%s", out)
+	}
+	if out := w.verb(t, "why", "203.0.113.99"); strings.Contains(out, "hold it") {
+		t.Errorf("what was revoked is told to be open:\n%s", out)
+	}
+	must(t, c.SetDeleteElements(four, []nftables.SetElement{{Key: foreign.AsSlice()}}))
+	must(t, c.Flush())
+
 	must(t, w.daemon.Stop())
 	w.start(t)
 	must(t, holds(nets, 0)())

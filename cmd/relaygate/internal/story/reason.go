@@ -32,19 +32,19 @@ func (w Words) reason(g grant.Grant, granted bool, paused grant.Pause, d authz.D
 	case len(events) == 0:
 		return w.Not + ": nothing has been seen from it, or it is too long ago"
 	}
-	return w.Not + ": " + withFiles(events, now)
+	return w.Not + ": " + withOthers(events, now)
 }
 
-// withFiles is the last decision about an address, and which file had named it without
-// one.
-func withFiles(events []authz.Event, now time.Time) string {
-	file := func(e authz.Event) bool { return e.Kind == authz.EventFile }
+// withOthers is the last decision about an address, and which file or set had named it
+// without one.
+func withOthers(events []authz.Event, now time.Time) string {
+	others := func(e authz.Event) bool { return e.Kind == authz.EventFile || e.Kind == authz.EventSet }
 	words := "no login from it is known"
-	if other := slices.DeleteFunc(slices.Clone(events), file); len(other) > 0 {
-		words = lastDecision(other, now)
+	if own := slices.DeleteFunc(slices.Clone(events), others); len(own) > 0 {
+		words = lastDecision(own, now)
 	}
 	for _, ev := range slices.Backward(events) {
-		if file(ev) {
+		if others(ev) {
 			return fmt.Sprintf("%s; it %s (%s)", words, ev.Reason, authz.Ago(now.Sub(ev.Last)))
 		}
 	}

@@ -63,6 +63,10 @@ func TestReasonTellsInWords(t *testing.T) {
 			want: "may not relay: no login from it is known; it was in /etc/relayhosts (60 s ago)\n",
 		},
 		{
+			name: "put into a set", rule: good, events: []authz.Event{event(authz.EventSet, "was in the gate's sets")},
+			want: "may not relay: no login from it is known; it was in the gate's sets (60 s ago)\n",
+		},
+		{
 			name: "ran out, and named by a file", rule: good,
 			events: []authz.Event{event(authz.EventExpired, ""), event(authz.EventFile, "was in /etc/relayhosts")},
 			want:   "may not relay: its grant ran out 60 s ago; it was in /etc/relayhosts (60 s ago)\n",

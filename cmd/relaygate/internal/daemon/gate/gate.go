@@ -103,6 +103,9 @@ type Owner struct {
 	Snapshot func(context.Context) (Projection, error)
 	// Bitten tells the owner whose connections a brake refused.
 	Bitten func(context.Context, []nft.Bitten)
+	// Intruded tells the owner whom somebody else had put among the members, and by
+	// what change.
+	Intruded func(ctx context.Context, members []netip.Prefix, change string)
 }
 
 // Connect tells the gate whom to ask; it comes before Run.

@@ -25,7 +25,8 @@ var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 type fakeTable struct {
 	noTable
 	check, add error
-	compared   int // by Sync
+	compared   int            // by Sync
+	foreign    []netip.Prefix // what it takes out
 	repaired   int
 	bites      [2]uint64
 	members    []nft.Bitten
@@ -35,9 +36,9 @@ type fakeTable struct {
 
 func (f *fakeTable) Check() error             { return f.check }
 func (f *fakeTable) Add(...nft.Element) error { return f.add }
-func (f *fakeTable) Sync([]nft.Element) (added, renewed, removed int, err error) {
+func (f *fakeTable) Sync([]nft.Element) (added, renewed int, removed []netip.Prefix, err error) {
 	f.compared++
-	return 1, 0, 0, nil
+	return 1, 0, f.foreign, nil
 }
 
 func (f *fakeTable) Repair(iter.Seq[nft.Element], func() error) error {
@@ -212,6 +213,31 @@ func TestGateThatCannotBeWritten(t *testing.T) {
 	g.inspect(t.Context(), nil)
 	if s := g.Status(); g.broken || s.Behind || s.Rebuilds != 1 {
 		t.Errorf("%+v, broken %v", s, g.broken)
+	}
+}
+
+// Whom somebody else had put among the members is told to the owner, as far as it
+// keeps that.
+func TestIntruders(t *testing.T) {
+	f := &fakeTable{}
+	g := newFakeGate(f)
+	var told []netip.Prefix
+	g.owner.Intruded = func(_ context.Context, members []netip.Prefix, change string) {
+		if change != "by whom" {
+			t.Errorf("it was done %q", change)
+		}
+		told = members
+	}
+	g.compare(t.Context(), "by whom")
+	if told != nil {
+		t.Errorf("nobody was taken out, and %v are told", told)
+	}
+	for i := range maxIntruders + 1 {
+		f.foreign = append(f.foreign, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 32))
+	}
+	g.compare(t.Context(), "by whom")
+	if !slices.Equal(told, f.foreign[:maxIntruders]) {
+		t.Errorf("got %v, want all but one of %v", told, f.foreign)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"relaygate/cmd/relaygate/internal/control"
@@ -28,6 +29,9 @@ const (
 	// compareShare is how many times longer than comparing the members took it
 	// is not done again: others may write all day.
 	compareShare = 100
+	// maxIntruders bounds the members of which it is told that somebody else had
+	// put them in, of one comparison.
+	maxIntruders = 64
 )
 
 // inspect looks at the table and mends it. change is what another program did,
@@ -80,7 +84,8 @@ func (g *Gate) suspect(change *nft.Change) {
 func (g *Gate) compare(ctx context.Context, reason string) {
 	start := time.Now()
 	want, err := g.owner.Snapshot(ctx)
-	var added, renewed, removed int
+	var added, renewed int
+	var removed []netip.Prefix
 	if err == nil {
 		added, renewed, removed, err = g.nft.Sync(want.members)
 	}
@@ -90,8 +95,8 @@ func (g *Gate) compare(ctx context.Context, reason string) {
 		g.broken = true
 		g.noteError(err)
 		g.log.Error("the gate's members could not be compared", "error", err)
-	case added+renewed+removed > 0:
-		words := fmt.Sprintf("%d members put back, %d mended, %d taken out", added, renewed, removed)
+	case added+renewed+len(removed) > 0:
+		words := fmt.Sprintf("%d members put back, %d mended, %d taken out", added, renewed, len(removed))
 		g.note(func(s *control.Gate) {
 			s.Losses++
 			s.Rebuilds++
@@ -99,5 +104,8 @@ func (g *Gate) compare(ctx context.Context, reason string) {
 		})
 		g.log.Warn("the gate's members were changed", "reason", reason, "mended", words)
 		g.publish(words + ": " + reason)
+		if len(removed) > 0 {
+			g.owner.Intruded(ctx, removed[:min(len(removed), maxIntruders)], reason)
+		}
 	}
 }

@@ -23,7 +23,7 @@ type table interface {
 	Rebuild([]nft.Element) error
 	Load(iter.Seq[nft.Element], func() error) error
 	Repair(iter.Seq[nft.Element], func() error) error
-	Sync([]nft.Element) (added, renewed, removed int, err error)
+	Sync([]nft.Element) (added, renewed int, removed []netip.Prefix, err error)
 	Reconfigure(nft.Config, []nft.Element) error
 	CloseAll(...nft.Element) error
 	Check() error
@@ -60,21 +60,21 @@ func openTable(cfg nft.Config) (t table, missing, err error) {
 // noTable is the gate where there is no nftables.
 type noTable struct{}
 
-func (noTable) Claim() error                                     { return nil }
-func (noTable) Read() ([]nft.Element, error)                     { return nil, nil }
-func (noTable) Add(...nft.Element) error                         { return nil }
-func (noTable) Remove(...netip.Addr) error                       { return nil }
-func (noTable) Rebuild([]nft.Element) error                      { return nil }
-func (noTable) Load(iter.Seq[nft.Element], func() error) error   { return nil }
-func (noTable) Repair(iter.Seq[nft.Element], func() error) error { return nil }
-func (noTable) Sync([]nft.Element) (int, int, int, error)        { return 0, 0, 0, nil }
-func (noTable) CloseAll(...nft.Element) error                    { return nil }
-func (noTable) Check() error                                     { return nil }
-func (noTable) Bites() (uint64, uint64, error)                   { return 0, 0, nil }
-func (noTable) Bitten() ([]nft.Bitten, error)                    { return nil, nil }
-func (noTable) Lacks() error                                     { return nil }
-func (noTable) Watch() (*nft.Watch, error)                       { return nil, nil }
-func (noTable) Close() error                                     { return nil }
+func (noTable) Claim() error                                         { return nil }
+func (noTable) Read() ([]nft.Element, error)                         { return nil, nil }
+func (noTable) Add(...nft.Element) error                             { return nil }
+func (noTable) Remove(...netip.Addr) error                           { return nil }
+func (noTable) Rebuild([]nft.Element) error                          { return nil }
+func (noTable) Load(iter.Seq[nft.Element], func() error) error       { return nil }
+func (noTable) Repair(iter.Seq[nft.Element], func() error) error     { return nil }
+func (noTable) Sync([]nft.Element) (int, int, []netip.Prefix, error) { return 0, 0, nil, nil }
+func (noTable) CloseAll(...nft.Element) error                        { return nil }
+func (noTable) Check() error                                         { return nil }
+func (noTable) Bites() (uint64, uint64, error)                       { return 0, 0, nil }
+func (noTable) Bitten() ([]nft.Bitten, error)                        { return nil, nil }
+func (noTable) Lacks() error                                         { return nil }
+func (noTable) Watch() (*nft.Watch, error)                           { return nil, nil }
+func (noTable) Close() error                                         { return nil }
 
 func (noTable) Reconfigure(cfg nft.Config, _ []nft.Element) error {
 	if cfg.Mode == nft.Observe {

@@ -6,13 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +18,7 @@ import (
 	"relaygate/bpf"
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/hostinfo"
 )
 
 // Trust is whose listeners are believed: those in the daemon's own network
@@ -31,11 +30,12 @@ type Trust struct {
 	tables *sockdiag.Tables
 	// inside are the mail servers behind this host; nil if it is no gateway.
 	inside atomic.Pointer[[]netip.Prefix]
-	// unsure: the tap does not show whether this host sent what leaves, or another
-	// for whom it forwards.
-	unsure bool
-	// unseen says why a tap on interfaces may miss what clients send; nil if it does not.
-	unseen atomic.Pointer[string]
+	// wire: the tap is on the interfaces of a host, and shows what the sockets of its
+	// own namespace say alone. unsure: it does not show whether this host sent what
+	// leaves, or another for whom it forwards.
+	wire, unsure bool
+	// tap is that tap, if it may miss what clients send.
+	tap *wireTap
 }
 
 // OpenTrust opens the configured namespaces and their socket tables.
@@ -84,9 +84,8 @@ func (t *Trust) Alive() ([]sockdiag.Session, error) { return t.tables.Alive() }
 // Confirm is asked before a login is believed. A connection of a known namespace
 // was announced by the kernel with its socket, and its listener checked then; on a
 // gateway the tap saw that the server's segments came in from where it is; any
-// other must be in the socket tables of this host.
-func (t *Trust) Confirm(c authz.Conn) (ok bool, reason string) {
-	unseen := t.unseen.Load()
+// other must be in the socket tables of the own namespace.
+func (t *Trust) Confirm(c authz.Conn, opened time.Time) (ok bool, reason string) {
 	switch inside := t.inside.Load(); {
 	case inside != nil && behind(*inside, c.Server.Addr()):
 		return true, ""
@@ -94,27 +93,34 @@ func (t *Trust) Confirm(c authz.Conn) (ok bool, reason string) {
 		return false, "the server is none of gate.servers"
 	case c.Netns != 0:
 		return true, ""
-	case unseen != nil:
-		return false, reasonUnseen + *unseen
-	case t.unsure && c.Server.Addr().Is6() && forwardsIPv6():
-		return false, reasonForwarded
 	}
-	return t.tables.CheckConnection(c)
+	if ok, reason := t.Whole(c); !ok {
+		return false, reason
+	}
+	return t.tables.CheckConnection(c, opened)
 }
 
-const reasonUnseen = "some of what clients send may not be seen: "
-
-const reasonForwarded = "this host forwards IPv6, and this tap does not show whose packets leave: a container could speak as its mail server"
-
-// forwardsIPv6 says whether this host sends on what bears its own address, from
-// whomever it comes. IPv4 drops such packets (RFC 1812 §5.3.8), but where
-// accept_local says otherwise.
-func forwardsIPv6() bool {
-	on, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/forwarding")
-	if errors.Is(err, fs.ErrNotExist) {
-		return false // there is no IPv6
+// Whole is asked with each login: whether the tap has seen who said what until then.
+func (t *Trust) Whole(c authz.Conn) (ok bool, reason string) {
+	if t.unsure && hostinfo.Forwards(c.Server.Addr().Is6()) {
+		return false, reasonForwarded(c.Server.Addr().Is6())
 	}
-	return err != nil || strings.TrimSpace(string(on)) != "0"
+	if t.tap != nil {
+		reason = t.tap.doubt(c.Cookie)
+	}
+	return reason == "", reason
+}
+
+// reasonForwarded is why nobody is believed whose words may be others'.
+func reasonForwarded(six bool) string {
+	return fmt.Sprintf("this host forwards %s, and this tap does not show whose packets leave: a container could speak as its mail server", family(six))
+}
+
+func family(six bool) string {
+	if six {
+		return "IPv6"
+	}
+	return "IPv4"
 }
 
 // problems names what is not believed by this tap. A namespace that was made anew, as a
@@ -126,11 +132,18 @@ func (t *Trust) problems() (list []string) {
 	for _, listener := range t.tables.Unheld() {
 		list = append(list, fmt.Sprintf("no login at %v is believed, as no process is seen that listens there: relaygate lacks CAP_SYS_PTRACE, or the processes of the host are hidden from it, as in a container", listener))
 	}
-	if words := t.unseen.Load(); words != nil {
-		list = append(list, "no login is believed: "+reasonUnseen+*words)
+	if t.tap != nil {
+		if words := t.tap.unseen(); words != "" {
+			list = append(list, "no login is believed: "+reasonUnseen+words)
+		}
 	}
-	if t.unsure && forwardsIPv6() {
-		list = append(list, "logins over IPv6 are not believed: "+reasonForwarded)
+	for _, six := range []bool{false, true} {
+		if t.unsure && hostinfo.Forwards(six) {
+			list = append(list, fmt.Sprintf("logins over %s are not believed: %s", family(six), reasonForwarded(six)))
+		}
+	}
+	if t.wire && len(t.named) > 0 {
+		list = append(list, "mail servers in trusted network namespaces are not believed: this tap does not show whose words this host forwards")
 	}
 	for _, path := range slices.Sorted(maps.Keys(t.named)) {
 		var st unix.Stat_t

@@ -3,21 +3,23 @@
 package livetap
 
 import (
+	"errors"
+	"io/fs"
 	"net/netip"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"relaygate/authz"
 	"relaygate/bpf/bpftest"
 	"relaygate/capture/sockdiag"
 )
 
-// TestForwardedIsNotOwn: where the tap cannot tell whose packets leave, a login
-// over IPv6 is believed only while this host forwards none.
+// TestForwardedIsNotOwn: where the tap cannot tell whose packets leave, a login is
+// believed only while this host forwards none of its family.
 func TestForwardedIsNotOwn(t *testing.T) {
 	bpftest.RequireRoot(t)
-	ns := bpftest.Namespace(t)
 	tables, err := sockdiag.New(sockdiag.Options{Ports: []uint16{143}})
 	if err != nil {
 		t.Fatal(err)
@@ -26,28 +28,43 @@ func TestForwardedIsNotOwn(t *testing.T) {
 	v4 := authz.Conn{Client: netip.MustParseAddrPort("192.0.2.7:50000"), Server: netip.MustParseAddrPort("192.0.2.1:143")}
 	v6 := authz.Conn{Client: netip.MustParseAddrPort("[2001:db8::7]:50000"), Server: netip.MustParseAddrPort("[2001:db8::1]:143")}
 	for _, tt := range []struct {
-		forwarding string
-		unsure     bool
-		conn       authz.Conn
-		refused    bool
+		on      string // below /proc/sys/net
+		unsure  bool
+		refused string // the families
 	}{
-		{"1", true, v6, true},
-		{"1", true, v4, false},
-		{"1", false, v6, false},
-		{"0", true, v6, false},
+		{"", true, ""},
+		{"ipv4/ip_forward", true, "IPv4"},
+		{"ipv4/conf/lo/forwarding", true, "IPv4"},
+		{"ipv4/conf/lo/forwarding", false, ""},
+		{"ipv4/conf/lo/accept_local", true, ""},
+		{"ipv6/conf/all/forwarding", true, "IPv6"},
+		{"ipv6/conf/all/forwarding", false, ""},
+		{"ipv6/conf/lo/force_forwarding", true, "IPv6"},
 	} {
-		bpftest.Do(t, ns, func() error {
-			if err := os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte(tt.forwarding), 0); err != nil {
+		bpftest.Do(t, bpftest.Namespace(t), func() error {
+			// It has what the first namespace has.
+			if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0); err != nil {
 				return err
 			}
-			trust := &Trust{tables: tables, unsure: tt.unsure}
-			// Without a namespace in the tables each is refused at last.
-			ok, reason := trust.Confirm(tt.conn)
-			if got := strings.Contains(reason, "forwards IPv6"); ok || got != tt.refused {
-				t.Errorf("%+v: %v because %q", tt, ok, reason)
+			if tt.on != "" {
+				err := os.WriteFile("/proc/sys/net/"+tt.on, []byte("1"), 0)
+				if errors.Is(err, fs.ErrNotExist) && strings.Contains(tt.on, "force_forwarding") {
+					return nil // before Linux 6.17
+				}
+				if err != nil {
+					return err
+				}
 			}
-			if got := len(trust.problems()) == 1; got != (tt.unsure && tt.forwarding == "1") {
-				t.Errorf("%+v: problems are %q", tt, trust.problems())
+			trust := &Trust{tables: tables, unsure: tt.unsure}
+			for family, conn := range map[string]authz.Conn{"IPv4": v4, "IPv6": v6} {
+				// Without a namespace in the tables each is refused at last.
+				ok, reason := trust.Confirm(conn, time.Now())
+				if got := strings.Contains(reason, "forwards "+family); ok || got != (tt.refused == family) {
+					t.Errorf("%+v, %s: %v because %q", tt, family, ok, reason)
+				}
+			}
+			if got := trust.problems(); len(got) != min(len(tt.refused), 1) || len(got) > 0 && !strings.Contains(got[0], tt.refused) {
+				t.Errorf("%+v: problems are %q", tt, got)
 			}
 			return nil
 		})

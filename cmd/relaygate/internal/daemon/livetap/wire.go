@@ -49,7 +49,7 @@ type wireTap struct {
 	mu       sync.Mutex     // guards attached
 	attached map[string]int // interface indexes by name; absent are those that are gone
 
-	others map[int]bool // of a host: where clients' segments can come in, too
+	others others // of a host: where clients' segments can come in, too
 }
 
 func openWireTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hub) (Tap, error) {
@@ -57,23 +57,24 @@ func openWireTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hu
 	if !cfg.Inside() { // whose they are the socket tables say
 		servers = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 	}
-	forwards := !cfg.Inside() && len(t.netns) > 1
 	programs, err := bpf.LoadWire(bpf.WireOptions{
-		Ports: watchedPorts(cfg), Inside: cfg.Inside(), Forwards: forwards, Servers: servers,
+		Ports: watchedPorts(cfg), Inside: cfg.Inside(), Servers: servers,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("load the tap on interfaces: %w", err)
 	}
 	w := &wireTap{
 		Ring: capture.NewWireRing(programs, cfg.Inside()), programs: programs, trust: t,
-		inside: cfg.Inside(), names: cfg.Interfaces, log: log, hub: hub, attached: make(map[string]int), others: make(map[int]bool),
+		inside: cfg.Inside(), names: cfg.Interfaces, log: log, hub: hub, attached: make(map[string]int), others: others{tapped: make(map[int]bool)},
 	}
-	t.unsure = forwards
 	if err := w.attachAll(); err != nil {
-		return nil, errors.Join(fmt.Errorf("tap the interfaces: %w", err), programs.Close())
+		return nil, errors.Join(fmt.Errorf("tap the interfaces: %w", err), w.Close())
 	}
-	if _, err := w.attachOthers(); err != nil {
-		return nil, errors.Join(err, programs.Close())
+	if err := w.seeOthers(); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	if !w.inside {
+		t.wire, t.tap = true, w
 	}
 	return w, nil
 }
@@ -106,11 +107,6 @@ func (t *wireTap) attach(name string) error {
 	}
 	if of := hostinfo.PartOf(l); of != "" {
 		t.log.Warn("the interface is a part of another, which should be tapped instead", "interface", name, "of", of)
-	}
-	if t.trust.unsure {
-		if err := noGuests(name); err != nil {
-			return err
-		}
 	}
 	index := l.Attrs().Index
 	if err := t.programs.Attach(index); err != nil {
@@ -182,7 +178,7 @@ func (t *wireTap) follow(name string) {
 			if on, err := t.programs.Attached(was); err != nil || on {
 				return
 			}
-			lost = " was not seen: somebody had detached the tap"
+			lost = " was not seen: somebody had detached the tap, or put a program ahead of it"
 		}
 		t.mu.Lock()
 		delete(t.attached, name)
@@ -197,6 +193,11 @@ func (t *wireTap) follow(name string) {
 		return
 	}
 	say(" is back: it is tapped again", nil)
+	if !t.inside {
+		t.others.Lock()
+		defer t.others.Unlock()
+		t.look(true, nil)
+	}
 }
 
 func (t *wireTap) Done(c authz.Conn) error { return t.programs.SetDone(c.Client, c.Server, c.Cookie) }
@@ -229,7 +230,13 @@ func (t *wireTap) SetServers(servers []netip.Prefix) error {
 	return nil
 }
 
-func (t *wireTap) Close() error { return t.programs.Close() }
+func (t *wireTap) Close() error {
+	err := t.programs.Close()
+	if t.others.links != nil {
+		err = errors.Join(err, t.others.links.close())
+	}
+	return err
+}
 
 func (t *wireTap) Where() (kind, where string) { return "tcx", interfaceWords(t.names, t.inside) }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,75 +15,141 @@ import (
 	"relaygate/cmd/relaygate/internal/hostinfo"
 )
 
-// attachOthers taps what comes in by the interfaces of a host that are not named. A
-// client that can reach it by one of these too, as with the help of a container, could
-// have the kernel read there what the tap does not see: by the loopback device as well,
-// where who makes packets here (raw(7)) can have any source. lost says that this was so with
-// one that was tapped before: somebody had detached it.
-func (t *wireTap) attachOthers() (lost bool, err error) {
-	if t.inside {
-		return false, nil
+// others is what is known of the interfaces of a host that are not named. A client that
+// can reach it by one of these too, as with the help of a container, could have the
+// kernel read there what the tap does not see: so they are tapped as well.
+type others struct {
+	sync.Mutex
+	links  *links
+	tapped map[int]bool // by index
+	// unseen says why one of them is not, "" if all are. below is the first connection
+	// that began behind the last time when something may not have been seen.
+	unseen string
+	below  uint64
+}
+
+const (
+	reasonUnseen = "some of what clients send may not be seen: "
+	reasonCame   = "an interface came while the connection was there, and what it brought may not have been seen"
+)
+
+// doubt says why a connection that the tap followed is not believed, "" if it is. It is
+// asked with each login: the kernel tells of an interface before that brings anything.
+func (t *wireTap) doubt(cookie uint64) string {
+	t.others.Lock()
+	defer t.others.Unlock()
+	if came, err := t.others.links.came(t.knows); came || err != nil {
+		t.look(came, err)
 	}
-	links, failed := hostinfo.Links()
+	switch {
+	case t.others.unseen != "":
+		return reasonUnseen + t.others.unseen
+	case cookie < t.others.below:
+		return reasonCame
+	}
+	return ""
+}
+
+// unseen says why no login is believed, "" if that is not so.
+func (t *wireTap) unseen() string {
+	t.others.Lock()
+	defer t.others.Unlock()
+	return t.others.unseen
+}
+
+// seeOthers taps those that are there at the start.
+func (t *wireTap) seeOthers() (err error) {
+	if t.inside {
+		return nil
+	}
+	if t.others.links, err = openLinks(); err != nil {
+		return err
+	}
+	if _, err = t.attachOthers(); err == nil {
+		t.others.below, err = t.programs.Doubt()
+	}
+	return err
+}
+
+// keepOthers taps other interfaces as they come.
+func (t *wireTap) keepOthers() {
+	if t.inside {
+		return
+	}
+	t.others.Lock()
+	defer t.others.Unlock()
+	came, err := t.others.links.came(t.knows)
+	t.look(came, err)
+}
+
+// knows says whether an interface is tapped already.
+func (t *wireTap) knows(index int) bool { return t.others.tapped[index] || t.isNamed(index) }
+
+// isNamed says whether one is tapped as it is named.
+func (t *wireTap) isNamed(index int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Contains(slices.Collect(maps.Values(t.attached)), index)
+}
+
+// look taps the interfaces that came. While one of them is not seen no login is believed,
+// nor is one behind that whose connection began before.
+func (t *wireTap) look(came bool, err error) {
+	lost, failed := t.attachOthers()
+	err = errors.Join(err, failed)
+	was := t.others.unseen
+	if err == nil && (came || lost || was != "") {
+		t.others.below, err = t.programs.Doubt()
+	}
+	if err != nil {
+		if t.others.unseen = err.Error(); was == "" {
+			t.sayOthers("no login is believed: " + reasonUnseen + t.others.unseen)
+		}
+		return
+	}
+	t.others.unseen = ""
+	if was != "" || lost {
+		t.sayOthers("what clients send is seen again; connections of before are not believed")
+	}
+}
+
+// attachOthers taps what comes in by the others: by the loopback device as well, where
+// who makes packets on this host (raw(7)) can have any source. lost says that one that
+// was tapped before was not: somebody had detached it.
+func (t *wireTap) attachOthers() (lost bool, err error) {
+	list, failed := hostinfo.Links()
 	if failed != nil {
 		return false, fmt.Errorf("list the interfaces: %w", failed)
 	}
-	gone := maps.Clone(t.others)
-	for _, l := range links {
+	tapped := t.others.tapped
+	gone := maps.Clone(tapped)
+	for _, l := range list {
 		a := l.Attrs()
 		delete(gone, a.Index)
-		if slices.Contains(t.names, a.Name) {
+		if t.isNamed(a.Index) {
+			delete(tapped, a.Index) // it has come, and was tapped as another until then
 			continue
 		}
-		if t.others[a.Index] {
+		if tapped[a.Index] {
 			if on, failed := t.programs.Attached(a.Index); failed != nil || on {
 				continue // it cannot be looked at: as with those that are named
 			}
 			lost = true
-			delete(t.others, a.Index)
+			delete(tapped, a.Index)
 			err = errors.Join(err, t.programs.Detach(a.Index))
 		}
 		switch failed := t.programs.AttachArrivals(a.Index); {
 		case failed == nil:
-			t.others[a.Index] = true
+			tapped[a.Index] = true
 		case !errors.Is(failed, unix.ENODEV): // else it is gone by now
 			err = errors.Join(err, fmt.Errorf("see what comes in by interface %s: %w", a.Name, failed))
 		}
 	}
 	for index := range gone {
-		delete(t.others, index)
+		delete(tapped, index)
 		err = errors.Join(err, t.programs.Detach(index))
 	}
 	return lost, err
-}
-
-// keepOthers attaches to other interfaces as they come. While one of them is not seen
-// no login is believed, nor is one behind that whose connection began before.
-func (t *wireTap) keepOthers() {
-	lost, err := t.attachOthers()
-	was := t.trust.unseen.Load()
-	if err != nil {
-		words := err.Error()
-		if t.trust.unseen.Store(&words); was == nil {
-			t.sayOthers("no login is believed: " + reasonUnseen + words)
-		}
-		return
-	}
-	if was == nil && !lost {
-		return
-	}
-	t.mu.Lock()
-	tapped := maps.Clone(t.attached)
-	t.mu.Unlock()
-	for name, index := range tapped {
-		// Detach closes what was followed there.
-		if err := errors.Join(t.programs.Detach(index), t.programs.Attach(index)); err != nil {
-			t.log.Warn("connections of before may still be read", "interface", name, "error", err)
-			return
-		}
-	}
-	t.trust.unseen.Store(nil)
-	t.sayOthers("what clients send is seen again; connections of before are not read")
 }
 
 func (t *wireTap) sayOthers(words string) {

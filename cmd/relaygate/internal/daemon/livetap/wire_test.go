@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -32,8 +33,8 @@ func TestOtherInterfaces(t *testing.T) {
 		if _, err := add("lan"); err != nil {
 			return err
 		}
-		cfg := &config.Config{Interfaces: []string{"lan"}, Services: map[uint16]authz.Service{143: {Protocol: authz.IMAP}}}
-		tap, err := openWireTap(cfg, &Trust{}, slog.New(slog.DiscardHandler), nil)
+		cfg := &config.Config{Interfaces: []string{"lan", "tunnel"}, Services: map[uint16]authz.Service{143: {Protocol: authz.IMAP}}}
+		tap, err := openWireTap(cfg, &Trust{}, slog.New(slog.DiscardHandler), control.NewHub())
 		if err != nil {
 			return err
 		}
@@ -43,9 +44,7 @@ func TestOtherInterfaces(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if _, err := w.attachOthers(); err != nil {
-			return err
-		}
+		w.keepOthers()
 		peer, err := netlink.LinkByName("lan-peer")
 		if err != nil {
 			return err
@@ -59,11 +58,24 @@ func TestOtherInterfaces(t *testing.T) {
 		if err := netlink.LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "late", Index: late}}); err != nil {
 			return err
 		}
-		if _, err := w.attachOthers(); err != nil {
+		w.keepOthers()
+		if w.others.tapped[late] || len(w.others.tapped) != 2 {
+			t.Errorf("it still knows the interfaces %v", w.others.tapped)
+		}
+		// One that is named is another until it is tapped as such.
+		tunnel, err := add("tunnel")
+		if err != nil {
 			return err
 		}
-		if w.others[late] || len(w.others) != 2 {
-			t.Errorf("it still knows the interfaces %v", w.others)
+		if w.keepOthers(); !w.others.tapped[tunnel] {
+			t.Error("what comes in by a named one is not seen at once")
+		}
+		w.follow("tunnel")
+		if w.keepOthers(); w.others.tapped[tunnel] || !w.isNamed(tunnel) {
+			t.Errorf("it is %v, %v", w.others.tapped, w.attached)
+		}
+		if on, err := w.programs.Attached(tunnel); err != nil || !on {
+			t.Errorf("attached %v, %v", on, err)
 		}
 		return nil
 	})
@@ -94,6 +106,31 @@ func crowd(t *testing.T, index int) (leave func()) {
 	}
 }
 
+// TestInsteadOfTCX: where another interface cannot be seen by tcx, a packet socket takes
+// its place, and nothing of it is left.
+func TestInsteadOfTCX(t *testing.T) {
+	bpftest.RequireRoot(t)
+	bpftest.Do(t, bpftest.Namespace(t), func() error {
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lan"}, PeerName: "lan-peer"}); err != nil {
+			return err
+		}
+		peer, err := netlink.LinkByName("lan-peer")
+		if err != nil {
+			return err
+		}
+		crowd(t, peer.Attrs().Index)
+		cfg := &config.Config{Interfaces: []string{"lan"}, Services: map[uint16]authz.Service{143: {Protocol: authz.IMAP}}}
+		trust := &Trust{}
+		if _, err := openWireTap(cfg, trust, slog.New(slog.DiscardHandler), control.NewHub()); err == nil || !strings.Contains(err.Error(), "lan-peer") {
+			t.Errorf("tcx: %v", err)
+		}
+		if trust.wire || trust.tap != nil {
+			t.Errorf("it is left with %+v", trust)
+		}
+		return nil
+	})
+}
+
 // TestUnseenInterface: while what comes in by another interface cannot be seen, or was
 // not, no login is believed.
 func TestUnseenInterface(t *testing.T) {
@@ -121,13 +158,16 @@ func TestUnseenInterface(t *testing.T) {
 		leave := crowd(t, peer)
 		w.keepOthers()
 		c := authz.Conn{Client: netip.MustParseAddrPort("192.0.2.1:9"), Server: netip.MustParseAddrPort("192.0.2.2:143")}
-		if ok, why := trust.Confirm(c); ok || !strings.Contains(why, "lan-peer") {
+		if ok, why := trust.Confirm(c, time.Now()); ok || !strings.Contains(why, "lan-peer") {
 			t.Errorf("believed %v: %q", ok, why)
 		}
 		leave()
 		w.keepOthers()
-		if trust.unseen.Load() != nil {
-			t.Errorf("still unseen: %s", *trust.unseen.Load())
+		if words := w.unseen(); words != "" {
+			t.Errorf("still unseen: %s", words)
+		}
+		if ok, why := trust.Confirm(c, time.Now()); ok || !strings.Contains(why, "an interface came") {
+			t.Errorf("one of before: believed %v: %q", ok, why)
 		}
 		for _, index := range []int{lan, peer} {
 			if on, err := w.programs.Attached(index); err != nil || !on {

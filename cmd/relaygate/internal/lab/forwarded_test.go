@@ -1,0 +1,143 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket/layers"
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/lab"
+)
+
+// TestForwardedWords: a host that forwards for a container sends what that says with the
+// host's address, and the kernel knows the connection: the server has heard nothing of
+// the login.
+func TestForwardedWords(t *testing.T) {
+	container := netip.MustParseAddr("10.9.9.9")
+	for _, way := range []struct {
+		name    string
+		from    netip.Addr
+		prepare func() error // of the host
+	}{
+		{"own addresses are taken from outside", ghostServer.Addr(), func() error {
+			return os.WriteFile("/proc/sys/net/ipv4/conf/to-client6/accept_local", []byte("1"), 0)
+		}},
+		{"translated, where the connection was forgotten", container, func() error {
+			return errors.Join(translateTo(ghostServer.Addr()), netlink.ConntrackTableFlush(netlink.ConntrackTable))
+		}},
+	} {
+		for _, tap := range []string{"afpacket", "tcx"} {
+			t.Run(way.name+", "+tap, func(t *testing.T) {
+				w, c := ghostly(t, "tap = \""+tap+"\"\ninterfaces = [\"to-stranger\", \"to-client4\"]\n")
+				bpftest.Do(t, w.Server, func() error {
+					return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)
+				})
+				inside := wire{ns: w.Client6.NS, iface: "eth0", to: hardware(t, w.Server, "to-client6"), port: c.port}
+				forge(t, c, inside, func() netip.Addr {
+					bpftest.Do(t, w.Server, way.prepare)
+					return way.from
+				})
+				if tap == "tcx" {
+					w.onlyClient4(t)
+					return
+				}
+				settles(t, 2*time.Second, w.says(t, "why "+ghostClient.String(), "this host forwards IPv4"))
+				must(t, w.says(t, "status", "logins over IPv4 are not believed")())
+				if got := w.expires(t); len(got) != 0 {
+					t.Errorf("granted: %v", got)
+				}
+			})
+		}
+	}
+}
+
+// translateTo gives what is forwarded another source.
+func translateTo(source netip.Addr) error {
+	c, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	table := c.AddTable(&nftables.Table{Name: "translate", Family: nftables.TableFamilyIPv4})
+	chain := c.AddChain(&nftables.Chain{
+		Name: "post", Table: table, Type: nftables.ChainTypeNAT,
+		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
+	})
+	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+		&expr.Immediate{Register: 1, Data: source.AsSlice()},
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1},
+	}})
+	return c.Flush()
+}
+
+// TestForwardedWordsOfATrustedNamespace: those of a server in a trusted namespace are all
+// forwarded, as those of its neighbour are. By cgroup its sockets show them.
+func TestForwardedWordsOfATrustedNamespace(t *testing.T) {
+	bpftest.RequireLinux(t, 6, 6, "tcx")
+	const port = 1143
+	w := newGatewayWorld(t, lab.Options{Lifetime: time.Minute, Mode: `mode = "observe"`}, "")
+	must(t, w.daemon.Stop())
+	path := filepath.Join(t.TempDir(), "mail")
+	must(t, os.Symlink(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), w.Server.FD()), path))
+	w.opts.Exe = weak(t, "grep cgroup2 /proc/self/mounts | cut -d' ' -f2 | xargs umount -l")
+	w.opts.Config = fmt.Sprintf("[watch]\nimap = [143, 1143]\ntrusted_netns = [%q]\ninterfaces = [\"to-stranger\", \"to-client4\"]\n", path)
+	w.start(t)
+	must(t, w.says(t, "status", "mail servers in trusted network namespaces are not believed")())
+	bpftest.Do(t, w.Server, func() error {
+		if err := netns.AddAddresses("eth0", netip.PrefixFrom(ghostServer.Addr(), 24)); err != nil {
+			return err
+		}
+		var lc net.ListenConfig
+		lc.SetMultipathTCP(false)
+		l, err := lc.Listen(t.Context(), "tcp4", netip.AddrPortFrom(ghostServer.Addr(), port).String())
+		if err == nil {
+			imapAnswers(t, l)
+		}
+		return err
+	})
+	w.station(t, "to-stranger", ghostClient)
+	end := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0")
+	end.port = port
+	forge(t, newRawClient(t, end, 20001), wire{ns: w.gateway.Neighbour.NS, iface: "eth0", to: hardware(t, w.gateway.Router, "dmz"), port: port}, nil)
+	settles(t, 2*time.Second, w.says(t, "why "+ghostClient.String(), "no socket of this host sent what the server says"))
+	if got := w.expires(t); len(got) != 0 {
+		t.Errorf("granted: %v", got)
+	}
+}
+
+// forge has a client say a login that its server does not hear, and another say that
+// this was good. prepare is called in between.
+func forge(t *testing.T, c *rawClient, by wire, prepare func() netip.Addr) {
+	t.Helper()
+	c.say(1000, 0, "S", "")
+	first := c.hears(func(tcp *layers.TCP) bool { return tcp.SYN }).Seq + 1
+	c.say(1001, first, "A", "")
+	greeting := c.hears(begins("* OK"))
+	next := greeting.Seq + uint32(len(greeting.Payload))
+	from := ghostServer.Addr()
+	if prepare != nil {
+		from = prepare()
+	}
+	said := segment{seq: 1001, ack: next, flags: "PA", payload: "a1 LOGIN ghost boo\r\n"}
+	unheard := said.frame(t, c.wire, c.localPort)
+	unheard[14+20+16]++ // its checksum
+	c.send(t, unheard)
+	words := segment{server: true, seq: next, ack: 1001 + uint32(len(said.payload)), flags: "PA", payload: "a1 OK done\r\n"}
+	frame := words.frame(t, by, c.localPort)
+	copy(frame[14+12:], from.AsSlice())
+	by.send(t, checksummed(frame))
+	c.hears(begins("a1 OK"))
+}
