@@ -345,6 +345,17 @@ func TestAFPacketLossWhileRead(t *testing.T) {
 	}
 }
 
+// TestAFPacketTime: how long ago a packet came is known whatever becomes of the wall clock.
+func TestAFPacketTime(t *testing.T) {
+	n := newTapped(t)
+	n.inject(t, unix.ETH_P_IP, ipv4Packet(protoTCP, tcpSegment("x")))
+	events := n.until(t, hasPayload("x"))
+	at := events[len(events)-1].Time
+	if age := time.Since(at); !strings.Contains(at.String(), " m=") || age < 0 || age > time.Minute {
+		t.Errorf("the packet came %v ago, at %v", age, at)
+	}
+}
+
 func TestAFPacketWaits(t *testing.T) {
 	n := newTapped(t)
 	var ev Event
