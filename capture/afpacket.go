@@ -173,20 +173,24 @@ func (p *packet) takeSide(raw *ringPacket) bool {
 // Lost comes now, before each of those, and behind the last, and so also after
 // connections that open in them.
 func (a *AFPacket) begin(ev *Event) (lost bool, err error) {
-	full := a.ring.full()
-	if full == 0 {
+	if a.ring.full() == 0 {
 		return false, a.wait()
 	}
 	drops, err := a.ring.drops()
 	if err != nil {
 		return false, err
 	}
+	reason := ""
 	if a.changed.Swap(false) {
-		a.lossy, a.reason = full+2, "the interfaces that are tapped changed"
+		reason = "the interfaces that are tapped changed"
 	}
 	if drops > 0 {
 		a.stats.Drops += drops
-		a.lossy, a.reason = full+2, "the AF_PACKET ring overflowed"
+		reason = "the AF_PACKET ring overflowed"
+	}
+	if reason != "" {
+		// Blocks that came to be full until now may lie before the loss.
+		a.lossy, a.reason = a.ring.full()+2, reason
 	}
 	a.ring.begin()
 	if a.lossy == 0 {

@@ -34,6 +34,7 @@ type packetRing struct {
 	// packets to come, of which the first is at pos.
 	block, left, pos int
 	open             bool
+	opened           time.Time
 }
 
 // ringPacket is one packet, from its network header on.
@@ -121,12 +122,19 @@ func (r *packetRing) full() (n int) {
 func (r *packetRing) begin() {
 	h := r.header()
 	r.open, r.left, r.pos = true, int(h.Num_pkts), int(h.Offset_to_first_pkt)
+	r.opened = time.Now()
 }
 
 // since is the time of the open block's first packet.
 func (r *packetRing) since() time.Time {
 	first := r.header().Ts_first_pkt
-	return time.Unix(int64(first.Sec), int64(first.Usec)) // in fact nanoseconds
+	return r.wall(first.Sec, first.Usec) // in fact nanoseconds
+}
+
+// wall gives the time of a packet of the open block a monotonic reading, as Ring does:
+// how long ago it was no step of the wall clock disturbs.
+func (r *packetRing) wall(second, nanosecond uint32) time.Time {
+	return r.opened.Add(min(0, time.Unix(int64(second), int64(nanosecond)).Sub(r.opened)))
 }
 
 // next returns the next packet of the open block, valid until end.
@@ -146,7 +154,7 @@ func (r *packetRing) next() (ringPacket, bool) {
 	return ringPacket{
 		data:    frame[h.Net:][:h.Snaplen],
 		wireLen: int(h.Len),
-		time:    time.Unix(int64(h.Sec), int64(h.Nsec)),
+		time:    r.wall(h.Sec, h.Nsec),
 		kind:    uint16(address.Pkttype),
 		index:   int(address.Ifindex),
 		vlan:    vlan,

@@ -10,7 +10,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -281,6 +285,76 @@ func TestAFPacketLoss(t *testing.T) {
 	}
 	if kinds[0] != Lost || lost < ringBlocks {
 		t.Errorf("got %d losses among %d events, the first %d; want one before each block", lost, len(kinds), kinds[0])
+	}
+}
+
+// TestAFPacketLossWhileRead: Lost comes where packets are missing, also while the ring
+// fills and is read at the same time.
+func TestAFPacketLossWhileRead(t *testing.T) {
+	n := newTapped(t)
+	const ring = ringBlocks * ringBlock / 1400 // more packets than it holds
+	packets := make([][]byte, 4*ring)
+	for i := range packets {
+		packets[i] = ipv4Packet(protoTCP, tcpSegment(fmt.Sprintf("%08d", i)+strings.Repeat("x", 1400)))
+	}
+	var sent atomic.Int64
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for part := range slices.Chunk(packets, 2000) {
+			n.inject(t, unix.ETH_P_IP, part...)
+			sent.Add(int64(len(part)))
+		}
+	}()
+	overflow := func(read int) {
+		for sent.Load() < int64(min(read+ring, len(packets))) {
+			runtime.Gosched()
+		}
+	}
+	var ev Event
+	lost, gaps := false, 0
+	for next, last := 0, false; ; {
+		n.tap.SetDeadline(time.Now().Add(300 * time.Millisecond))
+		err := n.tap.Next(&ev)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && last:
+			if gaps == 0 {
+				t.Error("nothing was lost")
+			}
+			return
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			<-done
+			last = true
+			continue
+		case err != nil:
+			t.Fatal(err)
+		case ev.Kind == Lost:
+			lost = true
+			continue
+		}
+		i, err := strconv.Atoi(string(ev.Segment.Payload[:8]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i != next {
+			if gaps++; !lost {
+				t.Errorf("packets %d to %d are missing, and no loss was told there", next, i)
+			}
+		}
+		if next, lost = i+1, false; i%5000 == 0 {
+			overflow(i)
+		}
+	}
+}
+
+// TestAFPacketTime: how long ago a packet came is known whatever becomes of the wall clock.
+func TestAFPacketTime(t *testing.T) {
+	n := newTapped(t)
+	n.inject(t, unix.ETH_P_IP, ipv4Packet(protoTCP, tcpSegment("x")))
+	events := n.until(t, hasPayload("x"))
+	at := events[len(events)-1].Time
+	if age := time.Since(at); !strings.Contains(at.String(), " m=") || age < 0 || age > time.Minute {
+		t.Errorf("the packet came %v ago, at %v", age, at)
 	}
 }
 

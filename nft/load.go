@@ -105,8 +105,12 @@ func (g *Gate) project(want []Element) (added, renewed int, removed []netip.Pref
 	if err := g.addFitting(missing); err != nil {
 		return 0, 0, nil, err
 	}
+	renew := func(part []member) error { return g.write(anyGeneration, part, true) }
+	if g.cfg.Mode == UserSets {
+		renew = g.add // which looks at the sets
+	}
 	for part := range slices.Chunk(wrong, chunk) {
-		if err := g.write(anyGeneration, part, true); err != nil {
+		if err := renew(part); err != nil {
 			return 0, 0, nil, fmt.Errorf("renew %d elements: %w", len(part), err)
 		}
 	}

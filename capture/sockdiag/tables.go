@@ -206,8 +206,9 @@ func (t *Tables) listeners(now time.Time) ([]Listener, error) {
 		if err != nil {
 			return nil, fmt.Errorf("network namespace %d: %w", ns.id, err)
 		}
+		seen := time.Now() // before that another may have had its place
 		for _, s := range sockets {
-			l := Listener{Netns: ns.id, Socket: s, Since: now}
+			l := Listener{Netns: ns.id, Socket: s, Since: seen}
 			for i := range before {
 				if before[i].Netns == l.Netns && before[i].Socket == l.Socket {
 					l.Since = before[i].Since

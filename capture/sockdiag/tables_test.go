@@ -211,6 +211,7 @@ func TestCheckConnection(t *testing.T) {
 		{"forwarder", []Socket{accepted, listener("0.0.0.0:143", 0, 3)}, nil, nil, time.Second, "only forwards"},
 		{"no answer", []Socket{accepted, listener("0.0.0.0:143", 0, 1)}, errors.New("no answer"), nil, time.Second, "no answer"},
 		{"older than its listener", []Socket{accepted, listener("0.0.0.0:143", 0, 1)}, nil, nil, -time.Second, "not known to be older"},
+		{"of when its listener was looked for", []Socket{accepted, listener("0.0.0.0:143", 0, 1)}, nil, nil, -time.Millisecond, "not known to be older"},
 		{"another listens", []Socket{accepted, listener("0.0.0.0:143", 0, 1)}, nil, func(f *fakeTables) {
 			f.sockets[1] = listener("0.0.0.0:143", 0, 2)
 		}, time.Second, "not known to be older"},
@@ -224,7 +225,7 @@ func TestCheckConnection(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				fake := &fakeTables{sockets: slices.Clone(test.sockets), err: test.err}
+				fake := &fakeTables{sockets: slices.Clone(test.sockets), err: test.err, wait: 10 * time.Millisecond}
 				tables := tablesOf(fake)
 				tables.look()
 				opened := time.Now().Add(test.opened)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing/fstest"
+	"time"
 )
 
 // fakeTables is a namespace's socket tables.
@@ -13,10 +14,12 @@ type fakeTables struct {
 	sockets []Socket
 	err     error
 	asked   int
+	wait    time.Duration // it takes so long to list them
 }
 
 func (f *fakeTables) listening(ports []uint16) ([]Socket, error) {
 	f.asked++
+	<-time.After(f.wait)
 	var all []Socket
 	for _, s := range f.sockets {
 		if s.State == tcpListen && slices.Contains(ports, s.Local.Port()) {

@@ -15,6 +15,7 @@ import (
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/daemon/keeper"
+	"relaygate/cmd/relaygate/internal/lockfile"
 	"relaygate/cmd/relaygate/internal/state"
 	"relaygate/nft"
 )
@@ -87,6 +88,9 @@ func Abandon(cfg *config.Config) error {
 	}
 	if cfg.Relayhosts == "" && cfg.UsersFile == "" {
 		return nil
+	}
+	if lockfile.Holder(cfg.StatePath+".lock") != "" {
+		return nil // one runs whose socket is another
 	}
 	if cfg.Socket != "" {
 		socket, err := control.Listen(cfg.Socket)

@@ -43,7 +43,7 @@ type linkFacts struct {
 }
 
 func readLinks() (map[int]linkFacts, error) {
-	list, err := dump(netlink.LinkList)
+	list, err := Links()
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
@@ -176,6 +176,9 @@ func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
 	}
 	return netip.PrefixFrom(addr.Unmap(), ones), true
 }
+
+// Links lists the interfaces as they are at one moment, also where others come and go.
+func Links() ([]netlink.Link, error) { return dump(netlink.LinkList) }
 
 // dumpTries bounds how often a dump is repeated that changed while it was read.
 const dumpTries = 10

@@ -40,6 +40,10 @@ func (w *world) says(t *testing.T, verb string, words ...string) func() error {
 	}
 }
 
+// written bounds the wait for a file, which on a slow disk is longer: a write of half a
+// second puts off the next one by ten.
+const written = 20 * time.Second
+
 // lists is nil if relayhosts holds these lines.
 func (w *world) lists(want string) func() error {
 	return func() error {
@@ -147,7 +151,7 @@ func TestWithoutNftables(t *testing.T) {
 	must(t, w.says(t, "status", "nftables cannot be used")())
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
 	settles(t, time.Second, w.says(t, "list", lab.Client4.String()))
-	settles(t, 3*time.Second, w.lists(lab.Client4.String()+"\n"))
+	settles(t, written, w.lists(lab.Client4.String()+"\n"))
 }
 
 func TestDamagedStateIsPutAside(t *testing.T) {
@@ -287,7 +291,7 @@ func TestRelayhostsUnwritable(t *testing.T) {
 	w := newWorldWith(t, lab.Options{
 		Lifetime: 3 * time.Second, Grant: "follow_sessions = false", Relayhosts: filepath.Join(dir, "relayhosts"),
 	})
-	settles(t, 3*time.Second, w.lists(""))
+	settles(t, written, w.lists(""))
 	filler := fill(t, dir)
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
 	settles(t, 3*time.Second, func() error { // in the place of the old list, or not at all
@@ -320,7 +324,7 @@ func TestForeignChangeOfRelayhosts(t *testing.T) {
 	w := newWorld(t, time.Minute, "")
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
 	want := lab.Client4.String() + "\n"
-	settles(t, 3*time.Second, w.lists(want))
+	settles(t, written, w.lists(want))
 	must(t, os.WriteFile(w.daemon.Relayhosts, []byte("203.0.113.66\n"), 0o644))
 	settles(t, 4*time.Second, w.lists(want))
 	settles(t, time.Second, w.says(t, "why 203.0.113.66", "may not relay", "was in "+w.daemon.Relayhosts+" while relaygate ran, written by somebody else"))

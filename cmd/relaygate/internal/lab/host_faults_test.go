@@ -87,7 +87,7 @@ func TestStopDuringTheStart(t *testing.T) {
 	w := newWorldWith(t, lab.Options{Lifetime: time.Minute, Mode: "mode = \"filter\"\nmax_new_per_minute = 0\non_exit = \"close\""})
 	four := w.Client4.At(lab.Server4)
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, 3*time.Second, w.lists(lab.Client4.String()+"\n"))
+	settles(t, written, w.lists(lab.Client4.String()+"\n"))
 	w.saved(t)
 	must(t, w.daemon.Kill())
 	must(t, open(t.Context(), four)())
@@ -129,7 +129,7 @@ func TestWrongConfigurationEmptiesTheFiles(t *testing.T) {
 	w := newWorld(t, time.Minute, "")
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
 	listed := w.lists(lab.Client4.String() + "\n")
-	settles(t, 3*time.Second, listed)
+	settles(t, written, listed)
 	wrong := func(config, words string) {
 		t.Helper()
 		path := w.dir + "/wrong.toml"
@@ -142,6 +142,7 @@ func TestWrongConfigurationEmptiesTheFiles(t *testing.T) {
 	for _, tt := range []struct{ config, words string }{
 		{w.daemon.Config + "[bogus]\nx = 1\n", "bogus: unknown key"},
 		{strings.Replace(w.daemon.Config, "relayhosts = \"", "relayhosts = ", 1), "no TOML"}, // what the last run wrote is known
+		{strings.Replace(w.daemon.Config, "control.sock", "other.sock", 1) + "[bogus]\n", "bogus: unknown key"},
 	} {
 		wrong(tt.config, tt.words) // beside one that runs
 		must(t, listed())
@@ -151,7 +152,7 @@ func TestWrongConfigurationEmptiesTheFiles(t *testing.T) {
 		wrong(tt.config, tt.words)
 		must(t, w.lists("")())
 		w.start(t)
-		settles(t, 3*time.Second, listed)
+		settles(t, written, listed)
 	}
 }
 

@@ -100,7 +100,7 @@ func TestFileOfACrashThatIsNamedNoMore(t *testing.T) {
 		w := newWorld(t, time.Minute, "")
 		login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
 		line, former := lab.Client4.String()+"\n", w.daemon.Relayhosts
-		settles(t, 3*time.Second, w.lists(line))
+		settles(t, written, w.lists(line))
 		w.saved(t)
 		want := ""
 		if crash {
@@ -112,7 +112,7 @@ func TestFileOfACrashThatIsNamedNoMore(t *testing.T) {
 		}
 		w.opts.Relayhosts = filepath.Join(t.TempDir(), "relayhosts")
 		w.start(t)
-		settles(t, 3*time.Second, w.lists(line))
+		settles(t, written, w.lists(line))
 		if held, err := os.ReadFile(former); err != nil || string(held) != want {
 			t.Errorf("after a crash %v: the former file holds %q, %v, want %q", crash, held, err, want)
 		}

@@ -77,7 +77,7 @@ func TestReloadChangesTheMode(t *testing.T) {
 func TestShortConfigurationStartsNothing(t *testing.T) {
 	w := newWorld(t, time.Minute, "")
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, 3*time.Second, w.lists(lab.Client4.String()+"\n"))
+	settles(t, written, w.lists(lab.Client4.String()+"\n"))
 	w.saved(t)
 	must(t, w.daemon.Kill())
 	for range 2 {

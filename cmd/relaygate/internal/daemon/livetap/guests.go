@@ -6,13 +6,15 @@ import (
 	"fmt"
 
 	"github.com/vishvananda/netlink"
+
+	"relaygate/cmd/relaygate/internal/hostinfo"
 )
 
 // noGuests refuses an interface through which containers and guests send what the tap
 // would take for this host's own words: one below a bridge, or with a macvlan on it.
 // What of it is in another namespace cannot be seen.
 func noGuests(name string) error {
-	links, err := netlink.LinkList()
+	links, err := hostinfo.Links()
 	if err != nil {
 		return fmt.Errorf("list the interfaces: %w", err)
 	}

@@ -3,6 +3,7 @@
 package livetap
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -145,4 +146,49 @@ func TestGuestsCome(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestGuestsElsewhere: that other interfaces come and go, as those of containers do, is no
+// doubt about one.
+func TestGuestsElsewhere(t *testing.T) {
+	bpftest.RequireRoot(t)
+	ns := bpftest.Namespace(t)
+	bpftest.Do(t, ns, func() error {
+		for i := range 50 { // more than the kernel lists at once
+			pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: fmt.Sprintf("eth%d", i)}, PeerName: fmt.Sprintf("peer%d", i)}
+			if err := netlink.LinkAdd(pair); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	ended, others := make(chan struct{}), make(chan error)
+	go func() {
+		others <- ns.Do(func() error {
+			for {
+				select {
+				case <-ended:
+					return nil
+				default:
+				}
+				l := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "other"}}
+				if err := errors.Join(netlink.LinkAdd(l), netlink.LinkDel(l)); err != nil {
+					return err
+				}
+			}
+		})
+	}()
+	bpftest.Do(t, ns, func() error {
+		p := &packetTap{names: []string{"eth0"}}
+		for range 200 {
+			if _, not := p.find(); len(not) > 0 {
+				return not["eth0"]
+			}
+		}
+		return nil
+	})
+	close(ended)
+	if err := <-others; err != nil {
+		t.Error(err)
+	}
 }

@@ -10,8 +10,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/hostinfo"
 )
 
 // others is what is known of the interfaces of a host that are not named. A client that
@@ -116,7 +117,7 @@ func (t *wireTap) look(came bool, err error) {
 // who makes packets on this host (raw(7)) can have any source. lost says that one that
 // was tapped before was not: somebody had detached it.
 func (t *wireTap) attachOthers() (lost bool, err error) {
-	list, failed := netlink.LinkList()
+	list, failed := hostinfo.Links()
 	if failed != nil {
 		return false, fmt.Errorf("list the interfaces: %w", failed)
 	}
