@@ -167,6 +167,8 @@ func (d *Dialogue) Waiting() string {
 		return ""
 	case d.awaitsGreeting():
 		return "no greeting seen yet"
+	case d.proved.Result != 0 && d.listOwed:
+		return "login answered where a list can be due, and nothing was accepted since"
 	case d.proved.Result != 0:
 		return "login answered, the rest of its pipeline is not"
 	case d.turn != noExchange:
@@ -217,7 +219,7 @@ func (d *Dialogue) answered() {
 	}
 	d.waiting[n] = command{}
 	d.waiting = d.waiting[:n]
-	if d.proved.Result != 0 && n == 0 && d.client.Empty() {
+	if d.proved.Result != 0 && n == 0 && d.client.Empty() && !d.listOwed {
 		d.report(&d.proved)
 	}
 }

@@ -44,8 +44,8 @@
 // command of which the server's own answer can be anything else: if it may be accepted
 // before a login, or the server may wait for more of it. Clients ask old servers for AUTH
 // and CAPA, though, and both are refused. The server's own answer is then a list at most,
-// of which the second line is no answer: a login counts if something else was accepted
-// since, as USER is.
+// of which the second line is no answer: a login counts once something else was accepted,
+// as USER is before PASS, and STAT behind APOP.
 //
 // Nothing may be released behind an odd line, an unknown command, STLS, or a
 // SASL exchange, before its answer came.

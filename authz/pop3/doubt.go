@@ -140,8 +140,6 @@ func (d *Dialogue) doubt(c *command) string {
 		return d.exchange.Doubt()
 	case c.verb == auth && d.exchange.Unasked():
 		return "AUTH was answered positively before the server asked for anything, which can be an invitation"
-	case c.verb != pass && d.listOwed:
-		return "a login was accepted where a list can be due: one was refused right behind a refusal"
 	case c.verb != pass && d.named:
 		return "a login was accepted where PASS was due: the answer can be a goodbye"
 	case c.verb == apop && !d.stamp:
@@ -159,7 +157,7 @@ func (d *Dialogue) doubt(c *command) string {
 // settled reports whether no command behind waiting[0] can be the one that the
 // server just answered with text: the rule of the package comment.
 func (d *Dialogue) settled(text []byte) bool {
-	if !d.client.Empty() {
+	if !d.client.Empty() || d.listOwed {
 		return false
 	}
 	for i := range d.waiting[1:] {
