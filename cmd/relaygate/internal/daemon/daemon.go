@@ -81,11 +81,11 @@ func Run(ctx context.Context, opts Options) (err error) {
 	}
 	// The socket first: it keeps a second daemon from touching the gate.
 	if d.socket, err = control.Listen(opts.Config.Socket); err != nil {
-		return errors.Join(err, d.forsake(err))
+		return errors.Join(err, d.forsake(d.opts.Config, err))
 	}
 	defer func() { err = errors.Join(err, d.socket.Close()) }()
 	if err := d.soon(d.start); err != nil {
-		return errors.Join(err, d.close(), d.forsake(err))
+		return errors.Join(err, d.close(), d.forsake(d.opts.Config, err))
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := process.DropCapabilities(d.tls.On()); err != nil {

@@ -184,7 +184,7 @@ func TestFailedStartEmptiesTheFiles(t *testing.T) {
 		}
 		cfg := &config.Config{Relayhosts: path, Gate: config.Gate{OnExit: tt.exit}}
 		d := &daemon{opts: Options{Config: cfg}, log: slog.New(slog.DiscardHandler)}
-		if err := d.forsake(tt.why); err != nil {
+		if err := d.forsake(d.opts.Config, tt.why); err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 		if held, err := os.ReadFile(path); err != nil || len(held) > 0 != tt.stays {

@@ -35,7 +35,7 @@ func (d *daemon) beginning() error {
 	path := d.opts.Config.StatePath + startingSuffix
 	if _, err := os.Lstat(path); err == nil {
 		d.log.Error("the last start was killed")
-		if err := d.forsake(nil); err != nil {
+		if err := d.forsake(d.opts.Config, nil); err != nil {
 			return err
 		}
 	}
@@ -65,9 +65,10 @@ func (d *daemon) begun() error {
 // files are emptied meanwhile. Where both come to their end at the same moment, the files
 // are soon found changed, and written.
 func (d *daemon) soon(start func() error) error {
+	cfg := d.opts.Config // which the start may replace meanwhile
 	late := time.AfterFunc(readyWithin, func() {
 		d.log.Error("the start takes long")
-		if err := d.forsake(nil); err != nil {
+		if err := d.forsake(cfg, nil); err != nil {
 			d.log.Error("whom the files name may relay", "error", err)
 		}
 	})
@@ -99,8 +100,8 @@ func Abandon(cfg *config.Config) error {
 		}
 		defer func() { _ = socket.Close() }()
 	}
-	d := &daemon{opts: Options{Config: cfg}, log: slog.New(slog.DiscardHandler)}
-	return d.forsake(nil)
+	d := &daemon{log: slog.New(slog.DiscardHandler)}
+	return d.forsake(cfg, nil)
 }
 
 // written is a configuration with the files of the last run in the place of its own.
@@ -115,8 +116,7 @@ func written(cfg *config.Config, was keeper.Run) *config.Config {
 
 // forsake empties the files where nothing starts: what they opened when an earlier run
 // crashed would be open until somebody looks.
-func (d *daemon) forsake(why error) error {
-	cfg := d.opts.Config
+func (d *daemon) forsake(cfg *config.Config, why error) error {
 	others := errors.Is(why, control.ErrRunning) || errors.Is(why, state.ErrLocked) || errors.Is(why, nft.ErrClaimed) ||
 		errors.Is(why, fs.ErrPermission) && os.Geteuid() != 0 // who may not start it may not empty them
 	if others || cfg.Gate.OnExit == config.ExitKeep {
