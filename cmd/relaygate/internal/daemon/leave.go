@@ -11,6 +11,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
@@ -39,7 +41,11 @@ func (d *daemon) beginning() error {
 			return err
 		}
 	}
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
+	note, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err == nil {
+		err = note.Close()
+	}
+	if err != nil {
 		return fmt.Errorf("note that a start goes on: %w", err)
 	}
 	d.starting = true
