@@ -5,7 +5,6 @@ package lab_test
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf/bpftest"
-	"relaygate/bpf/netns"
 	"relaygate/cmd/relaygate/internal/lab"
 )
 
@@ -96,18 +94,7 @@ func TestForwardedWordsOfATrustedNamespace(t *testing.T) {
 	w.opts.Config = fmt.Sprintf("[watch]\nimap = [143, 1143]\ntrusted_netns = [%q]\ninterfaces = [\"to-stranger\", \"to-client4\"]\n", path)
 	w.start(t)
 	must(t, w.says(t, "status", "mail servers in trusted network namespaces are not believed")())
-	bpftest.Do(t, w.Server, func() error {
-		if err := netns.AddAddresses("eth0", netip.PrefixFrom(ghostServer.Addr(), 24)); err != nil {
-			return err
-		}
-		var lc net.ListenConfig
-		lc.SetMultipathTCP(false)
-		l, err := lc.Listen(t.Context(), "tcp4", netip.AddrPortFrom(ghostServer.Addr(), port).String())
-		if err == nil {
-			imapAnswers(t, l)
-		}
-		return err
-	})
+	ghostServes(t, w.Server, "eth0", 24, port)
 	w.station(t, "to-stranger", ghostClient)
 	end := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0")
 	end.port = port

@@ -17,14 +17,11 @@ import (
 	"relaygate/cmd/relaygate/internal/lab"
 )
 
-// ghostly is a host on which an IMAP server answers whatever a client without a kernel
-// says, that is the ghost.
-func ghostly(t *testing.T, watch string) (*world, *rawClient) {
+// ghostServes makes an IMAP server at the ghost's server address, which a device gets.
+func ghostServes(t *testing.T, ns *netns.Namespace, device string, bits int, port uint16) {
 	t.Helper()
-	const port = 1143
-	w := newWorld(t, time.Minute, "[watch]\nimap = [143, 1143]\n"+watch)
-	bpftest.Do(t, w.Server, func() error {
-		if err := netns.AddAddresses("lo", netip.PrefixFrom(ghostServer.Addr(), 32)); err != nil {
+	bpftest.Do(t, ns, func() error {
+		if err := netns.AddAddresses(device, netip.PrefixFrom(ghostServer.Addr(), bits)); err != nil {
 			return err
 		}
 		var lc net.ListenConfig
@@ -35,6 +32,15 @@ func ghostly(t *testing.T, watch string) (*world, *rawClient) {
 		}
 		return err
 	})
+}
+
+// ghostly is a host on which an IMAP server answers whatever a client without a kernel
+// says, that is the ghost.
+func ghostly(t *testing.T, watch string) (*world, *rawClient) {
+	t.Helper()
+	const port = 1143
+	w := newWorld(t, time.Minute, "[watch]\nimap = [143, 1143]\n"+watch)
+	ghostServes(t, w.Server, "lo", 32, port)
 	station(t, w.Server, "to-stranger", ghostClient)
 	end := wire{ns: w.Stranger.NS, iface: "eth0", to: hardware(t, w.Server, "to-stranger"), port: port}
 	return w, newRawClient(t, end, 20001)
