@@ -73,18 +73,12 @@ func TestCut(t *testing.T) {
 			bystander := w.hold(t, netip.AddrPortFrom(static4A, 0), netip.AddrPortFrom(server4, 25))
 			server := <-tt.server
 			other := <-relayed
-			start := time.Now()
 			sockets, entries, err := cutter.Cut([]uint16{25, 925}, netip.MustParsePrefix(tt.prefix))
 			if err != nil || sockets != 1 || entries != 1 {
 				t.Errorf("got %d sockets, %d entries, %v, want one of each", sockets, entries, err)
 			}
-			ends(t, client, 5*time.Second)
-			ends(t, server, 5*time.Second)
-			if took := time.Since(start); took > 100*time.Millisecond {
-				t.Errorf("it took %v", took)
-			} else {
-				t.Log(took)
-			}
+			ends(t, client, time.Second)
+			ends(t, server, time.Second)
 			bpftest.Send(t, bystander, other, "NOOP\r\n")
 		})
 	}
