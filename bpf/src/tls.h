@@ -108,14 +108,16 @@ static __noinline int enter(void *ctx, enum function function)
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct call *call = &fresh.outer;
 	struct calls *under_way;
+	struct kin kin = {};
 
 	if (!armed || finished(call->object))
 		return 0;
-	call->server = family(&call->since);
+	call->server = family(&kin);
 	if (!call->server) {
 		COUNT(refused);
 		return 0;
 	}
+	call->since = kin.since;
 	under_way = bpf_map_lookup_elem(&calls, &thread);
 	if (under_way && within(call, &under_way->outer))
 		return enter_within(call, under_way);

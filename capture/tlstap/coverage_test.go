@@ -149,9 +149,9 @@ func TestReadCgroup(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
 		{"empty", "", "/"},
 		{"root", "0::/\n", "/"},
-		{"version 2", "0::/system.slice/a.service\n", "/system.slice/a.service"},
+		{"version 2", "0::/system.slice/a.service\n", "/"},
 		{"hybrid", "5:cpu:/x\n1:name=systemd:/system.slice/a.service\n0::/\n", "/system.slice/a.service"},
-		{"hybrid, both", "1:name=systemd:/b\n0::/a\n", "/a"},
+		{"hybrid, both", "1:name=systemd:/b\n0::/a\n", "/"},
 		{"version 1", "1:name=systemd:/b\n", "/b"},
 		{"version 1 without systemd", "1:cpu:/b\n", "/"},
 	} {
