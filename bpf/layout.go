@@ -48,7 +48,7 @@ func (c *machineCode) layout(kind LibraryKind) (l layout, err error) {
 		err = errors.New("the library is unknown")
 	}
 	if err != nil {
-		return layout{}, fmt.Errorf("find out where its objects keep the server random: %w", err)
+		return layout{}, fmt.Errorf("the layout of its objects is not known (BoringSSL's is not): %w", err)
 	}
 	return l, nil
 }

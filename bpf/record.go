@@ -26,7 +26,8 @@ const (
 	Handshake
 	// Plain: one call of a TLS library read or wrote something on the
 	// connection. The library's object had the connection's server random,
-	// and the calling process descends from Owner, or is it.
+	// and the calling process descends from Owner, or is it, and is in no other
+	// control group than that.
 	Plain
 )
 

@@ -83,6 +83,7 @@ type tapDescendant struct {
 	_           structs.HostLayout
 	Start       uint64
 	ServerStart uint64
+	ServerGroup uint64
 	Server      uint32
 	Pad         uint32
 }

@@ -1,7 +1,6 @@
 package bpf_test
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"runtime"
@@ -184,65 +183,6 @@ func TestDeadCalls(t *testing.T) {
 	}
 	if n := tap.Calls(t); n != 0 {
 		t.Errorf("%d calls of dead processes are kept", n)
-	}
-}
-
-// TestWriteInsideRead has a server greet from within the read that shakes hands, as
-// those in Node.js do: what it wrote is told before what it read.
-func TestWriteInsideRead(t *testing.T) {
-	for _, options := range [][]string{{"tls12"}, {"tls12", "ex"}, {}} {
-		t.Run(fmt.Sprint(options), func(t *testing.T) {
-			d := buildTLSD(t, bpf.OpenSSL)
-			ns := bpftest.Namespace(t)
-			tap := load(t, ns)
-			attach(t, tap, d, d.serve(t, ns, addr, append(options, "lazy", "inside")...))
-			c := dialTLS(t, ns, addr)
-			patient(t, c)
-			if _, err := io.ReadFull(c, make([]byte, len("+OK ready\r\n"))); err != nil {
-				t.Fatal(err)
-			}
-			c.say(t, "USER a\r\n")
-			c.say(t, "PASS a\r\n")
-			got := answers(t, tap, 3)
-			const want = "S:+OK ready\r\nC:USER a\r\nS:+OK USER a\r\nC:PASS a\r\nS:+OK PASS a\r\n"
-			if text := plainOf(got, cookieOf(t, got, c)); text != want {
-				t.Errorf("told is %q, want %q", text, want)
-			}
-			if n := tlsCounters(t, tap).Unseen; n != 0 {
-				t.Errorf("%d calls were not seen whole", n)
-			}
-		})
-	}
-}
-
-// TestReadInsideWrite has a server read from within a write, and from within what it
-// writes from within a read: of that nothing is told.
-func TestReadInsideWrite(t *testing.T) {
-	for _, test := range []struct{ options, says []string }{
-		{[]string{"deep"}, []string{"USER a\r\n", "X"}},
-		{[]string{"deep", "inside"}, []string{"XUSER a\r\n"}},
-	} {
-		t.Run(fmt.Sprint(test.options), func(t *testing.T) {
-			d := buildTLSD(t, bpf.OpenSSL, "-DOLD")
-			d.library = ownLibrary(t, d.program)
-			ns := bpftest.Namespace(t)
-			tap := load(t, ns)
-			attach(t, tap, d, d.serve(t, ns, addr, test.options...))
-			c := dialTLS(t, ns, addr)
-			for _, text := range test.says {
-				if _, err := io.WriteString(c, text); err != nil {
-					t.Fatal(err)
-				}
-			}
-			got := wantLost(t, tap, bpf.CallUnseen, func() {
-				if _, err := io.ReadFull(c, make([]byte, len("+OK USER a\r\n"))); err != nil {
-					t.Fatal(err)
-				}
-			})
-			if text := plainOf(got, cookieOf(t, got, c)); strings.Contains(text, "S:") {
-				t.Errorf("told is %q behind a call that is not", text)
-			}
-		})
 	}
 }
 

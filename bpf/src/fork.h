@@ -13,15 +13,16 @@ int relaygate_fork(struct bpf_raw_tracepoint_args *ctx)
 	__u32 tgid = BPF_CORE_READ(child, tgid);
 	struct descendant new = {};
 	struct server *server;
-	__u64 since;
+	struct kin kin = {};
 
 	if (tgid == bpf_get_current_pid_tgid() >> 32)
 		return 0; /* a thread */
-	new.server = family(&since);
+	new.server = family(&kin);
 	server = bpf_map_lookup_elem(&servers, &new.server);
 	if (!server)
 		return 0;
 	new.server_start = server->start;
+	new.server_group = kin.group;
 	new.start = BPF_CORE_READ(child, start_boottime);
 	bpf_map_update_elem(&descendants, &tgid, &new, BPF_ANY);
 	return 0;

@@ -65,8 +65,21 @@ struct tcp_sock {
 	_Bool is_mptcp; /* absent where MPTCP is not configured */
 };
 
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+};
+
+struct css_set {
+	struct cgroup *dfl_cgrp; /* in the hierarchy of version 2 */
+};
+
 struct task_struct {
 	int tgid;
+	struct css_set *cgroups;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	__u64 start_boottime;

@@ -43,6 +43,7 @@ struct server {
 struct descendant {
 	__u64 start;	    /* ns since boot */
 	__u64 server_start; /* as in struct server */
+	__u64 server_group; /* its control group */
 	__u32 server;
 	__u32 pad;
 };

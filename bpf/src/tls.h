@@ -53,10 +53,10 @@ static __always_inline int finished(__u64 object)
 }
 
 /*
- * enter_within notes a call that another has made. What passes is told once: by the one
- * that was asked for it. What was written from within a read came before what that reads.
- * The other way round the order is not known; of that, and of one within another within
- * another, nothing is told.
+ * enter_within notes a call that another has made, or that seems so. What passes is told
+ * once: by the one that was asked for it. What was written from within a read came before
+ * what that reads. Of all else nothing is told: of a read from within a write the order is
+ * not known, and another connection's call may be on a stack of its own (see apart).
  */
 static __always_inline int enter_within(const struct call *call, struct calls *under_way)
 {
@@ -67,12 +67,10 @@ static __always_inline int enter_within(const struct call *call, struct calls *u
 	outer->parts++;
 	if (same(call, outer))
 		return 0;
-	if (outer == inner || (outer->object == call->object && writes(outer->function))) {
+	if (inner->stack || outer->object != call->object || writes(outer->function)) {
 		missed(call->object);
 		return 0;
 	}
-	if (inner->stack)
-		missed(inner->object); /* it never returned */
 	*inner = *call;
 	return 1;
 }
@@ -83,6 +81,18 @@ static __always_inline void gone(const struct calls *under_way)
 	missed(under_way->outer.object);
 	if (under_way->inner.stack)
 		missed(under_way->inner.object);
+}
+
+/*
+ * apart says whether a call that is no part of one under way may be on another stack, as
+ * those of coroutines are. The kernel keeps the returns that it awaits of a thread in one
+ * pile: where they do not come in that order, it leads one to another's place or, having
+ * none, ends the process. So no second one is asked for. Where the calls are in one place
+ * the first is gone for sure.
+ */
+static __always_inline int apart(const struct call *call, const struct calls *under_way)
+{
+	return call->stack != under_way->outer.stack;
 }
 
 /* enter notes a call; it returns 1 if its end matters. */
@@ -98,19 +108,25 @@ static __noinline int enter(void *ctx, enum function function)
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct call *call = &fresh.outer;
 	struct calls *under_way;
+	struct kin kin = {};
 
 	if (!armed || finished(call->object))
 		return 0;
-	call->server = family(&call->since);
+	call->server = family(&kin);
 	if (!call->server) {
 		COUNT(refused);
 		return 0;
 	}
+	call->since = kin.since;
 	under_way = bpf_map_lookup_elem(&calls, &thread);
 	if (under_way && within(call, &under_way->outer))
 		return enter_within(call, under_way);
 	if (under_way) {
 		gone(under_way);
+		if (apart(call, under_way)) {
+			missed(call->object);
+			return 0;
+		}
 		bpf_map_delete_elem(&calls, &thread);
 	}
 	if (bpf_map_update_elem(&calls, &thread, &fresh, BPF_ANY)) {

@@ -20,7 +20,8 @@
  * (before the ServerHello), inside (a greeting from within the handshake, with OLD from
  * within the first read; not with GNUTLS), deep (with OLD: the first byte is read from
  * within the first write), again (another handshake after each answer; not with OLD or
- * GNUTLS).
+ * GNUTLS), turns (with OLD: two clients have a coroutine each, which a read leaves for the
+ * other), below (the same, with the second one's stack below the first one's).
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -35,6 +36,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #define LISTENER 3
@@ -44,7 +46,7 @@
 static const char *cert, *key;
 static int with_fork, with_forklate, with_starttls, with_ex, with_reuse, with_cork, with_big,
 	with_tls12, with_p384, with_ktls, with_hide, with_warning, with_again, with_lazy,
-	with_inside, with_deep;
+	with_inside, with_deep, with_turns, with_below;
 
 static void die(const char *what)
 {
@@ -165,6 +167,31 @@ static void serve(void)
 	}
 }
 
+#ifdef OLD
+static void serve_next(void)
+{
+	object *o;
+
+	MUST(accept_one(&o) >= 0);
+	while (answer(o))
+		;
+	pause();
+}
+
+static void serve_in_turns(void)
+{
+	static char stacks[2][256 * 1024] __attribute__((aligned(16)));
+
+	for (int i = 0; i < 2; i++) {
+		MUST(getcontext(&coroutines[i]) == 0);
+		coroutines[i].uc_stack.ss_sp = stacks[with_below ? !i : i];
+		coroutines[i].uc_stack.ss_size = sizeof(stacks[0]);
+		makecontext(&coroutines[i], serve_next, 0);
+	}
+	setcontext(&coroutines[0]);
+}
+#endif
+
 int main(int argc, char **argv)
 {
 	signal(SIGPIPE, SIG_IGN);
@@ -189,10 +216,16 @@ int main(int argc, char **argv)
 			with_lazy |= !strcmp(argv[i], "lazy");
 			with_inside |= !strcmp(argv[i], "inside");
 			with_deep |= !strcmp(argv[i], "deep");
+			with_turns |= !strcmp(argv[i], "turns");
+			with_below |= !strcmp(argv[i], "below");
 		}
 		tls_start();
 		puts("ready");
 		fflush(stdout);
+#ifdef OLD
+		if (with_turns || with_below)
+			serve_in_turns();
+#endif
 		serve();
 	}
 #ifndef GNUTLS

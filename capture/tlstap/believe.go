@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"relaygate/authz"
-	"relaygate/bpf"
 	"relaygate/capture/sockdiag"
 )
 
@@ -43,9 +42,9 @@ type answer struct {
 
 // Believe says whether a process may speak for a connection, and if not why:
 // server is the head of the process's family, found by the kernel among those
-// that it was told. That head must hold the very listener that accepted the
-// connection, and the process be in its control group where both have one. Of one
-// that may not it is a stranger, or not known whether it is.
+// that it was told, where both are in one control group. That head must hold the very
+// listener that accepted the connection. Of a process that may not speak it is told
+// whether it is known to be a stranger.
 func (f *Finder) Believe(conn authz.Conn, process, server uint32) (ok, stranger bool, reason string) {
 	q := question{process, server, conn.Server, conn.Netns}
 	heads := f.heads.Load()
@@ -101,14 +100,13 @@ func (f *Finder) judge(q question, heads *map[uint32]uint64) answer {
 	if q.process == q.server {
 		return answer{}
 	}
-	return f.strange(q, bpf.ServerProcess{PID: q.server, Start: start})
+	return f.strange(q)
 }
 
-// strange says why a descendant of the server is not one of its own.
-// Whoever logs in at a super-server's SSH service descends from it too, but is
-// put into a control group of the session. (The socket's own group says less:
-// a listener that init passed on has init's.)
-func (f *Finder) strange(q question, head bpf.ServerProcess) answer {
+// strange says why a descendant of the server is not one of its own, on hosts where the
+// kernel's programs cannot tell: systemd may have its control groups in version 1 alone,
+// and they look at those of version 2 (src/family.h).
+func (f *Finder) strange(q question) answer {
 	own, err := readCgroup(f.files, int(q.server))
 	if err != nil {
 		return answer{reason: fmt.Sprintf("the control group of the server is not known: %v", err)}
@@ -118,11 +116,6 @@ func (f *Finder) strange(q question, head bpf.ServerProcess) answer {
 	}
 	theirs, err := readCgroup(f.files, int(q.process))
 	if err != nil {
-		// It has ended since, as a process per connection does. Then it
-		// counts as one of the family if nobody in that is elsewhere.
-		if f.view.Load().united(head) {
-			return answer{}
-		}
 		return answer{reason: fmt.Sprintf("process %d ended before its control group was known", q.process)}
 	}
 	if !rootCgroup(theirs) && theirs != own {

@@ -95,7 +95,7 @@ func (f *Finder) Explain(conn authz.Conn) string {
 	}
 	var silent []string
 	for _, l := range s.Libraries {
-		if !l.Recognised {
+		if !l.Recognised && !l.Expected {
 			silent = append(silent, l.Path)
 		}
 	}

@@ -18,7 +18,7 @@ func TestCoverageWords(t *testing.T) {
 		want  string
 		seen  bool
 	}{
-		{"nothing", nil, false, "maild (pid 10) is not read: no TLS library was found: it may be built in", false},
+		{"nothing", nil, false, "maild (pid 10) is not read: no TLS library was found: its TLS may be built in", false},
 		{"OpenSSL", map[string][]symbol{"libssl.so.3": ssl}, false, "maild (pid 10) is read through /", true},
 		{"NSS", map[string][]symbol{"libnss3.so": nil}, false, "it uses NSS", false},
 		{"NSS's libssl3", map[string][]symbol{"libssl3.so": nil}, false, "it uses NSS", false},
@@ -90,7 +90,7 @@ func TestCoverageNamesAndCounts(t *testing.T) {
 	if l.Path != w.inside(ssl) || !l.Attached || l.Recognised || !slices.Equal(l.Users, []string{"imap-login", "pop3-login"}) || !slices.Equal(l.Others, []string{"httpd"}) {
 		t.Errorf("library is %+v", l)
 	}
-	if why := w.finder.Explain(connection()); !strings.Contains(why, "no handshake was recognised") {
+	if why := w.finder.Explain(connection()); !strings.Contains(why, "libssl.so.3 is watched, but no handshake was recognised") {
 		t.Errorf("explained by %q", why)
 	}
 	w.tap.attached[0].found = true
@@ -106,6 +106,28 @@ func TestCoverageNamesAndCounts(t *testing.T) {
 	}
 	if why := w.finder.Explain(connection()); why != "nobody is known to listen" {
 		t.Errorf("explained by %q", why)
+	}
+}
+
+// A server can have a library and use another, which nobody sees.
+func TestCoverageOfAnotherLibrary(t *testing.T) {
+	w := newWorld(t)
+	w.process(10, 1, "maild", "/", w.library("libssl.so.3", openSSL...))
+	w.tables.set(held(imaps, 1, 10))
+	for i, test := range []struct {
+		read bool
+		why  string
+	}{
+		{false, ""}, {false, ""}, {false, ""}, {false, ""},
+		{false, "none of its TLS connections was read so far: its TLS may be built in"},
+		{true, ""}, {false, ""},
+	} {
+		w.scan(interval)
+		w.finder.Judged(connection(), test.read)
+		w.scan(interval)
+		if s := w.finder.Servers()[0]; s.Seen != (test.why == "") || !strings.HasPrefix(s.Why, test.why) {
+			t.Errorf("after connection %d: %+v, want %q", i+1, s, test.why)
+		}
 	}
 }
 
@@ -127,9 +149,9 @@ func TestReadCgroup(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
 		{"empty", "", "/"},
 		{"root", "0::/\n", "/"},
-		{"version 2", "0::/system.slice/a.service\n", "/system.slice/a.service"},
+		{"version 2", "0::/system.slice/a.service\n", "/"},
 		{"hybrid", "5:cpu:/x\n1:name=systemd:/system.slice/a.service\n0::/\n", "/system.slice/a.service"},
-		{"hybrid, both", "1:name=systemd:/b\n0::/a\n", "/a"},
+		{"hybrid, both", "1:name=systemd:/b\n0::/a\n", "/"},
 		{"version 1", "1:name=systemd:/b\n", "/b"},
 		{"version 1 without systemd", "1:cpu:/b\n", "/"},
 	} {

@@ -7,9 +7,9 @@
 // the plaintext of every process that uses a watched library file, and a
 // process can put anything into its own memory: also the public random of
 // somebody else's connection, and an answer that was never given. So there are
-// two locks. The kernel hands on only what processes of a known family do, and
-// Finder.Believe believes them only on connections whose listener the head of
-// this family holds.
+// two locks. The kernel hands on only what processes of a known family do that are
+// in the control group of its head, and Finder.Believe believes them only on
+// connections whose listener that head holds.
 //
 // Libraries are identified by device and inode and opened through the mapping
 // itself, so it does not matter where they lie: in a chroot, in a container,

@@ -12,8 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"relaygate/bpf"
 	"relaygate/capture/sockdiag"
 )
@@ -223,8 +221,6 @@ func (f *Finder) family(h *holder, t tree, now time.Time, reads *budget, room in
 	for _, pid := range t.members(h.process.PID, room) {
 		p := f.process(pid, t.stats[pid], reads)
 		fam.members = append(fam.members, p)
-		// Who ended while it was read says nothing about who is where.
-		fam.mixed = fam.mixed || !p.gone && p.cgroup != fam.members[0].cgroup
 		for _, k := range p.files {
 			k.seen = f.scans
 			if k.library != nil {
@@ -251,13 +247,6 @@ func (f *Finder) process(pid int, stat sockdiag.Stat, reads *budget) *process {
 		return p // a member of two families
 	}
 	p.seen, p.name = f.scans, stat.Name
-	if p.cgroup == "" || p.size != stat.Size {
-		var err error
-		if p.cgroup, err = readCgroup(f.files, pid); err != nil {
-			p.err, p.gone = err, errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
-			return p
-		}
-	}
 	switch {
 	case p.size == stat.Size && reads.again == 0:
 		return p

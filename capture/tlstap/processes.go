@@ -28,15 +28,13 @@ const (
 
 // process is one of a server's family.
 type process struct {
-	pid    int
-	start  uint64
-	size   uint64 // when its mappings were read, 0 before
-	name   string
-	cgroup string
-	files  []*knownFile
-	err    error  // why its mappings cannot be read
-	gone   bool   // it ended before its control group was read
-	seen   uint64 // the scan that saw it last
+	pid   int
+	start uint64
+	size  uint64 // when its mappings were read, 0 before
+	name  string
+	files []*knownFile
+	err   error  // why its mappings cannot be read
+	seen  uint64 // the scan that saw it last
 }
 
 // knownFile is an executable file that was looked into.
@@ -117,8 +115,8 @@ func (t tree) ancestors(pid int) []int {
 	return all[1:]
 }
 
-// readCgroup names the control group of a process (cgroups(7)): its place in
-// the version 2 hierarchy, or where nothing is done with that, in systemd's.
+// readCgroup names the control group of a process in systemd's hierarchy of version 1
+// (cgroups(7)); it is the root where there is none, or where version 2 is in use.
 func readCgroup(proc fs.FS, pid int) (string, error) {
 	b, err := fs.ReadFile(proc, path.Join(strconv.Itoa(pid), "cgroup"))
 	if err != nil {
@@ -136,10 +134,7 @@ func readCgroup(proc fs.FS, pid int) (string, error) {
 	if rootCgroup(unified) && named != "" {
 		return named, nil
 	}
-	if unified == "" {
-		return "/", nil
-	}
-	return unified, nil
+	return "/", nil
 }
 
 func rootCgroup(place string) bool { return place == "" || place == "/" }

@@ -15,9 +15,6 @@ type family struct {
 	name      string // of the head's program
 	listeners []sockdiag.Listener
 	members   []*process
-	// mixed is true if a member was seen in another control group than the
-	// head's.
-	mixed bool
 }
 
 // holder is a process with the listeners that it holds.

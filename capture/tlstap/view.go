@@ -37,8 +37,7 @@ type Server struct {
 	// and those of them whose plaintext was read.
 	Handshakes, Read uint64
 
-	head   bpf.ServerProcess
-	united bool // nobody of the family is in another control group
+	head bpf.ServerProcess
 }
 
 // LibraryUse is a library file as a server uses it.
@@ -93,7 +92,7 @@ func (s Server) String() string {
 func (f *Finder) published(fam *family) Server {
 	s := Server{
 		PID: int(fam.head.PID), Name: fam.name, Listeners: addresses(fam.listeners),
-		Processes: len(fam.members), head: fam.head, united: !fam.mixed,
+		Processes: len(fam.members), head: fam.head,
 	}
 	for _, l := range f.libraries {
 		if !l.users[fam.head] && !l.expected[fam.head] {
@@ -148,9 +147,4 @@ func (f *Finder) publish(families []*family, onlyInit []sockdiag.Listener, err e
 	}
 	f.view.Store(v)
 	f.trimCounts(families)
-}
-
-// united says whether all processes of a family were in one control group.
-func (v *view) united(head bpf.ServerProcess) bool {
-	return slices.ContainsFunc(v.servers, func(s Server) bool { return s.head == head && s.united })
 }

@@ -41,15 +41,19 @@ func (f *Finder) why(fam *family, libraries []LibraryUse) string {
 		}
 	}
 	unread, _ := f.history(fam.head)
-	if !used && len(reasons) == 0 && (len(libraries) == 0 || unread) {
-		reasons = append(reasons, f.missing(fam))
+	if len(reasons) == 0 && (len(libraries) == 0 || unread) {
+		none := "no TLS library was found"
+		if used {
+			none = "none of its TLS connections was read so far"
+		}
+		reasons = append(reasons, f.missing(fam, none))
 	}
 	return strings.Join(reasons, "; ")
 }
 
-// missing says why no library was found: what cannot be read goes first, for
-// that may be the reason.
-func (f *Finder) missing(fam *family) string {
+// missing says why the library that matters was not found, behind what tells so: what
+// cannot be read goes first, for that may be the reason.
+func (f *Finder) missing(fam *family, none string) string {
 	var unread, broken error
 	var other string
 	inGo := false
@@ -67,7 +71,6 @@ func (f *Finder) missing(fam *family) string {
 			}
 		}
 	}
-	const none = "no TLS library was found"
 	switch {
 	case broken != nil:
 		return none + ": " + broken.Error()
@@ -82,7 +85,7 @@ func (f *Finder) missing(fam *family) string {
 	case unread != nil:
 		return none + ": " + unread.Error()
 	}
-	return none + ": it may be built in without symbols, or be rustls"
+	return none + ": its TLS may be built in without symbols, or be rustls"
 }
 
 // otherLibrary names the TLS library in the file that cannot be watched, or "".

@@ -223,7 +223,7 @@ func (w *world) process(pid, parent int, name, cgroup string, files ...string) {
 	dir := strconv.Itoa(pid)
 	w.write(dir+"/stat", fmt.Sprintf("%d (%s) S %d 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 %d %d 300 0\n",
 		pid, name, parent, startOf(pid), w.sizes[pid]))
-	w.write(dir+"/cgroup", "0::"+cgroup+"\n")
+	w.write(dir+"/cgroup", "1:name=systemd:"+cgroup+"\n0::/\n")
 	var maps strings.Builder
 	for i, path := range files {
 		var st syscall.Stat_t

@@ -53,7 +53,7 @@ func kernel(cfg *config.Config) []Finding {
 		list = append(list, found("kernel: uprobes", false, "are there", bpf.HaveUprobes(),
 			"logins in TLS are not read: grants come from clear text and by hand alone"))
 		list = append(list, found("kernel: uprobe sessions", false, "are there", bpf.HaveUprobeSession(),
-			"each call of a TLS library that mail servers use costs two traps, also where one would do"))
+			"each call of a TLS library that mail servers use costs two traps, also where one would do, and a program with coroutines that wait within one, as Crystal's do, is ended by the kernel: if there is one with such a library, set watch.tls to off"))
 		list = append(list, found("processes", false, "have the numbers that the kernel knows them by", bpf.InitialPIDs(),
 			"logins in TLS are not read: run relaygate on the host, or with the host's PID namespace"))
 	}
