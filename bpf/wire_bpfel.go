@@ -95,7 +95,7 @@ type wireTuple struct {
 type wireVerdict struct {
 	_      structs.HostLayout
 	Tuple  wireTuple
-	Pad    uint32
+	Forget uint32
 	Cookie uint64
 }
 

@@ -14,12 +14,12 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"relaygate/authz"
 	"relaygate/bpf"
 	"relaygate/capture"
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/hostinfo"
 )
 
@@ -200,10 +200,16 @@ func (t *wireTap) follow(name string) {
 	}
 }
 
-func (t *wireTap) Done(c authz.Conn) error { return t.programs.SetDone(c.Client, c.Server, c.Cookie) }
-
-// Encrypted never comes: TLS is not followed.
-func (t *wireTap) Encrypted(authz.Conn) error { return errors.ErrUnsupported }
+func (t *wireTap) Steer(s engine.Steering) error {
+	switch c := s.Conn; s.Course {
+	case engine.Done:
+		return t.programs.SetDone(c.Client, c.Server, c.Cookie)
+	case engine.Forget:
+		return t.programs.Forget(c.Client, c.Server, c.Cookie)
+	default: // TLS is not followed
+		return errors.ErrUnsupported
+	}
+}
 
 // Alive lists, on a gateway, the connections that the programs follow. A host
 // asks its own socket tables.
