@@ -60,6 +60,13 @@ func TestTheTapForgetsWhatIsNotFollowed(t *testing.T) {
 	opens(share+1, "1025:forget")
 	k.feed(capture.Event{Kind: capture.Closed, Conn: authz.Conn{Cookie: 1}})
 	opens(share+2, "")
+	proxies := newTLS(t, "192.0.2.0/24")
+	for cookie := range uint64(share + 1) { // a proxy's clients have no share together
+		proxies.open(netip.MustParseAddrPort("192.0.2.1:50000"), server, cookie+1, nil)
+		if got := proxies.steering(); got != "" {
+			t.Fatalf("connection %d of a proxy: steered %q", cookie, got)
+		}
+	}
 	k.open(imap4, server, share+3, func(ev *capture.Event) { ev.Trusted, ev.Reason = false, "of a forwarder" })
 	if got := k.steering(); got != "1027:forget" {
 		t.Errorf("not believed: steered %q", got)
