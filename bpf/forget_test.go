@@ -1,6 +1,7 @@
 package bpf_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,5 +50,34 @@ func TestForget(t *testing.T) {
 	}
 	if n := tap.Randoms(t); n != 0 {
 		t.Errorf("%d randoms after the end of all connections", n)
+	}
+}
+
+// TestClosedWithoutRoom: the end of a connection does not get lost where the ring of
+// events is full.
+func TestClosedWithoutRoom(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns, func(o *bpf.Options) { o.RingBytes = 32 << 20 }) // only the other ring fills
+	l := bpftest.Listen(t, ns, "tcp", addr)
+	client := bpftest.Dial(t, ns, addr)
+	server := bpftest.Accept(t, l)
+	cookie := collect(t, tap, kind(bpf.Opened))[0].Cookie
+	if early, err := tap.Untold(); len(early) != 0 || err != nil {
+		t.Fatalf("before it ended: %v, %v", early, err)
+	}
+	fillEvents(t, tap, ns, "127.0.0.3:61143")
+	bpftest.Close(t, client)
+	bpftest.Close(t, server)
+	for _, r := range rest(t, tap) {
+		if r.Kind == bpf.Closed && r.Cookie == cookie {
+			t.Fatalf("there was room for %+v: the test proves nothing", r)
+		}
+	}
+	untold, err := tap.Untold()
+	if err != nil || !slices.Contains(untold, cookie) || counters(t, tap).ClosesLate != uint64(len(untold)) {
+		t.Errorf("ended untold: %v, %v, want %d among them; counters %+v", untold, err, cookie, counters(t, tap))
+	}
+	if again, err := tap.Untold(); len(again) != 0 || err != nil {
+		t.Errorf("again: %v, %v", again, err)
 	}
 }

@@ -100,7 +100,7 @@ func ringDrops(c *bpf.Counters) map[string]uint64 {
 	return map[string]uint64{
 		"tap: connections without room in the flow map":   c.FlowsFull,
 		"tap: connections without room in the event ring": c.EventsFull,
-		"tap: closes not told":                            c.ClosesLost,
+		"tap: closes that were told late":                 c.ClosesLate,
 		"tap: connections lost, ring full":                c.RingFull,
 		"tap: connections lost, too much unanswered":      c.Unanswered,
 		"tap: connections lost, too long before a login":  c.FlowFull,
@@ -117,11 +117,24 @@ func (t *ringTap) Keep(ctx context.Context, lost func([]uint64) error) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if t.reattach(lost) != nil {
+			if t.reattach(lost) != nil || untold(t.programs, t.log, lost) != nil {
 				return
 			}
 		}
 	}
+}
+
+// untold tells lost of the connections that ended while there was no room to say so. The
+// error is lost's.
+func untold(programs interface{ Untold() ([]uint64, error) }, log *slog.Logger, lost func([]uint64) error) error {
+	cookies, err := programs.Untold()
+	if err != nil {
+		log.Warn("connections that are over may stay", "error", err)
+	}
+	if len(cookies) == 0 {
+		return nil
+	}
+	return lost(cookies)
 }
 
 // reattach looks whether the programs are where they were put. Of the connections that
