@@ -85,6 +85,23 @@ func TestBudgets(t *testing.T) {
 	}
 }
 
+// TestRoomOfRecords: whatever a client chooses to send, it takes little more of the ring
+// than four times as much.
+func TestRoomOfRecords(t *testing.T) {
+	const head = ringHeader + 32 // of a record, with the struct packet
+	for _, size := range []int{128 - head, 129 - head, 512 - head, 513 - head, 2048 - head, 2049 - head} {
+		b := newBench(t, 0)
+		b.expect(t, tapFlow{State: tapFlowStateREADING})
+		got := b.run(t, b.objs.RelaygateOut, ip4(6, 0, tcp(ack, 0, size-40)))
+		if len(got) != 1 || len(got[0].Data) != size {
+			t.Fatalf("records are %+v, want one of %d bytes", got, size)
+		}
+		if room := int(b.reader.position); room > 4*(head+size) {
+			t.Errorf("%d bytes take %d of the ring", size, room)
+		}
+	}
+}
+
 // TestRingFull fills a small ring with nobody reading.
 func TestRingFull(t *testing.T) {
 	b := newBench(t, uint32(os.Getpagesize()))

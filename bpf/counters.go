@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 
@@ -18,8 +19,8 @@ type Counters struct {
 	// want of an entry or of room in the ring (of the latter also a Lost that
 	// was not told).
 	FlowsFull, EventsFull uint64
-	// ClosesLost counts connections whose Closed was not told.
-	ClosesLost uint64
+	// ClosesLate counts connections whose Closed found no room: see Untold.
+	ClosesLate uint64
 	// Connections lost because the ring was full, because the client sent
 	// too much without an answer, or because both sent too much.
 	RingFull, Unanswered, FlowFull uint64
@@ -69,6 +70,26 @@ func (t *Tap) Counters() (Counters, error) { return sums[Counters](t.objs.Counte
 
 // Counters reads the counters.
 func (w *Wire) Counters() (Counters, error) { return sums[Counters](w.objs.Counters) }
+
+// Untold takes out the connections that ended without a Closed, as the ring of events
+// had no room for it.
+func (t *Tap) Untold() (cookies []uint64, err error)  { return taken(t.objs.Untold) }
+func (w *Wire) Untold() (cookies []uint64, err error) { return taken(w.objs.Untold) }
+
+// taken empties a queue.
+func taken(queue *ebpf.Map) (cookies []uint64, err error) {
+	for {
+		var cookie uint64
+		err := queue.LookupAndDelete(nil, &cookie)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return cookies, nil
+		}
+		if err != nil {
+			return cookies, fmt.Errorf("ask which connections ended unseen: %w", err)
+		}
+		cookies = append(cookies, cookie)
+	}
+}
 
 // TLSCounters reads the counters of what TLS libraries show.
 func (t *Tap) TLSCounters() (TLSCounters, error) { return sums[TLSCounters](t.objs.Counters) }

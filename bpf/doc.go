@@ -4,9 +4,10 @@
 //
 // A sockops program on the root cgroup makes an entry for each connection that
 // a believed listener accepts on a watched port, keyed by socket cookie, and
-// removes it when the kernel closes the connection. Programs on cgroup_skb
-// ingress and egress copy the packets of these connections, from the IP header
-// on, until user space says SetDone. Believed are listeners of a trusted
+// removes it when the kernel closes the connection, or when user space says that it
+// does not follow it (Forget). Programs on cgroup_skb ingress and egress copy the
+// packets of these connections, from the IP header on, until user space says
+// SetDone. Believed are listeners of a trusted
 // network namespace whose socket belongs to a trusted user; of all others
 // nothing is copied. What egress shows was sent by that very socket: nobody
 // else can forge it. What ingress shows has not yet passed TCP: only bytes that

@@ -184,6 +184,15 @@ func (t *Tap) SetDone(cookie uint64) error {
 
 var doneFlow = tapFlow{State: tapFlowStateDONE}
 
+// Forget takes a connection for one that found no room: nothing more is told of it, its
+// Closed neither, and another can have its place. It is no error if it is gone.
+func (t *Tap) Forget(cookie uint64) error {
+	if err := t.objs.Flows.Delete(&cookie); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("forget a connection: %w", err)
+	}
+	return nil
+}
+
 // update is BPF_MAP_UPDATE_ELEM with BPF_EXIST (bpf(2)), without what Map.Update
 // does for values of any type: each login needs one.
 func update(m *ebpf.Map, key, value unsafe.Pointer) unix.Errno {

@@ -49,7 +49,7 @@ type tapCounters struct {
 	Multipath      uint64
 	FlowsFull      uint64
 	EventsFull     uint64
-	ClosesLost     uint64
+	ClosesLate     uint64
 	RingFull       uint64
 	Unanswered     uint64
 	FlowFull       uint64
@@ -228,6 +228,7 @@ const (
 	tapMapSleeper        = "sleeper"
 	tapMapTrustedNetns   = "trusted_netns"
 	tapMapTrustedOwners  = "trusted_owners"
+	tapMapUntold         = "untold"
 	tapProgRelaygateConn = "relaygate_conn"
 	tapProgRelaygateFork = "relaygate_fork"
 	tapProgRelaygateIn   = "relaygate_in"
@@ -309,6 +310,7 @@ type tapMapSpecs struct {
 	Sleeper       *ebpf.MapSpec `ebpf:"sleeper"`
 	TrustedNetns  *ebpf.MapSpec `ebpf:"trusted_netns"`
 	TrustedOwners *ebpf.MapSpec `ebpf:"trusted_owners"`
+	Untold        *ebpf.MapSpec `ebpf:"untold"`
 }
 
 // tapVariableSpecs contains global variables before they are loaded into the kernel.
@@ -360,6 +362,7 @@ type tapMaps struct {
 	Sleeper       *ebpf.Map `ebpf:"sleeper"`
 	TrustedNetns  *ebpf.Map `ebpf:"trusted_netns"`
 	TrustedOwners *ebpf.Map `ebpf:"trusted_owners"`
+	Untold        *ebpf.Map `ebpf:"untold"`
 }
 
 func (m *tapMaps) Close() error {
@@ -377,6 +380,7 @@ func (m *tapMaps) Close() error {
 		m.Sleeper,
 		m.TrustedNetns,
 		m.TrustedOwners,
+		m.Untold,
 	)
 }
 

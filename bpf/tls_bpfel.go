@@ -49,7 +49,7 @@ type tlsCounters struct {
 	Multipath      uint64
 	FlowsFull      uint64
 	EventsFull     uint64
-	ClosesLost     uint64
+	ClosesLate     uint64
 	RingFull       uint64
 	Unanswered     uint64
 	FlowFull       uint64
@@ -149,6 +149,7 @@ const (
 	tlsMapRandoms               = "randoms"
 	tlsMapServers               = "servers"
 	tlsMapSleeper               = "sleeper"
+	tlsMapUntold                = "untold"
 	tlsProgRelaygateBoth        = "relaygate_both"
 	tlsProgRelaygateEarlyRead   = "relaygate_early_read"
 	tlsProgRelaygateEarlyReadEx = "relaygate_early_read_ex"
@@ -244,6 +245,7 @@ type tlsMapSpecs struct {
 	Randoms     *ebpf.MapSpec `ebpf:"randoms"`
 	Servers     *ebpf.MapSpec `ebpf:"servers"`
 	Sleeper     *ebpf.MapSpec `ebpf:"sleeper"`
+	Untold      *ebpf.MapSpec `ebpf:"untold"`
 }
 
 // tlsVariableSpecs contains global variables before they are loaded into the kernel.
@@ -293,6 +295,7 @@ type tlsMaps struct {
 	Randoms     *ebpf.Map `ebpf:"randoms"`
 	Servers     *ebpf.Map `ebpf:"servers"`
 	Sleeper     *ebpf.Map `ebpf:"sleeper"`
+	Untold      *ebpf.Map `ebpf:"untold"`
 }
 
 func (m *tlsMaps) Close() error {
@@ -306,6 +309,7 @@ func (m *tlsMaps) Close() error {
 		m.Randoms,
 		m.Servers,
 		m.Sleeper,
+		m.Untold,
 	)
 }
 

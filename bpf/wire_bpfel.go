@@ -21,7 +21,7 @@ type wireCounters struct {
 	Multipath      uint64
 	FlowsFull      uint64
 	EventsFull     uint64
-	ClosesLost     uint64
+	ClosesLate     uint64
 	RingFull       uint64
 	Unanswered     uint64
 	FlowFull       uint64
@@ -95,7 +95,7 @@ type wireTuple struct {
 type wireVerdict struct {
 	_      structs.HostLayout
 	Tuple  wireTuple
-	Pad    uint32
+	Forget uint32
 	Cookie uint64
 }
 
@@ -133,6 +133,7 @@ const (
 	wireMapPackets          = "packets"
 	wireMapShaking          = "shaking"
 	wireMapSleeper          = "sleeper"
+	wireMapUntold           = "untold"
 	wireMapWires            = "wires"
 	wireProgRelaygateArrive = "relaygate_arrive"
 	wireProgRelaygateDone   = "relaygate_done"
@@ -209,6 +210,7 @@ type wireMapSpecs struct {
 	Packets     *ebpf.MapSpec `ebpf:"packets"`
 	Shaking     *ebpf.MapSpec `ebpf:"shaking"`
 	Sleeper     *ebpf.MapSpec `ebpf:"sleeper"`
+	Untold      *ebpf.MapSpec `ebpf:"untold"`
 	Wires       *ebpf.MapSpec `ebpf:"wires"`
 }
 
@@ -255,6 +257,7 @@ type wireMaps struct {
 	Packets     *ebpf.Map `ebpf:"packets"`
 	Shaking     *ebpf.Map `ebpf:"shaking"`
 	Sleeper     *ebpf.Map `ebpf:"sleeper"`
+	Untold      *ebpf.Map `ebpf:"untold"`
 	Wires       *ebpf.Map `ebpf:"wires"`
 }
 
@@ -267,6 +270,7 @@ func (m *wireMaps) Close() error {
 		m.Packets,
 		m.Shaking,
 		m.Sleeper,
+		m.Untold,
 		m.Wires,
 	)
 }

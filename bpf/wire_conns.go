@@ -77,10 +77,20 @@ func port(p uint16) uint16 {
 // SetDone ends the recording of a connection; its Closed still comes. It is no
 // error if the connection is gone.
 func (w *Wire) SetDone(client, server netip.AddrPort, cookie uint64) error {
-	v := wireVerdict{Cookie: cookie, Tuple: wireTuple{
+	return w.verdict(client, server, wireVerdict{Cookie: cookie})
+}
+
+// Forget takes a connection for one that found no room: nothing more is told of it, its
+// Closed neither, and another can have its place. It is no error if it is gone.
+func (w *Wire) Forget(client, server netip.AddrPort, cookie uint64) error {
+	return w.verdict(client, server, wireVerdict{Cookie: cookie, Forget: 1})
+}
+
+func (w *Wire) verdict(client, server netip.AddrPort, v wireVerdict) error {
+	v.Tuple = wireTuple{
 		Client: words(client.Addr()), ClientPort: port(client.Port()),
 		Server: words(server.Addr()), ServerPort: port(server.Port()),
-	}}
+	}
 	if _, err := w.objs.RelaygateDone.Run(&ebpf.RunOptions{Context: &v}); err != nil {
 		return fmt.Errorf("end the recording of a connection: %w", err)
 	}

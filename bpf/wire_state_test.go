@@ -69,6 +69,31 @@ func TestWireDone(t *testing.T) {
 	}
 }
 
+// TestWireForget: of what is forgotten nothing comes, nor its end, but the next
+// connection of the same ends is followed.
+func TestWireForget(t *testing.T) {
+	b := newWireBench(t)
+	cookie := b.play(t, handshake()...)[0].Cookie
+	for _, other := range []uint64{1, 0, 0} { // another's number; again it is no error
+		if err := b.Forget(client4, mail4, cookie+other); err != nil {
+			t.Fatal(err)
+		}
+		want := ""
+		if other != 0 {
+			want = "c"
+		}
+		if got := story(b.play(t, cl(psh|ack, 1001, 5001, "a1 NOOP"))); got != want {
+			t.Errorf("records are %q, want %q", got, want)
+		}
+	}
+	if got := story(b.play(t, sv(rst|ack, 5001, 1009, ""))); got != "" {
+		t.Errorf("at the end %q, want nothing", got)
+	}
+	if got := b.play(t, handshake()...); len(got) == 0 || got[0].Kind != Opened || got[0].Cookie == cookie {
+		t.Errorf("the next is %+v, want another connection", got)
+	}
+}
+
 func TestWireBudgets(t *testing.T) {
 	hundred := strings.Repeat("x", 100)
 	for _, test := range []struct {

@@ -144,7 +144,7 @@ func (r *Reader) next(b []byte) (l Line, rest []byte, s State) {
 // join appends the piece, and leaves no copy behind where the buffer grows.
 func (r *Reader) join(piece []byte) {
 	if need := len(r.buf) + len(piece); need > cap(r.buf) {
-		grown := make([]byte, len(r.buf), max(need, 2*cap(r.buf), 128))
+		grown := make([]byte, len(r.buf), min(max(need, 2*cap(r.buf), 128), r.Max))
 		copy(grown, r.buf)
 		clear(r.buf)
 		r.buf = grown

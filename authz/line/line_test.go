@@ -116,6 +116,22 @@ func TestReaderWipes(t *testing.T) {
 	}
 }
 
+// TestReaderTakesNoMoreThanItsBound: of a line that never ends no more is kept than a
+// line may have, however it comes.
+func TestReaderTakesNoMoreThanItsBound(t *testing.T) {
+	for _, piece := range []int{1, 100, 130, 501, 999, 1000} {
+		r := Reader{Max: 1000}
+		for range r.Max / piece {
+			if _, _, s := r.Next([]byte(strings.Repeat("x", piece))); s != Partial {
+				t.Fatalf("pieces of %d: state %v", piece, s)
+			}
+		}
+		if cap(r.buf) > r.Max {
+			t.Errorf("pieces of %d: room for %d octets, want at most %d", piece, cap(r.buf), r.Max)
+		}
+	}
+}
+
 func TestAnswers(t *testing.T) {
 	for _, test := range []struct {
 		text     string

@@ -26,9 +26,11 @@ const (
 	// maxInterval passes at most without one: a reader ignores a users file
 	// that is older than two hours.
 	maxInterval = time.Hour
-	// maxRetry is the longest pause after failures: what the file says meanwhile lets
-	// in whose grant is over, and keeps out whose grant is new.
+	// maxRetry is the longest pause after failures, and maxRest after a write that took
+	// long, be it that a disk was slow for once: what the file says meanwhile lets in
+	// whose grant is over, and keeps out whose grant is new.
 	maxRetry = 5 * time.Second
+	maxRest  = 10 * time.Second
 )
 
 // Writer keeps the files equal to a list of grants. It has no clock and no
@@ -160,7 +162,7 @@ func (w *Writer) Write(now time.Time, grants []Entry) (Report, error) {
 	}
 	w.dirty, w.retry = false, 0
 	const share = 20 // of the time, at most
-	w.next = now.Add(max(minInterval, share*time.Since(start)))
+	w.next = now.Add(min(max(minInterval, share*time.Since(start)), maxRest))
 	return report, nil
 }
 

@@ -70,6 +70,26 @@ func testWriterPace(t *testing.T) {
 	}
 }
 
+// What took long is not done again soon, but a disk that was slow once does not let the
+// file say for minutes who may relay no more.
+func TestWriterRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := NewWriter(Config{Hosts: filepath.Join(t.TempDir(), "relayhosts")})
+		render := w.files[0].render
+		for took, rest := range map[time.Duration]time.Duration{
+			time.Millisecond: minInterval, 200 * time.Millisecond: 4 * time.Second, 3 * time.Second: maxRest, time.Hour: maxRest,
+		} {
+			w.files[0].render = func(list []Entry) []byte {
+				time.Sleep(took)
+				return render(list)
+			}
+			write(t, w, start, nil)
+			w.Changed()
+			due(t, w, start.Add(rest))
+		}
+	})
+}
+
 func TestWriterWithoutFiles(t *testing.T) {
 	w := NewWriter(Config{})
 	w.Changed()

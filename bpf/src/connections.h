@@ -172,12 +172,15 @@ static __always_inline void opened(struct bpf_sock_ops *ops)
 static __always_inline void closed(struct bpf_sock_ops *ops)
 {
 	__u64 cookie = bpf_get_socket_cookie(ops);
+	/*
+	 * Connections from before the start, and those that user space forgot, have the
+	 * callback, and no entry. The latter may have shown a ServerHello before.
+	 */
+	long unknown = bpf_map_delete_elem(&flows, &cookie);
 
-	/* Connections from before the start have the callback, and no entry. */
-	if (bpf_map_delete_elem(&flows, &cookie))
-		return;
 	forget_hello(cookie);
-	tell_closed(cookie);
+	if (!unknown)
+		tell_closed(cookie);
 }
 
 SEC("sockops")

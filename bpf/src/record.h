@@ -15,6 +15,9 @@
  * reads what is not linear. A record is always submitted, so that the reader can
  * count its position; one that could not be filled has captured = 0. The bound is
  * on the last index because Linux 6.1 does not learn from len != 0.
+ *
+ * Each size is at most four times the one below: a flood that overruns the ring has to
+ * send a quarter of it.
  */
 #define COPY(size)                                                                \
 	static __always_inline int copy_##size(struct __sk_buff *skb, __u32 base, \
@@ -43,6 +46,7 @@
 COPY(128)
 COPY(512)
 COPY(2048)
+COPY(4096)
 COPY(16384)
 
 #define CAPTURE_MAX DATA_OF(16384)
@@ -56,6 +60,8 @@ static __always_inline int copy(struct __sk_buff *skb, __u32 base, const struct 
 		return copy_512(skb, base, head, len);
 	if (len <= DATA_OF(2048))
 		return copy_2048(skb, base, head, len);
+	if (len <= DATA_OF(4096))
+		return copy_4096(skb, base, head, len);
 	return copy_16384(skb, base, head, len);
 }
 

@@ -119,7 +119,7 @@ const struct packet *packet_type __attribute__((unused));
 struct counters {
 	__u64 opened, closed;
 	__u64 fast_open, multipath;
-	__u64 flows_full, events_full, closes_lost;
+	__u64 flows_full, events_full, closes_late;
 	__u64 ring_full, unanswered, flow_full;
 	__u64 packets, truncated, wakeups;
 	__u64 handshakes, same_random, two_hellos, randoms_full;
@@ -145,6 +145,13 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, EVENTS_BYTES);
 } events SEC(".maps");
+
+/* Connections that ended while the events ring was full. User space looks here now and then. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 65536); /* as many as are followed */
+	__type(value, __u64);
+} untold SEC(".maps");
 
 /* Whether the reader sleeps. It has this page too. */
 struct {
@@ -247,12 +254,17 @@ static __always_inline int tell_lost(__u64 cookie, enum reason reason)
 	return failed;
 }
 
-/* tell_closed says that a connection has ended. */
+/*
+ * tell_closed says that a connection has ended. That must not get lost, or user space
+ * would follow it for good: where the ring has no room it is told by its queue.
+ */
 static __always_inline void tell_closed(__u64 cookie)
 {
 	COUNT(closed);
-	if (tell_event(CLOSED, cookie, NONE))
-		COUNT(closes_lost);
+	if (tell_event(CLOSED, cookie, NONE)) {
+		COUNT(closes_late);
+		bpf_map_push_elem(&untold, &cookie, BPF_ANY);
+	}
 }
 
 /* lose_reading marks a connection: one missing record and nothing can be proved. */

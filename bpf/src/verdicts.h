@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0) */
-/* What user space has done to connections: they are done with, or given up. */
+/* What user space has done to connections: they are done with, forgotten, or given up. */
 #ifndef RELAYGATE_VERDICTS_H
 #define RELAYGATE_VERDICTS_H
 
@@ -8,7 +8,7 @@
 /* What user space says of one connection. */
 struct verdict {
 	struct tuple tuple;
-	__u32 pad;
+	__u32 forget; /* nothing is to be told of it, its end neither */
 	__u64 cookie;
 };
 
@@ -19,7 +19,11 @@ int relaygate_done(struct verdict *v)
 	struct tuple key = v->tuple;
 	struct wire *w = bpf_map_lookup_elem(&wires, &key);
 
-	if (w && w->cookie == v->cookie)
+	if (!w || w->cookie != v->cookie)
+		return 0;
+	if (v->forget)
+		bpf_map_delete_elem(&wires, &key);
+	else
 		w->read.state = DONE;
 	return 0;
 }

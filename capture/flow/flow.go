@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"net/netip"
 	"time"
 
 	"relaygate/authz"
@@ -57,6 +58,9 @@ type Config struct {
 	// Services are the watched server ports.
 	Services map[uint16]authz.Service
 	Limits   Limits
+	// Proxies speak for many clients: Limits.FlowsPerClient does not bound their
+	// connections where the kernel announces these.
+	Proxies []netip.Prefix
 	// Done is the set that a Decoder passes over (capture.Decoder.PassOver).
 	// Where there is one, a flow of a file that was tainted or forgotten leaves
 	// the table for it at once, without Closed.

@@ -261,7 +261,7 @@ func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Seg
 		t.refuse(r, h)
 		return
 	}
-	id, f, ok := t.open(&h.tuple, h.guard.origin())
+	id, f, ok := t.open(&h.tuple, h.guard.origin(), t.limits.FlowsPerClient)
 	if !ok {
 		t.refuse(r, h)
 		return

@@ -1,6 +1,9 @@
 package flow
 
 import (
+	"net/netip"
+	"slices"
+
 	"relaygate/authz"
 	"relaygate/capture"
 )
@@ -21,7 +24,11 @@ func (t *Table) liveOpened(ev *capture.Event) {
 	if ev.Inside {
 		origin = authz.FromInside
 	}
-	id, f, ok := t.open(&tuple{conn: conn}, origin)
+	share := t.limits.FlowsPerClient
+	if slices.ContainsFunc(t.proxies, func(p netip.Prefix) bool { return p.Contains(conn.Client.Addr()) }) {
+		share = t.limits.Flows
+	}
+	id, f, ok := t.open(&tuple{conn: conn}, origin, share)
 	if !ok {
 		return
 	}

@@ -2,6 +2,7 @@ package flow
 
 import (
 	"cmp"
+	"net/netip"
 	"time"
 
 	"relaygate/authz"
@@ -13,6 +14,7 @@ type Table struct {
 	limits   Limits
 	ports    *capture.PortSet
 	services []service // watched
+	proxies  []netip.Prefix
 	slots    slots
 	pool     pool
 	stats    Stats
@@ -49,6 +51,7 @@ func New(c Config) *Table {
 		pool:     pool{limit: limits.Buffered},
 		byCookie: make(map[uint64]ID),
 		hasher:   capture.NewHasher(),
+		proxies:  c.Proxies,
 		done:     c.Done,
 		leaving:  c.Done != nil,
 	}
@@ -212,13 +215,13 @@ func (t *Table) begin() {
 // second is the Unix time of the event being fed.
 func (t *Table) second() int64 { return t.now / int64(time.Second) }
 
-// open begins a flow, unless a bound is hit.
-func (t *Table) open(k *tuple, origin authz.Origin) (ID, *flow, bool) {
+// open begins a flow, unless a bound is hit; share is that on flows of its client.
+func (t *Table) open(k *tuple, origin authz.Origin, share int) (ID, *flow, bool) {
 	if t.slots.open >= t.limits.Flows {
 		t.stats.Bounds.Flows++
 		return 0, nil, false
 	}
-	id, f := t.begun(k, origin, t.limits.FlowsPerClient)
+	id, f := t.begun(k, origin, share)
 	if f == nil {
 		t.stats.Bounds.FlowsPerClient++
 		return 0, nil, false

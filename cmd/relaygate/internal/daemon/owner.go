@@ -34,8 +34,8 @@ type owner struct {
 	out    *logging.Log
 	hub    *control.Hub
 	asked  chan question
-	errs   uint64       // Done and Encrypted that failed
-	undone []authz.Conn // see steer
+	errs   uint64            // what the tap could not be steered to
+	undone []engine.Steering // see steer
 
 	cutter   *cutter
 	keeper   *keeper.Keeper

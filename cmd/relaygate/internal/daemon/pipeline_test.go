@@ -123,7 +123,7 @@ func (p *player) SetDeadline(t time.Time) { p.until = t }
 
 func (p *player) Wake() { message.Wake(p.woken) }
 
-func (p *player) Done(authz.Conn) error { return nil }
+func (p *player) Steer(engine.Steering) error { return nil }
 
 // discard is a log that nobody reads.
 func discard(tb testing.TB) *logging.Log {

@@ -8,6 +8,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/capture"
+	"relaygate/cmd/relaygate/internal/engine"
 )
 
 // maxUndone bounds the connections whose recording is still to be ended.
@@ -17,9 +18,9 @@ const maxUndone = 64
 // may wait until the rings are read: most connections have ended by then.
 func (o *owner) steer() {
 	for _, s := range o.engine.Steer() {
-		if !s.Plaintext {
-			o.undone = append(o.undone, s.Conn)
-		} else if o.tap.Encrypted(s.Conn) != nil {
+		if s.Course != engine.Plaintext {
+			o.undone = append(o.undone, s)
+		} else if o.tap.Steer(s) != nil {
 			o.errs++
 		}
 	}
@@ -30,8 +31,8 @@ func (o *owner) endRecordings(more bool) {
 	if more && len(o.undone) < maxUndone {
 		return
 	}
-	for _, c := range o.undone {
-		if o.tap.Done(c) != nil {
+	for _, s := range o.undone {
+		if o.tap.Steer(s) != nil {
 			o.errs++
 		}
 	}
@@ -41,7 +42,7 @@ func (o *owner) endRecordings(more bool) {
 // ended: the kernel records nothing more of a connection that has closed.
 func (o *owner) ended(c authz.Conn) {
 	for i := len(o.undone) - 1; i >= 0; i-- {
-		if o.undone[i].Cookie == c.Cookie {
+		if o.undone[i].Conn.Cookie == c.Cookie {
 			last := len(o.undone) - 1
 			o.undone[i] = o.undone[last]
 			o.undone = o.undone[:last]

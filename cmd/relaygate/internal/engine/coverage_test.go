@@ -19,26 +19,61 @@ func TestTheTapIsSteered(t *testing.T) {
 		t.Errorf("at STARTTLS %q, want nothing before TLS begins", got)
 	}
 	k.hello()
-	if got := k.steering(); got != "7:true" {
-		t.Errorf("at the handshake %q, want 7:true", got)
+	if got := k.steering(); got != "7:plaintext" {
+		t.Errorf("at the handshake %q, want 7:plaintext", got)
 	}
 	k.inside(imapLogin[1])
 	if got := k.steering(); got != "" {
 		t.Errorf("before the verdict %q, want nothing", got)
 	}
 	k.inside(imapLogin[2])
-	if got := k.steering(); got != "7:false" {
-		t.Errorf("at the verdict %q, want 7:false", got)
+	if got := k.steering(); got != "7:done" {
+		t.Errorf("at the verdict %q, want 7:done", got)
 	}
 	k.open(client, server, 8, nil)
 	k.say(pop3Login...)
-	if got := k.steering(); got != "8:false" {
-		t.Errorf("at a verdict in clear text %q, want 8:false", got)
+	if got := k.steering(); got != "8:done" {
+		t.Errorf("at a verdict in clear text %q, want 8:done", got)
 	}
 	k.open(client, server, 9, nil)
 	k.feed(capture.Event{Kind: capture.Lost, Conn: k.conn})
-	if got := k.steering(); got != "9:false" {
-		t.Errorf("at a loss %q, want 9:false", got)
+	if got := k.steering(); got != "9:done" {
+		t.Errorf("at a loss %q, want 9:done", got)
+	}
+}
+
+// What is not followed leaves its place in the tap to others: no address can take more
+// than its share there either.
+func TestTheTapForgetsWhatIsNotFollowed(t *testing.T) {
+	k := &talk{Engine: newEngine(nil)}
+	const share = 1024
+	opens := func(cookie uint64, want string) {
+		t.Helper()
+		k.open(client, server, cookie, nil)
+		if got := k.steering(); got != want {
+			t.Fatalf("connection %d: steered %q, want %q", cookie, got, want)
+		}
+	}
+	for cookie := range uint64(share) {
+		opens(cookie+1, "")
+	}
+	opens(share+1, "1025:forget")
+	k.feed(capture.Event{Kind: capture.Closed, Conn: authz.Conn{Cookie: 1}})
+	opens(share+2, "")
+	proxies := newTLS(t, "192.0.2.0/24")
+	for cookie := range uint64(share + 1) { // a proxy's clients have no share together
+		proxies.open(netip.MustParseAddrPort("192.0.2.1:50000"), server, cookie+1, nil)
+		if got := proxies.steering(); got != "" {
+			t.Fatalf("connection %d of a proxy: steered %q", cookie, got)
+		}
+	}
+	k.open(imap4, server, share+3, func(ev *capture.Event) { ev.Trusted, ev.Reason = false, "of a forwarder" })
+	if got := k.steering(); got != "1027:forget" {
+		t.Errorf("not believed: steered %q", got)
+	}
+	k.open(imap4, server, 0, func(ev *capture.Event) { ev.Trusted, ev.Reason = false, "of another tap" })
+	if got := k.steering(); got != "" {
+		t.Errorf("without a cookie: steered %q", got)
 	}
 }
 

@@ -37,7 +37,7 @@ type Engine struct {
 // New makes an Engine.
 func New(cfg Config) *Engine {
 	evidence := authz.NewEvidence(authz.EvidenceConfig{Retain: cfg.Retain})
-	reader := newReader(flow.Config{Services: cfg.Services}, evidence)
+	reader := newReader(flow.Config{Services: cfg.Services, Proxies: cfg.Rules.Proxies}, evidence)
 	reader.confirm, reader.whole, reader.proxies = cfg.Confirm, cfg.Whole, cfg.Rules.Proxies
 	return &Engine{
 		Reader:   reader,

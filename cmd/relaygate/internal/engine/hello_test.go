@@ -192,8 +192,8 @@ func TestBackToClearText(t *testing.T) {
 		k := newTLS(t)
 		k.open(client, imap4, 7, nil)
 		k.say("S: * OK ready", "C: a STARTTLS", "S: a OK begin", "C: \x16\x03\x01 no hello", "S: "+instead)
-		if got := k.steering(); got != "7:false" {
-			t.Errorf("%s: steered %q, want 7:false", name, got)
+		if got := k.steering(); got != "7:done" {
+			t.Errorf("%s: steered %q, want 7:done", name, got)
 		}
 		k.say("C: b STARTTLS\r\nc NOOP {22+}", "S: b OK begin")
 		k.hello()

@@ -124,7 +124,11 @@ func (r *Reader) shake(id flow.ID, s *session, c authz.Chunk) {
 	}
 	s.hello = nil
 	r.flows.Forget(id)
-	r.steer(s.conn, s.phase == inTLS)
+	course := Done
+	if s.phase == inTLS {
+		course = Plaintext
+	}
+	r.steer(s.conn, course)
 	r.await(s)
 }
 

@@ -91,9 +91,13 @@ func (r *Reader) Feed(ev *capture.Event) []authz.Verdict {
 	case ev.Kind == capture.Opened && !ev.Trusted:
 		r.untrusted(ev)
 	}
-	r.events(r.flows.Feed(ev), nil)
-	if ev.Kind == capture.Lost {
+	events := r.flows.Feed(ev)
+	r.events(events, nil)
+	switch n := len(events); {
+	case ev.Kind == capture.Lost:
 		r.lost(ev)
+	case ev.Kind == capture.Opened && (n == 0 || events[n-1].Kind != flow.Opened):
+		r.steer(ev.Conn, Forget) // it is not believed, or a bound was hit
 	}
 	return r.out
 }
@@ -222,7 +226,7 @@ func (r *Reader) speak(id flow.ID, s *session, c authz.Chunk) {
 // finish ends the reading of a connection.
 func (r *Reader) finish(id flow.ID) {
 	r.flows.Forget(id)
-	r.steer(r.sessions[id].conn, false)
+	r.steer(r.sessions[id].conn, Done)
 	r.drop(id)
 }
 
@@ -235,7 +239,7 @@ func (r *Reader) tainted(id flow.ID, reason string) {
 		return
 	}
 	r.verdict(s, &authz.Login{Result: authz.Tainted, Reason: reason}, reason)
-	r.steer(s.conn, false)
+	r.steer(s.conn, Done)
 	r.drop(id)
 }
 

@@ -142,7 +142,7 @@ func (k *talk) call(line string, change func(*capture.Event)) {
 func (k *talk) steering() string {
 	var out []string
 	for _, s := range k.Steer() {
-		out = append(out, fmt.Sprintf("%d:%v", s.Conn.Cookie, s.Plaintext))
+		out = append(out, fmt.Sprintf("%d:%s", s.Conn.Cookie, [...]string{Done: "done", Plaintext: "plaintext", Forget: "forget"}[s.Course]))
 	}
 	return strings.Join(out, " ")
 }

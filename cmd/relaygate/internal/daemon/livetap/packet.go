@@ -15,11 +15,11 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"relaygate/authz"
 	"relaygate/capture"
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/engine"
 )
 
 // packetTap is AF_PACKET with named interfaces. Its connections have no cookie:
@@ -132,11 +132,8 @@ func problem(name string, err error) string {
 // Crowded is not known: what is there is read in blocks.
 func (t *packetTap) Crowded() bool { return false }
 
-// Done has nothing to end: the kernel hands every packet of a watched port on.
-func (t *packetTap) Done(authz.Conn) error { return errors.ErrUnsupported }
-
-// Encrypted never comes: TLS is not followed.
-func (t *packetTap) Encrypted(authz.Conn) error { return errors.ErrUnsupported }
+// Steer has nothing to end: the kernel hands every packet of a watched port on.
+func (t *packetTap) Steer(engine.Steering) error { return errors.ErrUnsupported }
 
 // Alive is unsupported on a gateway: no table says whether a client is still
 // there, and packets of strangers do not either.

@@ -17,6 +17,7 @@ import (
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/engine"
 )
 
 // ringTap is the kernel tap: programs on the root cgroup.
@@ -26,7 +27,6 @@ type ringTap struct {
 	trust    *Trust
 	log      *slog.Logger
 	hub      *control.Hub
-	recorded atomic.Uint64          // connections whose recording could not be ended
 	again    atomic.Uint64          // how often they were attached again
 	lost     atomic.Pointer[string] // why they are not attached; nil while they are
 }
@@ -50,16 +50,20 @@ func (t *ringTap) Next(ev *capture.Event) error {
 	}
 	if ok, reason := t.trust.tables.Check(ev.Conn.Server, ev.Conn.Netns); !ok {
 		ev.Trusted, ev.Reason = false, reason
-		if t.programs.SetDone(ev.Conn.Cookie) != nil {
-			t.recorded.Add(1) // for nothing, but nothing is lost
-		}
 	}
 	return nil
 }
 
-func (t *ringTap) Done(c authz.Conn) error { return t.programs.SetDone(c.Cookie) }
-
-func (t *ringTap) Encrypted(c authz.Conn) error { return t.programs.SetEncrypted(c.Cookie) }
+func (t *ringTap) Steer(s engine.Steering) error {
+	switch s.Course {
+	case engine.Plaintext:
+		return t.programs.SetEncrypted(s.Conn.Cookie)
+	case engine.Forget:
+		return t.programs.Forget(s.Conn.Cookie)
+	default:
+		return t.programs.SetDone(s.Conn.Cookie)
+	}
+}
 
 func (t *ringTap) Alive() ([]sockdiag.Session, error) { return t.trust.tables.Alive() }
 
@@ -87,7 +91,6 @@ func (t *ringTap) Counts() (packets uint64, drops map[string]uint64, err error) 
 		return 0, nil, fmt.Errorf("read the tap's counters: %w", err)
 	}
 	drops = ringDrops(&c)
-	drops["tap: connections recorded that are not believed"] = t.recorded.Load()
 	drops["tap: times that somebody detached it"] = t.again.Load()
 	return c.Packets, drops, nil
 }
@@ -97,7 +100,7 @@ func ringDrops(c *bpf.Counters) map[string]uint64 {
 	return map[string]uint64{
 		"tap: connections without room in the flow map":   c.FlowsFull,
 		"tap: connections without room in the event ring": c.EventsFull,
-		"tap: closes not told":                            c.ClosesLost,
+		"tap: closes that were told late":                 c.ClosesLate,
 		"tap: connections lost, ring full":                c.RingFull,
 		"tap: connections lost, too much unanswered":      c.Unanswered,
 		"tap: connections lost, too long before a login":  c.FlowFull,
@@ -114,11 +117,24 @@ func (t *ringTap) Keep(ctx context.Context, lost func([]uint64) error) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if t.reattach(lost) != nil {
+			if t.reattach(lost) != nil || untold(t.programs, t.log, lost) != nil {
 				return
 			}
 		}
 	}
+}
+
+// untold tells lost of the connections that ended while there was no room to say so. The
+// error is lost's.
+func untold(programs interface{ Untold() ([]uint64, error) }, log *slog.Logger, lost func([]uint64) error) error {
+	cookies, err := programs.Untold()
+	if err != nil {
+		log.Warn("connections that are over may stay", "error", err)
+	}
+	if len(cookies) == 0 {
+		return nil
+	}
+	return lost(cookies)
 }
 
 // reattach looks whether the programs are where they were put. Of the connections that

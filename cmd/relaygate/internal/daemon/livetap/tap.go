@@ -14,11 +14,11 @@ import (
 	"strings"
 	"time"
 
-	"relaygate/authz"
 	"relaygate/capture"
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/engine"
 )
 
 // Tap is a live source of events.
@@ -31,11 +31,8 @@ type Tap interface {
 	// does after Wake.
 	SetDeadline(time.Time)
 	Wake()
-	// Done ends the recording of a connection.
-	Done(authz.Conn) error
-	// Encrypted ends the recording of its packets, but not of what passes
-	// through its TLS library.
-	Encrypted(authz.Conn) error
+	// Steer does what the engine wants of a connection.
+	Steer(engine.Steering) error
 	// Counts are the tap's own counters by name, of what it could not see.
 	Counts() (packets uint64, drops map[string]uint64, err error)
 	// Where says in words what is tapped, Problems what of it is not.

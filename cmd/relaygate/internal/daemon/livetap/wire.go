@@ -14,12 +14,12 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"relaygate/authz"
 	"relaygate/bpf"
 	"relaygate/capture"
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/hostinfo"
 )
 
@@ -128,7 +128,7 @@ func (t *wireTap) index(name string) (int, bool) {
 
 // Keep tells the programs the time, closes what is silent, and follows the
 // interfaces: one that is made anew has another index, and no programs.
-func (t *wireTap) Keep(ctx context.Context, _ func([]uint64) error) {
+func (t *wireTap) Keep(ctx context.Context, lost func([]uint64) error) {
 	tick, sweep := time.NewTicker(keepEvery), time.NewTicker(wireSweep)
 	defer tick.Stop()
 	defer sweep.Stop()
@@ -143,6 +143,9 @@ func (t *wireTap) Keep(ctx context.Context, _ func([]uint64) error) {
 				t.follow(name)
 			}
 			t.keepOthers()
+			if untold(t.programs, t.log, lost) != nil {
+				return
+			}
 		case <-sweep.C:
 			err = t.programs.Sweep(wireIdle, wireEnding)
 		}
@@ -200,10 +203,16 @@ func (t *wireTap) follow(name string) {
 	}
 }
 
-func (t *wireTap) Done(c authz.Conn) error { return t.programs.SetDone(c.Client, c.Server, c.Cookie) }
-
-// Encrypted never comes: TLS is not followed.
-func (t *wireTap) Encrypted(authz.Conn) error { return errors.ErrUnsupported }
+func (t *wireTap) Steer(s engine.Steering) error {
+	switch c := s.Conn; s.Course {
+	case engine.Done:
+		return t.programs.SetDone(c.Client, c.Server, c.Cookie)
+	case engine.Forget:
+		return t.programs.Forget(c.Client, c.Server, c.Cookie)
+	default: // TLS is not followed
+		return errors.ErrUnsupported
+	}
+}
 
 // Alive lists, on a gateway, the connections that the programs follow. A host
 // asks its own socket tables.

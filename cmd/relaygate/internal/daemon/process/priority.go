@@ -18,10 +18,33 @@ import (
 // same logins.
 const niceness = -10
 
-// RaisePriority puts all threads of the process ahead of others. Threads to come
-// inherit it. It needs CAP_SYS_NICE, unless whoever started the process has done it
-// (Nice= of the unit).
-func RaisePriority() error {
+// RaisePriority puts the process ahead of others. It needs CAP_SYS_NICE, unless whoever
+// started the process has done it, or allows it (Nice= and LimitNICE= of the unit).
+func RaisePriority() error { return errors.Join(raiseSession(), raiseThreads()) }
+
+// raiseSession is for kernels that share the processors out among sessions, where
+// niceness counts within one alone (sched(7), autogroups). A service leads its own; that
+// of a shell is left as it is.
+func raiseSession() error {
+	if leader, err := unix.Getsid(0); err != nil || leader != os.Getpid() {
+		return nil
+	}
+	f, err := os.OpenFile("/proc/self/autogroup", os.O_WRONLY, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // this kernel does not
+	}
+	if err == nil {
+		_, err = f.WriteString(strconv.Itoa(niceness))
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("raise the priority of the session: %w", err)
+	}
+	return nil
+}
+
+// raiseThreads does it for all threads. Those to come inherit it.
+func raiseThreads() error {
 	const noNice = 20 // the system call tells 20 - niceness (getpriority(2))
 	if p, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err == nil && noNice-p <= niceness {
 		return nil

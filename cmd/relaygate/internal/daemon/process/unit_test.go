@@ -41,7 +41,7 @@ func TestUnitIsOrdered(t *testing.T) {
 			t.Errorf("it does not start after %s", firewall)
 		}
 	}
-	for name, want := range map[string]string{"Type": "notify", "Restart": "on-failure", "WatchdogSec": "30", "WantedBy": "multi-user.target"} {
+	for name, want := range map[string]string{"Type": "notify", "Restart": "on-failure", "WatchdogSec": "30", "Nice": "-10", "LimitNICE": "-10", "WantedBy": "multi-user.target"} {
 		if got := strings.Join(u[name], " "); got != want {
 			t.Errorf("%s=%s, want %s", name, got, want)
 		}

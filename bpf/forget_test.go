@@ -1,0 +1,83 @@
+package bpf_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"relaygate/bpf"
+	"relaygate/bpf/bpftest"
+)
+
+// TestForget: of a connection that user space does not follow nothing stays, not even
+// what it had shown before, and nothing is told.
+func TestForget(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	if err := tap.SetServers(nil); err != nil { // from now on handshakes are noted
+		t.Fatal(err)
+	}
+	l := bpftest.Listen(t, ns, "tcp", addr)
+	client := bpftest.Dial(t, ns, addr)
+	server := bpftest.Accept(t, l)
+	bpftest.Send(t, server, client, "\x16\x03\x03\x00\x2a\x02\x00\x00\x26\x03\x03"+strings.Repeat("r", 32)+"\x00\x13\x01\x00")
+	got := rest(t, tap)
+	if n := tap.Randoms(t); n == 0 || count(got, bpf.Handshake) != 1 {
+		t.Fatalf("%d randoms, records are %+v, want one handshake", n, got)
+	}
+	cookie := got[0].Cookie
+	for range 2 { // again it is no error
+		if err := tap.Forget(cookie); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ok, err := tap.Has(cookie); ok || err != nil {
+		t.Errorf("Has is %v, %v behind Forget", ok, err)
+	}
+	bpftest.Send(t, client, server, "USER alice\r\n")
+	bpftest.Send(t, server, client, "+OK\r\n")
+	bpftest.Close(t, client)
+	bpftest.Close(t, server)
+
+	other := bpftest.Dial(t, ns, addr)
+	server = bpftest.Accept(t, l)
+	bpftest.Close(t, other)
+	bpftest.Close(t, server)
+	for _, r := range collect(t, tap, kind(bpf.Closed)) {
+		if r.Cookie == cookie {
+			t.Errorf("behind Forget: %+v", r)
+		}
+	}
+	if n := tap.Randoms(t); n != 0 {
+		t.Errorf("%d randoms after the end of all connections", n)
+	}
+}
+
+// TestClosedWithoutRoom: the end of a connection does not get lost where the ring of
+// events is full.
+func TestClosedWithoutRoom(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns, func(o *bpf.Options) { o.RingBytes = 32 << 20 }) // only the other ring fills
+	l := bpftest.Listen(t, ns, "tcp", addr)
+	client := bpftest.Dial(t, ns, addr)
+	server := bpftest.Accept(t, l)
+	cookie := collect(t, tap, kind(bpf.Opened))[0].Cookie
+	if early, err := tap.Untold(); len(early) != 0 || err != nil {
+		t.Fatalf("before it ended: %v, %v", early, err)
+	}
+	fillEvents(t, tap, ns, "127.0.0.3:61143")
+	bpftest.Close(t, client)
+	bpftest.Close(t, server)
+	for _, r := range rest(t, tap) {
+		if r.Kind == bpf.Closed && r.Cookie == cookie {
+			t.Fatalf("there was room for %+v: the test proves nothing", r)
+		}
+	}
+	untold, err := tap.Untold()
+	if err != nil || !slices.Contains(untold, cookie) || counters(t, tap).ClosesLate != uint64(len(untold)) {
+		t.Errorf("ended untold: %v, %v, want %d among them; counters %+v", untold, err, cookie, counters(t, tap))
+	}
+	if again, err := tap.Untold(); len(again) != 0 || err != nil {
+		t.Errorf("again: %v, %v", again, err)
+	}
+}
