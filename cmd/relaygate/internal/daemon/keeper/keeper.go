@@ -131,6 +131,9 @@ func Open(path string, retain time.Duration, now time.Time, log *slog.Logger) (*
 	} else if s.Fresh() {
 		log.Info("there was no state file: nothing is known of before", "path", path)
 	}
+	if err := s.Unwritten(); err != nil {
+		log.Error("the state is in memory until it can be written, and a restart would forget", "path", path, "error", err)
+	}
 	k := &Keeper{
 		store: s, path: path, log: log, rows: make(chan row, rowQueue), wake: make(chan struct{}, 1), asked: make(chan chan error),
 		marked: make(map[netip.Prefix]bool), spare: make(map[netip.Prefix]bool),

@@ -48,7 +48,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 			if err != nil && due == nil {
 				due = time.After(retryEvery)
 			}
-			done <- errors.Join(err, k.store.Flush())
+			done <- errors.Join(err, k.store.Flush(), k.store.Unwritten())
 		case <-forget.C:
 			oldest := k.oldest(time.Now())
 			k.prune(ctx, k.outdated(oldest), oldest)
