@@ -152,7 +152,7 @@ func (c *Client) ask(ctx context.Context, method, path string, what io.Reader) (
 		return nil, fmt.Errorf("ask relaygate: %w", err)
 	}
 	if res.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
+		text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<16))
 		words := strings.TrimSpace(string(text))
 		err := fmt.Errorf("relaygate answers: %s", words)
 		switch res.StatusCode {
