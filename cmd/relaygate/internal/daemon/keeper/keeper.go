@@ -115,7 +115,7 @@ const (
 	// bounds of the one bound the other.
 	forgetEvery = time.Hour
 	forgetAfter = 1 << 18
-	// exactAtStop is up to how many grants a clean stop writes once more, as
+	// exactAtStop is up to how many grants a clean stop writes once more, with their story, as
 	// renewals are written only when the kernel is told of them too.
 	exactAtStop = 50_000
 )
