@@ -85,7 +85,7 @@ bench: build
 
 # bin/relaygate_VERSION_ARCH.deb, bin/relaygate-VERSION-1.ARCH.rpm. Where no tag says a
 # version, the last commit does.
-PACKAGE_VERSION ?= $(or $(shell git describe --tags 2>/dev/null | sed 's/^v//'),0~git$(shell git show -s --format=%cd.%h --date=format:%Y%m%d))
+PACKAGE_VERSION ?= $(or $(shell git describe --tags 2>/dev/null | sed 's/^v//'),0~git$(shell TZ=UTC git show -s --format=%cd.%h --date=format-local:%Y%m%d%H%M%S))
 deb rpm: completion
 	GOARCH=$$(go env GOARCH) PACKAGE_VERSION='$(PACKAGE_VERSION)' go run $(NFPM) package \
 	  --config cmd/relaygate/packaging/nfpm.yaml --packager $@ --target bin/

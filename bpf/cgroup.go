@@ -48,6 +48,7 @@ func rootOf(mounts []string, inode func(path string) (uint64, error)) (string, e
 		return "", ErrNoCgroup
 	}
 	var errs []error
+	part := false // systemd mounts files of the part once more
 	for _, path := range mounts {
 		ino, err := inode(path)
 		if err != nil {
@@ -57,7 +58,10 @@ func rootOf(mounts []string, inode func(path string) (uint64, error)) (string, e
 		if ino == rootInode {
 			return path, nil
 		}
-		errs = append(errs, fmt.Errorf("%w: %s", ErrPartOfCgroups, path))
+		if !part {
+			errs = append(errs, fmt.Errorf("%w: %s", ErrPartOfCgroups, path))
+		}
+		part = true
 	}
 	return "", errors.Join(errs...)
 }

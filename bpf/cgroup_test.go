@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 	"testing"
@@ -39,7 +40,7 @@ func TestCgroupMounts(t *testing.T) {
 }
 
 func TestRootOf(t *testing.T) {
-	inodes := map[string]uint64{"/root": 1, "/part": 4711, "/other": 1}
+	inodes := map[string]uint64{"/root": 1, "/part": 4711, "/part/unit/memory.pressure": 4712, "/other": 1}
 	inode := func(path string) (uint64, error) {
 		if ino, ok := inodes[path]; ok {
 			return ino, nil
@@ -54,6 +55,7 @@ func TestRootOf(t *testing.T) {
 	}{
 		{"none", nil, "", []error{ErrNoCgroup}},
 		{"container", []string{"/part"}, "", []error{ErrPartOfCgroups}},
+		{"container, and a file of it", []string{"/part", "/part/unit/memory.pressure"}, "", []error{ErrPartOfCgroups}},
 		{"gone", []string{"/gone"}, "", []error{fs.ErrNotExist}},
 		{"gone and container", []string{"/gone", "/part"}, "", []error{fs.ErrNotExist, ErrPartOfCgroups}},
 		{"container with the host's tree mounted", []string{"/part", "/root"}, "/root", nil},
@@ -63,6 +65,9 @@ func TestRootOf(t *testing.T) {
 			got, err := rootOf(test.mounts, inode)
 			if got != test.want || (err == nil) != (test.errs == nil) {
 				t.Errorf("got %q, %v; want %q", got, err, test.want)
+			}
+			if lines := strings.Count(fmt.Sprint(err), "\n") + 1; err != nil && lines != len(test.errs) {
+				t.Errorf("%d errors: %v", lines, err)
 			}
 			for _, want := range test.errs {
 				if !errors.Is(err, want) {

@@ -54,6 +54,9 @@ func (c *clock) time(at uint32) time.Time {
 	return c.last.Add(time.Duration(at)*tick - c.last.Sub(c.base))
 }
 
+// shown is a time counted from the latest time seen, likewise.
+func (c *clock) shown(t time.Time) time.Time { return c.last.Add(t.Sub(c.last)) }
+
 // slept counts time in which the monotonic clock stood still.
 func (c *clock) slept(d time.Duration) { c.base = c.base.Add(-d) }
 

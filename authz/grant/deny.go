@@ -120,10 +120,15 @@ func (t *Table) endDenials(now time.Time) []Change {
 	return changes
 }
 
-// Denials lists what is denied, sorted by prefix.
+// Denials lists what is denied, sorted by prefix. As with grants a step of the wall clock
+// moves what is shown.
 func (t *Table) Denials() []Denial {
 	out := make([]Denial, 0, len(t.denials))
 	for _, d := range t.denials {
+		d.Since = t.clock.shown(d.Since)
+		if !d.Until.IsZero() {
+			d.Until = t.clock.shown(d.Until)
+		}
 		out = append(out, d)
 	}
 	slices.SortFunc(out, func(a, b Denial) int { return a.Prefix.Compare(b.Prefix) })

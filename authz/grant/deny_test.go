@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"relaygate/authz"
 )
@@ -207,4 +208,26 @@ func TestSetConfig(t *testing.T) {
 	if c := must(t, table, at(60*m), "203.0.113.7", "alice", Granted); !c.Grant.Expires.Equal(at(110 * m)) {
 		t.Errorf("after a reload: until %v", c.Grant.Expires.Sub(start))
 	}
+}
+
+// A step of the wall clock moves what is shown of a denial with it.
+func TestDenialIsShownByTheClockThatWasSet(t *testing.T) {
+	for _, step := range []time.Duration{0, 5 * time.Hour, -5 * time.Hour} {
+		table := newTable(t, Config{})
+		now := time.Now()
+		table.Deny(now, netip.MustParsePrefix("203.0.113.7/32"), time.Hour, "root", "")
+		later := set(now.Add(time.Minute), step)
+		table.Expire(later)
+		d := table.Denials()
+		if len(d) != 1 || !d[0].Until.Round(0).Equal(later.Add(59*time.Minute).Round(0)) || !d[0].Since.Round(0).Equal(later.Add(-time.Minute).Round(0)) {
+			t.Errorf("%v later by the clock: Denials = %+v", step, d)
+		}
+	}
+}
+
+// set is a time of this process as it is read once the wall clock was set by whole
+// seconds: package time keeps these above the 30 bits of the nanoseconds.
+func set(t time.Time, step time.Duration) time.Time {
+	*(*uint64)(unsafe.Pointer(&t)) += uint64(step/time.Second) << 30
+	return t
 }

@@ -22,7 +22,7 @@ type clientFlags struct {
 }
 
 func (f *clientFlags) add(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().StringVar(&f.socket, "socket", "", "the daemon's control socket at this `PATH` (default $RELAYGATE_SOCKET, else "+defaultSocket+")")
+	cmd.Flags().StringVar(&f.socket, "socket", "", "the daemon's control socket at this `PATH` (default $RELAYGATE_SOCKET, else that of the configuration)")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON")
 	return cmd
 }
@@ -76,7 +76,7 @@ const defaultSocket = "/run/relaygate/control.sock"
 
 func (f *clientFlags) client(e *env) *control.Client {
 	path := cmp.Or(f.socket, e.Getenv("RELAYGATE_SOCKET"))
-	if path == "" && f.config != "" {
+	if path == "" {
 		if d, err := f.daemon(); err == nil { // else absent tells
 			path = d.Config.Socket
 		}

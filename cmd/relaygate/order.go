@@ -68,6 +68,13 @@ are emptied too. It lasts over a restart.`,
 		long:  `End the pause. What was open before it stays closed until its next login.`,
 		all:   true,
 	},
+	{
+		name:  "reload",
+		short: "Read the configuration again",
+		long: `Read the configuration again, and put all of it in force. If that cannot be, the
+former one stays, all of it: then this fails and says why.`,
+		all: true,
+	},
 }
 
 func orderCommand(e *env, v *orderVerb) *cobra.Command {
@@ -143,6 +150,9 @@ func (f *orderFlags) give(e *env, cmd *cobra.Command, word, target string) error
 
 // refused tells why an order was not obeyed, and what would help.
 func refused(word, target, reason string) error {
+	if target == "" {
+		return errors.New(reason)
+	}
 	subject := ""
 	for _, predicate := range []string{"is ", "has ", "cannot "} {
 		if strings.HasPrefix(reason, predicate) {

@@ -114,13 +114,18 @@ func answer[T any](ctx context.Context, c *Client, method, path string, what io.
 // SilentError says that no daemon answered.
 type SilentError struct {
 	Socket string
-	// Err is why it could not be connected to; nil if it took the question and did not
-	// answer in time.
+	// Err is why it could not be connected to, or errEnded; nil if it took the question
+	// and did not answer in time.
 	Err error
 }
 
+var errEnded = errors.New("relaygate ended before it answered")
+
 func (e *SilentError) Error() string {
-	if e.Err == nil {
+	switch {
+	case errors.Is(e.Err, errEnded):
+		return e.Err.Error()
+	case e.Err == nil:
 		return fmt.Sprintf("relaygate runs and did not answer within %s: it hangs, or has too much to do", authz.Span(AnswerLimit))
 	}
 	return fmt.Sprintf("is relaygate running? cannot connect to %s: %v (start it, or name its socket with --socket)", e.Socket, e.Err)
@@ -148,11 +153,13 @@ func (c *Client) ask(ctx context.Context, method, path string, what io.Reader) (
 		return nil, &SilentError{c.socket, op.Err}
 	case errors.Is(err, context.DeadlineExceeded):
 		return nil, &SilentError{c.socket, nil}
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
+		return nil, &SilentError{c.socket, errEnded}
 	case err != nil:
 		return nil, fmt.Errorf("ask relaygate: %w", err)
 	}
 	if res.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
+		text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<16))
 		words := strings.TrimSpace(string(text))
 		err := fmt.Errorf("relaygate answers: %s", words)
 		switch res.StatusCode {

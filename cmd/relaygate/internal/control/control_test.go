@@ -103,6 +103,32 @@ func TestNoDaemon(t *testing.T) {
 	}
 }
 
+// A daemon that ends while it is asked has not answered, as one that is not there.
+func TestDaemonThatEndsBeforeTheAnswer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 1)) // the rest, unread, resets it
+			_ = conn.Close()
+		}
+	}()
+	_, err = NewClient(path).Status(t.Context())
+	if silence, ok := errors.AsType[*SilentError](err); !ok || !strings.HasPrefix(silence.Error(), "relaygate ended") {
+		t.Errorf("it says %v", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWrongRequests(t *testing.T) {
 	h := handler(&fakeDaemon{}, NewHub())
 	asRoot := context.WithValue(context.Background(), peerKey{}, peer{})

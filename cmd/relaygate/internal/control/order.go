@@ -22,14 +22,15 @@ const (
 	VerbUndeny = "undeny"
 	VerbPause  = "pause"
 	VerbResume = "resume"
+	VerbReload = "reload"
 )
 
-var verbs = []string{VerbGrant, VerbRevoke, VerbDeny, VerbUndeny, VerbPause, VerbResume}
+var verbs = []string{VerbGrant, VerbRevoke, VerbDeny, VerbUndeny, VerbPause, VerbResume, VerbReload}
 
 // Order is what root asks to be changed.
 type Order struct {
 	Verb string `json:"-"`
-	// Prefix is meant by all but pause and resume.
+	// Prefix is meant by all but pause, resume and reload.
 	Prefix netip.Prefix `json:"prefix"`
 	// For is how long a grant or a denial lasts; 0 is the lifetime of a login,
 	// and for good.
@@ -64,7 +65,7 @@ const maxNote = 200
 
 // check says what is wrong with an order, before the daemon sees it.
 func (o *Order) check() error {
-	needsPrefix := o.Verb != VerbPause && o.Verb != VerbResume
+	needsPrefix := o.Verb != VerbPause && o.Verb != VerbResume && o.Verb != VerbReload
 	switch {
 	case !slices.Contains(verbs, o.Verb):
 		return fmt.Errorf("there is no order %q", o.Verb)

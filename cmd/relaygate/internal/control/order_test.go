@@ -70,6 +70,8 @@ func TestWhoMayOrderWhat(t *testing.T) {
 		{"note that acts", "pause", `{"note":"\u001b[2J"}`, root, http.StatusBadRequest},
 		{"note", "pause", `{"note":"moving house"}`, root, http.StatusOK},
 		{"resume", "resume", `{}`, root, http.StatusOK},
+		{"reload of one", "reload", good, root, http.StatusBadRequest},
+		{"reload", "reload", `{}`, root, http.StatusOK},
 	} {
 		d := &fakeDaemon{}
 		w := httptest.NewRecorder()

@@ -68,7 +68,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 	// Who reads the log may go away: that ends nothing.
 	signal.Ignore(syscall.SIGPIPE)
 	defer signal.Reset(syscall.SIGPIPE)
-	d := &daemon{opts: opts, log: log, out: out, hub: control.NewHub(), started: time.Now()}
+	d := &daemon{opts: opts, log: log, out: out, hub: control.NewHub(), started: time.Now(), reloads: make(chan reloadOrder)}
 	d.config.Store(opts.Config)
 	var stop func()
 	d.hup, stop = hangUps()
@@ -138,6 +138,7 @@ type daemon struct {
 	socket  *control.Listener
 	metrics *metrics.Endpoint
 	hup     <-chan os.Signal
+	reloads chan reloadOrder
 	// starting: see beginning.
 	starting bool
 

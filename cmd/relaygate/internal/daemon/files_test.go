@@ -232,6 +232,23 @@ func TestStartsThatAreKilledEmptyTheFiles(t *testing.T) {
 	}
 }
 
+// What cannot be noted may have been so before: nobody stays either.
+func TestStartThatCannotBeNotedEmptiesTheFiles(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "relayhosts")
+	if err := errors.Join(os.WriteFile(path, []byte("192.0.2.7\n"), 0o644), os.WriteFile(path+relayhosts.BackupSuffix, nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	cfg := &config.Config{Relayhosts: path, StatePath: filepath.Join(dir, "missing", "state.db")}
+	d := &daemon{opts: Options{Config: cfg}, log: slog.New(slog.DiscardHandler)}
+	if err := errors.Join(d.beginning(), d.begun()); err != nil {
+		t.Error(err)
+	}
+	if held, err := os.ReadFile(path); err != nil || len(held) > 0 {
+		t.Errorf("the file holds %q, %v", held, err)
+	}
+}
+
 // While a start hangs nobody takes out whose time is over.
 func TestStartThatHangsEmptiesTheFiles(t *testing.T) {
 	synctest.Test(t, testStartThatHangsEmptiesTheFiles)

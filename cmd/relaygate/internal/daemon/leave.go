@@ -32,23 +32,25 @@ func (d *daemon) leave() error {
 
 // beginning notes that a start goes on, until it is over. One that left its note was
 // killed, for want of memory say, and the next may be too: then the files are empty until
-// a start has come to its end, as lines that nobody takes out let in for ever.
+// a start has come to its end, as lines that nobody takes out let in for ever. So they are
+// where it cannot be noted.
 func (d *daemon) beginning() error {
 	path := d.opts.Config.StatePath + startingSuffix
-	if _, err := os.Lstat(path); err == nil {
+	_, err := os.Lstat(path)
+	killed := err == nil
+	if killed {
 		d.log.Error("the last start was killed")
-		if err := d.forsake(d.opts.Config, nil); err != nil {
-			return err
-		}
 	}
 	note, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err == nil {
 		err = note.Close()
 	}
-	if err != nil {
-		return fmt.Errorf("note that a start goes on: %w", err)
+	if d.starting = err == nil; !d.starting {
+		d.log.Error("that a start goes on cannot be noted", "error", err)
 	}
-	d.starting = true
+	if killed || !d.starting {
+		return d.forsake(d.opts.Config, nil)
+	}
 	return nil
 }
 

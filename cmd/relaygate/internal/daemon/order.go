@@ -22,13 +22,18 @@ import (
 func (d *daemon) Order(ctx context.Context, by control.By, o control.Order) (control.Outcome, error) {
 	out := control.Outcome{Changes: []control.Event{}, Warnings: []string{}}
 	warn := func(format string, args ...any) { out.Warnings = append(out.Warnings, fmt.Sprintf(format, args...)) }
-	if err := d.orderable(ctx, &o, warn); err != nil {
+	err := d.orderable(ctx, &o, warn)
+	if err != nil {
 		return out, err
 	}
 	// Whoever ordered it may have left by now: what is asked of the owner is decided, and
 	// what is decided is done, all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), doneWithin)
 	defer cancel()
+	if o.Verb == control.VerbReload {
+		out.Result, err = d.orderReload(ctx, by, o.Note)
+		return out, err
+	}
 	changes, after, err := d.decide(ctx, by, &o)
 	if err != nil {
 		return out, fmt.Errorf("relaygate ends, or is too busy and may carry it out yet: %w", err)

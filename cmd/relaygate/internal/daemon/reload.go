@@ -16,7 +16,9 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/daemon/keeper"
+	"relaygate/cmd/relaygate/internal/daemon/message"
 	"relaygate/nft"
 )
 
@@ -29,32 +31,63 @@ func hangUps() (hup chan os.Signal, stop func()) {
 	return hup, func() { signal.Stop(hup) }
 }
 
-// runReload reads the configuration again at each SIGHUP.
+// reloadOrder is who orders a reload, and why; done has room for what came of it.
+type reloadOrder struct {
+	by   control.By
+	note string
+	done chan error
+}
+
+// who is by whom it is ordered and why, in words.
+func (o *reloadOrder) who() string { return string(o.by) + control.NoteText(o.note) }
+
+// runReload reads the configuration again at each SIGHUP and each order.
 func (d *daemon) runReload(ctx context.Context) error {
 	for {
+		o := reloadOrder{by: "SIGHUP", done: make(chan error, 1)}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-d.hup:
+		case o = <-d.reloads:
 		}
 		notifyReloading(d.log)
 		words := "the configuration was read again"
-		switch err := d.reload(ctx); {
+		err := d.reload(ctx)
+		switch {
 		case err == nil:
-			d.log.Info(words, "gate", d.gate.Status().Mode)
+			d.log.Info(words, "gate", d.gate.Status().Mode, "by", o.who())
 			d.reloadError.Store(nil)
 		case errors.Is(err, errBehind): // which status tells for as long as it is so
-			d.log.Error(words, "error", err)
+			d.log.Error(words, "error", err, "by", o.who())
 			d.reloadError.Store(nil)
 			words += ": " + err.Error()
 		default:
-			d.log.Error("the former configuration stays", "error", err)
-			words = "the former configuration stays: " + err.Error()
+			d.log.Error(formerStays, "error", err, "by", o.who())
+			words = formerStays + ": " + err.Error()
 			d.reloadError.Store(&words)
 		}
 		d.hub.Tell(time.Now(), "reload", words)
 		notify(d.log, sd.SdNotifyReady)
+		o.done <- err
 	}
+}
+
+const formerStays = "the former configuration stays"
+
+// orderReload is a reload that somebody waits for.
+func (d *daemon) orderReload(ctx context.Context, by control.By, note string) (result string, err error) {
+	done := make(chan error, 1)
+	err = message.Ask(ctx, d.reloads, reloadOrder{by, note, done}, done)
+	switch {
+	case err == nil:
+		return "The configuration was read again, and is in force.", nil
+	case errors.Is(err, errBehind):
+		return "", fmt.Errorf("the configuration was read again: %w", err)
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("relaygate ends, or is too busy and may carry it out yet: %w", err)
+	}
+	return "", &control.Refusal{Reason: formerStays + ": " + err.Error()}
 }
 
 // errBehind says that a configuration is in force, and the kernel is behind.
@@ -156,7 +189,9 @@ func fixed(a, b *config.Config) (keys []string) {
 		{"watch.trusted_proxies", reflect.DeepEqual(a.TrustedProxies, b.TrustedProxies)},
 		{"watch.interfaces", reflect.DeepEqual(a.Interfaces, b.Interfaces)},
 		{"grant.ipv6_prefix", a.IPv6Prefix == b.IPv6Prefix},
-		{"files", a.Relayhosts == b.Relayhosts && a.UsersFile == b.UsersFile && a.Dialect == b.Dialect},
+		{"files.relayhosts", a.Relayhosts == b.Relayhosts},
+		{"files.dialect", a.Dialect == b.Dialect},
+		{"files.users", a.UsersFile == b.UsersFile},
 		{"state.path", a.StatePath == b.StatePath},
 		{"control.socket", a.Socket == b.Socket},
 		{"metrics.listen", a.Metrics == b.Metrics},

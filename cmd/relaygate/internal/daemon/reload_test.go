@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -36,6 +37,28 @@ func TestReloadDuringTheStart(t *testing.T) {
 	}
 	if words := d.reloadError.Load(); words == nil || !strings.Contains(*words, "the former configuration stays") {
 		t.Errorf("the reload is told as %v", words)
+	}
+}
+
+// Who orders a reload is told what came of it, and so is the log.
+func TestReloadThatIsOrdered(t *testing.T) {
+	var log strings.Builder
+	d := &daemon{log: slog.New(slog.NewTextHandler(&log, nil)), hub: control.NewHub(), gate: gate.Discard(), reloads: make(chan reloadOrder)}
+	d.opts.Reload = func() (*config.Config, error) { return nil, io.ErrUnexpectedEOF }
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.runReload(ctx) }()
+	_, err := d.orderReload(ctx, "root", "ticket 4711")
+	refusal, ok := errors.AsType[*control.Refusal](err)
+	if !ok || refusal.Reason != formerStays+": unexpected EOF" {
+		t.Errorf("it is answered: %v", err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(log.String(), `by="root (ticket 4711)"`) {
+		t.Errorf("the log says %s", log.String())
 	}
 }
 

@@ -69,6 +69,7 @@ func Examine(ctx context.Context, p Patient) []Finding {
 	}
 	list = append(list, secondLock(p.Config)...)
 	list = append(list, files(p.Config)...)
+	list = append(list, places(p.Config)...)
 	return append(list, daemon(ctx, p)...)
 }
 

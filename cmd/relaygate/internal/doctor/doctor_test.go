@@ -78,6 +78,22 @@ func TestFoldersOfOthersAreTold(t *testing.T) {
 	}
 }
 
+// What the start makes needs a folder that can be written to, or be made.
+func TestPlacesThatCannotBeWrittenAreTold(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/file", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, bad := range map[string]bool{
+		dir + "/state.db": false, dir + "/to/be/made/state.db": false, dir + "/file/state.db": true, "/proc/sys/state.db": true,
+	} {
+		got := places(&config.Config{StatePath: path, Socket: dir + "/control.sock"})
+		if len(got) != 2 || got[0].Bad() != bad || got[1].State != OK {
+			t.Errorf("%s: %+v", path, got)
+		}
+	}
+}
+
 // A listener that the daemon would not believe is no good news.
 func TestDoubtfulListenersAreTold(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")

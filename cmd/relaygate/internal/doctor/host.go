@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"relaygate/authz"
 	"relaygate/authz/relayhosts"
 	"relaygate/bpf"
@@ -164,6 +166,25 @@ func files(cfg *config.Config) []Finding {
 			err = relayhosts.Others(file.path)
 		}
 		list = append(list, found(file.subject, true, file.path, err, "whoever may write there can let anybody relay; a folder of root's is needed"))
+	}
+	return list
+}
+
+// places looks where the daemon makes what it needs to start.
+func places(cfg *config.Config) []Finding {
+	var list []Finding
+	for _, place := range []struct{ subject, path, key string }{
+		{"state", cfg.StatePath, "state.path"}, {"control socket", cfg.Socket, "control.socket"},
+	} {
+		folder := filepath.Dir(place.path)
+		for folder != filepath.Dir(folder) && errors.Is(unix.Access(folder+"/.", unix.F_OK), unix.ENOENT) {
+			folder = filepath.Dir(folder) // which is made
+		}
+		err := unix.Access(folder+"/.", unix.W_OK)
+		if err != nil {
+			err = &os.PathError{Op: "write to", Path: folder, Err: err}
+		}
+		list = append(list, found(place.subject, true, place.path, err, "nothing starts without: let "+place.key+" be where root can write"))
 	}
 	return list
 }

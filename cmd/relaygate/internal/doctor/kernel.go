@@ -5,6 +5,7 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -34,20 +35,25 @@ func kernel(cfg *config.Config) []Finding {
 		release = unix.ByteSliceToString(name.Release[:])
 	}
 	list := []Finding{{Subject: "kernel", State: OK, Words: "Linux " + release}}
-	if !cfg.Inside() {
-		then := "without it only taps on named interfaces see anything: set watch.tap and watch.interfaces"
-		for _, f := range bpf.Features() {
-			list = append(list, found("kernel: "+f.Name, needsCgroups(cfg), "is there", f.Probe(), then))
+	add := func(features []bpf.Feature, needed bool, then string) {
+		for _, f := range features {
+			subject := "kernel: " + f.Name
+			if i := slices.IndexFunc(list, func(told Finding) bool { return told.Subject == subject }); i >= 0 {
+				list[i].Needed = list[i].Needed || needed
+				continue
+			}
+			list = append(list, found(subject, needed, "is there", f.Probe(), then))
 		}
+	}
+	if !cfg.Inside() {
+		add(bpf.Features(), needsCgroups(cfg), "without it only taps on named interfaces see anything: set watch.tap and watch.interfaces")
 	}
 	if len(cfg.Interfaces) > 0 {
 		then := "without it only a packet socket sees anything on interfaces"
 		if cfg.Inside() {
 			then += ", and no session is followed"
 		}
-		for _, f := range bpf.WireFeatures() {
-			list = append(list, found("kernel: "+f.Name, needsTCX(cfg), "is there", f.Probe(), then))
-		}
+		add(bpf.WireFeatures(), needsTCX(cfg), then)
 	}
 	if cfg.TLS && !cfg.Inside() {
 		list = append(list, found("kernel: uprobes", false, "are there", bpf.HaveUprobes(),
@@ -118,8 +124,11 @@ func capabilities(cfg *config.Config) []Finding {
 func cgroups(cfg *config.Config) Finding {
 	path, err := bpf.RootCgroup()
 	then := "the tap needs cgroup v2: mount it, or tap interfaces (watch.tap, watch.interfaces)"
-	if errors.Is(err, bpf.ErrPartOfCgroups) {
-		then = "run relaygate on the host, or with the host's cgroup namespace: from here the mail server's connections are not seen"
+	switch {
+	case !needsCgroups(cfg):
+		then = "connections are seen on watch.interfaces instead, and logins in TLS are not read"
+	case errors.Is(err, bpf.ErrPartOfCgroups):
+		then = "the mail server's connections are not seen from here: run relaygate on the host, or with the host's cgroup namespace, or tap this container's interfaces (watch.interfaces)"
 	}
 	return found("cgroups", needsCgroups(cfg), "the whole tree is at "+path, err, then)
 }

@@ -25,6 +25,11 @@ const sharedFor = 250 * time.Millisecond
 // with no room for that the lock holds all the same.
 func Take(path string) (*os.File, error) {
 	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if errors.Is(err, unix.EROFS) { // one that is there can be locked
+		if there, absent := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0); absent == nil {
+			lock, err = there, nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -67,8 +67,12 @@ func takeLock(path string) (*os.File, error) {
 
 // create makes an empty database with the mark of this program.
 func create(path string) (*bbolt.DB, error) {
+	open := openFile
+	if path == memory {
+		open = func(string, int, os.FileMode) (*os.File, error) { return inMemory() }
+	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout: time.Second, FreelistType: bbolt.FreelistMapType, MaxSize: maxFile, OpenFile: openFile,
+		Timeout: time.Second, FreelistType: bbolt.FreelistMapType, MaxSize: maxFile, OpenFile: open,
 	})
 	if err != nil {
 		return nil, err
@@ -88,6 +92,14 @@ func create(path string) (*bbolt.DB, error) {
 
 func openFile(path string, flag int, mode os.FileMode) (*os.File, error) {
 	return os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+}
+
+// remove removes a new file, if it is there.
+func remove(created string) error {
+	if err := os.Remove(created); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // syncFolder makes a rename last (fsync(2)).

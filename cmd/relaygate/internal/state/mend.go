@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
+	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,12 +36,15 @@ func (s *Store) Mend(now time.Time) (done string, empty bool, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.spoiled, s.stats.LastError = false, ""
+	s.spoiled, s.unwritten, s.stats.LastError = false, nil, ""
 	return what + ": it was made again", empty, nil
 }
 
 // harm says what is wrong with the file, "" if nothing is.
 func (s *Store) harm() string {
+	if s.file == nil {
+		return "the start could not write the state file"
+	}
 	s.mu.Lock()
 	spoiled := s.spoiled
 	s.mu.Unlock()
@@ -63,13 +68,13 @@ func (s *Store) remake(now time.Time) (empty bool, err error) {
 	if err := s.lockAgain(); err != nil {
 		return false, err
 	}
-	// What is there now is somebody else's, or shows how it was spoiled.
-	aside := s.path + ".replaced-" + now.UTC().Format(asideTime)
-	if err := os.Rename(s.path, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, fmt.Errorf("put what is there aside: %w", err)
-	}
 	created := s.path + ".new"
 	old, tail := s.database(), s.tail
+	if s.file == nil {
+		if err := room(s.path, old); err != nil {
+			return false, err
+		}
+	}
 	if err = s.begin(created); err == nil {
 		s.tail = 0
 		err = s.copyOpen(old)
@@ -79,18 +84,46 @@ func (s *Store) remake(now time.Time) (empty bool, err error) {
 		}
 	}
 	if err == nil {
+		err = s.keepOther(now)
+	}
+	if err == nil {
 		err = s.install(created)
 	}
 	if err != nil {
 		s.tail = tail
 		if fresh := s.db.Swap(old); fresh != old {
-			err = errors.Join(err, fresh.Close())
+			err = errors.Join(err, s.drop(fresh, created))
 		}
 		return false, err
 	}
 	// Of a spoiled one nobody knows whether closing it comes to an end.
 	go func() { _ = guarded(old.Close) }()
 	return empty, nil
+}
+
+// room fails where a copy of a database has none: to find that by writing would take a
+// full disk's last bytes, and again every time.
+func room(path string, db *bbolt.DB) error {
+	size := int64(0)
+	err := db.View(func(tx *bbolt.Tx) error { size = tx.Size(); return nil })
+	var disk unix.Statfs_t
+	if err == nil && unix.Statfs(filepath.Dir(path), &disk) == nil && size > int64(disk.Bfree)*disk.Bsize {
+		return fmt.Errorf("%w: %w", errNotWritten, unix.ENOSPC)
+	}
+	return nil // else the copy will tell
+}
+
+// keepOther puts aside what is in the place of the file: it is somebody else's, or shows
+// how the file was spoiled. Where all was in memory it is only older.
+func (s *Store) keepOther(now time.Time) error {
+	if s.file == nil {
+		return nil
+	}
+	aside := s.path + ".replaced-" + now.UTC().Format(asideTime)
+	if err := os.Rename(s.path, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("put what is there aside: %w", err)
+	}
+	return nil
 }
 
 // lockAgain takes the lock where its file went with the other: else it would keep

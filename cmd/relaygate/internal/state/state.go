@@ -8,6 +8,8 @@
 // every record into a new file, which then takes the old one's place: damage is
 // found at the start, nothing of a damaged page lives on, and the file does not grow
 // with its age. A file that cannot be read is put aside, and the store begins empty.
+// Where the new file cannot be written, as on a full disk, it is in memory until it can
+// (Mend), and the old one stays as it is.
 package state
 
 import (
@@ -51,7 +53,7 @@ var ErrLocked = errors.New("another relaygate has the state file open")
 type Store struct {
 	path  string
 	db    atomic.Pointer[bbolt.DB]
-	file  os.FileInfo // of what was put at path
+	file  os.FileInfo // of what was put at path; nil while all is in memory
 	lock  *os.File
 	fresh bool
 	aside string
@@ -69,7 +71,8 @@ type Store struct {
 	// fails it is pending again.
 	flying, flyingBytes int
 	stats               Stats
-	spoiled             bool // a write found the file damaged
+	spoiled             bool  // a write found the file damaged
+	unwritten           error // why all is in memory; nil where it is not
 }
 
 // id names a record.
@@ -110,23 +113,35 @@ func Open(path string, now time.Time, closing ...string) (s *Store, err error) {
 		}
 	}()
 	s = &Store{path: path, lock: lock, more: make(chan struct{}, 1)}
-	aside := path + ".new"
-	if err = s.begin(aside); err != nil {
-		return nil, err
+	err = s.inherit(path+".new", now, closing)
+	if errors.Is(err, errNotWritten) {
+		s.unwritten = err
+		err = s.inherit(memory, now, closing)
 	}
-	if err := s.inherit(aside, now, closing); err != nil {
-		return nil, errors.Join(err, s.database().Close())
+	if err != nil {
+		return nil, err
 	}
 	return s, nil
 }
+
+// memory is the path of a new file that is in no folder.
+const memory = ""
 
 func (s *Store) database() *bbolt.DB { return s.db.Load() }
 
 // asideTime dates the name of a file that is put aside.
 const asideTime = "20060102T150405Z"
 
-// inherit copies what the old file holds into the new one and replaces it.
-func (s *Store) inherit(created string, now time.Time, closing []string) error {
+// inherit copies what the old file holds into a new one, which replaces it.
+func (s *Store) inherit(created string, now time.Time, closing []string) (err error) {
+	if err := s.begin(created); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.drop(s.database(), created))
+		}
+	}()
 	switch err := s.copyFrom(s.path); {
 	case err == nil:
 	case errors.Is(err, fs.ErrNotExist):
@@ -134,28 +149,40 @@ func (s *Store) inherit(created string, now time.Time, closing []string) error {
 	case errors.Is(err, errNotWritten):
 		return err
 	default:
-		damaged := s.path + ".damaged-" + now.UTC().Format(asideTime)
-		if err := os.Rename(s.path, damaged); err != nil {
-			return fmt.Errorf("put the unreadable state file aside: %w", err)
-		}
-		s.fresh = true
-		if err := s.start(created); err != nil {
+		if err := s.putAside(err, created, now, closing); err != nil {
 			return err
-		}
-		n, failed := s.rescue(damaged, closing)
-		if failed != nil {
-			return failed
-		}
-		s.aside = fmt.Sprintf("the state file could not be read (%v): it is kept as %s, and relaygate begins without it", err, damaged)
-		if n > 0 {
-			s.aside += fmt.Sprintf(", but for %s of %s", authz.Count(n, "record"), strings.Join(closing, " and "))
 		}
 	}
 	return s.install(created)
 }
 
+// putAside begins without the old file, which cannot be read for a reason, but for what
+// closes.
+func (s *Store) putAside(why error, created string, now time.Time, closing []string) error {
+	s.fresh = true
+	if err := s.start(created); err != nil {
+		return err
+	}
+	n, err := s.rescue(s.path, closing)
+	if err != nil {
+		return err
+	}
+	damaged := s.path + ".damaged-" + now.UTC().Format(asideTime)
+	if err := os.Rename(s.path, damaged); err != nil {
+		return fmt.Errorf("put the unreadable state file aside: %w", err)
+	}
+	s.aside = fmt.Sprintf("the state file could not be read (%v): it is kept as %s, and relaygate begins without it", why, damaged)
+	if n > 0 {
+		s.aside += fmt.Sprintf(", but for %s of %s", authz.Count(n, "record"), strings.Join(closing, " and "))
+	}
+	return nil
+}
+
 // install puts the new file in its place.
 func (s *Store) install(created string) (err error) {
+	if created == memory {
+		return nil
+	}
 	if err := os.Rename(created, s.path); err != nil {
 		return fmt.Errorf("put the state file in its place: %w", err)
 	}
@@ -166,24 +193,29 @@ func (s *Store) install(created string) (err error) {
 }
 
 // begin makes a new file and takes it for the store's.
-func (s *Store) begin(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the remains of an earlier start: %w", err)
+func (s *Store) begin(created string) error {
+	if err := remove(created); err != nil {
+		return fmt.Errorf("%w: remove the remains of an earlier start: %w", errNotWritten, err)
 	}
-	db, err := create(path)
+	db, err := create(created)
 	if err != nil {
-		return fmt.Errorf("make the state file: %w", err)
+		return errors.Join(fmt.Errorf("%w: %w", errNotWritten, err), remove(created))
 	}
 	s.db.Store(db)
 	return nil
 }
 
+// drop gives a new file up: on a full disk another program needs its room.
+func (s *Store) drop(db *bbolt.DB, created string) error {
+	return errors.Join(db.Close(), remove(created))
+}
+
 // start throws the half-copied file away and begins another.
-func (s *Store) start(path string) error {
+func (s *Store) start(created string) error {
 	if err := s.database().Close(); err != nil {
 		return fmt.Errorf("close the state file: %w", err)
 	}
-	return s.begin(path)
+	return s.begin(created)
 }
 
 // Fresh says that nothing was known from before. Aside says in words why a
@@ -238,16 +270,26 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
+// Unwritten is an error where all is in memory yet, and so would be lost with it.
+func (s *Store) Unwritten() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unwritten
+}
+
 // Stats tells how the store is.
 func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.stats
+	if s.unwritten != nil {
+		st.LastError, st.Written = s.unwritten.Error(), s.kept
+	}
 	st.Pending, st.PendingBytes = s.pending.n+s.flying, len(s.pending.text)+s.flyingBytes
 	return st
 }
 
 // Close writes what is pending and closes the file.
 func (s *Store) Close() error {
-	return errors.Join(s.Flush(), s.database().Close(), s.lock.Close())
+	return errors.Join(s.Flush(), s.Unwritten(), s.database().Close(), s.lock.Close())
 }

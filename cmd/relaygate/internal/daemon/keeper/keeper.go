@@ -115,7 +115,7 @@ const (
 	// bounds of the one bound the other.
 	forgetEvery = time.Hour
 	forgetAfter = 1 << 18
-	// exactAtStop is up to how many grants a clean stop writes once more, as
+	// exactAtStop is up to how many grants a clean stop writes once more, with their story, as
 	// renewals are written only when the kernel is told of them too.
 	exactAtStop = 50_000
 )
@@ -130,6 +130,9 @@ func Open(path string, retain time.Duration, now time.Time, log *slog.Logger) (*
 		log.Error(words)
 	} else if s.Fresh() {
 		log.Info("there was no state file: nothing is known of before", "path", path)
+	}
+	if err := s.Unwritten(); err != nil {
+		log.Error("the state is in memory until it can be written, and a restart would forget", "path", path, "error", err)
 	}
 	k := &Keeper{
 		store: s, path: path, log: log, rows: make(chan row, rowQueue), wake: make(chan struct{}, 1), asked: make(chan chan error),

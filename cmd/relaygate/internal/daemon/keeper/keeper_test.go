@@ -264,3 +264,41 @@ func TestFileForgetsWithTheJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// What renewals tell is kept at a stop, and before it where the kernel is told of them.
+func TestStoryOfRenewals(t *testing.T) {
+	p := netip.MustParsePrefix("192.0.2.7/32")
+	for _, tt := range []struct {
+		name  string
+		arm   bool
+		stops bool
+		want  int
+	}{
+		{"not armed", false, false, 1},
+		{"armed", true, false, 2},
+		{"not armed, and a stop", false, true, 2},
+	} {
+		path := filepath.Join(t.TempDir(), "state.db")
+		k := newKept(t, path)
+		k.manual(t, p.String())
+		k.engine.Evidence().Add(authz.Event{Kind: authz.EventBraked, Time: k.now, Last: k.now, Prefix: p})
+		k.Changed(&grant.Change{Kind: grant.Renewed, Arm: tt.arm, Grant: grant.Grant{Prefix: p}})
+		if err := k.collect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if tt.stops {
+			k.end(t)
+			k = newKept(t, path)
+		}
+		r, err := k.Load(k.now)
+		if err != nil || len(r.Journal) != 1 {
+			t.Fatalf("%s: %v, the journal is %+v", tt.name, err, r.Journal)
+		}
+		if events, err := r.Journal[0].Events(); err != nil || len(events) != tt.want {
+			t.Errorf("%s: %v, %+v, want %d events", tt.name, err, events, tt.want)
+		}
+		if err := k.Close(nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -23,12 +23,11 @@ type marked struct {
 
 // Changed marks what a change touched; it is called by the owner. A renewal that
 // the kernel is not told of yet is not written either: after a crash such a grant
-// ends as much too early as its element would.
+// ends as much too early as its element would, and its story ends before it.
 func (k *Keeper) Changed(c *grant.Change) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.sweep = k.sweep || c.Rebuild
-	journal := true
 	switch c.Kind {
 	case grant.Denied, grant.Undenied, grant.Paused, grant.Resumed:
 		k.rules = true
@@ -36,11 +35,10 @@ func (k *Keeper) Changed(c *grant.Change) {
 		if !c.Arm {
 			return
 		}
-		journal = false
 	case grant.Granted, grant.Expired, grant.Revoked, grant.Refused:
 	}
 	if c.Grant.Prefix.IsValid() {
-		k.add(c.Grant.Prefix, journal)
+		k.add(c.Grant.Prefix, true)
 	}
 	k.rouse()
 }
@@ -85,6 +83,17 @@ func (k *Keeper) take() marks {
 	}
 	k.spare = taken
 	return marks{list, rules}
+}
+
+// markAll marks all that grants stand for, where the owner has ended.
+func (k *Keeper) markAll(t *grant.Table) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for g := range t.All() {
+		if g.Source != grant.Always {
+			k.add(g.Prefix, true)
+		}
+	}
 }
 
 // mark marks what was taken and could not be written, or was found.

@@ -48,7 +48,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 			if err != nil && due == nil {
 				due = time.After(retryEvery)
 			}
-			done <- errors.Join(err, k.store.Flush())
+			done <- errors.Join(err, k.store.Flush(), k.store.Unwritten())
 		case <-forget.C:
 			oldest := k.oldest(time.Now())
 			k.prune(ctx, k.outdated(oldest), oldest)
@@ -149,11 +149,11 @@ func (k *Keeper) Close(e *engine.Engine, counters map[string]uint64) (failed err
 	}
 	if e != nil {
 		k.owner.Do = func(_ context.Context, do func(*engine.Engine, time.Time)) error { do(e, time.Now()); return nil }
+		if e.Grants().Len() <= exactAtStop {
+			k.markAll(e.Grants())
+		}
 		failed = k.collect(context.Background())
 		rows := k.mendLast(e)
-		if e.Grants().Len() <= exactAtStop {
-			rows = append(rows, grantRows(e.Grants(), time.Now())...)
-		}
 		if r := k.run.Load(); r != nil {
 			stopped := *r
 			stopped.Stopped = true
