@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -106,12 +107,26 @@ var probeUprobes = sync.OnceValue(func() error {
 	} else if err != nil {
 		return err
 	}
-	return errors.Join(
+	err := errors.Join(
 		features.HaveProgramType(ebpf.Kprobe),
 		features.HaveProgramHelper(ebpf.Kprobe, asm.FnProbeReadUser),
 		features.HaveProgramHelper(ebpf.Kprobe, asm.FnRingbufReserve),
 	)
+	if errors.Is(err, ebpf.ErrNotSupported) && lockedDown("/sys/kernel/security/lockdown") {
+		return errLockedDown
+	}
+	return err
 })
+
+// errLockedDown says why programs may not read memory.
+var errLockedDown = errors.New("the kernel is locked down for confidentiality (kernel_lockdown(7))")
+
+// lockedDown says whether the kernel keeps memory from BPF programs. It then says of the
+// functions that read it that there are none.
+func lockedDown(file string) bool {
+	modes, err := os.ReadFile(file)
+	return err == nil && strings.Contains(string(modes), "[confidentiality]")
+}
 
 // HaveUprobeMulti probes for links that hold many uprobes. The tap works without
 // them, through perf events, for which some kernels want CAP_SYS_ADMIN.

@@ -168,6 +168,10 @@ func (p *LibraryProbes) load(cpu tlsMachine, l layout) error {
 		tapMapCalls:       p.tap.objs.Calls,
 		tapMapCounters:    p.tap.objs.Counters,
 	}
+	// What is not needed is not loaded: older kernels refuse the one for both ends.
+	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool {
+		return name == tlsProgRelaygateFork || (name == tlsProgRelaygateBoth) != (p.way == bySession)
+	})
 	for _, program := range spec.Programs {
 		switch p.way {
 		case byMulti:
@@ -176,10 +180,6 @@ func (p *LibraryProbes) load(cpu tlsMachine, l layout) error {
 			program.AttachType = attachUprobeSession
 		}
 	}
-	// What is not needed is not loaded: older kernels refuse the one for both ends.
-	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool {
-		return (name == tlsProgRelaygateBoth) != (p.way == bySession)
-	})
 	p.objs, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared})
 	if err != nil {
 		return fmt.Errorf("load the programs: %w", err)

@@ -230,7 +230,6 @@ const (
 	tapMapTrustedOwners  = "trusted_owners"
 	tapMapUntold         = "untold"
 	tapProgRelaygateConn = "relaygate_conn"
-	tapProgRelaygateFork = "relaygate_fork"
 	tapProgRelaygateIn   = "relaygate_in"
 	tapProgRelaygateOut  = "relaygate_out"
 	tapVarEventType      = "event_type"
@@ -288,7 +287,6 @@ type tapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type tapProgramSpecs struct {
 	RelaygateConn *ebpf.ProgramSpec `ebpf:"relaygate_conn"`
-	RelaygateFork *ebpf.ProgramSpec `ebpf:"relaygate_fork"`
 	RelaygateIn   *ebpf.ProgramSpec `ebpf:"relaygate_in"`
 	RelaygateOut  *ebpf.ProgramSpec `ebpf:"relaygate_out"`
 }
@@ -405,7 +403,6 @@ type tapVariables struct {
 // It can be passed to loadTapObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tapPrograms struct {
 	RelaygateConn *ebpf.Program `ebpf:"relaygate_conn"`
-	RelaygateFork *ebpf.Program `ebpf:"relaygate_fork"`
 	RelaygateIn   *ebpf.Program `ebpf:"relaygate_in"`
 	RelaygateOut  *ebpf.Program `ebpf:"relaygate_out"`
 }
@@ -413,7 +410,6 @@ type tapPrograms struct {
 func (p *tapPrograms) Close() error {
 	return _TapClose(
 		p.RelaygateConn,
-		p.RelaygateFork,
 		p.RelaygateIn,
 		p.RelaygateOut,
 	)

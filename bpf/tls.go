@@ -107,9 +107,23 @@ func (t *Tap) followForks() error {
 	if t.forks != nil {
 		return nil
 	}
-	var err error
+	spec, err := loadTls()
+	if err != nil {
+		return fmt.Errorf("read the program that sees forks: %w", err)
+	}
+	var only struct {
+		Fork *ebpf.Program `ebpf:"relaygate_fork"`
+	}
+	err = spec.LoadAndAssign(&only, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+		tapMapServers:     t.objs.Servers,
+		tapMapDescendants: t.objs.Descendants,
+	}})
+	if err != nil {
+		return fmt.Errorf("load the program that sees forks: %w", err)
+	}
+	defer func() { _ = only.Fork.Close() }() // the link holds it
 	t.forks, err = link.AttachRawTracepoint(link.RawTracepointOptions{
-		Name: "sched_process_fork", Program: t.objs.RelaygateFork,
+		Name: "sched_process_fork", Program: only.Fork,
 	})
 	if err != nil {
 		return fmt.Errorf("follow the forks of servers: %w", err)

@@ -154,6 +154,7 @@ const (
 	tlsProgRelaygateEarlyRead   = "relaygate_early_read"
 	tlsProgRelaygateEarlyReadEx = "relaygate_early_read_ex"
 	tlsProgRelaygateFlush       = "relaygate_flush"
+	tlsProgRelaygateFork        = "relaygate_fork"
 	tlsProgRelaygateRead        = "relaygate_read"
 	tlsProgRelaygateReadEx      = "relaygate_read_ex"
 	tlsProgRelaygateReadUnseen  = "relaygate_read_unseen"
@@ -222,6 +223,7 @@ type tlsProgramSpecs struct {
 	RelaygateEarlyRead   *ebpf.ProgramSpec `ebpf:"relaygate_early_read"`
 	RelaygateEarlyReadEx *ebpf.ProgramSpec `ebpf:"relaygate_early_read_ex"`
 	RelaygateFlush       *ebpf.ProgramSpec `ebpf:"relaygate_flush"`
+	RelaygateFork        *ebpf.ProgramSpec `ebpf:"relaygate_fork"`
 	RelaygateRead        *ebpf.ProgramSpec `ebpf:"relaygate_read"`
 	RelaygateReadEx      *ebpf.ProgramSpec `ebpf:"relaygate_read_ex"`
 	RelaygateReadUnseen  *ebpf.ProgramSpec `ebpf:"relaygate_read_unseen"`
@@ -339,6 +341,7 @@ type tlsPrograms struct {
 	RelaygateEarlyRead   *ebpf.Program `ebpf:"relaygate_early_read"`
 	RelaygateEarlyReadEx *ebpf.Program `ebpf:"relaygate_early_read_ex"`
 	RelaygateFlush       *ebpf.Program `ebpf:"relaygate_flush"`
+	RelaygateFork        *ebpf.Program `ebpf:"relaygate_fork"`
 	RelaygateRead        *ebpf.Program `ebpf:"relaygate_read"`
 	RelaygateReadEx      *ebpf.Program `ebpf:"relaygate_read_ex"`
 	RelaygateReadUnseen  *ebpf.Program `ebpf:"relaygate_read_unseen"`
@@ -355,6 +358,7 @@ func (p *tlsPrograms) Close() error {
 		p.RelaygateEarlyRead,
 		p.RelaygateEarlyReadEx,
 		p.RelaygateFlush,
+		p.RelaygateFork,
 		p.RelaygateRead,
 		p.RelaygateReadEx,
 		p.RelaygateReadUnseen,

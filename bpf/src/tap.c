@@ -6,7 +6,6 @@
  * differ. Traffic is never changed or dropped: all programs return 1.
  */
 #include "connections.h"
-#include "fork.h"
 #include "packets.h"
 
 char __license[] SEC("license") = "Dual MIT/GPL";
