@@ -9,10 +9,17 @@ import (
 	"time"
 )
 
+// lookNow looks, and searches if that takes it.
+func (t *Tables) lookNow() {
+	if t.look() {
+		t.search()
+	}
+}
+
 // later is a look after some time.
 func later(t *Tables, d time.Duration) {
 	<-time.NewTimer(d).C
-	t.look()
+	t.lookNow()
 }
 
 func pids(list []Process) []int {
@@ -61,7 +68,7 @@ func TestOwners(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tables := tablesOf(&fakeTables{sockets: test.listeners})
-				tables.look()
+				tables.lookNow()
 				if got := pids(tables.Owners(server, here)); !same(got, test.want...) {
 					t.Errorf("owners are %v, want %v", got, test.want)
 				}
@@ -84,7 +91,7 @@ func TestHolderEnds(t *testing.T) {
 		tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 1)}})
 		proc := host()
 		tables.proc = proc
-		tables.look()
+		tables.lookNow()
 		changed := tables.Changed()
 		later(tables, interval)
 		select {
@@ -124,7 +131,7 @@ func TestHolderLetsGo(t *testing.T) {
 		proc := host()
 		process(proc, 40, "systemd", "/usr/lib/systemd/systemd", 1)
 		tables.proc = proc
-		tables.look()
+		tables.lookNow()
 		if got := pids(tables.Owners(server, here)); !same(got, 10, 11, 40) {
 			t.Errorf("owners are %v", got)
 		}
@@ -145,7 +152,7 @@ func TestHolderBecomesAnother(t *testing.T) {
 		proc := host()
 		process(proc, 40, "(proxyd)", "/usr/lib/systemd/systemd-executor", 100)
 		tables.proc = proc
-		tables.look()
+		tables.lookNow()
 		process(proc, 40, "systemd-socket-", "/usr/lib/systemd/systemd-socket-proxyd", 100)
 		later(tables, interval)
 		if ok, reason := tables.Check(server, here); ok || !strings.Contains(reason, "only forwards: systemd-socket-proxyd") {
@@ -161,7 +168,7 @@ func TestSearchAfterAnEnd(t *testing.T) {
 		tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 1)}})
 		proc := host()
 		tables.proc = proc
-		tables.look()
+		tables.lookNow()
 		remove(proc, "11")
 		process(proc, 12, "imap-login", "/usr/lib/dovecot/imap-login", 1)
 		later(tables, interval)
@@ -185,7 +192,7 @@ func TestInitPassesOn(t *testing.T) {
 			tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 100)}})
 			proc := host()
 			tables.proc = proc
-			tables.look()
+			tables.lookNow()
 			process(proc, 30, program[:min(len(program), nameLimit)], "/usr/lib/"+program, 100)
 			if ok, reason := tables.Check(server, here); ok || !strings.Contains(reason, "init") {
 				t.Errorf("%s: the first connection: %v because %q", program, ok, reason)
@@ -203,7 +210,7 @@ func TestServers(t *testing.T) {
 		tables := tablesOf(&fakeTables{sockets: []Socket{
 			listener("0.0.0.0:143", 0, 1), listener("[::]:143", 1000, 2), listener("192.0.2.1:143", 0, 3),
 		}})
-		tables.look()
+		tables.lookNow()
 		got := tables.Servers()
 		if len(got) != 1 || got[0].Local != netip.MustParseAddrPort("0.0.0.0:143") {
 			t.Errorf("servers are %+v, want only Dovecot's listener", got)

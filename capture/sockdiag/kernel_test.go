@@ -155,7 +155,7 @@ func TestKernelHolderLetsGo(t *testing.T) {
 		if tables == nil {
 			tables = open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{h}})
 		} else {
-			tables.look()
+			tables.lookNow()
 		}
 		list := pids(tables.Owners(netip.MustParseAddrPort("127.0.0.1:61144"), h.ID()))
 		if got := slices.Contains(list, child.Process.Pid); got != has || !slices.Contains(list, os.Getpid()) {

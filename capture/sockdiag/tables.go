@@ -71,7 +71,8 @@ type Tables struct {
 	looking   sync.Mutex // guards what follows
 	searched  time.Time  // when holders were last looked for
 	cost      time.Duration
-	ended     bool // a holder has, or let go, since
+	sought    map[uint32]bool // whose holders are looked for now, nil while none are
+	ended     bool            // a holder has, or let go, since
 	held      map[uint32][]Process
 	searchErr error
 
@@ -123,7 +124,9 @@ func New(o Options) (*Tables, error) {
 		}
 		t.namespaces = append(t.namespaces, namespace{id: ns.ID(), ask: ask, dump: dump})
 	}
-	t.look()
+	if t.look() {
+		t.search()
+	}
 	return t, nil
 }
 
@@ -156,6 +159,8 @@ func (t *Tables) Close() error {
 // it does not know, until the context ends. What fails is a reason that Check
 // gives.
 func (t *Tables) Run(ctx context.Context) error {
+	var searches sync.WaitGroup
+	defer searches.Wait()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
@@ -165,17 +170,26 @@ func (t *Tables) Run(ctx context.Context) error {
 		case <-tick.C:
 		case <-t.ask:
 		}
-		t.look()
+		if t.look() {
+			searches.Go(t.search)
+		}
 	}
 }
 
-// look takes a new snapshot.
-func (t *Tables) look() {
+// look takes a new snapshot. If it says so holders must be searched for that, which
+// takes another one in the end: on a host with many open files it takes longer than a
+// snapshot is believed, and those that were found before are looked at meanwhile.
+func (t *Tables) look() (search bool) { return t.take(true) }
+
+// take takes it; a search there is only if it may be.
+func (t *Tables) take(maySearch bool) (search bool) {
 	t.looking.Lock()
 	defer t.looking.Unlock()
 	old := t.current.Load()
 	next := &snapshot{at: time.Now(), replaced: make(chan struct{}), changed: old.changed}
-	next.listeners, next.err = t.listeners(next.at)
+	if next.listeners, search, next.err = t.listeners(next.at, maySearch); search {
+		return true
+	}
 	same := next.same(old)
 	if !same {
 		next.changed = make(chan struct{})
@@ -185,6 +199,17 @@ func (t *Tables) look() {
 	if !same {
 		close(old.changed)
 	}
+	return false
+}
+
+// search finds the holders that are sought, and looks again.
+func (t *Tables) search() {
+	begin := time.Now()
+	held, err := holders(t.proc, t.sought, t.fileLimit)
+	t.looking.Lock()
+	t.held, t.searchErr, t.cost, t.sought = held, err, time.Since(begin), nil
+	t.looking.Unlock()
+	t.take(false)
 }
 
 // same says whether nobody needs to be told of the new snapshot.
@@ -195,16 +220,16 @@ func (s *snapshot) same(old *snapshot) bool {
 		})
 }
 
-// listeners lists the listeners of all namespaces with their holders.
-func (t *Tables) listeners(now time.Time) ([]Listener, error) {
-	var all []Listener
+// listeners lists the listeners of all namespaces with their holders, or says that they
+// have to be searched first. While they are, nobody holds a listener that is new.
+func (t *Tables) listeners(now time.Time, maySearch bool) (all []Listener, search bool, err error) {
 	inodes := make(map[uint32]bool)
 	unknown, passing := t.forget(), false
 	before := t.current.Load().listeners
 	for _, ns := range t.namespaces {
 		sockets, err := ns.ask.listening(t.ports)
 		if err != nil {
-			return nil, fmt.Errorf("network namespace %d: %w", ns.id, err)
+			return nil, false, fmt.Errorf("network namespace %d: %w", ns.id, err)
 		}
 		seen := time.Now() // before that another may have had its place
 		for _, s := range sockets {
@@ -214,29 +239,27 @@ func (t *Tables) listeners(now time.Time) ([]Listener, error) {
 					l.Since = before[i].Since
 				}
 			}
-			all = append(all, l)
 			if t.owners[s.UID] { // else it does not matter who holds it
 				held, known := t.held[s.Inode]
 				unknown = unknown || !known
 				passing = passing || len(held) == 0 || onlyInit(held)
-				inodes[s.Inode] = true
+				l.Processes, inodes[s.Inode] = held, true
 			}
+			all = append(all, l)
 		}
 	}
 	since := now.Sub(t.searched)
 	failed := t.searchErr != nil && !errors.Is(t.searchErr, errTooManyFiles)
-	if unknown || since >= searchInterval ||
-		(failed || (t.ended || passing) && since >= researchInterval) && since >= researchCost*t.cost {
-		t.held, t.searchErr = holders(t.proc, inodes, t.fileLimit)
-		t.searched, t.cost, t.ended = now, time.Since(now), false
+	due := unknown || since >= searchInterval ||
+		(failed || (t.ended || passing) && since >= researchInterval) && since >= researchCost*t.cost
+	if due && maySearch && t.sought == nil {
+		t.sought, t.searched, t.ended = inodes, now, false
+		return nil, true, nil
 	}
 	if t.searchErr != nil {
-		return nil, t.searchErr
+		return nil, false, t.searchErr
 	}
-	for i := range all {
-		all[i].Processes = t.held[all[i].Inode]
-	}
-	return all, nil
+	return all, false, nil
 }
 
 // forget drops the holders that have ended or let go, and says whether that leaves

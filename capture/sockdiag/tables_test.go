@@ -66,7 +66,7 @@ func TestCheck(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tables := tablesOf(&fakeTables{sockets: test.listeners})
-				tables.look()
+				tables.lookNow()
 				ok, reason := tables.Check(netip.MustParseAddrPort(test.server), test.netns)
 				if ok != (test.want == "") || !strings.Contains(reason, test.want) || ok != (reason == "") {
 					t.Errorf("got %v because %q, want %q", ok, reason, test.want)
@@ -82,7 +82,7 @@ func TestCheckWaitsForAnUnknownListener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeTables{}
 		tables := tablesOf(f)
-		tables.look()
+		tables.lookNow()
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- tables.Run(ctx) }()
@@ -107,7 +107,7 @@ func TestCheckWaitsForAnUnknownListener(t *testing.T) {
 func TestCheckDoesNotWaitLongOrOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tables := tablesOf(&fakeTables{})
-		tables.look() // and nobody looks again
+		tables.lookNow() // and nobody looks again
 		start := time.Now()
 		for i := range 100 {
 			if ok, _ := tables.Check(server, here); ok {
@@ -123,7 +123,7 @@ func TestCheckDoesNotWaitLongOrOften(t *testing.T) {
 func TestOldSnapshotIsNotBelieved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 1)}})
-		tables.look()
+		tables.lookNow()
 		timer := time.NewTimer(staleAfter)
 		<-timer.C
 		if ok, reason := tables.Check(server, here); !ok {
@@ -142,15 +142,15 @@ func TestFailedLookIsNotBelieved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 1)}}
 		tables := tablesOf(f)
-		tables.look()
+		tables.lookNow()
 		f.err = errors.New("no answer")
-		tables.look()
+		tables.lookNow()
 		ok, reason := tables.Check(server, here)
 		if ok || !strings.Contains(reason, "no answer") {
 			t.Errorf("got %v because %q", ok, reason)
 		}
 		f.err = nil
-		tables.look()
+		tables.lookNow()
 		if ok, reason := tables.Check(server, here); !ok {
 			t.Errorf("not believed although the tables answer again: %s", reason)
 		}
@@ -227,10 +227,10 @@ func TestCheckConnection(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fake := &fakeTables{sockets: slices.Clone(test.sockets), err: test.err, wait: 10 * time.Millisecond}
 				tables := tablesOf(fake)
-				tables.look()
+				tables.lookNow()
 				opened := time.Now().Add(test.opened)
 				time.Sleep(2 * time.Second)
-				tables.look() // it is the same listener
+				tables.lookNow() // it is the same listener
 				if test.later != nil {
 					test.later(fake)
 				}
@@ -249,11 +249,11 @@ func TestFailedSearchIsNotRepeatedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 1)}})
 		tables.fileLimit = 5
-		tables.look()
+		tables.lookNow()
 		searched := tables.searched
 		timer := time.NewTimer(interval)
 		<-timer.C
-		tables.look()
+		tables.lookNow()
 		if !tables.searched.Equal(searched) {
 			t.Error("searched again at the next look")
 		}
@@ -264,7 +264,7 @@ func TestFailedSearchIsNotRepeatedAtOnce(t *testing.T) {
 		timer.Reset(searchInterval)
 		<-timer.C
 		tables.fileLimit = fileLimit
-		tables.look()
+		tables.lookNow()
 		if ok, reason := tables.Check(server, here); !ok {
 			t.Errorf("not believed after a good search: %s", reason)
 		}
@@ -398,7 +398,7 @@ func TestHolderThatCannotBeSeenNow(t *testing.T) {
 				tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 7)}})
 				proc := &stingy{MapFS: host(), refuse: refuse}
 				tables.proc = proc
-				tables.look()
+				tables.lookNow()
 				if ok, reason := tables.Check(server, here); ok || !strings.Contains(reason, "who listens on") {
 					t.Errorf("got %v because %q", ok, reason)
 				}
@@ -421,7 +421,7 @@ func TestHolderThatComesLate(t *testing.T) {
 		remove(proc, "10")
 		remove(proc, "11")
 		tables.proc = proc
-		tables.look()
+		tables.lookNow()
 		process(proc, 30, "dovecot", "/usr/sbin/dovecot", 1)
 		later(tables, researchInterval)
 		if ok, reason := tables.Check(server, here); !ok {

@@ -118,9 +118,13 @@ func TestCoverageOfAnotherLibrary(t *testing.T) {
 		read bool
 		why  string
 	}{
-		{false, ""}, {false, ""}, {false, ""}, {false, ""},
+		{false, ""},
+		{false, ""},
+		{false, ""},
+		{false, ""},
 		{false, "none of its TLS connections was read so far: its TLS may be built in"},
-		{true, ""}, {false, ""},
+		{true, ""},
+		{false, ""},
 	} {
 		w.scan(interval)
 		w.finder.Judged(connection(), test.read)

@@ -1,0 +1,68 @@
+package sockdiag
+
+import (
+	"context"
+	"io/fs"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// slowProc is a host with so many open files that to search them takes long.
+type slowProc struct {
+	fs.FS
+	takes time.Duration
+}
+
+func (s slowProc) ReadLink(name string) (string, error)   { return fs.ReadLink(s.FS, name) }
+func (s slowProc) Lstat(name string) (fs.FileInfo, error) { return fs.Lstat(s.FS, name) }
+
+func (s slowProc) ReadDir(name string) ([]fs.DirEntry, error) {
+	if name == "." {
+		<-time.NewTimer(s.takes).C
+	}
+	return fs.ReadDir(s.FS, name)
+}
+
+// TestSlowSearch has searches take longer than a snapshot is believed: that is for the
+// listeners that were never sought alone.
+func TestSlowSearch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 1)}}
+		tables := tablesOf(f)
+		tables.lookNow()
+		tables.proc = slowProc{tables.proc, 3 * staleAfter}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- tables.Run(ctx) }()
+		defer func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}()
+		wait := func(d time.Duration) {
+			t.Helper()
+			for end := time.Now().Add(d); time.Now().Before(end); {
+				<-time.NewTimer(interval).C
+				synctest.Wait()
+				if ok, reason := tables.Check(server, here); !ok {
+					t.Fatalf("not believed because %q", reason)
+				}
+			}
+		}
+		wait(3 * searchInterval)
+		f.sockets = append(f.sockets, listener("192.0.2.2:143", 0, 2))
+		wait(2 * staleAfter)
+		other := netip.MustParseAddrPort("192.0.2.2:143")
+		if ok, reason := tables.Check(other, here); ok || !strings.Contains(reason, "no process is seen") {
+			t.Errorf("a listener whose holders nobody knows is believed: %v, because %q", ok, reason)
+		}
+		wait(6 * staleAfter)
+		if ok, reason := tables.Check(other, here); !ok {
+			t.Errorf("behind the search it is not believed because %q", reason)
+		}
+	})
+}
