@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -23,7 +24,7 @@ var claimTable = tableID{unix.NFPROTO_INET, Table + "_claim"}
 func (g *Gate) Claim() error {
 	body := claimTable.body()
 	body.uint32(unix.NFTA_TABLE_FLAGS, tableOwner)
-	body.bytes(tableUserdata, comment(udataComment, fmt.Sprintf("process %d", os.Getpid())))
+	body.bytes(tableUserdata, comment(udataComment, fmt.Sprintf("process %d; leave it out of a ruleset that you save", os.Getpid())))
 	for range 2 {
 		_, err := g.conn.commit([]netlink.Message{message(unix.NFT_MSG_NEWTABLE, netlink.Create|netlink.Excl, body)})
 		switch {
@@ -69,7 +70,7 @@ func (g *Gate) claimant() (owner uint32, who string, err error) {
 		case tableOwnerPort:
 			owner = ad.Uint32()
 		case tableUserdata:
-			who = parseComment(ad.Bytes())
+			who, _, _ = strings.Cut(parseComment(ad.Bytes()), ";")
 		}
 	}
 	if err := ad.Err(); err != nil {

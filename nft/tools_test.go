@@ -105,3 +105,56 @@ func TestListedByNft(t *testing.T) {
 		}
 	}
 }
+
+// A ruleset that was saved with the gate does not load while that is claimed, and changes
+// nothing then; afterwards it brings back the gate with its members.
+func TestSavedRuleset(t *testing.T) {
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Skipf("needs nft(8) to save and load: %v", err)
+	}
+	w := newWorld(t)
+	serve(t, w.server, 25)
+	g, err := Open(inMode(Filter, w.server))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Claim(); err != nil {
+		t.Fatal(err)
+	}
+	rebuild(t, g, minute(member4)...)
+	var saved []byte
+	bpftest.Do(t, w.server, func() (err error) {
+		saved, err = exec.Command("nft", "list", "ruleset").Output()
+		return err
+	})
+	if !strings.Contains(string(saved), "leave it out of a ruleset that you save") {
+		t.Errorf("the claim does not say what to do:\n%s", saved)
+	}
+	load := func() (out []byte, err error) {
+		bpftest.Do(t, w.server, func() error {
+			cmd := exec.Command("nft", "-f", "-")
+			cmd.Stdin = strings.NewReader("flush ruleset\n" + string(saved))
+			out, err = cmd.CombinedOutput()
+			return nil
+		})
+		return out, err
+	}
+	if out, err := load(); err == nil || !strings.Contains(string(out), "not permitted") {
+		t.Errorf("while the gate is claimed: %v, %s", err, out)
+	}
+	if err := g.Check(); err != nil {
+		t.Error(err)
+	}
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, another(t, w.server), flushRuleset())
+	if out, err := load(); err != nil {
+		t.Errorf("afterwards: %v, %s", err, out)
+	}
+	w.expect(t, "member", member4, server4, 25, true)
+	w.expect(t, "stranger", strange4, server4, 25, false)
+	if err := openGate(t, inMode(Filter, w.server)).Claim(); err != nil {
+		t.Error(err)
+	}
+}

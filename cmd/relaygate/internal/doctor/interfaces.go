@@ -23,6 +23,9 @@ func interfaces(cfg *config.Config) []Finding {
 	for _, name := range cfg.Interfaces {
 		needed := cfg.Tap != config.TapAuto || cfg.Inside()
 		i, err := net.InterfaceByName(name)
+		if op := (*net.OpError)(nil); errors.As(err, &op) {
+			err = op.Err // without "route ip+net"
+		}
 		f := found("interface "+name, needed, "is there", err, "what passes there would not be seen: correct watch.interfaces, or make it")
 		if err == nil && i.Flags&net.FlagUp == 0 {
 			f.State, f.Words, f.Then = Advice, "is down", "nothing passes there"

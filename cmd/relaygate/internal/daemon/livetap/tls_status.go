@@ -15,7 +15,7 @@ import (
 func (t *TLS) Status(s *control.Status) {
 	s.TLS.On, s.TLS.Why, s.TLS.Servers = t.finder != nil, t.why, []control.TLSServer{}
 	if t.why != "" {
-		s.Problems = append(s.Problems, "logins in TLS are not seen: "+t.why)
+		s.Problems = append(s.Problems, "logins in TLS are not seen: "+t.why+` (where that is as it should be: watch.tls = "off")`)
 	}
 	if t.finder == nil {
 		return

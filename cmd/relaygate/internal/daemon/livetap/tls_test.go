@@ -66,7 +66,7 @@ func TestUnseenServersAreToldTogether(t *testing.T) {
 func TestStatusSaysWhyTLSIsNotRead(t *testing.T) {
 	for _, tt := range []struct{ why, want string }{
 		{"", ""},
-		{"this kernel has no uprobes", "logins in TLS are not seen: this kernel has no uprobes"},
+		{"this kernel has no uprobes", `logins in TLS are not seen: this kernel has no uprobes (where that is as it should be: watch.tls = "off")`},
 	} {
 		var s control.Status
 		tls := &TLS{why: tt.why}
