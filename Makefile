@@ -10,7 +10,7 @@ export CGO_ENABLED = 0
 # What `make install`, `make deb` and `make rpm` put where the shells look for it.
 COMPLETION = bin/completion
 
-.PHONY: build completion install demo test chaos e2e lint generate generate-check fuzz bench deb rpm clean
+.PHONY: build completion install demo test chaos e2e kernels lint generate generate-check fuzz bench deb rpm clean
 
 build: bin/relaygate
 
@@ -57,6 +57,13 @@ E2E ?=
 e2e:
 	cmd/relaygate/internal/e2e/install.sh
 	go test -tags e2e -count=1 -v -p 1 -timeout 40m ./cmd/relaygate/internal/e2e/... $(E2E)
+
+# The demo and the kernel's tests on other kernels than this machine's, in virtual
+# machines, which are slow. Debian's packages, or folders that they were unpacked into:
+# make kernels KERNELS='linux-image-6.1.0-56-amd64 /tmp/linux-5.10'
+KERNELS ?=
+kernels: build
+	cmd/relaygate/internal/lab/kernels.sh $(KERNELS)
 
 lint:
 	go run $(GOLANGCI) run --allow-parallel-runners ./...

@@ -13,6 +13,7 @@ import (
 )
 
 func TestClaim(t *testing.T) {
+	bpftest.RequireLinux(t, 5, 12, "tables with an owner")
 	ns, elsewhere := bpftest.Namespace(t), bpftest.Namespace(t)
 	first, err := Open(filter(ns))
 	if err != nil {
@@ -44,6 +45,7 @@ func TestClaim(t *testing.T) {
 
 // A ruleset that was saved holds the claim, and nobody owns what is loaded.
 func TestClaimThatNobodyOwns(t *testing.T) {
+	bpftest.RequireLinux(t, 5, 12, "tables with an owner")
 	ns := bpftest.Namespace(t)
 	commit(t, another(t, ns), tableMessages(claimTable)...)
 	if err := openGate(t, filter(ns)).Claim(); err != nil {

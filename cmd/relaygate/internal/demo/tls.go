@@ -50,7 +50,7 @@ func (d *demo) loginIMAPS(ctx context.Context) (err error) {
 func (d *demo) attached(ctx context.Context) (server *control.TLSServer, err error) {
 	client := control.NewClient(d.daemon.Socket)
 	why := ""
-	waited := lab.Poll(ctx, 5*time.Second, 50*time.Millisecond, func() error {
+	waited := lab.Poll(ctx, 20*time.Second, 50*time.Millisecond, func() error {
 		status, err := client.Status(ctx)
 		if err != nil {
 			return err
