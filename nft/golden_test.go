@@ -103,11 +103,19 @@ func TestMessagesAreAsRecorded(t *testing.T) {
 		{"renew-by-replacing", map[netip.Addr]time.Duration{member4: time.Minute}, func(g *Gate) error {
 			return g.Add(Element{member4, 30 * time.Minute, 10 * time.Minute})
 		}},
+		// No transaction that fails, for which the kernel takes 10 ms and more.
+		{"renew-what-is-held", map[netip.Addr]time.Duration{member4: time.Minute}, func(g *Gate) error {
+			g.updates = true
+			return g.Renew(Element{member4, 30 * time.Minute, 10 * time.Minute})
+		}},
+		{"renew-what-ran-out", nil, func(g *Gate) error {
+			g.updates = true
+			return g.Renew(Element{member4, 30 * time.Minute, 10 * time.Minute})
+		}},
 		{"held-for-longer", map[netip.Addr]time.Duration{member4: time.Hour}, func(g *Gate) error {
 			return g.Add(Element{member4, 30 * time.Minute, 10 * time.Minute})
 		}},
 		{"remove", map[netip.Addr]time.Duration{member4: time.Minute}, func(g *Gate) error { return g.Remove(member4) }},
-		// No transaction that fails, for which the kernel takes 10 ms and more.
 		{"remove-what-ran-out", nil, func(g *Gate) error { return g.Remove(member4) }},
 		{"rebuild", nil, func(g *Gate) error { return g.Rebuild([]Element{{member4, 30 * time.Minute, 10 * time.Minute}}) }},
 	}

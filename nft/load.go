@@ -25,7 +25,7 @@ func (g *Gate) Load(want iter.Seq[Element], between func() error) error {
 		refused = append(refused, err)
 		switch {
 		case !first:
-			err = g.add(members)
+			err = g.add(members, false)
 		case g.cfg.Mode == UserSets:
 			err = g.fill(members)
 		default:
@@ -107,7 +107,7 @@ func (g *Gate) project(want []Element) (added, renewed int, removed []netip.Pref
 	}
 	renew := func(part []member) error { return g.write(anyGeneration, part, true) }
 	if g.cfg.Mode == UserSets {
-		renew = g.add // which looks at the sets
+		renew = func(part []member) error { return g.add(part, true) } // which looks at the sets
 	}
 	for part := range slices.Chunk(wrong, chunk) {
 		if err := renew(part); err != nil {

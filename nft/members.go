@@ -14,39 +14,48 @@ import (
 // Add lets elements in, or extends their stay. What is held for longer, or for
 // ever, stays as it is. Either all are added or, on an error, none; errors wrap
 // ErrElement, ErrTableGone or ErrFull where these are the reason.
-func (g *Gate) Add(elements ...Element) error {
+func (g *Gate) Add(elements ...Element) error { return g.let(elements, false) }
+
+// Renew is Add for elements of which most are held: to find that out by the way would
+// take the kernel much longer than all else (addAt).
+func (g *Gate) Renew(elements ...Element) error { return g.let(elements, true) }
+
+// let is Add; held says that some may be held.
+func (g *Gate) let(elements []Element, held bool) error {
 	var room [quickMost]member
 	members, err := g.cfg.appendMembers(room[:0], elements)
 	if err != nil {
 		return err
 	}
-	if g.cfg.Mode != UserSets && g.quick != nil && len(members) > 0 && len(members) <= quickMost {
+	if !held && g.cfg.Mode != UserSets && g.quick != nil && len(members) > 0 && len(members) <= quickMost {
 		if g.quick.add(g.table, members) == nil {
 			return nil
 		}
 		if err := g.conn.settle(); err != nil {
 			return err
 		}
+		held = true // it is, mostly: or what the matter is will be found out
 	}
-	return g.add(members)
+	return g.add(members, held)
 }
 
 // add lets members in. The sets of UserSets may have been made anew by now, of another
 // kind: it is looked at them before, and nothing is added if anything changed since.
-func (g *Gate) add(members []member) error {
+// held says that some may be there already.
+func (g *Gate) add(members []member, held bool) error {
 	if g.cfg.Mode != UserSets {
-		return g.addAt(anyGeneration, members)
+		return g.addAt(anyGeneration, members, held)
 	}
 	const attempts = 10
 	for range attempts - 1 {
-		if err := g.addToUserSets(members); !errors.Is(err, unix.ERESTART) {
+		if err := g.addToUserSets(members, held); !errors.Is(err, unix.ERESTART) {
 			return err
 		}
 	}
-	return g.addToUserSets(members)
+	return g.addToUserSets(members, held)
 }
 
-func (g *Gate) addToUserSets(members []member) error {
+func (g *Gate) addToUserSets(members []member, held bool) error {
 	generation, err := g.conn.generation()
 	if err != nil {
 		return err
@@ -54,18 +63,22 @@ func (g *Gate) addToUserSets(members []member) error {
 	if _, err := g.userSets(); err != nil {
 		return err
 	}
-	return g.addAt(generation, members)
+	return g.addAt(generation, members, held)
 }
 
-// addAt takes most members for new: the kernel refuses the transaction if one is
-// not (EEXIST), and only then is it asked for how long it holds which.
-func (g *Gate) addAt(generation uint32, members []member) error {
-	batch := memberMessages(nil, unix.NFT_MSG_NEWSETELEM, g.table, members)
-	for i := range batch {
-		batch[i].Header.Flags |= netlink.Excl
+// addAt takes members for new, unless held says that some may not be: the kernel refuses
+// the transaction if one is not (EEXIST), and only then is it asked for how long it holds
+// which. To refuse takes it 10 ms and more, as it waits until nobody reads a rule.
+func (g *Gate) addAt(generation uint32, members []member, held bool) error {
+	var err error
+	if !held {
+		batch := memberMessages(nil, unix.NFT_MSG_NEWSETELEM, g.table, members)
+		for i := range batch {
+			batch[i].Header.Flags |= netlink.Excl
+		}
+		_, err = g.conn.commitAt(generation, batch)
 	}
-	_, err := g.conn.commitAt(generation, batch)
-	if errors.Is(err, unix.EEXIST) {
+	if held || errors.Is(err, unix.EEXIST) {
 		err = g.renew(generation, members)
 	}
 	switch {
@@ -103,7 +116,7 @@ func (g *Gate) addFitting(members []member) (full error) {
 
 // addHalves adds members of one set up to the first for whom there is no room.
 func (g *Gate) addHalves(members []member) error {
-	err := g.add(members)
+	err := g.add(members, false)
 	if len(members) == 1 || !errors.Is(err, ErrFull) {
 		return err
 	}

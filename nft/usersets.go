@@ -165,7 +165,7 @@ func (g *Gate) keepStatic() error {
 				short = append(short, m)
 			}
 		}
-		if err := g.add(short); err != nil {
+		if err := g.add(short, true); err != nil {
 			return fmt.Errorf("static members: %w", err)
 		}
 	}

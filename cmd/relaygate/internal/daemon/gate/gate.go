@@ -68,6 +68,7 @@ type Gate struct {
 type operation struct {
 	element    nft.Element
 	made       time.Time // when that was left of the element
+	held       bool      // the kernel has one of this address, which is renewed
 	remove     netip.Addr
 	caused     time.Time // the login's answer, of which this opens the gate; else zero
 	generation uint64

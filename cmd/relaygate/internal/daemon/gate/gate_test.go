@@ -389,7 +389,7 @@ func TestElementsAlwaysRunOut(t *testing.T) {
 func TestGateQueueNeverWaits(t *testing.T) {
 	g := &Gate{ops: make(chan operation, 1), lifetime: time.Minute}
 	gr := grant.Grant{Prefix: netip.MustParsePrefix("192.0.2.7/32"), Source: grant.Login, Expires: now.Add(time.Minute)}
-	g.add(gr, now)
+	g.add(gr, now, false)
 	if g.overflow.Load() {
 		t.Error("the first op found no room")
 	}

@@ -59,17 +59,18 @@ func (g *Gate) Write(t *grant.Table, c *grant.Change, now time.Time) {
 	switch {
 	case c.Grant.Source == grant.Always:
 	case c.Arm:
-		g.add(c.Grant, now)
+		g.add(c.Grant, now, c.Kind != grant.Granted)
 	case c.Kind == grant.Revoked, c.Kind == grant.Expired:
 		g.remove(c.Grant, now, t.Get)
 	}
 }
 
-func (g *Gate) add(gr grant.Grant, now time.Time) {
+// add lets a grant in; held says that the kernel has an element of it.
+func (g *Gate) add(gr grant.Grant, now time.Time, held bool) {
 	g.Flush(false)
 	for p := range grant.Members(gr.Prefix) {
 		if e, ok := element(p, gr.Expires, g.lifetime, now); ok {
-			g.send(operation{element: e, made: now})
+			g.send(operation{element: e, made: now, held: held})
 		}
 	}
 }

@@ -57,14 +57,17 @@ func (g *Gate) writeSwiftly() bool {
 // seconds, which counts.
 func (g *Gate) addAll(ops []operation) error {
 	g.batch = g.batch[:0]
-	begin := time.Now()
+	begin, add := time.Now(), g.nft.Add
 	for i := range ops {
+		if ops[i].held {
+			add = g.nft.Renew
+		}
 		e := ops[i].element
 		if e.Remaining -= begin.Sub(ops[i].made); e.Remaining > 0 {
 			g.batch = append(g.batch, e)
 		}
 	}
-	if err := g.nft.Add(g.batch...); err != nil {
+	if err := add(g.batch...); err != nil {
 		return err
 	}
 	now := time.Now()

@@ -14,12 +14,50 @@ import (
 // addTable notes what is added.
 type addTable struct {
 	fakeTable
-	added []nft.Element
+	added, renewed []nft.Element
 }
 
 func (f *addTable) Add(list ...nft.Element) error {
 	f.added = append(f.added, list...)
 	return f.fakeTable.Add()
+}
+
+// Renew notes it likewise.
+func (f *addTable) Renew(list ...nft.Element) error {
+	f.renewed = append(f.renewed, list...)
+	return nil
+}
+
+// What the kernel holds is renewed, all else added, however many are written together.
+func TestHeldElementsAreRenewed(t *testing.T) {
+	f := &addTable{}
+	g := newFakeGate(&f.fakeTable)
+	g.nft, g.lifetime = f, time.Minute
+	table, now := grant.New(grant.Config{}), time.Now()
+	change := func(kind grant.Kind, addr string) {
+		g.Write(table, &grant.Change{Kind: kind, Arm: true, Grant: grant.Grant{
+			Prefix: netip.MustParsePrefix(addr), Source: grant.Login, Expires: now.Add(time.Minute),
+		}}, now)
+	}
+	for i, tt := range []struct {
+		kinds          []grant.Kind
+		added, renewed int
+	}{
+		{[]grant.Kind{grant.Granted}, 1, 0},
+		{[]grant.Kind{grant.Renewed}, 0, 1},
+		{[]grant.Kind{grant.Rearmed}, 0, 1},
+		{[]grant.Kind{grant.Granted, grant.Granted}, 2, 0},
+		{[]grant.Kind{grant.Granted, grant.Rearmed}, 0, 2}, // one transaction: it is asked for both
+	} {
+		f.added, f.renewed = nil, nil
+		for n, kind := range tt.kinds {
+			change(kind, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, byte(i), byte(n)}), 32).String())
+		}
+		g.drain(t.Context())
+		if len(f.added) != tt.added || len(f.renewed) != tt.renewed {
+			t.Errorf("%v: %d added, %d renewed, want %d and %d", tt.kinds, len(f.added), len(f.renewed), tt.added, tt.renewed)
+		}
+	}
 }
 
 // Elements that waited for the gate end in time all the same.
@@ -32,7 +70,7 @@ func TestQueuedElementsEndInTime(t *testing.T) {
 		g := newFakeGate(&f.fakeTable)
 		g.nft, g.lifetime = f, time.Minute
 		made := time.Now().Add(-10 * time.Second)
-		g.add(grant.Grant{Prefix: prefix, Source: grant.Login, Expires: made.Add(tt.left)}, made)
+		g.add(grant.Grant{Prefix: prefix, Source: grant.Login, Expires: made.Add(tt.left)}, made, false)
 		g.Admit(prefix, made.Add(tt.left), made, made)
 		g.Flush(false)
 		g.drain(t.Context())

@@ -21,7 +21,7 @@ type limiter struct {
 	kinds map[string]*lineKind
 }
 
-// lineKind is what is known of the lines that differ in their digits alone.
+// lineKind is what is known of the lines that differ in their digits and addresses alone.
 type lineKind struct {
 	written int // since the last quiet time
 	held    slog.Record
@@ -101,11 +101,14 @@ func (l *limiter) close() {
 	}
 }
 
-// kindOf is a line without its time and digits.
+// kindOf is a line without its time, digits and address: members choose theirs.
 func kindOf(r *slog.Record) string {
 	var b strings.Builder
 	b.WriteString(r.Message)
 	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "address" {
+			return true
+		}
 		b.WriteString("\x00" + a.Key + "=")
 		if a.Value.Kind() != slog.KindDuration { // its unit is no digit
 			b.WriteString(a.Value.String())

@@ -69,6 +69,21 @@ func TestLogLimit(t *testing.T) {
 	})
 }
 
+// Whoever has many addresses keeps no other line from being written.
+func TestAddressesAreNoKinds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, limit, lines := limited(t)
+		for i := range 10 * maxKinds {
+			log.Warn("braked", "address", fmt.Sprintf("2001:db8::%s", strings.Repeat("f", i)), "times", i)
+		}
+		log.Error("another thing")
+		if n, text := lines(); n != burst+1 || !strings.Contains(text, "another thing") {
+			t.Errorf("%d lines at once:\n%s", n, text)
+		}
+		limit.close()
+	})
+}
+
 // However many kinds there are, they are bounded; none is lost without a count.
 func TestLogKindsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
