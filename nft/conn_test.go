@@ -18,9 +18,7 @@ func TestAnswersThatCannotBeRead(t *testing.T) {
 	ports := []uint16{25}
 	failing := func(c conn, do func() error) {
 		t.Helper()
-		if err := c.SetReadDeadline(time.Unix(1, 0)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, c.SetReadDeadline(time.Unix(1, 0)))
 		if err := do(); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("got %v, want the end of the time to read in", err)
 		}

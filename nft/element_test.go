@@ -75,9 +75,7 @@ func TestMembersKeepTheLongest(t *testing.T) {
 		{a, time.Hour, time.Second},
 		{netip.MustParseAddr("192.0.2.1"), time.Hour, time.Hour},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	want := []member{
 		{allow4, netip.MustParseAddr("192.0.2.1"), time.Hour, time.Hour},
 		{net6, netip.MustParseAddr("2001:db8::"), 2 * time.Hour, time.Hour},

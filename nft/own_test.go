@@ -15,9 +15,7 @@ import (
 func TestClaim(t *testing.T) {
 	ns, elsewhere := bpftest.Namespace(t), bpftest.Namespace(t)
 	first, err := Open(filter(ns))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for range 2 {
 		if err := first.Claim(); err != nil {
 			t.Errorf("the first: %v", err)
@@ -34,9 +32,7 @@ func TestClaim(t *testing.T) {
 	if err := second.Claim(); !errors.Is(err, ErrClaimed) {
 		t.Errorf("after a flush: got %v, want ErrClaimed", err)
 	}
-	if err := first.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, first.Close())
 	if err := second.Claim(); err != nil {
 		t.Errorf("after the first has gone: %v", err)
 	}
@@ -60,9 +56,7 @@ func TestOwn(t *testing.T) {
 
 	cfg.Own = true
 	first, err := Open(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if errors.Is(first.Lacks(), ErrUnsupported) {
 		_ = first.Close()
 		lacks(t, 6, 9, "a table with an owner that persists")
@@ -82,9 +76,7 @@ func TestOwn(t *testing.T) {
 	if err := second.Rebuild(nil); !errors.Is(err, unix.EPERM) {
 		t.Errorf("another Gate: got %v, want EPERM", err)
 	}
-	if err := first.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, first.Close())
 	w.expect(t, "stranger after the end of the agent", strange4, server4, 25, false)
 	rebuild(t, second, minute(strange4)...)
 	w.expect(t, "new member", strange4, server4, 25, true)
@@ -94,9 +86,7 @@ func TestOwn(t *testing.T) {
 	rebuild(t, second)
 
 	// One that wants no owner takes over what the owner left.
-	if err := second.conn.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, second.conn.Close())
 	second.conn = another(t, w.server)
 	cfg.Own = false
 	third := openGate(t, cfg)

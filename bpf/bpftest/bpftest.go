@@ -47,12 +47,18 @@ func Namespace(t testing.TB) *netns.Namespace {
 	return ns
 }
 
-// Do runs fn inside ns and fails the test on an error.
-func Do(t testing.TB, ns *netns.Namespace, fn func() error) {
+// Must ends a test whose world fails.
+func Must(t testing.TB, err error) {
 	t.Helper()
-	if err := ns.Do(fn); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Do runs fn inside ns and ends the test on an error.
+func Do(t testing.TB, ns *netns.Namespace, fn func() error) {
+	t.Helper()
+	Must(t, ns.Do(fn))
 }
 
 // RequireLinux skips the test on kernels that are too old for what it is about.
@@ -60,9 +66,7 @@ func Do(t testing.TB, ns *netns.Namespace, fn func() error) {
 func RequireLinux(t testing.TB, major, minor int, feature string) {
 	t.Helper()
 	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		t.Fatal(err)
-	}
+	Must(t, unix.Uname(&name))
 	var gotMajor, gotMinor int
 	release := unix.ByteSliceToString(name.Release[:])
 	if _, err := fmt.Sscanf(release, "%d.%d", &gotMajor, &gotMinor); err != nil {

@@ -82,9 +82,7 @@ func TestWhatNoSetHoldsKeepsNobodyOut(t *testing.T) {
 	d.runGate(t)
 	many := grant.Change{Kind: grant.Paused, Rebuild: true, Closed: []netip.Prefix{netip.MustParsePrefix("2001:db8::7/128")}}
 	c.FlushSet(set)
-	if err := c.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.Flush())
 	d.gate.Write(table, &many, now) // as a pause of very many does
 	d.runGate(t)
 	if list, err := c.GetSetElements(set); err != nil || len(list) != 1 {
@@ -100,9 +98,7 @@ func TestWhatNoSetHoldsKeepsNobodyOut(t *testing.T) {
 func adminSets(t *testing.T, ns *netns.Namespace) (*nftables.Conn, *nftables.Set) {
 	t.Helper()
 	c, err := nftables.New(nftables.WithNetNSFd(ns.FD()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "mail"})
 	four := &nftables.Set{Table: table, Name: "allow4", KeyType: nftables.TypeIPAddr, HasTimeout: true}
 	for _, s := range []*nftables.Set{
@@ -110,13 +106,9 @@ func adminSets(t *testing.T, ns *netns.Namespace) (*nftables.Conn, *nftables.Set
 		{Table: table, Name: "allow6", KeyType: nftables.TypeIP6Addr, HasTimeout: true},
 		{Table: table, Name: "net6", KeyType: nftables.TypeIP6Addr, HasTimeout: true},
 	} {
-		if err := c.AddSet(s, nil); err != nil {
-			t.Fatal(err)
-		}
+		must(t, c.AddSet(s, nil))
 	}
-	if err := c.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.Flush())
 	return c, four
 }
 

@@ -143,9 +143,7 @@ func newPipeline(tb testing.TB) *daemon {
 func newPipelineOf(tb testing.TB, ns *netns.Namespace, mode string) *daemon {
 	tb.Helper()
 	cfg, err := config.Parse("test", []byte("[gate]\n"+mode+"\n"))
-	if err != nil {
-		tb.Fatal(err)
-	}
+	must(tb, err)
 	out := discard(tb)
 	log := out.Logger
 	d := &daemon{opts: Options{Config: cfg}, log: log, out: out, hub: control.NewHub()}
@@ -252,9 +250,7 @@ func BenchmarkPipeline(b *testing.B) {
 func spent(tb testing.TB) time.Duration {
 	tb.Helper()
 	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		tb.Fatal(err)
-	}
+	must(tb, unix.Getrusage(unix.RUSAGE_SELF, &u))
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 

@@ -28,9 +28,7 @@ func TestReloadDuringTheStart(t *testing.T) {
 	var stop func()
 	d.hup, stop = hangUps()
 	defer stop()
-	if err := syscall.Kill(syscall.Getpid(), syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
+	must(t, syscall.Kill(syscall.Getpid(), syscall.SIGHUP))
 	if err := d.runReload(ctx); err != nil {
 		t.Error(err)
 	}
@@ -48,9 +46,7 @@ func TestReloadChangesHowLongIsTold(t *testing.T) {
 	for _, retain := range []time.Duration{40 * 24 * time.Hour, time.Hour, 3 * time.Hour} {
 		cfg := *d.opts.Config
 		cfg.Retain = retain
-		if err := d.owner.reconfigure(now, &cfg); err != nil {
-			t.Fatal(err)
-		}
+		must(t, d.owner.reconfigure(now, &cfg))
 		for _, tt := range []struct {
 			after time.Duration // the grant is over by then
 			told  bool

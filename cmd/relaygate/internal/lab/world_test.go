@@ -96,7 +96,7 @@ func (w *world) start(t *testing.T) {
 	}
 }
 
-var must = labtest.Must
+var must = bpftest.Must
 
 // verb runs a verb and returns what it prints.
 func (w *world) verb(t *testing.T, args ...string) string {

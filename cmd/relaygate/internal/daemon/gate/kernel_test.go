@@ -18,14 +18,10 @@ import (
 func TestWatchThatFails(t *testing.T) {
 	bpftest.RequireRoot(t)
 	open, err := nft.Open(nft.Config{Netns: bpftest.Namespace(t).FD()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer open.Close()
 	w, err := open.Watch()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	lines := &lineCount{}
 	g := &Gate{log: slog.New(slog.NewTextHandler(lines, nil))}
 	g.watch.Store(w)

@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 	os.Exit(labtest.Run(m, &program))
 }
 
-var must = labtest.Must
+var must = bpftest.Must
 
 // place is where a server listens: all have the usual ports.
 type place struct{ v4, v6 netip.Addr }
