@@ -104,10 +104,10 @@ func TestMonitorNotesTheChange(t *testing.T) {
 	after := make(map[netip.Addr]time.Duration)
 	for _, a := range addresses {
 		before[a] = monotonic(t)
-		bpftest.Do(t, ns, func() error { return change(a, true) })
+		bpftest.Do(t, ns, func() error { return put(a, true) })
 		after[a] = monotonic(t)
-		bpftest.Do(t, ns, func() error { return change(a, false) })
-		bpftest.Do(t, ns, func() error { return change(a, true) })
+		bpftest.Do(t, ns, func() error { return put(a, false) })
+		bpftest.Do(t, ns, func() error { return put(a, true) })
 	}
 	err = lab.Poll(t.Context(), 10*time.Second, time.Millisecond, func() error {
 		if watch.count() < len(addresses) {
@@ -125,22 +125,16 @@ func TestMonitorNotesTheChange(t *testing.T) {
 	}
 }
 
-// change adds an element to the tailers' set or deletes it.
-func change(a netip.Addr, add bool) error {
-	c, err := nftables.New()
-	if err != nil {
-		return err
-	}
-	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: tailerTable}
-	set := &nftables.Set{Table: table, Name: tailerSet, KeyType: nftables.TypeIPAddr}
-	do := c.SetDeleteElements
-	if add {
-		do = c.SetAddElements
-	}
-	if err := do(set, []nftables.SetElement{{Key: a.AsSlice()}}); err != nil {
-		return err
-	}
-	return c.Flush()
+// put adds an element to the tailers' set or deletes it.
+func put(a netip.Addr, add bool) error {
+	return change("change the set", func(c *nftables.Conn) error {
+		do := c.SetDeleteElements
+		if add {
+			do = c.SetAddElements
+		}
+		set := &nftables.Set{Table: table(tailerTable), Name: tailerSet, KeyType: nftables.TypeIPAddr}
+		return do(set, []nftables.SetElement{{Key: a.AsSlice()}})
+	})
 }
 
 // monotonic is CLOCK_MONOTONIC.
