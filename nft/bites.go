@@ -76,13 +76,9 @@ func (g *Gate) Bitten() ([]Bitten, error) {
 
 // parseCounter returns how many packets a rule's counters saw.
 func parseCounter(m netlink.Message) (packets uint64, err error) {
-	ad, err := decoder(m)
-	if err != nil {
-		return 0, err
-	}
-	for ad.Next() {
+	err = decode(m, func(ad *netlink.AttributeDecoder) {
 		if ad.Type() != unix.NFTA_RULE_EXPRESSIONS {
-			continue
+			return
 		}
 		ad.Nested(func(list *netlink.AttributeDecoder) error {
 			for list.Next() {
@@ -93,8 +89,8 @@ func parseCounter(m netlink.Message) (packets uint64, err error) {
 			}
 			return nil
 		})
-	}
-	return packets, ad.Err()
+	})
+	return packets, err
 }
 
 // counted is the number of packets in a counter, 0 for another expression.

@@ -59,9 +59,7 @@ func TestBrakes(t *testing.T) {
 				t.Errorf("got %d, %d bites, %v, want 8 of the second", rate, concurrent, err)
 			}
 			w.bitten(t, g, Bitten{TooMany: 4})
-			if err := g.Check(); err != nil {
-				t.Error(err)
-			}
+			must(t, g.Check())
 		})
 	}
 }

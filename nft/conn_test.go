@@ -33,9 +33,7 @@ func TestAnswersThatCannotBeRead(t *testing.T) {
 		failing(g.conn, g.Check)
 		failing(g.conn, remove)
 		failing(g.conn, read)
-		if err := g.Check(); err != nil {
-			t.Error(err)
-		}
+		must(t, g.Check())
 		failing(g.conn, read)
 		if held, err := g.Read(); err != nil || len(held) != 2 {
 			t.Errorf("the members are %v, %v", held, err)
@@ -45,9 +43,7 @@ func TestAnswersThatCannotBeRead(t *testing.T) {
 		<-accepted
 		failing(cutter.sockets, cut)
 		failing(cutter.tracking, cut)
-		if err := cut(); err != nil {
-			t.Error(err)
-		}
+		must(t, cut())
 		ends(t, client, 5*time.Second)
 	}
 }

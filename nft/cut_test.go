@@ -20,11 +20,7 @@ func openCutter(t testing.TB, ns *netns.Namespace) *Cutter {
 	t.Helper()
 	c, err := OpenCutter(ns.FD())
 	must(t, err)
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { must(t, c.Close()) })
 	return c
 }
 

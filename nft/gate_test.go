@@ -47,9 +47,7 @@ func TestFilter(t *testing.T) {
 	}
 
 	// What the rules counted is no change to them.
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Check())
 	must(t, g.Remove(member4, member6))
 	w.expect(t, "removed member", member4, server4, 25, false)
 	w.expect(t, "removed member", member6, server6, 25, false)
@@ -108,9 +106,7 @@ func TestObserveOpensAndClosesNothing(t *testing.T) {
 			t.Errorf("observe made %s %s", o.kind, o.name)
 		}
 	}
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Check())
 
 	// The mode is changed by another Gate, which takes the members over.
 	held, err := g.Read()

@@ -121,9 +121,7 @@ func TestLoad(t *testing.T) {
 		if got := holds(t, g, append(list, minute(urgent)...)); got != n+1 {
 			t.Errorf("got %d elements, want %d", got, n+1)
 		}
-		if err := g.Check(); err != nil {
-			t.Error(err)
-		}
+		must(t, g.Check())
 	}
 	stop := errors.New("stop")
 	if err := g.Load(many(5000), func() error { return stop }); !errors.Is(err, stop) {

@@ -132,9 +132,7 @@ func TestAddFull(t *testing.T) {
 		t.Errorf("got %d elements after an Add that failed, want 1", n)
 	}
 	// The answers to what failed are not taken for those to what follows.
-	if err := g.Add(minute(strange4)...); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Add(minute(strange4)...))
 }
 
 func TestRemove(t *testing.T) {

@@ -67,9 +67,7 @@ func TestRedirect(t *testing.T) {
 	if err := dialFrom(w.server, netip.Addr{}, netip.MustParseAddr("127.0.0.1"), 25); err != nil {
 		t.Errorf("from the host itself: %v", err)
 	}
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Check())
 }
 
 // hold connects from a port and keeps the connection.

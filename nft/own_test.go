@@ -42,9 +42,7 @@ func TestClaim(t *testing.T) {
 func TestClaimThatNobodyOwns(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	commit(t, another(t, ns), tableMessages(claimTable)...)
-	if err := openGate(t, filter(ns)).Claim(); err != nil {
-		t.Error(err)
-	}
+	must(t, openGate(t, filter(ns)).Claim())
 }
 
 func TestOwn(t *testing.T) {
@@ -69,9 +67,7 @@ func TestOwn(t *testing.T) {
 	if _, err := other.commit(tableMessages(own)); !errors.Is(err, unix.EPERM) {
 		t.Errorf("another program deletes the table: got %v, want EPERM", err)
 	}
-	if err := first.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, first.Check())
 	second := openGate(t, cfg)
 	if err := second.Rebuild(nil); !errors.Is(err, unix.EPERM) {
 		t.Errorf("another Gate: got %v, want EPERM", err)
@@ -80,9 +76,7 @@ func TestOwn(t *testing.T) {
 	w.expect(t, "stranger after the end of the agent", strange4, server4, 25, false)
 	rebuild(t, second, minute(strange4)...)
 	w.expect(t, "new member", strange4, server4, 25, true)
-	if err := second.Delete(); err != nil {
-		t.Error(err)
-	}
+	must(t, second.Delete())
 	rebuild(t, second)
 
 	// One that wants no owner takes over what the owner left.

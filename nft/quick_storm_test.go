@@ -29,9 +29,7 @@ func TestSilenceIsSuccessInAStorm(t *testing.T) {
 				return
 			default:
 			}
-			if err := otherGate.Rebuild(many); err != nil {
-				t.Error(err)
-			}
+			must(t, otherGate.Rebuild(many))
 		}
 	})
 	defer func() {

@@ -120,7 +120,5 @@ func TestQuickFallsBack(t *testing.T) {
 	if _, ok := held(t, g, static4A); ok {
 		t.Error("one of two was added although the other was refused")
 	}
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Check())
 }

@@ -113,9 +113,7 @@ func TestRebuildBuildsWithoutTheRefused(t *testing.T) {
 	if err := g.Rebuild(append(minute(member4), refusedElements...)); !errors.Is(err, ErrElement) {
 		t.Errorf("got %v, want ErrElement", err)
 	}
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Check())
 	if n := count(t, g, allow4); n != 1 {
 		t.Errorf("got %d members, want 1", n)
 	}

@@ -164,9 +164,7 @@ func TestCloseAllAndDelete(t *testing.T) {
 	for _, c := range who {
 		w.expect(t, c.name, c.from, c.to, 25, c.name == "static member")
 	}
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Check())
 	must(t, g.Delete())
 	w.expect(t, "stranger", strange4, server4, 25, true)
 	if err := g.Check(); !errors.Is(err, ErrTableGone) {

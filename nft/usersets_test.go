@@ -39,9 +39,7 @@ func TestUserSets(t *testing.T) {
 	for _, c := range who {
 		w.expect(t, c.name, c.from, c.to, 25, c.passes)
 	}
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Check())
 	if got, err := g.Read(); len(got) != 0 || err != nil {
 		t.Errorf("read %v, %v: want none, as they may be another's", got, err)
 	}
@@ -54,9 +52,7 @@ func TestUserSets(t *testing.T) {
 	// A static member that somebody removed is back with the next look.
 	commit(t, other, memberMessages(nil, unix.NFT_MSG_DELSETELEM, mine, []member{{set: allow4, key: static4A}})...)
 	w.expect(t, "static member without an element", static4A, server4, 25, false)
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Check())
 	w.expect(t, "static member", static4A, server4, 25, true)
 
 	// What the administrator added for ever, stays.
@@ -208,9 +204,7 @@ func TestUserSetsWithoutNetworks(t *testing.T) {
 	cfg := userSets(ns)
 	g := openGate(t, cfg)
 	rebuild(t, g, minute(member4, member6)...)
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Check())
 	cfg.Static = []netip.Prefix{netip.MustParsePrefix("2001:db8:64::/64")}
 	if err := openGate(t, cfg).Rebuild(nil); !errors.Is(err, ErrSets) {
 		t.Errorf("a static network without its set: %v, want ErrSets", err)

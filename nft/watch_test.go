@@ -25,9 +25,7 @@ func watch(t *testing.T, g *Gate) *Watch {
 		if err := <-done; err != nil {
 			t.Errorf("watch: %v", err)
 		}
-		if err := w.Close(); err != nil {
-			t.Error(err)
-		}
+		must(t, w.Close())
 	})
 	return w
 }
@@ -128,9 +126,7 @@ func TestWatchOutlivesAFlood(t *testing.T) {
 		}
 	}
 	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	must(t, <-done)
 }
 
 func TestWatchEndsWhenClosed(t *testing.T) {
@@ -139,9 +135,7 @@ func TestWatchEndsWhenClosed(t *testing.T) {
 	must(t, err)
 	done := make(chan error)
 	go func() { done <- w.Run(context.Background()) }()
-	if err := w.Close(); err != nil {
-		t.Error(err)
-	}
+	must(t, w.Close())
 	if err := <-done; err != nil {
 		t.Errorf("got %v, want nil", err)
 	}

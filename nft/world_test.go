@@ -143,11 +143,7 @@ func openGate(t testing.TB, cfg Config) *Gate {
 	t.Helper()
 	g, err := Open(cfg)
 	must(t, err)
-	t.Cleanup(func() {
-		if err := g.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { must(t, g.Close()) })
 	return g
 }
 
