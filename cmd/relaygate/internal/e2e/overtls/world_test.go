@@ -11,17 +11,12 @@ import (
 	"encoding/pem"
 	"errors"
 	"flag"
-	"fmt"
 	"math/big"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"relaygate/bpf/bpftest"
 	"relaygate/bpf/netns"
@@ -133,7 +128,7 @@ func (w *world) join() error {
 		for _, p := range []place{atBusy, atFork, atCyrus, atCourier, atNginx, atHAProxy, atStunnel, atAnnounced, atHTTPS, atPassed, atOld, atNew} {
 			err = errors.Join(err, netns.AddAddresses("lo", netip.PrefixFrom(p.v4, 32), netip.PrefixFrom(p.v6, 128)))
 		}
-		return errors.Join(err, route(clients4, "eth0", host4.Addr()), route(clients6, "eth0", host6.Addr()))
+		return errors.Join(err, netns.AddRoute(clients4, host4.Addr()), netns.AddRoute(clients6, host6.Addr()))
 	})
 	if err != nil {
 		return err
@@ -144,29 +139,8 @@ func (w *world) join() error {
 		}
 	}
 	return w.client.Do(func() error {
-		return errors.Join(route(clients4, "lo", netip.Addr{}), route(clients6, "lo", netip.Addr{}))
+		return errors.Join(netns.AddRoute(clients4, netip.Addr{}), netns.AddRoute(clients6, netip.Addr{}))
 	})
-}
-
-// route adds a route of the current namespace; without a gateway the prefix is
-// the host's own.
-func route(to netip.Prefix, link string, gw netip.Addr) error {
-	l, err := netlink.LinkByName(link)
-	if err != nil {
-		return fmt.Errorf("find interface %s: %w", link, err)
-	}
-	r := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: &net.IPNet{
-		IP: to.Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), to.Addr().BitLen()),
-	}}
-	if gw.IsValid() {
-		r.Gw = gw.AsSlice()
-	} else {
-		r.Table, r.Type, r.Scope = unix.RT_TABLE_LOCAL, unix.RTN_LOCAL, netlink.SCOPE_HOST
-	}
-	if err := netlink.RouteAdd(r); err != nil {
-		return fmt.Errorf("route to %s by %s: %w", to, link, err)
-	}
-	return nil
 }
 
 // makeCertificate writes a self-signed certificate for any host.
