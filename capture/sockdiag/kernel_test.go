@@ -32,11 +32,7 @@ func held(t *testing.T, ns *netns.Namespace) *bpf.Netns {
 	t.Helper()
 	h, err := bpf.OpenNetns(fmt.Sprintf("/proc/self/fd/%d", ns.FD()))
 	must(t, err)
-	t.Cleanup(func() {
-		if err := h.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { must(t, h.Close()) })
 	return h
 }
 
@@ -44,11 +40,7 @@ func open(t *testing.T, o Options) *Tables {
 	t.Helper()
 	tables, err := New(o)
 	must(t, err)
-	t.Cleanup(func() {
-		if err := tables.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { must(t, tables.Close()) })
 	return tables
 }
 
@@ -91,9 +83,7 @@ func TestKernelForwarder(t *testing.T) {
 	must(t, err)
 	must(t, os.WriteFile("/proc/self/comm", []byte("docker-proxy"), 0))
 	defer func() {
-		if err := os.WriteFile("/proc/self/comm", old, 0); err != nil {
-			t.Error(err)
-		}
+		must(t, os.WriteFile("/proc/self/comm", old, 0))
 	}()
 	h := held(t, ns)
 	tables := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{h}})
@@ -258,8 +248,6 @@ func TestNamespaces(t *testing.T) {
 		if got := namespaces(proc, strconv.Itoa(cmd.Process.Pid)); got == "" || (got != own) != guest {
 			t.Errorf("namespaces by flags %#x are %q, ours %q", flags, got, own)
 		}
-		if err := errors.Join(in.Close(), cmd.Wait()); err != nil {
-			t.Error(err)
-		}
+		must(t, errors.Join(in.Close(), cmd.Wait()))
 	}
 }

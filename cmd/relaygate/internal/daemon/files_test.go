@@ -56,9 +56,7 @@ func TestHangingFilesAreTold(t *testing.T) {
 			t.Errorf("it says %q", words)
 		}
 		close(hang)
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		must(t, <-ended)
 		if words := f.hangs(time.Now()); words != "" {
 			t.Errorf("it hangs no more: %s", words)
 		}
@@ -82,9 +80,7 @@ func TestEndWaitsForNoFileSystem(t *testing.T) {
 		if took := time.Since(began) - time.Minute; took > endWithin || err == nil || !strings.Contains(err.Error(), "hangs") {
 			t.Errorf("%v later it ended with %v", took, err)
 		}
-		if err := f.remain(grant.New(grant.Config{})); err != nil {
-			t.Error(err)
-		}
+		must(t, f.remain(grant.New(grant.Config{})))
 		close(hang)
 		synctest.Wait() // the folder goes
 	})
@@ -139,9 +135,7 @@ func TestFilesAreLeftAsThingsAre(t *testing.T) {
 			table.Manual(now, netip.MustParsePrefix("203.0.113.9/32"), testLifetime, "root", "")
 			cancel()
 		})
-		if err := errors.Join(err, f.remain(table)); err != nil {
-			t.Error(err)
-		}
+		must(t, errors.Join(err, f.remain(table)))
 		if held, err := os.ReadFile(path); err != nil || string(held) != tt.want {
 			t.Errorf("on exit %d: the file holds %q, %v, want %q", tt.exit, held, err, tt.want)
 		}

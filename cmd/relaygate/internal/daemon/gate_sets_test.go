@@ -52,9 +52,7 @@ func TestSetsAreShutHoweverMany(t *testing.T) {
 			if list, err := c.GetSetElements(set); err != nil || len(list) != 0 {
 				t.Errorf("the set holds %d elements, %v, want none", len(list), err)
 			}
-			if err := d.close(); err != nil {
-				t.Error(err)
-			}
+			must(t, d.close())
 		})
 	}
 }
@@ -88,9 +86,7 @@ func TestWhatNoSetHoldsKeepsNobodyOut(t *testing.T) {
 	if list, err := c.GetSetElements(set); err != nil || len(list) != 1 {
 		t.Errorf("the set holds %d elements, %v, want the one that is granted", len(list), err)
 	}
-	if err := d.close(); err != nil {
-		t.Error(err)
-	}
+	must(t, d.close())
 }
 
 // adminSets makes a table of the administrator's, and returns its set of IPv4

@@ -128,9 +128,7 @@ func TestOrderOutlivesItsClient(t *testing.T) {
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	if err := d.close(); err != nil {
-		t.Error(err)
-	}
+	must(t, d.close())
 }
 
 // countCut counts what it is told to cut.

@@ -29,9 +29,7 @@ func TestReloadDuringTheStart(t *testing.T) {
 	d.hup, stop = hangUps()
 	defer stop()
 	must(t, syscall.Kill(syscall.Getpid(), syscall.SIGHUP))
-	if err := d.runReload(ctx); err != nil {
-		t.Error(err)
-	}
+	must(t, d.runReload(ctx))
 	if words := d.reloadError.Load(); words == nil || !strings.Contains(*words, "the former configuration stays") {
 		t.Errorf("the reload is told as %v", words)
 	}
@@ -57,7 +55,5 @@ func TestReloadChangesHowLongIsTold(t *testing.T) {
 			}
 		}
 	}
-	if err := d.close(); err != nil {
-		t.Error(err)
-	}
+	must(t, d.close())
 }

@@ -208,9 +208,7 @@ func TestSessionsThatLastAreSaved(t *testing.T) {
 		if n := len(r.Sessions); n > 1 || n == 1 == ends || n == 1 && r.Sessions[0].Conn != long {
 			t.Errorf("it ends %v: the file has %+v", ends, r.Sessions)
 		}
-		if err := k.Close(nil, nil); err != nil {
-			t.Error(err)
-		}
+		must(t, k.Close(nil, nil))
 	}
 }
 

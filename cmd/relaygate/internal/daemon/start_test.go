@@ -91,14 +91,10 @@ func TestLastDecisionsAreWritten(t *testing.T) {
 		for i := range changes {
 			d.owner.change(now, changes[i])
 		}
-		if err := d.leave(); err != nil {
-			t.Error(err)
-		}
+		must(t, d.leave())
 		if held, err := d.gate.Read(); err != nil || len(held) != tt.left {
 			t.Errorf("the kernel holds %d elements, %v, want the %d that were not denied", len(held), err, tt.left)
 		}
-		if err := d.close(); err != nil {
-			t.Error(err)
-		}
+		must(t, d.close())
 	}
 }

@@ -39,11 +39,7 @@ var (
 func newTestOwner(t *testing.T, start time.Time) *owner {
 	t.Helper()
 	k := openKeeper(t, filepath.Join(t.TempDir(), "state.db"))
-	t.Cleanup(func() {
-		if err := k.Close(nil, nil); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { must(t, k.Close(nil, nil)) })
 	e := engine.New(engine.Config{Grants: grant.Config{Lifetime: testLifetime, Follow: true}})
 	if _, err := e.SetHost(start, authz.Host{}); err != nil {
 		t.Fatal(err)

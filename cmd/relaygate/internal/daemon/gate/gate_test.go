@@ -286,9 +286,7 @@ func TestStaticMemberThatDoesNotFit(t *testing.T) {
 	}
 	g.restatic([]netip.Prefix{b})
 	g.drain(t.Context())
-	if err := g.settled(t.Context()); err != nil {
-		t.Error(err)
-	}
+	must(t, g.settled(t.Context()))
 	// Nor does it keep the daemon from starting, where a denial took a part away.
 	g = newFakeGate(f)
 	g.cfg.Static = []netip.Prefix{a, b}

@@ -28,9 +28,7 @@ func TestWatchThatFails(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- g.Watch(ctx) }()
-	if err := w.Close(); err != nil {
-		t.Error(err)
-	}
+	must(t, w.Close())
 	for lines.n.Load() < 2 { // it is tried again
 		select {
 		case err := <-ended:

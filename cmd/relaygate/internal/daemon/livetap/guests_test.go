@@ -190,7 +190,5 @@ func TestGuestsElsewhere(t *testing.T) {
 		return nil
 	})
 	close(ended)
-	if err := <-others; err != nil {
-		t.Error(err)
-	}
+	must(t, <-others)
 }

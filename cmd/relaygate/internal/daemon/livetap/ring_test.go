@@ -19,9 +19,7 @@ func TestTapThatCouldNotBeSeen(t *testing.T) {
 	programs, err := bpf.Load(bpf.Options{Ports: []uint16{61154}, Owners: []uint32{0}})
 	must(t, err)
 	defer func() {
-		if err := programs.Close(); err != nil {
-			t.Error(err)
-		}
+		must(t, programs.Close())
 	}()
 	var log strings.Builder
 	tap := &ringTap{programs: programs, log: slog.New(slog.NewTextHandler(&log, nil)), hub: control.NewHub()}
