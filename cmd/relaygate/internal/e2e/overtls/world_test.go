@@ -3,23 +3,16 @@
 package overtls
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"flag"
-	"math/big"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"relaygate/bpf/bpftest"
 	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/lab"
 	"relaygate/cmd/relaygate/internal/lab/labtest"
 )
 
@@ -143,33 +136,16 @@ func (w *world) join() error {
 	})
 }
 
-// makeCertificate writes a self-signed certificate for any host.
+// makeCertificate writes a self-signed certificate.
 func (w *world) makeCertificate() error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "mail.example"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, DNSNames: []string{"mail.example"},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return err
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
+	cert, key, err := lab.Certificate()
 	w.cert, w.key, w.both = filepath.Join(w.dir, "cert.pem"), filepath.Join(w.dir, "key.pem"), filepath.Join(w.dir, "both.pem")
 	return errors.Join(
-		os.WriteFile(w.cert, certPEM, 0o644),
-		os.WriteFile(w.key, keyPEM, 0o644),
+		err,
+		os.WriteFile(w.cert, cert, 0o644),
+		os.WriteFile(w.key, key, 0o644),
 		// Readable by all: some servers drop their rights first; the key is
 		// worth nothing.
-		os.WriteFile(w.both, append(keyPEM, certPEM...), 0o644),
+		os.WriteFile(w.both, append(key, cert...), 0o644),
 	)
 }
