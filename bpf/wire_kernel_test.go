@@ -30,14 +30,8 @@ func newPair(t *testing.T) *pair {
 	bpftest.RequireRoot(t)
 	bpftest.RequireLinux(t, 6, 6, "tcx")
 	p := &pair{client: bpftest.Namespace(t), server: bpftest.Namespace(t)}
-	prefixes := func(addrs ...string) (list []netip.Prefix) {
-		for _, a := range addrs {
-			list = append(list, netip.MustParsePrefix(a))
-		}
-		return list
-	}
-	err := netns.Join(p.client, "lan", prefixes("198.51.100.1/24", "2001:db8:25::1/64"), p.server, "eth0", prefixes("198.51.100.25/24", "2001:db8:25::25/64"))
-	must(t, err)
+	must(t, netns.Join(p.client, "lan", bpftest.Prefixes("198.51.100.1/24", "2001:db8:25::1/64"),
+		p.server, "eth0", bpftest.Prefixes("198.51.100.25/24", "2001:db8:25::25/64")))
 	bpftest.Do(t, p.client, func() error {
 		i, err := net.InterfaceByName("lan")
 		if err == nil {
@@ -51,9 +45,7 @@ func newPair(t *testing.T) *pair {
 // tap taps the cable.
 func (p *pair) tap(t *testing.T) *bpf.Wire {
 	t.Helper()
-	w, err := bpf.LoadWire(bpf.WireOptions{Ports: []uint16{port}, Inside: true, Servers: []netip.Prefix{
-		netip.MustParsePrefix("198.51.100.25/32"), netip.MustParsePrefix("2001:db8:25::25/128"),
-	}})
+	w, err := bpf.LoadWire(bpf.WireOptions{Ports: []uint16{port}, Inside: true, Servers: bpftest.Prefixes("198.51.100.25/32", "2001:db8:25::25/128")})
 	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, w) })
 	w.HurryUp()

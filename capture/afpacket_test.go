@@ -44,15 +44,8 @@ func newTapped(t *testing.T) *tapped { return newTappedBy(t, false, "mail0", "lo
 func newTappedBy(t *testing.T, inside bool, interfaces ...string) *tapped {
 	t.Helper()
 	n := &tapped{server: bpftest.Namespace(t), client: bpftest.Namespace(t)}
-	prefixes := func(addrs ...string) []netip.Prefix {
-		var p []netip.Prefix
-		for _, a := range addrs {
-			p = append(p, netip.MustParsePrefix(a))
-		}
-		return p
-	}
-	err := netns.Join(n.server, "mail0", prefixes("192.0.2.1/24", "2001:db8::1/64"), n.client, "wan0", prefixes("192.0.2.7/24", "2001:db8::7/64"))
-	must(t, err)
+	must(t, netns.Join(n.server, "mail0", bpftest.Prefixes("192.0.2.1/24", "2001:db8::1/64"),
+		n.client, "wan0", bpftest.Prefixes("192.0.2.7/24", "2001:db8::7/64")))
 	bpftest.Do(t, n.server, func() error {
 		mail, err := net.InterfaceByName("mail0")
 		if err != nil {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
 )
 
 var refusedElements = []Element{
@@ -133,12 +135,8 @@ func TestIntervals(t *testing.T) {
 		{"IPv6 to the last address", []string{"ff00::/8"}, []string{"ff00::"}},
 	}
 	for _, tt := range tests {
-		var prefixes []netip.Prefix
-		for _, p := range tt.prefixes {
-			prefixes = append(prefixes, netip.MustParsePrefix(p))
-		}
 		var got []string
-		for _, e := range intervals(prefixes) {
+		for _, e := range intervals(bpftest.Prefixes(tt.prefixes...)) {
 			addr, _ := netip.AddrFromSlice(e.key)
 			s := addr.String()
 			if e.flags&unix.NFT_SET_ELEM_INTERVAL_END != 0 {

@@ -9,6 +9,7 @@ package bpftest
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"testing"
 
@@ -29,6 +30,14 @@ func RequireRoot(t testing.TB) {
 		t.Fatal("kernel test skipped in CI: " + need)
 	}
 	t.Skip(need)
+}
+
+// Prefixes are those of texts that are right.
+func Prefixes(texts ...string) (list []netip.Prefix) {
+	for _, s := range texts {
+		list = append(list, netip.MustParsePrefix(s))
+	}
+	return list
 }
 
 // Namespace makes a network namespace that is closed with the test.

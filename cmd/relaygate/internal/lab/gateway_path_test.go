@@ -256,22 +256,7 @@ func tagging(t *testing.T, ns *netns.Namespace, name string, push bool, id int32
 		code = asm.Instructions{asm.Mov.Imm(asm.R2, tpid), asm.Mov.Imm(asm.R3, id), asm.FnSkbVlanPush.Call()}
 		attach, anchor = ebpf.AttachTCXEgress, link.Head()
 	}
-	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.SchedCLS, License: "GPL",
-		Instructions: append(code, asm.Mov.Imm(asm.R0, -1), asm.Return()),
-	})
-	must(t, err)
-	bpftest.Do(t, ns, func() error {
-		i, err := net.InterfaceByName(name)
-		if err != nil {
-			return err
-		}
-		l, err := link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: prog, Attach: attach, Anchor: anchor})
-		if err == nil {
-			t.Cleanup(func() { bpftest.Close(t, l) })
-		}
-		return errors.Join(err, prog.Close())
-	})
+	attachTCX(t, ns, name, attach, anchor, append(code, asm.Mov.Imm(asm.R0, -1), asm.Return())...)
 }
 
 // On a trunk the server's VLAN is the one that leads to it.

@@ -150,10 +150,10 @@ func TestStoppedDaemonLeavesNoLines(t *testing.T) {
 	w := newWorld(t, 30*time.Second, "")
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
 	line := lab.Client4.String() + "\n"
-	settles(t, 3*time.Second, w.lists(line))
+	settles(t, written, w.lists(line))
 	must(t, w.daemon.Stop())
 	must(t, w.lists("")())
 	must(t, open(t.Context(), w.Client4.At(lab.Server4))()) // the element runs out by itself
 	w.start(t)
-	settles(t, 3*time.Second, w.lists(line))
+	settles(t, written, w.lists(line))
 }

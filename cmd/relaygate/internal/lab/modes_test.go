@@ -167,7 +167,7 @@ func TestExitClosesOrKeeps(t *testing.T) {
 			w.reload(t, fmt.Sprintf("mode = \"filter\"\non_exit = %q\n", tt.exit), "The gate filters port 25")
 			four := w.Client4.At(lab.Server4)
 			admit(t, four)
-			settles(t, 3*time.Second, w.lists(lab.Client4.String()+"\n"))
+			settles(t, written, w.lists(lab.Client4.String()+"\n"))
 			must(t, w.daemon.Stop())
 			if err := four.Refused(t.Context()); (err == nil) != tt.refused {
 				t.Errorf("after the stop: %v", err)
