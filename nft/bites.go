@@ -15,7 +15,7 @@ import (
 // Bites says how many connections of members each brake refused since the table
 // was last built. Without a table, or a brake, it is 0.
 func (g *Gate) Bites() (rate, concurrent uint64, err error) {
-	if g.cfg.Mode == UserSets || !g.cfg.Brakes.on() {
+	if !g.cfg.Brakes.on() {
 		return 0, 0, nil
 	}
 	for brake, total := range map[bite]*uint64{tooFast: &rate, tooMany: &concurrent} {
@@ -48,7 +48,7 @@ type Bitten struct {
 // Bitten lists the bitten, at most 4,096 by each brake. Ask for it when Bites
 // says more than before.
 func (g *Gate) Bitten() ([]Bitten, error) {
-	if g.cfg.Mode == UserSets || !g.cfg.Brakes.on() {
+	if !g.cfg.Brakes.on() {
 		return nil, nil
 	}
 	found := make(map[netip.Addr]Bitten)
