@@ -52,14 +52,7 @@ func TestSecondAgentIsRefused(t *testing.T) {
 	w := newWorld(t, 30*time.Second, "")
 	o := w.opts
 	o.Dir = t.TempDir() // a socket and a state of its own, and the same gate
-	second, err := lab.StartDaemon(t.Context(), w.Server, o)
-	if err == nil {
-		must(t, second.Stop())
-		t.Fatal("two agents keep one gate")
-	}
-	if !strings.Contains(err.Error(), "another relaygate keeps this gate: process ") {
-		t.Errorf("the second agent says %v", err)
-	}
+	startsNot(t, w.Server, o, "another relaygate keeps this gate: process ")
 	admit(t, w.Client4.At(lab.Server4))
 }
 
@@ -105,14 +98,7 @@ func TestWithoutNftables(t *testing.T) {
 	must(t, w.daemon.Stop())
 	o := w.opts
 	o.Without = []uintptr{unix.CAP_NET_ADMIN}
-	d, err := lab.StartDaemon(t.Context(), w.Server, o)
-	if err == nil {
-		must(t, d.Stop())
-		t.Fatal("mode filter starts without nftables")
-	}
-	if !strings.Contains(err.Error(), "gate mode filter needs nftables") {
-		t.Errorf("it says %v", err)
-	}
+	startsNot(t, w.Server, o, "gate mode filter needs nftables")
 	for _, target := range w.Everybody() {
 		must(t, target.Refused(t.Context())) // what stood before stands
 	}
@@ -175,14 +161,7 @@ func TestForeignStateFileOfOthersStartsNothing(t *testing.T) {
 	w := newWorld(t, 30*time.Second, "")
 	must(t, w.daemon.Stop())
 	must(t, os.Chmod(filepath.Join(w.dir, "state.db"), 0o666))
-	d, err := lab.StartDaemon(t.Context(), w.Server, w.opts)
-	if err == nil {
-		must(t, d.Stop())
-		t.Fatal("it starts with a state file that anybody may write")
-	}
-	if !strings.Contains(err.Error(), "chmod go-w") {
-		t.Errorf("it says %v", err)
-	}
+	startsNot(t, w.Server, w.opts, "chmod go-w")
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context())) // the gate stands
 }
 
@@ -352,12 +331,7 @@ func TestSetsGone(t *testing.T) {
 	bpftest.RequireRoot(t)
 	n := newNetwork(t)
 	o := lab.Options{Exe: program, Dir: t.TempDir(), Lifetime: time.Minute, Mode: "mode = \"sets\"\nsets = { table = \"inet mine\" }"}
-	if d, err := lab.StartDaemon(t.Context(), n.Server, o); err == nil {
-		must(t, d.Stop())
-		t.Error("it starts without the sets")
-	} else if !strings.Contains(err.Error(), "no table inet mine") {
-		t.Errorf("it says %v", err)
-	}
+	startsNot(t, n.Server, o, "no table inet mine")
 	mine := &nftables.Table{Family: nftables.TableFamilyINet, Name: "mine"}
 	declare := func() {
 		t.Helper()

@@ -96,6 +96,19 @@ func (w *world) start(t *testing.T) {
 	}
 }
 
+// startsNot fails if a daemon starts, or says another reason why it does not.
+func startsNot(t *testing.T, ns *netns.Namespace, o lab.Options, reason string) {
+	t.Helper()
+	d, err := lab.StartDaemon(t.Context(), ns, o)
+	if err == nil {
+		must(t, d.Stop())
+		t.Fatal("it starts")
+	}
+	if !strings.Contains(err.Error(), reason) {
+		t.Errorf("it says %v, and not %q", err, reason)
+	}
+}
+
 var must = bpftest.Must
 
 // verb runs a verb and returns what it prints.
