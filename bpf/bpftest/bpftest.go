@@ -1,5 +1,5 @@
-// Package bpftest has what tests of kernel parts share: who may run them, and
-// namespaces that end with the test.
+// Package bpftest has what tests of kernel parts share: who may run them,
+// namespaces that end with the test, what a connection needs, and Must.
 //
 // A tap sees every namespace of the machine, and the tests of packages run side
 // by side. So a package listens on ports that no other package's tap watches:
