@@ -144,6 +144,11 @@ func (c *Config) Ports(p authz.Protocol) []uint16 {
 	return ports
 }
 
+// Files are the paths of those that are written for mail servers.
+func (c *Config) Files() []string {
+	return slices.DeleteFunc([]string{c.Relayhosts, c.UsersFile}, func(path string) bool { return path == "" })
+}
+
 // Error is one mistake in a configuration file.
 type Error struct {
 	File string
