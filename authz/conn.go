@@ -12,12 +12,14 @@ const (
 	IMAP
 )
 
-func (p Protocol) String() string {
-	switch p {
-	case POP3:
-		return "pop3"
-	case IMAP:
-		return "imap"
+var protocolWords = []string{POP3: "pop3", IMAP: "imap"}
+
+func (p Protocol) String() string { return Word(protocolWords, p) }
+
+// Word is the word for one of a few kinds, by kind: "unknown" where there is none.
+func Word[K ~uint8](words []string, k K) string {
+	if int(k) < len(words) && words[k] != "" {
+		return words[k]
 	}
 	return "unknown"
 }

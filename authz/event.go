@@ -45,45 +45,14 @@ const (
 	EventSet
 )
 
-func (k EventKind) String() string {
-	switch k {
-	case EventLogin:
-		return "login"
-	case EventFailure:
-		return "failure"
-	case EventTainted:
-		return "tainted"
-	case EventEncrypted:
-		return "encrypted"
-	case EventUntrusted:
-		return "untrusted"
-	case EventRefused:
-		return "refused"
-	case EventGranted:
-		return "granted"
-	case EventRenewed:
-		return "renewed"
-	case EventExpired:
-		return "expired"
-	case EventRevoked:
-		return "revoked"
-	case EventDenied:
-		return "denied"
-	case EventUndenied:
-		return "undenied"
-	case EventPaused:
-		return "paused"
-	case EventResumed:
-		return "resumed"
-	case EventBraked:
-		return "braked"
-	case EventFile:
-		return "file"
-	case EventSet:
-		return "set"
-	}
-	return "unknown"
+var eventWords = []string{
+	EventLogin: "login", EventFailure: "failure", EventTainted: "tainted", EventEncrypted: "encrypted", EventUntrusted: "untrusted",
+	EventRefused: "refused", EventGranted: "granted", EventRenewed: "renewed", EventExpired: "expired", EventRevoked: "revoked",
+	EventDenied: "denied", EventUndenied: "undenied", EventPaused: "paused", EventResumed: "resumed",
+	EventBraked: "braked", EventFile: "file", EventSet: "set",
 }
+
+func (k EventKind) String() string { return Word(eventWords, k) }
 
 // resultKind is the kind of the event that a verdict is.
 func resultKind(r Result) EventKind {

@@ -21,19 +21,9 @@ const (
 	Encrypted
 )
 
-func (r Result) String() string {
-	switch r {
-	case Success:
-		return "success"
-	case Failure:
-		return "failure"
-	case Tainted:
-		return "tainted"
-	case Encrypted:
-		return "encrypted"
-	}
-	return "unknown"
-}
+var resultWords = []string{Success: "success", Failure: "failure", Tainted: "tainted", Encrypted: "encrypted"}
+
+func (r Result) String() string { return Word(resultWords, r) }
 
 // Login is what a dialogue says about one login attempt, or about the
 // connection as a whole (Tainted, Encrypted).

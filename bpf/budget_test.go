@@ -65,9 +65,7 @@ func TestBudgets(t *testing.T) {
 				t.Fatalf("records are %+v, want one of kind %d, reason %q", got, test.want, test.reason)
 			}
 			var flow tapFlow
-			if err := b.objs.Flows.Lookup(got[0].Cookie, &flow); err != nil {
-				t.Fatal(err)
-			}
+			must(t, b.objs.Flows.Lookup(got[0].Cookie, &flow))
 			if lost := flow.State == tapFlowStateLOST; lost != (test.want == Lost) {
 				t.Errorf("entry is %+v after a record of kind %d", flow, test.want)
 			}
@@ -75,9 +73,7 @@ func TestBudgets(t *testing.T) {
 				t.Errorf("%d bytes unanswered after an answer", flow.Unanswered)
 			}
 			counters, err := b.Counters()
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			if test.counted != nil && test.counted(counters) != 1 {
 				t.Errorf("not counted: %+v", counters)
 			}

@@ -29,9 +29,7 @@ func TestCgroupMounts(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, err := cgroupMounts(strings.NewReader(test.mountinfo))
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("mounts (-want +got):\n%s", diff)
 			}

@@ -42,13 +42,9 @@ func packagedCode(t testing.TB, library, machine string) *machineCode {
 			continue
 		}
 		offset, err := strconv.ParseUint(f[3], 16, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		size, err := strconv.ParseUint(f[4], 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if file[int64(offset)], err = hex.DecodeString(f[5]); err != nil {
 			t.Fatal(err)
 		}

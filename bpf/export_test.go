@@ -10,7 +10,11 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+
+	"relaygate/bpf/bpftest"
 )
+
+var must = bpftest.Must
 
 // HurryUp makes the reader look for what nobody is in a hurry for more often.
 func (t *Tap) HurryUp() { t.reader.lag = 10 * time.Millisecond }
@@ -34,17 +38,13 @@ func (t *Tap) Randoms(tb testing.TB) int {
 	for all.Next(&random, &origin) {
 		n++
 	}
-	if err := all.Err(); err != nil {
-		tb.Fatal(err)
-	}
+	must(tb, all.Err())
 	var cookie uint64
 	all = t.objs.Hellos.Iterate()
 	for all.Next(&cookie, &random) {
 		n++
 	}
-	if err := all.Err(); err != nil {
-		tb.Fatal(err)
-	}
+	must(tb, all.Err())
 	return n
 }
 
@@ -76,9 +76,7 @@ func (t *Tap) Calls(tb testing.TB) int {
 	for all.Next(&thread, &calls) {
 		n++
 	}
-	if err := all.Err(); err != nil {
-		tb.Fatal(err)
-	}
+	must(tb, all.Err())
 	return n
 }
 
@@ -87,15 +85,11 @@ func (t *Tap) FillCalls(tb testing.TB) (empty func()) {
 	tb.Helper()
 	n := uint64(t.objs.Calls.MaxEntries())
 	for thread := range n {
-		if err := t.objs.Calls.Put(thread, &tapCalls{}); err != nil {
-			tb.Fatal(err)
-		}
+		must(tb, t.objs.Calls.Put(thread, &tapCalls{}))
 	}
 	return func() {
 		for thread := range n {
-			if err := t.objs.Calls.Delete(thread); err != nil {
-				tb.Fatal(err)
-			}
+			must(tb, t.objs.Calls.Delete(thread))
 		}
 	}
 }
@@ -104,12 +98,8 @@ func (t *Tap) FillCalls(tb testing.TB) (empty func()) {
 func (t *Tap) Overwrite(tb testing.TB, cookie uint64) (lost bool) {
 	tb.Helper()
 	var f tapFlow
-	if err := t.objs.Flows.Lookup(&cookie, &f); err != nil {
-		tb.Fatal(err)
-	}
-	if err := t.objs.Flows.Put(&cookie, &tapFlow{State: tapFlowStateENCRYPTED, Opened: f.Opened}); err != nil {
-		tb.Fatal(err)
-	}
+	must(tb, t.objs.Flows.Lookup(&cookie, &f))
+	must(tb, t.objs.Flows.Put(&cookie, &tapFlow{State: tapFlowStateENCRYPTED, Opened: f.Opened}))
 	return f.State == tapFlowStateLOST
 }
 
@@ -129,9 +119,7 @@ func spent(tb testing.TB, programs ...*ebpf.Program) (sum Spent) {
 	tb.Helper()
 	for _, p := range programs {
 		stats, err := p.Stats()
-		if err != nil {
-			tb.Fatal(err)
-		}
+		must(tb, err)
 		sum.Runs += stats.RunCount
 		sum.Time += stats.Runtime
 	}

@@ -64,9 +64,7 @@ func TestOpenNetns(t *testing.T) {
 		}
 	}
 	ns, err := bpf.OpenNetns(bpf.OwnNetns)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer bpftest.Close(t, ns)
 	want, err := os.Readlink(bpf.OwnNetns)
 	if got := fmt.Sprintf("net:[%d]", ns.ID()); err != nil || got != want {

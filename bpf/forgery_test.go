@@ -190,9 +190,7 @@ func TestSpoofedFrames(t *testing.T) {
 	serverIP, clientIP := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.7")
 	err := netns.Join(host, "lan", []netip.Prefix{netip.PrefixFrom(serverIP, 24)},
 		outside, "wan", []netip.Prefix{netip.PrefixFrom(clientIP, 24)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	tap := load(t, host)
 	l := bpftest.Listen(t, host, "tcp", "192.0.2.1:61143")
 	client := bpftest.Dial(t, outside, "192.0.2.1:61143")

@@ -44,9 +44,7 @@ func TestBurdenedHandshake(t *testing.T) {
 			l := bpftest.Listen(t, host, "tcp", at.String())
 			c := halfTCP(t, host, outside, lanClient, at)
 			c.seq += last.ahead
-			if err := c.send(last.flags, c.first, open, last.payload); err != nil {
-				t.Fatal(err)
-			}
+			must(t, c.send(last.flags, c.first, open, last.payload))
 			bpftest.Accept(t, l)
 			if got := rest(t, tap); len(got) == 0 || got[0].Kind != bpf.Opened || got[0].Reason != last.want {
 				t.Errorf("records are %+v, want Opened because %q first", got, last.want)
@@ -62,9 +60,7 @@ func hostOnLAN(t *testing.T) (tap *bpf.Tap, host, outside *netns.Namespace, at n
 	t.Helper()
 	host, outside = bpftest.Namespace(t), bpftest.Namespace(t)
 	at = netip.MustParseAddrPort("192.0.2.1:61143")
-	if err := netns.Join(host, "lan", []netip.Prefix{netip.PrefixFrom(at.Addr(), 24)}, outside, "wan", nil); err != nil {
-		t.Fatal(err)
-	}
+	must(t, netns.Join(host, "lan", []netip.Prefix{netip.PrefixFrom(at.Addr(), 24)}, outside, "wan", nil))
 	return load(t, host), host, outside, at
 }
 
@@ -95,9 +91,7 @@ func TestHastyClient(t *testing.T) {
 			time.Sleep(time.Millisecond)
 			return ahead.send(push|ack, c.first, open, hidden)
 		})
-		if err := first(err, <-told, ahead.send(push|ack, c.first, open, shown), c.send(push|ack, c.first, open, "a1 ")); err != nil {
-			t.Fatal(err)
-		}
+		must(t, first(err, <-told, ahead.send(push|ack, c.first, open, shown), c.send(push|ack, c.first, open, "a1 ")))
 		server := bpftest.Accept(t, l)
 		got := make([]byte, len("a1 "+hidden))
 		if _, err := io.ReadFull(server, got); err != nil {
@@ -156,9 +150,7 @@ func on(cpu int, fn func() error) error {
 func delay(t *testing.T, port uint16) {
 	t.Helper()
 	root, err := bpf.RootCgroup()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	const opAt, localPortAt, passiveEstablished, rounds = 0, 68, 5, 60_000 // struct bpf_sock_ops
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.SockOps, AttachType: ebpf.AttachCGroupSockOps, License: "MIT",
@@ -175,13 +167,9 @@ func delay(t *testing.T, port uint16) {
 			asm.Return(),
 		},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	l, err := link.AttachCgroup(link.CgroupOptions{Path: root, Attach: ebpf.AttachCGroupSockOps, Program: prog})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() {
 		bpftest.Close(t, l)
 		bpftest.Close(t, prog)

@@ -27,9 +27,7 @@ func segment(payload []byte) []byte {
 
 func TestServerHellos(t *testing.T) {
 	b := newBench(t, 0)
-	if err := b.watchHandshakes(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, b.watchHandshakes())
 	reading, encrypted := tapFlow{State: tapFlowStateREADING}, tapFlow{State: tapFlowStateENCRYPTED}
 	set := func(at int, values ...byte) []byte {
 		return serverHello(func(b []byte) { copy(b[at:], values) })

@@ -56,20 +56,14 @@ func victimsTap(index string) (io.Closer, error) {
 func attached(t *testing.T) map[ebpf.ProgramID]bool {
 	t.Helper()
 	root, err := bpf.RootCgroup()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	dir, err := os.Open(root)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer dir.Close()
 	ids := make(map[ebpf.ProgramID]bool)
 	for _, a := range []ebpf.AttachType{ebpf.AttachCGroupInetIngress, ebpf.AttachCGroupInetEgress, ebpf.AttachCGroupSockOps} {
 		got, err := link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: a})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		for _, p := range got.Programs {
 			ids[p.ID] = true
 		}
@@ -91,16 +85,10 @@ func TestLinksDieWithTheProcess(t *testing.T) {
 			cmd.Env = append(os.Environ(), victimEnv+"=0")
 			cmd.Stderr = os.Stderr
 			stdin, err := cmd.StdinPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			stdout, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
+			must(t, cmd.Start())
 			line, err := bufio.NewReader(stdout).ReadString('\n')
 			if err != nil || line != "loaded\n" {
 				t.Fatalf("victim said %q, %v", line, err)
@@ -118,9 +106,7 @@ func TestLinksDieWithTheProcess(t *testing.T) {
 				t.Errorf("%d of the victim's programs %v are attached, want all three", there, programs)
 			}
 
-			if err := test.end(cmd, stdin); err != nil {
-				t.Fatal(err)
-			}
+			must(t, test.end(cmd, stdin))
 			_ = cmd.Wait() // "signal: killed" is what was asked for
 			present = attached(t)
 			for _, id := range programs {
@@ -137,15 +123,11 @@ func programsOf(t *testing.T, pid int) []ebpf.ProgramID {
 	t.Helper()
 	dir := fmt.Sprintf("/proc/%d/fdinfo", pid)
 	fds, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var ids []ebpf.ProgramID
 	for _, fd := range fds {
 		info, err := os.ReadFile(dir + "/" + fd.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		_, after, isProgram := strings.Cut(string(info), "prog_jited:")
 		if !isProgram {
 			continue

@@ -8,6 +8,8 @@ import (
 	"relaygate/bpf/bpftest"
 )
 
+var must = bpftest.Must
+
 // TestMain also is the process that TestLinksDieWithTheProcess ends.
 func TestMain(m *testing.M) {
 	if os.Getenv(victimEnv) != "" {

@@ -62,48 +62,32 @@ const (
 	Opens      = Reason(tapReasonOPENS)
 )
 
+var reasons = map[Reason]string{
+	None:            "",
+	ForeignNetns:    "the listener is in a network namespace that is not trusted",
+	ForeignOwner:    "the listener belongs to a user who is not trusted",
+	FastOpen:        "the client sent data with the handshake, as TCP Fast Open does",
+	Multipath:       "the connection is a part of a Multipath TCP connection",
+	RingFull:        "the tap's ring buffer was full",
+	Unanswered:      "the client sent too much without an answer",
+	FlowFull:        "too much was sent before a verdict",
+	PlainUnanswered: "the client sent too much inside TLS without an answer",
+	PlainFull:       "too much was sent inside TLS before a verdict",
+	SameRandom:      "two connections showed the same server random",
+	TwoHellos:       "the connection showed two ServerHellos",
+	AttachedLate:    "the connection was opened before the server and its TLS library were followed",
+	CallUnseen:      "a call of the TLS library was not seen whole",
+	ObjectUnread:    "an object of the TLS library could not be read",
+	Unreadable:      "IP fragments, options or extension headers came from the client's address",
+	TwoAnswers:      "the server answered more than one handshake of the same addresses and ports",
+	Stray:           "no socket of this host sent what the server says: this host only forwards it",
+	Blind:           "an interface came while the connection began, and what it brought may not have been seen",
+	Opens:           "the server's end opened the connection too, as no listener does",
+}
+
 func (r Reason) String() string {
-	switch r {
-	case None:
-		return ""
-	case ForeignNetns:
-		return "the listener is in a network namespace that is not trusted"
-	case ForeignOwner:
-		return "the listener belongs to a user who is not trusted"
-	case FastOpen:
-		return "the client sent data with the handshake, as TCP Fast Open does"
-	case Multipath:
-		return "the connection is a part of a Multipath TCP connection"
-	case RingFull:
-		return "the tap's ring buffer was full"
-	case Unanswered:
-		return "the client sent too much without an answer"
-	case FlowFull:
-		return "too much was sent before a verdict"
-	case PlainUnanswered:
-		return "the client sent too much inside TLS without an answer"
-	case PlainFull:
-		return "too much was sent inside TLS before a verdict"
-	case SameRandom:
-		return "two connections showed the same server random"
-	case TwoHellos:
-		return "the connection showed two ServerHellos"
-	case AttachedLate:
-		return "the connection was opened before the server and its TLS library were followed"
-	case CallUnseen:
-		return "a call of the TLS library was not seen whole"
-	case ObjectUnread:
-		return "an object of the TLS library could not be read"
-	case Unreadable:
-		return "IP fragments, options or extension headers came from the client's address"
-	case TwoAnswers:
-		return "the server answered more than one handshake of the same addresses and ports"
-	case Stray:
-		return "no socket of this host sent what the server says: this host only forwards it"
-	case Blind:
-		return "an interface came while the connection began, and what it brought may not have been seen"
-	case Opens:
-		return "the server's end opened the connection too, as no listener does"
+	if words, ok := reasons[r]; ok {
+		return words
 	}
 	return fmt.Sprintf("unknown reason %d", uint8(r))
 }

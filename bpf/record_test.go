@@ -11,9 +11,7 @@ import (
 func encode(t testing.TB, v any) []byte {
 	t.Helper()
 	b, err := binary.Append(nil, binary.NativeEndian, v)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return b
 }
 

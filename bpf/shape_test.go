@@ -72,14 +72,8 @@ func newBench(t testing.TB, ringBytes uint32) *bench {
 	t.Helper()
 	bpftest.RequireRoot(t)
 	b := &bench{Tap: &Tap{}}
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := b.prepare(Options{Ports: []uint16{0}, RingBytes: ringBytes}); err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(func() { must(t, b.Close()) })
+	must(t, b.prepare(Options{Ports: []uint16{0}, RingBytes: ringBytes}))
 	return b
 }
 
@@ -90,17 +84,13 @@ func stay(t testing.TB) {
 	runtime.LockOSThread()
 	t.Cleanup(runtime.UnlockOSThread)
 	var old, one unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &old); err != nil {
-		t.Fatal(err)
-	}
+	must(t, unix.SchedGetaffinity(0, &old))
 	cpu := 0
 	for !old.IsSet(cpu) {
 		cpu++
 	}
 	one.Set(cpu)
-	if err := unix.SchedSetaffinity(0, &one); err != nil {
-		t.Fatal(err)
-	}
+	must(t, unix.SchedSetaffinity(0, &one))
 	t.Cleanup(func() { _ = unix.SchedSetaffinity(0, &old) })
 }
 
@@ -114,9 +104,7 @@ func (b *bench) expect(t testing.TB, flow tapFlow) {
 	for b.first = nextCookie(t); b.first%drawn > drawn-foretold; b.first = nextCookie(t) {
 	}
 	for i := range uint64(foretold) {
-		if err := b.objs.Flows.Put(b.first+i, &flow); err != nil {
-			t.Fatal(err)
-		}
+		must(t, b.objs.Flows.Put(b.first+i, &flow))
 	}
 	b.flow = &flow
 }
@@ -127,13 +115,9 @@ const foretold = 256
 func nextCookie(t testing.TB) uint64 {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
-	if err := errors.Join(err, unix.Close(fd)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errors.Join(err, unix.Close(fd)))
 	return cookie
 }
 
@@ -143,9 +127,7 @@ func (b *bench) run(t testing.TB, prog *ebpf.Program, packet []byte) []Record {
 	t.Helper()
 	for {
 		verdict, err := prog.Run(&ebpf.RunOptions{Data: packet})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if verdict != 1 {
 			t.Errorf("verdict is %d: the packet would be dropped", verdict)
 		}
@@ -168,9 +150,7 @@ func drain(t testing.TB, r *Reader) []Record {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return all
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		rec.Data = append([]byte(nil), rec.Data...)
 		all = append(all, rec)
 	}
@@ -243,9 +223,7 @@ func TestPacketShapes(t *testing.T) {
 
 func TestPortNotWatched(t *testing.T) {
 	b := newBench(t, 0)
-	if err := setPorts(b.objs.WatchedPorts, []uint16{143}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, setPorts(b.objs.WatchedPorts, []uint16{143}))
 	b.expect(t, tapFlow{State: tapFlowStateREADING})
 	if got := b.run(t, b.objs.RelaygateIn, ip4(6, 0, tcp(ack, 0, 9))); len(got) != 0 {
 		t.Errorf("records are %+v, want none", got)
@@ -268,9 +246,7 @@ func TestSizeClasses(t *testing.T) {
 // BenchmarkPrograms says what a packet costs in each program.
 func BenchmarkPrograms(b *testing.B) {
 	t := newBench(b, 0)
-	if err := t.watchHandshakes(); err != nil {
-		b.Fatal(err)
-	}
+	must(b, t.watchHandshakes())
 	packet := ip4(6, 0, tcp(ack, 12, 60))
 	for _, direction := range []struct {
 		name string
@@ -287,17 +263,13 @@ func BenchmarkPrograms(b *testing.B) {
 			{"encrypted", []uint16{0}, &tapFlow{State: tapFlowStateENCRYPTED}},
 		} {
 			b.Run(direction.name+", "+test.name, func(b *testing.B) {
-				if err := setPorts(t.objs.WatchedPorts, test.ports); err != nil {
-					b.Fatal(err)
-				}
+				must(b, setPorts(t.objs.WatchedPorts, test.ports))
 				if test.flow != nil {
 					t.expect(b, *test.flow)
 				}
 				const repeat = 1_000_000
 				_, took, err := direction.prog.Benchmark(packet, repeat, nil)
-				if err != nil {
-					b.Fatal(err)
-				}
+				must(b, err)
 				b.ReportMetric(float64(took.Nanoseconds()), "ns/packet")
 				b.ReportMetric(0, "ns/op") // each run of the function is a million packets
 			})

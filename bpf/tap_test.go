@@ -21,9 +21,7 @@ const port = 61143
 func held(t testing.TB, ns *netns.Namespace) *bpf.Netns {
 	t.Helper()
 	h, err := bpf.OpenNetns(fmt.Sprintf("/proc/self/fd/%d", ns.FD()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, h) })
 	return h
 }
@@ -37,9 +35,7 @@ func load(t testing.TB, ns *netns.Namespace, change ...func(*bpf.Options)) *bpf.
 		fn(&o)
 	}
 	tap, err := bpf.Load(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, tap) })
 	tap.HurryUp()
 	return tap
@@ -84,9 +80,7 @@ func rest(t testing.TB, tap readable) []seen {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return all
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		s := seen{Record: rec, payload: payload(t, rec)}
 		s.Data = nil
 		all = append(all, s)
@@ -172,9 +166,7 @@ func TestLoginDialogue(t *testing.T) {
 				}
 			}
 
-			if err := tap.SetDone(opened.Cookie); err != nil {
-				t.Fatal(err)
-			}
+			must(t, tap.SetDone(opened.Cookie))
 			rest(t, tap) // the last acknowledgement
 			bpftest.Send(t, client, server, "STAT\r\n")
 			bpftest.Send(t, server, client, "+OK 0 0\r\n")
@@ -195,9 +187,7 @@ func TestLoginDialogue(t *testing.T) {
 				t.Errorf("Has is %v, %v after the close", ok, err)
 			}
 			counters, err := tap.Counters()
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			if counters.Opened != 1 || counters.Closed != 1 || counters.Packets == 0 {
 				t.Errorf("counters are %+v", counters)
 			}

@@ -29,19 +29,13 @@ func BenchmarkTLSCalls(b *testing.B) {
 	}
 	c := dialTLS(b, ns, addr)
 	// The calls show a connection that is done.
-	if err := tap.SetDone(cookieOf(b, rest(b, tap), c)); err != nil {
-		b.Fatal(err)
-	}
+	must(b, tap.SetDone(cookieOf(b, rest(b, tap), c)))
 	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	defer bpftest.Close(b, stats)
 	run := func(name string, random []byte, servers []bpf.ServerProcess, attach func() (*bpf.LibraryProbes, error)) {
 		b.Run(name, func(b *testing.B) {
-			if err := tap.SetServers(servers); err != nil {
-				b.Fatal(err)
-			}
+			must(b, tap.SetServers(servers))
 			var probes *bpf.LibraryProbes
 			if attach != nil {
 				var err error
@@ -49,9 +43,7 @@ func BenchmarkTLSCalls(b *testing.B) {
 				if errors.Is(err, ebpf.ErrNotSupported) {
 					b.Skip(err)
 				}
-				if err != nil {
-					b.Fatal(err)
-				}
+				must(b, err)
 				defer bpftest.Close(b, probes)
 			}
 			const calls = 20000
@@ -59,13 +51,9 @@ func BenchmarkTLSCalls(b *testing.B) {
 			for b.Loop() {
 				cmd := exec.Command(d.program, "calls", hex.EncodeToString(random), fmt.Sprint(calls), d.cert, d.key)
 				out, err := cmd.Output()
-				if err != nil {
-					b.Fatal(err)
-				}
+				must(b, err)
 				one, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
-				if err != nil {
-					b.Fatal(err)
-				}
+				must(b, err)
 				sum += one
 			}
 			b.ReportMetric(0, "ns/op")
@@ -97,15 +85,11 @@ func BenchmarkTLSLogin(b *testing.B) {
 		c := dialTLS(b, ns, addr)
 		got := collect(b, tap, kind(bpf.Handshake))
 		cookie := cookieOf(b, got, c)
-		if err := tap.SetEncrypted(cookie); err != nil {
-			b.Fatal(err)
-		}
+		must(b, tap.SetEncrypted(cookie))
 		c.say(b, "USER a\r\n")
 		c.say(b, "PASS a\r\n")
 		got = append(got, answers(b, tap, 2)...)
-		if err := tap.SetDone(cookie); err != nil {
-			b.Fatal(err)
-		}
+		must(b, tap.SetDone(cookie))
 		bpftest.Close(b, c)
 		got = append(got, collect(b, tap, kind(bpf.Closed))...)
 		records += len(got)

@@ -37,9 +37,7 @@ func TestPlainRingFull(t *testing.T) {
 	attach(t, tap, d, d.serve(t, ns, addr))
 	c := dialTLS(t, ns, addr)
 	cookie := cookieOf(t, rest(t, tap), c)
-	if err := tap.SetEncrypted(cookie); err != nil {
-		t.Fatal(err)
-	}
+	must(t, tap.SetEncrypted(cookie))
 	rest(t, tap)
 	for range 10 {
 		c.say(t, "NOOP "+strings.Repeat("x", 1000)+"\r\n")
@@ -62,9 +60,7 @@ func TestPlainLostUntold(t *testing.T) {
 	attach(t, tap, d, d.serve(t, ns, addr, "big"))
 	c := dialTLS(t, ns, addr)
 	cookie := cookieOf(t, collect(t, tap, kind(bpf.Handshake)), c)
-	if err := tap.SetEncrypted(cookie); err != nil {
-		t.Fatal(err)
-	}
+	must(t, tap.SetEncrypted(cookie))
 	fillEvents(t, tap, ns, "127.0.0.3:61143")
 	say := func(line string) {
 		t.Helper()
@@ -108,17 +104,13 @@ func TestPlainTooMuch(t *testing.T) {
 	attach(t, tap, d, d.serve(t, ns, addr))
 	c := dialTLS(t, ns, addr)
 	cookie := cookieOf(t, collect(t, tap, kind(bpf.Handshake)), c)
-	if err := tap.SetEncrypted(cookie); err != nil {
-		t.Fatal(err)
-	}
+	must(t, tap.SetEncrypted(cookie))
 	c.say(t, strings.Repeat("x", 8193))
 	wantLost(t, tap, bpf.PlainUnanswered, func() { c.say(t, "STAT\r\n") })
 
 	c = dialTLS(t, ns, addr)
 	cookie = cookieOf(t, collect(t, tap, kind(bpf.Handshake)), c)
-	if err := tap.SetEncrypted(cookie); err != nil {
-		t.Fatal(err)
-	}
+	must(t, tap.SetEncrypted(cookie))
 	for range 20 {
 		c.say(t, strings.Repeat("x", 8000)) // answered each time
 	}
@@ -165,9 +157,7 @@ func TestDeadCalls(t *testing.T) {
 				t.Fatalf("%d calls are under way, want %d", tap.Calls(t), i+1)
 			}
 		}
-		if err := unix.Kill(int(child), unix.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
+		must(t, unix.Kill(int(child), unix.SIGKILL))
 		if _, err := c.Read(make([]byte, 1)); err == nil { // the end of the process
 			t.Error("the server's process said more")
 		}
@@ -178,9 +168,7 @@ func TestDeadCalls(t *testing.T) {
 			}
 		}
 	}
-	if err := tap.SetServers([]bpf.ServerProcess{server}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, tap.SetServers([]bpf.ServerProcess{server}))
 	if n := tap.Calls(t); n != 0 {
 		t.Errorf("%d calls of dead processes are kept", n)
 	}
@@ -198,9 +186,7 @@ func TestOneFileTwice(t *testing.T) {
 			attach(t, tap, d, server)
 			second := attach(t, tap, d, server)
 			third, err := tap.AttachLibraryBy(bpf.ByPerf, d.library)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			c := dialTLS(t, ns, addr)
 			c.say(t, "USER a\r\n")
 			got := answers(t, tap, 1)

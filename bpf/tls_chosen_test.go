@@ -92,17 +92,13 @@ func TestChosenByServer(t *testing.T) {
 
 	l := bpftest.Listen(t, ns, "tcp", fmt.Sprintf("127.0.0.1:%d", strange))
 	cert, err := tls.LoadX509KeyPair(d.cert, d.key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	config := &tls.Config{Certificates: []tls.Certificate{cert}}
 	choose(victim.random())(config)
 	served := make(chan error, 1)
 	go func() { served <- answerOne(l, config) }()
 	d.run(t, ns, nobody, "client", fmt.Sprint(strange), "+OK forged\r\n")
-	if err := <-served; err != nil {
-		t.Fatal(err)
-	}
+	must(t, <-served)
 	if got := rest(t, tap); len(got) != 0 {
 		t.Errorf("a client's words are a server's: %+v", got)
 	}

@@ -54,9 +54,7 @@ func TestPlantedRandom(t *testing.T) {
 	reborn := process(t, os.Getpid())
 	reborn.Start++
 	for _, servers := range [][]bpf.ServerProcess{{server}, {server, reborn}} {
-		if err := tap.SetServers(servers); err != nil {
-			t.Fatal(err)
-		}
+		must(t, tap.SetServers(servers))
 		for _, uid := range []uint32{nobody, 0} {
 			before := tlsCounters(t, tap)
 			if got := plant(uid); len(got) != 0 {
@@ -160,9 +158,7 @@ func TestForeignHello(t *testing.T) {
 func TestTwoHellos(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	tap := load(t, ns)
-	if err := tap.SetServers(nil); err != nil {
-		t.Fatal(err)
-	}
+	must(t, tap.SetServers(nil))
 	l := bpftest.Listen(t, ns, "tcp", addr)
 	client := bpftest.Dial(t, ns, addr)
 	server := bpftest.Accept(t, l)

@@ -58,9 +58,7 @@ func TestSTARTTLS(t *testing.T) {
 			}
 			c := shakeHands(t, conn)
 			cookie := cookieOf(t, rest(t, tap), c)
-			if err := tap.SetEncrypted(cookie); err != nil {
-				t.Fatal(err)
-			}
+			must(t, tap.SetEncrypted(cookie))
 			rest(t, tap)
 			c.say(t, "USER a\r\n")
 			c.say(t, "PASS a\r\n")
@@ -71,16 +69,12 @@ func TestSTARTTLS(t *testing.T) {
 			if text := plainOf(got, cookie); text != "C:USER a\r\nS:+OK USER a\r\nC:PASS a\r\nS:+OK PASS a\r\n" {
 				t.Errorf("the client said %q", text)
 			}
-			if err := tap.SetDone(cookie); err != nil {
-				t.Fatal(err)
-			}
+			must(t, tap.SetDone(cookie))
 			c.say(t, "STAT\r\n")
 			if got := rest(t, tap); len(got) != 0 {
 				t.Errorf("after SetDone: %+v", got)
 			}
-			if err := tap.SetEncrypted(cookie); err != nil {
-				t.Fatal(err)
-			}
+			must(t, tap.SetEncrypted(cookie))
 			c.say(t, "STAT\r\n")
 			if got := rest(t, tap); len(got) != 0 {
 				t.Errorf("after SetDone and SetEncrypted: %+v", got)

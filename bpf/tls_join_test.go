@@ -19,31 +19,23 @@ import (
 // attach puts probes on the server's library, for these processes' calls.
 func attach(t testing.TB, tap *bpf.Tap, d *tlsd, servers ...bpf.ServerProcess) *bpf.LibraryProbes {
 	t.Helper()
-	if err := tap.SetServers(servers); err != nil {
-		t.Fatal(err)
-	}
+	must(t, tap.SetServers(servers))
 	probes, err := tap.AttachLibrary(d.library)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return probes
 }
 
 func tlsCounters(t testing.TB, tap *bpf.Tap) bpf.TLSCounters {
 	t.Helper()
 	counters, err := tap.TLSCounters()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return counters
 }
 
 func counters(t testing.TB, tap *bpf.Tap) bpf.Counters {
 	t.Helper()
 	counters, err := tap.Counters()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return counters
 }
 
@@ -174,13 +166,9 @@ func TestWays(t *testing.T) {
 				d := buildTLSD(t, kind)
 				ns := bpftest.Namespace(t)
 				tap := load(t, ns)
-				if err := tap.SetServers([]bpf.ServerProcess{d.serve(t, ns, addr, "ex")}); err != nil {
-					t.Fatal(err)
-				}
+				must(t, tap.SetServers([]bpf.ServerProcess{d.serve(t, ns, addr, "ex")}))
 				probes, err := tap.AttachLibraryBy(test.way, d.library)
-				if err != nil {
-					t.Fatal(err)
-				}
+				must(t, err)
 				c := dialTLS(t, ns, addr)
 				c.say(t, "USER a\r\n")
 				c.say(t, "PASS a\r\n")

@@ -20,18 +20,14 @@ func TestLateProbes(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	tap := load(t, ns)
 	server := d.serve(t, ns, addr)
-	if err := tap.SetServers([]bpf.ServerProcess{server}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, tap.SetServers([]bpf.ServerProcess{server}))
 	early := dialTLS(t, ns, addr)
 	early.say(t, "USER a\r\n")
 	if got := rest(t, tap); count(got, bpf.Handshake) != 1 || count(got, bpf.Plain) != 0 {
 		t.Errorf("before the probes: %+v", got)
 	}
 	probes, err := tap.AttachLibrary(d.library)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	early.say(t, "PASS a\r\n")
 	wantLost(t, tap, bpf.AttachedLate, func() { early.say(t, "STAT\r\n") })
 
@@ -66,18 +62,14 @@ func TestLateServer(t *testing.T) {
 	c := dialTLS(t, ns, addr)
 	c.say(t, "USER a\r\n")
 	rest(t, tap)
-	if err := tap.SetServers([]bpf.ServerProcess{server}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, tap.SetServers([]bpf.ServerProcess{server}))
 	c.say(t, "PASS a\r\n")
 	wantLost(t, tap, bpf.AttachedLate, func() { c.say(t, "STAT\r\n") })
 
 	// To be named again changes nothing.
 	c = dialTLS(t, ns, addr)
 	for range 2 {
-		if err := tap.SetServers([]bpf.ServerProcess{process(t, os.Getpid()), server}); err != nil {
-			t.Fatal(err)
-		}
+		must(t, tap.SetServers([]bpf.ServerProcess{process(t, os.Getpid()), server}))
 		c.say(t, "USER a\r\n")
 		answers(t, tap, 1)
 	}
@@ -98,9 +90,7 @@ func TestLateCall(t *testing.T) {
 			if late == "server" {
 				first, then = probe, name
 			}
-			if err := first(); err != nil {
-				t.Fatal(err)
-			}
+			must(t, first())
 			conn := bpftest.Dial(t, ns, addr)
 			for deadline := time.Now().Add(5 * time.Second); !childReads(server.PID); runtime.Gosched() {
 				if time.Now().After(deadline) {
@@ -108,9 +98,7 @@ func TestLateCall(t *testing.T) {
 				}
 			}
 			rest(t, tap)
-			if err := then(); err != nil {
-				t.Fatal(err)
-			}
+			must(t, then())
 			c := shakeHands(t, conn)
 			c.say(t, "a1 ID (\"name\" \"")
 			c.say(t, "a1 LOGIN alice guess\")\r\n")

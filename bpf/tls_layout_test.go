@@ -125,14 +125,10 @@ func fillEvents(t *testing.T, tap *bpf.Tap, ns *netns.Namespace, addr string) {
 func ownLibrary(t *testing.T, program string) bpf.Library {
 	t.Helper()
 	f, err := elf.Open(program)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer bpftest.Close(t, f)
 	all, err := f.Symbols()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var symbols []elf.Symbol
 	for _, s := range all {
 		if rest, ok := strings.CutPrefix(s.Name, "old_"); ok {

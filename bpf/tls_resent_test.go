@@ -33,9 +33,7 @@ func lan(t *testing.T, options ...string) (*bpf.Tap, *ownTCP) {
 func TestResentHello(t *testing.T) {
 	tap, conn := lan(t)
 	c := tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
-	if err := c.Handshake(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.Handshake())
 	hidden, guess := "a1 ID (\"name\" {20+}\r\n", "a1 LOGIN alice guess\r\n" // the second is a literal
 	if _, err := io.WriteString(c, hidden); err != nil {
 		t.Fatal(err)
@@ -110,9 +108,7 @@ type ownTCP struct {
 func newOwnTCP(t *testing.T, host, outside *netns.Namespace, local, remote netip.AddrPort) *ownTCP {
 	t.Helper()
 	c := halfTCP(t, host, outside, local, remote)
-	if err := c.send(ack, c.first, open, ""); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.send(ack, c.first, open, ""))
 	return c
 }
 
@@ -151,9 +147,7 @@ func halfTCP(t *testing.T, host, outside *netns.Namespace, local, remote netip.A
 	for err == nil && c.next == 0 {
 		err = c.receive()
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return c
 }
 

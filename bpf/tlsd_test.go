@@ -2,16 +2,10 @@ package bpf_test
 
 import (
 	"bufio"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"debug/elf"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -56,12 +50,10 @@ func buildTLSD(t testing.TB, kind bpf.LibraryKind, flags ...string) *tlsd {
 		}
 		t.Skipf("the TLS test server needs %s: %v", need, err)
 	}
-	d.cert, d.key = writeCertificate(t, dir)
+	d.cert, d.key = bpftest.Certificate(t, dir)
 	// A user who is not root runs it too.
 	for _, path := range []string{filepath.Dir(dir), dir, d.program, d.cert, d.key} {
-		if err := os.Chmod(path, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Chmod(path, 0o755))
 	}
 	d.library = libraryOf(t, kind, d.program, soname)
 	return d
@@ -71,20 +63,14 @@ func buildTLSD(t testing.TB, kind bpf.LibraryKind, flags ...string) *tlsd {
 func libraryOf(t testing.TB, kind bpf.LibraryKind, program, soname string) bpf.Library {
 	t.Helper()
 	out, err := exec.Command("ldd", program).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	_, line, _ := strings.Cut(string(out), soname+" => ")
 	path, _, _ := strings.Cut(line, " ")
 	f, err := elf.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer bpftest.Close(t, f)
 	symbols, err := f.DynamicSymbols()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return libraryIn(t, kind, path, f, symbols)
 }
 
@@ -102,50 +88,19 @@ func libraryIn(t testing.TB, kind bpf.LibraryKind, path string, f *elf.File, sym
 	return lib
 }
 
-func writeCertificate(t testing.TB, dir string) (cert, key string) {
-	t.Helper()
-	secret, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"mail.test"}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &secret.PublicKey, secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secretDER, err := x509.MarshalPKCS8PrivateKey(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write := func(name, kind string, der []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	return write("cert.pem", "CERTIFICATE", der), write("key.pem", "PRIVATE KEY", secretDER)
-}
-
 // serve starts the server on a listener of its own, in ns, until the test ends.
 func (d *tlsd) serve(t testing.TB, ns *netns.Namespace, addr string, options ...string) bpf.ServerProcess {
 	t.Helper()
 	l := bpftest.Listen(t, ns, "tcp", addr)
 	file, err := l.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer bpftest.Close(t, file)
 	cmd := exec.Command(d.program, append([]string{"serve", d.cert, d.key}, options...)...)
 	cmd.ExtraFiles = []*os.File{file}
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	must(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // "signal: killed" is what was asked for
@@ -160,14 +115,10 @@ func (d *tlsd) serve(t testing.TB, ns *netns.Namespace, addr string, options ...
 func process(t testing.TB, pid int) bpf.ServerProcess {
 	t.Helper()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	start, err := strconv.ParseUint(fields[19], 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return bpf.ServerProcess{PID: uint32(pid), Start: start}
 }
 
@@ -217,9 +168,7 @@ func shakeHands(t testing.TB, c net.Conn, change ...func(*tls.Config)) *tlsClien
 // the module run at the same time, so it bears a busy machine.
 func patient(t testing.TB, c net.Conn) {
 	t.Helper()
-	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.SetDeadline(time.Now().Add(20*time.Second)))
 }
 
 // say sends a line and reads the answer.

@@ -21,9 +21,7 @@ func TestWhatWakesInTLS(t *testing.T) {
 			attach(t, tap, d, d.serve(t, ns, addr))
 			c := dialTLS(t, ns, addr)
 			cookie := cookieOf(t, rest(t, tap), c)
-			if err := tap.SetEncrypted(cookie); err != nil {
-				t.Fatal(err)
-			}
+			must(t, tap.SetEncrypted(cookie))
 			rest(t, tap)
 			tap.Linger()
 			end := asleep(t, tap)
@@ -50,9 +48,7 @@ func TestWhatWakesInTLS(t *testing.T) {
 			}
 			sleeps(t, tap)
 
-			if err := tap.SetDone(cookie); err != nil {
-				t.Fatal(err)
-			}
+			must(t, tap.SetDone(cookie))
 			before, plain := counters(t, tap), tlsCounters(t, tap)
 			for i := range 100 {
 				c.say(t, fmt.Sprintf("RETR %d\r\n", i))

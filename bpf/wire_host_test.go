@@ -32,9 +32,7 @@ func routed(t *testing.T, p *pair) func([]byte) error {
 	container := bpftest.Namespace(t)
 	err := netns.Join(p.server, "docker0", []netip.Prefix{netip.MustParsePrefix("2001:db8:d0::1/64")},
 		container, "eth0", []netip.Prefix{netip.MustParsePrefix("2001:db8:d0::2/64")})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	bpftest.Do(t, p.server, func() error {
 		return os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0)
 	})
@@ -142,9 +140,7 @@ func TestWireForged(t *testing.T) {
 			next := got[0].ServerISN + uint32(len("+OK ready\r\n"))
 			acked := got[0].ClientISN + uint32(len("USER alice\r\nPASS guess\r\n"))
 			const forgery = "+OK\r\n+OK forged\r\n"
-			if err := send(segment6(from, to, next, acked, forgery)); err != nil {
-				t.Fatal(err)
-			}
+			must(t, send(segment6(from, to, next, acked, forgery)))
 			read := make([]byte, len(forgery))
 			patient(t, client)
 			if _, err := io.ReadFull(client, read); err != nil || string(read) != forgery {
@@ -152,9 +148,7 @@ func TestWireForged(t *testing.T) {
 			}
 			got = append(got, rest(t, w)...)
 			c, err := w.Counters()
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			const want = "S:+OK ready\r\nC:USER alice\r\nPASS guess\r\n"
 			if text := dialogueOf(got); text != want || c.Forged != 1 {
 				t.Errorf("dialogue is %q, and %d segments are refused", text, c.Forged)
@@ -169,9 +163,7 @@ func (p *pair) tapHost(t *testing.T) *bpf.Wire {
 	w, err := bpf.LoadWire(bpf.WireOptions{
 		Ports: []uint16{port}, Servers: []netip.Prefix{netip.MustParsePrefix("::/0")},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, w) })
 	w.HurryUp()
 	bpftest.Do(t, p.server, func() error {

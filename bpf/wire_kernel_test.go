@@ -30,16 +30,8 @@ func newPair(t *testing.T) *pair {
 	bpftest.RequireRoot(t)
 	bpftest.RequireLinux(t, 6, 6, "tcx")
 	p := &pair{client: bpftest.Namespace(t), server: bpftest.Namespace(t)}
-	prefixes := func(addrs ...string) (list []netip.Prefix) {
-		for _, a := range addrs {
-			list = append(list, netip.MustParsePrefix(a))
-		}
-		return list
-	}
-	err := netns.Join(p.client, "lan", prefixes("198.51.100.1/24", "2001:db8:25::1/64"), p.server, "eth0", prefixes("198.51.100.25/24", "2001:db8:25::25/64"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, netns.Join(p.client, "lan", bpftest.Prefixes("198.51.100.1/24", "2001:db8:25::1/64"),
+		p.server, "eth0", bpftest.Prefixes("198.51.100.25/24", "2001:db8:25::25/64")))
 	bpftest.Do(t, p.client, func() error {
 		i, err := net.InterfaceByName("lan")
 		if err == nil {
@@ -53,12 +45,8 @@ func newPair(t *testing.T) *pair {
 // tap taps the cable.
 func (p *pair) tap(t *testing.T) *bpf.Wire {
 	t.Helper()
-	w, err := bpf.LoadWire(bpf.WireOptions{Ports: []uint16{port}, Inside: true, Servers: []netip.Prefix{
-		netip.MustParsePrefix("198.51.100.25/32"), netip.MustParsePrefix("2001:db8:25::25/128"),
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	w, err := bpf.LoadWire(bpf.WireOptions{Ports: []uint16{port}, Inside: true, Servers: bpftest.Prefixes("198.51.100.25/32", "2001:db8:25::25/128")})
+	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, w) })
 	w.HurryUp()
 	bpftest.Do(t, p.client, func() error { return w.Attach(p.index) })
@@ -104,9 +92,7 @@ func TestWireLogin(t *testing.T) {
 			if err != nil || n == 0 || n < 40_000 && c.Truncated == 0 {
 				t.Errorf("%d of 40000 bytes are recorded, %+v, %v", n, c, err)
 			}
-			if err := w.SetDone(got[0].Client, got[0].Server, got[0].Cookie); err != nil {
-				t.Fatal(err)
-			}
+			must(t, w.SetDone(got[0].Client, got[0].Server, got[0].Cookie))
 			before := c
 			bpftest.Send(t, server, client, strings.Repeat("x", 400_000))
 			bpftest.Send(t, client, server, strings.Repeat("y", 400_000))
@@ -171,14 +157,10 @@ func TestWireLinksDieWithTheProcess(t *testing.T) {
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", victimEnv, p.index))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer stdin.Close()
 	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	bpftest.Do(t, p.client, cmd.Start)
 	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || line != "loaded\n" {
 		t.Fatalf("victim said %q, %v", line, err)
@@ -186,9 +168,7 @@ func TestWireLinksDieWithTheProcess(t *testing.T) {
 	if n := attached(); n != 2 {
 		t.Errorf("%d programs are attached, want 2", n)
 	}
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, cmd.Process.Kill())
 	_ = cmd.Wait() // "signal: killed" is what was asked for
 	if n := attached(); n != 0 {
 		t.Errorf("%d programs are still attached", n)
@@ -207,9 +187,7 @@ func TestWireRefuses(t *testing.T) {
 		}
 		return nil
 	})
-	if err := w.SetServers(make([]netip.Prefix, 0)); err != nil {
-		t.Error(err)
-	}
+	must(t, w.SetServers(make([]netip.Prefix, 0)))
 	var many []netip.Prefix
 	for i := range 5000 {
 		many = append(many, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32))

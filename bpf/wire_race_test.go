@@ -43,15 +43,11 @@ func TestWireOtherProcessor(t *testing.T) {
 			}
 			opening := value
 			opening.Read.State = uint32(tapFlowStateOPENING)
-			if err := begin(b, &key, &opening); err != nil {
-				t.Fatal(err)
-			}
+			must(t, begin(b, &key, &opening))
 			if got := b.play(t, login); len(got) != 0 {
 				t.Errorf("records are %s", story(got))
 			}
-			if err := b.objs.Wires.Put(&key, &value); err != nil {
-				t.Fatal(err)
-			}
+			must(t, b.objs.Wires.Put(&key, &value))
 			if got := b.play(t, login, ok); story(got) != "L" || got[0].Reason != Unreadable {
 				t.Errorf("records are %s: %+v", story(got), got)
 			}
@@ -65,9 +61,7 @@ func TestWireDoubt(t *testing.T) {
 	b := newWireBench(t)
 	doubt := func() uint64 {
 		below, err := b.Doubt()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return below
 	}
 	before := b.play(t, handshake()...)

@@ -24,9 +24,7 @@ func newWireBench(t testing.TB, change ...func(*WireOptions)) wireBench {
 		fn(&o)
 	}
 	w, err := LoadWire(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, w) })
 	return wireBench{w}
 }
@@ -58,9 +56,7 @@ func (b wireBench) run(t testing.TB, prog *ebpf.Program, f frame) {
 		o.Context = &skb{Ifindex: f.ifindex}
 	}
 	verdict, err := prog.Run(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if int32(verdict) != -1 {
 		t.Errorf("verdict is %d, want that the next program decides", int32(verdict))
 	}
@@ -76,9 +72,7 @@ func (b wireBench) followed(t testing.TB) int {
 	for all.Next(&key, &value) {
 		n++
 	}
-	if err := all.Err(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, all.Err())
 	return n
 }
 
@@ -187,9 +181,7 @@ func TestWireShapes(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			// The first of each reason is reported at once, others after a while.
-			if err := b.objs.UntrustedAt.Set([tapReasonTWO_ANSWERS + 1]uint64{}); err != nil {
-				t.Fatal(err)
-			}
+			must(t, b.objs.UntrustedAt.Set([tapReasonTWO_ANSWERS + 1]uint64{}))
 			got := b.play(t, ofClient(byte(i), test.frames)...)
 			if story(got) != test.want {
 				t.Fatalf("records are %s, want %s: %+v", story(got), test.want, got)
@@ -250,9 +242,7 @@ func TestWireFollowsServersAndPortsAlone(t *testing.T) {
 			t.Errorf("%s: records are %+v", name, got)
 		}
 	}
-	if err := b.SetServers([]netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, b.SetServers([]netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}))
 	if got := b.play(t, handshake()...); len(got) != 0 {
 		t.Errorf("the server is none any more: records are %+v", got)
 	}

@@ -72,9 +72,7 @@ func TestWireSweep(t *testing.T) {
 			b := newWireBench(t)
 			b.play(t, handshake()...)
 			b.change(t, test.edit)
-			if err := b.Sweep(1000*tick, 100*tick); err != nil {
-				t.Fatal(err)
-			}
+			must(t, b.Sweep(1000*tick, 100*tick))
 			if got := drain(t, b.reader); story(got) != test.want {
 				t.Errorf("records are %s, want %s", story(got), test.want)
 			}
@@ -97,9 +95,7 @@ func TestWireSessions(t *testing.T) {
 	get := func() []WireSession {
 		t.Helper()
 		all, err := b.Sessions()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		slices.SortFunc(all, func(a, b WireSession) int { return int(a.Cookie) - int(b.Cookie) })
 		return all
 	}
@@ -113,9 +109,7 @@ func TestWireSessions(t *testing.T) {
 		entries := b.objs.Wires.Iterate()
 		for entries.Next(&key, &value) {
 			value.Heard -= 600
-			if err := b.objs.Wires.Put(&key, &value); err != nil {
-				t.Fatal(err)
-			}
+			must(t, b.objs.Wires.Put(&key, &value))
 		}
 	}
 	for _, test := range []struct {
@@ -149,9 +143,7 @@ func TestWireMemory(t *testing.T) {
 	b := newWireBench(t)
 	memory := func(m *ebpf.Map) int {
 		info, err := m.Info()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		n, ok := info.Memlock()
 		if !ok {
 			t.Fatal("the kernel does not tell a map's memory")

@@ -28,9 +28,7 @@ import (
 func indexOf(t *testing.T, name string) int {
 	t.Helper()
 	i, err := net.InterfaceByName(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return i.Index
 }
 
@@ -46,17 +44,8 @@ func newTapped(t *testing.T) *tapped { return newTappedBy(t, false, "mail0", "lo
 func newTappedBy(t *testing.T, inside bool, interfaces ...string) *tapped {
 	t.Helper()
 	n := &tapped{server: bpftest.Namespace(t), client: bpftest.Namespace(t)}
-	prefixes := func(addrs ...string) []netip.Prefix {
-		var p []netip.Prefix
-		for _, a := range addrs {
-			p = append(p, netip.MustParsePrefix(a))
-		}
-		return p
-	}
-	err := netns.Join(n.server, "mail0", prefixes("192.0.2.1/24", "2001:db8::1/64"), n.client, "wan0", prefixes("192.0.2.7/24", "2001:db8::7/64"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, netns.Join(n.server, "mail0", bpftest.Prefixes("192.0.2.1/24", "2001:db8::1/64"),
+		n.client, "wan0", bpftest.Prefixes("192.0.2.7/24", "2001:db8::7/64")))
 	bpftest.Do(t, n.server, func() error {
 		mail, err := net.InterfaceByName("mail0")
 		if err != nil {
@@ -70,11 +59,7 @@ func newTappedBy(t *testing.T, inside bool, interfaces ...string) *tapped {
 		n.tap, err = OpenAFPacket(indexes, inside, newTestDecoder())
 		return err
 	})
-	t.Cleanup(func() {
-		if err := n.tap.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { must(t, n.tap.Close()) })
 	return n
 }
 
@@ -333,9 +318,7 @@ func TestAFPacketLossWhileRead(t *testing.T) {
 			continue
 		}
 		i, err := strconv.Atoi(string(ev.Segment.Payload[:8]))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if i != next {
 			if gaps++; !lost {
 				t.Errorf("packets %d to %d are missing, and no loss was told there", next, i)

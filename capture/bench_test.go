@@ -40,9 +40,7 @@ func BenchmarkFile(b *testing.B) {
 	b.SetBytes(int64(len(file)))
 	for b.Loop() {
 		f, err := NewFile("x.pcap", bytes.NewReader(file), newTestDecoder())
-		if err != nil {
-			b.Fatal(err)
-		}
+		must(b, err)
 		var ev Event
 		for err == nil {
 			err = f.Next(&ev)

@@ -123,9 +123,7 @@ func TestCapturesAgainstGopacket(t *testing.T) {
 	packets, compared := 0, 0
 	for _, name := range names {
 		f, err := OpenFile(name, asIs, newTestDecoder())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		var r record
 		for err = f.format.next(&r); err == nil; err = f.format.next(&r) {
 			packets++
@@ -136,9 +134,7 @@ func TestCapturesAgainstGopacket(t *testing.T) {
 		if !errors.Is(err, io.EOF) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if err := f.Close(); err != nil {
-			t.Error(err)
-		}
+		must(t, f.Close())
 	}
 	if compared*10 < packets*8 {
 		t.Errorf("compared only %d of %d packets", compared, packets)

@@ -13,7 +13,11 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"relaygate/bpf/bpftest"
 )
+
+var must = bpftest.Must
 
 func TestFileFormats(t *testing.T) {
 	micros := uint64(start.UnixMicro())
@@ -233,9 +237,7 @@ func TestFileErrorStays(t *testing.T) {
 	broken := errors.New("disk on fire")
 	file := pcapFile(little, magicMicro, 1, frameA)
 	f, err := NewFile("x.pcap", io.MultiReader(bytes.NewReader(file), iotest.ErrReader(broken)), newTestDecoder())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var ev Event
 	if err := f.Next(&ev); err != nil {
 		t.Fatalf("first packet: %v", err)
@@ -254,13 +256,9 @@ func TestOpenFile(t *testing.T) {
 	for range 3 {
 		frames = append(frames, ethernet(etherIPv4, set(ipv4Packet(protoTCP, tcpSegment(strings.Repeat("x", maxRecord-54))), 2, 0, 0)))
 	}
-	if err := os.WriteFile(path, pcapFile(little, magicMicro, 1, frames...), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, pcapFile(little, magicMicro, 1, frames...), 0o600))
 	f, err := OpenFile(path, asIs, newTestDecoder())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var (
 		ev   Event
 		size int
@@ -274,9 +272,7 @@ func TestOpenFile(t *testing.T) {
 	if read, total := f.Progress(); read != total || total == 0 {
 		t.Errorf("got progress %d of %d", read, total)
 	}
-	if err := f.Close(); err != nil {
-		t.Error(err)
-	}
+	must(t, f.Close())
 	if _, err := OpenFile(path+".none", asIs, newTestDecoder()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v, want %v", err, os.ErrNotExist)
 	}
@@ -287,9 +283,7 @@ func TestFileDoubtBeforePacket(t *testing.T) {
 	fragment := fragments4(7, tcpSegment(loginLine), 24)[0]
 	file := pcapFile(little, magicMicro, 101, fragment, ipv4Reply(reply("+OK")), ipv4Reply(reply("+OK")))
 	f, err := NewFile("x.pcap", bytes.NewReader(file), newTestDecoder())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var got []string
 	var ev Event
 	for f.Next(&ev) == nil {
@@ -310,9 +304,7 @@ func TestBatchRefuses(t *testing.T) {
 	frames := append([][]byte{make([]byte, maxRecord)}, slices.Repeat([][]byte{plain}, count)...)
 	data := pcapFile(little, magicMicro, uint32(LinkEthernet), append(frames, long)...)
 	f, err := NewFile("x.pcap", bytes.NewReader(data), newTestDecoder())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	events, n := make([]Event, 8), 0
 	for err == nil {
 		var more int
@@ -336,9 +328,7 @@ func TestBatchAllocatesNothing(t *testing.T) {
 		"pcapng": ng,
 	} {
 		f, err := NewFile("x", bytes.NewReader(data), newTestDecoder())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		events, total := make([]Event, 8), 0
 		allocs := testing.AllocsPerRun(300, func() {
 			n, err := f.Batch(events)

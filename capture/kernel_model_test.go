@@ -152,9 +152,7 @@ type modelWorld struct {
 
 func newModelWorld(t *testing.T) *modelWorld {
 	host, outside := bpftest.Namespace(t), bpftest.Namespace(t)
-	if err := netns.Join(host, "lan", []netip.Prefix{netip.PrefixFrom(modelServer.Addr(), 24)}, outside, "wan", nil); err != nil {
-		t.Fatal(err)
-	}
+	must(t, netns.Join(host, "lan", []netip.Prefix{netip.PrefixFrom(modelServer.Addr(), 24)}, outside, "wan", nil))
 	w := &modelWorld{host: host, client: rawClient{remote: modelServer}}
 	bpftest.Do(t, outside, func() error {
 		wan, err := net.InterfaceByName("wan")
@@ -170,9 +168,7 @@ func newModelWorld(t *testing.T) *modelWorld {
 		return unix.Bind(w.client.fd, &unix.SockaddrLinklayer{Ifindex: wan.Index, Protocol: ip})
 	})
 	held, err := bpf.OpenNetns(fmt.Sprintf("/proc/self/fd/%d", host.FD()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, held) })
 	bpftest.Do(t, host, func() error { return w.tap(t, held) })
 	w.server = bpftest.Listen(t, host, "tcp4", modelServer.String())
@@ -322,9 +318,7 @@ func (w *modelWorld) settle(t *testing.T, server func(uint16) *truth, clients ma
 	var all []*truth
 	for port := range clients {
 		if s := server(port); s != nil {
-			if err := s.conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
-				t.Fatal(err)
-			}
+			must(t, s.conn.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
 			all = append(all, s)
 		}
 	}

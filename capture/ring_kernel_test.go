@@ -14,19 +14,17 @@ import (
 	"relaygate/capture"
 )
 
+var must = bpftest.Must
+
 // TestRingLive reads a login from the kernel's tap.
 func TestRingLive(t *testing.T) {
 	const addr = "127.0.0.1:61152"
 	ns := bpftest.Namespace(t)
 	held, err := bpf.OpenNetns(fmt.Sprintf("/proc/self/fd/%d", ns.FD()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer bpftest.Close(t, held)
 	tap, err := bpf.Load(bpf.Options{Ports: []uint16{61152}, Owners: []uint32{0}, Netns: []*bpf.Netns{held}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer bpftest.Close(t, tap)
 	ring := capture.NewRing(tap)
 
@@ -45,9 +43,7 @@ func TestRingLive(t *testing.T) {
 	var cookie uint64
 	ring.SetDeadline(time.Now().Add(20 * time.Second))
 	for ev.Kind != capture.Closed {
-		if err := ring.Next(&ev); err != nil {
-			t.Fatal(err)
-		}
+		must(t, ring.Next(&ev))
 		if ev.Time.Before(start.Add(-time.Second)) || ev.Time.After(time.Now().Add(time.Second)) {
 			t.Errorf("time is %v, now it is %v", ev.Time, time.Now())
 		}

@@ -115,9 +115,7 @@ func TestRingEvents(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			ring := newRing(&fakeTap{records: []bpf.Record{test.rec}}, SenderHost, bootClock)
 			var got Event
-			if err := ring.Next(&got); err != nil {
-				t.Fatal(err)
-			}
+			must(t, ring.Next(&got))
 			if diff := cmp.Diff(test.want, got, cmpopts.EquateComparable(netip.AddrPort{})); diff != "" {
 				t.Errorf("event (-want +got):\n%s", diff)
 			}
@@ -149,9 +147,7 @@ func TestRingSkipsWhatSaysNothing(t *testing.T) {
 	}}, SenderHost, bootClock)
 	for {
 		var ev Event
-		if err := ring.Next(&ev); err != nil {
-			t.Fatal(err)
-		}
+		must(t, ring.Next(&ev))
 		if ev.Kind == Doubt && ev.Segment.Cookie == 1 {
 			continue
 		}
@@ -193,9 +189,7 @@ func TestRingAllocatesNothing(t *testing.T) {
 	}}, SenderHost, bootClock)
 	var ev Event
 	n := testing.AllocsPerRun(1000, func() {
-		if err := ring.Next(&ev); err != nil {
-			t.Fatal(err)
-		}
+		must(t, ring.Next(&ev))
 	})
 	if n != 0 {
 		t.Errorf("%v allocations per event, want 0", n)

@@ -15,7 +15,7 @@ import (
 // Bites says how many connections of members each brake refused since the table
 // was last built. Without a table, or a brake, it is 0.
 func (g *Gate) Bites() (rate, concurrent uint64, err error) {
-	if g.cfg.Mode == UserSets || !g.cfg.Brakes.on() {
+	if !g.cfg.Brakes.on() {
 		return 0, 0, nil
 	}
 	for brake, total := range map[bite]*uint64{tooFast: &rate, tooMany: &concurrent} {
@@ -48,7 +48,7 @@ type Bitten struct {
 // Bitten lists the bitten, at most 4,096 by each brake. Ask for it when Bites
 // says more than before.
 func (g *Gate) Bitten() ([]Bitten, error) {
-	if g.cfg.Mode == UserSets || !g.cfg.Brakes.on() {
+	if !g.cfg.Brakes.on() {
 		return nil, nil
 	}
 	found := make(map[netip.Addr]Bitten)
@@ -76,13 +76,9 @@ func (g *Gate) Bitten() ([]Bitten, error) {
 
 // parseCounter returns how many packets a rule's counters saw.
 func parseCounter(m netlink.Message) (packets uint64, err error) {
-	ad, err := decoder(m)
-	if err != nil {
-		return 0, err
-	}
-	for ad.Next() {
+	err = decode(m, func(ad *netlink.AttributeDecoder) {
 		if ad.Type() != unix.NFTA_RULE_EXPRESSIONS {
-			continue
+			return
 		}
 		ad.Nested(func(list *netlink.AttributeDecoder) error {
 			for list.Next() {
@@ -93,8 +89,8 @@ func parseCounter(m netlink.Message) (packets uint64, err error) {
 			}
 			return nil
 		})
-	}
-	return packets, ad.Err()
+	})
+	return packets, err
 }
 
 // counted is the number of packets in a counter, 0 for another expression.

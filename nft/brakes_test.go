@@ -47,12 +47,8 @@ func TestBrakes(t *testing.T) {
 
 			// The minute begins anew with a new table; one at a time does not end.
 			cfg.Brakes = Brakes{Concurrent: 2}
-			if err := g.Reconfigure(cfg, nil); err != nil {
-				t.Fatal(err)
-			}
-			if err := g.Lacks(); err != nil {
-				t.Fatal(err)
-			}
+			must(t, g.Reconfigure(cfg, nil))
+			must(t, g.Lacks())
 			for _, c := range []struct{ from, to netip.Addr }{{member4, server4}, {member6, server6}} {
 				if got := w.connects(t, c.from, c.to, open); got != 2 {
 					t.Errorf("%s: got %d connections at a time, want 2", c.from, got)
@@ -63,9 +59,7 @@ func TestBrakes(t *testing.T) {
 				t.Errorf("got %d, %d bites, %v, want 8 of the second", rate, concurrent, err)
 			}
 			w.bitten(t, g, Bitten{TooMany: 4})
-			if err := g.Check(); err != nil {
-				t.Error(err)
-			}
+			must(t, g.Check())
 		})
 	}
 }
@@ -74,9 +68,7 @@ func TestBrakes(t *testing.T) {
 func (w world) bitten(t *testing.T, g *Gate, each Bitten) {
 	t.Helper()
 	got, err := g.Bitten()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	slices.SortFunc(got, func(a, b Bitten) int { return a.Addr.Compare(b.Addr) })
 	want := []Bitten{{member4, each.TooFast, each.TooMany}, {member6, each.TooFast, each.TooMany}}
 	if !slices.Equal(got, want) {

@@ -164,12 +164,8 @@ func parseObject(m netlink.Message) (o object, table string, err error) {
 	if !ok {
 		return o, "", fmt.Errorf("unexpected nf_tables message of type %#x", uint16(m.Header.Type))
 	}
-	ad, err := decoder(m)
-	if err != nil {
-		return o, "", err
-	}
 	o.kind = layout.kind
-	for ad.Next() {
+	err = decode(m, func(ad *netlink.AttributeDecoder) {
 		if ad.Type() == layout.table {
 			table = ad.String()
 		}
@@ -186,11 +182,8 @@ func parseObject(m netlink.Message) (o object, table string, err error) {
 		case slices.Contains(layout.state, ad.Type()):
 			o.state += string(ad.Bytes())
 		}
-	}
-	if err := ad.Err(); err != nil {
-		return o, "", fmt.Errorf("decode %s: %w", o.kind, err)
-	}
-	return o, table, nil
+	})
+	return o, table, err
 }
 
 // withoutCounters joins the descriptions of a rule's expressions, but for what

@@ -120,9 +120,7 @@ var damages = []struct {
 	}, ErrChanged},
 	{"build the same again", Filter, func(t *testing.T, g *Gate) []netlink.Message {
 		batch, err := g.ruleset.messages(tableMessages(own), own)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return batch
 	}, ErrChanged},
 	{"add and remove members, and another table", Filter, func(*testing.T, *Gate) []netlink.Message {

@@ -61,20 +61,13 @@ func (g *Gate) claimant() (owner uint32, who string, err error) {
 	if err != nil {
 		return 0, "", err
 	}
-	ad, err := decoder(m)
-	if err != nil {
-		return 0, "", err
-	}
-	for ad.Next() {
+	err = decode(m, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case tableOwnerPort:
 			owner = ad.Uint32()
 		case tableUserdata:
 			who, _, _ = strings.Cut(parseComment(ad.Bytes()), ";")
 		}
-	}
-	if err := ad.Err(); err != nil {
-		return 0, "", fmt.Errorf("decode table: %w", err)
-	}
-	return owner, who, nil
+	})
+	return owner, who, err
 }

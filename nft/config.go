@@ -38,12 +38,7 @@ var Modes = []string{
 	Observe: "observe", Filter: "filter", Redirect: "redirect", Mark: "mark", UserSets: "sets", Gateway: "gateway",
 }
 
-func (m Mode) String() string {
-	if int(m) < len(Modes) {
-		return Modes[m]
-	}
-	return "unknown"
-}
+func (m Mode) String() string { return authz.Word(Modes, m) }
 
 // Config says what to declare. Reconfigure replaces it.
 type Config struct {

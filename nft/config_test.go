@@ -4,15 +4,12 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"relaygate/bpf/bpftest"
 )
 
 func TestConfig(t *testing.T) {
-	prefix := func(list ...string) (prefixes []netip.Prefix) {
-		for _, s := range list {
-			prefixes = append(prefixes, netip.MustParsePrefix(s))
-		}
-		return prefixes
-	}
+	prefix := bpftest.Prefixes
 	port := []uint16{25}
 	tests := []struct {
 		name string

@@ -119,19 +119,12 @@ func (c conn) generation() (id uint32, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("get the rulesets' generation: %w", err)
 	}
-	ad, err := decoder(m)
-	if err != nil {
-		return 0, err
-	}
-	for ad.Next() {
+	err = decode(m, func(ad *netlink.AttributeDecoder) {
 		if ad.Type() == unix.NFTA_GEN_ID {
 			id = ad.Uint32()
 		}
-	}
-	if err := ad.Err(); err != nil {
-		return 0, fmt.Errorf("decode the rulesets' generation: %w", err)
-	}
-	return id, nil
+	})
+	return id, err
 }
 
 // answered returns the number of the request that the kernel answered with

@@ -18,9 +18,7 @@ func TestAnswersThatCannotBeRead(t *testing.T) {
 	ports := []uint16{25}
 	failing := func(c conn, do func() error) {
 		t.Helper()
-		if err := c.SetReadDeadline(time.Unix(1, 0)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, c.SetReadDeadline(time.Unix(1, 0)))
 		if err := do(); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("got %v, want the end of the time to read in", err)
 		}
@@ -35,9 +33,7 @@ func TestAnswersThatCannotBeRead(t *testing.T) {
 		failing(g.conn, g.Check)
 		failing(g.conn, remove)
 		failing(g.conn, read)
-		if err := g.Check(); err != nil {
-			t.Error(err)
-		}
+		must(t, g.Check())
 		failing(g.conn, read)
 		if held, err := g.Read(); err != nil || len(held) != 2 {
 			t.Errorf("the members are %v, %v", held, err)
@@ -47,9 +43,7 @@ func TestAnswersThatCannotBeRead(t *testing.T) {
 		<-accepted
 		failing(cutter.sockets, cut)
 		failing(cutter.tracking, cut)
-		if err := cut(); err != nil {
-			t.Error(err)
-		}
+		must(t, cut())
 		ends(t, client, 5*time.Second)
 	}
 }

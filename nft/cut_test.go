@@ -19,14 +19,8 @@ import (
 func openCutter(t testing.TB, ns *netns.Namespace) *Cutter {
 	t.Helper()
 	c, err := OpenCutter(ns.FD())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	must(t, err)
+	t.Cleanup(func() { must(t, c.Close()) })
 	return c
 }
 
@@ -166,7 +160,5 @@ func track(t testing.TB, c *Cutter, from, to netip.Addr) {
 		Header: netlink.Header{Type: unix.NFNL_SUBSYS_CTNETLINK << 8, Flags: netlink.Request | netlink.Create | netlink.Acknowledge},
 		Data:   a,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 }

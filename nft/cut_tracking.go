@@ -138,12 +138,8 @@ func (c *Cutter) untrack(t tracked) error {
 // parseTracked reads an entry. Its name is its original tuple, its zone and, so
 // that another one of the same tuple stays, its number.
 func parseTracked(m netlink.Message) (t tracked, err error) {
-	ad, err := decoder(m)
-	if err != nil {
-		return t, err
-	}
-	t.family = m.Data[0]
-	for ad.Next() {
+	err = decode(m, func(ad *netlink.AttributeDecoder) {
+		t.family = m.Data[0]
 		switch ad.Type() {
 		case ctaTupleOrig:
 			t.key.bytes(ctaTupleOrig|unix.NLA_F_NESTED, ad.Bytes())
@@ -151,11 +147,8 @@ func parseTracked(m netlink.Message) (t tracked, err error) {
 		case ctaID, ctaZone:
 			t.key.bytes(ad.Type(), ad.Bytes())
 		}
-	}
-	if err := ad.Err(); err != nil {
-		return t, fmt.Errorf("decode tracked connection: %w", err)
-	}
-	return t, nil
+	})
+	return t, err
 }
 
 func (t *tracked) parseTuple(ad *netlink.AttributeDecoder) error {

@@ -13,18 +13,24 @@ import (
 
 var errShort = errors.New("nf_tables message without its header")
 
-// decoder reads the attributes behind a message's struct nfgenmsg.
-func decoder(m netlink.Message) (*netlink.AttributeDecoder, error) {
+// decode calls each at every attribute behind a message's struct nfgenmsg.
+func decode(m netlink.Message, each func(ad *netlink.AttributeDecoder)) error {
 	const nfgenmsg = 4
 	if len(m.Data) < nfgenmsg {
-		return nil, errShort
+		return errShort
 	}
 	ad, err := netlink.NewAttributeDecoder(m.Data[nfgenmsg:])
-	if err != nil {
-		return nil, fmt.Errorf("decode nf_tables message: %w", err)
+	if err == nil {
+		ad.ByteOrder = binary.BigEndian
+		for ad.Next() {
+			each(ad)
+		}
+		err = ad.Err()
 	}
-	ad.ByteOrder = binary.BigEndian
-	return ad, nil
+	if err != nil {
+		return fmt.Errorf("decode netfilter message of type %#x: %w", uint16(m.Header.Type), err)
+	}
+	return nil
 }
 
 // listed is an element as the kernel describes it.
@@ -41,12 +47,8 @@ func parseElements(m netlink.Message) (members []member, err error) {
 }
 
 func eachElement(m netlink.Message, each func(listed)) error {
-	ad, err := decoder(m)
-	if err != nil {
-		return err
-	}
 	var set string // it comes before the elements
-	for ad.Next() {
+	return decode(m, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.NFTA_SET_ELEM_LIST_SET:
 			set = ad.String()
@@ -62,11 +64,7 @@ func eachElement(m netlink.Message, each func(listed)) error {
 				return nil
 			})
 		}
-	}
-	if err := ad.Err(); err != nil {
-		return fmt.Errorf("decode elements: %w", err)
-	}
-	return nil
+	})
 }
 
 // parse reads one element. Without a timeout it stays for ever.

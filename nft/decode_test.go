@@ -30,9 +30,7 @@ func TestElementsDecodeAsEncoded(t *testing.T) {
 // Nothing in a message makes the daemon fall over.
 func FuzzDecode(f *testing.F) {
 	batch, err := declare(Config{Mode: Filter, Ports: []uint16{25}, IPv6Prefix: 64, Brakes: Brakes{1, 1}}, 10).messages(tableMessages(own), own)
-	if err != nil {
-		f.Fatal(err)
-	}
+	must(f, err)
 	batch = memberMessages(batch, unix.NFT_MSG_NEWSETELEM, own, []member{{allow4, member4, time.Hour, time.Minute}})
 	for _, m := range batch {
 		f.Add(uint16(m.Header.Type), m.Data)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
 )
 
 var refusedElements = []Element{
@@ -75,9 +77,7 @@ func TestMembersKeepTheLongest(t *testing.T) {
 		{a, time.Hour, time.Second},
 		{netip.MustParseAddr("192.0.2.1"), time.Hour, time.Hour},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	want := []member{
 		{allow4, netip.MustParseAddr("192.0.2.1"), time.Hour, time.Hour},
 		{net6, netip.MustParseAddr("2001:db8::"), 2 * time.Hour, time.Hour},
@@ -135,12 +135,8 @@ func TestIntervals(t *testing.T) {
 		{"IPv6 to the last address", []string{"ff00::/8"}, []string{"ff00::"}},
 	}
 	for _, tt := range tests {
-		var prefixes []netip.Prefix
-		for _, p := range tt.prefixes {
-			prefixes = append(prefixes, netip.MustParsePrefix(p))
-		}
 		var got []string
-		for _, e := range intervals(prefixes) {
+		for _, e := range intervals(bpftest.Prefixes(tt.prefixes...)) {
 			addr, _ := netip.AddrFromSlice(e.key)
 			s := addr.String()
 			if e.flags&unix.NFT_SET_ELEM_INTERVAL_END != 0 {

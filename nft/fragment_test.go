@@ -117,9 +117,7 @@ func (x wire) knock(t *testing.T, from, to netip.Addr, size int) string {
 	port := layers.TCPPort(40000 + size)
 	x.send(t, from, to, port, size)
 	x.send(t, from, to, port+whole, whole)
-	if err := x.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, x.SetReadDeadline(time.Now().Add(10*time.Second)))
 	answer := "silence"
 	buf := make([]byte, 1<<16)
 	for {
@@ -155,9 +153,7 @@ func (x wire) syn(t *testing.T, from, to netip.Addr, port layers.TCPPort) []byte
 	if from.Is6() {
 		network = &layers.IPv6{SrcIP: from.AsSlice(), DstIP: to.AsSlice(), NextHeader: layers.IPProtocolTCP}
 	}
-	if err := tcp.SetNetworkLayerForChecksum(network); err != nil {
-		t.Fatal(err)
-	}
+	must(t, tcp.SetNetworkLayerForChecksum(network))
 	return serialize(t, tcp)
 }
 
@@ -165,9 +161,7 @@ func serialize(t *testing.T, l ...gopacket.SerializableLayer) []byte {
 	t.Helper()
 	buf := gopacket.NewSerializeBuffer()
 	opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
-	if err := gopacket.SerializeLayers(buf, opts, l...); err != nil {
-		t.Fatal(err)
-	}
+	must(t, gopacket.SerializeLayers(buf, opts, l...))
 	return slices.Clone(buf.Bytes())
 }
 

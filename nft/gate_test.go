@@ -47,17 +47,11 @@ func TestFilter(t *testing.T) {
 	}
 
 	// What the rules counted is no change to them.
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
-	if err := g.Remove(member4, member6); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Check())
+	must(t, g.Remove(member4, member6))
 	w.expect(t, "removed member", member4, server4, 25, false)
 	w.expect(t, "removed member", member6, server6, 25, false)
-	if err := g.Add(minute(netip.AddrFrom16(strange4.As16()), strange6)...); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Add(minute(netip.AddrFrom16(strange4.As16()), strange6)...))
 	w.expect(t, "new member", strange4, server4, 25, true)
 	w.expect(t, "new member", strange6, server6, 25, true)
 }
@@ -70,15 +64,11 @@ func TestFilterWidensTo64(t *testing.T) {
 	g := openGate(t, cfg)
 	rebuild(t, g)
 	w.expect(t, "stranger", neighbour6, serverNet6, 25, false)
-	if err := g.Add(minute(memberNet6)...); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Add(minute(memberNet6)...))
 	w.expect(t, "member", memberNet6, serverNet6, 25, true)
 	w.expect(t, "neighbour", neighbour6, serverNet6, 25, true)
 	w.expect(t, "stranger", strange6, server6, 25, false)
-	if err := g.Remove(neighbour6); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Remove(neighbour6))
 	w.expect(t, "removed member", memberNet6, serverNet6, 25, false)
 }
 
@@ -88,9 +78,7 @@ func TestElementRunsOut(t *testing.T) {
 	g := openGate(t, filter(w.server))
 	rebuild(t, g)
 	w.expect(t, "not yet a member", member4, server4, 25, false)
-	if err := g.Add(Element{member4, time.Hour, time.Second}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Add(Element{member4, time.Hour, time.Second}))
 	w.expect(t, "member", member4, server4, 25, true)
 	// Nobody is left to remove it.
 	deadline := time.Now().Add(10 * time.Second)
@@ -118,15 +106,11 @@ func TestObserveOpensAndClosesNothing(t *testing.T) {
 			t.Errorf("observe made %s %s", o.kind, o.name)
 		}
 	}
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Check())
 
 	// The mode is changed by another Gate, which takes the members over.
 	held, err := g.Read()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	g = openGate(t, filter(w.server))
 	rebuild(t, g, held...)
 	for _, c := range who {
@@ -140,12 +124,8 @@ func TestDNATIsNoWayAround(t *testing.T) {
 	w := newWorld(t)
 	container := bpftest.Namespace(t)
 	bridge, inside := netip.MustParsePrefix("198.51.100.1/24"), netip.MustParsePrefix("198.51.100.2/24")
-	if err := netns.Join(w.server, "br0", []netip.Prefix{bridge}, container, "eth0", []netip.Prefix{inside}); err != nil {
-		t.Fatal(err)
-	}
-	if err := container.DefaultRoute(bridge.Addr()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, netns.Join(w.server, "br0", []netip.Prefix{bridge}, container, "eth0", []netip.Prefix{inside}))
+	must(t, container.DefaultRoute(bridge.Addr()))
 	bpftest.Do(t, w.server, func() error {
 		return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)
 	})

@@ -123,19 +123,13 @@ func TestMessagesAreAsRecorded(t *testing.T) {
 		t.Run(tt.golden, func(t *testing.T) {
 			r := &recorder{held: tt.held}
 			g := &Gate{cfg: cfg, conn: conn{nltest.Dial(r.answer)}, table: own, ruleset: declare(cfg, MaxElements)}
-			if err := tt.do(g); err != nil {
-				t.Fatal(err)
-			}
+			must(t, tt.do(g))
 			file := filepath.Join("testdata", tt.golden+".golden")
 			if *update {
-				if err := os.WriteFile(file, []byte(r.String()), 0o644); err != nil {
-					t.Fatal(err)
-				}
+				must(t, os.WriteFile(file, []byte(r.String()), 0o644))
 			}
 			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			if diff := cmp.Diff(string(want), r.String()); diff != "" {
 				t.Errorf("run with -update if this is meant: %s", diff)
 			}
@@ -152,9 +146,7 @@ func TestAddAllocations(t *testing.T) {
 	i := 0
 	n := testing.AllocsPerRun(100, func() {
 		i++
-		if err := g.Add(Element{nth4(i), time.Hour, time.Minute}); err != nil {
-			t.Fatal(err)
-		}
+		must(t, g.Add(Element{nth4(i), time.Hour, time.Minute}))
 	})
 	if n > 0 {
 		t.Errorf("%v allocations for one Add, want none", n)
@@ -172,9 +164,7 @@ func BenchmarkAdd(b *testing.B) {
 				for j := range elements {
 					elements[j] = Element{nth4((i + j) % 500000), time.Hour, time.Minute}
 				}
-				if err := g.Add(elements...); err != nil {
-					b.Fatal(err)
-				}
+				must(b, g.Add(elements...))
 			}
 			b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "adds/s")
 		})
@@ -194,9 +184,7 @@ func BenchmarkAddOne(b *testing.B) {
 			e.Addr = nth6(i % MaxElements)
 		}
 		start := time.Now()
-		if err := g.Add(e); err != nil {
-			b.Fatal(err)
-		}
+		must(b, g.Add(e))
 		took = append(took, time.Since(start))
 	}
 	slices.Sort(took)
@@ -209,8 +197,6 @@ func BenchmarkCheck(b *testing.B) {
 	rebuild(b, g)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := g.Check(); err != nil {
-			b.Fatal(err)
-		}
+		must(b, g.Check())
 	}
 }

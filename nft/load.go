@@ -149,18 +149,13 @@ func (p place) prefix() netip.Prefix {
 func (g *Gate) held(members []member) (map[place]time.Duration, error) {
 	held := make(map[place]time.Duration, len(members))
 	if g.cfg.Mode == UserSets {
-		for part := range slices.Chunk(members, window) {
-			left, err := g.conn.remaining(g.table, part)
-			if err != nil {
-				return nil, err
-			}
-			for i, m := range part {
-				if left[i] != absent {
-					held[m.place()] = left[i]
-				}
+		left, err := g.conn.remaining(g.table, members)
+		for i := range left {
+			if left[i] != absent {
+				held[members[i].place()] = left[i]
 			}
 		}
-		return held, nil
+		return held, err
 	}
 	for _, set := range []string{allow4, allow6, net6} {
 		err := g.conn.list(listElements(g.table, set), func(m netlink.Message) error {

@@ -113,9 +113,7 @@ func TestLoad(t *testing.T) {
 			calls++
 			return g.Add(minute(urgent)...)
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if want := max(1, (n+chunk-1)/chunk); calls != want {
 			t.Errorf("%d: got %d calls between, want %d", n, calls, want)
 		}
@@ -123,9 +121,7 @@ func TestLoad(t *testing.T) {
 		if got := holds(t, g, append(list, minute(urgent)...)); got != n+1 {
 			t.Errorf("got %d elements, want %d", got, n+1)
 		}
-		if err := g.Check(); err != nil {
-			t.Error(err)
-		}
+		must(t, g.Check())
 	}
 	stop := errors.New("stop")
 	if err := g.Load(many(5000), func() error { return stop }); !errors.Is(err, stop) {
@@ -152,29 +148,21 @@ const million = 1_000_000
 func BenchmarkLoadMillion(b *testing.B) {
 	g := openGate(b, filter(bpftest.Namespace(b)))
 	for b.Loop() {
-		if err := g.Load(many(million), nil); err != nil {
-			b.Fatal(err)
-		}
+		must(b, g.Load(many(million), nil))
 	}
 	b.ReportMetric(float64(b.N*million)/b.Elapsed().Seconds(), "adds/s")
 }
 
 func BenchmarkAddAtMillion(b *testing.B) {
 	g := openGate(b, filter(bpftest.Namespace(b)))
-	if err := g.Load(many(million), nil); err != nil {
-		b.Fatal(err)
-	}
+	must(b, g.Load(many(million), nil))
 	i := million
 	for b.Loop() {
 		// Each is new; the set has room for 48,576 more.
 		i = million + (i+1)%40_000
-		if err := g.Add(Element{nth4(i), time.Hour, time.Hour}); err != nil {
-			b.Fatal(err)
-		}
+		must(b, g.Add(Element{nth4(i), time.Hour, time.Hour}))
 		b.StopTimer()
-		if err := g.Remove(nth4(i)); err != nil {
-			b.Fatal(err)
-		}
+		must(b, g.Remove(nth4(i)))
 		b.StartTimer()
 	}
 }

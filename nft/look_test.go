@@ -38,9 +38,7 @@ func TestLook(t *testing.T) {
 		g := openGate(t, cfg)
 		rebuild(t, g, Element{member4, time.Hour, 10 * time.Minute}, Element{member6, time.Hour, 20 * time.Minute})
 		before, err := g.conn.inventory(own)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		for _, who := range []struct {
 			addr           netip.Addr
 			left           time.Duration

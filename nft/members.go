@@ -235,21 +235,16 @@ const window = 64
 // shorter returns those of members that the kernel does not already hold for as
 // long, and whether it holds any of these at all.
 func (g *Gate) shorter(members []member) (list []member, held bool, err error) {
+	left, err := g.conn.remaining(g.table, members)
+	if err != nil {
+		return nil, false, err
+	}
 	list = make([]member, 0, len(members))
-	for len(members) > 0 { // slices.Chunk would let them escape from Add
-		n := min(len(members), window)
-		left, err := g.conn.remaining(g.table, members[:n])
-		if err != nil {
-			return nil, false, err
-		}
-		for i, m := range members[:n] {
-			if left[i] >= m.remaining {
-				continue
-			}
+	for i, m := range members {
+		if left[i] < m.remaining {
 			held = held || left[i] != absent
 			list = append(list, m)
 		}
-		members = members[n:]
 	}
 	return list, held, nil
 }
@@ -262,6 +257,19 @@ const (
 // remaining asks how long each member may stay: absent if it is not held,
 // forever if it is held without a timeout.
 func (c conn) remaining(table tableID, members []member) ([]time.Duration, error) {
+	left := make([]time.Duration, 0, len(members))
+	for len(members) > 0 { // slices.Chunk would let them escape from Add
+		n := min(len(members), window)
+		part, err := c.remainingOf(table, members[:n])
+		if err != nil {
+			return nil, err
+		}
+		left, members = append(left, part...), members[n:]
+	}
+	return left, nil
+}
+
+func (c conn) remainingOf(table tableID, members []member) ([]time.Duration, error) {
 	requests := make([]netlink.Message, len(members))
 	for i, m := range members {
 		requests[i] = getElement(table, m)

@@ -16,9 +16,7 @@ import (
 func held(t testing.TB, g *Gate, addr netip.Addr) (Element, bool) {
 	t.Helper()
 	elements, err := g.Read()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, e := range elements {
 		if e.Addr == addr {
 			return e, true
@@ -56,9 +54,7 @@ func TestAddExtendsAndNeverShortens(t *testing.T) {
 				for _, addr := range []netip.Addr{member4, member6} {
 					// One that is new joins each: it must not be in the way.
 					fresh := Element{addr.Next().Next().Next().Next(), time.Hour, time.Minute}
-					if err := g.Remove(fresh.Addr); err != nil {
-						t.Fatal(err)
-					}
+					must(t, g.Remove(fresh.Addr))
 					if err := g.Add(Element{addr, s.timeout, s.remaining}, fresh); err != nil {
 						t.Fatalf("%s: %v", s.why, err)
 					}
@@ -83,22 +79,16 @@ func TestNoElementIsPermanent(t *testing.T) {
 	rebuild(t, g)
 	for _, life := range []time.Duration{1, time.Microsecond, time.Millisecond, 3 * time.Millisecond, tick, MaxTimeout} {
 		members, err := g.cfg.members([]Element{{member4, life, life}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if err := g.Add(Element{member4, life, life}); err != nil {
 			t.Fatalf("%v: %v", life, err)
 		}
 		left, err := g.conn.remaining(own, members)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if left[0] > max(life, tick) {
 			t.Errorf("life of %v: got %v left", life, left[0])
 		}
-		if err := g.Remove(member4); err != nil {
-			t.Fatal(err)
-		}
+		must(t, g.Remove(member4))
 	}
 }
 
@@ -109,9 +99,7 @@ func TestForeignPermanentElement(t *testing.T) {
 	g := openGate(t, filter(ns))
 	rebuild(t, g)
 	commit(t, another(t, ns), elementMessages(nil, unix.NFT_MSG_NEWSETELEM, own, allow4, []setElement{{key: member4.AsSlice()}})...)
-	if err := g.Add(minute(member4)...); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Add(minute(member4)...))
 	if e, ok := held(t, g, member4); ok {
 		t.Errorf("Read returned %v, want nothing", e)
 	}
@@ -144,9 +132,7 @@ func TestAddFull(t *testing.T) {
 		t.Errorf("got %d elements after an Add that failed, want 1", n)
 	}
 	// The answers to what failed are not taken for those to what follows.
-	if err := g.Add(minute(strange4)...); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Add(minute(strange4)...))
 }
 
 func TestRemove(t *testing.T) {

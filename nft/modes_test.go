@@ -67,9 +67,7 @@ func TestRedirect(t *testing.T) {
 	if err := dialFrom(w.server, netip.Addr{}, netip.MustParseAddr("127.0.0.1"), 25); err != nil {
 		t.Errorf("from the host itself: %v", err)
 	}
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Check())
 }
 
 // hold connects from a port and keeps the connection.
@@ -98,9 +96,7 @@ func TestRedirectForgetsFormerMembers(t *testing.T) {
 		from, to := netip.AddrPortFrom(c.from, 20000), netip.AddrPortFrom(c.to, 25)
 		client := w.hold(t, from, to)
 		server := <-relayed
-		if err := g.Remove(c.from); err != nil {
-			t.Fatal(err)
-		}
+		must(t, g.Remove(c.from))
 		other := netip.PrefixFrom(strange4, 32)
 		forget := func(want int) {
 			t.Helper()
@@ -143,9 +139,7 @@ func TestGateway(t *testing.T) {
 	inside := bpftest.Namespace(t)
 	router4, mail4 := netip.MustParsePrefix("198.51.100.1/24"), netip.MustParsePrefix("198.51.100.2/24")
 	router6, mail6 := netip.MustParsePrefix("2001:db8:1::1/64"), netip.MustParsePrefix("2001:db8:1::2/64")
-	if err := netns.Join(w.server, "lan", []netip.Prefix{router4, router6}, inside, "eth0", []netip.Prefix{mail4, mail6}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, netns.Join(w.server, "lan", []netip.Prefix{router4, router6}, inside, "eth0", []netip.Prefix{mail4, mail6}))
 	bpftest.Do(t, w.server, func() error {
 		return errors.Join(
 			os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0),
@@ -155,9 +149,7 @@ func TestGateway(t *testing.T) {
 		inside: {router4.Addr(), router6.Addr()}, w.clients: {server4, server6},
 	} {
 		for _, gw := range gateways {
-			if err := ns.DefaultRoute(gw); err != nil {
-				t.Fatal(err)
-			}
+			must(t, ns.DefaultRoute(gw))
 		}
 	}
 	serve(t, inside, 25)
@@ -177,24 +169,18 @@ func TestGateway(t *testing.T) {
 		w.expect(t, c.name, c.from, to(c.from), 25, c.passes)
 	}
 	cfg.Ports, cfg.Brakes = []uint16{587}, Brakes{Concurrent: 1}
-	if err := g.Reconfigure(cfg, nil); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Reconfigure(cfg, nil))
 	accepted := silent(t, inside, 587)
 	cutter := openCutter(t, w.server)
 	for _, from := range []netip.Addr{member4, member6} {
 		for _, first := range []string{"client", "server"} {
-			if err := g.Add(minute(from)...); err != nil {
-				t.Fatal(err)
-			}
+			must(t, g.Add(minute(from)...))
 			client := w.hold(t, netip.AddrPortFrom(from, 0), netip.AddrPortFrom(to(from), 587))
 			server := <-accepted
 			if _, err := greeting(w.clients, netip.AddrPortFrom(from, 0), netip.AddrPortFrom(to(from), 587)); !errors.Is(err, unix.ECONNREFUSED) {
 				t.Errorf("%s: a second connection: %v, want ECONNREFUSED", from, err)
 			}
-			if err := g.Remove(from); err != nil {
-				t.Fatal(err)
-			}
+			must(t, g.Remove(from))
 			bpftest.Send(t, client, server, "NOOP\r\n") // nobody cuts it
 			_, n, err := cutter.Cut([]uint16{587}, netip.PrefixFrom(from, from.BitLen()))
 			if err != nil || n != 1 {
@@ -233,9 +219,7 @@ func TestConnectionsOutliveModes(t *testing.T) {
 	}
 	dial("filtered", direct)
 	for _, mode := range []Mode{Redirect, Observe, Mark, Filter, Redirect, Filter} {
-		if err := g.Reconfigure(inMode(mode, w.server), nil); err != nil {
-			t.Fatal(err)
-		}
+		must(t, g.Reconfigure(inMode(mode, w.server), nil))
 		if mode == Redirect {
 			dial("redirected", relayed)
 		}

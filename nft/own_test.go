@@ -16,9 +16,7 @@ func TestClaim(t *testing.T) {
 	bpftest.RequireLinux(t, 5, 12, "tables with an owner")
 	ns, elsewhere := bpftest.Namespace(t), bpftest.Namespace(t)
 	first, err := Open(filter(ns))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for range 2 {
 		if err := first.Claim(); err != nil {
 			t.Errorf("the first: %v", err)
@@ -35,9 +33,7 @@ func TestClaim(t *testing.T) {
 	if err := second.Claim(); !errors.Is(err, ErrClaimed) {
 		t.Errorf("after a flush: got %v, want ErrClaimed", err)
 	}
-	if err := first.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, first.Close())
 	if err := second.Claim(); err != nil {
 		t.Errorf("after the first has gone: %v", err)
 	}
@@ -48,9 +44,7 @@ func TestClaimThatNobodyOwns(t *testing.T) {
 	bpftest.RequireLinux(t, 5, 12, "tables with an owner")
 	ns := bpftest.Namespace(t)
 	commit(t, another(t, ns), tableMessages(claimTable)...)
-	if err := openGate(t, filter(ns)).Claim(); err != nil {
-		t.Error(err)
-	}
+	must(t, openGate(t, filter(ns)).Claim())
 }
 
 func TestOwn(t *testing.T) {
@@ -62,9 +56,7 @@ func TestOwn(t *testing.T) {
 
 	cfg.Own = true
 	first, err := Open(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if errors.Is(first.Lacks(), ErrUnsupported) {
 		_ = first.Close()
 		lacks(t, 6, 9, "a table with an owner that persists")
@@ -77,28 +69,20 @@ func TestOwn(t *testing.T) {
 	if _, err := other.commit(tableMessages(own)); !errors.Is(err, unix.EPERM) {
 		t.Errorf("another program deletes the table: got %v, want EPERM", err)
 	}
-	if err := first.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, first.Check())
 	second := openGate(t, cfg)
 	if err := second.Rebuild(nil); !errors.Is(err, unix.EPERM) {
 		t.Errorf("another Gate: got %v, want EPERM", err)
 	}
-	if err := first.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, first.Close())
 	w.expect(t, "stranger after the end of the agent", strange4, server4, 25, false)
 	rebuild(t, second, minute(strange4)...)
 	w.expect(t, "new member", strange4, server4, 25, true)
-	if err := second.Delete(); err != nil {
-		t.Error(err)
-	}
+	must(t, second.Delete())
 	rebuild(t, second)
 
 	// One that wants no owner takes over what the owner left.
-	if err := second.conn.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, second.conn.Close())
 	second.conn = another(t, w.server)
 	cfg.Own = false
 	third := openGate(t, cfg)

@@ -29,9 +29,7 @@ func TestSilenceIsSuccessInAStorm(t *testing.T) {
 				return
 			default:
 			}
-			if err := otherGate.Rebuild(many); err != nil {
-				t.Error(err)
-			}
+			must(t, otherGate.Rebuild(many))
 		}
 	})
 	defer func() {
@@ -53,9 +51,7 @@ func TestSilenceIsSuccessInAStorm(t *testing.T) {
 		case 11:
 			rebuild(t, g)
 		case 20: // one of them is held already
-			if err := g.Add(list[0]); err != nil {
-				t.Fatal(err)
-			}
+			must(t, g.Add(list[0]))
 		}
 		if err := g.Add(list...); err != nil {
 			refused++

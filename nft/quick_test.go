@@ -28,9 +28,7 @@ func TestQuickSaysTheSame(t *testing.T) {
 			elements = append(elements, Element{a, time.Hour, time.Duration(i+1) * time.Minute})
 		}
 		members, err := cfg.members(elements)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		usual := memberMessages(nil, unix.NFT_MSG_NEWSETELEM, own, members)
 		for i := range usual {
 			usual[i].Header.Flags |= netlink.Excl
@@ -44,9 +42,7 @@ func TestQuickSaysTheSame(t *testing.T) {
 		for b := q.request; len(b) > 0; {
 			var m netlink.Message
 			length := int(nlenc(b))
-			if err := m.UnmarshalBinary(b[:length]); err != nil {
-				t.Fatal(err)
-			}
+			must(t, m.UnmarshalBinary(b[:length]))
 			m.Header.Length, m.Header.Sequence = 0, 0
 			got = append(got, m)
 			b = b[length:]
@@ -72,18 +68,14 @@ func TestQuickTakesSilenceForSuccess(t *testing.T) {
 			list = append(list, Element{a, time.Hour, time.Hour})
 		}
 		m, err := g.cfg.members(list)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return m
 	}
 	if err := g.quick.add(g.table, members(member4)); !errors.Is(err, errNotQuick) {
 		t.Errorf("without a table: %v", err)
 	}
 	rebuild(t, g)
-	if err := g.quick.add(g.table, members(member4, member6)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.quick.add(g.table, members(member4, member6)))
 	for _, a := range []netip.Addr{member4, member6} {
 		if _, ok := held(t, g, a); !ok {
 			t.Errorf("%s: silence, and it is not held", a)
@@ -116,9 +108,7 @@ func TestQuickFallsBack(t *testing.T) {
 	}
 	rebuild(t, g, minute(member4)...)
 	hour := func(a netip.Addr) Element { return Element{a, time.Hour, time.Hour} }
-	if err := g.Add(hour(strange4), hour(member4), hour(member6)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Add(hour(strange4), hour(member4), hour(member6)))
 	for _, a := range []netip.Addr{member4, strange4, member6} {
 		if got, ok := held(t, g, a); !ok || !about(got.Remaining, time.Hour) {
 			t.Errorf("%s: %+v, %v, want an hour left", a, got, ok)
@@ -130,7 +120,5 @@ func TestQuickFallsBack(t *testing.T) {
 	if _, ok := held(t, g, static4A); ok {
 		t.Error("one of two was added although the other was refused")
 	}
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Check())
 }

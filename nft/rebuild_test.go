@@ -49,14 +49,10 @@ func nth6(i int) netip.Addr {
 func holds(t testing.TB, g *Gate, elements []Element) (n int) {
 	t.Helper()
 	members, err := g.cfg.members(elements)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for window := range slices.Chunk(members, 64) {
 		left, err := g.conn.remaining(own, window)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		for _, d := range left {
 			if d != absent {
 				n++
@@ -74,9 +70,7 @@ func count(t testing.TB, g *Gate, set string) (n int) {
 		n += len(members)
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return n
 }
 
@@ -119,9 +113,7 @@ func TestRebuildBuildsWithoutTheRefused(t *testing.T) {
 	if err := g.Rebuild(append(minute(member4), refusedElements...)); !errors.Is(err, ErrElement) {
 		t.Errorf("got %v, want ErrElement", err)
 	}
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Check())
 	if n := count(t, g, allow4); n != 1 {
 		t.Errorf("got %d members, want 1", n)
 	}

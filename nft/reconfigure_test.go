@@ -51,13 +51,9 @@ func TestReconfigureIsOneTransaction(t *testing.T) {
 	var slowest time.Duration
 	for i := 0; i%3 != 2 || dials.Load() < 300; i++ {
 		start := time.Now()
-		if err := g.Reconfigure([]Config{redirect, filter, more}[i%3], nil); err != nil {
-			t.Fatal(err)
-		}
+		must(t, g.Reconfigure([]Config{redirect, filter, more}[i%3], nil))
 		slowest = max(slowest, time.Since(start))
-		if err := g.Check(); err != nil {
-			t.Fatal(err)
-		}
+		must(t, g.Check())
 	}
 	stop.Store(true)
 	probing.Wait()
@@ -99,17 +95,11 @@ func TestReconfigureToUserSetsAndBack(t *testing.T) {
 	}
 	for dials.Load() < 600 {
 		leaving.Store(true) // the administrator's rules close for whoever is taken out
-		if err := g.Reconfigure(own, want); err != nil {
-			t.Fatal(err)
-		}
-		if err := g.Reconfigure(theirs, want); err != nil {
-			t.Fatal(err)
-		}
+		must(t, g.Reconfigure(own, want))
+		must(t, g.Reconfigure(theirs, want))
 		leaving.Store(false)
 		for n := dials.Load(); dials.Load() < n+30; {
-			if err := g.Check(); err != nil {
-				t.Fatal(err)
-			}
+			must(t, g.Check())
 		}
 	}
 	stop.Store(true)
@@ -141,26 +131,20 @@ func TestReconfigure(t *testing.T) {
 	// With another prefix length, other elements are needed.
 	wide := inMode(Filter, w.server)
 	wide.IPv6Prefix = 64
-	if err := g.Reconfigure(wide, minute(member4, memberNet6)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Reconfigure(wide, minute(member4, memberNet6)))
 	if _, ok := held(t, g, netip.MustParseAddr("2001:db8:64::")); !ok {
 		t.Error("the member's network is not in the gate")
 	}
 
 	// To sets of the administrator's, whose filter is closed but for them.
-	if err := g.Reconfigure(userSets(w.server), minute(member4, member6)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Reconfigure(userSets(w.server), minute(member4, member6)))
 	if _, err := other.inventory(own); !errors.Is(err, ErrTableGone) {
 		t.Errorf("the gate's own table: got %v, want that it is gone", err)
 	}
 	for _, c := range who {
 		w.expect(t, c.name, c.from, c.to, 25, c.passes)
 	}
-	if err := g.Reconfigure(inMode(Observe, w.server), minute(member4)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Reconfigure(inMode(Observe, w.server), minute(member4)))
 	w.expect(t, "member whose element was taken back", member4, server4, 25, false)
 	w.expect(t, "static member whose element was taken back", static4A, server4, 25, false)
 	if _, ok := held(t, g, member4); !ok {
@@ -176,18 +160,12 @@ func TestCloseAllAndDelete(t *testing.T) {
 		t.Errorf("without a table: %v", err)
 	}
 	rebuild(t, g, minute(member4, member6)...)
-	if err := g.CloseAll(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.CloseAll())
 	for _, c := range who {
 		w.expect(t, c.name, c.from, c.to, 25, c.name == "static member")
 	}
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
-	if err := g.Delete(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Check())
+	must(t, g.Delete())
 	w.expect(t, "stranger", strange4, server4, 25, true)
 	if err := g.Check(); !errors.Is(err, ErrTableGone) {
 		t.Errorf("got %v, want ErrTableGone", err)
@@ -208,9 +186,7 @@ func TestRepair(t *testing.T) {
 			rebuild(t, g, minute(member4)...)
 			commit(t, another(t, ns), tt.damage(t, g)...)
 			before := g.Check()
-			if err := g.Repair(slices.Values(minute(member6)), nil); err != nil {
-				t.Fatal(err)
-			}
+			must(t, g.Repair(slices.Values(minute(member6)), nil))
 			if err := g.Check(); err != nil {
 				t.Errorf("after the repair: %v", err)
 			}
@@ -220,9 +196,7 @@ func TestRepair(t *testing.T) {
 				t.Errorf("after %v: members that were there: %v, that are wanted: %v; want one of them", before, old, fresh)
 			}
 			added, renewed, removed, err := g.Sync(minute(member6))
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			t.Logf("%v: %d added, %d renewed, %v removed", before, added, renewed, removed)
 			if n := count(t, g, allow4) + count(t, g, allow6); n != 1 {
 				t.Errorf("got %d members, want 1", n)

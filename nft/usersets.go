@@ -109,11 +109,7 @@ func (g *Gate) userSets() (inventory, error) {
 }
 
 func parseSet(m netlink.Message) (key keyType, flags uint32, err error) {
-	ad, err := decoder(m)
-	if err != nil {
-		return key, 0, err
-	}
-	for ad.Next() {
+	err = decode(m, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.NFTA_SET_KEY_TYPE:
 			key.id = ad.Uint32()
@@ -122,11 +118,8 @@ func parseSet(m netlink.Message) (key keyType, flags uint32, err error) {
 		case unix.NFTA_SET_FLAGS:
 			flags = ad.Uint32()
 		}
-	}
-	if err := ad.Err(); err != nil {
-		return key, 0, fmt.Errorf("decode set: %w", err)
-	}
-	return key, flags, nil
+	})
+	return key, flags, err
 }
 
 // fill adds the static members and as many others to the sets as there is room for

@@ -39,35 +39,25 @@ func TestUserSets(t *testing.T) {
 	for _, c := range who {
 		w.expect(t, c.name, c.from, c.to, 25, c.passes)
 	}
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Check())
 	if got, err := g.Read(); len(got) != 0 || err != nil {
 		t.Errorf("read %v, %v: want none, as they may be another's", got, err)
 	}
-	if err := g.Add(minute(strange4)...); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Add(minute(strange4)...))
 	w.expect(t, "new member", strange4, server4, 25, true)
-	if err := g.CloseAll(minute(strange4, member4)...); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.CloseAll(minute(strange4, member4)...))
 	w.expect(t, "removed member", strange4, server4, 25, false)
 	w.expect(t, "removed member", member4, server4, 25, false)
 
 	// A static member that somebody removed is back with the next look.
 	commit(t, other, memberMessages(nil, unix.NFT_MSG_DELSETELEM, mine, []member{{set: allow4, key: static4A}})...)
 	w.expect(t, "static member without an element", static4A, server4, 25, false)
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Check())
 	w.expect(t, "static member", static4A, server4, 25, true)
 
 	// What the administrator added for ever, stays.
 	commit(t, other, elementMessages(nil, unix.NFT_MSG_NEWSETELEM, mine, allow4, []setElement{{key: strange4.AsSlice()}})...)
-	if err := errors.Join(g.Add(minute(strange4)...), g.Remove(strange4)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errors.Join(g.Add(minute(strange4)...), g.Remove(strange4)))
 	w.expect(t, "the administrator's own", strange4, server4, 25, true)
 
 	// A set that was made again is empty.
@@ -77,9 +67,7 @@ func TestUserSets(t *testing.T) {
 	}
 	rebuild(t, g, minute(member6)...)
 	w.expect(t, "member", member6, server6, 25, true)
-	if err := g.Delete(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Delete())
 	w.expect(t, "stranger", strange6, server6, 25, false)
 }
 
@@ -184,21 +172,15 @@ func TestReconfigureWithinUserSets(t *testing.T) {
 
 	fewer := cfg
 	fewer.Static = cfg.Static[:1]
-	if err := g.Reconfigure(fewer, append(want, minute(static4A)...)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Reconfigure(fewer, append(want, minute(static4A)...)))
 	for _, c := range who {
 		w.expect(t, c.name, c.from, c.to, 25, c.from == member4 || c.from == static4A)
 	}
 	none := cfg
 	none.Static = nil
-	if err := g.Reconfigure(none, append(want, minute(static4A)...)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Reconfigure(none, append(want, minute(static4A)...)))
 	members, err := g.cfg.members(minute(static4A))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if left, err := g.conn.remaining(g.table, members); err != nil || !about(left[0], time.Minute) {
 		t.Errorf("a member who was static has %v left, %v, want 1m", left, err)
 	}
@@ -206,9 +188,7 @@ func TestReconfigureWithinUserSets(t *testing.T) {
 	wide := none
 	wide.IPv6Prefix = 64
 	for _, cfg := range []Config{wide, none} {
-		if err := g.Reconfigure(cfg, want); err != nil {
-			t.Fatal(err)
-		}
+		must(t, g.Reconfigure(cfg, want))
 		w.expect(t, "member", member4, server4, 25, true)
 		w.expect(t, "member", memberNet6, serverNet6, 25, true)
 		w.expect(t, "neighbour", neighbour6, serverNet6, 25, cfg.IPv6Prefix == 64)
@@ -224,9 +204,7 @@ func TestUserSetsWithoutNetworks(t *testing.T) {
 	cfg := userSets(ns)
 	g := openGate(t, cfg)
 	rebuild(t, g, minute(member4, member6)...)
-	if err := g.Check(); err != nil {
-		t.Error(err)
-	}
+	must(t, g.Check())
 	cfg.Static = []netip.Prefix{netip.MustParsePrefix("2001:db8:64::/64")}
 	if err := openGate(t, cfg).Rebuild(nil); !errors.Is(err, ErrSets) {
 		t.Errorf("a static network without its set: %v, want ErrSets", err)
@@ -262,9 +240,7 @@ func TestUserSetsFull(t *testing.T) {
 		if err := g.Check(); err != nil {
 			t.Errorf("what has no room is taken for a change: %v", err)
 		}
-		if err := g.Remove(crowd[0]); err != nil {
-			t.Fatal(err)
-		}
+		must(t, g.Remove(crowd[0]))
 		all = all[1:]
 		crowd = crowd[1:]
 	}

@@ -165,20 +165,16 @@ func (w *Watch) member(m netlink.Message) bool {
 	if m.Header.Type != newElement && m.Header.Type != deletedElement {
 		return false
 	}
-	ad, err := decoder(m)
-	if err != nil || m.Data[0] != w.table.family {
-		return false
-	}
 	var table, set string
-	for ad.Next() {
+	err := decode(m, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.NFTA_SET_ELEM_LIST_TABLE:
 			table = ad.String()
 		case unix.NFTA_SET_ELEM_LIST_SET:
 			set = ad.String()
 		}
-	}
-	return ad.Err() == nil && table == w.table.name && set != "" && slices.Contains(w.sets, set)
+	})
+	return err == nil && m.Data[0] == w.table.family && table == w.table.name && set != "" && slices.Contains(w.sets, set)
 }
 
 // Close ends the subscription.
@@ -191,20 +187,16 @@ func (w *Watch) Close() error {
 
 // author says who committed a transaction, if the kernel does.
 func author(m netlink.Message) Change {
-	ad, err := decoder(m)
-	if err != nil {
-		return Change{}
-	}
 	var c Change
-	for ad.Next() {
+	err := decode(m, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.NFTA_GEN_PROC_NAME:
 			c.Process = ad.String()
 		case unix.NFTA_GEN_PROC_PID:
 			c.PID = int(ad.Uint32())
 		}
-	}
-	if ad.Err() != nil {
+	})
+	if err != nil {
 		return Change{}
 	}
 	return c

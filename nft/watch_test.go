@@ -16,9 +16,7 @@ import (
 func watch(t *testing.T, g *Gate) *Watch {
 	t.Helper()
 	w, err := g.Watch()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- w.Run(ctx) }()
@@ -27,9 +25,7 @@ func watch(t *testing.T, g *Gate) *Watch {
 		if err := <-done; err != nil {
 			t.Errorf("watch: %v", err)
 		}
-		if err := w.Close(); err != nil {
-			t.Error(err)
-		}
+		must(t, w.Close())
 	})
 	return w
 }
@@ -76,23 +72,17 @@ func TestWatchLeavesOutOwnTransactions(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	g := openGate(t, filter(ns))
 	w, err := g.Watch()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer w.Close()
 	rebuild(t, g)
-	if err := g.Add(minute(member4)...); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Add(minute(member4)...))
 	other := another(t, ns)
 	// An element first: what follows in its datagram must not be missed.
 	commit(t, other, append(
 		memberMessages(nil, unix.NFT_MSG_NEWSETELEM, own, []member{{allow4, strange4, time.Hour, time.Hour}}),
 		flushRuleset())...)
 	first, err := w.conn.Receive()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if got, want := first[0].Header.PID, other.PID(); got != want {
 		t.Errorf("got a transaction of port %d, want %d", got, want)
 	}
@@ -103,9 +93,7 @@ func TestWatchOutlivesAFlood(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	g := openGate(t, filter(ns))
 	w, err := g.Watch()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer w.Close()
 	if err := w.conn.SetReadBuffer(1); err != nil { // the least there is
 		t.Fatal(err)
@@ -138,22 +126,16 @@ func TestWatchOutlivesAFlood(t *testing.T) {
 		}
 	}
 	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	must(t, <-done)
 }
 
 func TestWatchEndsWhenClosed(t *testing.T) {
 	g := openGate(t, filter(bpftest.Namespace(t)))
 	w, err := g.Watch()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	done := make(chan error)
 	go func() { done <- w.Run(context.Background()) }()
-	if err := w.Close(); err != nil {
-		t.Error(err)
-	}
+	must(t, w.Close())
 	if err := <-done; err != nil {
 		t.Errorf("got %v, want nil", err)
 	}

@@ -19,6 +19,8 @@ import (
 	"relaygate/bpf/netns"
 )
 
+var must = bpftest.Must
+
 // The clients all live at one end of a wire, the server at the other.
 var (
 	server4  = netip.MustParseAddr("192.0.2.1")
@@ -50,9 +52,7 @@ func newWorld(t testing.TB) world {
 	err := netns.Join(
 		w.server, "wan", on(server4, server6, serverNet6),
 		w.clients, "eth0", on(member4, static4A, strange4, member6, static6A, strange6, neighbour6, memberNet6))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return w
 }
 
@@ -142,14 +142,8 @@ func (w world) reach(t *testing.T, from, to netip.Addr, port uint16) {
 func openGate(t testing.TB, cfg Config) *Gate {
 	t.Helper()
 	g, err := Open(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := g.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	must(t, err)
+	t.Cleanup(func() { must(t, g.Close()) })
 	return g
 }
 
@@ -157,9 +151,7 @@ func openGate(t testing.TB, cfg Config) *Gate {
 func another(t testing.TB, ns *netns.Namespace) conn {
 	t.Helper()
 	c, err := dial(ns.FD())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
@@ -181,9 +173,7 @@ func addTable(t testing.TB, c conn, table string, r ruleset) {
 	t.Helper()
 	id := tableID{unix.NFPROTO_INET, table}
 	batch, err := r.messages(tableMessages(id), id)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	commit(t, c, batch...)
 }
 
@@ -196,9 +186,7 @@ func minute(addrs ...netip.Addr) (list []Element) {
 
 func rebuild(t testing.TB, g *Gate, want ...Element) {
 	t.Helper()
-	if err := g.Rebuild(want); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Rebuild(want))
 }
 
 // lacks skips the test on a kernel that is too old for what it lacks, and fails it on

@@ -44,19 +44,9 @@ const (
 	Import
 )
 
-func (s Source) String() string {
-	switch s {
-	case Login:
-		return "login"
-	case Always:
-		return "always"
-	case Manual:
-		return "manual"
-	case Import:
-		return "import"
-	}
-	return "unknown"
-}
+var sourceWords = []string{Login: "login", Always: "always", Manual: "manual", Import: "import"}
+
+func (s Source) String() string { return authz.Word(sourceWords, s) }
 
 // Grant is one prefix that may relay.
 type Grant struct {
@@ -132,31 +122,12 @@ const (
 	Resumed
 )
 
-func (k Kind) String() string {
-	switch k {
-	case Granted:
-		return "granted"
-	case Renewed:
-		return "renewed"
-	case Expired:
-		return "expired"
-	case Revoked:
-		return "revoked"
-	case Refused:
-		return "refused"
-	case Rearmed:
-		return "rearmed"
-	case Denied:
-		return "denied"
-	case Undenied:
-		return "undenied"
-	case Paused:
-		return "paused"
-	case Resumed:
-		return "resumed"
-	}
-	return "unknown"
+var kindWords = []string{
+	Granted: "granted", Renewed: "renewed", Expired: "expired", Revoked: "revoked", Refused: "refused", Rearmed: "rearmed",
+	Denied: "denied", Undenied: "undenied", Paused: "paused", Resumed: "resumed",
 }
+
+func (k Kind) String() string { return authz.Word(kindWords, k) }
 
 // Change is one thing that happened to the table.
 type Change struct {

@@ -21,14 +21,10 @@ func TestForsakeKnowsWhatWasWritten(t *testing.T) {
 		},
 	} {
 		path := filepath.Join(t.TempDir(), "mail", "relayhosts")
-		if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Mkdir(filepath.Dir(path), 0o700))
 		w := NewWriter(Config{Hosts: path})
 		write(t, w, start, one(1))
-		if err := harm(path); err != nil {
-			t.Fatal(err)
-		}
+		must(t, harm(path))
 		r := write(t, w, start.Add(minInterval), one(2))
 		for _, f := range r.Foreign {
 			if name != "the link moved" || !slices.Equal(f.Lines, []string{"198.51.100.1"}) {

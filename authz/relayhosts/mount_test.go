@@ -32,9 +32,7 @@ func TestReplaceBindMount(t *testing.T) {
 			Replace(path, []byte(newText)),
 		)
 	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	must(t, <-done)
 	holds(t, outside, newText)
 	holds(t, path, "hidden")
 	if got := names(t, dir); got != "outside relayhosts" {
@@ -86,7 +84,5 @@ func TestReplaceOnAFullDisk(t *testing.T) {
 			return nil
 		}()
 	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	must(t, <-done)
 }

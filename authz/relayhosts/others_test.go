@@ -15,9 +15,7 @@ func TestWriterOfALinkToNoFile(t *testing.T) {
 	w := NewWriter(Config{Hosts: path})
 	write(t, w, start, one(1))
 	for _, target := range []string{"/dev/null", "/nonexistent/there", path, filepath.Dir(path)} {
-		if err := errors.Join(os.Remove(path), os.Symlink(target, path)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errors.Join(os.Remove(path), os.Symlink(target, path)))
 		for range 2 {
 			r, err := w.Write(start, one(1))
 			if err == nil || r.Failed[path] == nil || len(r.Repaired) > 0 {
@@ -27,9 +25,7 @@ func TestWriterOfALinkToNoFile(t *testing.T) {
 		if err := Others(path); err != nil { // chmod go-w /dev/null would break the host
 			t.Errorf("to %s: %v", target, err)
 		}
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Remove(path))
 		write(t, w, start, one(2))
 		holds(t, path, "203.0.113.2\n")
 	}
@@ -44,9 +40,7 @@ func testWriterTakesOthersRightToWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relayhosts")
 	put(t, path, "")
 	for _, mode := range []os.FileMode{0o666, 0o664, 0o646} {
-		if err := os.Chmod(path, mode); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Chmod(path, mode))
 		if err := Others(path); err == nil {
 			t.Errorf("nobody else may write a file of mode %v", mode)
 		}
@@ -55,9 +49,7 @@ func testWriterTakesOthersRightToWrite(t *testing.T) {
 		if err := Others(path); err != nil {
 			t.Errorf("mode %v: %v", mode, err)
 		}
-		if err := os.Chmod(path, mode); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Chmod(path, mode))
 		w.Look(start)
 		due(t, w, start.Add(minInterval))
 		if r := write(t, w, start, one(1)); len(r.Repaired) != 0 || Others(path) != nil {
@@ -65,19 +57,13 @@ func testWriterTakesOthersRightToWrite(t *testing.T) {
 		}
 	}
 	// Also where the file can only be written in its place, as it has another name.
-	if err := errors.Join(os.Link(path, path+".other"), os.Chmod(path, 0o666)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errors.Join(os.Link(path, path+".other"), os.Chmod(path, 0o666)))
 	w := NewWriter(Config{Hosts: path})
 	write(t, w, start, one(2))
-	if err := Others(path); err != nil {
-		t.Error(err)
-	}
+	must(t, Others(path))
 	// One whose mode came between our write and the mark is looked at again, and not for
 	// ever where it cannot be changed.
-	if err := os.Chmod(path, 0o666); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Chmod(path, 0o666))
 	f := w.files[0]
 	f.leave()
 	if w.Look(start); !w.dirty {
@@ -91,9 +77,7 @@ func testWriterTakesOthersRightToWrite(t *testing.T) {
 	w.Changed()
 	write(t, w, start, one(3))
 	if os.Geteuid() == 0 {
-		if err := os.Chown(path, 12345, 0); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Chown(path, 12345, 0))
 		if err := Others(path); err == nil || !strings.Contains(err.Error(), "user 12345") {
 			t.Errorf("of another's file: %v", err)
 		}
@@ -120,9 +104,7 @@ func TestOthersInTheFolder(t *testing.T) {
 		{0o755, 12345, "belongs to user 12345"},
 		{0o777 | os.ModeSticky, 12345, "belongs to user 12345"},
 	} {
-		if err := errors.Join(os.Chown(dir, tt.owner, 0), os.Chmod(dir, tt.mode)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errors.Join(os.Chown(dir, tt.owner, 0), os.Chmod(dir, tt.mode)))
 		err := Others(path)
 		if (err != nil) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), dir+" "+tt.want) {
 			t.Errorf("mode %v, of user %d: %v, want %q", tt.mode, tt.owner, err, tt.want)
@@ -139,9 +121,7 @@ func TestReplaceFollowsNoLinkOfOthers(t *testing.T) {
 	dir := t.TempDir()
 	path, victim := filepath.Join(dir, "relayhosts"), filepath.Join(dir, "victim")
 	put(t, victim, "precious")
-	if err := errors.Join(os.Chmod(victim, 0o600), os.Symlink(victim, path), os.Lchown(path, 12345, 12345)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errors.Join(os.Chmod(victim, 0o600), os.Symlink(victim, path), os.Lchown(path, 12345, 12345)))
 	w := NewWriter(Config{Hosts: path})
 	if _, err := w.Write(start, one(1)); err == nil || !strings.Contains(err.Error(), "link of user 12345") {
 		t.Errorf("error %v", err)
@@ -150,9 +130,7 @@ func TestReplaceFollowsNoLinkOfOthers(t *testing.T) {
 	if names := names(t, dir); names != "relayhosts victim" {
 		t.Errorf("there are %s", names)
 	}
-	if err := os.Lchown(path, 0, 0); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Lchown(path, 0, 0))
 	write(t, w, start, one(1))
 	info, err := os.Stat(victim + BackupSuffix)
 	if err != nil || info.Mode() != 0o600 {

@@ -48,9 +48,7 @@ func TestGolden(t *testing.T) {
 		"relayhostsusers":      renderUsers(sample()),
 	} {
 		want, err := os.ReadFile(filepath.Join("testdata", name))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if d := cmp.Diff(string(want), string(got)); d != "" {
 			t.Errorf("%s (-want +got):\n%s", name, d)
 		}

@@ -21,9 +21,7 @@ const (
 
 func put(t *testing.T, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, []byte(text), 0o644))
 }
 
 func holds(t *testing.T, path, want string) {
@@ -37,9 +35,7 @@ func holds(t *testing.T, path, want string) {
 func names(t *testing.T, dir string) string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var list []string
 	for _, e := range entries {
 		list = append(list, e.Name())
@@ -49,9 +45,7 @@ func names(t *testing.T, dir string) string {
 
 func TestReplaceNewFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relayhosts")
-	if err := Replace(path, nil); err != nil {
-		t.Fatal(err)
-	}
+	must(t, Replace(path, nil))
 	holds(t, path, "")
 	info, err := os.Stat(path)
 	if err != nil || info.Mode() != defaultMode {
@@ -68,13 +62,9 @@ func TestReplaceReachesEveryName(t *testing.T) {
 	dir := t.TempDir()
 	path, other := filepath.Join(dir, "relayhosts"), filepath.Join(dir, "chroot")
 	put(t, path, oldText)
-	if err := os.Link(path, other); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Link(path, other))
 	for _, text := range []string{newText, ""} {
-		if err := Replace(path, []byte(text)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, Replace(path, []byte(text)))
 		holds(t, path, text)
 		holds(t, other, text)
 	}
@@ -83,24 +73,16 @@ func TestReplaceReachesEveryName(t *testing.T) {
 func TestReplaceKeepsModeAndOwner(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relayhosts")
 	put(t, path, oldText)
-	if err := os.Chmod(path, 0o640); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Chmod(path, 0o640))
 	uid, gid := os.Getuid(), os.Getgid()
 	if uid == 0 {
 		uid, gid = 12345, 23456
-		if err := os.Chown(path, uid, gid); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Chown(path, uid, gid))
 	}
-	if err := Replace(path, []byte(newText)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, Replace(path, []byte(newText)))
 	holds(t, path, newText)
 	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	st := info.Sys().(*syscall.Stat_t)
 	if info.Mode() != 0o640 || int(st.Uid) != uid || int(st.Gid) != gid {
 		t.Errorf("%v %d:%d, want -rw-r----- %d:%d", info.Mode(), st.Uid, st.Gid, uid, gid)
@@ -130,9 +112,7 @@ func TestReplaceKeepsRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, text := range []string{newText, oldText} {
-		if err := Replace(path, []byte(text)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, Replace(path, []byte(text)))
 		holds(t, path, text)
 		got := make([]byte, 100)
 		if n, err := unix.Getxattr(path, list, got); err != nil || !bytes.Equal(got[:max(n, 0)], acl) {
@@ -144,20 +124,14 @@ func TestReplaceKeepsRights(t *testing.T) {
 func TestReplaceFollowsLinks(t *testing.T) {
 	dir := t.TempDir()
 	for _, d := range []string{"etc", "var"} {
-		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Mkdir(filepath.Join(dir, d), 0o755))
 	}
 	path := filepath.Join(dir, "etc", "relayhosts")
 	for link, to := range map[string]string{path: "recent", filepath.Join(dir, "etc", "recent"): "../var/list"} {
-		if err := os.Symlink(to, link); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Symlink(to, link))
 	}
 	for _, text := range []string{newText, oldText} { // the first time it dangles
-		if err := Replace(path, []byte(text)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, Replace(path, []byte(text)))
 		holds(t, filepath.Join(dir, "var", "list"), text)
 	}
 	for link, want := range map[string]string{path: "recent", filepath.Join(dir, "etc", "recent"): "../var/list"} {
@@ -195,12 +169,8 @@ func TestReplaceWritesThroughNoPlantedLink(t *testing.T) {
 	path, victim := filepath.Join(dir, "relayhosts"), filepath.Join(dir, "victim")
 	put(t, path, oldText)
 	put(t, victim, "precious")
-	if err := os.Symlink(victim, filepath.Join(dir, ".relayhosts"+suffix)); err != nil {
-		t.Fatal(err)
-	}
-	if err := Replace(path, []byte(newText)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Symlink(victim, filepath.Join(dir, ".relayhosts"+suffix)))
+	must(t, Replace(path, []byte(newText)))
 	holds(t, victim, "precious")
 	holds(t, path, newText)
 }

@@ -13,7 +13,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"relaygate/authz/grant"
+	"relaygate/bpf/bpftest"
 )
+
+var must = bpftest.Must
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
@@ -24,9 +27,7 @@ func one(i int) []Entry {
 func write(t *testing.T, w *Writer, now time.Time, g []Entry) Report {
 	t.Helper()
 	r, err := w.Write(now, g)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return r
 }
 
@@ -112,9 +113,7 @@ func TestWriterRepairs(t *testing.T) {
 		{func() error { return os.WriteFile(path, nil, 0o644) }, nil},
 		{func() error { return os.Truncate(path, sizeLimit+1) }, nil}, // however long
 	} {
-		if err := tt.spoil(); err != nil {
-			t.Fatal(err)
-		}
+		must(t, tt.spoil())
 		r := write(t, w, start.Add(time.Duration(i)*time.Minute), one(1))
 		if d := cmp.Diff(Report{Written: []string{path}, Repaired: []Foreign{{Path: path, Lines: tt.lines, Count: len(tt.lines)}}}, r); d != "" {
 			t.Errorf("%d (-want +got):\n%s", i, d)
@@ -142,9 +141,7 @@ func testWriterLooks(t *testing.T) {
 		write(t, w, now, one(1))
 		w.Look(start)
 		due(t, w, now.Add(maxInterval))
-		if err := harm(); err != nil {
-			t.Fatal(err)
-		}
+		must(t, harm())
 		w.Look(start)
 		due(t, w, now.Add(minInterval))
 		now = now.Add(minInterval)
@@ -164,9 +161,7 @@ func testWriterFollowsALinkThatMoves(t *testing.T) {
 	path, a, b := filepath.Join(dir, "relayhosts"), filepath.Join(dir, "a"), filepath.Join(dir, "b")
 	point := func(target string) {
 		t.Helper()
-		if err := errors.Join(os.RemoveAll(path), os.Symlink(target, path)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errors.Join(os.RemoveAll(path), os.Symlink(target, path)))
 	}
 	point(a)
 	w := NewWriter(Config{Hosts: path})
@@ -223,9 +218,7 @@ func TestWriterEmptiesNoFileThatOnlyMoved(t *testing.T) {
 	path, moved := filepath.Join(dir, "relayhosts"), filepath.Join(dir, "moved")
 	w := NewWriter(Config{Hosts: path})
 	write(t, w, start, one(1))
-	if err := errors.Join(os.Rename(path, moved), os.Symlink(moved, path)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errors.Join(os.Rename(path, moved), os.Symlink(moved, path)))
 	r := write(t, w, start.Add(time.Minute), one(1))
 	if len(r.Touched) != 1 || len(r.Repaired) != 0 {
 		t.Errorf("%+v, want it touched alone", r)
@@ -300,9 +293,7 @@ func testWriterRetries(t *testing.T) {
 		now = now.Add(pause * time.Second)
 	}
 	holds(t, users, "203.0.113.1: alice\n") // the other file is written all the same
-	if err := os.Mkdir(filepath.Dir(hosts), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(filepath.Dir(hosts), 0o755))
 	write(t, w, now, one(2))
 	holds(t, hosts, "203.0.113.2\n")
 	due(t, w, now.Add(maxInterval))

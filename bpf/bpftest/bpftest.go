@@ -1,5 +1,5 @@
-// Package bpftest has what tests of kernel parts share: who may run them, and
-// namespaces that end with the test.
+// Package bpftest has what tests of kernel parts share: who may run them,
+// namespaces that end with the test, what a connection needs, and Must.
 //
 // A tap sees every namespace of the machine, and the tests of packages run side
 // by side. So a package listens on ports that no other package's tap watches:
@@ -9,6 +9,7 @@ package bpftest
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"testing"
 
@@ -31,6 +32,14 @@ func RequireRoot(t testing.TB) {
 	t.Skip(need)
 }
 
+// Prefixes are those of texts that are right.
+func Prefixes(texts ...string) (list []netip.Prefix) {
+	for _, s := range texts {
+		list = append(list, netip.MustParsePrefix(s))
+	}
+	return list
+}
+
 // Namespace makes a network namespace that is closed with the test.
 func Namespace(t testing.TB) *netns.Namespace {
 	t.Helper()
@@ -47,12 +56,18 @@ func Namespace(t testing.TB) *netns.Namespace {
 	return ns
 }
 
-// Do runs fn inside ns and fails the test on an error.
-func Do(t testing.TB, ns *netns.Namespace, fn func() error) {
+// Must ends a test whose world fails.
+func Must(t testing.TB, err error) {
 	t.Helper()
-	if err := ns.Do(fn); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Do runs fn inside ns and ends the test on an error.
+func Do(t testing.TB, ns *netns.Namespace, fn func() error) {
+	t.Helper()
+	Must(t, ns.Do(fn))
 }
 
 // RequireLinux skips the test on kernels that are too old for what it is about.
@@ -60,9 +75,7 @@ func Do(t testing.TB, ns *netns.Namespace, fn func() error) {
 func RequireLinux(t testing.TB, major, minor int, feature string) {
 	t.Helper()
 	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		t.Fatal(err)
-	}
+	Must(t, unix.Uname(&name))
 	var gotMajor, gotMinor int
 	release := unix.ByteSliceToString(name.Release[:])
 	if _, err := fmt.Sscanf(release, "%d.%d", &gotMajor, &gotMinor); err != nil {

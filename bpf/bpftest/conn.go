@@ -72,23 +72,17 @@ func Reuse(_, _ string, raw syscall.RawConn) (err error) {
 func Vanish(t testing.TB, c net.Conn) {
 	t.Helper()
 	raw, err := c.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
+	Must(t, err)
 	var failed error
 	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_REPAIR, 1) })
-	if err := errors.Join(err, failed, c.Close()); err != nil {
-		t.Fatal(err)
-	}
+	Must(t, errors.Join(err, failed, c.Close()))
 }
 
 // Accept takes the next connection, until the test ends.
 func Accept(t testing.TB, l net.Listener) net.Conn {
 	t.Helper()
 	c, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	Must(t, err)
 	t.Cleanup(func() { _ = c.Close() }) // the test may have closed it
 	return c
 }

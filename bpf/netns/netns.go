@@ -125,6 +125,27 @@ func AddAddresses(name string, addrs ...netip.Prefix) error {
 	return nil
 }
 
+// AddRoute gives the current namespace a route by a neighbour or, without one, takes the
+// whole prefix for its own (ip-route(8), type local).
+func AddRoute(to netip.Prefix, gw netip.Addr) error {
+	dst, err := netlink.ParseIPNet(to.String())
+	if err != nil {
+		return fmt.Errorf("route to %s: %w", to, err)
+	}
+	r := &netlink.Route{Dst: dst, Gw: gw.AsSlice()}
+	if !gw.IsValid() {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return fmt.Errorf("find loopback: %w", err)
+		}
+		r.LinkIndex, r.Type, r.Table, r.Scope = lo.Attrs().Index, unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, netlink.SCOPE_HOST
+	}
+	if err := netlink.RouteAdd(r); err != nil {
+		return fmt.Errorf("route to %s: %w", to, err)
+	}
+	return nil
+}
+
 // DefaultRoute sends everything that is not local through gw.
 func (ns *Namespace) DefaultRoute(gw netip.Addr) error {
 	return ns.Do(func() error {

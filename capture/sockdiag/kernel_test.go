@@ -31,28 +31,16 @@ const (
 func held(t *testing.T, ns *netns.Namespace) *bpf.Netns {
 	t.Helper()
 	h, err := bpf.OpenNetns(fmt.Sprintf("/proc/self/fd/%d", ns.FD()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := h.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	must(t, err)
+	t.Cleanup(func() { must(t, h.Close()) })
 	return h
 }
 
 func open(t *testing.T, o Options) *Tables {
 	t.Helper()
 	tables, err := New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := tables.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	must(t, err)
+	t.Cleanup(func() { must(t, tables.Close()) })
 	return tables
 }
 
@@ -92,16 +80,10 @@ func TestKernelForwarder(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	bpftest.Listen(t, ns, "tcp4", "127.0.0.1:61144")
 	old, err := os.ReadFile("/proc/self/comm")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile("/proc/self/comm", []byte("docker-proxy"), 0); err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	must(t, os.WriteFile("/proc/self/comm", []byte("docker-proxy"), 0))
 	defer func() {
-		if err := os.WriteFile("/proc/self/comm", old, 0); err != nil {
-			t.Error(err)
-		}
+		must(t, os.WriteFile("/proc/self/comm", old, 0))
 	}()
 	h := held(t, ns)
 	tables := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{h}})
@@ -124,23 +106,15 @@ func TestKernelHolderLetsGo(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	l := bpftest.Listen(t, ns, "tcp4", "127.0.0.1:61144")
 	file, err := l.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer bpftest.Close(t, file)
 	child := exec.Command("sh", "-c", "echo has; read x; exec 3<&-; echo not; read x")
 	child.ExtraFiles = []*os.File{file}
 	in, err := child.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	must(t, child.Start())
 	defer func() {
 		_ = in.Close() // it ends
 		_ = child.Wait()
@@ -224,15 +198,11 @@ func TestKernelAnswersThatCannotBeRead(t *testing.T) {
 	l := bpftest.Listen(t, ns, "tcp4", "127.0.0.1:61144")
 	client := bpftest.Dial(t, ns, "127.0.0.1:61144")
 	server, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer server.Close()
 	addr := func(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }
 	c, err := dial(ns.FD())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer c.Close()
 	ask := map[string]func() (int, error){
 		"listeners": func() (int, error) {
@@ -249,9 +219,7 @@ func TestKernelAnswersThatCannotBeRead(t *testing.T) {
 		},
 	}
 	for failing, fail := range ask {
-		if err := c.SetReadDeadline(time.Unix(1, 0)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, c.SetReadDeadline(time.Unix(1, 0)))
 		if _, err := fail(); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%s: got %v, want the end of the time to read in", failing, err)
 		}
@@ -275,17 +243,11 @@ func TestNamespaces(t *testing.T) {
 		cmd := exec.Command("/bin/cat")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
 		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
+		must(t, cmd.Start())
 		if got := namespaces(proc, strconv.Itoa(cmd.Process.Pid)); got == "" || (got != own) != guest {
 			t.Errorf("namespaces by flags %#x are %q, ours %q", flags, got, own)
 		}
-		if err := errors.Join(in.Close(), cmd.Wait()); err != nil {
-			t.Error(err)
-		}
+		must(t, errors.Join(in.Close(), cmd.Wait()))
 	}
 }

@@ -47,9 +47,7 @@ func TestAlive(t *testing.T) {
 	bpftest.Close(t, client)
 
 	alive, err := tables.Alive()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if len(alive) != len(want) {
 		t.Errorf("%d sessions are alive, want %d: %+v", len(alive), len(want), alive)
 	}
@@ -63,9 +61,7 @@ func TestAlive(t *testing.T) {
 func cookie(t *testing.T, c net.Conn) uint64 {
 	t.Helper()
 	raw, err := c.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var cookie uint64
 	if cerr := raw.Control(func(fd uintptr) { cookie, err = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE) }); cerr != nil || err != nil {
 		t.Fatal(cerr, err)

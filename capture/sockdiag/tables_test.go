@@ -98,9 +98,7 @@ func TestCheckWaitsForAnUnknownListener(t *testing.T) {
 			t.Errorf("waited %v", waited)
 		}
 		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		must(t, <-done)
 	})
 }
 
@@ -186,9 +184,7 @@ func TestSearchesSeldom(t *testing.T) {
 			t.Errorf("looked at the listeners only %d times", f.asked)
 		}
 		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		must(t, <-done)
 	})
 }
 

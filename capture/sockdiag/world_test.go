@@ -7,7 +7,11 @@ import (
 	"slices"
 	"testing/fstest"
 	"time"
+
+	"relaygate/bpf/bpftest"
 )
+
+var must = bpftest.Must
 
 // fakeTables is a namespace's socket tables.
 type fakeTables struct {

@@ -135,9 +135,7 @@ func TestBelieveCostsNothing(t *testing.T) {
 
 func BenchmarkBelieve(b *testing.B) {
 	f, err := New(Options{Tap: &fakeTap{}, Tables: &fakeTables{changed: make(chan struct{})}, Log: silent()})
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	c := connection()
 	for b.Loop() {
 		f.Believe(c, 10, 10)

@@ -14,9 +14,7 @@ import (
 func BenchmarkScan(b *testing.B) {
 	bpftest.RequireRoot(b)
 	stat, err := sockdiag.ReadStat(os.DirFS("/proc"), os.Getpid())
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	for _, force := range []bool{false, true} {
 		b.Run(map[bool]string{false: "idle", true: "forced"}[force], func(b *testing.B) {
 			tables := &fakeTables{changed: make(chan struct{})}
@@ -24,9 +22,7 @@ func BenchmarkScan(b *testing.B) {
 			l.Processes[0].Start = stat.Start
 			tables.set(l)
 			f, err := New(Options{Tap: &fakeTap{}, Tables: tables, Log: silent()})
-			if err != nil {
-				b.Fatal(err)
-			}
+			must(b, err)
 			defer f.detach()
 			f.scan(time.Now(), true)
 			b.ReportAllocs()
@@ -34,9 +30,7 @@ func BenchmarkScan(b *testing.B) {
 				f.scan(time.Now(), force)
 			}
 			entries, err := os.ReadDir("/proc")
-			if err != nil {
-				b.Fatal(err)
-			}
+			must(b, err)
 			b.ReportMetric(float64(len(entries)), "procs")
 		})
 	}

@@ -35,9 +35,7 @@ func TestCoverageWords(t *testing.T) {
 			}
 			if test.goes {
 				path := w.library("maild")
-				if err := os.WriteFile(path, crafted{section: ".go.buildinfo"}.bytes(t), 0o644); err != nil {
-					t.Fatal(err)
-				}
+				must(t, os.WriteFile(path, crafted{section: ".go.buildinfo"}.bytes(t), 0o644))
 				files = append(files, path)
 			}
 			w.process(10, 1, "maild", "/", files...)

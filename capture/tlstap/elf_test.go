@@ -78,9 +78,7 @@ func (c crafted) bytes(t testing.TB) []byte {
 		elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_X | elf.PF_R), Off: codeOffset, Vaddr: codeAddr, Filesz: codeSize, Memsz: codeSize},
 		extra, table, strTable, shstr, syms, strs, names,
 	} {
-		if err := binary.Write(&b, binary.NativeEndian, v); err != nil {
-			t.Fatal(err)
-		}
+		must(t, binary.Write(&b, binary.NativeEndian, v))
 	}
 	return append(b.Bytes(), make([]byte, 4096)...)
 }
@@ -146,9 +144,7 @@ func TestInspect(t *testing.T) {
 
 func TestInspectOffsets(t *testing.T) {
 	img, err := inspect(bytes.NewReader(crafted{symbols: openSSL, section: ".go.buildinfo"}.bytes(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	want := map[string]uint64{"SSL_read": codeOffset, "SSL_write": codeOffset + 0x10, "SSL_read_ex": codeOffset + 0x20}
 	if len(img.functions) != len(want) {
 		t.Errorf("functions are %v, want %v", img.functions, want)
@@ -178,9 +174,7 @@ func TestInspectAgreesWithDebugELF(t *testing.T) {
 		"/usr/lib/*/libssl.so.*", "/usr/lib64/libssl.so.*", "/usr/lib/*/libgnutls.so.*", "/usr/lib64/libgnutls.so.*", "/usr/lib/*/libc.so.6",
 	} {
 		found, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		paths = append(paths, found...)
 	}
 	if len(paths) == 0 {
@@ -188,9 +182,7 @@ func TestInspectAgreesWithDebugELF(t *testing.T) {
 	}
 	for _, path := range paths {
 		f, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer f.Close()
 		img, err := inspect(f)
 		if err != nil {
@@ -198,13 +190,9 @@ func TestInspectAgreesWithDebugELF(t *testing.T) {
 			continue
 		}
 		standard, err := elf.NewFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		symbols, err := standard.DynamicSymbols()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		functions := 0
 		for _, s := range symbols {
 			if elf.ST_TYPE(s.Info) != elf.STT_FUNC || s.Section == elf.SHN_UNDEF || !wanted[s.Name] {

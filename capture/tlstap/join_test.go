@@ -1,15 +1,9 @@
 package tlstap
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,46 +39,18 @@ func libssl(t *testing.T) (program, library string) {
 	return "", ""
 }
 
-// certificate makes a key and a certificate in one file.
-func certificate(t *testing.T) string {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "server.pem")
-	text := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})...)
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 // sslServer runs `openssl s_server`: what goes in is sent to the client, what
 // comes out is what that sent.
 func sslServer(t *testing.T, ns *netns.Namespace, program, library string, port int) (pid int, in io.Writer, out io.Reader) {
 	t.Helper()
-	cmd := exec.Command(program, "s_server", "-quiet", "-accept", fmt.Sprint("127.0.0.1:", port), "-cert", certificate(t))
+	cert, key := bpftest.Certificate(t, t.TempDir())
+	cmd := exec.Command(program, "s_server", "-quiet", "-accept", fmt.Sprint("127.0.0.1:", port), "-cert", cert, "-key", key)
 	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+filepath.Dir(library))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	bpftest.Do(t, ns, cmd.Start)
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
@@ -99,18 +65,12 @@ func TestLiveJoin(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	program, original := libssl(t)
 	code, err := os.ReadFile(original)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	library := filepath.Join(t.TempDir(), filepath.Base(original))
-	if err := os.WriteFile(library, code, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(library, code, 0o755))
 	trust := trusted(t, ns)
 	tap, err := bpf.Load(bpf.Options{Ports: []uint16{livePort}, Owners: []uint32{0}, Netns: []*bpf.Netns{trust}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, tap) })
 	l := follow(t, ns, trust, KernelTap{tap})
 	pid, in, out := sslServer(t, ns, program, library, livePort)
@@ -122,9 +82,7 @@ func TestLiveJoin(t *testing.T) {
 	raw := bpftest.Dial(t, ns, fmt.Sprint("127.0.0.1:", livePort))
 	client := tls.Client(raw, &tls.Config{InsecureSkipVerify: true})
 	const greeting, command, answer = "* OK ready\r\n", "a1 LOGIN alice secret\r\n", "a1 OK\r\n"
-	if err := client.Handshake(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, client.Handshake())
 	pass(t, in, client, greeting)
 	pass(t, client, out, command)
 	pass(t, in, client, answer) // wakes the reader

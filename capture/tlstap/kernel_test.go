@@ -41,18 +41,14 @@ func TestLiveLibraries(t *testing.T) {
 		}},
 		{"deleted", func(t *testing.T, s *server, dir string) {
 			s.say("map %s/libssl.so.3", dir)
-			if err := os.Remove(filepath.Join(dir, "libssl.so.3")); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.Remove(filepath.Join(dir, "libssl.so.3")))
 			s.say("listen 127.0.0.1:%d", livePort)
 		}},
 		{"replaced", func(t *testing.T, s *server, dir string) {
 			path := filepath.Join(dir, "libssl.so.3")
 			s.say("map %s", path)
 			next := filepath.Join(dir, "next")
-			if err := errors.Join(os.WriteFile(next, []byte("something else"), 0o644), os.Rename(next, path)); err != nil {
-				t.Fatal(err)
-			}
+			must(t, errors.Join(os.WriteFile(next, []byte("something else"), 0o644), os.Rename(next, path)))
 			s.say("listen 127.0.0.1:%d", livePort)
 		}},
 	} {
@@ -63,9 +59,7 @@ func TestLiveLibraries(t *testing.T) {
 			l := follow(t, ns, trusted(t, ns), tap)
 			dir := t.TempDir()
 			path := filepath.Join(dir, "libssl.so.3")
-			if err := os.WriteFile(path, crafted{symbols: openSSL}.bytes(t), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.WriteFile(path, crafted{symbols: openSSL}.bytes(t), 0o644))
 			want := inode(t, path)
 			s := startServer(t, ns)
 			test.do(t, s, dir)
@@ -94,9 +88,7 @@ func TestLiveUpgrade(t *testing.T) {
 	s.say("listen 127.0.0.1:%d", livePort)
 	s.say("map %s", path)
 	wait(t, "the library is attached", func() bool { return slices.Contains(tap.inodes(), inode(t, path)) })
-	if err := os.Rename(next, path); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Rename(next, path))
 	s.say("fork")
 	s.say("map %s", path)
 	wait(t, "both are attached", func() bool { return slices.Equal(tap.inodes(), want) })
@@ -124,9 +116,7 @@ func TestLiveOverwritten(t *testing.T) {
 	for i := range moved {
 		moved[i].value += 0x40
 	}
-	if err := os.WriteFile(path, crafted{symbols: moved}.bytes(t), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, crafted{symbols: moved}.bytes(t), 0o644))
 	s.say("fork")
 	s.say("map %s", path)
 	wait(t, "the functions are watched where they are now", func() bool { return slices.Equal(reads(), []uint64{codeOffset + 0x40}) })
@@ -159,21 +149,15 @@ func TestOneInodeTwice(t *testing.T) {
 	bpftest.RequireRoot(t)
 	write := func(dir string) string {
 		path := filepath.Join(dir, "libssl.so.3")
-		if err := errors.Join(os.WriteFile(path, []byte("code"), 0o644), os.Chtimes(path, time.Unix(1, 0), time.Unix(1, 0))); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errors.Join(os.WriteFile(path, []byte("code"), 0o644), os.Chtimes(path, time.Unix(1, 0), time.Unix(1, 0))))
 		return path
 	}
 	key := func(path string) libraryKey {
 		f, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer f.Close()
 		k, err := keyOf(f)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return k
 	}
 	one, two := write(mount(t, "tmpfs", "")), write(mount(t, "tmpfs", ""))
@@ -188,9 +172,7 @@ func TestOneInodeTwice(t *testing.T) {
 	host := write(image)
 	overlay := func(name string) string {
 		upper, work := filepath.Join(own, name), filepath.Join(own, name+".work")
-		if err := errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o755)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o755)))
 		return filepath.Join(mount(t, "overlay", fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", image, upper, work)), "libssl.so.3")
 	}
 	a := key(overlay("a"))
@@ -248,9 +230,7 @@ func TestLiveStrangers(t *testing.T) {
 func TestOpenHasNoSideEffects(t *testing.T) {
 	dir := t.TempDir()
 	pipe := filepath.Join(dir, "10", "map_files", "0-1")
-	if err := errors.Join(os.MkdirAll(filepath.Dir(pipe), 0o755), syscall.Mkfifo(pipe, 0o644)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errors.Join(os.MkdirAll(filepath.Dir(pipe), 0o755), syscall.Mkfifo(pipe, 0o644)))
 	if f, err := openMapped(dir, 10, mapped{id: fileID{1, 1}, span: "0-1", path: "/libssl.so.3"}); err == nil {
 		f.Close()
 		t.Error("opened a pipe")

@@ -93,9 +93,7 @@ func startServer(t *testing.T, ns *netns.Namespace) *server {
 	s.cmd.Env = append(os.Environ(), serverEnv+"=1")
 	s.cmd.Stderr = os.Stderr
 	out, err := s.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	s.out = bufio.NewReader(out)
 	if s.in, err = s.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -140,22 +138,16 @@ const livePort = 61153
 func follow(t *testing.T, ns *netns.Namespace, trust *bpf.Netns, tap Tap) *live {
 	t.Helper()
 	tables, err := sockdiag.New(sockdiag.Options{Ports: []uint16{livePort}, Owners: []uint32{0}, Netns: []*bpf.Netns{trust}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	finder, err := New(Options{Tap: tap, Tables: tables, Log: silent()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 2)
 	go func() { done <- tables.Run(ctx) }()
 	go func() { done <- finder.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := errors.Join(<-done, <-done, tables.Close()); err != nil {
-			t.Error(err)
-		}
+		must(t, errors.Join(<-done, <-done, tables.Close()))
 		if fake, ok := tap.(*fakeTap); ok && len(fake.inodes()) > 0 {
 			t.Errorf("still attached to %v", fake.inodes())
 		}
@@ -166,9 +158,7 @@ func follow(t *testing.T, ns *netns.Namespace, trust *bpf.Netns, tap Tap) *live 
 func trusted(t *testing.T, ns *netns.Namespace) *bpf.Netns {
 	t.Helper()
 	trust, err := bpf.OpenNetns(fmt.Sprintf("/proc/self/fd/%d", ns.FD()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, trust) })
 	return trust
 }

@@ -64,9 +64,7 @@ func TestMapsOfThisProcess(t *testing.T) {
 		t.Fatalf("got %v, %v", files, err)
 	}
 	f, err := openMapped("/proc", os.Getpid(), files[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer f.Close()
 	img, err := inspect(f)
 	if err != nil || !img.goProgram || img.kind != 0 {

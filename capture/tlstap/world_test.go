@@ -17,8 +17,11 @@ import (
 
 	"relaygate/authz"
 	"relaygate/bpf"
+	"relaygate/bpf/bpftest"
 	"relaygate/capture/sockdiag"
 )
+
+var must = bpftest.Must
 
 const here = 4026531840
 
@@ -196,9 +199,7 @@ func newWorld(t *testing.T) *world {
 		now: time.Now(), sizes: make(map[int]int),
 	}
 	f, err := New(Options{Tap: w.tap, Tables: w.tables, Proc: w.proc, Log: silent()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	w.finder = f
 	t.Cleanup(f.detach)
 	return w
@@ -276,9 +277,7 @@ func (w *world) install(path string, symbols ...symbol) string {
 func inode(t *testing.T, path string) uint64 {
 	t.Helper()
 	var st syscall.Stat_t
-	if err := syscall.Stat(path, &st); err != nil {
-		t.Fatal(err)
-	}
+	must(t, syscall.Stat(path, &st))
 	return st.Ino
 }
 

@@ -27,17 +27,13 @@ func (knowing) Denials(context.Context) ([]control.Denial, error) {
 func TestCompletion(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := control.Listen(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- control.Serve(ctx, l, knowing{}, control.NewHub(), slog.New(slog.DiscardHandler)) }()
 	defer func() {
 		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		must(t, <-ended)
 		_ = l.Close()
 	}()
 	const files, words = ":0\n", ":4\n" // cobra's ShellCompDirective

@@ -34,9 +34,7 @@ type corpusLogin struct {
 func readTruth(t *testing.T) []corpusTruth {
 	t.Helper()
 	f, err := os.Open(filepath.Join(corpusDir, "truth.jsonl"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer f.Close()
 	var all []corpusTruth
 	for d := json.NewDecoder(f); ; {
@@ -45,9 +43,7 @@ func readTruth(t *testing.T) []corpusTruth {
 		if errors.Is(err, io.EOF) {
 			return all
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		all = append(all, c)
 	}
 }
@@ -91,13 +87,9 @@ func (l corpusLogin) matches(t *testing.T, r replayed) bool {
 		i := strings.LastIndexByte(l.Server, ':') // an IPv6 address without brackets
 		server, err = netip.ParseAddrPort("[" + l.Server[:i] + "]" + l.Server[i:])
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	client, err := netip.ParseAddr(l.Client)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return client.Unmap() == r.Client && (l.Port == 0 || l.Port == r.ClientPort) && server.Port() == r.ServerPort
 }
 

@@ -93,16 +93,12 @@ func TestReloadNeedsTheChosenFile(t *testing.T) {
 	if got := chosenConfig("", usual); got != "" {
 		t.Errorf("without a file %q is chosen", got)
 	}
-	if err := os.WriteFile(usual, []byte("[gate]\nmode = \"filter\"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(usual, []byte("[gate]\nmode = \"filter\"\n"), 0o600))
 	chosen := chosenConfig("", usual)
 	if chosen != usual {
 		t.Errorf("%q is chosen, want the usual one", chosen)
 	}
-	if err := os.Remove(usual); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Remove(usual))
 	if cfg, err := loadConfig(chosen); err == nil {
 		t.Errorf("the reload is good, with mode %s", cfg.Gate.Mode)
 	}

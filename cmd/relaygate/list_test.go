@@ -34,9 +34,7 @@ func TestListSaysThatNothingIsClosed(t *testing.T) {
 	} {
 		socket := filepath.Join(t.TempDir(), "s")
 		l, err := control.Listen(socket)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		d := &modeDaemon{status: control.Status{Gate: control.Gate{Mode: tt.mode.String()}, Files: tt.files}}
 		ended := make(chan error)

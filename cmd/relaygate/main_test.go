@@ -9,7 +9,11 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"relaygate/bpf/bpftest"
 )
+
+var must = bpftest.Must
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"relaygate": main})
@@ -19,9 +23,7 @@ func TestMain(m *testing.M) {
 // of a Dovecot that expects PROXY headers.
 func TestScripts(t *testing.T) {
 	corpus, err := filepath.Abs("../../testdata/corpus")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {

@@ -31,9 +31,7 @@ const (
 func page(t *testing.T, path string) string {
 	t.Helper()
 	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return string(data)
 }
 
@@ -201,9 +199,7 @@ func testNames(t *testing.T) map[string]bool {
 		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return names
 }
 
@@ -246,9 +242,7 @@ func TestManualIsClean(t *testing.T) {
 			t.Errorf("%v\n%s", err, out)
 		}
 		out, err := exec.Command("mandoc", "-Tascii", path).Output()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		overstrike := regexp.MustCompile(".\x08")
 		for line := range strings.Lines(overstrike.ReplaceAllString(string(out), "")) {
 			if line = strings.TrimRight(line, "\n"); len(line) > 80 {

@@ -18,14 +18,10 @@ func packaged(t *testing.T, config, before, between string) (hosts, users string
 	t.Helper()
 	bpftest.RequireRoot(t)
 	scripts, err := filepath.Abs("packaging")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	dir := t.TempDir()
 	for _, name := range []string{"systemctl", "nft"} { // those of this host are left alone
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"), 0o700))
 	}
 	c := exec.Command("unshare", "--mount", "sh", "-ec", strings.Join([]string{
 		"mount -t tmpfs none /etc; mount -t tmpfs none /var/lib; mkdir /etc/relaygate /var/lib/relaygate; cd /etc",
@@ -40,9 +36,7 @@ func packaged(t *testing.T, config, before, between string) (hosts, users string
 	}
 	read := func(name string) string {
 		text, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return string(text)
 	}
 	return read("relayhosts"), read("users")

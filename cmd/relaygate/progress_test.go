@@ -17,15 +17,11 @@ import (
 func TestBarSparesLines(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "x.pcap")
 	f, err := os.Create(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if _, err := traffic.Generate(f, traffic.Logins(4000)); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, f.Close())
 	for _, verb := range [][]string{{"replay"}, {"replay", "--json"}} {
 		print := func(terminal bool) string {
 			var screen bytes.Buffer
@@ -35,9 +31,7 @@ func TestBarSparesLines(t *testing.T) {
 				Now:    func() time.Time { now = now.Add(time.Second); return now },
 				Getenv: func(string) string { return "" },
 			}
-			if err := run(t.Context(), e, append(verb, file)); err != nil {
-				t.Fatal(err)
-			}
+			must(t, run(t.Context(), e, append(verb, file)))
 			return screen.String()
 		}
 		drawn := print(true)

@@ -30,9 +30,7 @@ import (
 // ports.
 func TestBatch(t *testing.T) {
 	cfg, err := config.Default()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	rng := rand.New(rand.NewPCG(7, 8))
 	verdicts := 0
 	captures := capturesOf(t)
@@ -65,17 +63,11 @@ func capturesOf(t *testing.T) map[string][]byte {
 	all := make(map[string][]byte)
 	for _, c := range readTruth(t) {
 		f, err := os.Open(filepath.Join(corpusDir, c.File))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		z, err := gzip.NewReader(f)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		data, err := io.ReadAll(z)
-		if err := errors.Join(err, f.Close()); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errors.Join(err, f.Close()))
 		if len(data) > 24 && binary.LittleEndian.Uint32(data) == 0xa1b2c3d4 {
 			all[c.File] = data
 		}
@@ -169,9 +161,7 @@ func verdictsOf(t *testing.T, services map[uint16]authz.Service, data []byte, si
 	t.Helper()
 	decoder := capture.NewDecoder(capture.NewPortSet(slices.Collect(maps.Keys(services))...))
 	file, err := capture.NewFile("x", bytes.NewReader(data), decoder)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	done := new(capture.DoneSet)
 	decoder.PassOver(done)
 	reader := engine.NewFileReader(services, nil, authz.NewEvidence(authz.EvidenceConfig{NamesOnly: true}), done)

@@ -15,9 +15,7 @@ func BenchmarkReplay(b *testing.B) {
 		b.Run(p.Name, func(b *testing.B) {
 			var file bytes.Buffer
 			truth, err := traffic.Generate(&file, p)
-			if err != nil {
-				b.Fatal(err)
-			}
+			must(b, err)
 			b.SetBytes(truth.Bytes)
 			b.ReportAllocs()
 			for b.Loop() {
@@ -25,9 +23,7 @@ func BenchmarkReplay(b *testing.B) {
 					Stdin: bytes.NewReader(file.Bytes()), Stdout: io.Discard, Stderr: io.Discard,
 					Now: time.Now, Getenv: func(string) string { return "" },
 				}
-				if err := run(b.Context(), e, []string{"replay", "--json", "-"}); err != nil {
-					b.Fatal(err)
-				}
+				must(b, run(b.Context(), e, []string{"replay", "--json", "-"}))
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(truth.Packets), "ns/packet")
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(truth.Succeeded+truth.Failed), "ns/login")

@@ -13,9 +13,7 @@ func TestAppendAddr(t *testing.T) {
 	check := func(a netip.Addr) {
 		t.Helper()
 		want, err := a.MarshalText()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if got := string(appendAddr(nil, a)); got != string(want) {
 			t.Errorf("%q, want %q", got, want)
 		}

@@ -19,9 +19,7 @@ import (
 // and an interrupt ends the waiting.
 func TestReplayOfAPipe(t *testing.T) {
 	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer func() { _ = r.Close(); _ = w.Close() }()
 	if _, err := w.Write(unpacked(t, "curl-dovecot-pop3-login-0.pcap.gz")); err != nil {
 		t.Fatal(err)
@@ -61,18 +59,12 @@ func TestReplayInterrupted(t *testing.T) {
 func unpacked(t *testing.T, name string) []byte {
 	t.Helper()
 	f, err := os.Open(filepath.Join(corpusDir, name))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer func() { _ = f.Close() }()
 	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	data, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return data
 }
 
@@ -110,9 +102,7 @@ func TestNothing(t *testing.T) {
 	for _, args := range [][]string{{"replay", "--pop3", "1", "-"}, {"replay", "--json", "--pop3", "1", "-"}} {
 		e, out, errs := testEnv()
 		e.Stdin = strings.NewReader(file)
-		if err := run(t.Context(), e, args); err != nil {
-			t.Error(err)
-		}
+		must(t, run(t.Context(), e, args))
 		said := out
 		if args[1] == "--json" {
 			said = errs

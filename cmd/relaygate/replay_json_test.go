@@ -46,12 +46,8 @@ func TestJSONLines(t *testing.T) {
 	for i := range list {
 		got.Reset()
 		want.Reset()
-		if err := errors.Join(j.print(&list[i]), j.flush()); err != nil {
-			t.Fatal(err)
-		}
-		if err := json.NewEncoder(&want).Encode(control.NewVerdict(&list[i])); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errors.Join(j.print(&list[i]), j.flush()))
+		must(t, json.NewEncoder(&want).Encode(control.NewVerdict(&list[i])))
 		if got.String() != want.String() {
 			t.Errorf("got  %swant %s", got.String(), want.String())
 		}

@@ -20,16 +20,10 @@ func TestReplayOfGeneratedTraffic(t *testing.T) {
 		t.Run(p.Name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "x.pcap")
 			f, err := os.Create(file)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			truth, err := traffic.Generate(f, p)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := f.Close(); err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
+			must(t, f.Close())
 			logins := map[netip.Addr]int{}
 			results := map[string]int{}
 			for _, r := range replay(t, file) {

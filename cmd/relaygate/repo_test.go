@@ -67,9 +67,7 @@ func goFiles(t *testing.T, visit func(folder, name, pkg, doc string, imports []s
 		visit(path.Dir(filepath.ToSlash(rel)), d.Name(), f.Name.Name, f.Doc.Text(), imports)
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 }
 
 func TestImportsFlowOneWay(t *testing.T) {
@@ -133,9 +131,7 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 func TestThePackageFindsItsFiles(t *testing.T) {
 	const list = "packaging/nfpm.yaml"
 	text, err := os.ReadFile(list)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	sources := regexp.MustCompile(`(?m)^ +(?:- src|postinstall|preremove|postremove): (.+)$`).FindAllSubmatch(text, -1)
 	if len(sources) < 10 {
 		t.Errorf("%s names %d files", list, len(sources))

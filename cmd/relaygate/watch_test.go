@@ -16,9 +16,7 @@ func TestWatchIsAligned(t *testing.T) {
 		`{"event":"login","result":"success","time":"2026-01-02T03:04:05.000000Z","client":"192.0.2.8","user":"名前","reason":"third"}`,
 		`{"event":"gate","time":"2026-01-02T03:04:05.000000Z","user":"\u001b[2J","reason":"fourth"}`,
 	} {
-		if err := printEvent(e, []byte(line), &clients); err != nil {
-			t.Fatal(err)
-		}
+		must(t, printEvent(e, []byte(line), &clients))
 	}
 	var at []int
 	for line := range strings.Lines(out.String()) {

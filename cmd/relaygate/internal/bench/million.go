@@ -62,7 +62,7 @@ func gate(ctx context.Context, c *Config) ([]Row, error) {
 	if c.Full {
 		program = c.Relaygate // it takes most of the time
 	}
-	if _, err := measure(ctx, &out, c.Million[0], append(slices.Clone(c.Million[1:]), program)...); err != nil {
+	if _, err := measure(ctx, &out, c.Self, "-million", program); err != nil {
 		return nil, err
 	}
 	var m Million

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 
 	"relaygate/cmd/relaygate/internal/bench/traffic"
 )
@@ -21,14 +20,8 @@ import (
 type Config struct {
 	// Full takes captures of full size, and the slow peers.
 	Full bool
-	// Relaygate and Baseline are programs. Walk is a command that takes a
-	// capture; Generate one that takes a capture to be written and its profile
-	// in JSON, and prints the truth.
-	Relaygate, Baseline string
-	Walk, Generate      []string
-	// Million is a command that takes a relaygate and prints the figures of a
-	// million grants.
-	Million []string
+	// Relaygate, Baseline and Self, which is make bench, are programs.
+	Relaygate, Baseline, Self string
 	// Dir is for captures. Bench takes the output of go test -bench.
 	Dir   string
 	Bench io.Writer
@@ -121,7 +114,7 @@ func (c *Config) replayLoad(ctx context.Context, l load, p traffic.Profile) ([]R
 	// Both take a fraction of a second: of five turns the ratio was anything from 0.9 to
 	// 1.6 on the same capture.
 	const floor, floorRounds = 1, 25
-	floorRuns, err := inTurn(ctx, floorRounds, replay, slices.Concat(c.Walk, []string{file}))
+	floorRuns, err := inTurn(ctx, floorRounds, replay, []string{c.Self, "-walk", file})
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +150,7 @@ func (c *Config) capture(ctx context.Context, p traffic.Profile) (file string, t
 		return "", truth, fmt.Errorf("describe capture: %w", err)
 	}
 	var out bytes.Buffer
-	if _, err := measure(ctx, &out, c.Generate[0], slices.Concat(c.Generate[1:], []string{file, string(profile)})...); err != nil {
+	if _, err := measure(ctx, &out, c.Self, "-generate", file, string(profile)); err != nil {
 		return "", truth, err
 	}
 	if err := json.Unmarshal(out.Bytes(), &truth); err != nil {

@@ -38,7 +38,7 @@ func (c *checker) gate(r *raw, cfg *Config) {
 	g.MaxConcurrent = c.between("gate.max_concurrent", r.Gate.MaxConcurrent, 0, 100_000)
 	g.OnExit = OnExit(c.oneOf("gate.on_exit", r.Gate.OnExit, exits...))
 	g.CutOnExpiry, g.Own = r.Gate.CutOnExpiry, r.Gate.Own
-	if g.Own && (g.Mode == nft.UserSets) {
+	if g.Own && g.Mode == nft.UserSets {
 		c.failf("gate.own", "mode \"sets\" has no table of its own")
 	}
 }

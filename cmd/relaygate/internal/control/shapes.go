@@ -254,29 +254,19 @@ func NewEvent(e *authz.Event) Event {
 	return out
 }
 
-// NewChange is the shape of a change of the grants, named as watch names it.
+// changes are the changes of the grants as watch names them. Of the others nobody is told.
+var changes = map[grant.Kind]string{
+	grant.Granted: "grant", grant.Renewed: "renew", grant.Expired: "expire", grant.Revoked: "revoke", grant.Refused: "deny",
+	grant.Denied: "deny", grant.Undenied: "undeny", grant.Paused: "pause", grant.Resumed: "resume",
+}
+
+// NewChange is the shape of a change of the grants.
 func NewChange(c *grant.Change) Event {
 	e := c.Event()
 	e.Last = e.Time
 	out := NewEvent(&e)
-	switch c.Kind {
-	case grant.Granted:
-		out.Event = "grant"
-	case grant.Renewed:
-		out.Event = "renew"
-	case grant.Expired:
-		out.Event = "expire"
-	case grant.Revoked:
-		out.Event = "revoke"
-	case grant.Refused, grant.Denied:
-		out.Event = "deny"
-	case grant.Undenied:
-		out.Event = "undeny"
-	case grant.Paused:
-		out.Event = "pause"
-	case grant.Resumed:
-		out.Event = "resume"
-	case grant.Rearmed: // nobody is told
+	if words := changes[c.Kind]; words != "" {
+		out.Event = words
 	}
 	return out
 }

@@ -44,10 +44,8 @@ func newFiles(cfg *config.Config, log *slog.Logger) *files {
 		hosts:  cfg.Relayhosts, log: log, dirty: make(chan struct{}, 1), flushes: make(chan chan error),
 	}
 	f.keep.Store(cfg.Gate.OnExit == config.ExitKeep)
-	for _, path := range []string{cfg.Relayhosts, cfg.UsersFile} {
-		if path != "" {
-			f.stats = append(f.stats, control.File{Path: path})
-		}
+	for _, path := range cfg.Files() {
+		f.stats = append(f.stats, control.File{Path: path})
 	}
 	return f
 }

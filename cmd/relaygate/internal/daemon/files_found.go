@@ -68,14 +68,6 @@ func (o *owner) others(now time.Time, kind authz.EventKind, p netip.Prefix, reas
 	o.hub.Publish(now, control.NewEvent(&e))
 }
 
-// paths are those of the files that are written.
-func (f *files) paths() (list []string) {
-	for _, s := range f.status() {
-		list = append(list, s.Path)
-	}
-	return list
-}
-
 // naming says whether relayhosts names an address that has no grant, "" if not: where it
 // cannot be written, or was changed a moment ago, or is another program's, it opens all the
 // same.

@@ -27,15 +27,11 @@ import (
 
 func TestFilesCountWritesAndErrors(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "etc")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(dir, 0o755))
 	f := newFiles(&config.Config{Relayhosts: filepath.Join(dir, "relayhosts")}, slog.New(slog.DiscardHandler))
 	f.entries = func(context.Context, func(relayhosts.Entry)) error { return nil }
 	f.write(t.Context())
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.RemoveAll(dir))
 	f.write(t.Context())
 	f.write(t.Context())
 	if s := f.status(); len(s) != 1 || s[0].Writes != 1 || s[0].Errors != 2 || s[0].Error == "" {
@@ -60,9 +56,7 @@ func TestHangingFilesAreTold(t *testing.T) {
 			t.Errorf("it says %q", words)
 		}
 		close(hang)
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		must(t, <-ended)
 		if words := f.hangs(time.Now()); words != "" {
 			t.Errorf("it hangs no more: %s", words)
 		}
@@ -86,9 +80,7 @@ func TestEndWaitsForNoFileSystem(t *testing.T) {
 		if took := time.Since(began) - time.Minute; took > endWithin || err == nil || !strings.Contains(err.Error(), "hangs") {
 			t.Errorf("%v later it ended with %v", took, err)
 		}
-		if err := f.remain(grant.New(grant.Config{})); err != nil {
-			t.Error(err)
-		}
+		must(t, f.remain(grant.New(grant.Config{})))
 		close(hang)
 		synctest.Wait() // the folder goes
 	})
@@ -98,9 +90,7 @@ func TestEndWaitsForNoFileSystem(t *testing.T) {
 // server that waits for it reads the file then.
 func TestFilesAreWrittenBeforeReady(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relayhosts")
-	if err := os.WriteFile(path, []byte("192.0.2.7\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, []byte("192.0.2.7\n"), 0o644))
 	f := newFiles(&config.Config{Relayhosts: path}, slog.New(slog.DiscardHandler))
 	f.entries = func(context.Context, func(relayhosts.Entry)) error { return nil }
 	f.static = func() []netip.Prefix { return nil }
@@ -140,16 +130,12 @@ func TestFilesAreLeftAsThingsAre(t *testing.T) {
 		err := f.run(ctx, func() {
 			always = always[1:] // a is denied, and the files are not written any more
 			policy, err := authz.NewPolicy(authz.Host{}, authz.Rules{Always: always})
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			table.SetPolicy(now, policy)
 			table.Manual(now, netip.MustParsePrefix("203.0.113.9/32"), testLifetime, "root", "")
 			cancel()
 		})
-		if err := errors.Join(err, f.remain(table)); err != nil {
-			t.Error(err)
-		}
+		must(t, errors.Join(err, f.remain(table)))
 		if held, err := os.ReadFile(path); err != nil || string(held) != tt.want {
 			t.Errorf("on exit %d: the file holds %q, %v, want %q", tt.exit, held, err, tt.want)
 		}
@@ -178,9 +164,7 @@ func TestFailedStartEmptiesTheFiles(t *testing.T) {
 			files = append(files, path+relayhosts.BackupSuffix)
 		}
 		for _, file := range files {
-			if err := os.WriteFile(file, []byte("192.0.2.7\n"), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.WriteFile(file, []byte("192.0.2.7\n"), 0o644))
 		}
 		cfg := &config.Config{Relayhosts: path, Gate: config.Gate{OnExit: tt.exit}}
 		d := &daemon{opts: Options{Config: cfg}, log: slog.New(slog.DiscardHandler)}
@@ -209,9 +193,7 @@ func TestStartsThatAreKilledEmptyTheFiles(t *testing.T) {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "relayhosts")
 		for _, file := range []string{path, path + relayhosts.BackupSuffix} {
-			if err := os.WriteFile(file, []byte("192.0.2.7\n"), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.WriteFile(file, []byte("192.0.2.7\n"), 0o644))
 		}
 		cfg := &config.Config{Relayhosts: path, StatePath: filepath.Join(dir, "state.db"), Gate: config.Gate{OnExit: tt.exit}}
 		begin := func() *daemon {
@@ -257,9 +239,7 @@ func TestStartThatHangsEmptiesTheFiles(t *testing.T) {
 func testStartThatHangsEmptiesTheFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "relayhosts")
 	for _, file := range []string{path, path + relayhosts.BackupSuffix} {
-		if err := os.WriteFile(file, []byte("192.0.2.7\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(file, []byte("192.0.2.7\n"), 0o644))
 	}
 	d := &daemon{opts: Options{Config: &config.Config{Relayhosts: path}}, log: slog.New(slog.DiscardHandler)}
 	for _, tt := range []struct {

@@ -52,9 +52,7 @@ func TestSetsAreShutHoweverMany(t *testing.T) {
 			if list, err := c.GetSetElements(set); err != nil || len(list) != 0 {
 				t.Errorf("the set holds %d elements, %v, want none", len(list), err)
 			}
-			if err := d.close(); err != nil {
-				t.Error(err)
-			}
+			must(t, d.close())
 		})
 	}
 }
@@ -82,17 +80,13 @@ func TestWhatNoSetHoldsKeepsNobodyOut(t *testing.T) {
 	d.runGate(t)
 	many := grant.Change{Kind: grant.Paused, Rebuild: true, Closed: []netip.Prefix{netip.MustParsePrefix("2001:db8::7/128")}}
 	c.FlushSet(set)
-	if err := c.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.Flush())
 	d.gate.Write(table, &many, now) // as a pause of very many does
 	d.runGate(t)
 	if list, err := c.GetSetElements(set); err != nil || len(list) != 1 {
 		t.Errorf("the set holds %d elements, %v, want the one that is granted", len(list), err)
 	}
-	if err := d.close(); err != nil {
-		t.Error(err)
-	}
+	must(t, d.close())
 }
 
 // adminSets makes a table of the administrator's, and returns its set of IPv4
@@ -100,9 +94,7 @@ func TestWhatNoSetHoldsKeepsNobodyOut(t *testing.T) {
 func adminSets(t *testing.T, ns *netns.Namespace) (*nftables.Conn, *nftables.Set) {
 	t.Helper()
 	c, err := nftables.New(nftables.WithNetNSFd(ns.FD()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "mail"})
 	four := &nftables.Set{Table: table, Name: "allow4", KeyType: nftables.TypeIPAddr, HasTimeout: true}
 	for _, s := range []*nftables.Set{
@@ -110,13 +102,9 @@ func adminSets(t *testing.T, ns *netns.Namespace) (*nftables.Conn, *nftables.Set
 		{Table: table, Name: "allow6", KeyType: nftables.TypeIP6Addr, HasTimeout: true},
 		{Table: table, Name: "net6", KeyType: nftables.TypeIP6Addr, HasTimeout: true},
 	} {
-		if err := c.AddSet(s, nil); err != nil {
-			t.Fatal(err)
-		}
+		must(t, c.AddSet(s, nil))
 	}
-	if err := c.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.Flush())
 	return c, four
 }
 

@@ -95,7 +95,7 @@ func Abandon(cfg *config.Config) error {
 			cfg = written(cfg, was.Run)
 		}
 	}
-	if cfg.Relayhosts == "" && cfg.UsersFile == "" {
+	if len(cfg.Files()) == 0 {
 		return nil
 	}
 	if lockfile.Holder(cfg.StatePath+".lock") != "" {
@@ -133,7 +133,7 @@ func (d *daemon) forsake(cfg *config.Config, why error) error {
 	if err := newFiles(cfg, d.log).writer.Forsake(); err != nil {
 		return fmt.Errorf("empty the files, as nothing starts: %w", err)
 	}
-	if cfg.Relayhosts+cfg.UsersFile != "" {
+	if len(cfg.Files()) > 0 {
 		d.log.Warn("the files for mail servers that relaygate wrote are empty until a start has come to its end")
 	}
 	return nil

@@ -16,9 +16,7 @@ func systemd(t *testing.T) (told func() string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	t.Setenv("NOTIFY_SOCKET", path)
 	t.Setenv("WATCHDOG_USEC", "30000000")
@@ -26,9 +24,7 @@ func systemd(t *testing.T) (told func() string) {
 		var all strings.Builder
 		buf := make([]byte, 4096)
 		for {
-			if err := conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
-				t.Fatal(err)
-			}
+			must(t, conn.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
 			n, err := conn.Read(buf)
 			if err != nil {
 				return all.String()

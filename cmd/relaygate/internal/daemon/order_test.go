@@ -70,9 +70,7 @@ func TestAnswersToOrdersHold(t *testing.T) {
 		policy, err := authz.NewPolicy(authz.Host{}, authz.Rules{
 			Never: []netip.Prefix{netip.MustParsePrefix("203.0.113.9/32")}, Always: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		table := grant.New(grant.Config{})
 		table.SetPolicy(now, policy)
 		table.Manual(now, netip.MustParsePrefix("192.0.2.7/32"), testLifetime, "root", "")
@@ -101,9 +99,7 @@ func (h hungUp) Err() error            { return context.Canceled }
 // was revoked end.
 func TestOrderOutlivesItsClient(t *testing.T) {
 	d := newPipeline(t)
-	if err := d.cutter.close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, d.cutter.close())
 	cut := &countCut{}
 	d.cutter.kernel = cut
 	p := &player{woken: make(chan struct{}, 1), done: func() {}}
@@ -132,9 +128,7 @@ func TestOrderOutlivesItsClient(t *testing.T) {
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	if err := d.close(); err != nil {
-		t.Error(err)
-	}
+	must(t, d.close())
 }
 
 // countCut counts what it is told to cut.
@@ -169,9 +163,7 @@ func TestOnlyWhatIsClosedIsCut(t *testing.T) {
 		}, 0},
 		"an always rule": {func(o *owner, now time.Time) {
 			p, err := authz.NewPolicy(authz.Host{}, authz.Rules{Always: []netip.Prefix{network}})
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			o.grants().SetPolicy(now, p)
 		}, 0},
 	} {

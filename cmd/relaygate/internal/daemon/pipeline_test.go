@@ -143,9 +143,7 @@ func newPipeline(tb testing.TB) *daemon {
 func newPipelineOf(tb testing.TB, ns *netns.Namespace, mode string) *daemon {
 	tb.Helper()
 	cfg, err := config.Parse("test", []byte("[gate]\n"+mode+"\n"))
-	if err != nil {
-		tb.Fatal(err)
-	}
+	must(tb, err)
 	out := discard(tb)
 	log := out.Logger
 	d := &daemon{opts: Options{Config: cfg}, log: log, out: out, hub: control.NewHub()}
@@ -220,9 +218,7 @@ func TestPipelineHoldsWhoLoggedIn(t *testing.T) {
 	if err != nil || len(held) != count {
 		t.Errorf("the kernel holds %d elements, %v, want %d", len(held), err, count)
 	}
-	if err := d.close(); err != nil {
-		t.Error(err)
-	}
+	must(t, d.close())
 }
 
 // BenchmarkPipeline says what a login costs from the tap's event to the element
@@ -241,9 +237,7 @@ func BenchmarkPipeline(b *testing.B) {
 			d.play(b, &player{first: held, count: b.N})
 			b.StopTimer()
 			b.ReportMetric(float64((spent(b)-before).Nanoseconds())/float64(b.N), "cpu-ns/op")
-			if err := d.close(); err != nil {
-				b.Error(err)
-			}
+			must(b, d.close())
 		})
 	}
 }
@@ -252,9 +246,7 @@ func BenchmarkPipeline(b *testing.B) {
 func spent(tb testing.TB) time.Duration {
 	tb.Helper()
 	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		tb.Fatal(err)
-	}
+	must(tb, unix.Getrusage(unix.RUSAGE_SELF, &u))
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
@@ -271,7 +263,5 @@ func BenchmarkPipelineKeepsUp(b *testing.B) {
 	b.ReportMetric(p.lags[len(p.lags)*99/100].Seconds()*1e3, "ms-behind-p99")
 	b.ReportMetric(p.lags[len(p.lags)-1].Seconds()*1e3, "ms-behind-max")
 	b.ReportMetric(float64(longest), "queue-max")
-	if err := d.close(); err != nil {
-		b.Error(err)
-	}
+	must(b, d.close())
 }

@@ -29,12 +29,8 @@ func TestReloadDuringTheStart(t *testing.T) {
 	var stop func()
 	d.hup, stop = hangUps()
 	defer stop()
-	if err := syscall.Kill(syscall.Getpid(), syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.runReload(ctx); err != nil {
-		t.Error(err)
-	}
+	must(t, syscall.Kill(syscall.Getpid(), syscall.SIGHUP))
+	must(t, d.runReload(ctx))
 	if words := d.reloadError.Load(); words == nil || !strings.Contains(*words, "the former configuration stays") {
 		t.Errorf("the reload is told as %v", words)
 	}
@@ -71,9 +67,7 @@ func TestReloadChangesHowLongIsTold(t *testing.T) {
 	for _, retain := range []time.Duration{40 * 24 * time.Hour, time.Hour, 3 * time.Hour} {
 		cfg := *d.opts.Config
 		cfg.Retain = retain
-		if err := d.owner.reconfigure(now, &cfg); err != nil {
-			t.Fatal(err)
-		}
+		must(t, d.owner.reconfigure(now, &cfg))
 		for _, tt := range []struct {
 			after time.Duration // the grant is over by then
 			told  bool
@@ -84,7 +78,5 @@ func TestReloadChangesHowLongIsTold(t *testing.T) {
 			}
 		}
 	}
-	if err := d.close(); err != nil {
-		t.Error(err)
-	}
+	must(t, d.close())
 }

@@ -201,20 +201,14 @@ func TestSessionsThatLastAreSaved(t *testing.T) {
 		if ends {
 			o.closed(start, long, time.Time{}, "closed")
 		}
-		if err := o.keeper.Close(nil, nil); err != nil {
-			t.Fatal(err)
-		}
+		must(t, o.keeper.Close(nil, nil))
 		k := openKeeper(t, path)
 		r, err := k.Load(start)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if n := len(r.Sessions); n > 1 || n == 1 == ends || n == 1 && r.Sessions[0].Conn != long {
 			t.Errorf("it ends %v: the file has %+v", ends, r.Sessions)
 		}
-		if err := k.Close(nil, nil); err != nil {
-			t.Error(err)
-		}
+		must(t, k.Close(nil, nil))
 	}
 }
 
@@ -265,9 +259,7 @@ func TestRestoreHoldsWhatSessionsHold(t *testing.T) {
 		}
 		is := survivors{finder(tt.alive), func(netip.Addr) bool { return false }, now.Add(-24 * time.Hour)}
 		live, _, err := d.restore(now, grant.State{}, &is, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		n := d.owner.rejoin(now, live)
 		left := time.Duration(0)
 		if g, ok := d.owner.grants().Of(testClient); ok {
@@ -277,8 +269,6 @@ func TestRestoreHoldsWhatSessionsHold(t *testing.T) {
 		if (left-tt.want).Abs() > busy || n > 0 != (tt.want > 0) {
 			t.Errorf("%s: %v left, %d sessions hold it, want %v", tt.name, left, n, tt.want)
 		}
-		if err := k.Close(nil, nil); err != nil {
-			t.Fatal(err)
-		}
+		must(t, k.Close(nil, nil))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"relaygate/authz/relayhosts"
+	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/daemon/gate"
 	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
@@ -73,6 +74,16 @@ func (d *daemon) start() (err error) {
 	if err := d.gate.Begin(t.Static(), d.gate.Project(t, time.Now())); err != nil {
 		return err
 	}
+	if err := d.watch(cfg, eng); err != nil {
+		return err
+	}
+	d.connect()
+	d.keeper.PutRun(runOf(cfg))
+	return nil
+}
+
+// watch opens the taps. What they see is read when the owner runs.
+func (d *daemon) watch(cfg *config.Config, eng *engine.Engine) (err error) {
 	if d.tap, err = livetap.Open(cfg, d.trust, d.log, d.hub); err != nil {
 		return err
 	}
@@ -87,8 +98,6 @@ func (d *daemon) start() (err error) {
 		}
 	}
 	d.owner.tap, d.owner.tls = d.tap, d.tls
-	d.connect()
-	d.keeper.PutRun(runOf(cfg))
 	return nil
 }
 

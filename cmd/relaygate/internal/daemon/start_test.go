@@ -64,9 +64,7 @@ func TestWhatAStartLeavesClosedIsDeleted(t *testing.T) {
 		d.keeper.Status(&s)
 		err := d.keeper.Close(e, nil)
 		k, n := openKeeper(t, path), 0
-		if err := errors.Join(err, k.Grants(func(*grant.Saved) bool { n++; return true }), k.Close(nil, nil)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errors.Join(err, k.Grants(func(*grant.Saved) bool { n++; return true }), k.Close(nil, nil)))
 		if lost := s.Drops["state: changes without room"]; n != 0 || lost != 0 {
 			t.Errorf("%s: the file holds %d grants, want none; %d changes found no room", tt.name, n, lost)
 		}
@@ -93,14 +91,10 @@ func TestLastDecisionsAreWritten(t *testing.T) {
 		for i := range changes {
 			d.owner.change(now, changes[i])
 		}
-		if err := d.leave(); err != nil {
-			t.Error(err)
-		}
+		must(t, d.leave())
 		if held, err := d.gate.Read(); err != nil || len(held) != tt.left {
 			t.Errorf("the kernel holds %d elements, %v, want the %d that were not denied", len(held), err, tt.left)
 		}
-		if err := d.close(); err != nil {
-			t.Error(err)
-		}
+		must(t, d.close())
 	}
 }

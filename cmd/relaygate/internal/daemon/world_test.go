@@ -12,6 +12,7 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/daemon/gate"
@@ -19,6 +20,8 @@ import (
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/state"
 )
+
+var must = bpftest.Must
 
 const testLifetime = 30 * time.Minute
 
@@ -36,11 +39,7 @@ var (
 func newTestOwner(t *testing.T, start time.Time) *owner {
 	t.Helper()
 	k := openKeeper(t, filepath.Join(t.TempDir(), "state.db"))
-	t.Cleanup(func() {
-		if err := k.Close(nil, nil); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { must(t, k.Close(nil, nil)) })
 	e := engine.New(engine.Config{Grants: grant.Config{Lifetime: testLifetime, Follow: true}})
 	if _, err := e.SetHost(start, authz.Host{}); err != nil {
 		t.Fatal(err)
@@ -58,9 +57,7 @@ func newTestOwner(t *testing.T, start time.Time) *owner {
 func openKeeper(t *testing.T, path string) *keeper.Keeper {
 	t.Helper()
 	k, err := keeper.Open(path, time.Hour, time.Now(), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return k
 }
 
@@ -68,21 +65,15 @@ func openKeeper(t *testing.T, path string) *keeper.Keeper {
 func saveGrants(t *testing.T, path string, grants iter.Seq[grant.Saved]) {
 	t.Helper()
 	s, err := state.Open(path, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	n := 0
 	for g := range grants {
 		s.Put("grants", g.Prefix.String(), state.AppendGrant(nil, &g))
 		if n++; n%4096 == 0 {
-			if err := s.Flush(); err != nil {
-				t.Fatal(err)
-			}
+			must(t, s.Flush())
 		}
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Close())
 }
 
 // login grants testClient.

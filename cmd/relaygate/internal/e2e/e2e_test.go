@@ -26,7 +26,7 @@ var program string
 
 func TestMain(m *testing.M) { os.Exit(labtest.Run(m, &program)) }
 
-var must = labtest.Must
+var must = bpftest.Must
 
 // world is the lab's network with Dovecot in the place of its mail server.
 type world struct {

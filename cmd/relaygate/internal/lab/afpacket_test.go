@@ -39,9 +39,7 @@ func TestTappedInterfacesOpenForALogin(t *testing.T) {
 	settles(t, 2*time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
 	settles(t, 2*time.Second, open(t.Context(), w.Client6.At(lab.Server6)))
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
-	if out := w.verb(t, "status"); !strings.Contains(out, "afpacket") {
-		t.Errorf("status does not tell the tap:\n%s", out)
-	}
+	must(t, w.says(t, "status", "afpacket")())
 	if s := w.totals(t); s.Logins != 2 || s.Tainted != 0 {
 		t.Errorf("status tells %+v", s)
 	}

@@ -27,34 +27,6 @@ import (
 
 // Each test here shows a row of the table of faults in relaygate(8).
 
-// says is nil if a verb prints all words.
-func (w *world) says(t *testing.T, verb string, words ...string) func() error {
-	return func() error {
-		out := w.verb(t, strings.Fields(verb)...)
-		for _, want := range words {
-			if !strings.Contains(out, want) {
-				return fmt.Errorf("%s does not tell %q:\n%s", verb, want, out)
-			}
-		}
-		return nil
-	}
-}
-
-// written bounds the wait for a file, which on a slow disk is longer: a write of half a
-// second puts off the next one by ten.
-const written = 20 * time.Second
-
-// lists is nil if relayhosts holds these lines.
-func (w *world) lists(want string) func() error {
-	return func() error {
-		got, err := os.ReadFile(w.daemon.Relayhosts)
-		if err == nil && string(got) != want {
-			err = fmt.Errorf("relayhosts holds %q, want %q", got, want)
-		}
-		return err
-	}
-}
-
 // small mounts a small file system of its own.
 func small(t *testing.T, size string) (dir string) {
 	t.Helper()
@@ -80,16 +52,8 @@ func TestSecondAgentIsRefused(t *testing.T) {
 	w := newWorld(t, 30*time.Second, "")
 	o := w.opts
 	o.Dir = t.TempDir() // a socket and a state of its own, and the same gate
-	second, err := lab.StartDaemon(t.Context(), w.Server, o)
-	if err == nil {
-		must(t, second.Stop())
-		t.Fatal("two agents keep one gate")
-	}
-	if !strings.Contains(err.Error(), "another relaygate keeps this gate: process ") {
-		t.Errorf("the second agent says %v", err)
-	}
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+	startsNot(t, w.Server, o, "another relaygate keeps this gate: process ")
+	admit(t, w.Client4.At(lab.Server4))
 }
 
 // Without relaygate the port is what it was; when it says that it is ready, the
@@ -134,14 +98,7 @@ func TestWithoutNftables(t *testing.T) {
 	must(t, w.daemon.Stop())
 	o := w.opts
 	o.Without = []uintptr{unix.CAP_NET_ADMIN}
-	d, err := lab.StartDaemon(t.Context(), w.Server, o)
-	if err == nil {
-		must(t, d.Stop())
-		t.Fatal("mode filter starts without nftables")
-	}
-	if !strings.Contains(err.Error(), "gate mode filter needs nftables") {
-		t.Errorf("it says %v", err)
-	}
+	startsNot(t, w.Server, o, "gate mode filter needs nftables")
 	for _, target := range w.Everybody() {
 		must(t, target.Refused(t.Context())) // what stood before stands
 	}
@@ -157,8 +114,7 @@ func TestWithoutNftables(t *testing.T) {
 func TestDamagedStateIsPutAside(t *testing.T) {
 	w := newWorld(t, 30*time.Second, "")
 	four := w.Client4.At(lab.Server4)
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), four))
+	admit(t, four)
 	must(t, w.daemon.Stop())
 	must(t, os.WriteFile(filepath.Join(w.dir, "state.db"), []byte(strings.Repeat("no database ", 1000)), 0o600))
 	w.start(t)
@@ -198,22 +154,14 @@ func TestDamageOpensNothing(t *testing.T) {
 		must(t, target.Refused(t.Context()))
 	}
 	w.verb(t, "resume")
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), four))
+	admit(t, four)
 }
 
 func TestForeignStateFileOfOthersStartsNothing(t *testing.T) {
 	w := newWorld(t, 30*time.Second, "")
 	must(t, w.daemon.Stop())
 	must(t, os.Chmod(filepath.Join(w.dir, "state.db"), 0o666))
-	d, err := lab.StartDaemon(t.Context(), w.Server, w.opts)
-	if err == nil {
-		must(t, d.Stop())
-		t.Fatal("it starts with a state file that anybody may write")
-	}
-	if !strings.Contains(err.Error(), "chmod go-w") {
-		t.Errorf("it says %v", err)
-	}
+	startsNot(t, w.Server, w.opts, "chmod go-w")
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context())) // the gate stands
 }
 
@@ -225,8 +173,7 @@ func TestStateDiskFull(t *testing.T) {
 	four := w.Client4.At(lab.Server4)
 	w.verb(t, "deny", "203.0.113.7")
 	filler := fill(t, dir)
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), four))
+	admit(t, four)
 	// What is freed within the file is used again: some orders find room.
 	settles(t, 10*time.Second, func() error {
 		out, err := control.NewClient(w.daemon.Socket).Order(t.Context(), control.Order{
@@ -267,8 +214,7 @@ func TestControlSocketGone(t *testing.T) {
 	four := w.Client4.At(lab.Server4)
 	must(t, os.RemoveAll(folder))
 	must(t, os.WriteFile(folder, nil, 0o600)) // it cannot be made
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), four))
+	admit(t, four)
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
 	out, err := exec.Command(program, "status", "--socket", w.daemon.Socket).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "relaygate") {
@@ -313,9 +259,7 @@ func TestRelayhostsUnwritable(t *testing.T) {
 	settles(t, 6*time.Second, refused(t.Context(), w.Client4.At(lab.Server4)))
 	settles(t, 3*time.Second, w.says(t, "status", w.daemon.Relayhosts+" cannot be written", "read-only file system"))
 	must(t, w.says(t, "why "+lab.Client4.String(), "may not relay", w.daemon.Relayhosts+" names it, and cannot be written")())
-	if out := w.verb(t, "pause"); !strings.Contains(out, "what the files say may be older") {
-		t.Errorf("pause says %q", out)
-	}
+	must(t, w.says(t, "pause", "what the files say may be older")())
 	must(t, w.lists(lab.Client4.String()+"\n")())
 	must(t, unix.Mount("", dir, "", unix.MS_REMOUNT, ""))
 	w.verb(t, "resume") // writes at once
@@ -369,8 +313,7 @@ func TestMailServerRestarts(t *testing.T) {
 	w.mail, err = lab.StartMailServer(w.Server)
 	must(t, err)
 	settles(t, lifetime+time.Second, refused(t.Context(), four))
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), four))
+	admit(t, four)
 }
 
 // An address that becomes the host's own is granted no more, and guarded at once.
@@ -392,12 +335,7 @@ func TestSetsGone(t *testing.T) {
 	bpftest.RequireRoot(t)
 	n := newNetwork(t)
 	o := lab.Options{Exe: program, Dir: t.TempDir(), Lifetime: time.Minute, Mode: "mode = \"sets\"\nsets = { table = \"inet mine\" }"}
-	if d, err := lab.StartDaemon(t.Context(), n.Server, o); err == nil {
-		must(t, d.Stop())
-		t.Error("it starts without the sets")
-	} else if !strings.Contains(err.Error(), "no table inet mine") {
-		t.Errorf("it says %v", err)
-	}
+	startsNot(t, n.Server, o, "no table inet mine")
 	mine := &nftables.Table{Family: nftables.TableFamilyINet, Name: "mine"}
 	declare := func() {
 		t.Helper()

@@ -184,8 +184,7 @@ func (w *gatewayWorld) granted(t *testing.T, client, server wire, conversation [
 		}
 		side.send(t, s.frame(t, side, 40000+w.ghosts))
 	}
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+	admit(t, w.Client4.At(lab.Server4))
 	_, ok := w.expires(t)[ghostClient.String()]
 	if ok {
 		w.verb(t, "revoke", ghostClient.String())

@@ -35,7 +35,7 @@ func TestForwardedWords(t *testing.T) {
 			return os.WriteFile("/proc/sys/net/ipv4/conf/to-client6/accept_local", []byte("1"), 0)
 		}},
 		{"translated, where the connection was forgotten", container, func() error {
-			return errors.Join(translateTo(ghostServer.Addr()), netlink.ConntrackTableFlush(netlink.ConntrackTable))
+			return errors.Join(translate(anotherSource(ghostServer.Addr())...), netlink.ConntrackTableFlush(netlink.ConntrackTable))
 		}},
 	} {
 		for _, tap := range []string{"afpacket", "tcx"} {
@@ -63,8 +63,16 @@ func TestForwardedWords(t *testing.T) {
 	}
 }
 
-// translateTo gives what is forwarded another source.
-func translateTo(source netip.Addr) error {
+// anotherSource gives a packet this one.
+func anotherSource(source netip.Addr) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: 1, Data: source.AsSlice()},
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1},
+	}
+}
+
+// translate has a rule of the current namespace translate the sources of what is forwarded.
+func translate(rule ...expr.Any) error {
 	c, err := nftables.New()
 	if err != nil {
 		return err
@@ -74,10 +82,7 @@ func translateTo(source netip.Addr) error {
 		Name: "post", Table: table, Type: nftables.ChainTypeNAT,
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
 	})
-	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
-		&expr.Immediate{Register: 1, Data: source.AsSlice()},
-		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1},
-	}})
+	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: rule})
 	return c.Flush()
 }
 

@@ -7,9 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
 
 	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/lab"
@@ -24,28 +22,15 @@ func TestGatewayThatTranslatesSources(t *testing.T) {
 		translate []expr.Any
 	}{
 		{"to its own address", []expr.Any{&expr.Masq{}}},
-		{"to another", []expr.Any{
-			&expr.Immediate{Register: 1, Data: pool.AsSlice()},
-			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1},
-		}},
+		{"to another", anotherSource(pool)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newGatewayWorld(t, lab.Options{Lifetime: time.Minute}, tcxLan)
 			bpftest.Do(t, w.gateway.Router, func() error {
-				c, err := nftables.New()
-				if err != nil {
-					return err
-				}
-				table := c.AddTable(&nftables.Table{Name: "translate", Family: nftables.TableFamilyIPv4})
-				chain := c.AddChain(&nftables.Chain{
-					Name: "post", Table: table, Type: nftables.ChainTypeNAT,
-					Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
-				})
-				c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append([]expr.Any{
+				return translate(append([]expr.Any{
 					&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
 					&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte(lab.Lan + "\x00")},
-				}, tt.translate...)})
-				return c.Flush()
+				}, tt.translate...)...)
 			})
 			login(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
 			login(t, w.Client6, lab.IMAPLogin(lab.Server6, lab.Password))

@@ -256,22 +256,7 @@ func tagging(t *testing.T, ns *netns.Namespace, name string, push bool, id int32
 		code = asm.Instructions{asm.Mov.Imm(asm.R2, tpid), asm.Mov.Imm(asm.R3, id), asm.FnSkbVlanPush.Call()}
 		attach, anchor = ebpf.AttachTCXEgress, link.Head()
 	}
-	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.SchedCLS, License: "GPL",
-		Instructions: append(code, asm.Mov.Imm(asm.R0, -1), asm.Return()),
-	})
-	must(t, err)
-	bpftest.Do(t, ns, func() error {
-		i, err := net.InterfaceByName(name)
-		if err != nil {
-			return err
-		}
-		l, err := link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: prog, Attach: attach, Anchor: anchor})
-		if err == nil {
-			t.Cleanup(func() { bpftest.Close(t, l) })
-		}
-		return errors.Join(err, prog.Close())
-	})
+	attachTCX(t, ns, name, attach, anchor, append(code, asm.Mov.Imm(asm.R0, -1), asm.Return())...)
 }
 
 // On a trunk the server's VLAN is the one that leads to it.
@@ -449,9 +434,7 @@ func TestHostWithoutCgroups(t *testing.T) {
 	w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort), "a1 LOGIN alice "+lab.Password+"\r\n")
 	settles(t, 2*time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
-	if out := w.verb(t, "status"); !strings.Contains(out, "tcx (interfaces to-client4, to-client6, to-stranger)") {
-		t.Errorf("status does not tell the tap:\n%s", out)
-	}
+	must(t, w.says(t, "status", "tcx (interfaces to-client4, to-client6, to-stranger)")())
 }
 
 // weak is the program on a host that a shell command takes something from, in a
@@ -475,15 +458,12 @@ func TestGatewayWithoutTCX(t *testing.T) {
 	login(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
 	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
-	if out := w.verb(t, "status"); !strings.Contains(out, "afpacket (inside interfaces lan)") {
-		t.Errorf("status does not tell the tap:\n%s", out)
-	}
+	must(t, w.says(t, "status", "afpacket (inside interfaces lan)")())
 	must(t, w.daemon.Stop())
 
 	w.opts.Config = "[watch]\ninterfaces = [\"lan\", \"dmz\"]\n"
 	w.start(t)
-	login(t, w.Client6, lab.POP3Login(lab.Server6, lab.Password))
-	settles(t, time.Second, open(t.Context(), w.Client6.At(lab.Server6)))
+	admit(t, w.Client6.At(lab.Server6))
 	must(t, w.daemon.Stop())
 	w.opts.Exe, w.opts.Config = program, "[watch]\n"+tcxLan+"\n"
 	w.start(t)

@@ -62,8 +62,7 @@ func TestGatewayOpensForALogin(t *testing.T) {
 			if _, ok, err := w.Client4.Login(t.Context(), lab.IMAPLogin(lab.Server4, "wrong")); ok || err != nil {
 				t.Fatalf("a wrong password: %v, %v", ok, err)
 			}
-			login(t, w.Client6, lab.POP3Login(lab.Server6, lab.Password))
-			settles(t, time.Second, open(t.Context(), six))
+			admit(t, six)
 			must(t, four.Refused(t.Context()))
 			login(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
 			settles(t, time.Second, open(t.Context(), four))
@@ -115,9 +114,7 @@ func TestTCXOpensForALoginOnAHost(t *testing.T) {
 	settles(t, 2*time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
 	settles(t, 2*time.Second, open(t.Context(), w.Client6.At(lab.Server6)))
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
-	if out := w.verb(t, "status"); !strings.Contains(out, "tcx (interfaces to-client4") || !strings.Contains(out, "2 sessions open") {
-		t.Errorf("status does not tell the tap and the sessions:\n%s", out)
-	}
+	must(t, w.says(t, "status", "tcx (interfaces to-client4", "2 sessions open")())
 }
 
 func TestGatewayFollowsSessions(t *testing.T) {
@@ -181,8 +178,7 @@ func TestGatewayInterfaceIsToCome(t *testing.T) {
 		t.Run(tap, func(t *testing.T) {
 			w := newGatewayWorld(t, lab.Options{Lifetime: 30 * time.Second}, fmt.Sprintf("tap = %q\ninterfaces = [\"lan\", \"tunnel\"]", tap))
 			must(t, w.says(t, "status", "interface tunnel is gone")())
-			login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-			settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+			admit(t, w.Client4.At(lab.Server4))
 			bpftest.Do(t, w.gateway.Router, func() error {
 				return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "tunnel"}, PeerName: "peer"})
 			})
@@ -194,12 +190,7 @@ func TestGatewayInterfaceIsToCome(t *testing.T) {
 			})
 			must(t, w.daemon.Stop())
 			w.opts.Config = fmt.Sprintf("[watch]\ntap = %q\ninterfaces = [\"nowhere\"]\n", tap)
-			if d, err := lab.StartDaemon(t.Context(), w.home, w.opts); err == nil {
-				must(t, d.Stop())
-				t.Error("it starts without any interface")
-			} else if !strings.Contains(err.Error(), "interface nowhere") {
-				t.Errorf("it says %v", err)
-			}
+			startsNot(t, w.home, w.opts, "interface nowhere")
 		})
 	}
 }
@@ -238,12 +229,7 @@ func TestGatewayReload(t *testing.T) {
 	reload := func(gate, want string) {
 		t.Helper()
 		must(t, w.daemon.Reload("[watch]\n"+tcxLan+"\n[gate]\nmax_new_per_minute = 0\n"+gate))
-		settles(t, 3*time.Second, func() error {
-			if out := w.verb(t, "status"); !strings.Contains(out, want) {
-				return fmt.Errorf("status does not tell %q:\n%s", want, out)
-			}
-			return nil
-		})
+		settles(t, 3*time.Second, w.says(t, "status", want))
 	}
 	reload("mode = \"gateway\"\nservers = [\"2001:db8:25::25\"]\n", "port 25 of 2001:db8:25::25 behind")
 	login(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))

@@ -109,18 +109,21 @@ func (w *world) goAhead(t *testing.T) {
 // passes attaches that program, ahead of all.
 func passes(t *testing.T, ns *netns.Namespace, iface string, at ebpf.AttachType) ebpf.ProgramID {
 	t.Helper()
-	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.SchedCLS, License: "GPL",
-		Instructions: asm.Instructions{
-			asm.Mov.Reg(asm.R6, asm.R1),
-			asm.LoadAbs(14+1, asm.Byte),
-			asm.Mov.Reg(asm.R1, asm.R0),
-			asm.Mov.Imm(asm.R0, 0), // TCX_PASS
-			asm.JEq.Imm(asm.R1, 0x20, "out"),
-			asm.Mov.Imm(asm.R0, -1), // TCX_NEXT
-			asm.Return().WithSymbol("out"),
-		},
-	})
+	return attachTCX(t, ns, iface, at, link.Head(),
+		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.LoadAbs(14+1, asm.Byte),
+		asm.Mov.Reg(asm.R1, asm.R0),
+		asm.Mov.Imm(asm.R0, 0), // TCX_PASS
+		asm.JEq.Imm(asm.R1, 0x20, "out"),
+		asm.Mov.Imm(asm.R0, -1), // TCX_NEXT
+		asm.Return().WithSymbol("out"),
+	)
+}
+
+// attachTCX attaches a program to an interface, until the test ends.
+func attachTCX(t *testing.T, ns *netns.Namespace, iface string, at ebpf.AttachType, anchor link.Anchor, code ...asm.Instruction) ebpf.ProgramID {
+	t.Helper()
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: code})
 	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, prog) })
 	info, err := prog.Info()
@@ -130,7 +133,7 @@ func passes(t *testing.T, ns *netns.Namespace, iface string, at ebpf.AttachType)
 		if err != nil {
 			return err
 		}
-		l, err := link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: prog, Attach: at, Anchor: link.Head()})
+		l, err := link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: prog, Attach: at, Anchor: anchor})
 		if err == nil {
 			t.Cleanup(func() { bpftest.Close(t, l) })
 		}

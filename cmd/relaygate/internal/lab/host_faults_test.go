@@ -36,8 +36,7 @@ func TestMetricsPortTaken(t *testing.T) {
 	t.Cleanup(func() { _ = squatter.Close() })
 	w.opts.Config = "[metrics]\nlisten = \"127.0.0.1:9125\"\n"
 	w.start(t)
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+	admit(t, w.Client4.At(lab.Server4))
 	must(t, w.says(t, "status", "the metrics cannot be served", "address already in use")())
 	must(t, squatter.Close())
 	settles(t, 8*time.Second, func() error {
@@ -65,8 +64,7 @@ func TestLogReaderGone(t *testing.T) {
 	settles(t, 5*time.Second, func() error { return exec.Command(program, "status", "--socket", w.daemon.Socket).Run() })
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password)) // a line of the log
 	<-time.After(300 * time.Millisecond)
-	login(t, w.Client6, lab.POP3Login(lab.Server6, lab.Password))
-	settles(t, time.Second, open(t.Context(), w.Client6.At(lab.Server6)))
+	admit(t, w.Client6.At(lab.Server6))
 	settles(t, time.Second, w.says(t, "status", "log: lines dropped"))
 }
 
@@ -266,8 +264,7 @@ func (w *world) scarce(t *testing.T) (enough func()) {
 func TestOutOfDescriptors(t *testing.T) {
 	w := newWorld(t, time.Minute, "[metrics]\nlisten = \"127.0.0.1:9125\"\n")
 	four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), four))
+	admit(t, four)
 	client := control.NewClient(w.daemon.Socket) // which keeps its connection
 	if _, err := client.Status(t.Context()); err != nil {
 		t.Fatal(err)

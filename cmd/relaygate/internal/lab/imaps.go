@@ -44,9 +44,13 @@ type IMAPS struct {
 
 // StartIMAPS listens on all addresses of a namespace. The key is in dir.
 func StartIMAPS(ns *netns.Namespace, dir string) (*IMAPS, error) {
-	file := filepath.Join(dir, "imaps.pem")
-	if err := writeKey(file); err != nil {
+	cert, key, err := Certificate()
+	if err != nil {
 		return nil, err
+	}
+	file := filepath.Join(dir, "imaps.pem")
+	if err := os.WriteFile(file, append(key, cert...), 0o600); err != nil {
+		return nil, fmt.Errorf("write the key: %w", err)
 	}
 	s := &IMAPS{served: make(chan struct{})}
 	s.cmd = exec.Command(OpenSSL, "s_server", "-quiet", "-naccept", "1",
@@ -80,30 +84,27 @@ func (s *IMAPS) Close() error {
 	return nil
 }
 
-// writeKey makes a key and a certificate that nobody vouches for.
-func writeKey(file string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// Certificate makes a certificate that nobody vouches for, and its key, both in PEM.
+func Certificate() (cert, key []byte, err error) {
+	secret, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return fmt.Errorf("make a key: %w", err)
+		return nil, nil, fmt.Errorf("make a key: %w", err)
 	}
+	const name = "mail.example.org"
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "mail.example.org"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 	}
-	cert, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	public, err := x509.CreateCertificate(rand.Reader, c, c, secret.Public(), secret)
 	if err != nil {
-		return fmt.Errorf("make a certificate: %w", err)
+		return nil, nil, fmt.Errorf("make a certificate: %w", err)
 	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
+	private, err := x509.MarshalPKCS8PrivateKey(secret)
 	if err != nil {
-		return fmt.Errorf("encode a key: %w", err)
+		return nil, nil, fmt.Errorf("encode a key: %w", err)
 	}
-	text := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})...)
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		return fmt.Errorf("write the key: %w", err)
-	}
-	return nil
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: public}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), nil
 }
 
 // IMAPSLogin is IMAPLogin for LoginTLS.

@@ -151,7 +151,5 @@ func TestTLSOff(t *testing.T) {
 		return nil
 	})
 	must(t, w.Client4.At(lab.Server4).Refused(t.Context()))
-	if story := w.verb(t, "why", lab.Client4.String()); !strings.Contains(story, "went on in TLS, which was not read") {
-		t.Errorf("why says %q", story)
-	}
+	must(t, w.says(t, "why "+lab.Client4.String(), "went on in TLS, which was not read")())
 }

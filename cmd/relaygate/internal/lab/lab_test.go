@@ -3,10 +3,8 @@
 package lab_test
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -39,8 +37,7 @@ func TestSecondLoginRenews(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 3*time.Second, "")
 	four := w.Client4.At(lab.Server4)
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), four))
+	admit(t, four)
 	first := w.expires(t)[lab.Client4.String()]
 	settles(t, 4*time.Second, func() error { // half of the lifetime later
 		if left := time.Until(first); left > 1500*time.Millisecond {
@@ -63,8 +60,7 @@ func TestKilledDaemonNeitherOpensNorForgets(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 4*time.Second, "")
 	four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), four))
+	admit(t, four)
 	before := w.expires(t)[lab.Client4.String()]
 	w.saved(t)
 	must(t, w.daemon.Kill())
@@ -91,8 +87,7 @@ func TestKilledDaemonNeitherOpensNorForgets(t *testing.T) {
 func TestFlushedRulesetIsBackWithinASecond(t *testing.T) {
 	w := newWorld(t, 30*time.Second, "")
 	four, stranger := w.Client4.At(lab.Server4), w.Stranger.At(lab.Server4)
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), four))
+	admit(t, four)
 
 	c, err := nftables.New(nftables.WithNetNSFd(w.Server.FD()))
 	must(t, err)
@@ -101,9 +96,7 @@ func TestFlushedRulesetIsBackWithinASecond(t *testing.T) {
 
 	settles(t, time.Second, refused(t.Context(), stranger))
 	must(t, open(t.Context(), four)())
-	if out := w.verb(t, "status"); !strings.Contains(out, "rebuilt") {
-		t.Errorf("status does not tell that the gate was rebuilt:\n%s", out)
-	}
+	must(t, w.says(t, "status", "rebuilt")())
 	must(t, w.daemon.Stop())
 	if log := w.daemon.Log(); !strings.Contains(log, "rebuilt") {
 		t.Errorf("the log does not tell that the gate was rebuilt:\n%s", log)
@@ -145,48 +138,22 @@ func TestUnprivilegedListenerGetsNobodyIn(t *testing.T) {
 func TestRelayhostsFollows(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 3*time.Second, "")
-	holds := func(want string) func() error {
-		return func() error {
-			got, err := os.ReadFile(w.daemon.Relayhosts)
-			if err != nil {
-				return err
-			}
-			if string(got) != want {
-				return fmt.Errorf("relayhosts holds %q, want %q", got, want)
-			}
-			return nil
-		}
-	}
-	settles(t, time.Second, holds(""))
+	settles(t, time.Second, w.lists(""))
 	login(t, w.Client6, lab.IMAPLogin(lab.Server6, lab.Password))
 	login(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
-	settles(t, 3*time.Second, holds(fmt.Sprintf("%s\n%q\n", lab.Client4, lab.Client6.String())))
-	settles(t, 6*time.Second, holds(""))
+	settles(t, 3*time.Second, w.lists(fmt.Sprintf("%s\n%q\n", lab.Client4, lab.Client6.String())))
+	settles(t, 6*time.Second, w.lists(""))
 }
 
 // TestStoppedDaemonLeavesNoLines: lines of a file do not run out.
 func TestStoppedDaemonLeavesNoLines(t *testing.T) {
 	w := newWorld(t, 30*time.Second, "")
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, 3*time.Second, func() error {
-		got, err := os.ReadFile(w.daemon.Relayhosts)
-		if err == nil && len(got) == 0 {
-			err = errors.New("relayhosts is empty")
-		}
-		return err
-	})
+	line := lab.Client4.String() + "\n"
+	settles(t, written, w.lists(line))
 	must(t, w.daemon.Stop())
-	got, err := os.ReadFile(w.daemon.Relayhosts)
-	if err != nil || len(got) != 0 {
-		t.Errorf("after the stop relayhosts holds %q (%v), want an empty file", got, err)
-	}
+	must(t, w.lists("")())
 	must(t, open(t.Context(), w.Client4.At(lab.Server4))()) // the element runs out by itself
 	w.start(t)
-	settles(t, 3*time.Second, func() error {
-		got, err := os.ReadFile(w.daemon.Relayhosts)
-		if err == nil && len(got) == 0 {
-			err = errors.New("relayhosts is still empty after the restart")
-		}
-		return err
-	})
+	settles(t, written, w.lists(line))
 }

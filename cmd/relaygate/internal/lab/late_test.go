@@ -75,8 +75,7 @@ func TestShiftedClocks(t *testing.T) {
 func TestShorterLifetimeCountsFromItsFirstStart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, time.Minute, "")
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+	admit(t, w.Client4.At(lab.Server4))
 	must(t, w.daemon.Stop())
 	w.opts.Lifetime = 20 * time.Second
 	w.start(t)

@@ -44,9 +44,7 @@ func TestMetricsFollowTheDaemon(t *testing.T) {
 		}
 		return nil
 	})
-	if out := w.verb(t, "status"); !strings.Contains(out, "Doubt:   1 connection: 1 literal is too long.") {
-		t.Errorf("status does not name the bound:\n%s", out)
-	}
+	must(t, w.says(t, "status", "Doubt:   1 connection: 1 literal is too long.")())
 	if out := w.verb(t, "status", "--json"); !strings.Contains(out, `"doubts":{"literal is too long":1}`) {
 		t.Errorf("status --json does not name the bound:\n%s", out)
 	}

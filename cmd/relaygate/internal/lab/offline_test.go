@@ -74,8 +74,7 @@ func (w *world) written(t *testing.T) {
 // all the same, and says what lets it in.
 func TestWhyOfACrashedDaemon(t *testing.T) {
 	w := newWorld(t, 30*time.Minute, "")
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
+	admit(t, w.Client4.At(lab.Server4))
 	w.order(t, control.Order{Verb: control.VerbDeny, Prefix: one(lab.Client6), Note: "sends spam"})
 	w.written(t)
 	files, err := os.ReadDir(w.dir)
@@ -115,9 +114,7 @@ func TestWhyOfACrashedDaemon(t *testing.T) {
 		t.Errorf("there are %v, before %v", now, files)
 	}
 	w.start(t)
-	if why := w.verb(t, "why", lab.Client4.String()); !strings.Contains(why, "may relay") {
-		t.Errorf("after the start:\n%s", why)
-	}
+	must(t, w.says(t, "why "+lab.Client4.String(), "may relay")())
 }
 
 // A stop in order leaves the elements, and no line.

@@ -65,9 +65,7 @@ func TestOrdersEndWhatIsInProgress(t *testing.T) {
 			login(t, who.target.Host, who.script)
 			settles(t, time.Second, open(t.Context(), who.target))
 			w.ends(t, who.target, o)
-			if why := w.verb(t, "why", who.addr.String()); !strings.Contains(why, "stolen") || !strings.Contains(why, "root (uid 0)") {
-				t.Errorf("%s: why does not tell who did it, and why:\n%s", o.Verb, why)
-			}
+			must(t, w.says(t, "why "+who.addr.String(), "stolen", "root (uid 0)")())
 			if o.Verb == control.VerbDeny {
 				w.order(t, control.Order{Verb: control.VerbUndeny, Prefix: o.Prefix})
 			}
@@ -104,8 +102,7 @@ func TestPauseEndsWhatIsInProgress(t *testing.T) {
 		gate := fmt.Sprintf("mode = \"filter\"\nmax_new_per_minute = 0\ncut_on_expiry = %v\n", cut)
 		w := newWorldWith(t, lab.Options{Lifetime: 30 * time.Second, Mode: gate})
 		four := w.Client4.At(lab.Server4)
-		login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-		settles(t, time.Second, open(t.Context(), four))
+		admit(t, four)
 		if cut {
 			w.ends(t, four, control.Order{Verb: control.VerbPause})
 			continue
@@ -130,8 +127,7 @@ func talks(t *testing.T, conn net.Conn) {
 func TestKeptConnectionsStay(t *testing.T) {
 	w := newWorld(t, 30*time.Second, "")
 	four := w.Client4.At(lab.Server4)
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), four))
+	admit(t, four)
 	conn := dialSMTP(t, four)
 	w.order(t, control.Order{Verb: control.VerbRevoke, Prefix: one(lab.Client4), KeepConnections: true})
 	must(t, four.Refused(t.Context()))
@@ -141,8 +137,7 @@ func TestKeptConnectionsStay(t *testing.T) {
 func TestDenialLasts(t *testing.T) {
 	w := newWorld(t, 30*time.Second, "")
 	four := w.Client4.At(lab.Server4)
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), four))
+	admit(t, four)
 	out := w.verb(t, "deny", "192.0.2.0/24", "--note", "sends spam")
 	if !strings.Contains(out, "192.0.2.0/24 is closed and denied for good") {
 		t.Errorf("deny says %q", out)
@@ -162,46 +157,32 @@ func TestDenialLasts(t *testing.T) {
 	must(t, w.daemon.Stop())
 	w.start(t)
 	denied()
-	if list := w.verb(t, "list", "--denied"); !strings.Contains(list, "192.0.2.0/24") || !strings.Contains(list, "sends spam") {
-		t.Errorf("list --denied:\n%s", list)
-	}
+	must(t, w.says(t, "list --denied", "192.0.2.0/24", "sends spam")())
 	w.verb(t, "undeny", "192.0.2.0/24")
 	must(t, four.Refused(t.Context())) // it opens nothing
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), four))
+	admit(t, four)
 }
 
 func TestPauseLastsAndEmptiesTheFile(t *testing.T) {
 	w := newWorld(t, 30*time.Second, "")
 	four := w.Client4.At(lab.Server4)
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), four))
+	admit(t, four)
 	w.verb(t, "pause", "--note", "moving house")
 	must(t, four.Refused(t.Context()))
-	if got, err := os.ReadFile(w.daemon.Relayhosts); err != nil || len(got) != 0 {
-		t.Errorf("paused, relayhosts holds %q, %v", got, err)
-	}
+	must(t, w.lists("")())
 	paused := func() {
 		t.Helper()
 		login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-		settles(t, 3*time.Second, func() error {
-			if why := w.verb(t, "why", lab.Client4.String()); !strings.Contains(why, "paused by root") {
-				return fmt.Errorf("why does not tell of the pause:\n%s", why)
-			}
-			return nil
-		})
+		settles(t, 3*time.Second, w.says(t, "why "+lab.Client4.String(), "paused by root"))
 		must(t, four.Refused(t.Context()))
-		if out := w.verb(t, "status"); !strings.Contains(out, "Paused:") || !strings.Contains(out, "moving house") {
-			t.Errorf("status does not tell of the pause:\n%s", out)
-		}
+		must(t, w.says(t, "status", "Paused:", "moving house")())
 	}
 	paused()
 	must(t, w.daemon.Kill()) // the order was on the disk before it was answered
 	w.start(t)
 	paused()
 	w.verb(t, "resume")
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), four))
+	admit(t, four)
 }
 
 func TestGrantByHand(t *testing.T) {
@@ -215,9 +196,7 @@ func TestGrantByHand(t *testing.T) {
 	must(t, open(t.Context(), four)()) // before the command returned
 	must(t, six.Refused(t.Context()))
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
-	if why := w.verb(t, "why", lab.Client4.String()); !strings.Contains(why, "granted by hand") || !strings.Contains(why, "ticket 4711") {
-		t.Errorf("why does not tell of the grant:\n%s", why)
-	}
+	must(t, w.says(t, "why "+lab.Client4.String(), "granted by hand", "ticket 4711")())
 	must(t, w.daemon.Kill())
 	w.start(t)
 	must(t, open(t.Context(), four)()) // saved before it was answered
@@ -304,8 +283,7 @@ func TestStartEndsWhatIsInProgress(t *testing.T) {
 	t.Parallel()
 	w := newWorldWith(t, lab.Options{Lifetime: 3 * time.Second, Mode: "mode = \"filter\"\nmax_new_per_minute = 0\ncut_on_expiry = true\n"})
 	target := w.Client4.At(lab.Server4)
-	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), target))
+	admit(t, target)
 	w.saved(t)
 	conn := dialSMTP(t, target)
 	must(t, w.daemon.Kill())

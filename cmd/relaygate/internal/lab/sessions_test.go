@@ -55,9 +55,7 @@ func (w *world) holdsGrant(t *testing.T) {
 	conn := session(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
 	settles(t, time.Second, open(t.Context(), four))
 	stays(t, time.Now().Add(3*sessionLifetime), open(t.Context(), four))
-	if list := w.verb(t, "list"); !strings.Contains(list, " 1  ") {
-		t.Errorf("list does not show the session:\n%s", list)
-	}
+	must(t, w.says(t, "list", " 1  ")())
 	must(t, conn.Close())
 	closed := time.Now()
 	settles(t, sessionLifetime+time.Second, refused(t.Context(), four))
@@ -108,9 +106,7 @@ func TestKilledAgentAndOpenSession(t *testing.T) {
 	w.saved(t)
 	must(t, w.daemon.Kill())
 	w.start(t)
-	if list := w.verb(t, "status"); !strings.Contains(list, "1 session open") {
-		t.Errorf("the session does not hold its grant after the restart:\n%s", list)
-	}
+	must(t, w.says(t, "status", "1 session open")())
 	stays(t, time.Now().Add(lifetime+time.Second), open(t.Context(), four))
 	must(t, w.daemon.Kill())
 	killed := time.Now()

@@ -96,7 +96,20 @@ func (w *world) start(t *testing.T) {
 	}
 }
 
-var must = labtest.Must
+// startsNot fails if a daemon starts, or says another reason why it does not.
+func startsNot(t *testing.T, ns *netns.Namespace, o lab.Options, reason string) {
+	t.Helper()
+	d, err := lab.StartDaemon(t.Context(), ns, o)
+	if err == nil {
+		must(t, d.Stop())
+		t.Fatal("it starts")
+	}
+	if !strings.Contains(err.Error(), reason) {
+		t.Errorf("it says %v, and not %q", err, reason)
+	}
+}
+
+var must = bpftest.Must
 
 // verb runs a verb and returns what it prints.
 func (w *world) verb(t *testing.T, args ...string) string {
@@ -106,6 +119,34 @@ func (w *world) verb(t *testing.T, args ...string) string {
 		t.Fatalf("relaygate %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return string(out)
+}
+
+// says is nil if a verb prints all words.
+func (w *world) says(t *testing.T, verb string, words ...string) func() error {
+	return func() error {
+		out := w.verb(t, strings.Fields(verb)...)
+		for _, want := range words {
+			if !strings.Contains(out, want) {
+				return fmt.Errorf("%s does not tell %q:\n%s", verb, want, out)
+			}
+		}
+		return nil
+	}
+}
+
+// written bounds the wait for a file, which on a slow disk is longer: a write of half a
+// second puts off the next one by ten.
+const written = 20 * time.Second
+
+// lists is nil if relayhosts holds these lines.
+func (w *world) lists(want string) func() error {
+	return func() error {
+		got, err := os.ReadFile(w.daemon.Relayhosts)
+		if err == nil && string(got) != want {
+			err = fmt.Errorf("relayhosts holds %q, want %q", got, want)
+		}
+		return err
+	}
 }
 
 func login(t *testing.T, h *lab.Host, s lab.Script) {
@@ -128,6 +169,13 @@ func open(ctx context.Context, target lab.Target) func() error {
 
 func refused(ctx context.Context, target lab.Target) func() error {
 	return func() error { return target.Refused(ctx) }
+}
+
+// admit logs in at the server and waits until its port 25 is open.
+func admit(t *testing.T, target lab.Target) {
+	t.Helper()
+	login(t, target.Host, lab.POP3Login(target.Server, lab.Password))
+	settles(t, time.Second, open(t.Context(), target))
 }
 
 // expires returns the end of each grant by address, as list --json prints it.
@@ -168,8 +216,7 @@ func (w *world) saved(t *testing.T) {
 // that the daemon has seen everything before.
 func (w *world) nobody(t *testing.T, addr netip.Addr, target lab.Target) {
 	t.Helper()
-	login(t, w.Stranger, lab.POP3Login(lab.Server4, lab.Password))
-	settles(t, time.Second, open(t.Context(), w.Stranger.At(lab.Server4)))
+	admit(t, w.Stranger.At(lab.Server4))
 	if _, ok := w.expires(t)[addr.String()]; ok {
 		t.Errorf("%s is granted:\n%s", addr, w.verb(t, "why", addr.String()))
 	}

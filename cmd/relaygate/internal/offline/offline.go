@@ -44,13 +44,7 @@ func (d *Daemon) Why(a netip.Addr, now time.Time) (control.Story, error) {
 	if err != nil {
 		return control.Story{}, err
 	}
-	var paths []string
-	for _, path := range []string{d.Config.Relayhosts, d.Config.UsersFile} {
-		if path != "" {
-			paths = append(paths, path)
-		}
-	}
-	before, err := story.Before(a, paths...)
+	before, err := story.Before(a, d.Config.Files()...)
 	if err != nil {
 		l.about.Files = append(l.about.Files, err.Error())
 	}

@@ -14,10 +14,13 @@ import (
 	"time"
 
 	"relaygate/authz/grant"
+	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/state"
 )
+
+var must = bpftest.Must
 
 // left behind by a daemon that wrote relayhosts, with these grants, and denied
 // 203.0.113.0/24.
@@ -26,28 +29,18 @@ func leave(t *testing.T, relayhosts string, now time.Time, grants ...grant.Grant
 	folder := t.TempDir()
 	cfg, err := config.Parse("test", fmt.Appendf(nil, "[files]\nrelayhosts = %q\n[state]\npath = %q\n[grant]\nalways = [\"198.51.100.0/24\"]\n",
 		filepath.Join(folder, "relayhosts"), filepath.Join(folder, "state.db")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(cfg.Relayhosts, []byte(relayhosts), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	must(t, os.WriteFile(cfg.Relayhosts, []byte(relayhosts), 0o644))
 	s, err := state.Open(cfg.StatePath, now)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, g := range grants {
 		saved := grant.Save(now, grant.Boot{}, g)
 		s.Put("grants", g.Prefix.String(), state.AppendGrant(nil, &saved))
 	}
 	var denial bytes.Buffer
-	if err := state.Encode(&denial, grant.Denial{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Since: now, By: "root", Note: "sends spam"}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, state.Encode(&denial, grant.Denial{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Since: now, By: "root", Note: "sends spam"}))
 	s.Put("denials", "203.0.113.0/24", denial.Bytes())
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Close())
 	return &Daemon{Config: cfg, File: "test", Silence: &control.SilentError{Socket: cfg.Socket, Err: syscall.ENOENT}}
 }
 
@@ -61,9 +54,7 @@ func TestWhy(t *testing.T) {
 		manual("192.0.2.7", now.Add(-time.Hour), now.Add(time.Hour)), manual("192.0.2.8", now.Add(-time.Hour), now.Add(-time.Minute)))
 	for _, gone := range []bool{false, true} {
 		if gone {
-			if err := os.Remove(d.Config.StatePath); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.Remove(d.Config.StatePath))
 		}
 		for _, tt := range []struct {
 			addr, with, without string // what is said with and without a state
@@ -79,9 +70,7 @@ func TestWhy(t *testing.T) {
 			{"127.0.0.1", "holds no grant: it is", "holds no grant: it is", false, false, "does not name it"},
 		} {
 			s, err := d.Why(netip.MustParseAddr(tt.addr), now)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			want, granted := tt.with, tt.granted
 			if gone {
 				want, granted = tt.without, strings.HasPrefix(tt.without, "has a")
@@ -121,9 +110,7 @@ func TestListTellsLinesWithoutAGrant(t *testing.T) {
 		}
 		d := leave(t, text, now.Add(-time.Second), manual("192.0.2.7", now.Add(-time.Hour), now.Add(time.Hour)))
 		list, about, err := d.Grants(now)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if len(list) != 2 || list[0].Name() != "192.0.2.7" || list[0].AsOf.IsZero() || !list[1].Since.IsZero() {
 			t.Errorf("%+v", list)
 		}

@@ -22,9 +22,7 @@ func TestUnreadableFilesArePutAside(t *testing.T) {
 	other := func(mark []byte) []byte {
 		path := filepath.Join(t.TempDir(), "other.db")
 		db, err := bbolt.Open(path, 0o600, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		err = db.Update(func(tx *bbolt.Tx) error {
 			if mark == nil {
 				_, err := tx.CreateBucket([]byte("somebody else's"))
@@ -36,19 +34,13 @@ func TestUnreadableFilesArePutAside(t *testing.T) {
 			}
 			return b.Put([]byte(markKey), mark)
 		})
-		if err := errors.Join(err, db.Close()); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errors.Join(err, db.Close()))
 		data, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return data
 	}
 	good, err := os.ReadFile(filled(t, 200))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	turned := bytes.Clone(good)
 	turned[bytes.LastIndex(turned, []byte("192.0.2.77"))+9] ^= 1 // another address
 	for name, data := range map[string][]byte{
@@ -64,9 +56,7 @@ func TestUnreadableFilesArePutAside(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "state.db")
-			if err := os.WriteFile(path, data, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.WriteFile(path, data, 0o600))
 			s := open(t, path)
 			if !s.Fresh() || !strings.Contains(s.Aside(), ".damaged-20260102T030405Z") {
 				t.Errorf("fresh %v, aside %q", s.Fresh(), s.Aside())
@@ -103,9 +93,7 @@ func damageAtRandom(t *testing.T, merged bool) {
 		shut(t, open(t, filled))
 	}
 	good, err := os.ReadFile(filled)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	rounds := 300
 	if testing.Short() {
 		rounds = 30
@@ -121,9 +109,7 @@ func damageAtRandom(t *testing.T, merged bool) {
 				data[at+i] = byte(random.Uint32())
 			}
 		}
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(path, data, 0o600))
 		s, err := Open(path, at.Add(time.Duration(round)*time.Second))
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)

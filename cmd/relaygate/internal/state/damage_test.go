@@ -40,9 +40,7 @@ func TestOneBitBringsNothingBack(t *testing.T) {
 	s.Put("denials", "192.0.2.1", []byte("for good"))
 	shut(t, s)
 	good, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	random := rand.New(rand.NewPCG(9, 1))
 	turned := 0
 	for at0 := 0; at0 < len(good); at0++ {
@@ -52,9 +50,7 @@ func TestOneBitBringsNothingBack(t *testing.T) {
 		turned++
 		data := bytes.Clone(good)
 		data[at0] ^= 1 << random.IntN(8)
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(path, data, 0o600))
 		s, err := Open(path, at.Add(time.Duration(turned)*time.Second))
 		if err != nil {
 			t.Fatalf("byte %d: %v", at0, err)
@@ -79,9 +75,7 @@ func TestMissingGroupsAreDamage(t *testing.T) {
 		}
 		shut(t, s)
 		db, err := bbolt.Open(path, 0o600, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		err = db.Update(func(tx *bbolt.Tx) error {
 			b := tx.Bucket([]byte(tailBucket))
 			if missing > 0 {
@@ -89,9 +83,7 @@ func TestMissingGroupsAreDamage(t *testing.T) {
 			}
 			return errors.Join(b.DeleteBucket([]byte{7: 1}), b.DeleteBucket([]byte{7: 2}), b.DeleteBucket([]byte{7: 3}))
 		})
-		if err := errors.Join(err, db.Close()); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errors.Join(err, db.Close()))
 		s = open(t, path)
 		if s.Aside() == "" {
 			t.Errorf("%d: a group is missing, and %v is believed", missing, all(t, s, "grants"))
@@ -108,9 +100,7 @@ func TestOthersWriteDuringAMerge(t *testing.T) {
 	s.Put("grants", "192.0.2.1", []byte("x"))
 	flush(t, s)
 	s.Put("grants", "192.0.2.2", []byte("x"))
-	if err := s.merge(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.merge())
 	if st := s.Stats(); st.Pending != 0 || st.Writes != 2 || tailed(t, s) != 1 {
 		t.Errorf("%+v, and %d groups in the tail, want that of the later change", st, tailed(t, s))
 	}
@@ -174,9 +164,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		if err == nil {
 			err = c.Start()
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		written, most := 0, 1+random.IntN(300)
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			n, err := strconv.Atoi(strings.TrimSpace(lines.Text()))
@@ -186,9 +174,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			if written = n; n == most {
 				err = c.Process.Kill() // in the middle of a later group, or of a merge
 			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 		}
 		_ = c.Wait() // it was killed
 		s := open(t, path)
@@ -217,9 +203,7 @@ func beKilled(t *testing.T, path string) {
 		flush(t, s)
 		fmt.Println(n)
 		if n%7 == 0 {
-			if err := s.merge(); err != nil {
-				t.Fatal(err)
-			}
+			must(t, s.merge())
 		}
 	}
 }

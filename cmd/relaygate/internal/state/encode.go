@@ -10,16 +10,16 @@ import (
 // Records are CBOR (RFC 8949), which takes a third of JSON's time and half its
 // room. Names are kept as they came, UTF-8 or not, and times to the microsecond.
 var (
-	encoding = must(cbor.EncOptions{Time: cbor.TimeUnixMicro}.UserBufferEncMode())
-	decoding = must(cbor.DecOptions{UTF8: cbor.UTF8DecodeInvalid}.DecMode())
+	encoding = mode(cbor.EncOptions{Time: cbor.TimeUnixMicro}.UserBufferEncMode())
+	decoding = mode(cbor.DecOptions{UTF8: cbor.UTF8DecodeInvalid}.DecMode())
 )
 
-// must is for options that are constants.
-func must[T any](mode T, err error) T {
+// mode is for options that are constants.
+func mode[T any](m T, err error) T {
 	if err != nil {
 		panic(err)
 	}
-	return mode
+	return m
 }
 
 // Encode appends what v looks like in a record to b.

@@ -41,9 +41,7 @@ func TestMend(t *testing.T) {
 		flush(t, s)
 		s.Put("grants", "192.0.2.2", []byte("x"))
 		flush(t, s)
-		if err := tt.harm(path); err != nil {
-			t.Fatal(err)
-		}
+		must(t, tt.harm(path))
 		s.Put("grants", "192.0.2.3", []byte("x"))
 		_ = s.Flush() // it finds what is spoiled
 		done, empty, err := s.Mend(at)
@@ -79,17 +77,13 @@ func TestMendThatFails(t *testing.T) {
 	s := open(t, path)
 	s.Put("grants", "192.0.2.1", []byte("x"))
 	flush(t, s)
-	if err := errors.Join(os.RemoveAll(filepath.Dir(path)), os.WriteFile(filepath.Dir(path), nil, 0o600)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errors.Join(os.RemoveAll(filepath.Dir(path)), os.WriteFile(filepath.Dir(path), nil, 0o600)))
 	for range 2 {
 		if done, _, err := s.Mend(at); err == nil || done != "" || s.Stats().LastError == "" {
 			t.Errorf("Mend = %q, %v; %+v", done, err, s.Stats())
 		}
 	}
-	if err := os.Remove(filepath.Dir(path)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Remove(filepath.Dir(path)))
 	if done, empty, err := s.Mend(at); err != nil || empty || done == "" || s.Stats().LastError != "" {
 		t.Errorf("Mend = %q, %v, %v; %+v", done, empty, err, s.Stats())
 	}

@@ -32,15 +32,11 @@ func peeked(path, bucket string) (got map[string]string, kept time.Time, err err
 func folder(t *testing.T, path string) map[string]int64 {
 	t.Helper()
 	list, err := os.ReadDir(filepath.Dir(path))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	sizes := make(map[string]int64)
 	for _, f := range list {
 		info, err := f.Info()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		sizes[f.Name()] = info.Size()
 	}
 	return sizes
@@ -55,23 +51,17 @@ func TestPeekReadsAndChangesNothing(t *testing.T) {
 		writer.Put("grants", fmt.Sprint("192.0.2.", i), []byte("x"))
 	}
 	flush(t, writer)
-	if err := writer.merge(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, writer.merge())
 	writer.Delete("grants", "192.0.2.7")
 	writer.Put("grants", "192.0.2.8", []byte("renewed"))
 	flush(t, writer)
 	check := func(when string) {
 		t.Helper()
 		before, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		files := folder(t, path)
 		got, kept, err := peeked(path, "grants")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if len(got) != 1999 || got["192.0.2.7"] != "" || got["192.0.2.8"] != "renewed" {
 			t.Errorf("%s: %d records", when, len(got))
 		}
@@ -93,13 +83,9 @@ func TestPeekReadsAndChangesNothing(t *testing.T) {
 func TestPeekKeepsNobodyAway(t *testing.T) {
 	path := filled(t, 3)
 	c, err := Peek(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
+		must(t, c.Close())
 	}()
 	writer := open(t, path)
 	defer shut(t, writer)
@@ -132,9 +118,7 @@ func TestPeekBesideAWriter(t *testing.T) {
 			}
 			put(n)
 			if n%5 == 0 {
-				if err := writer.merge(); err != nil {
-					t.Error(err)
-				}
+				must(t, writer.merge())
 			}
 		}
 	}()
@@ -168,9 +152,7 @@ func TestPeekRefuses(t *testing.T) {
 				return tx.Bucket([]byte(markBucket)).Put([]byte(markKey), []byte{0, 0, 0, Version + 1})
 			})
 		}
-		if err := errors.Join(err, db.Close()); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errors.Join(err, db.Close()))
 	}
 	change := func(do func(data []byte) []byte) func(*testing.T, string) {
 		return func(t *testing.T, path string) {
@@ -178,14 +160,7 @@ func TestPeekRefuses(t *testing.T) {
 			if err == nil {
 				err = os.WriteFile(path, do(data), 0o600)
 			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	must := func(t *testing.T, err error) {
-		if err != nil {
-			t.Fatal(err)
+			must(t, err)
 		}
 	}
 	for name, tt := range map[string]struct {

@@ -30,9 +30,7 @@ func TestWhatClosesIsRescued(t *testing.T) {
 	s.Delete("denials", "198.51.100.2")
 	shut(t, s)
 	good, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	turn := func(record string) []byte {
 		turned := []byte(record)
 		turned[0] ^= 1
@@ -67,9 +65,7 @@ func TestWhatClosesIsRescued(t *testing.T) {
 		{"text", []byte(strings.Repeat("words\n", 10_000)), "", 0},
 	} {
 		path := filepath.Join(t.TempDir(), "state.db")
-		if err := os.WriteFile(path, tt.data, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(path, tt.data, 0o600))
 		s, err := Open(path, at, "denials", "pause")
 		if err != nil {
 			t.Fatalf("%s: %v", tt.name, err)

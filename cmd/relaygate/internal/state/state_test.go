@@ -44,9 +44,7 @@ func TestRecordsOutliveTheProgram(t *testing.T) {
 // When the file was written last is known at the next start.
 func TestKeptTellsWhen(t *testing.T) {
 	path := filled(t, 1)
-	if err := os.Chtimes(path, time.Time{}, at); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Chtimes(path, time.Time{}, at))
 	s := open(t, path)
 	if !s.Kept().Equal(at) {
 		t.Errorf("kept %v, want %v", s.Kept(), at)
@@ -130,9 +128,7 @@ func TestChangesAreWrittenInGroups(t *testing.T) {
 			t.Errorf("%+v, want 200 changes in one group", st)
 		}
 		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		must(t, <-done)
 		shut(t, s)
 	})
 }
@@ -150,9 +146,7 @@ func TestFailedWriteStaysPending(t *testing.T) {
 		t.Errorf("%+v, want one error and three pending", st)
 	}
 	s.database().MaxSize = maxFile
-	if err := s.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Flush())
 	if got := all(t, s, "grants"); got["192.0.2.1"] != "new" || len(got) != 2 {
 		t.Errorf("%d grants, the first %q", len(got), got["192.0.2.1"])
 	}
@@ -168,9 +162,7 @@ func TestPendingWhileItIsWritten(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "state.db"))
 	s.Put("grants", "192.0.2.1", make([]byte, 1000))
 	slow, err := s.database().Begin(true) // the disk takes its time
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	done := make(chan error)
 	go func() { done <- s.Flush() }()
 	for s.waits() {
@@ -179,9 +171,7 @@ func TestPendingWhileItIsWritten(t *testing.T) {
 	if st := s.Stats(); st.Pending != 1 || st.PendingBytes < 1000 {
 		t.Errorf("%d changes of %d bytes are pending, want 1 of 1000", st.Pending, st.PendingBytes)
 	}
-	if err := errors.Join(slow.Rollback(), <-done); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errors.Join(slow.Rollback(), <-done))
 	if st := s.Stats(); st.Pending != 0 {
 		t.Errorf("%d changes are pending after the write", st.Pending)
 	}

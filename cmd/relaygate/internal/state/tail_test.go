@@ -24,17 +24,13 @@ func tailed(t *testing.T, s *Store) (n int) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return n
 }
 
 func flush(t *testing.T, s *Store) {
 	t.Helper()
-	if err := s.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Flush())
 }
 
 // Whatever is put, deleted, written, merged and opened again in whatever order: the
@@ -50,9 +46,7 @@ func TestTailIsAsIfEachChangeWereInItsPlace(t *testing.T) {
 		case 0:
 			flush(t, s)
 		case 1:
-			if err := errors.Join(s.Flush(), s.merge()); err != nil {
-				t.Fatal(err)
-			}
+			must(t, errors.Join(s.Flush(), s.merge()))
 		case 2:
 			shut(t, s)
 			s = open(t, path)
@@ -128,15 +122,11 @@ func TestTailIsMergedInParts(t *testing.T) {
 	}
 	shut(t, s)
 	before, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	s = open(t, path) // copies
 	check()
 	shut(t, s)
-	if err := os.WriteFile(path, before, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, before, 0o600))
 	s = open(t, path)
 	defer shut(t, s)
 	for i := range 3 {
@@ -184,9 +174,7 @@ func FuzzChanges(f *testing.F) {
 func BenchmarkWrite(b *testing.B) {
 	const grants, batch = 100_000, 2000
 	s, err := Open(filepath.Join(b.TempDir(), "state.db"), at)
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	defer s.Close()
 	value := make([]byte, 150)
 	random := rand.New(rand.NewPCG(8, 1))
@@ -199,30 +187,22 @@ func BenchmarkWrite(b *testing.B) {
 	write := func(n int) {
 		for ; n > 0; n -= batch {
 			put(min(n, batch))
-			if err := s.Flush(); err != nil {
-				b.Fatal(err)
-			}
+			must(b, s.Flush())
 		}
 	}
 	write(2 * grants)
-	if err := s.merge(); err != nil {
-		b.Fatal(err)
-	}
+	must(b, s.merge())
 	b.Run("write", func(b *testing.B) {
 		b.ReportAllocs()
 		write(b.N)
 	})
-	if err := s.merge(); err != nil {
-		b.Fatal(err)
-	}
+	must(b, s.merge())
 	b.Run("merge", func(b *testing.B) {
 		b.ReportAllocs()
 		n := max(b.N, 50_000)
 		write(n)
 		b.ResetTimer()
-		if err := s.merge(); err != nil {
-			b.Fatal(err)
-		}
+		must(b, s.merge())
 		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/record")
 	})
 }

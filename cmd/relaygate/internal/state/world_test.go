@@ -8,24 +8,24 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"relaygate/bpf/bpftest"
 )
+
+var must = bpftest.Must
 
 var at = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 func open(t *testing.T, path string) *Store {
 	t.Helper()
 	s, err := Open(path, at)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return s
 }
 
 func shut(t *testing.T, s *Store) {
 	t.Helper()
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
+	must(t, s.Close())
 }
 
 // all is every record of a bucket.
@@ -33,9 +33,7 @@ func all(t *testing.T, s *Store, bucket string) map[string]string {
 	t.Helper()
 	got := make(map[string]string)
 	err := s.Each(bucket, func(k string, v []byte) error { got[k] = string(v); return nil })
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return got
 }
 

@@ -25,9 +25,8 @@ import (
 // filter of the socket that runs within the change itself: that the monitor must
 // first be woken is not measured.
 type monitor struct {
+	hooks  // the socket's filter; the ring has when each datagram was sent
 	conn   *netlink.Conn
-	times  *ebpf.Map     // ring: when each datagram was sent
-	filter *ebpf.Program // of the socket
 	ended  sync.WaitGroup
 	closed atomic.Bool
 
@@ -48,12 +47,12 @@ func startMonitor(ns *netns.Namespace) (m *monitor, err error) {
 			err = errors.Join(err, m.close())
 		}
 	}()
-	if m.times, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: monitorTimes}); err != nil {
-		return m, fmt.Errorf("make the monitor's ring: %w", err)
+	if err := m.record(monitorTimes); err != nil {
+		return m, err
 	}
-	m.filter, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SocketFilter, License: "GPL", Instructions: timeProgram(m.times)})
+	filter, err := m.load(ebpf.SocketFilter, ebpf.AttachNone, timeProgram(m.ring))
 	if err != nil {
-		return m, fmt.Errorf("load the monitor's filter: %w", err)
+		return m, err
 	}
 	if m.conn, err = netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: ns.FD()}); err != nil {
 		return m, fmt.Errorf("listen to nf_tables: %w", err)
@@ -67,7 +66,7 @@ func startMonitor(ns *netns.Namespace) (m *monitor, err error) {
 	}
 	var attached error
 	err = raw.Control(func(fd uintptr) {
-		attached = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_BPF, m.filter.FD())
+		attached = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_BPF, filter.FD())
 	})
 	if err := errors.Join(err, attached); err != nil {
 		return m, fmt.Errorf("attach the monitor's filter: %w", err)
@@ -82,18 +81,11 @@ func startMonitor(ns *netns.Namespace) (m *monitor, err error) {
 
 // timeProgram puts the time into the ring and lets the datagram pass as it is.
 func timeProgram(ring *ebpf.Map) asm.Instructions {
-	return asm.Instructions{
+	code := append(asm.Instructions{
 		asm.FnKtimeGetNs.Call(),
 		asm.StoreMem(asm.R10, -8, asm.R0, asm.DWord),
-		asm.LoadMapPtr(asm.R1, ring.FD()),
-		asm.Mov.Reg(asm.R2, asm.R10),
-		asm.Add.Imm(asm.R2, -8),
-		asm.Mov.Imm(asm.R3, 8),
-		asm.Mov.Imm(asm.R4, 1), // BPF_RB_NO_WAKEUP
-		asm.FnRingbufOutput.Call(),
-		asm.Mov.Imm(asm.R0, math.MaxInt32), // bytes to be kept
-		asm.Return(),
-	}
+	}, output(ring, -8, 8, wakeNobody)...)
+	return append(code, asm.Mov.Imm(asm.R0, math.MaxInt32), asm.Return()) // bytes to be kept
 }
 
 func (m *monitor) run() {
@@ -183,7 +175,7 @@ func (m *monitor) stop() (map[netip.Addr]time.Duration, error) {
 	m.conn = nil
 	m.ended.Wait()
 	var times []time.Duration
-	err = errors.Join(err, m.err, drain(m.times, func(record []byte) {
+	err = errors.Join(err, m.err, m.drain(func(record []byte) {
 		times = append(times, time.Duration(binary.NativeEndian.Uint64(record)&math.MaxInt64))
 	}))
 	came := make(map[netip.Addr]time.Duration)
@@ -197,16 +189,9 @@ func (m *monitor) stop() (map[netip.Addr]time.Duration, error) {
 	return came, errors.Join(err, m.close())
 }
 
-func (m *monitor) close() error {
-	var errs []error
+func (m *monitor) close() (err error) {
 	if m.conn != nil {
-		errs = append(errs, m.conn.Close())
+		err = m.conn.Close()
 	}
-	if m.filter != nil {
-		errs = append(errs, m.filter.Close())
-	}
-	if m.times != nil {
-		errs = append(errs, m.times.Close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(err, m.hooks.close())
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"runtime"
 	"slices"
 	"time"
@@ -15,10 +14,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
-
-	"relaygate/bpf"
 )
 
 // observer notes by one clock, the kernel's, when positive answers leave the
@@ -26,11 +22,7 @@ import (
 // peer of it, whatever is in its control group) sends to a socket and receives
 // from one. It must be there before those that it observes: at the same hook it
 // then comes first.
-type observer struct {
-	ring  *ebpf.Map
-	links []link.Link
-	progs []*ebpf.Program
-}
+type observer struct{ hooks }
 
 // What a sight is of.
 const (
@@ -57,74 +49,37 @@ func observe(group string) (o *observer, err error) {
 			err = errors.Join(err, o.close())
 		}
 	}()
-	if o.ring, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: 16 << 20}); err != nil {
-		return o, fmt.Errorf("make the observer's ring: %w", err)
-	}
-	root, err := bpf.RootCgroup()
-	if err != nil {
+	if err := o.record(16 << 20); err != nil {
 		return o, err
 	}
-	err = o.load(ebpf.CGroupSKB, answerProgram(o.ring), func(p *ebpf.Program) (link.Link, error) {
-		return link.AttachCgroup(link.CgroupOptions{Path: root, Attach: ebpf.AttachCGroupInetEgress, Program: p})
-	})
-	if err != nil {
+	if err := o.everywhere(ebpf.AttachCGroupInetEgress, answerProgram(o.ring)); err != nil {
 		return o, fmt.Errorf("observe answers: %w", err)
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(group, &st); err != nil {
 		return o, fmt.Errorf("identify control group: %w", err)
 	}
-	err = o.load(ebpf.RawTracepoint, syscallProgram(o.ring, st.Ino), func(p *ebpf.Program) (link.Link, error) {
-		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_exit", Program: p})
-	})
+	p, err := o.load(ebpf.RawTracepoint, ebpf.AttachNone, syscallProgram(o.ring, st.Ino))
 	if err != nil {
 		return o, fmt.Errorf("observe system calls: %w", err)
 	}
-	return o, nil
-}
-
-func (o *observer) load(kind ebpf.ProgramType, code asm.Instructions, attach func(*ebpf.Program) (link.Link, error)) error {
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: kind, Instructions: code, License: "GPL"})
+	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_exit", Program: p})
 	if err != nil {
-		return err
+		return o, fmt.Errorf("observe system calls: %w", err)
 	}
-	o.progs = append(o.progs, p)
-	l, err := attach(p)
-	if err == nil {
-		o.links = append(o.links, l)
-	}
-	return err
-}
-
-func (o *observer) close() error {
-	var errs []error
-	for _, l := range o.links {
-		errs = append(errs, l.Close())
-	}
-	for _, p := range o.progs {
-		errs = append(errs, p.Close())
-	}
-	if o.ring != nil {
-		errs = append(errs, o.ring.Close())
-	}
-	return errors.Join(errs...)
+	o.links = append(o.links, l)
+	return o, nil
 }
 
 // note is the end of both programs: a sight of a kind goes into the ring, with
 // what r7 holds, the client's address or a size. Nobody is woken.
 func note(ring *ebpf.Map, kind uint32) asm.Instructions {
-	return asm.Instructions{
+	return append(asm.Instructions{
 		asm.FnKtimeGetNs.Call(),
 		asm.StoreMem(asm.R10, -sightSize, asm.R0, asm.DWord),
 		asm.StoreImm(asm.R10, -sightSize+8, int64(kind), asm.Word),
 		asm.StoreMem(asm.R10, -sightSize+12, asm.R7, asm.Word),
-		asm.LoadMapPtr(asm.R1, ring.FD()),
-		asm.Mov.Reg(asm.R2, asm.R10),
-		asm.Add.Imm(asm.R2, -sightSize),
-		asm.Mov.Imm(asm.R3, sightSize),
-		asm.Mov.Imm(asm.R4, 1), // BPF_RB_NO_WAKEUP
-		asm.FnRingbufOutput.Call(),
-	}
+	}, output(ring, -sightSize, sightSize, wakeNobody)...)
 }
 
 // answerProgram sees IPv4 packets that sockets send (1 lets them pass) and notes
@@ -221,7 +176,7 @@ func syscallProgram(ring *ebpf.Map, group uint64) asm.Instructions {
 
 // sights takes what was noted since the last call, in the order of time.
 func (o *observer) sights() (list []sight, err error) {
-	err = drain(o.ring, func(b []byte) {
+	err = o.drain(func(b []byte) {
 		list = append(list, sight{
 			at:   time.Duration(binary.NativeEndian.Uint64(b) & math.MaxInt64),
 			kind: binary.NativeEndian.Uint32(b[8:]),
@@ -231,25 +186,6 @@ func (o *observer) sights() (list []sight, err error) {
 	})
 	slices.SortStableFunc(list, func(a, b sight) int { return int(a.at - b.at) })
 	return list, err
-}
-
-// drain takes the records that are in a ring.
-func drain(ring *ebpf.Map, do func(record []byte)) error {
-	r, err := ringbuf.NewReader(ring)
-	if err != nil {
-		return fmt.Errorf("read a ring: %w", err)
-	}
-	r.SetDeadline(time.Unix(1, 0)) // what is there, and no more
-	for {
-		rec, err := r.Read()
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return r.Close()
-		}
-		if err != nil {
-			return errors.Join(fmt.Errorf("read a ring: %w", err), r.Close())
-		}
-		do(rec.RawSample)
-	}
 }
 
 // delays are the times from each answer's leaving to the return of the call that

@@ -15,10 +15,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
-	"relaygate/bpf"
 	"relaygate/nft"
 )
 
@@ -47,10 +45,8 @@ func (m *measure) buildDirect(ctx context.Context) (program string, err error) {
 
 // direct is the C program at work, with a tap of its own.
 type direct struct {
-	cmd  *exec.Cmd
-	ring *ebpf.Map
-	tap  *ebpf.Program
-	link link.Link
+	hooks
+	cmd *exec.Cmd
 }
 
 const directRing = 8 << 20 // bytes, as the daemon's
@@ -64,22 +60,11 @@ func (m *measure) startDirect(ctx context.Context, program string) (d *direct, e
 			err = errors.Join(err, d.stop())
 		}
 	}()
-	if d.ring, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: directRing}); err != nil {
-		return d, fmt.Errorf("make a ring: %w", err)
-	}
-	d.tap, err = ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.CGroupSKB, AttachType: ebpf.AttachCGroupInetEgress, License: "GPL", Instructions: directTap(d.ring),
-	})
-	if err != nil {
-		return d, fmt.Errorf("load the C program's tap: %w", err)
-	}
-	root, err := bpf.RootCgroup()
-	if err != nil {
+	if err := d.record(directRing); err != nil {
 		return d, err
 	}
-	d.link, err = link.AttachCgroup(link.CgroupOptions{Path: root, Attach: ebpf.AttachCGroupInetEgress, Program: d.tap})
-	if err != nil {
-		return d, fmt.Errorf("attach the C program's tap: %w", err)
+	if err := d.everywhere(ebpf.AttachCGroupInetEgress, directTap(d.ring)); err != nil {
+		return d, fmt.Errorf("the C program's tap: %w", err)
 	}
 	return d, m.runDirect(ctx, d, program)
 }
@@ -115,16 +100,7 @@ func (d *direct) stop() error {
 		errs = append(errs, d.cmd.Process.Kill())
 		_ = d.cmd.Wait() // it was killed
 	}
-	if d.link != nil {
-		errs = append(errs, d.link.Close())
-	}
-	if d.tap != nil {
-		errs = append(errs, d.tap.Close())
-	}
-	if d.ring != nil {
-		errs = append(errs, d.ring.Close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, d.close())...)
 }
 
 // directTap sees what sockets send and puts what comes from the mail port and
@@ -133,7 +109,7 @@ func (d *direct) stop() error {
 // Each wakes the reader.
 func directTap(ring *ebpf.Map) asm.Instructions {
 	const head, record, size = -48, -96, 32 // on the stack
-	return append(mailPacket(head),         // its offset is in r2
+	code := append(mailPacket(head),        // its offset is in r2
 		asm.Mov.Imm(asm.R1, 0),
 		asm.StoreMem(asm.R10, record+16, asm.R1, asm.DWord),
 		asm.StoreMem(asm.R10, record+24, asm.R1, asm.DWord),
@@ -150,13 +126,7 @@ func directTap(ring *ebpf.Map) asm.Instructions {
 		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.FnGetSocketCookie.Call(),
 		asm.StoreMem(asm.R10, record, asm.R0, asm.DWord),
-		asm.LoadMapPtr(asm.R1, ring.FD()),
-		asm.Mov.Reg(asm.R2, asm.R10),
-		asm.Add.Imm(asm.R2, record),
-		asm.Mov.Imm(asm.R3, size),
-		asm.Mov.Imm(asm.R4, 2), // BPF_RB_FORCE_WAKEUP
-		asm.FnRingbufOutput.Call(),
-		asm.Mov.Imm(asm.R0, 1).WithSymbol("pass"),
-		asm.Return(),
 	)
+	code = append(code, output(ring, record, size, wakeAtOnce)...)
+	return append(code, asm.Mov.Imm(asm.R0, 1).WithSymbol("pass"), asm.Return())
 }

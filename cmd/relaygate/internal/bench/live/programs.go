@@ -14,12 +14,8 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
-
-	"relaygate/bpf"
 )
 
 // objects are the BPF programs and maps that a process holds, by name.
@@ -117,50 +113,6 @@ func (r runs) since(before runs) runs { return runs{r.count - before.count, r.to
 
 // each is the time of one run, in ns.
 func (r runs) each() float64 { return float64(r.took) / float64(max(r.count, 1)) }
-
-// empties are programs that do nothing, beside the daemon's.
-type empties struct {
-	in, out *ebpf.Program
-	links   []link.Link
-}
-
-func attachEmpties() (e *empties, err error) {
-	e = &empties{}
-	root, err := bpf.RootCgroup()
-	if err != nil {
-		return nil, err
-	}
-	for at, p := range map[ebpf.AttachType]**ebpf.Program{
-		ebpf.AttachCGroupInetIngress: &e.in, ebpf.AttachCGroupInetEgress: &e.out,
-	} {
-		*p, err = ebpf.NewProgram(&ebpf.ProgramSpec{
-			Type: ebpf.CGroupSKB, AttachType: at, License: "GPL", Name: "empty",
-			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
-		})
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("load an empty program: %w", err), e.close())
-		}
-		l, err := link.AttachCgroup(link.CgroupOptions{Path: root, Attach: at, Program: *p})
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("attach an empty program: %w", err), e.close())
-		}
-		e.links = append(e.links, l)
-	}
-	return e, nil
-}
-
-func (e *empties) close() error {
-	var errs []error
-	for _, l := range e.links {
-		errs = append(errs, l.Close())
-	}
-	for _, p := range []*ebpf.Program{e.in, e.out} {
-		if p != nil {
-			errs = append(errs, p.Close())
-		}
-	}
-	return errors.Join(errs...)
-}
 
 // memberOffset finds a member of the struct that a map's values are, in bytes.
 func memberOffset(m *ebpf.Map, name string) (int, error) {

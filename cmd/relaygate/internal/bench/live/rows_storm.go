@@ -206,7 +206,7 @@ func (m *measure) stormCost(a *agent, t Task) (s storming, bpf time.Duration, er
 	if s, err = m.stormOnce(a, t); err != nil {
 		return s, 0, err
 	}
-	empty, err := runsOf(e.in)
+	empty, err := runsOf(e.progs[0])
 	if err != nil {
 		return s, 0, err
 	}

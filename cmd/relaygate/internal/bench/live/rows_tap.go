@@ -193,7 +193,7 @@ func (m *measure) timePackets(t *packetTimer, port, commands int) (float64, erro
 // packetTimer reads the times of the daemon's programs and of empty ones.
 type packetTimer struct {
 	objects
-	*empties
+	empty *hooks
 }
 
 func newPacketTimer(a *agent) (*packetTimer, error) {
@@ -208,11 +208,11 @@ func newPacketTimer(a *agent) (*packetTimer, error) {
 	return &packetTimer{o, e}, nil
 }
 
-func (t *packetTimer) close() error { return errors.Join(t.objects.close(), t.empties.close()) }
+func (t *packetTimer) close() error { return errors.Join(t.objects.close(), t.empty.close()) }
 
 // read returns the runs of the programs in, out, and of the empty ones.
 func (t *packetTimer) read() (all [4]runs, err error) {
-	for i, p := range []*ebpf.Program{t.programs["relaygate_in"], t.programs["relaygate_out"], t.in, t.out} {
+	for i, p := range []*ebpf.Program{t.programs["relaygate_in"], t.programs["relaygate_out"], t.empty.progs[0], t.empty.progs[1]} {
 		if all[i], err = runsOf(p); err != nil {
 			return all, err
 		}

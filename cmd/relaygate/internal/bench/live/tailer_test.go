@@ -20,37 +20,29 @@ import (
 	"relaygate/cmd/relaygate/internal/lab"
 )
 
+var must = bpftest.Must
+
 // What the server logs is what Dovecot's users know, and only while a Task says
 // so.
 func TestServerLogsLogins(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer l.Close()
 	client, err := net.Dial("tcp4", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer client.Close()
 	server, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer server.Close()
 	f, err := server.(*net.TCPConn).File()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer f.Close()
 	log := filepath.Join(t.TempDir(), "mail.log")
 	p := pop3{fd: int(f.Fd())}
 	say := func(lines ...string) {
 		t.Helper()
 		for _, line := range lines {
-			if err := p.answer([]byte(line)); err != nil {
-				t.Fatal(err)
-			}
+			must(t, p.answer([]byte(line)))
 		}
 	}
 	do := func(task Task) {
@@ -65,9 +57,7 @@ func TestServerLogsLogins(t *testing.T) {
 	do(Task{Verb: "log"})
 	say("USER behind", "PASS "+password)
 	got, err := os.ReadFile(log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	want := regexp.MustCompile(`^\w{3} [ \d]\d \d\d:\d\d:\d\d mail dovecot: pop3-login: Login: ` +
 		`user=<eve>, method=PLAIN, rip=127\.0\.0\.1, lip=198\.51\.100\.25, mpid=\d+\n$`)
 	if !want.Match(got) {
@@ -79,9 +69,7 @@ func TestTailersAreConfigured(t *testing.T) {
 	for _, tailer := range allTailers {
 		t.Run(tailer.name, func(t *testing.T) {
 			dir := t.TempDir()
-			if err := tailer.configure(dir); err != nil {
-				t.Fatal(err)
-			}
+			must(t, tailer.configure(dir))
 			var all []byte
 			err := fs.WalkDir(os.DirFS(dir), ".", func(name string, e fs.DirEntry, err error) error {
 				if err != nil || e.IsDir() {
@@ -91,9 +79,7 @@ func TestTailersAreConfigured(t *testing.T) {
 				all = append(all, b...)
 				return err
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			if bytes.Contains(all, []byte("@DIR@")) {
 				t.Error("a path is open")
 			}
@@ -112,18 +98,16 @@ func TestMonitorNotesTheChange(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	bpftest.Do(t, ns, func() error { return makeSet(tailerTable, tailerSet) })
 	watch, err := startMonitor(ns)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	addresses := []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")}
 	before := make(map[netip.Addr]time.Duration)
 	after := make(map[netip.Addr]time.Duration)
 	for _, a := range addresses {
 		before[a] = monotonic(t)
-		bpftest.Do(t, ns, func() error { return change(a, true) })
+		bpftest.Do(t, ns, func() error { return put(a, true) })
 		after[a] = monotonic(t)
-		bpftest.Do(t, ns, func() error { return change(a, false) })
-		bpftest.Do(t, ns, func() error { return change(a, true) })
+		bpftest.Do(t, ns, func() error { return put(a, false) })
+		bpftest.Do(t, ns, func() error { return put(a, true) })
 	}
 	err = lab.Poll(t.Context(), 10*time.Second, time.Millisecond, func() error {
 		if watch.count() < len(addresses) {
@@ -131,13 +115,9 @@ func TestMonitorNotesTheChange(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	came, err := watch.stop()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, a := range addresses {
 		if at := came[a]; at < before[a] || at > after[a] {
 			t.Errorf("%s came at %v, and was added between %v and %v", a, at, before[a], after[a])
@@ -145,30 +125,22 @@ func TestMonitorNotesTheChange(t *testing.T) {
 	}
 }
 
-// change adds an element to the tailers' set or deletes it.
-func change(a netip.Addr, add bool) error {
-	c, err := nftables.New()
-	if err != nil {
-		return err
-	}
-	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: tailerTable}
-	set := &nftables.Set{Table: table, Name: tailerSet, KeyType: nftables.TypeIPAddr}
-	do := c.SetDeleteElements
-	if add {
-		do = c.SetAddElements
-	}
-	if err := do(set, []nftables.SetElement{{Key: a.AsSlice()}}); err != nil {
-		return err
-	}
-	return c.Flush()
+// put adds an element to the tailers' set or deletes it.
+func put(a netip.Addr, add bool) error {
+	return change("change the set", func(c *nftables.Conn) error {
+		do := c.SetDeleteElements
+		if add {
+			do = c.SetAddElements
+		}
+		set := &nftables.Set{Table: table(tailerTable), Name: tailerSet, KeyType: nftables.TypeIPAddr}
+		return do(set, []nftables.SetElement{{Key: a.AsSlice()}})
+	})
 }
 
 // monotonic is CLOCK_MONOTONIC.
 func monotonic(t *testing.T) time.Duration {
 	t.Helper()
 	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		t.Fatal(err)
-	}
+	must(t, unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts))
 	return time.Duration(ts.Nano())
 }

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf"
@@ -84,33 +83,13 @@ func (w *world) wire() error {
 		if err := netns.AddAddresses("lo", netip.PrefixFrom(serverAddr, serverAddr.BitLen())); err != nil {
 			return err
 		}
-		return route(netlink.Route{Gw: clientLeg.Addr().AsSlice()})
+		return netns.AddRoute(clientNet, clientLeg.Addr())
 	})
 	if err != nil {
 		return err
 	}
-	err = w.clientNS.Do(func() error {
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return fmt.Errorf("find loopback: %w", err)
-		}
-		// As `ip route add local`: all of it is this machine's.
-		return route(netlink.Route{LinkIndex: lo.Attrs().Index, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST})
-	})
+	err = w.clientNS.Do(func() error { return netns.AddRoute(clientNet, netip.Addr{}) })
 	return errors.Join(err, w.clientNS.DefaultRoute(serverLeg.Addr()))
-}
-
-// route adds a route to the clients' addresses.
-func route(r netlink.Route) error {
-	dst, err := netlink.ParseIPNet(clientNet.String())
-	if err != nil {
-		return fmt.Errorf("read %s: %w", clientNet, err)
-	}
-	r.Dst = dst
-	if err := netlink.RouteAdd(&r); err != nil {
-		return fmt.Errorf("add a route to %s: %w", clientNet, err)
-	}
-	return nil
 }
 
 // clientAddr is the i-th client's address.

@@ -95,8 +95,7 @@ func measure(ctx context.Context, o options, out, log io.Writer) (err error) {
 		sections = slices.DeleteFunc(sections, func(s bench.Section) bool { return s.Name != o.only })
 	}
 	rows, err := bench.Run(ctx, &bench.Config{
-		Full: o.full, Relaygate: o.program, Baseline: baseline, Dir: dir,
-		Walk: []string{self, "-walk"}, Generate: []string{self, "-generate"}, Million: []string{self, "-million"}, Bench: text, Log: log,
+		Full: o.full, Relaygate: o.program, Baseline: baseline, Self: self, Dir: dir, Bench: text, Log: log,
 	}, sections)
 	machine := bench.ThisMachine(runtime.NumCPU(), time.Now(), o.full)
 	fmt.Fprintf(out, "%s, %d cores, Linux %s, %s\n", machine.CPU, machine.Cores, machine.Kernel, machine.Time.Format(time.DateOnly))

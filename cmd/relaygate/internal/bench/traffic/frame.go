@@ -3,18 +3,17 @@ package traffic
 import (
 	"bufio"
 	"encoding/binary"
+	"fmt"
 	"io"
-	"net/netip"
+	"net"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/google/gopacket/pcapgo"
 )
 
-const (
-	ethernetLen = 14
-	ipv4Len     = 20
-	ipv6Len     = 40
-	tcpLen      = 32 // with the timestamps option (RFC 7323)
-	recordLen   = 16
-	epoch       = 1_700_000_000 // Unix time of the first packet
-)
+const epoch = 1_700_000_000 // Unix time of the first packet
 
 // The control bits (RFC 9293 §3.1).
 const (
@@ -34,117 +33,88 @@ type packet struct {
 	payload  []byte
 }
 
+var router, host = net.HardwareAddr{2, 0, 0, 0, 0, 1}, net.HardwareAddr{2, 0, 0, 0, 0, 2}
+
 // writer writes a pcap file (draft-ietf-opsawg-pcap).
 type writer struct {
 	out   *bufio.Writer
-	head  [recordLen + ethernetLen + ipv6Len + tcpLen]byte
+	file  *pcapgo.Writer
+	frame gopacket.SerializeBuffer
 	id    uint16
 	bytes int64
-	err   error
 }
 
-func newWriter(w io.Writer) *writer {
-	out := &writer{out: bufio.NewWriterSize(w, 1<<20)}
-	head := binary.LittleEndian.AppendUint32(nil, 0xa1b2c3d4)
-	head = append(head, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-	head = binary.LittleEndian.AppendUint32(head, 1<<18)
-	out.write(binary.LittleEndian.AppendUint32(head, 1)) // Ethernet
-	return out
-}
-
-func (w *writer) write(b []byte) {
-	if w.err == nil {
-		_, w.err = w.out.Write(b)
+func newWriter(w io.Writer) (*writer, error) {
+	const header = 24 // bytes
+	out := bufio.NewWriterSize(w, 1<<20)
+	file := pcapgo.NewWriter(out)
+	if err := file.WriteFileHeader(1<<18, layers.LinkTypeEthernet); err != nil {
+		return nil, fmt.Errorf("begin capture: %w", err)
 	}
-	w.bytes += int64(len(b))
+	return &writer{out: out, file: file, frame: gopacket.NewSerializeBuffer(), bytes: header}, nil
 }
 
-func (w *writer) packet(s *session, p *packet) {
-	src, dst := s.client, s.server
+func (w *writer) packet(s *session, p *packet) error {
+	const header = 16 // bytes
+	src, dst, from, to := s.client, s.server, router, host
 	if !p.toServer {
-		src, dst = dst, src
+		src, dst, from, to = dst, src, to, from
 	}
-	ipLen := ipv4Len
+	tcp := &layers.TCP{
+		SrcPort: layers.TCPPort(src.Port()), DstPort: layers.TCPPort(dst.Port()), Seq: p.seq, Ack: p.ack,
+		FIN: p.flags&fin != 0, SYN: p.flags&syn != 0, RST: p.flags&rst != 0, PSH: p.flags&psh != 0, ACK: p.flags&ack != 0,
+		Window: 502, Options: p.options(),
+	}
+	var network interface {
+		gopacket.NetworkLayer
+		gopacket.SerializableLayer
+	}
+	kind := layers.EthernetTypeIPv4
 	if src.Addr().Is6() {
-		ipLen = ipv6Len
+		kind = layers.EthernetTypeIPv6
+		network = &layers.IPv6{
+			Version: 6, NextHeader: layers.IPProtocolTCP, HopLimit: 64, SrcIP: src.Addr().AsSlice(), DstIP: dst.Addr().AsSlice(),
+		}
+	} else {
+		w.id++
+		network = &layers.IPv4{
+			Version: 4, Id: w.id, Flags: layers.IPv4DontFragment, TTL: 64, Protocol: layers.IPProtocolTCP,
+			SrcIP: src.Addr().AsSlice(), DstIP: dst.Addr().AsSlice(),
+		}
 	}
-	size := ethernetLen + ipLen + tcpLen + len(p.payload)
-	clear(w.head[:])
-	le := binary.LittleEndian
-	le.PutUint32(w.head[0:], uint32(epoch+p.at/1e6))
-	le.PutUint32(w.head[4:], uint32(p.at%1e6))
-	le.PutUint32(w.head[8:], uint32(size))
-	le.PutUint32(w.head[12:], uint32(size))
-	frame := w.head[recordLen:]
-	station := [2][6]byte{{2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 2}} // the router, the server
-	from, to := station[0], station[1]
-	if !p.toServer {
-		from, to = to, from
+	if err := tcp.SetNetworkLayerForChecksum(network); err != nil {
+		return fmt.Errorf("make a packet: %w", err)
 	}
-	copy(frame, to[:])
-	copy(frame[6:], from[:])
-	sum := w.network(frame[12:], src.Addr(), dst.Addr(), tcpLen+len(p.payload))
-	tcp := frame[ethernetLen+ipLen:]
-	transport(tcp, src.Port(), dst.Port(), p)
-	binary.BigEndian.PutUint16(tcp[16:], ^fold(add(add(sum, tcp[:tcpLen]), p.payload)))
-	w.write(w.head[:recordLen+ethernetLen+ipLen+tcpLen])
-	w.write(p.payload)
+	err := gopacket.SerializeLayers(w.frame, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
+		&layers.Ethernet{SrcMAC: from, DstMAC: to, EthernetType: kind}, network, tcp, gopacket.Payload(p.payload))
+	if err != nil {
+		return fmt.Errorf("make a packet: %w", err)
+	}
+	frame := w.frame.Bytes()
+	w.bytes += header + int64(len(frame))
+	at := time.Unix(epoch+p.at/1e6, p.at%1e6*1e3)
+	if err := w.file.WritePacket(gopacket.CaptureInfo{Timestamp: at, CaptureLength: len(frame), Length: len(frame)}, frame); err != nil {
+		return fmt.Errorf("write a packet: %w", err)
+	}
+	return nil
 }
 
-// network writes the EtherType and the IP header, and returns the sum over the
-// pseudo-header (RFC 9293 §3.1).
-func (w *writer) network(b []byte, src, dst netip.Addr, length int) uint64 {
-	be := binary.BigEndian
-	if src.Is6() {
-		be.PutUint16(b, 0x86dd)
-		ip := b[2:]
-		ip[0], ip[6], ip[7] = 0x60, 6, 64
-		be.PutUint16(ip[4:], uint16(length))
-		copy(ip[8:], src.AsSlice())
-		copy(ip[24:], dst.AsSlice())
-		return add(uint64(6+length), ip[8:40])
+// options are what each segment carries, of one size: timestamps (RFC 7323), and in the
+// handshake what only it may.
+func (p *packet) options() []layers.TCPOption {
+	nop := layers.TCPOption{OptionType: layers.TCPOptionKindNop}
+	if p.flags&syn != 0 {
+		return []layers.TCPOption{
+			{OptionType: layers.TCPOptionKindMSS, OptionLength: 4, OptionData: []byte{5, 0xa8}},
+			nop,
+			{OptionType: layers.TCPOptionKindWindowScale, OptionLength: 3, OptionData: []byte{7}},
+			nop, nop,
+			{OptionType: layers.TCPOptionKindSACKPermitted, OptionLength: 2},
+		}
 	}
-	be.PutUint16(b, 0x0800)
-	ip := b[2:]
-	w.id++
-	ip[0], ip[6], ip[8], ip[9] = 0x45, 0x40, 64, 6
-	be.PutUint16(ip[2:], uint16(ipv4Len+length))
-	be.PutUint16(ip[4:], w.id)
-	copy(ip[12:], src.AsSlice())
-	copy(ip[16:], dst.AsSlice())
-	be.PutUint16(ip[10:], ^fold(add(0, ip[:ipv4Len])))
-	return add(uint64(6+length), ip[12:20])
-}
-
-func transport(tcp []byte, src, dst uint16, p *packet) {
-	be := binary.BigEndian
-	be.PutUint16(tcp, src)
-	be.PutUint16(tcp[2:], dst)
-	be.PutUint32(tcp[4:], p.seq)
-	be.PutUint32(tcp[8:], p.ack)
-	tcp[12], tcp[13] = tcpLen/4<<4, p.flags
-	be.PutUint16(tcp[14:], 502)
-	copy(tcp[20:], []byte{1, 1, 8, 10})
-	be.PutUint32(tcp[24:], uint32(p.at/1000))
-	if p.flags&syn != 0 { // MSS and window scale before the timestamps
-		copy(tcp[20:], []byte{2, 4, 5, 0xa8, 1, 3, 3, 7, 1, 1, 4, 2})
+	now := binary.BigEndian.AppendUint32(make([]byte, 0, 8), uint32(p.at/1000))
+	return []layers.TCPOption{
+		nop, nop,
+		{OptionType: layers.TCPOptionKindTimestamps, OptionLength: 10, OptionData: now[:8]},
 	}
-}
-
-// add sums 16-bit words (RFC 1071).
-func add(sum uint64, b []byte) uint64 {
-	for ; len(b) >= 4; b = b[4:] {
-		sum += uint64(binary.BigEndian.Uint32(b))
-	}
-	for i, c := range b {
-		sum += uint64(c) << (8 * ((i + 1) % 2))
-	}
-	return sum
-}
-
-func fold(sum uint64) uint16 {
-	for sum>>16 != 0 {
-		sum = sum>>16 + sum&0xffff
-	}
-	return uint16(sum)
 }

@@ -32,14 +32,16 @@ func Generate(w io.Writer, p Profile) (Truth, error) {
 	for i := range p.Clients {
 		g.clients = append(g.clients, address(rng, i))
 	}
-	out := newWriter(w)
-	g.run(out)
-	if out.err == nil {
-		out.err = out.out.Flush()
+	out, err := newWriter(w)
+	if err != nil {
+		return g.truth, err
+	}
+	if err := g.run(out); err != nil {
+		return g.truth, err
 	}
 	g.truth.Bytes = out.bytes
-	if out.err != nil {
-		return g.truth, fmt.Errorf("write capture: %w", out.err)
+	if err := out.out.Flush(); err != nil {
+		return g.truth, fmt.Errorf("write capture: %w", err)
 	}
 	return g.truth, nil
 }
@@ -55,7 +57,7 @@ func address(rng *rand.Rand, i int) netip.Addr {
 }
 
 // run plays the sessions and writes their packets in the order of time.
-func (g *generator) run(out *writer) {
+func (g *generator) run(out *writer) error {
 	begun, next := 0, int64(1000)
 	for begun < g.profile.Sessions || len(g.open) > 0 {
 		if begun < g.profile.Sessions && (len(g.open) == 0 || next <= g.open[0].due()) {
@@ -70,7 +72,9 @@ func (g *generator) run(out *writer) {
 			continue
 		}
 		s := g.open[0]
-		out.packet(s, &s.packets[s.next])
+		if err := out.packet(s, &s.packets[s.next]); err != nil {
+			return err
+		}
 		g.truth.Packets++
 		if s.mail {
 			g.truth.MailPackets++
@@ -84,6 +88,7 @@ func (g *generator) run(out *writer) {
 			g.others--
 		}
 	}
+	return nil
 }
 
 // wantsOther tells whether too few packets were of another port.

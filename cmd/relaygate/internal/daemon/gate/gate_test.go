@@ -15,9 +15,12 @@ import (
 	"time"
 
 	"relaygate/authz/grant"
+	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/nft"
 )
+
+var must = bpftest.Must
 
 var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
@@ -258,9 +261,7 @@ func TestStaticMembersChangeDuringARebuild(t *testing.T) {
 	}
 	g.static.Store(&g.cfg.Static)
 	g.Refresh()
-	if err := g.settled(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.settled(t.Context()))
 	if !slices.Equal(f.static, []netip.Prefix{b}) {
 		t.Errorf("the kernel's static members are %v, want %v", f.static, b)
 	}
@@ -285,15 +286,11 @@ func TestStaticMemberThatDoesNotFit(t *testing.T) {
 	}
 	g.restatic([]netip.Prefix{b})
 	g.drain(t.Context())
-	if err := g.settled(t.Context()); err != nil {
-		t.Error(err)
-	}
+	must(t, g.settled(t.Context()))
 	// Nor does it keep the daemon from starting, where a denial took a part away.
 	g = newFakeGate(f)
 	g.cfg.Static = []netip.Prefix{a, b}
-	if err := g.Begin([]netip.Prefix{f.unfit, b}, Projection{}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Begin([]netip.Prefix{f.unfit, b}, Projection{}))
 	if err := g.settled(t.Context()); err == nil || !slices.Equal(f.static, []netip.Prefix{b}) {
 		t.Errorf("after the start: %v, the kernel's static members are %v, want %v", err, f.static, b)
 	}
@@ -308,9 +305,7 @@ func TestReloadBringsNoStaticMemberBack(t *testing.T) {
 	reload := g.cfg
 	g.restatic([]netip.Prefix{b})
 	g.drain(t.Context())
-	if err := g.change(t.Context(), reload); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.change(t.Context(), reload))
 	if err := g.settled(t.Context()); err != nil || !slices.Equal(f.static, []netip.Prefix{b}) {
 		t.Errorf("%v, the kernel's static members are %v, want %v", err, f.static, b)
 	}
@@ -357,9 +352,7 @@ func TestLateElementsEndInTime(t *testing.T) {
 	for i, left := range []time.Duration{time.Minute, 5 * time.Second} {
 		want.members = append(want.members, nft.Element{Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), Timeout: time.Minute, Remaining: left})
 	}
-	if err := g.load(t.Context(), want, nil, f.Load); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.load(t.Context(), want, nil, f.Load))
 	if len(f.loaded) != 1 || f.loaded[0].Remaining > 50*time.Second || f.loaded[0].Remaining < 40*time.Second {
 		t.Errorf("loaded %+v, want one with 50 s left", f.loaded)
 	}

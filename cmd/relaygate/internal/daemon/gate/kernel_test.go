@@ -18,23 +18,17 @@ import (
 func TestWatchThatFails(t *testing.T) {
 	bpftest.RequireRoot(t)
 	open, err := nft.Open(nft.Config{Netns: bpftest.Namespace(t).FD()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer open.Close()
 	w, err := open.Watch()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	lines := &lineCount{}
 	g := &Gate{log: slog.New(slog.NewTextHandler(lines, nil))}
 	g.watch.Store(w)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- g.Watch(ctx) }()
-	if err := w.Close(); err != nil {
-		t.Error(err)
-	}
+	must(t, w.Close())
 	for lines.n.Load() < 2 { // it is tried again
 		select {
 		case err := <-ended:

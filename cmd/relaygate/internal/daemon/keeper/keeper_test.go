@@ -13,10 +13,13 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
+	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/daemon/clock"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/state"
 )
+
+var must = bpftest.Must
 
 // kept is an engine with a keeper, both in the test's goroutine.
 type kept struct {
@@ -28,9 +31,7 @@ type kept struct {
 func newKept(t *testing.T, path string) *kept {
 	t.Helper()
 	k, err := Open(path, time.Hour, time.Now(), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	e := engine.New(engine.Config{})
 	if _, err := e.SetHost(time.Now(), authz.Host{}); err != nil {
 		t.Fatal(err)
@@ -49,12 +50,8 @@ func (k *kept) do(t *testing.T, changes ...grant.Change) {
 	for i := range changes {
 		k.Changed(&changes[i])
 	}
-	if err := k.collect(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := k.store.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, k.collect(t.Context()))
+	must(t, k.store.Flush())
 }
 
 func (k *kept) manual(t *testing.T, prefix string) {
@@ -65,9 +62,7 @@ func (k *kept) manual(t *testing.T, prefix string) {
 
 func (k *kept) end(t *testing.T) {
 	t.Helper()
-	if err := k.Close(k.engine, nil); err != nil {
-		t.Fatal(err)
-	}
+	must(t, k.Close(k.engine, nil))
 }
 
 // recover writes what is marked when the disk takes it again: no grant is left.
@@ -86,14 +81,10 @@ func (k *kept) recover(t *testing.T, path string) {
 func (k *kept) holds(t *testing.T, want ...string) Restored {
 	t.Helper()
 	r, err := k.Load(k.now)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var got []string
 	err = k.Grants(func(g *grant.Saved) bool { got = append(got, g.Prefix.String()); return true })
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("the file holds %q, want %q", got, want)
 	}
@@ -129,9 +120,7 @@ func TestRulesThatCannotBeUnderstoodHold(t *testing.T) {
 	k := newKept(t, filepath.Join(t.TempDir(), "state.db"))
 	k.store.Put(denialsBucket, "192.0.2.0/24", []byte("?"))
 	k.store.Put(pauseBucket, pauseKey, []byte("?"))
-	if err := k.store.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, k.store.Flush())
 	r := k.holds(t)
 	if d := r.State.Denials; len(d) != 1 || d[0].Prefix != netip.MustParsePrefix("192.0.2.0/24") || !d[0].Until.IsZero() || r.State.Paused == nil {
 		t.Errorf("rules %+v", r.State)
@@ -228,20 +217,14 @@ func TestRecordsThatCannotBeUnderstood(t *testing.T) {
 			k.store.Put(bucket, "key of "+bad, []byte(bad))
 		}
 	}
-	if err := k.store.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, k.store.Flush())
 	r, err := k.Load(k.now)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	err = k.Grants(func(g *grant.Saved) bool { t.Errorf("%+v", g); return true })
 	if len(r.State.Denials) != 0 || r.State.Paused == nil || err != nil {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if err := k.Close(nil, nil); err != nil {
-		t.Fatal(err)
-	}
+	must(t, k.Close(nil, nil))
 }
 
 // TestFileForgetsWithTheJournal: the bounds of the journal in memory are those of
@@ -260,9 +243,7 @@ func TestFileForgetsWithTheJournal(t *testing.T) {
 	if left, err := k.stored(journalBucket); len(left) != 1 || left[0] != netip.MustParsePrefix("192.0.2.7/32") || err != nil {
 		t.Errorf("the file remembers %v, %v", left, err)
 	}
-	if err := k.Close(nil, nil); err != nil {
-		t.Fatal(err)
-	}
+	must(t, k.Close(nil, nil))
 }
 
 // What renewals tell is kept at a stop, and before it where the kernel is told of them.

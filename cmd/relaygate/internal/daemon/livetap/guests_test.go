@@ -17,6 +17,8 @@ import (
 	"relaygate/cmd/relaygate/internal/control"
 )
 
+var must = bpftest.Must
+
 // TestGuests: what leaves an interface can be anybody's who reaches it by a bridge
 // above it or a macvlan on it.
 func TestGuests(t *testing.T) {
@@ -188,7 +190,5 @@ func TestGuestsElsewhere(t *testing.T) {
 		return nil
 	})
 	close(ended)
-	if err := <-others; err != nil {
-		t.Error(err)
-	}
+	must(t, <-others)
 }

@@ -20,9 +20,7 @@ func TestLinksCome(t *testing.T) {
 			return err
 		}
 		defer func() {
-			if err := l.close(); err != nil {
-				t.Error(err)
-			}
+			must(t, l.close())
 		}()
 		known := map[int]bool{1: true}
 		came := func() bool {

@@ -19,22 +19,16 @@ import (
 func TestTapThatCouldNotBeSeen(t *testing.T) {
 	bpftest.RequireRoot(t)
 	programs, err := bpf.Load(bpf.Options{Ports: []uint16{61154}, Owners: []uint32{0}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer func() {
-		if err := programs.Close(); err != nil {
-			t.Error(err)
-		}
+		must(t, programs.Close())
 	}()
 	var log strings.Builder
 	tap := &ringTap{programs: programs, log: slog.New(slog.NewTextHandler(&log, nil)), hub: control.NewHub()}
 	words := "whether the tap is attached cannot be seen: no memory"
 	tap.lost.Store(&words)
 	for range 2 {
-		if err := tap.reattach(func([]uint64) error { return nil }); err != nil {
-			t.Fatal(err)
-		}
+		must(t, tap.reattach(func([]uint64) error { return nil }))
 	}
 	if words := tap.lost.Load(); words != nil {
 		t.Errorf("it is attached, and still it says: %s", *words)

@@ -21,9 +21,7 @@ import (
 func TestForwardedIsNotOwn(t *testing.T) {
 	bpftest.RequireRoot(t)
 	tables, err := sockdiag.New(sockdiag.Options{Ports: []uint16{143}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, tables) })
 	v4 := authz.Conn{Client: netip.MustParseAddrPort("192.0.2.7:50000"), Server: netip.MustParseAddrPort("192.0.2.1:143")}
 	v6 := authz.Conn{Client: netip.MustParseAddrPort("[2001:db8::7]:50000"), Server: netip.MustParseAddrPort("[2001:db8::1]:143")}

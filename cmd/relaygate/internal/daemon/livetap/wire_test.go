@@ -90,17 +90,13 @@ func crowd(t *testing.T, index int) (leave func()) {
 			Type: ebpf.SchedCLS, License: "GPL",
 			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		t.Cleanup(func() { bpftest.Close(t, prog) })
 		l, err := tcx.AttachTCX(tcx.TCXOptions{Interface: index, Program: prog, Attach: ebpf.AttachTCXIngress})
 		if err != nil && n > 0 {
 			return leave
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		leave = func() { bpftest.Close(t, l) }
 		t.Cleanup(func() { _ = l.Close() })
 	}

@@ -13,11 +13,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"relaygate/bpf"
 	"relaygate/bpf/netns"
 )
 
@@ -45,20 +45,6 @@ mkdir -p "$own/root$shared"
 mount --bind "$shared" "$own/root$shared"
 exec chroot "$own/root" "$@"
 `
-
-// cgroup2 finds the mount point of the unified hierarchy.
-func cgroup2() (string, error) {
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(mounts)) {
-		if f := strings.Fields(line); len(f) > 2 && f[2] == "cgroup2" {
-			return f[1], nil
-		}
-	}
-	return "", errors.New("no cgroup2 is mounted")
-}
 
 // Server is a running mail server or proxy.
 type Server struct {
@@ -112,7 +98,7 @@ func Start(ns *netns.Namespace, dir, name, layer string, argv ...string) (*Serve
 			lower, upper, filepath.Join(dir, name+".layer"), filepath.Join(dir, name),
 		}, argv...)
 	}
-	root, err := cgroup2()
+	root, err := bpf.RootCgroup()
 	if err != nil {
 		return nil, err
 	}

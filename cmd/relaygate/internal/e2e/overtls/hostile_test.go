@@ -248,7 +248,7 @@ func TestFakeServer(t *testing.T) {
 	must(t, err)
 	t.Cleanup(func() { must(t, other.client.Close()) })
 	must(t, other.client.Do(func() error {
-		return errors.Join(route(servers4, "lo", netip.Addr{}), route(clients4, "lo", netip.Addr{}))
+		return errors.Join(netns.AddRoute(servers4, netip.Addr{}), netns.AddRoute(clients4, netip.Addr{}))
 	}))
 	cmd := exec.Command(python, "-c", fakeServer, w.both, atBusy.v4.String())
 	out, err := cmd.StdoutPipe()

@@ -3,28 +3,16 @@
 package overtls
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"flag"
-	"fmt"
-	"math/big"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"relaygate/bpf/bpftest"
 	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/lab"
 	"relaygate/cmd/relaygate/internal/lab/labtest"
 )
 
@@ -50,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(labtest.Run(m, &program))
 }
 
-var must = labtest.Must
+var must = bpftest.Must
 
 // place is where a server listens: all have the usual ports.
 type place struct{ v4, v6 netip.Addr }
@@ -133,7 +121,7 @@ func (w *world) join() error {
 		for _, p := range []place{atBusy, atFork, atCyrus, atCourier, atNginx, atHAProxy, atStunnel, atAnnounced, atHTTPS, atPassed, atOld, atNew} {
 			err = errors.Join(err, netns.AddAddresses("lo", netip.PrefixFrom(p.v4, 32), netip.PrefixFrom(p.v6, 128)))
 		}
-		return errors.Join(err, route(clients4, "eth0", host4.Addr()), route(clients6, "eth0", host6.Addr()))
+		return errors.Join(err, netns.AddRoute(clients4, host4.Addr()), netns.AddRoute(clients6, host6.Addr()))
 	})
 	if err != nil {
 		return err
@@ -144,58 +132,20 @@ func (w *world) join() error {
 		}
 	}
 	return w.client.Do(func() error {
-		return errors.Join(route(clients4, "lo", netip.Addr{}), route(clients6, "lo", netip.Addr{}))
+		return errors.Join(netns.AddRoute(clients4, netip.Addr{}), netns.AddRoute(clients6, netip.Addr{}))
 	})
 }
 
-// route adds a route of the current namespace; without a gateway the prefix is
-// the host's own.
-func route(to netip.Prefix, link string, gw netip.Addr) error {
-	l, err := netlink.LinkByName(link)
-	if err != nil {
-		return fmt.Errorf("find interface %s: %w", link, err)
-	}
-	r := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: &net.IPNet{
-		IP: to.Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), to.Addr().BitLen()),
-	}}
-	if gw.IsValid() {
-		r.Gw = gw.AsSlice()
-	} else {
-		r.Table, r.Type, r.Scope = unix.RT_TABLE_LOCAL, unix.RTN_LOCAL, netlink.SCOPE_HOST
-	}
-	if err := netlink.RouteAdd(r); err != nil {
-		return fmt.Errorf("route to %s by %s: %w", to, link, err)
-	}
-	return nil
-}
-
-// makeCertificate writes a self-signed certificate for any host.
+// makeCertificate writes a self-signed certificate.
 func (w *world) makeCertificate() error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "mail.example"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, DNSNames: []string{"mail.example"},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return err
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
+	cert, key, err := lab.Certificate()
 	w.cert, w.key, w.both = filepath.Join(w.dir, "cert.pem"), filepath.Join(w.dir, "key.pem"), filepath.Join(w.dir, "both.pem")
 	return errors.Join(
-		os.WriteFile(w.cert, certPEM, 0o644),
-		os.WriteFile(w.key, keyPEM, 0o644),
+		err,
+		os.WriteFile(w.cert, cert, 0o644),
+		os.WriteFile(w.key, key, 0o644),
 		// Readable by all: some servers drop their rights first; the key is
 		// worth nothing.
-		os.WriteFile(w.both, append(keyPEM, certPEM...), 0o644),
+		os.WriteFile(w.both, append(key, cert...), 0o644),
 	)
 }

@@ -26,7 +26,7 @@ var program string
 
 func TestMain(m *testing.M) { os.Exit(labtest.Run(m, &program)) }
 
-var must = labtest.Must
+var must = bpftest.Must
 
 func settles(t *testing.T, limit time.Duration, check func() error) {
 	t.Helper()

@@ -27,11 +27,3 @@ func Run(m *testing.M, program *string) int {
 	}
 	return m.Run()
 }
-
-// Must ends a test whose world fails.
-func Must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}

@@ -3,14 +3,11 @@
 package live
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
+	"io"
 	"strconv"
-	"strings"
 
 	"relaygate/cmd/relaygate/internal/bench"
 )
@@ -78,10 +75,10 @@ func (m *measure) memory(ctx context.Context) (rows []bench.Row, err error) {
 	if err != nil {
 		return rows, err
 	}
-	f := figures["MillionGrants"]
+	f := func(unit string) float64 { return figures("MillionGrants", unit) }
 	return append(rows,
-		bench.AtMost("heap per grant", 80, f["B/grant"], "bytes", fmt.Sprintf("core %.0f; %.0f more where users and logins are told", f["core-B/grant"], f["B/detail"])),
-		bench.AtMost("resident with a million grants", 90, f["resident-MB"], "MB", "a process with the table and a million users")), nil
+		bench.AtMost("heap per grant", 80, f("B/grant"), "bytes", fmt.Sprintf("core %.0f; %.0f more where users and logins are told", f("core-B/grant"), f("B/detail"))),
+		bench.AtMost("resident with a million grants", 90, f("resident-MB"), "MB", "a process with the table and a million users")), nil
 }
 
 // charged is what the kernel says that maps take, in bytes.
@@ -108,11 +105,11 @@ func (m *measure) pipeline(ctx context.Context) (rows []bench.Row, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f := figures["PipelineKeepsUp"]
+	f := func(unit string) float64 { return figures("PipelineKeepsUp", unit) }
 	rows = []bench.Row{
-		bench.AtLeast("20,000 logins a second into the pipeline: done", 0.99*20_000, f["logins/s"], "1/s", "to the kernel's set, evidence and state file"),
-		bench.Told("20,000 logins a second: behind, p99", f["ms-behind-p99"], "ms", fmt.Sprintf("p50 %.2f, at most %.1f", f["ms-behind-p50"], f["ms-behind-max"])),
-		bench.AtMost("20,000 logins a second: longest queue of the gate", 8192, f["queue-max"], "", "its bound; above it the set is rebuilt"),
+		bench.AtLeast("20,000 logins a second into the pipeline: done", 0.99*20_000, f("logins/s"), "1/s", "to the kernel's set, evidence and state file"),
+		bench.Told("20,000 logins a second: behind, p99", f("ms-behind-p99"), "ms", fmt.Sprintf("p50 %.2f, at most %.1f", f("ms-behind-p50"), f("ms-behind-max"))),
+		bench.AtMost("20,000 logins a second: longest queue of the gate", 8192, f("queue-max"), "", "its bound; above it the set is rebuilt"),
 	}
 	figures, err = goBench(ctx, "./cmd/relaygate/internal/daemon", pick(m, "BenchmarkPipeline$/held=.{1,5}$", "BenchmarkPipeline$"), strconv.Itoa(pick(m, 10_000, 40_000))+"x")
 	if err != nil {
@@ -120,44 +117,29 @@ func (m *measure) pipeline(ctx context.Context) (rows []bench.Row, err error) {
 	}
 	var first, last float64
 	for _, held := range []string{"0", "1000", "30000", "1000000"} {
-		each, ok := figures["Pipeline/held="+held]
-		if !ok {
-			continue
+		each := func(unit string) float64 { return figures("Pipeline/held="+held, unit) }
+		if each("ns/op") == 0 {
+			continue // the quick form leaves it out
 		}
-		last = each["ns/op"]
+		last = each("ns/op")
 		if first == 0 {
 			first = last
 		}
-		rows = append(rows, bench.Told("beside "+held+" grants: a login through the pipeline", last/1e3, "µs", fmt.Sprintf("%.0f B in %.0f allocations", each["B/op"], each["allocs/op"])))
+		rows = append(rows, bench.Told("beside "+held+" grants: a login through the pipeline", last/1e3, "µs", fmt.Sprintf("%.0f B in %.0f allocations", each("B/op"), each("allocs/op"))))
 	}
 	return append(rows, bench.AtMost("a login through the pipeline, beside most / no grants", 2, last/max(first, 1), "×", "does not grow with the table")), nil
 }
 
 // goBench runs benchmarks of a package and returns their figures by name and
 // unit.
-func goBench(ctx context.Context, pkg, pattern, span string) (map[string]map[string]float64, error) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", pattern, "-benchtime", span, "-timeout", "5m", pkg)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return nil, fmt.Errorf("benchmarks of %s: %w: %s", pkg, err, out)
-	}
-	figures := make(map[string]map[string]float64)
-	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {
-		words := strings.Fields(lines.Text())
-		if len(words) < 4 || !strings.HasPrefix(words[0], "Benchmark") {
-			continue
-		}
-		name := strings.TrimPrefix(words[0], "Benchmark")
-		if at := strings.LastIndexByte(name, '-'); at > 0 {
-			name = name[:at]
-		}
-		f := make(map[string]float64)
-		for i := 2; i+1 < len(words); i += 2 {
-			if f[words[i+1]], err = strconv.ParseFloat(words[i], 64); err != nil {
-				return nil, fmt.Errorf("figures of %s: %w", name, err)
+func goBench(ctx context.Context, pkg, pattern, span string) (func(name, unit string) float64, error) {
+	list, err := bench.GoBench(ctx, io.Discard, "-bench", pattern, "-benchtime", span, "-timeout", "5m", pkg)
+	return func(name, unit string) float64 {
+		for _, b := range list {
+			if b.Name == name {
+				return b.Figure(unit)
 			}
 		}
-		figures[name] = f
-	}
-	return figures, nil
+		return 0
+	}, err
 }
