@@ -94,6 +94,9 @@ func (t *Tables) doubt(l *Listener) string {
 	if !t.owners[l.UID] {
 		return fmt.Sprintf("the listener on %v belongs to uid %d, who is not trusted", l.Local, l.UID)
 	}
+	if l.Processes == nil {
+		return fmt.Sprintf("who holds the listener on %v is not known yet", l.Local)
+	}
 	if len(l.Processes) == 0 {
 		return fmt.Sprintf("no process is seen that holds the listener on %v", l.Local)
 	}
@@ -150,7 +153,7 @@ func (t *Tables) Servers() []Listener {
 // logs in there is believed.
 func (t *Tables) Unheld() (list []netip.AddrPort) {
 	for _, l := range t.current.Load().listeners {
-		if t.owners[l.UID] && len(l.Processes) == 0 {
+		if t.owners[l.UID] && l.Processes != nil && len(l.Processes) == 0 {
 			list = append(list, l.Local)
 		}
 	}

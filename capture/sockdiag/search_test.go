@@ -57,8 +57,11 @@ func TestSlowSearch(t *testing.T) {
 		f.sockets = append(f.sockets, listener("192.0.2.2:143", 0, 2))
 		wait(2 * staleAfter)
 		other := netip.MustParseAddrPort("192.0.2.2:143")
-		if ok, reason := tables.Check(other, here); ok || !strings.Contains(reason, "no process is seen") {
+		if ok, reason := tables.Check(other, here); ok || !strings.Contains(reason, "is not known yet") {
 			t.Errorf("a listener whose holders nobody knows is believed: %v, because %q", ok, reason)
+		}
+		if list := tables.Unheld(); len(list) != 0 {
+			t.Errorf("nobody is seen to hold %v, it says, while they are sought", list)
 		}
 		wait(6 * staleAfter)
 		if ok, reason := tables.Check(other, here); !ok {

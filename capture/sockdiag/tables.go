@@ -51,7 +51,9 @@ type Listener struct {
 	Netns uint64
 	Socket
 	// Since is when it was seen first, and it was seen at each look from then on.
-	Since     time.Time
+	Since time.Time
+	// Processes is nil while they are searched for the first time, and empty where
+	// none is seen.
 	Processes []Process
 }
 
@@ -221,7 +223,7 @@ func (s *snapshot) same(old *snapshot) bool {
 }
 
 // listeners lists the listeners of all namespaces with their holders, or says that they
-// have to be searched first. While they are, nobody holds a listener that is new.
+// have to be searched first.
 func (t *Tables) listeners(now time.Time, maySearch bool) (all []Listener, search bool, err error) {
 	inodes := make(map[uint32]bool)
 	unknown, passing := t.forget(), false
@@ -272,7 +274,7 @@ func (t *Tables) forget() (orphans bool) {
 				left = append(left, now)
 			}
 		}
-		t.held[inode] = left // the old list belongs to snapshots
+		t.held[inode] = left // never nil; the old list belongs to snapshots
 		if len(left) < len(held) {
 			t.ended = true
 			orphans = orphans || len(left) == 0
