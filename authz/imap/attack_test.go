@@ -45,7 +45,7 @@ func hideInExchange(r *rand.Rand, login, noop string) []string {
 	initial := pick(r, "", "", " =", " "+plain("alice", "wrong"), " AAAA")
 	return []string{
 		pick(r, "a1", "b2") + " AUTHENTICATE " + pick(r, "PLAIN", "LOGIN", "XFOO", "GSSAPI") + initial + "\r\n",
-		pick(r, login, noop, "*", plain("alice", "wrong"), "") + "\r\n",
+		pick(r, login, noop, "*", "*\r\n"+login, "*\r\n"+noop, plain("alice", "wrong"), "") + "\r\n",
 		pick(r, login, noop, "*", plain("alice", "wrong"), "") + "\r\n",
 		noop + "\r\n",
 	}

@@ -191,6 +191,6 @@ func (d *Dialogue) response(l *line.Line) {
 	}
 	d.phase = serverTurn
 	c.odd = c.odd || len(l.Text)+len("\r\n") > maxLine
-	c.alone = true
+	c.alone = !d.exchange.Cancelled() // go-imap 1 does not wait for the answer to "*"
 	c.piece = d.pieces
 }

@@ -57,7 +57,8 @@
 // other command, whatever its tag would be.
 //
 // Nothing may be released behind an odd command, an unknown one, the "{5}" of a
-// synchronising literal, STARTTLS, or a SASL exchange, before its answer came.
+// synchronising literal, STARTTLS, or a SASL exchange that was not cancelled, before its
+// answer came.
 //
 // # Pipelines
 //
