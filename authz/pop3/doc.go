@@ -45,7 +45,10 @@
 // before a login, or the server may wait for more of it. Clients ask old servers for AUTH
 // and CAPA, though, and both are refused. The server's own answer is then a list at most,
 // of which the second line is no answer: a login counts once something else was accepted,
-// as USER is before PASS, and STAT behind APOP.
+// as USER is before PASS, and STAT behind APOP. And clients try one mechanism after the
+// other (Thunderbird). The server's own answer is a challenge at most, unless it lets in
+// anybody (ANONYMOUS), or the mechanism is not known and may begin with "+OK": so no
+// challenge is believed until something was accepted that is no list.
 //
 // Nothing may be released behind an odd line, an unknown command, STLS, or a
 // SASL exchange, before its answer came.
