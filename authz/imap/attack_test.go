@@ -157,7 +157,7 @@ func refuseTwice(r *rand.Rand, login, noop string) []string {
 // what is left of the refusals, and a login the answer to noop. That can stand where the
 // server waits no longer for a literal or a message.
 func holdRefusals(r *rand.Rand, login, noop string) []string {
-	lines := []string{pick(r, login, "b2 XYZZY a1", "b2 LOGIN alice a1", "b2 LOGIN [ {2+}\r\na1 {4+}\r\nxxxx") + "\r\n"}
+	lines := []string{pick(r, login, "b2 XYZZY a1", "b2 LOGIN alice a1", "b2 LOGIN \xc3\xa4 a1", "b2 LOGIN [ {2+}\r\na1 {4+}\r\nxxxx") + "\r\n"}
 	switch r.IntN(5) {
 	case 0: // the third line is the literal or the message
 		lines = append(lines, "a1 "+pick(r, "LOGIN {14}", "SELECT {14}", "AUTHENTICATE LOGIN")+"\r\n", "a1 LOGIN x {7}\r\n", "a1 NOOP", "\r\n")

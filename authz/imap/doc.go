@@ -25,15 +25,16 @@
 //     waits for CRLF does not answer;
 //   - a synchronising literal is a literal if the server sends its "+" before
 //     the first octet is released; if it refuses the command instead, belief ends;
-//   - LOGIN may be over-long, hold eight-bit octets or TAB, and literals that
-//     the server was not asked for ("{5+}", RFC 7888). Some server may cut such
-//     a command in several. Its first answer is then that to the first part,
-//     which begins with the tag and LOGIN: if that is OK, somebody is logged
-//     in. Anything else ends the belief, because answers to the other parts may
-//     come late. Such a command is called odd, and so is LOGIN or AUTHENTICATE
-//     with too few or too many arguments, as the last of them may be a command.
-//     Capabilities do not help: go-imap 1 names LITERAL+, but sees no literal
-//     behind a bracket, and runs its octets;
+//   - LOGIN may be over-long, hold TAB, what some text library takes for a line
+//     end, and literals that the server was not asked for ("{5+}", RFC 7888). Some
+//     server may cut such a command in several. Its first answer is then that to
+//     the first part, which begins with the tag and LOGIN: if that is OK, somebody
+//     is logged in. Anything else ends the belief, because answers to the other
+//     parts may come late. Such a command is called odd, and so is LOGIN or
+//     AUTHENTICATE with too few or too many arguments, as the last of them may be a
+//     command. Capabilities do not help: go-imap 1 names LITERAL+, but sees no
+//     literal behind a bracket, and runs its octets. LOGIN with other eight-bit
+//     octets is odd if it ends with any other command;
 //   - unknown commands are understood if refused.
 //
 // A server may lose what it has read of a line that is not complete, as WildDuck does

@@ -57,7 +57,7 @@ func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
 	case l.Eight() && c.verb == authenticate, l.Eight() && c.verb != login && line.Splits(l.Text):
 		return reasonEightBit
 	}
-	c.odd = long || l.Tab() || l.Eight() && c.verb == login
+	c.odd = long || l.Tab() || l.Eight() && (line.Splits(l.Text) || hides(arguments, true))
 	c.alone = c.alone || c.odd || l.Eight()
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false

@@ -64,7 +64,7 @@ func twist(r *rand.Rand) []string {
 // refusedTwice is for servers that refuse a line twice: what the next commands are
 // answered then comes late.
 func refusedTwice(r *rand.Rand) []string {
-	lines := []string{"USER alice\r\n", pick(r, "XYZZY", "PASS wrong", "AUTH PLAIN "+plain("alice", "wrong")) + "\r\n"}
+	lines := []string{"USER alice\r\n", pick(r, "XYZZY", "PASS wrong", "PASS wr\xc3\xb6ng", "AUTH PLAIN "+plain("alice", "wrong")) + "\r\n"}
 	switch r.IntN(8) {
 	case 0, 1: // the server waits for a message, which the second line is
 		lines = append(lines, pick(r, "AUTH LOGIN", "AUTH LOGIN YWxpY2U=", "AUTH PLAIN")+"\r\n", pick(r, "AUTH LOGIN", "AUTH PLAIN", "CAPA")+"\r\n", pick(r, "NOOP", "CAPA")+"\r\n")
