@@ -45,7 +45,7 @@ func hideInExchange(r *rand.Rand, login, noop string) []string {
 	initial := pick(r, "", "", " =", " "+plain("alice", "wrong"), " AAAA")
 	return []string{
 		pick(r, "a1", "b2") + " AUTHENTICATE " + pick(r, "PLAIN", "LOGIN", "XFOO", "GSSAPI") + initial + "\r\n",
-		pick(r, login, noop, "*", plain("alice", "wrong"), "") + "\r\n",
+		pick(r, login, noop, "*", "*\r\n"+login, "*\r\n"+noop, plain("alice", "wrong"), "") + "\r\n",
 		pick(r, login, noop, "*", plain("alice", "wrong"), "") + "\r\n",
 		noop + "\r\n",
 	}
@@ -157,8 +157,8 @@ func refuseTwice(r *rand.Rand, login, noop string) []string {
 // what is left of the refusals, and a login the answer to noop. That can stand where the
 // server waits no longer for a literal or a message.
 func holdRefusals(r *rand.Rand, login, noop string) []string {
-	lines := []string{pick(r, login, "b2 XYZZY a1", "b2 LOGIN alice a1", "b2 LOGIN [ {2+}\r\na1 {4+}\r\nxxxx") + "\r\n"}
-	switch r.IntN(4) {
+	lines := []string{pick(r, login, "b2 XYZZY a1", "b2 LOGIN alice a1", "b2 LOGIN \xc3\xa4 a1", "b2 LOGIN [ {2+}\r\na1 {4+}\r\nxxxx") + "\r\n"}
+	switch r.IntN(5) {
 	case 0: // the third line is the literal or the message
 		lines = append(lines, "a1 "+pick(r, "LOGIN {14}", "SELECT {14}", "AUTHENTICATE LOGIN")+"\r\n", "a1 LOGIN x {7}\r\n", "a1 NOOP", "\r\n")
 	case 1: // the same, and the second line is the end of what was refused
@@ -170,6 +170,13 @@ func holdRefusals(r *rand.Rand, login, noop string) []string {
 	case 2:
 		for range 1 + r.IntN(3) {
 			lines = append(lines, pick(r, noop, login, "b2 NOOP", "a1 AUTHENTICATE LOGIN", "YWxpY2U=")+"\r\n")
+		}
+	case 3: // what is refused behind it hides another, with the tag of the login or an end of its own
+		lines = append(lines,
+			pick(r, "a1 XYZZY", "xa1 NOOP", "b2 NOOP", "a1 AUTHENTICATE a1", "b2 AUTHENTICATE PLAIN", "b2 ID (\"a1 NOOP\")")+"\r\n",
+			pick(r, "b2 LOGIN ", "xa1 LOGIN ", "b2 AUTHENTICATE ", "b2 LOGIN x", "x"), pick(r, noop, "a1", "NOOP", "LOGIN")+"\r\n")
+		for range r.IntN(3) {
+			lines = append(lines, pick(r, noop, "c3 NOOP", "b2 LOGIN a1 NOOP", "YWxpY2U=")+"\r\n")
 		}
 	default:
 		lines = append(lines, noop+"\r\n")

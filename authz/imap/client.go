@@ -23,7 +23,8 @@ func (d *Dialogue) readClient(b []byte) {
 			continue
 		}
 		if d.client.Empty() && (d.phase == atCommand || d.phase == serverTurn) {
-			d.inStep = d.owesNothing()
+			d.lockStep = d.idle()
+			d.inStep = d.lockStep && !d.owing
 		}
 		l, rest, state := d.client.Next(b)
 		if state != line.Complete {
@@ -79,8 +80,8 @@ func (d *Dialogue) command(l *line.Line) {
 		return
 	}
 	for i := range d.window[:len(d.window)-1] {
-		// A server that lost where c begins can answer it with the end of its tag.
-		if w := &d.window[i]; w.verb != greeting && bytes.HasSuffix(c.tag.bytes(), w.tag.bytes()) {
+		// A server that lost where one begins can answer it with the end of its tag.
+		if w := &d.window[i]; w.verb != greeting && w.tag.ends(&c.tag) {
 			w.twin, c.twin = true, true
 		}
 	}
@@ -136,7 +137,7 @@ func (d *Dialogue) text(l *line.Line, arguments []byte) {
 		}
 		c.user = string(d.arguments.user)
 		if c.malformed && !d.inStep {
-			d.taint("malformed LOGIN in a pipeline")
+			d.taint(d.piped("malformed LOGIN in a pipeline"))
 		}
 	}
 	d.arguments.begin(false)
@@ -156,7 +157,7 @@ func (d *Dialogue) authenticate(text []byte) {
 	if !d.exchange.Begin(name) || bytes.IndexByte(initial, ' ') >= 0 {
 		c.verb, c.alone, c.odd = unknown, true, true
 		if !d.inStep {
-			d.taint("malformed AUTHENTICATE in a pipeline")
+			d.taint(d.piped("malformed AUTHENTICATE in a pipeline"))
 		}
 		return
 	}
@@ -168,7 +169,7 @@ func (d *Dialogue) authenticate(text []byte) {
 		return
 	}
 	c.alone = true
-	if !d.inStep {
+	if !d.lockStep {
 		d.taint("AUTHENTICATE without an initial response in a pipeline")
 	}
 }
@@ -180,12 +181,16 @@ func (d *Dialogue) response(l *line.Line) {
 		d.taint("a line of the SASL exchange is not base64")
 		return
 	}
+	if d.owing && early(l.Text, true, true) {
+		d.taint(reasonHidden)
+		return
+	}
 	if reason := d.exchange.Message(l.Text, false); reason != "" {
 		d.taint(reason)
 		return
 	}
 	d.phase = serverTurn
 	c.odd = c.odd || len(l.Text)+len("\r\n") > maxLine
-	c.alone = true
+	c.alone = !d.exchange.Cancelled() // go-imap 1 does not wait for the answer to "*"
 	c.piece = d.pieces
 }

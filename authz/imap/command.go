@@ -1,6 +1,7 @@
 package imap
 
 import (
+	"bytes"
 	"net/netip"
 
 	"relaygate/authz/line"
@@ -102,18 +103,25 @@ func (t *tag) set(text []byte) bool {
 
 func (t *tag) bytes() []byte { return t.text[:t.length] }
 
+// ends reports whether one of two tags ends with the other.
+func (t *tag) ends(other *tag) bool {
+	return bytes.HasSuffix(t.bytes(), other.bytes()) || bytes.HasSuffix(other.bytes(), t.bytes())
+}
+
 // command is one command of the present window.
 type command struct {
 	verb verb
 	tag  tag
-	// twin is true if another command of the window has the same tag, or one that
-	// ends with it.
+	// twin is true if another command of the window has the same tag, or one of which
+	// one ends with the other.
 	twin bool
 	// alone is true if nothing may be released behind it before its answer.
 	alone bool
 	// odd is true if servers are known to cut such a command differently: any
 	// answer but a positive one ends the belief in what follows.
 	odd bool
+	// hides is true of a login behind a refusal if an end of it can be another command.
+	hides bool
 	// malformed is true if a server that checks refuses it.
 	malformed bool
 	// user is the name in LOGIN.

@@ -71,8 +71,9 @@ type progress struct {
 	next int
 	// bareLF is true if a line of the window ended with LF alone.
 	bareLF bool
-	// inStep is true if the server owed nothing when the present command began.
-	inStep bool
+	// lockStep is true if nothing was outstanding when the present command began, inStep
+	// if the server owed nothing then.
+	lockStep, inStep bool
 	// pieces counts the client's complete lines and literals; linePiece is
 	// pieces when the present server line began.
 	pieces, linePiece uint64
@@ -81,6 +82,9 @@ type progress struct {
 	refusedHere bool
 	// refusedLast is true if the last tagged answer was a refusal.
 	refusedLast bool
+	// owing is true if the server may owe answers though each command had one: it
+	// refused one of the window right behind a refusal.
+	owing bool
 	// greetingCut is true while the rest of a greeting that was cut may come.
 	greetingCut bool
 
@@ -178,9 +182,9 @@ func (d *Dialogue) awaitsGreeting() bool {
 	return d.next == 0 && len(d.window) > 0 && d.window[0].verb == greeting
 }
 
-// owesNothing reports whether every command was answered completely, and no
-// further server line has begun.
-func (d *Dialogue) owesNothing() bool {
+// idle reports whether every command was answered completely, and no further server
+// line has begun.
+func (d *Dialogue) idle() bool {
 	return d.next == len(d.window) && d.server.Empty()
 }
 
@@ -207,9 +211,9 @@ func (d *Dialogue) encrypted(reason string) {
 }
 
 // answered marks the oldest command without an answer as answered. If it was
-// the last, the window is closed.
+// the last and nothing else is owed, the window is closed.
 func (d *Dialogue) answered() {
-	if d.next++; d.next < len(d.window) {
+	if d.next++; d.next < len(d.window) || d.owing {
 		return
 	}
 	clear(d.window)

@@ -25,15 +25,16 @@
 //     waits for CRLF does not answer;
 //   - a synchronising literal is a literal if the server sends its "+" before
 //     the first octet is released; if it refuses the command instead, belief ends;
-//   - LOGIN may be over-long, hold eight-bit octets or TAB, and literals that
-//     the server was not asked for ("{5+}", RFC 7888). Some server may cut such
-//     a command in several. Its first answer is then that to the first part,
-//     which begins with the tag and LOGIN: if that is OK, somebody is logged
-//     in. Anything else ends the belief, because answers to the other parts may
-//     come late. Such a command is called odd, and so is LOGIN or AUTHENTICATE
-//     with too few or too many arguments, as the last of them may be a command.
-//     Capabilities do not help: go-imap 1 names LITERAL+, but sees no literal
-//     behind a bracket, and runs its octets;
+//   - LOGIN may be over-long, hold TAB, what some text library takes for a line
+//     end, and literals that the server was not asked for ("{5+}", RFC 7888). Some
+//     server may cut such a command in several. Its first answer is then that to
+//     the first part, which begins with the tag and LOGIN: if that is OK, somebody
+//     is logged in. Anything else ends the belief, because answers to the other
+//     parts may come late. Such a command is called odd, and so is LOGIN or
+//     AUTHENTICATE with too few or too many arguments, as the last of them may be a
+//     command. Capabilities do not help: go-imap 1 names LITERAL+, but sees no
+//     literal behind a bracket, and runs its octets. LOGIN with other eight-bit
+//     octets is odd if it ends with any other command;
 //   - unknown commands are understood if refused.
 //
 // A server may lose what it has read of a line that is not complete, as WildDuck does
@@ -47,11 +48,18 @@
 // second refusal is then taken for that of the next command, and so on, until the OK to
 // NOOP is taken for that to LOGIN. But the first to be taken for another is a refusal
 // right behind a refusal, and so are the others while nothing but refusals is left. So
-// belief ends with the first of them to a command that is no login, or one for which the
-// server may wait for more: its own answer can be anything else.
+// from the first of them to a command that is no login, or one for which the server may
+// wait for more, it can owe answers: its own answer can be anything else. That command and
+// all behind it then are a pipeline to the rules below, although the client waits, and only
+// tags tell what was answered. What is left are refusals, and the answers to commands of
+// that pipeline: an OK with a tag that no other of them bears is none of these, and shows
+// that nothing is left. Clients that try one mechanism after the other are still believed
+// so. A LOGIN or AUTHENTICATE that is refused right behind a refusal may not end with any
+// other command, whatever its tag would be.
 //
 // Nothing may be released behind an odd command, an unknown one, the "{5}" of a
-// synchronising literal, STARTTLS, or a SASL exchange, before its answer came.
+// synchronising literal, STARTTLS, or a SASL exchange that was not cancelled, before its
+// answer came.
 //
 // # Pipelines
 //
@@ -70,12 +78,13 @@
 // One that loses the middle of a line could run the end of a word with the line's tag,
 // so that no word of LOGIN and AUTHENTICATE may end with such a command.
 //
-// LOGIN or AUTHENTICATE with an initial response is then believed at its own
-// tagged OK, if no other command since the server last owed nothing has its
-// tag or one that ends with it, nor can a line that has begun: only one line
-// begins with that tag. If the tag is used twice, order and number must tell, as
-// in POP3: it is believed when every command released so far was answered, and
-// none refused. Had a line been dropped, an answer would be missing for good.
+// LOGIN or AUTHENTICATE is then believed at its own tagged OK, if no other command
+// since the server last owed nothing has its tag, or one of which one ends with the
+// other, nor can a line that has begun: only one line begins with that tag. Without an
+// initial response AUTHENTICATE must come when each command before it had an answer. If
+// the tag is used twice, order and number must tell, as in POP3: it is believed when
+// every command released so far was answered, and none refused. Had a line been dropped,
+// an answer would be missing for good.
 //
 // # What taints
 //

@@ -11,7 +11,7 @@ const (
 	reasonEightBit    = "eight-bit octets outside of a login"
 	reasonHidden      = "a line that ends with another command"
 	reasonSurplus     = "answer belongs to no command"
-	reasonAgain       = "refused right behind a refusal, which can be the same one twice"
+	reasonOwing       = "no plain line behind two refusals in a row, which can be one given twice"
 	reasonRefusedHere = "a login with a tag that is used twice was accepted where something was refused"
 )
 
@@ -57,27 +57,37 @@ func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
 	case l.Eight() && c.verb == authenticate, l.Eight() && c.verb != login && line.Splits(l.Text):
 		return reasonEightBit
 	}
-	c.odd = long || l.Tab() || l.Eight() && c.verb == login
+	c.odd = long || l.Tab() || l.Eight() && (line.Splits(l.Text) || hides(arguments, true))
 	c.alone = c.alone || c.odd || l.Eight()
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
 		if !c.logsIn() && hides(arguments, false) || c.logsIn() && hidesTagged(l.Text, arguments, c.tag.bytes()) {
 			return reasonHidden
 		}
+		c.hides = d.refusedLast && c.logsIn() && hides(arguments, true)
 		return ""
 	}
 	switch {
 	case hides(arguments, c.logsIn()):
 		return reasonHidden
 	case c.odd || l.Eight():
-		return "a line in a pipeline that servers may cut differently"
-	case c.alone:
+		return d.piped("a line in a pipeline that servers may cut differently")
+	case c.alone && !d.lockStep:
 		return "a command in a pipeline that cannot be pipelined"
 	case d.bareLF && !l.BareLF():
 		return "mixed line ends in a pipeline"
 	}
 	d.bareLF = d.bareLF || l.BareLF()
 	return ""
+}
+
+// piped is why a command is not believed that does not stand in step: the reason if it
+// stands in a pipeline of the client's.
+func (d *Dialogue) piped(reason string) string {
+	if d.lockStep {
+		return reasonOwing
+	}
+	return reason
 }
 
 // hides reports whether some end of a line can be a command of its own, with the
@@ -87,7 +97,7 @@ func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
 func hides(rest []byte, ends bool) bool {
 	for len(rest) > 0 {
 		var word []byte
-		if word, rest = line.Word(rest); early(word, ends) {
+		if word, rest = line.Word(rest); early(word, ends, len(rest) == 0) {
 			return true
 		}
 	}
@@ -100,7 +110,7 @@ func hidesTagged(text, rest, tag []byte) bool {
 	last := bytes.TrimRight(text[:len(text)-len(rest)], " ")
 	for len(rest) > 0 {
 		var word []byte
-		if word, rest = line.Word(rest); bytes.HasSuffix(last, tag) && early(word, false) {
+		if word, rest = line.Word(rest); bytes.HasSuffix(last, tag) && early(word, false, len(rest) == 0) {
 			return true
 		}
 		last = word
@@ -109,9 +119,12 @@ func hidesTagged(text, rest, tag []byte) bool {
 }
 
 // early reports whether a word, or with ends its end, is a command that a server may
-// answer positively where nobody has logged in.
-func early(word []byte, ends bool) bool {
+// answer positively where nobody has logged in. LOGIN is none where it is the last.
+func early(word []byte, ends, last bool) bool {
 	for i := range names[:beforeLogin] {
+		if last && names[i].verb == login {
+			continue
+		}
 		at := len(word) - len(names[i].name)
 		if (at == 0 || at > 0 && ends) && line.Is(word[at:], names[i].name) {
 			return true

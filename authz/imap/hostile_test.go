@@ -34,6 +34,9 @@ var pick, plain = linetest.Pick, linetest.Plain
 // server bears it, in one segment with other commands.
 func honestClient(r *rand.Rand, m *model) []linetest.Segment {
 	var b []string
+	if r.IntN(8) == 0 {
+		b = append(b, "m1 AUTHENTICATE CRAM-MD5\r\n", "m2 AUTHENTICATE XOAUTH2\r\n")
+	}
 	if r.IntN(2) == 0 {
 		b = append(b, "c CAPABILITY\r\n")
 	}

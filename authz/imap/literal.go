@@ -5,7 +5,7 @@ func (d *Dialogue) announce(c *command, lit literal) {
 	d.literals++
 	switch {
 	case !d.inStep:
-		d.taint("a literal in a pipeline")
+		d.taint(d.piped("a literal in a pipeline"))
 		return
 	case d.literals > maxPieces:
 		d.taint("a command with too many literals")

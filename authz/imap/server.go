@@ -181,10 +181,11 @@ func (d *Dialogue) tagged(c *command, r *response) {
 	case c.odd, d.phase == atLiteral && d.next == len(d.window)-1:
 		d.taint("refused command that servers may cut differently")
 		return
-	case again && !d.spent(c):
-		d.taint(reasonAgain)
+	case again && c.hides:
+		d.taint(reasonOwing)
 		return
 	}
+	d.owing = d.owing || again && !d.spent(c)
 	d.endCommand(c)
 }
 
@@ -204,6 +205,7 @@ func (d *Dialogue) accepted(c *command, r *response) {
 	case c.verb == id && c.client.IsValid():
 		d.speaksFor(c)
 	default:
+		d.owing = d.owing && c.twin
 		d.endCommand(c)
 	}
 }

@@ -64,10 +64,16 @@ func twist(r *rand.Rand) []string {
 // refusedTwice is for servers that refuse a line twice: what the next commands are
 // answered then comes late.
 func refusedTwice(r *rand.Rand) []string {
-	lines := []string{"USER alice\r\n", pick(r, "XYZZY", "PASS wrong", "AUTH PLAIN "+plain("alice", "wrong")) + "\r\n"}
-	if r.IntN(4) == 0 { // the server waits for a message, which the second line is
-		lines = append(lines, pick(r, "AUTH LOGIN", "AUTH LOGIN YWxpY2U=")+"\r\n", "AUTH LOGIN\r\n", "NOOP\r\n")
-		return append(lines, "PASS wrong\r\n")
+	lines := []string{"USER alice\r\n", pick(r, "XYZZY", "PASS wrong", "PASS wr\xc3\xb6ng", "AUTH PLAIN "+plain("alice", "wrong")) + "\r\n"}
+	switch r.IntN(8) {
+	case 0, 1: // the server waits for a message, which the second line is
+		lines = append(lines, pick(r, "AUTH LOGIN", "AUTH LOGIN YWxpY2U=", "AUTH PLAIN")+"\r\n", pick(r, "AUTH LOGIN", "AUTH PLAIN", "CAPA")+"\r\n", pick(r, "NOOP", "CAPA")+"\r\n")
+		return append(lines, pick(r, "USER alice", "PASS wrong", "NOOP")+"\r\n", "PASS wrong\r\n")
+	case 2, 3: // one mechanism after the other
+		for range 1 + r.IntN(5) {
+			lines = append(lines, pick(r, "AUTH LOGIN", "AUTH PLAIN", "AUTH NTLM", "AUTH ANONYMOUS eA==", "CAPA", "NOOP", "LIST", "STAT", "USER alice")+"\r\n")
+		}
+		return append(lines, "USER alice\r\n", "PASS wrong\r\n")
 	}
 	for range 1 + r.IntN(4) {
 		lines = append(lines, pick(r, "NOOP", "NOOP", "CAPA", "AUTH", "USER alice", "USER alice", "LIST", "", "PASS wrong", "QUIT")+"\r\n")

@@ -64,7 +64,6 @@ func (d *Dialogue) command(l *line.Line) {
 		if n := len(argument); n > 0 && argument[0] != ' ' && argument[n-1] != ' ' {
 			c.user = string(argument)
 		}
-		c.alone = l.Eight()
 	case apop:
 		name, ok := apopName(argument)
 		c.user, c.malformed = string(name), !ok
@@ -78,7 +77,7 @@ func (d *Dialogue) command(l *line.Line) {
 		d.windowChunk, d.basic = d.chunks, true
 	}
 	d.basic = d.basic && (c.verb == user || c.verb == pass || c.verb == quit || c.transaction)
-	c.alone = c.alone || c.odd
+	c.alone = c.alone || c.odd || l.Eight()
 	c.piece, c.chunk = d.pieces, d.chunks
 }
 

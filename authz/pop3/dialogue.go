@@ -72,8 +72,8 @@ type progress struct {
 	// is true if it did so in the present window.
 	refused, refusedHere bool
 	// refusedLast is true if the last answer was a refusal, listOwed that a list may
-	// come late, until anything but a list was accepted.
-	refusedLast, listOwed bool
+	// come late, askOwed that a challenge may, until anything but a list was accepted.
+	refusedLast, listOwed, askOwed bool
 	// named is true from the positive answer to USER to the refusal of it or of PASS.
 	named bool
 

@@ -20,14 +20,14 @@
 //   - a bare LF is believed to end a line once the answer came: a server that
 //     waits for CRLF does not answer;
 //   - AUTH is allowed at all: there are servers that answer "AUTH" alone with a list;
-//   - PASS, APOP and AUTH may be longer than 255 octets, and the first two hold
-//     eight-bit octets. Some server may cut such a line in two. Its first answer is
-//     then that to the first part, which begins with the command: if that is
-//     positive, somebody is logged in. If it is negative, an answer to the second
-//     part may come late and be taken for that to a later command: belief ends. Such
-//     a line is called odd;
-//   - USER may hold eight-bit octets, but nothing that any text library takes
-//     for a line end, because its positive answer is not yet a login;
+//   - PASS, APOP and AUTH may be longer than 255 octets, and the first two hold what
+//     some text library takes for a line end. Some server may cut such a line in two.
+//     Its first answer is then that to the first part, which begins with the command:
+//     if that is positive, somebody is logged in. If it is negative, an answer to the
+//     second part may come late and be taken for that to a later command: belief ends.
+//     Such a line is called odd;
+//   - USER, PASS and APOP may hold other eight-bit octets. USER may hold no others,
+//     because its positive answer is not yet a login;
 //   - unknown commands are understood if refused.
 //
 // WildDuck loses what it has read of a line that is not complete: the last piece of
@@ -45,7 +45,10 @@
 // before a login, or the server may wait for more of it. Clients ask old servers for AUTH
 // and CAPA, though, and both are refused. The server's own answer is then a list at most,
 // of which the second line is no answer: a login counts once something else was accepted,
-// as USER is before PASS, and STAT behind APOP.
+// as USER is before PASS, and STAT behind APOP. And clients try one mechanism after the
+// other (Thunderbird). The server's own answer is a challenge at most, unless it lets in
+// anybody (ANONYMOUS), or the mechanism is not known and may begin with "+OK": so no
+// challenge is believed until something was accepted that is no list.
 //
 // Nothing may be released behind an odd line, an unknown command, STLS, or a
 // SASL exchange, before its answer came.

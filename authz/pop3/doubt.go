@@ -49,7 +49,7 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 	case len(d.waiting) > maxPipeline:
 		return "too many commands without an answer"
 	}
-	c.odd = length > maxLine || l.Eight() && login
+	c.odd = length > maxLine || l.Eight() && line.Splits(l.Text)
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
 		// One word of USER is exempt: it is a name like "lang", and no login yet.

@@ -52,6 +52,7 @@ type model struct {
 	silent                bool // says nothing to an empty line, and to APOP of nobody (dbmail)
 	curt                  bool // says goodbye to all but PASS where a name was given (email-oauth2-proxy)
 	twice                 bool // refuses twice what it does not know or take (invented)
+	guests                bool // lets in anybody with ANONYMOUS
 	ntlm                  bool // invites to NTLM with "+OK" ([MS-POP3] §2.2.2), whatever stands behind it
 
 	greeted, closed, tls bool
@@ -90,7 +91,7 @@ func randomModel(r *rand.Rand) model {
 		tabs: b(3), trim: b(3), noop: b(3), bareOK: b(3), auth: b(2), ir: b(2), list: b(2), loose: b(4),
 		echo: b(4), stls: b(2), dropAtSTLS: b(3), secondUser: b(2), keepUser: b(2),
 		lossy: b(6), dropAtLogin: b(3), dropAtUser: b(8), dropAtGreeting: b(8), closeAtFailure: b(4), nextIsEaten: b(8),
-		reads: []int{0, 0, 0, 0, 128, 200}[r.IntN(6)], hasty: b(4), edge: b(2), silent: b(4), ntlm: b(4), twice: b(4),
+		reads: []int{0, 0, 0, 0, 128, 200}[r.IntN(6)], hasty: b(4), edge: b(2), silent: b(4), ntlm: b(4), twice: b(4), guests: b(4),
 	}
 }
 
@@ -220,6 +221,9 @@ func (m *model) authenticate(argument string) string {
 	case name == "NTLM" && m.ntlm:
 		m.sasl = name
 		return m.ok("")
+	case name == "ANONYMOUS" && has && m.guests && m.in == "":
+		m.in = "anonymous"
+		return m.ok("welcome")
 	case name != "PLAIN" && name != "LOGIN":
 		m.eat = m.nextIsEaten
 		return "-ERR no such mechanism\r\n"

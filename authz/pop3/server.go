@@ -114,6 +114,8 @@ func (d *Dialogue) challenge(c *command) {
 		d.taint(reasonSurplus)
 	case d.exchange.Cancelled():
 		d.taint("challenge after the client cancelled")
+	case d.askOwed:
+		d.taint("challenge behind two refusals in a row, which can be one given twice")
 	case len(d.waiting) > 1 || !d.client.Empty():
 		d.taint(wentOn(c))
 	default:
@@ -144,6 +146,8 @@ func (d *Dialogue) negative(c *command, text []byte) {
 		return
 	case again && c.shape == multi:
 		d.listOwed, d.user = true, ""
+	case again && c.verb == auth && d.exchange.Challenged():
+		d.askOwed = true
 	case again:
 		d.taint(reasonAgain)
 		return
@@ -189,7 +193,7 @@ func (d *Dialogue) positive(c *command, text []byte) {
 		d.loggedIn(c, text)
 		return
 	}
-	d.listOwed = false
+	d.listOwed, d.askOwed = false, false
 	d.answered()
 }
 

@@ -95,6 +95,11 @@ func (x *Exchange) Doubt() string {
 // of which nothing is known.
 func (x *Exchange) Unasked() bool { return x.mechanism == &opaque && x.ready && !x.asked }
 
+// Challenged reports whether all that a server answers now, but for a refusal, is a
+// challenge or lets in who has a secret. Of a mechanism that is not known, it may be an
+// invitation that reads like a positive answer.
+func (x *Exchange) Challenged() bool { return x.mechanism != &opaque && !x.id.Anonymous }
+
 // Spent reports whether a refusal now is the server's last word: it asked for something
 // before, or the client has said all without being asked. Of other mechanisms than PLAIN
 // with an initial response, a server may ask for more.
