@@ -107,7 +107,7 @@ func (d *Decoder) glance(r *record, ev *Event) sight {
 		return s
 	}
 	passage := d.done.passage(g.hash, g.flags, r.second)
-	if passage == passed {
+	if passage == passed || passage == passedHeld && !(d.fromClient(r.data, &g) && d.done.before(&g, r.data)) {
 		return silent
 	}
 	d.show(r, &g, ev)
@@ -115,6 +115,11 @@ func (d *Decoder) glance(r *record, ev *Event) sight {
 		return beginning
 	}
 	return segment
+}
+
+// fromClient reports whether a segment has payload for a watched port.
+func (d *Decoder) fromClient(frame []byte, g *glimpse) bool {
+	return g.end+g.missing > g.payload && d.ports.Has(be16(frame[g.tcp+2:]))
 }
 
 // waiting reports whether fragments wait for others: then no packet is plain.

@@ -14,9 +14,59 @@ func (t *Table) Forget(id ID) {
 	if id >= t.slots.size() {
 		return
 	}
-	if f := t.slots.at(id); f.phase == following {
+	if f := t.slots.at(id); f.reads() {
 		t.finish(id, f)
 	}
+}
+
+// orderlyLogins is how many logins in a row show that a capture is in order: it is by how
+// it was made, for all or for none.
+const orderlyLogins = 1000
+
+// Hold ends the reading of a flow of a file in which a login was proved, as Forget does,
+// but for what its client sent up to there: copies of that may come late, and one that
+// differs taints the flow until it is forgotten. Its slot is kept as long. It reports
+// false where nothing comes late, as the capture was in order for long.
+func (t *Table) Hold(id ID) bool {
+	if t.orderly++; t.orderly > orderlyLogins {
+		t.Forget(id)
+		return false
+	}
+	f := t.slots.at(id)
+	if f.conn.Cookie != 0 || f.phase != following && f.phase != lingering {
+		return true // it is in doubt, or closed
+	}
+	f.phase = held
+	t.pool.drop(f.server)
+	f.server = nil
+	if t.leaving {
+		t.done.AddHeld(f.hash, t.second(), f.clientNext, f.closed)
+	}
+	return true
+}
+
+// Held reports whether a flow is held.
+func (t *Table) Held(id ID) bool { return t.slots.at(id).phase == held }
+
+// end closes a flow of a file of whose server no more can come.
+func (t *Table) end(id ID, f *flow) {
+	if f.serverGap() {
+		t.close(id)
+		return
+	}
+	t.emit(Closed, id)
+	f.phase, f.closed = lingering, true
+	t.ended = append(t.ended, id)
+}
+
+// endAll frees the slots of flows that ended with the last Feed.
+func (t *Table) endAll() {
+	for _, id := range t.ended {
+		if t.slots.at(id).phase == lingering {
+			t.close(id)
+		}
+	}
+	t.ended = t.ended[:0]
 }
 
 // Flush closes all flows: the capture is at its end. The table is then empty.
@@ -102,21 +152,32 @@ func (t *Table) closeThose(which func(*flow) bool) {
 }
 
 // taint says that a flow is in doubt, for good.
-func (t *Table) taint(id ID, reason string) {
+func (t *Table) taint(id ID, reason string) { t.setTainted(id, reason, false) }
+
+// taintPast says that a flow is in doubt, and with it what was read of it before.
+func (t *Table) taintPast(id ID, reason string) { t.setTainted(id, reason, true) }
+
+func (t *Table) setTainted(id ID, reason string, past bool) {
 	f := t.slots.at(id)
-	if f.phase != following {
+	if !f.reads() {
 		return
 	}
-	t.emit(Tainted, id).Reason = reason
+	e := t.emit(Tainted, id)
+	e.Reason, e.Past = reason, past
 	t.finish(id, f)
 }
 
 // finish ends the reading of a flow. Where the set of those that are done is
 // shared, it takes the flow's place if it has room.
 func (t *Table) finish(id ID, f *flow) {
+	if f.closed {
+		t.close(id)
+		return
+	}
+	was := f.phase
 	f.phase = finished
 	t.drop(f)
-	if t.leaving && f.conn.Cookie == 0 && t.done.Add(f.hash, t.second()) {
+	if t.leaving && f.conn.Cookie == 0 && (was == held && t.done.Release(f.hash) || t.done.Add(f.hash, t.second())) {
 		t.leave(id, f)
 		t.slots.release(id)
 	}
@@ -133,14 +194,16 @@ func (t *Table) drop(f *flow) {
 func (t *Table) close(id ID) {
 	f := t.slots.at(id)
 	switch {
-	case f.phase != following:
-	case f.serverGap():
+	case !f.reads():
+	case f.phase == following && f.serverGap():
 		t.taint(id, reasonServerGap)
 	default:
 		t.drop(f)
 	}
 	if f.phase != free {
-		t.emit(Closed, id)
+		if !f.closed {
+			t.emit(Closed, id)
+		}
 		if f.conn.Cookie != 0 {
 			delete(t.byCookie, f.conn.Cookie)
 		} else {

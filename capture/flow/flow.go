@@ -21,7 +21,7 @@ const (
 	Data
 	// Tainted: the flow is in doubt, Reason says why. No Data follows.
 	Tainted
-	// Closed ends a flow: the slot ID is free.
+	// Closed ends a flow: the slot ID is free, unless it is Held.
 	Closed
 )
 
@@ -51,6 +51,8 @@ type Event struct {
 	Chunk authz.Chunk
 	// Reason says in words why the flow is Tainted.
 	Reason string
+	// Past: the doubt is about what was read before, too.
+	Past bool
 }
 
 // Config is what New needs.
@@ -148,6 +150,7 @@ const (
 	reasonBefore        = "bytes from before the handshake that was seen: the server took another"
 	reasonReset         = "the client reset the connection and the server went on: maybe in another"
 	reasonConflict      = "conflicting copies of the same client bytes"
+	reasonLate          = "another copy of client bytes came after the server acknowledged them"
 	reasonFIN           = "client data where another segment ended the stream"
 	reasonMissing       = "acknowledged client bytes are missing from the capture"
 	reasonClientSnap    = "client bytes were cut by the snap length"

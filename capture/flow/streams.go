@@ -110,7 +110,7 @@ func (t *Table) fromServer(id ID, f *flow, seg *capture.Segment) {
 		return
 	case seg.Flags&capture.RST != 0:
 		if f.conn.Cookie == 0 {
-			t.close(id)
+			t.end(id, f)
 		}
 		return
 	case seg.Flags&(capture.SYN|capture.ACK) != capture.ACK:
@@ -133,7 +133,7 @@ func (t *Table) fromServer(id ID, f *flow, seg *capture.Segment) {
 		return
 	}
 	if f.hasServerFIN && f.serverFIN == f.serverNext && f.conn.Cookie == 0 {
-		t.close(id)
+		t.end(id, f)
 	}
 }
 
@@ -155,14 +155,22 @@ func (t *Table) acknowledged(id ID, f *flow, n int) string {
 	case f.conn.Cookie != 0 && f.clientNext == f.clientISN && len(ready) == 0:
 		return reasonHandshakeData // which a live tap does not see
 	default:
+		t.orderly = 0 // it can come late
 		return reasonMissing
 	}
 	f.clientNext += uint32(n)
 	if len(ready) > 0 {
 		t.data(id, authz.FromClient, ready, 0)
 	}
-	if f.client != nil {
+	switch {
+	case f.client == nil:
+	case f.conn.Cookie != 0:
 		t.advance(&f.client, n)
+	default:
+		// In a file another copy may come late.
+		if f.client.advanceKeeping(n); f.client.head > 2*keptBytes {
+			t.pool.released(f.client)
+		}
 	}
 	return ""
 }
