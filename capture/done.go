@@ -74,11 +74,11 @@ func (s *DoneSet) Release(hash uint64) bool {
 	return found
 }
 
-// before reports whether a segment of the client of a connection that is held begins before
-// the next byte that it sends.
-func (s *DoneSet) before(g *glimpse, frame []byte) bool {
-	at, found := s.recent.find(g.hash)
-	return found && int32(be32(frame[g.tcp+4:])-s.recent.late[at]) < 0
+// before reports whether a sequence number of the client of a connection that is held
+// comes before the next that it sends.
+func (s *DoneSet) before(hash uint64, seq uint32) bool {
+	at, found := s.recent.find(hash)
+	return found && int32(seq-s.recent.late[at]) < 0
 }
 
 func (s *DoneSet) add(hash uint64, second int64, state stamp, late uint32) bool {

@@ -107,7 +107,7 @@ func (d *Decoder) glance(r *record, ev *Event) sight {
 		return s
 	}
 	passage := d.done.passage(g.hash, g.flags, r.second)
-	if passage == passed || passage == passedHeld && !(d.fromClient(r.data, &g) && d.done.before(&g, r.data)) {
+	if passage == passed || passage == passedHeld && !d.compares(r.data, &g) {
 		return silent
 	}
 	d.show(r, &g, ev)
@@ -117,9 +117,10 @@ func (d *Decoder) glance(r *record, ev *Event) sight {
 	return segment
 }
 
-// fromClient reports whether a segment has payload for a watched port.
-func (d *Decoder) fromClient(frame []byte, g *glimpse) bool {
-	return g.end+g.missing > g.payload && d.ports.Has(be16(frame[g.tcp+2:]))
+// compares reports whether a segment of a connection that is held has bytes of the client
+// that are to be compared.
+func (d *Decoder) compares(frame []byte, g *glimpse) bool {
+	return g.end+g.missing > g.payload && d.ports.Has(be16(frame[g.tcp+2:])) && d.done.before(g.hash, be32(frame[g.tcp+4:]))
 }
 
 // waiting reports whether fragments wait for others: then no packet is plain.

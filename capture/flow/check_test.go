@@ -26,7 +26,7 @@ func checkFlows(t *testing.T, table *Table) (open int) {
 			}
 			limit := []int{table.limits.ClientBytes, table.limits.ServerBytes}[dir]
 			keeps := dir == 0 && f.conn.Cookie == 0 // what was released
-			if !f.reads() || dir == 1 && f.phase != following || !keeps && len(w.spans) == 0 || w.kept > 3*keptBytes+limit || len(w.spans) > table.limits.Pieces || w.end() > limit {
+			if !f.reads() || dir == 1 && f.phase != following || !keeps && len(w.spans) == 0 || w.kept > 3*keptBytes+limit || f.phase == following && len(w.spans) > table.limits.Pieces || w.end() > limit {
 				t.Fatalf("flow %d keeps a window in phase %d: %d spans, end %d", id, f.phase, len(w.spans), w.end())
 			}
 			for i, s := range w.spans {

@@ -28,7 +28,7 @@ func (t *Table) doubt(a, b netip.Addr, reason string) {
 			f := t.slots.at(id)
 			next = f.next
 			if f.conn.Client.Addr() == client && f.conn.Server.Addr() == server {
-				t.taintPast(id, reason)
+				t.taint(id, reason)
 			}
 		}
 	}

@@ -50,20 +50,21 @@ func (t *Table) Held(id ID) bool { return t.slots.at(id).phase == held }
 
 // end closes a flow of a file of whose server no more can come.
 func (t *Table) end(id ID, f *flow) {
-	if f.serverGap() {
-		t.close(id)
-		return
+	gap := f.serverGap()
+	if gap {
+		t.emit(Tainted, id).Reason = reasonServerGap
 	}
-	t.emit(Closed, id)
-	f.phase, f.closed = lingering, true
-	t.ended = append(t.ended, id)
+	if f.closed = !gap || !t.leaving; f.closed { // else it leaves without
+		t.emit(Closed, id)
+	}
+	t.linger(id, f)
 }
 
 // endAll frees the slots of flows that ended with the last Feed.
 func (t *Table) endAll() {
 	for _, id := range t.ended {
-		if t.slots.at(id).phase == lingering {
-			t.close(id)
+		if f := t.slots.at(id); f.phase == lingering {
+			t.finish(id, f)
 		}
 	}
 	t.ended = t.ended[:0]
@@ -151,20 +152,36 @@ func (t *Table) closeThose(which func(*flow) bool) {
 	}
 }
 
-// taint says that a flow is in doubt, for good.
-func (t *Table) taint(id ID, reason string) { t.setTainted(id, reason, false) }
+// taint says that a flow is in doubt, for good, and with it what was read before.
+func (t *Table) taint(id ID, reason string) {
+	if f := t.slots.at(id); f.reads() {
+		e := t.emit(Tainted, id)
+		e.Reason, e.Past = reason, true
+		t.finish(id, f)
+	}
+}
 
-// taintPast says that a flow is in doubt, and with it what was read of it before.
-func (t *Table) taintPast(id ID, reason string) { t.setTainted(id, reason, true) }
-
-func (t *Table) setTainted(id ID, reason string, past bool) {
+// breakOff says that a flow is in doubt from here on. In a file late copies of what was
+// read are still compared, up to the next Feed.
+func (t *Table) breakOff(id ID, reason string) {
 	f := t.slots.at(id)
-	if !f.reads() {
+	if f.phase != following {
 		return
 	}
-	e := t.emit(Tainted, id)
-	e.Reason, e.Past = reason, past
-	t.finish(id, f)
+	t.emit(Tainted, id).Reason = reason
+	if f.conn.Cookie != 0 {
+		t.finish(id, f)
+		return
+	}
+	t.linger(id, f)
+}
+
+// linger keeps a flow that ended, for what comes late, up to the next Feed.
+func (t *Table) linger(id ID, f *flow) {
+	f.phase = lingering
+	t.pool.drop(f.server)
+	f.server = nil
+	t.ended = append(t.ended, id)
 }
 
 // finish ends the reading of a flow. Where the set of those that are done is
@@ -196,7 +213,8 @@ func (t *Table) close(id ID) {
 	switch {
 	case !f.reads():
 	case f.phase == following && f.serverGap():
-		t.taint(id, reasonServerGap)
+		t.emit(Tainted, id).Reason = reasonServerGap
+		t.finish(id, f)
 	default:
 		t.drop(f)
 	}

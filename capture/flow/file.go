@@ -52,7 +52,7 @@ func (t *Table) followed(id ID, f *flow, dir authz.Dir, seg *capture.Segment) {
 	f.last = t.now
 	contradicts := f.guard.contradicts(seg)
 	if contradicts {
-		if t.taintPast(id, reasonStations); f.phase == free {
+		if t.taint(id, reasonStations); f.phase == free {
 			return
 		}
 	}
@@ -133,7 +133,7 @@ func (t *Table) replaced(id ID, f *flow, seg *capture.Segment, contradicts bool)
 		t.done.Lift(h.hash)
 		t.tuples.add(h.hash, uint32(r))
 	case f.guard.authentic(seg, contradicts):
-		t.taint(id, reasonReplaced)
+		t.breakOff(id, reasonReplaced)
 	case h == nil:
 		t.stats.Forged++
 	}
@@ -153,11 +153,11 @@ func (t *Table) late(id ID, f *flow, seg *capture.Segment) {
 	switch {
 	case from == -1 && length == 1, f.client == nil, from+length <= -f.client.kept:
 	case seg.Flags&capture.URG != 0:
-		t.taintPast(id, reasonUrgent)
+		t.taint(id, reasonUrgent)
 	case !f.client.took(from, seg.Payload):
 		t.orderly = 0
-		t.taintPast(id, reasonLate)
+		t.taint(id, reasonLate)
 	case seg.Missing > 0 && from+len(seg.Payload) < 0:
-		t.taintPast(id, reasonClientSnap)
+		t.taint(id, reasonClientSnap)
 	}
 }

@@ -40,7 +40,8 @@ func (k Kind) String() string {
 }
 
 // Event is what became of a flow. Each flow gives Opened, then any number of
-// Data, at most one Tainted, and Closed. A session whose beginning was not seen
+// Data, at most one Tainted, and Closed; one of a file may be Tainted once more behind
+// these, with Past, while its slot is kept for what comes late. A session whose beginning was not seen
 // gives Opened, Tainted and Closed at once. Table.Conn tells whose flow it is.
 type Event struct {
 	Kind Kind

@@ -123,12 +123,12 @@ func together(t *testing.T, limits Limits, data []byte) {
 	var fed []capture.Event
 	var want, got []string
 	tell := func(table *Table, events []Event) (told []string) {
-		closed := map[ID]bool{}
+		over := map[ID]bool{}
 		for _, e := range events {
-			if closed[e.ID] && e.Kind == Tainted {
+			if over[e.ID] && e.Kind == Tainted {
 				continue // of a flow that still was there, as copies of its bytes may come late
 			}
-			closed[e.ID] = e.Kind == Closed
+			over[e.ID] = e.Kind == Closed || e.Kind == Tainted
 			conn, _ := table.Conn(e.ID)
 			told = append(told, fmt.Sprintf("%v %v %v %q %d %s", conn, e.Kind, e.Chunk.Dir, e.Chunk.Bytes, e.Chunk.Cut, e.Reason))
 		}

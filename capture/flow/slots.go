@@ -12,8 +12,8 @@ const (
 	free phase = iota
 	// following: the streams are read.
 	following
-	// lingering: the server of a file's flow has said its last, and Closed was told. Late
-	// copies of the client's bytes are compared up to the next Feed.
+	// lingering: a flow of a file ended, or is in doubt from here on. Late copies of the
+	// client's bytes are compared up to the next Feed.
 	lingering
 	// held: the same up to Forget, as a login was proved.
 	held

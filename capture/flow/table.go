@@ -192,7 +192,7 @@ func (t *Table) lost(reason string) {
 	t.lostAt = t.tick
 	for id := range t.slots.size() {
 		if f := t.slots.at(id); f.reads() && f.conn.Cookie == 0 {
-			t.taintPast(id, reason)
+			t.taint(id, reason)
 		}
 	}
 }

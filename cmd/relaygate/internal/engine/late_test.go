@@ -97,6 +97,11 @@ func TestLate(t *testing.T) {
 			w.late(2, "USER alice\r\n")
 		}, []string{"flush", "1 success ", "2" + lateReason, "3 success "}},
 		{"another behind the end", func(w *wire) { w.login(1, accepted); w.end(1); w.late(1, "USER alice\r\n") }, []string{"flush", "1" + lateReason}},
+		{"another behind what is missing", func(w *wire) {
+			w.login(1, accepted)
+			w.segment(1, true, capture.FIN|capture.ACK, 60, 36, "")
+			w.late(1, "USER alice\r\n")
+		}, []string{"flush", "1" + lateReason}},
 		{"fragments that kernels may read otherwise", func(w *wire) {
 			w.login(1, accepted)
 			w.now = w.now.Add(time.Millisecond)

@@ -248,7 +248,10 @@ func (r *Reader) finish(id flow.ID) {
 func (r *Reader) tainted(id flow.ID, reason string, past bool) {
 	s := r.session(id)
 	if s == nil {
-		if v := r.settle(id); v != nil && past {
+		if !past {
+			return
+		}
+		if v := r.settle(id); v != nil {
 			v.Login = doubted(&v.Login, reason)
 		}
 		return
