@@ -21,7 +21,7 @@ func (t *Table) Forget(id ID) {
 
 // orderlyLogins is how many logins in a row show that a capture is in order: it is by how
 // it was made, for all or for none.
-const orderlyLogins = 1000
+const orderlyLogins = 200
 
 // Hold ends the reading of a flow of a file in which a login was proved, as Forget does,
 // but for what its client sent up to there: copies of that may come late, and one that
