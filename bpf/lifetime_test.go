@@ -107,15 +107,14 @@ func TestLinksDieWithTheProcess(t *testing.T) {
 			}
 			programs := programsOf(t, cmd.Process.Pid)
 			present := attached(t)
-			// The fourth, on forks, is attached with the first servers.
 			there := 0
 			for _, id := range programs {
 				if present[id] {
 					there++
 				}
 			}
-			if len(programs) != 4 || there != 3 {
-				t.Errorf("%d of the victim's programs %v are attached, want three of four", there, programs)
+			if len(programs) != 3 || there != 3 {
+				t.Errorf("%d of the victim's programs %v are attached, want all three", there, programs)
 			}
 
 			if err := test.end(cmd, stdin); err != nil {
