@@ -5,7 +5,7 @@ package capture
 // flows fills it, and a Decoder that shares it passes over their packets, as the
 // kernel's program does on a live tap.
 //
-// It knows connections by 46 bits of a keyed hash. Two that share them would cost
+// It knows connections by 45 bits of a keyed hash. Two that share them would cost
 // the second its reading, never a false login; before that its handshake lifts the
 // first out. It belongs to one goroutine.
 type DoneSet struct {
@@ -23,7 +23,7 @@ type DoneSet struct {
 	tried           stamp
 	full            bool
 	refused, walked int
-	kept            []uint64 // for makeRoom
+	kept            []place // for makeRoom
 }
 
 const (
@@ -50,13 +50,44 @@ const (
 
 // Add takes a connection, and reports false if there is no room. Its packets
 // have nothing more to say.
-func (s *DoneSet) Add(hash uint64, second int64) bool {
+func (s *DoneSet) Add(hash uint64, second int64) bool { return s.add(hash, second, 0, 0) }
+
+// AddHeld takes a connection like Add, but for what its client sent before the sequence
+// number next: another copy of that is not passed over until Release.
+func (s *DoneSet) AddHeld(hash uint64, second int64, next uint32, ended bool) bool {
+	if !s.add(hash, second, stampHeld, next) {
+		return false
+	}
+	if ended {
+		at, _ := s.recent.find(hash)
+		s.leave(at)
+	}
+	return true
+}
+
+// Release ends that. It reports false if the connection is not in the set any more.
+func (s *DoneSet) Release(hash uint64) bool {
+	at, found := s.recent.find(hash)
+	if found {
+		s.recent.slots[at] &^= uint64(stampHeld)
+	}
+	return found
+}
+
+// before reports whether a sequence number of the client of a connection that is held
+// comes before the next that it sends.
+func (s *DoneSet) before(hash uint64, seq uint32) bool {
+	at, found := s.recent.find(hash)
+	return found && int32(seq-s.recent.late[at]) < 0
+}
+
+func (s *DoneSet) add(hash uint64, second int64, state stamp, late uint32) bool {
 	now := stampOf(second)
 	s.retire(now)
 	if doneSpace*s.recent.used >= len(s.recent.slots) && !s.makeRoom(now) {
 		return false
 	}
-	s.recent.put(hash, now)
+	s.recent.put(hash, now|state, late)
 	return true
 }
 
@@ -85,7 +116,7 @@ func (s *DoneSet) Has(hash uint64) bool {
 // PassesOver reports whether a packet is to be passed over. A SYN never is: it can
 // be another's beginning. Nor is an RST: it shows who is there.
 func (s *DoneSet) PassesOver(hash uint64, flags Flags, second int64) bool {
-	return s.passage(hash, flags, second) == passed
+	return s.passage(hash, flags, second) >= passed
 }
 
 // passage is what becomes of a packet.
@@ -98,6 +129,8 @@ const (
 	shownStill
 	// passed: it is passed over.
 	passed
+	// passedHeld: so it is, unless it holds bytes of the client that are to be compared.
+	passedHeld
 )
 
 func (s *DoneSet) passage(hash uint64, flags Flags, second int64) passage {
@@ -109,14 +142,14 @@ func (s *DoneSet) passage(hash uint64, flags Flags, second int64) passage {
 		return shownStill
 	}
 	slot := &s.recent.slots[at]
-	*slot = *slot&^stampMask | uint64(stampOf(second)|stampIn(*slot)&stampEnded)
+	*slot = *slot&^stampMask | uint64(stampOf(second)|stampIn(*slot)&stampState)
 	if flags&(FIN|RST) != 0 {
 		s.leave(at)
 	}
 	if flags&RST != 0 {
 		return shownStill
 	}
-	return passed
+	return passed + passage(stampIn(*slot)&stampHeld/stampHeld)
 }
 
 // leave notes that a connection has ended.
@@ -166,9 +199,9 @@ func (s *DoneSet) makeRoom(now stamp) bool {
 		s.walked += len(s.recent.slots)
 	}
 	stay := s.kept[:0]
-	for _, slot := range s.recent.slots {
+	for at, slot := range s.recent.slots {
 		if slot != 0 && now.since(stampIn(slot)) <= doneIdle {
-			stay = append(stay, slot)
+			stay = append(stay, place{slot, s.recent.late[at]})
 		}
 	}
 	size := max(len(s.recent.slots), doneSlots)
@@ -181,8 +214,8 @@ func (s *DoneSet) makeRoom(now stamp) bool {
 		s.refused, s.walked = 0, 0
 	}
 	s.recent.reset(size)
-	for _, slot := range stay {
-		s.recent.put(slot, stampIn(slot))
+	for _, p := range stay {
+		s.recent.put(p.slot, stampIn(p.slot), p.late)
 	}
 	return !crowded
 }

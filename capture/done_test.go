@@ -168,7 +168,7 @@ func TestHashSet(t *testing.T) {
 		switch {
 		case rng.IntN(3) == 0 && len(model) < 500:
 			seen := stampOf(rng.Int64()) | stamp(rng.IntN(2))
-			s.put(hash, seen)
+			s.put(hash, seen, 0)
 			model[key(hash)] = seen
 		case rng.IntN(3) == 0:
 			s.remove(hash)
@@ -194,5 +194,46 @@ func TestStamps(t *testing.T) {
 		if got := stampOf(c.now).since(stampOf(c.then) | stampEnded); got != c.want {
 			t.Errorf("from %d to %d: %d s, want %d", c.then, c.now, got, c.want)
 		}
+	}
+}
+
+// TestHeld: of a connection that is held, bytes of the client before the next are shown,
+// and nothing else, until it is released.
+func TestHeld(t *testing.T) {
+	d := newTestDecoder()
+	var done DoneSet
+	d.PassOver(&done)
+	s := want("x")
+	hash := d.hasher.Pair(s.Src, s.Dst)
+	client := func(seq uint32, payload string) []byte {
+		return ethernet(etherIPv4, ipv4Packet(protoTCP, set(tcpSegment(payload), 4, u32(seq)...)))
+	}
+	for i, step := range []struct {
+		do    func()
+		frame []byte
+		want  sight
+	}{
+		{func() { done.AddHeld(hash, 1000, 500, false) }, client(499, "x"), segment},
+		{nil, client(400, "x"), segment},
+		{nil, client(0xffffff00, "x"), segment},
+		{nil, client(500, "x"), silent},
+		{nil, client(600, "x"), silent},
+		{nil, client(400, ""), silent},
+		{nil, ethernet(etherIPv4, ipv4Reply(set(reply("x"), 4, u32(400)...))), silent},
+		{func() { done.makeRoom(stampOf(1000)) }, client(400, "x"), segment},
+		{func() { done.Release(hash) }, client(400, "x"), silent},
+		{func() { done.AddHeld(hash, 1000, 0, true) }, client(0xffffffff, "x"), segment},
+		{nil, client(0, "x"), silent},
+		{func() { done.Add(hash, 1000) }, client(0xffffffff, "x"), silent},
+	} {
+		if step.do != nil {
+			step.do()
+		}
+		if got := glanceAt(d, step.frame, 1000, new(Event)); got != step.want {
+			t.Errorf("step %d: %d, want %d", i, got, step.want)
+		}
+	}
+	if done.Release(hash ^ 1<<40) {
+		t.Error("one that is not in the set was released")
 	}
 }

@@ -107,7 +107,7 @@ func (d *Decoder) glance(r *record, ev *Event) sight {
 		return s
 	}
 	passage := d.done.passage(g.hash, g.flags, r.second)
-	if passage == passed {
+	if passage == passed || passage == passedHeld && !d.compares(r.data, &g) {
 		return silent
 	}
 	d.show(r, &g, ev)
@@ -115,6 +115,12 @@ func (d *Decoder) glance(r *record, ev *Event) sight {
 		return beginning
 	}
 	return segment
+}
+
+// compares reports whether a segment of a connection that is held has bytes of the client
+// that are to be compared.
+func (d *Decoder) compares(frame []byte, g *glimpse) bool {
+	return g.end+g.missing > g.payload && d.ports.Has(be16(frame[g.tcp+2:])) && d.done.before(g.hash, be32(frame[g.tcp+4:]))
 }
 
 // waiting reports whether fragments wait for others: then no packet is plain.

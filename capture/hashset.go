@@ -7,27 +7,38 @@ type hashSet struct {
 	// power of 2.
 	slots []uint64
 	used  int
+	// late[i] goes with slots[i]: the sequence number below which a client's bytes are
+	// still compared, where they are.
+	late []uint32
 }
 
-// stamp is a Unix time in seconds, of 16 bits, above a bit that says whether the
-// connection has ended. Times are half a day apart at most; one that is more looks
+// place is what a hashSet holds of one connection.
+type place struct {
+	slot uint64
+	late uint32
+}
+
+// stamp is a Unix time in seconds, of 16 bits, above a bit that says whether client bytes
+// of the connection are still compared, and one whether it has ended. Times are half a day apart at most; one that is more looks
 // younger than it is.
 type stamp uint64
 
 const (
 	stampEnded stamp  = 1
-	stampMask  uint64 = 1<<17 - 1
+	stampHeld  stamp  = 2
+	stampState        = stampEnded | stampHeld
+	stampMask  uint64 = 1<<18 - 1
 )
 
-func stampOf(second int64) stamp { return stamp(uint16(second)) << 1 }
+func stampOf(second int64) stamp { return stamp(uint16(second)) << 2 }
 
 // since is the time since then in seconds. A file's clock can also go back.
 func (s stamp) since(then stamp) int {
-	d := int(int16(s>>1 - then>>1))
+	d := int(int16(s>>2 - then>>2))
 	return max(d, -d)
 }
 
-// key is what is kept of a hash: 46 bits of it. It is never 0.
+// key is what is kept of a hash: 45 bits of it. It is never 0.
 func key(hash uint64) uint64 { return hash&^stampMask | 1<<63 }
 
 // stampIn is the stamp of a slot.
@@ -37,9 +48,10 @@ func stampIn(slot uint64) stamp { return stamp(slot & stampMask) }
 func (s *hashSet) reset(size int) {
 	if s.used = 0; len(s.slots) == size {
 		clear(s.slots)
+		clear(s.late)
 		return
 	}
-	s.slots = make([]uint64, size)
+	s.slots, s.late = make([]uint64, size), make([]uint32, size)
 }
 
 // home is the place where to look first for a key.
@@ -60,12 +72,12 @@ func (s *hashSet) find(hash uint64) (at int, found bool) {
 }
 
 // put stamps a hash, for which there must be room.
-func (s *hashSet) put(hash uint64, seen stamp) {
+func (s *hashSet) put(hash uint64, seen stamp, late uint32) {
 	at, found := s.find(hash)
 	if !found {
 		s.used++
 	}
-	s.slots[at] = key(hash) | uint64(seen)
+	s.slots[at], s.late[at] = key(hash)|uint64(seen), late
 }
 
 // remove takes a hash out, if it is there.
@@ -80,7 +92,7 @@ func (s *hashSet) removeAt(gap int) {
 	mask := len(s.slots) - 1
 	for i := (gap + 1) & mask; s.slots[i] != 0; i = (i + 1) & mask {
 		if home := s.home(s.slots[i]); (i-home)&mask >= (i-gap)&mask {
-			s.slots[gap] = s.slots[i]
+			s.slots[gap], s.late[gap] = s.slots[i], s.late[i]
 			gap = i
 		}
 	}

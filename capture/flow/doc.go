@@ -60,20 +60,29 @@
 //     copy was cut by the snap length, the flow is tainted. Therefore nothing is
 //     rejected for its checksum, flags, options, TTL, hardware address or VLAN: a
 //     segment that the kernel dropped can only add a conflict.
-//   - Copies of bytes that were acknowledged before are ignored: the kernel has
-//     those bytes already and trims them off (RFC 9293 §3.10.7.4).
+//   - Copies of bytes that were acknowledged before are ignored on a live tap: the
+//     kernel has those bytes already and trims them off (RFC 9293 §3.10.7.4). A
+//     file can show them late (see below).
 //   - Candidates too far ahead to be kept are not just forgotten: the kernel may
 //     have queued them and later prefer them over a copy that we do keep. The
 //     lowest such position is remembered, and an acknowledgement past it taints.
 //   - An acknowledged byte that was never seen taints.
 //   - A capture that lost packets itself can hide one of two copies. A live tap
 //     says so (capture.Lost), a file does not: there an attacker would have to
-//     make the capture lose exactly the copy that the kernel took, or show it after
-//     the acknowledgement, as a file does whose packets are out of order.
+//     make the capture lose exactly the copy that the kernel took.
 //   - A FIN occupies a sequence number (RFC 9293 §3.4) and is a candidate of its
 //     own: a byte at or after it, or a second FIN elsewhere, is a conflict.
 //   - The ACK field of an RST is not used: a kernel without a connection
 //     "acknowledges" whatever it refuses (RFC 9293 §3.10.7.1).
+//
+// The packets of a file can be out of order, also where their times are not: several
+// threads captured them, or a mirror port held some back. What the kernel took can
+// then stand behind its acknowledgement, and what it dropped before. So in a file
+// copies of acknowledged bytes are compared with what was read, and one that
+// differs taints; also, for as long as the flow is held (Hold), behind the answer that
+// proves a login. How long that must be depends on the capture: by as much as one
+// packet is late. None is held once many logins in a row were in order, as order is
+// by how a capture was made, and one that is not shows it in almost every connection.
 //
 // What the kernel acknowledges and yet does not hand to the server as it came
 // taints as well: urgent data (the byte at the urgent pointer is taken out of
@@ -110,9 +119,9 @@
 //
 // A live flow ends when the kernel says so, never by a packet. A file flow ends
 // at an authentic server RST, or with the server's FIN in order: after either no
-// answer can come, so there is nothing left to believe. A FIN or RST of the
-// client proves nothing, since the kernel may have dropped it. What follows it
-// is read on: if the RST was valid, the server acknowledges no more. But one that
+// answer can come, so there is nothing left to believe. (Its slot stays up to the next
+// Feed, for what comes late.) A FIN or RST of the client proves nothing, since the
+// kernel may have dropped it. What follows it is read on: if the RST was valid, the server acknowledges no more. But one that
 // sends SYN cookies may: so behind an RST that can have been valid, what the server
 // says or acknowledges taints. A SYN changes nothing unless an authentic SYN-ACK
 // acknowledges it; then a new connection took the old one's place.

@@ -14,9 +14,60 @@ func (t *Table) Forget(id ID) {
 	if id >= t.slots.size() {
 		return
 	}
-	if f := t.slots.at(id); f.phase == following {
+	if f := t.slots.at(id); f.reads() {
 		t.finish(id, f)
 	}
+}
+
+// orderlyLogins is how many logins in a row show that a capture is in order: it is by how
+// it was made, for all or for none.
+const orderlyLogins = 200
+
+// Hold ends the reading of a flow of a file in which a login was proved, as Forget does,
+// but for what its client sent up to there: copies of that may come late, and one that
+// differs taints the flow until it is forgotten. Its slot is kept as long. It reports
+// false where nothing comes late, as the capture was in order for long.
+func (t *Table) Hold(id ID) bool {
+	if t.orderly++; t.orderly > orderlyLogins {
+		t.Forget(id)
+		return false
+	}
+	f := t.slots.at(id)
+	if f.conn.Cookie != 0 || f.phase != following && f.phase != lingering {
+		return true // it is in doubt, or closed
+	}
+	f.phase = held
+	t.pool.drop(f.server)
+	f.server = nil
+	if t.leaving {
+		t.done.AddHeld(f.hash, t.second(), f.clientNext, f.closed)
+	}
+	return true
+}
+
+// Held reports whether a flow is held.
+func (t *Table) Held(id ID) bool { return t.slots.at(id).phase == held }
+
+// end closes a flow of a file of whose server no more can come.
+func (t *Table) end(id ID, f *flow) {
+	gap := f.serverGap()
+	if gap {
+		t.emit(Tainted, id).Reason = reasonServerGap
+	}
+	if f.closed = !gap || !t.leaving; f.closed { // else it leaves without
+		t.emit(Closed, id)
+	}
+	t.linger(id, f)
+}
+
+// endAll frees the slots of flows that ended with the last Feed.
+func (t *Table) endAll() {
+	for _, id := range t.ended {
+		if f := t.slots.at(id); f.phase == lingering {
+			t.finish(id, f)
+		}
+	}
+	t.ended = t.ended[:0]
 }
 
 // Flush closes all flows: the capture is at its end. The table is then empty.
@@ -101,22 +152,49 @@ func (t *Table) closeThose(which func(*flow) bool) {
 	}
 }
 
-// taint says that a flow is in doubt, for good.
+// taint says that a flow is in doubt, for good, and with it what was read before.
 func (t *Table) taint(id ID, reason string) {
+	if f := t.slots.at(id); f.reads() {
+		e := t.emit(Tainted, id)
+		e.Reason, e.Past = reason, true
+		t.finish(id, f)
+	}
+}
+
+// breakOff says that a flow is in doubt from here on. In a file late copies of what was
+// read are still compared, up to the next Feed.
+func (t *Table) breakOff(id ID, reason string) {
 	f := t.slots.at(id)
 	if f.phase != following {
 		return
 	}
 	t.emit(Tainted, id).Reason = reason
-	t.finish(id, f)
+	if f.conn.Cookie != 0 {
+		t.finish(id, f)
+		return
+	}
+	t.linger(id, f)
+}
+
+// linger keeps a flow that ended, for what comes late, up to the next Feed.
+func (t *Table) linger(id ID, f *flow) {
+	f.phase = lingering
+	t.pool.drop(f.server)
+	f.server = nil
+	t.ended = append(t.ended, id)
 }
 
 // finish ends the reading of a flow. Where the set of those that are done is
 // shared, it takes the flow's place if it has room.
 func (t *Table) finish(id ID, f *flow) {
+	if f.closed {
+		t.close(id)
+		return
+	}
+	was := f.phase
 	f.phase = finished
 	t.drop(f)
-	if t.leaving && f.conn.Cookie == 0 && t.done.Add(f.hash, t.second()) {
+	if t.leaving && f.conn.Cookie == 0 && (was == held && t.done.Release(f.hash) || t.done.Add(f.hash, t.second())) {
 		t.leave(id, f)
 		t.slots.release(id)
 	}
@@ -133,14 +211,17 @@ func (t *Table) drop(f *flow) {
 func (t *Table) close(id ID) {
 	f := t.slots.at(id)
 	switch {
-	case f.phase != following:
-	case f.serverGap():
-		t.taint(id, reasonServerGap)
+	case !f.reads():
+	case f.phase == following && f.serverGap():
+		t.emit(Tainted, id).Reason = reasonServerGap
+		t.finish(id, f)
 	default:
 		t.drop(f)
 	}
 	if f.phase != free {
-		t.emit(Closed, id)
+		if !f.closed {
+			t.emit(Closed, id)
+		}
 		if f.conn.Cookie != 0 {
 			delete(t.byCookie, f.conn.Cookie)
 		} else {

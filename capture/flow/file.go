@@ -60,6 +60,9 @@ func (t *Table) followed(id ID, f *flow, dir authz.Dir, seg *capture.Segment) {
 		if seg.Flags&(capture.SYN|capture.RST) != 0 { // one question, mostly
 			t.beginsOrEnds(f, seg)
 		}
+		if f.reads() && before(seg.Seq, f.clientNext) && carries(seg) {
+			t.late(id, f, seg)
+		}
 		if f.phase == following {
 			t.fromClient(id, f, seg)
 		}
@@ -130,9 +133,31 @@ func (t *Table) replaced(id ID, f *flow, seg *capture.Segment, contradicts bool)
 		t.done.Lift(h.hash)
 		t.tuples.add(h.hash, uint32(r))
 	case f.guard.authentic(seg, contradicts):
-		t.taint(id, reasonReplaced)
+		t.breakOff(id, reasonReplaced)
 	case h == nil:
 		t.stats.Forged++
 	}
 	return true
+}
+
+// late takes client bytes that the server had acknowledged before they came. Its kernel
+// has no use for such, but a file whose packets are out of order shows so what it took.
+// So a copy that differs from what was read is a doubt, if that is still kept. What keeps
+// a connection alive may be any byte (RFC 1122 §4.2.3.6).
+func (t *Table) late(id ID, f *flow, seg *capture.Segment) {
+	start := seg.Seq
+	if seg.Flags&capture.SYN != 0 {
+		start++
+	}
+	from, length := int(int32(start-f.clientNext)), len(seg.Payload)+seg.Missing
+	switch {
+	case from == -1 && length == 1, f.client == nil, from+length <= -f.client.kept:
+	case seg.Flags&capture.URG != 0:
+		t.taint(id, reasonUrgent)
+	case !f.client.took(from, seg.Payload):
+		t.orderly = 0
+		t.taint(id, reasonLate)
+	case seg.Missing > 0 && from+len(seg.Payload) < 0:
+		t.taint(id, reasonClientSnap)
+	}
 }

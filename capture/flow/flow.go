@@ -21,7 +21,7 @@ const (
 	Data
 	// Tainted: the flow is in doubt, Reason says why. No Data follows.
 	Tainted
-	// Closed ends a flow: the slot ID is free.
+	// Closed ends a flow: the slot ID is free, unless it is Held.
 	Closed
 )
 
@@ -40,7 +40,8 @@ func (k Kind) String() string {
 }
 
 // Event is what became of a flow. Each flow gives Opened, then any number of
-// Data, at most one Tainted, and Closed. A session whose beginning was not seen
+// Data, at most one Tainted, and Closed; one of a file may be Tainted once more behind
+// these, with Past, while its slot is kept for what comes late. A session whose beginning was not seen
 // gives Opened, Tainted and Closed at once. Table.Conn tells whose flow it is.
 type Event struct {
 	Kind Kind
@@ -51,6 +52,8 @@ type Event struct {
 	Chunk authz.Chunk
 	// Reason says in words why the flow is Tainted.
 	Reason string
+	// Past: the doubt is about what was read before, too.
+	Past bool
 }
 
 // Config is what New needs.
@@ -148,6 +151,7 @@ const (
 	reasonBefore        = "bytes from before the handshake that was seen: the server took another"
 	reasonReset         = "the client reset the connection and the server went on: maybe in another"
 	reasonConflict      = "conflicting copies of the same client bytes"
+	reasonLate          = "another copy of client bytes came after the server acknowledged them"
 	reasonFIN           = "client data where another segment ended the stream"
 	reasonMissing       = "acknowledged client bytes are missing from the capture"
 	reasonClientSnap    = "client bytes were cut by the snap length"

@@ -110,7 +110,8 @@ func FuzzFeed(f *testing.F) {
 		limits := Limits{Flows: 6, FlowsPerClient: 4, Handshakes: 4, ClientBytes: 600, ServerBytes: 900, Pieces: 4, Buffered: 4 << 10}
 		play(t, newTable(limits), data)
 		play(t, newLeavingTable(limits), data)
-		limits.Buffered = 1 << 20 // what was released is kept until all were fed
+		limits.Buffered = 1 << 20 // what was released is kept until all were fed, as are flows
+		limits.Flows, limits.FlowsPerClient = 0, 0
 		together(t, limits, data)
 	})
 }
@@ -122,7 +123,12 @@ func together(t *testing.T, limits Limits, data []byte) {
 	var fed []capture.Event
 	var want, got []string
 	tell := func(table *Table, events []Event) (told []string) {
+		over := map[ID]bool{}
 		for _, e := range events {
+			if over[e.ID] && e.Kind == Tainted {
+				continue // of a flow that still was there, as copies of its bytes may come late
+			}
+			over[e.ID] = e.Kind == Closed || e.Kind == Tainted
 			conn, _ := table.Conn(e.ID)
 			told = append(told, fmt.Sprintf("%v %v %v %q %d %s", conn, e.Kind, e.Chunk.Dir, e.Chunk.Bytes, e.Chunk.Cut, e.Reason))
 		}

@@ -134,7 +134,7 @@ func (p *pool) recycle() {
 			p.put(w.buf, w.used)
 			w.buf = p.buffer(0)
 		}
-		w.head, w.used, w.spans = 0, 0, w.spans[:0]
+		w.head, w.kept, w.used, w.spans = 0, 0, 0, w.spans[:0]
 		p.windows = append(p.windows, w)
 	}
 	p.dirty = p.dirty[:0]

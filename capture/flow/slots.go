@@ -12,6 +12,11 @@ const (
 	free phase = iota
 	// following: the streams are read.
 	following
+	// lingering: a flow of a file ended, or is in doubt from here on. Late copies of the
+	// client's bytes are compared up to the next Feed.
+	lingering
+	// held: the same up to Forget, as a login was proved.
+	held
 	// finished: a verdict was reached or the flow is tainted; only its end
 	// is waited for.
 	finished
@@ -30,6 +35,7 @@ type flow struct {
 	guard  guard // of files
 	phase  phase
 	origin authz.Origin
+	closed bool // Closed was told
 	// A FIN of the client is a candidate until it was acknowledged: clientDone.
 	hasClientFIN, clientDone, hasServerFIN bool
 	// hasClientPast: a candidate was too far ahead to keep.
@@ -48,6 +54,9 @@ type flow struct {
 	prev, next ID  // the client's other flows, plus one; 0 ends the list
 	length     int // in the head of the list: how long it is
 }
+
+// reads reports whether what the client sent in f is read.
+func (f *flow) reads() bool { return f.phase >= following && f.phase <= held }
 
 // pageSize is how many slots are allocated at one time.
 const pageSize = 256

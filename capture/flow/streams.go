@@ -17,7 +17,7 @@ func (t *Table) fromClient(id ID, f *flow, seg *capture.Segment) {
 	from := int(int32(start - f.clientNext))
 	to := from + len(seg.Payload) + seg.Missing
 	if seg.Flags&capture.URG != 0 && to >= 0 {
-		t.taint(id, reasonUrgent)
+		t.breakOff(id, reasonUrgent)
 		return
 	}
 	fin := seg.Flags&capture.FIN != 0
@@ -25,7 +25,7 @@ func (t *Table) fromClient(id ID, f *flow, seg *capture.Segment) {
 		return
 	}
 	if before(start, f.clientISN) && carries(seg) {
-		t.taint(id, reasonBefore) // up to the first byte, so the server may want it
+		t.breakOff(id, reasonBefore) // up to the first byte, so the server may want it
 		return
 	}
 	payload, cut := seg.Payload, seg.Missing > 0 && to > 0
@@ -43,11 +43,11 @@ func (t *Table) fromClient(id ID, f *flow, seg *capture.Segment) {
 		cut = cut && from+len(payload) < limit
 	}
 	if cut {
-		t.taint(id, reasonClientSnap)
+		t.breakOff(id, reasonClientSnap)
 		return
 	}
 	if reason := t.candidate(f, from, payload, fin, to); reason != "" {
-		t.taint(id, reason)
+		t.breakOff(id, reason)
 	}
 }
 
@@ -106,34 +106,34 @@ func (t *Table) keep(w *window, off int, p []byte) string {
 func (t *Table) fromServer(id ID, f *flow, seg *capture.Segment) {
 	switch {
 	case seg.MPTCP:
-		t.taint(id, reasonMPTCP)
+		t.breakOff(id, reasonMPTCP)
 		return
 	case seg.Flags&capture.RST != 0:
 		if f.conn.Cookie == 0 {
-			t.close(id)
+			t.end(id, f)
 		}
 		return
 	case seg.Flags&(capture.SYN|capture.ACK) != capture.ACK:
 		return // a repeated SYN-ACK; every other segment has ACK
 	case before(seg.Ack, f.clientISN), carries(seg) && before(seg.Seq, f.serverISN):
-		t.taint(id, reasonBefore)
+		t.breakOff(id, reasonBefore)
 		return
 	case f.reset && (carries(seg) || before(f.clientNext, seg.Ack)):
-		t.taint(id, reasonReset)
+		t.breakOff(id, reasonReset)
 		return
 	}
 	if n := int(int32(seg.Ack - f.clientNext)); n > 0 {
 		if reason := t.acknowledged(id, f, n); reason != "" {
-			t.taint(id, reason)
+			t.breakOff(id, reason)
 			return
 		}
 	}
 	if reason := t.answer(id, f, seg); reason != "" {
-		t.taint(id, reason)
+		t.breakOff(id, reason)
 		return
 	}
 	if f.hasServerFIN && f.serverFIN == f.serverNext && f.conn.Cookie == 0 {
-		t.close(id)
+		t.end(id, f)
 	}
 }
 
@@ -155,14 +155,22 @@ func (t *Table) acknowledged(id ID, f *flow, n int) string {
 	case f.conn.Cookie != 0 && f.clientNext == f.clientISN && len(ready) == 0:
 		return reasonHandshakeData // which a live tap does not see
 	default:
+		t.orderly = 0 // it can come late
 		return reasonMissing
 	}
 	f.clientNext += uint32(n)
 	if len(ready) > 0 {
 		t.data(id, authz.FromClient, ready, 0)
 	}
-	if f.client != nil {
+	switch {
+	case f.client == nil:
+	case f.conn.Cookie != 0:
 		t.advance(&f.client, n)
+	default:
+		// In a file another copy may come late.
+		if f.client.advanceKeeping(n); f.client.head > 2*keptBytes {
+			t.pool.released(f.client)
+		}
 	}
 	return ""
 }

@@ -31,6 +31,8 @@ type Table struct {
 	leaving  bool                   // finished flows go there at once
 	doubts   [doubtSlots]lastDoubt  // files, see doubt.go
 	doubtAt  int64                  // the tick of the last doubt of any two addresses
+	ended    []ID                   // files: flows whose slots are to be freed
+	orderly  int                    // files: logins since anything was out of order
 	seen     seen                   // files
 	stations stations               // files: who sent a SYN or an RST
 	lostAt   int64                  // files: the tick at which records were lost, of any connection
@@ -111,6 +113,7 @@ func (t *Table) feed(ev *capture.Event) {
 	t.stats.Packets++
 	if t.now < before {
 		t.stats.Backward++
+		t.orderly = 0
 	}
 	if wait := t.nextSweep - t.now; wait <= 0 || wait > sweepEvery {
 		t.sweep() // a file's clock can also go back
@@ -188,7 +191,7 @@ func (t *Table) announced(ev *capture.Event) {
 func (t *Table) lost(reason string) {
 	t.lostAt = t.tick
 	for id := range t.slots.size() {
-		if f := t.slots.at(id); f.phase == following && f.conn.Cookie == 0 {
+		if f := t.slots.at(id); f.reads() && f.conn.Cookie == 0 {
 			t.taint(id, reason)
 		}
 	}
@@ -203,6 +206,9 @@ func (t *Table) Conn(id ID) (*authz.Conn, authz.Origin) {
 
 // begin forgets what the last call returned.
 func (t *Table) begin() {
+	if len(t.ended) > 0 {
+		t.endAll()
+	}
 	if len(t.pool.dirty)+len(t.pool.retired) > 0 {
 		t.pool.recycle()
 	}

@@ -9,7 +9,8 @@ type span struct{ from, to int }
 // base that its owner keeps (the next byte to release).
 type window struct {
 	buf   []byte // buf[head+i] is the byte at base+i
-	head  int    // bytes of buf released since the last compact
+	head  int    // bytes of buf released since the last compact, and of those kept
+	kept  int    // the last ones of them that can still be compared
 	used  int    // buf[used:] was never written
 	spans []span // sorted, not touching one another
 
@@ -96,12 +97,39 @@ func (w *window) advance(n int) {
 	w.spans = kept
 }
 
-// compact removes released bytes, which may be secrets, from the buffer.
+// advanceKeeping is advance, and keeps what is released for took.
+func (w *window) advanceKeeping(n int) {
+	if w.kept += n; w.head+n > len(w.buf) { // a FIN, which is no byte
+		w.kept = 0
+	}
+	if w.end() > n {
+		w.advance(n)
+		return
+	}
+	w.head, w.spans = min(w.head+n, len(w.buf)), w.spans[:0]
+}
+
+// took reports whether p at off, which is negative, equals what the window released, as
+// far as that is kept.
+func (w *window) took(off int, p []byte) bool {
+	if end := min(len(p), -off); end > 0 {
+		skip := min(max(-w.kept-off, 0), end)
+		return bytes.Equal(w.buf[w.head+off+skip:w.head+off+end], p[skip:end])
+	}
+	return true
+}
+
+// keptBytes is how much a window keeps at least of what it released.
+const keptBytes = 4 << 10
+
+// compact removes released bytes, which may be secrets, from the buffer, but for the
+// last of those that are kept.
 func (w *window) compact() {
+	keep := min(keptBytes, w.kept)
 	n := 0
-	if w.head < w.used {
-		n = copy(w.buf, w.buf[w.head:w.used])
+	if from := w.head - keep; from < w.used {
+		n = copy(w.buf, w.buf[from:w.used])
 	}
 	clear(w.buf[n:w.used])
-	w.head, w.used = 0, n
+	w.head, w.kept, w.used = keep, keep, n
 }

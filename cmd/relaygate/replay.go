@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -149,7 +150,17 @@ const batch = 64
 
 func replayFile(ctx context.Context, e *env, cfg *config.Config, name string, bar *progress, out printer, sum *summary) (err error) {
 	decoder := capture.NewDecoder(capture.NewPortSet(slices.Collect(maps.Keys(cfg.Services))...))
-	through := func(r io.Reader) io.Reader { return newInput(ctx, r, out.flush) }
+	settle := func() error { return nil } // before the file's header was read
+	through := func(r io.Reader) io.Reader {
+		return newInput(ctx, r, func(waited time.Duration) error {
+			if waited >= engine.Lateness { // nothing can come late any more
+				if err := settle(); err != nil {
+					return err
+				}
+			}
+			return out.flush()
+		})
+	}
 	file, err := openCapture(e, name, through, decoder)
 	if err != nil {
 		return err
@@ -171,6 +182,7 @@ func replayFile(ctx context.Context, e *env, cfg *config.Config, name string, ba
 		}
 		return nil
 	}
+	settle = func() error { return emit(reader.Settle()) }
 	var events [batch]capture.Event
 	var readErr error
 	for {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,12 +18,12 @@ type input struct {
 	io.Reader
 	ctx   context.Context
 	polls []unix.PollFd // of what must be waited for: a pipe, a terminal, a socket
-	flush func() error
+	flush func(waited time.Duration) error
 }
 
 var errInterrupted = errors.New("interrupted")
 
-func newInput(ctx context.Context, r io.Reader, flush func() error) *input {
+func newInput(ctx context.Context, r io.Reader, flush func(waited time.Duration) error) *input {
 	in := &input{Reader: r, ctx: ctx, flush: flush}
 	if f, ok := r.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && !info.Mode().IsRegular() {
@@ -42,6 +43,7 @@ func (in *input) Read(b []byte) (int, error) {
 // wait returns when there is something to read.
 func (in *input) wait() error {
 	const lookUp = 200 // milliseconds between two looks at the context
+	waited := time.Duration(0)
 	for timeout := 0; ; timeout = lookUp {
 		if in.ctx.Err() != nil {
 			return errInterrupted
@@ -55,7 +57,8 @@ func (in *input) wait() error {
 		case n > 0:
 			return nil
 		}
-		if err := in.flush(); err != nil {
+		waited += time.Duration(timeout) * time.Millisecond
+		if err := in.flush(waited); err != nil {
 			return fmt.Errorf("%w: %w", errOutput, err)
 		}
 	}

@@ -42,6 +42,7 @@ type Reader struct {
 	doubts   doubts
 	now      time.Time // of the event being fed
 	out      []authz.Verdict
+	late     *waiting // of files
 	steered  []Steering
 }
 
@@ -69,6 +70,7 @@ func NewFileReader(services map[uint16]authz.Service, proxies []netip.Prefix, ev
 	r := newReader(flow.Config{Services: services, Done: done}, evidence)
 	r.proxies = proxies
 	r.IgnoreSessions()
+	r.late = new(waiting)
 	return r
 }
 
@@ -99,6 +101,7 @@ func (r *Reader) Feed(ev *capture.Event) []authz.Verdict {
 	case ev.Kind == capture.Opened && (n == 0 || events[n-1].Kind != flow.Opened):
 		r.steer(ev.Conn, Forget) // it is not believed, or a bound was hit
 	}
+	r.tell(false)
 	return r.out
 }
 
@@ -107,6 +110,7 @@ func (r *Reader) Feed(ev *capture.Event) []authz.Verdict {
 func (r *Reader) FeedAll(events []capture.Event) []authz.Verdict {
 	r.begin(events[0].Time)
 	r.events(r.flows.FeedAll(events), events)
+	r.tell(false)
 	return r.out
 }
 
@@ -114,6 +118,7 @@ func (r *Reader) FeedAll(events []capture.Event) []authz.Verdict {
 func (r *Reader) begin(now time.Time) {
 	r.now = now
 	r.out, r.steered = r.out[:0], r.steered[:0]
+	r.forget()
 	r.held.changes, r.tls.covered = r.held.changes[:0], r.tls.covered[:0]
 }
 
@@ -135,7 +140,7 @@ func (r *Reader) events(events []flow.Event, of []capture.Event) {
 		case flow.Data:
 			r.data(e.ID, e.Chunk)
 		case flow.Tainted:
-			r.tainted(e.ID, e.Reason)
+			r.tainted(e.ID, e.Reason, e.Past)
 		case flow.Closed:
 			r.closed(e.ID)
 		}
@@ -147,6 +152,9 @@ func (r *Reader) open(id flow.ID) {
 		r.sessions = append(r.sessions, session{})
 	}
 	s := &r.sessions[id]
+	if s.waits > 0 {
+		r.settle(id)
+	}
 	*s = session{}
 	conn, origin := r.flows.Conn(id)
 	s.conn, s.origin, s.opened = *conn, origin, r.now
@@ -218,7 +226,11 @@ func (r *Reader) speak(id flow.ID, s *session, c authz.Chunk) {
 		}
 		r.login(id, s, l)
 	}
-	if s.dialogue.Done() {
+	switch {
+	case !s.dialogue.Done():
+	case logins[len(logins)-1].Result == authz.Success:
+		r.hold(id)
+	default:
 		r.finish(id)
 	}
 }
@@ -233,9 +245,15 @@ func (r *Reader) finish(id flow.ID) {
 // tainted takes a flow that the flow table does not believe. Without a session
 // its last verdict has been told: the table read on to the end of what was fed
 // with it.
-func (r *Reader) tainted(id flow.ID, reason string) {
+func (r *Reader) tainted(id flow.ID, reason string, past bool) {
 	s := r.session(id)
 	if s == nil {
+		if !past {
+			return
+		}
+		if v := r.settle(id); v != nil {
+			v.Login = doubted(&v.Login, reason)
+		}
 		return
 	}
 	r.verdict(s, &authz.Login{Result: authz.Tainted, Reason: reason}, reason)
@@ -256,7 +274,7 @@ func (r *Reader) drop(id flow.ID) {
 	if int(id) < len(r.sessions) {
 		delete(r.tls.byCookie, r.sessions[id].conn.Cookie)
 		r.spare.keep(r.sessions[id].dialogue)
-		r.sessions[id] = session{}
+		r.sessions[id] = session{waits: r.sessions[id].waits} // up to the next in its slot
 	}
 }
 
@@ -264,5 +282,6 @@ func (r *Reader) drop(id flow.ID) {
 func (r *Reader) Flush(now time.Time) []authz.Verdict {
 	r.begin(now)
 	r.events(r.flows.Flush(now), nil)
+	r.tell(true)
 	return r.out
 }

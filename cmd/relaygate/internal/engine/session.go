@@ -40,6 +40,9 @@ type session struct {
 	// though it is no such proxy.
 	spoken, announces bool
 
+	// waits is the place of its verdict among those that wait, plus one; 0 for none.
+	waits int
+
 	phase phase
 	// Of TLS: a ServerHello was seen; plaintext was; it was given up; that was
 	// told.

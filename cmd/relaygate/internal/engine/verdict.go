@@ -58,7 +58,30 @@ func (r *Reader) untrusted(ev *capture.Event) {
 // trusted proxy announced, if one did. It counts and notes it, a tainted one by
 // why. What it returns holds no secret, and is valid until the next verdict.
 func (r *Reader) verdict(s *session, l *authz.Login, why string) *authz.Verdict {
-	switch l.Result {
+	var v *authz.Verdict
+	if r.late != nil {
+		v = r.late.place()
+	} else {
+		r.out = append(r.out, authz.Verdict{})
+		v = &r.out[len(r.out)-1]
+	}
+	v.Time, v.Origin = r.now, s.origin
+	v.Conn = s.conn
+	v.Login = *l
+	v.TLS = s.phase == inTLS || l.Result == authz.Encrypted
+	if s.peer != nil && s.peer.client.IsValid() {
+		v.Proxy = s.conn.Client.Addr()
+		v.Conn.Client = s.peer.client
+	}
+	if r.late == nil {
+		r.note(v, why)
+	}
+	return v
+}
+
+// note counts and notes a verdict.
+func (r *Reader) note(v *authz.Verdict, why string) {
+	switch v.Result {
 	case authz.Success:
 		r.counts.Logins++
 	case authz.Failure:
@@ -69,16 +92,5 @@ func (r *Reader) verdict(s *session, l *authz.Login, why string) *authz.Verdict 
 		r.counts.Tainted++
 		r.doubts.add(why)
 	}
-	r.out = append(r.out, authz.Verdict{})
-	v := &r.out[len(r.out)-1]
-	v.Time, v.Origin = r.now, s.origin
-	v.Conn = s.conn
-	v.Login = *l
-	v.TLS = s.phase == inTLS || l.Result == authz.Encrypted
-	if s.peer != nil && s.peer.client.IsValid() {
-		v.Proxy = s.conn.Client.Addr()
-		v.Conn.Client = s.peer.client
-	}
 	r.evidence.Record(v)
-	return v
 }

@@ -1,0 +1,114 @@
+package flow
+
+import (
+	"strings"
+	"testing"
+
+	"relaygate/capture"
+)
+
+// TestLateCopies: of bytes that the server has acknowledged, another copy is nothing to a
+// live flow, and a doubt in a file, which can show it late.
+func TestLateCopies(t *testing.T) {
+	long := strings.Repeat("0123456789abcdef", 1000)
+	for _, tt := range []struct {
+		name       string
+		steps      []step
+		live, file string
+	}{
+		{"other bytes, and one more", []step{cl(0, "AB"), sv(0, 2, ""), cl(0, "XYC"), sv(0, 3, "1")}, "C<AB>C<C>S<1>", "C<AB>!" + reasonLate},
+		{"other bytes from the middle", []step{cl(0, "ABCD"), sv(0, 4, ""), cl(1, "BX"), sv(0, 4, "1")}, "C<ABCD>S<1>", "C<ABCD>!" + reasonLate},
+		{"the last byte and more", []step{cl(0, "AB"), sv(0, 2, ""), cl(1, "XC"), sv(0, 3, "1")}, "C<AB>C<C>S<1>", "C<AB>!" + reasonLate},
+		{"a byte before the last", []step{cl(0, "AB"), sv(0, 2, ""), cl(0, "X"), sv(0, 2, "1")}, "C<AB>S<1>", "C<AB>!" + reasonLate},
+		{"of what was acknowledged before", []step{cl(0, "AB"), sv(0, 2, ""), cl(2, "CD"), sv(0, 4, ""), cl(0, "AX")}, "C<AB>C<CD>", "C<AB>C<CD>!" + reasonLate},
+		{"behind the FIN", []step{cl(0, "AB", plus(capture.FIN)), sv(0, 3, ""), cl(0, "AX")}, "C<AB>", "C<AB>!" + reasonLate},
+		{"of the last that is kept", []step{cl(0, long), sv(0, 16000, ""), cl(0, ""), cl(16000-keptBytes, "X"+long[1:keptBytes])}, "C<" + long + ">", "C<" + long + ">!" + reasonLate},
+		{"of what is kept no more", []step{cl(0, long), sv(0, 16000, ""), cl(0, ""), cl(0, "X"), cl(0, "X"+long[1:])}, "C<" + long + ">", "C<" + long + ">"},
+		{"with urgent data", []step{cl(0, "AB"), sv(0, 2, ""), cl(0, "AB", plus(capture.URG))}, "", "C<AB>!" + reasonUrgent},
+		{"cut", []step{cl(0, "ABCDE"), sv(0, 5, "1"), cl(0, "AB", missing(3)), sv(1, 5, "2")}, "C<ABCDE>S<1>S<2>", "C<ABCDE>S<1>!" + reasonClientSnap},
+		{"the same", []step{cl(0, "ABCDE"), sv(0, 5, "1"), cl(0, "ABCDE"), cl(2, "CDEF"), sv(1, 6, "2")}, "C<ABCDE>S<1>C<F>S<2>", "C<ABCDE>S<1>C<F>S<2>"},
+		{"the same behind the FIN", []step{cl(0, "AB", plus(capture.FIN)), sv(0, 3, "1"), cl(0, "AB"), sv(1, 3, "2")}, "C<AB>S<1>S<2>", "C<AB>S<1>S<2>"},
+	} {
+		for name, m := range modes {
+			want := tt.file
+			if m.live() {
+				want = tt.live
+			}
+			if want == "" {
+				continue
+			}
+			if got := tell(t, newTable(Limits{}), m, begin(m, tt.steps)); got != "("+want {
+				t.Errorf("%s/%s: got  %.300q\nwant %.300q", name, tt.name, got, "("+want)
+			}
+		}
+	}
+}
+
+// TestHold: a flow that is held gives nothing but the doubt of a late copy, and Closed if
+// it had not told that.
+func TestHold(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		rest   []step
+		before bool // rest comes before Hold, in the same batch
+		want   string
+	}{
+		{"nothing comes", nil, false, ""},
+		{"what is next", []step{cl(2, "C"), sv(1, 3, "2"), cl(3, "", plus(capture.FIN)), sv(2, 4, "", plus(capture.FIN))}, false, ""},
+		{"a late copy", []step{cl(0, "XB")}, false, "!" + reasonLate},
+		{"a late copy behind what is next", []step{cl(2, "C"), sv(1, 3, "2"), cl(1, "XC")}, false, "!" + reasonLate},
+		{"a late copy behind the end", []step{sv(1, 2, "", plus(capture.FIN)), cl(0, "XB")}, false, "!" + reasonLate},
+		{"a late copy behind an RST", []step{sv(1, 2, "", plus(capture.RST)), cl(0, "XB")}, false, "!" + reasonLate},
+		{"two late copies", []step{cl(0, "XB"), cl(0, "YB")}, false, "!" + reasonLate},
+		{"something between the two cannot be read", []step{doubt}, false, "!" + "overlapping fragments"},
+		{"the end at once", []step{sv(1, 2, "", plus(capture.FIN))}, true, ")"},
+		{"the end at once, and a late copy", []step{sv(1, 2, "", plus(capture.FIN)), cl(0, "XB")}, true, ")!" + reasonLate},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, table := range []*Table{newTable(Limits{}), newLeavingTable(Limits{})} {
+				const m = ethernet
+				steps := begin(m, []step{cl(0, "AB"), sv(0, 2, "1")})
+				var events []capture.Event
+				play := func(steps []step) {
+					for _, st := range steps {
+						var ev capture.Event
+						st(m, &ev)
+						ev.Time = start
+						events = append(events, ev)
+					}
+				}
+				play(steps)
+				if tt.before {
+					play(tt.rest)
+				}
+				var s story
+				got := table.FeedAll(events)
+				id := got[0].ID
+				s.add(got)
+				table.Hold(id)
+				if !tt.before {
+					events = nil
+					play(tt.rest)
+					for i := range events {
+						s.add(table.Feed(&events[i]))
+						check(t, table)
+					}
+				}
+				if told := s.String(); strings.TrimSuffix(told, ")") != "(C<AB>S<1>"+strings.TrimSuffix(tt.want, ")") {
+					t.Errorf("got %q, want %q", told, "(C<AB>S<1>"+tt.want)
+				}
+				if table.Held(id) == strings.Contains(tt.want, "!") {
+					t.Error("held: ", table.Held(id))
+				}
+				if table.Held(id) {
+					table.Forget(id)
+				}
+				table.Flush(start)
+				check(t, table)
+				if open := table.Stats().Open; open != 0 {
+					t.Errorf("%d flows are open", open)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,119 @@
+package engine
+
+import (
+	"time"
+
+	"relaygate/authz"
+	"relaygate/capture/flow"
+)
+
+// Packets of a file can be out of order: two threads captured the two directions, or a
+// mirror port held one of them back. What the server's kernel took can then stand behind
+// its answer, and what it dropped before. So the verdicts of a file wait for a while:
+// whatever casts doubt on a login meanwhile makes it a tainted one.
+const (
+	// Lateness is how late a packet may come, by the file's clock.
+	Lateness = 200 * time.Millisecond
+	// maxWaiting bounds the verdicts that wait.
+	maxWaiting = 1 << 12
+	// spentVerdicts are how many that are over may stand before them.
+	spentVerdicts = 128
+)
+
+// waiting holds verdicts in their order, and with each what it waits for.
+type waiting struct {
+	verdicts []authz.Verdict
+	until    []until
+	told     int // verdicts[:told] are over
+}
+
+// until is when a verdict is told, in Unix nanoseconds, 0 for at once, and the flow that is
+// held for it, plus one; 0 where nothing can change it any more.
+type until struct {
+	due  int64
+	flow flow.ID
+}
+
+// place makes room for a verdict.
+func (w *waiting) place() *authz.Verdict {
+	n := len(w.verdicts)
+	if n == cap(w.verdicts) {
+		w.verdicts = append(w.verdicts, authz.Verdict{})
+	}
+	w.verdicts, w.until = w.verdicts[:n+1], append(w.until, until{})
+	return &w.verdicts[n]
+}
+
+// forget drops those that are over.
+func (r *Reader) forget() {
+	w := r.late
+	if w == nil || w.told < len(w.verdicts) && w.told < spentVerdicts {
+		return
+	}
+	n := copy(w.verdicts, w.verdicts[w.told:])
+	copy(w.until, w.until[w.told:])
+	w.verdicts, w.until = w.verdicts[:n], w.until[:n]
+	for i := range w.until {
+		if id := w.until[i].flow; id > 0 {
+			r.sessions[id-1].waits = i + 1
+		}
+	}
+	w.told = 0
+}
+
+// hold lets the login that was told last wait for what comes late in its flow.
+func (r *Reader) hold(id flow.ID) {
+	if r.late == nil {
+		r.finish(id)
+		return
+	}
+	if !r.flows.Hold(id) {
+		r.drop(id)
+		return
+	}
+	n := len(r.late.until)
+	r.late.until[n-1] = until{r.now.UnixNano() + int64(Lateness), id + 1}
+	r.drop(id)
+	r.sessions[id].waits = n
+}
+
+// settle takes a flow from the verdict that waits with it, and returns that, nil if none
+// does.
+func (r *Reader) settle(id flow.ID) *authz.Verdict {
+	if int(id) >= len(r.sessions) || r.sessions[id].waits == 0 {
+		return nil
+	}
+	at := r.sessions[id].waits - 1
+	r.sessions[id].waits, r.late.until[at].flow = 0, 0
+	return &r.late.verdicts[at]
+}
+
+// tell hands on the verdicts that have waited long enough, or all.
+func (r *Reader) tell(all bool) {
+	w := r.late
+	if w == nil {
+		return
+	}
+	first, now := w.told, r.now.UnixNano()
+	for ; w.told < len(w.verdicts); w.told++ {
+		u := w.until[w.told]
+		if !all && now < u.due && len(w.verdicts)-w.told <= maxWaiting {
+			break
+		}
+		if u.flow > 0 {
+			if r.settle(u.flow - 1); r.flows.Held(u.flow - 1) {
+				r.flows.Forget(u.flow - 1)
+			}
+		}
+		v := &w.verdicts[w.told]
+		r.note(v, v.Reason)
+	}
+	r.out = w.verdicts[first:w.told]
+}
+
+// Settle returns the verdicts of a file that still wait for what comes late: nothing does.
+func (r *Reader) Settle() []authz.Verdict {
+	r.begin(r.now)
+	r.tell(true)
+	return r.out
+}

@@ -1,0 +1,172 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"relaygate/authz"
+	"relaygate/capture"
+)
+
+// wire plays connections of a file: what the server sends is 50 µs later.
+type wire struct {
+	events []capture.Event
+	now    time.Time
+}
+
+// segment adds one at offsets from the first bytes of both streams.
+func (w *wire) segment(port uint16, server bool, flags capture.Flags, seq, ack uint32, text string) {
+	c, s := netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(port)}), port), netip.MustParseAddrPort("198.51.100.2:110")
+	seg := capture.Segment{Src: c, Dst: s, Sent: capture.SenderOutside, Flags: flags, Seq: 1000 + seq, Ack: 9000 + ack, Payload: []byte(text)}
+	if server {
+		seg.Src, seg.Dst, seg.Sent, seg.Seq, seg.Ack = s, c, capture.SenderHost, 9000+seq, 1000+ack
+	}
+	w.events = append(w.events, capture.Event{Kind: capture.Packet, Time: w.now, Segment: seg})
+	w.now = w.now.Add(50 * time.Microsecond)
+}
+
+// login adds a login of alice with the answer to PASS.
+func (w *wire) login(port uint16, answer string) {
+	const ack = capture.ACK
+	w.segment(port, false, capture.SYN, ^uint32(0), 0, "")
+	w.segment(port, true, capture.SYN|ack, ^uint32(0), 0, "")
+	w.segment(port, false, ack, 0, 0, "")
+	w.segment(port, true, ack, 0, 0, "+OK\r\n")
+	w.segment(port, false, ack, 0, 5, "USER alice\r\n")
+	w.segment(port, true, ack, 5, 12, "+OK\r\n")
+	w.segment(port, false, ack, 12, 10, "PASS decoy\r\n")
+	w.segment(port, true, ack, 10, 24, answer)
+}
+
+// late adds another copy of the password.
+func (w *wire) late(port uint16, text string) { w.segment(port, false, capture.ACK, 12, 10, text) }
+
+// end adds the server's FIN behind "+OK".
+func (w *wire) end(port uint16) { w.segment(port, true, capture.FIN|capture.ACK, 15, 24, "") }
+
+// read tells verdicts, and between them how many came with each batch of size.
+func (w *wire) read(size int) (told []string) {
+	services := map[uint16]authz.Service{110: {Protocol: authz.POP3}}
+	r := NewFileReader(services, nil, authz.NewEvidence(authz.EvidenceConfig{NamesOnly: true}), new(capture.DoneSet))
+	note := func(verdicts []authz.Verdict) {
+		for _, v := range verdicts {
+			told = append(told, fmt.Sprintf("%d %v %s", v.Conn.Client.Port(), v.Result, v.Reason))
+		}
+	}
+	for batch := range slices.Chunk(w.events, size) {
+		note(r.FeedAll(batch))
+	}
+	told = append(told, "flush")
+	note(r.Flush(w.now))
+	return told
+}
+
+const (
+	accepted   = "+OK\r\n"
+	refused    = "-ERR\r\n"
+	failed     = " failure the server refused the login"
+	lateReason = " tainted another copy of client bytes came after the server acknowledged them"
+)
+
+// TestLate: a login of a file is told when nothing that casts doubt on it comes for a
+// while, and with it what was told behind it.
+func TestLate(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		play func(w *wire)
+		want []string
+	}{
+		{"at the end", func(w *wire) { w.login(1, accepted) }, []string{"flush", "1 success "}},
+		{"after a while", func(w *wire) {
+			w.login(1, accepted)
+			w.now = w.now.Add(Lateness)
+			w.login(2, refused)
+		}, []string{"1 success ", "2" + failed, "flush"}},
+		{"in order", func(w *wire) { w.login(1, accepted); w.login(2, refused) }, []string{"flush", "1 success ", "2" + failed}},
+		{"a failure alone", func(w *wire) { w.login(1, refused) }, []string{"1" + failed, "flush"}},
+		{"the same late", func(w *wire) { w.login(1, accepted); w.late(1, "PASS decoy\r\n") }, []string{"flush", "1 success "}},
+		{"another late", func(w *wire) { w.login(1, accepted); w.late(1, "USER alice\r\n") }, []string{"flush", "1" + lateReason}},
+		{"another late, between others", func(w *wire) {
+			w.login(1, accepted)
+			w.login(2, accepted)
+			w.login(3, accepted)
+			w.late(2, "USER alice\r\n")
+		}, []string{"flush", "1 success ", "2" + lateReason, "3 success "}},
+		{"another behind the end", func(w *wire) { w.login(1, accepted); w.end(1); w.late(1, "USER alice\r\n") }, []string{"flush", "1" + lateReason}},
+		{"another behind what is missing", func(w *wire) {
+			w.login(1, accepted)
+			w.segment(1, true, capture.FIN|capture.ACK, 60, 36, "")
+			w.late(1, "USER alice\r\n")
+		}, []string{"flush", "1" + lateReason}},
+		{"fragments that kernels may read otherwise", func(w *wire) {
+			w.login(1, accepted)
+			w.now = w.now.Add(time.Millisecond)
+			w.events = append(w.events, capture.Event{Kind: capture.Doubt, Time: w.now, Reason: "fragments", Segment: capture.Segment{
+				Src: netip.MustParseAddrPort("192.0.2.1:0"), Dst: netip.MustParseAddrPort("198.51.100.2:0"),
+			}})
+		}, []string{"flush", "1 tainted fragments"}},
+		{"another too late", func(w *wire) {
+			w.login(1, accepted)
+			w.now = w.now.Add(Lateness)
+			w.login(2, refused)
+			w.late(1, "USER alice\r\n")
+		}, []string{"1 success ", "2" + failed, "flush"}},
+	} {
+		w := wire{now: start}
+		tt.play(&w)
+		for _, size := range []int{1, 2, 3, 64} {
+			got := w.read(size)
+			if size == 64 { // what a batch brings is judged at its end
+				got = slices.DeleteFunc(got, func(s string) bool { return s == "flush" })
+				tt.want = slices.DeleteFunc(slices.Clone(tt.want), func(s string) bool { return s == "flush" })
+				if tt.name == "another too late" {
+					continue
+				}
+			}
+			if strings.Join(got, "\n") != strings.Join(tt.want, "\n") {
+				t.Errorf("%s, in batches of %d: got %q, want %q", tt.name, size, got, tt.want)
+			}
+		}
+	}
+}
+
+// TestManyWait: of verdicts that wait there is a bound, where a file's clock stands still;
+// and where many logins were in order, none waits.
+func TestManyWait(t *testing.T) {
+	w := wire{now: start}
+	for port := range uint16(1700) {
+		w.login(port+1, accepted)
+		w.now = start
+	}
+	got := w.read(64)
+	at := slices.Index(got, "flush")
+	if len(got) != 1701 || at != 0 {
+		t.Fatalf("%d told, %d before the end", len(got)-1, at)
+	}
+	for i := range got[1:] {
+		if want := fmt.Sprintf("%d success ", i+1); got[1+i] != want {
+			t.Fatalf("%q, want %q", got[1+i], want)
+		}
+	}
+	late := wire{now: start}
+	for port := range uint16(1700) {
+		late.login(port+1, accepted)
+	}
+	late.late(1700, "USER alice\r\n")
+	inOrder := []string{"1700 success ", "flush"}
+	if got := late.read(1); !slices.Equal(got[1699:], inOrder) {
+		t.Errorf("in order: %q", got[1699:])
+	}
+	late.events[12].Time = start // one event is out of order at the beginning
+	if got := late.read(1); !slices.Equal(got[1699:], inOrder) {
+		t.Errorf("out of order at the beginning: %q", got[1699:])
+	}
+	late.events[len(late.events)-30].Time = start // and one at last
+	if got := late.read(1); got[len(got)-1] != "1700"+lateReason {
+		t.Errorf("out of order at the end: %q", got[len(got)-1])
+	}
+}
