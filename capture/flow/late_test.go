@@ -24,6 +24,7 @@ func TestLateCopies(t *testing.T) {
 		{"behind the FIN", []step{cl(0, "AB", plus(capture.FIN)), sv(0, 3, ""), cl(0, "AX")}, "C<AB>", "C<AB>!" + reasonLate},
 		{"of the last that is kept", []step{cl(0, long), sv(0, 16000, ""), cl(0, ""), cl(16000-keptBytes, "X"+long[1:keptBytes])}, "C<" + long + ">", "C<" + long + ">!" + reasonLate},
 		{"of what is kept no more", []step{cl(0, long), sv(0, 16000, ""), cl(0, ""), cl(0, "X"), cl(0, "X"+long[1:])}, "C<" + long + ">", "C<" + long + ">"},
+		{"of what is kept no more, cut", []step{cl(0, long), sv(0, 16000, ""), cl(0, ""), cl(0, "X", missing(15999))}, "C<" + long + ">", "C<" + long + ">!" + reasonClientSnap},
 		{"with urgent data", []step{cl(0, "AB"), sv(0, 2, ""), cl(0, "AB", plus(capture.URG))}, "", "C<AB>!" + reasonUrgent},
 		{"cut", []step{cl(0, "ABCDE"), sv(0, 5, "1"), cl(0, "AB", missing(3)), sv(1, 5, "2")}, "C<ABCDE>S<1>S<2>", "C<ABCDE>S<1>!" + reasonClientSnap},
 		{"the same", []step{cl(0, "ABCDE"), sv(0, 5, "1"), cl(0, "ABCDE"), cl(2, "CDEF"), sv(1, 6, "2")}, "C<ABCDE>S<1>C<F>S<2>", "C<ABCDE>S<1>C<F>S<2>"},

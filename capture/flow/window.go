@@ -112,11 +112,8 @@ func (w *window) advanceKeeping(n int) {
 // took reports whether p at off, which is negative, equals what the window released, as
 // far as that is kept.
 func (w *window) took(off int, p []byte) bool {
-	if end := min(len(p), -off); end > 0 {
-		skip := min(max(-w.kept-off, 0), end)
-		return bytes.Equal(w.buf[w.head+off+skip:w.head+off+end], p[skip:end])
-	}
-	return true
+	from, to := max(off, -w.kept), min(off+len(p), 0)
+	return from >= to || bytes.Equal(w.buf[w.head+from:w.head+to], p[from-off:to-off])
 }
 
 // keptBytes is how much a window keeps at least of what it released.
