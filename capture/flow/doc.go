@@ -119,12 +119,13 @@
 //
 // A live flow ends when the kernel says so, never by a packet. A file flow ends
 // at an authentic server RST, or with the server's FIN in order: after either no
-// answer can come, so there is nothing left to believe. (Its slot stays up to the next
-// Feed, for what comes late.) A FIN or RST of the client proves nothing, since the
-// kernel may have dropped it. What follows it is read on: if the RST was valid, the server acknowledges no more. But one that
-// sends SYN cookies may: so behind an RST that can have been valid, what the server
-// says or acknowledges taints. A SYN changes nothing unless an authentic SYN-ACK
-// acknowledges it; then a new connection took the old one's place.
+// answer can come, so there is nothing left to believe. (Its slot stays up to the
+// next Feed, for what comes late.) A FIN or RST of the client proves nothing, since
+// the kernel may have dropped it. What follows it is read on: if the RST was valid,
+// the server acknowledges no more. But one that sends SYN cookies may: so behind an
+// RST that can have been valid, what the server says or acknowledges taints. A SYN
+// changes nothing unless an authentic SYN-ACK acknowledges it; then a new connection
+// took the old one's place.
 //
 // # What strangers can fill
 //
