@@ -32,9 +32,12 @@ struct sock_common {
 	volatile unsigned char skc_state;
 };
 
+struct socket;
+
 struct sock {
 	struct sock_common __sk_common;
 	__u16 sk_type;
+	struct socket *sk_socket; /* who holds it open, if anybody */
 	kuid_t sk_uid;
 };
 

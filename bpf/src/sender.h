@@ -63,8 +63,8 @@ static __always_inline int stray(struct __sk_buff *skb, const struct segment *s)
 	sk = kernel->sk;
 	if (!sk || sk->__sk_common.skc_net.net != kernel->dev->nd_net.net)
 		return 1;
-	/* That of a crafted packet, in tests, has no type. */
-	return s->shape.payload && sk->sk_type && sk->sk_type != SOCK_STREAM;
+	/* A tun device's has no type: it is a guest's. Nor has that of a crafted packet, in tests. */
+	return s->shape.payload && sk->sk_type != SOCK_STREAM && (sk->sk_type || sk->sk_socket);
 }
 
 #endif

@@ -4,8 +4,9 @@
 # as linux-image-6.1.0-56-amd64, or a folder that packages were unpacked into
 # (dpkg-deb -x). Needs qemu-system-x86, busybox-static, cpio, kmod and xz-utils, no root.
 #
-# RELAYGATE_ACCEL=kvm is quick where the machine can; what goes without says tcg, and
-# is slow. RELAYGATE_RUN chooses tests, as go test -run does; "-" means the demo alone.
+# RELAYGATE_ACCEL=kvm is quick where the machine can. The default, tcg, is so slow that
+# tests with many members or little time, such as TestCutAmongMany and TestChaos of nft,
+# can fail by it. RELAYGATE_RUN chooses tests, as go test -run does; "-" means the demo alone.
 set -eu
 
 accel=${RELAYGATE_ACCEL:-tcg}
@@ -44,6 +45,7 @@ guest() {
 		mount -t securityfs none /sys/kernel/security
 		mount -t tmpfs none /tmp
 		ip link set lo up
+		modprobe tun # the device is there with it
 		failed=
 		relaygate doctor
 		relaygate demo || failed="\$failed demo"
@@ -77,7 +79,7 @@ boot() {
 	cp -a "$work/guest" "$root"
 	mkdir -p "$root/lib/modules/$release"
 	# Those of networks and what they use; a sub-shell, as find is told the paths below.
-	(cd "$modules" && find net lib crypto arch/*/crypto drivers/net/veth.ko* drivers/net/macvlan.ko* -name '*.ko*' |
+	(cd "$modules" && find net lib crypto arch/*/crypto drivers/net/veth.ko* drivers/net/macvlan.ko* drivers/net/tun.ko* fs/overlayfs -name '*.ko*' |
 		cpio -p -d --quiet "$root/lib/modules/$release")
 	find "$root/lib/modules" -name '*.xz' -exec xz -d {} +
 	depmod -b "$root" "$release" 2>/dev/null # it misses the list of what is built in

@@ -171,7 +171,7 @@ func (w *world) admit(t *testing.T, h *lab.Host, addr netip.Addr, script lab.Scr
 	if answer, ok, err := h.Login(t.Context(), script); err != nil || !ok {
 		t.Fatalf("login: %q, %v", answer, err)
 	}
-	settles(t, 5*time.Second, func() error {
+	settles(t, 20*time.Second, func() error { // a slow disk holds the file back
 		list, err := os.ReadFile(w.list)
 		if err == nil && !strings.Contains(string(list), addr.String()) {
 			err = fmt.Errorf("relayhosts holds %q", list)
