@@ -78,11 +78,12 @@
 // The packets of a file can be out of order, also where their times are not: several
 // threads captured them, or a mirror port held some back. What the kernel took can
 // then stand behind its acknowledgement, and what it dropped before. So in a file
-// copies of acknowledged bytes are compared with what was read, and one that
-// differs taints; also, for as long as the flow is held (Hold), behind the answer that
-// proves a login. How long that must be depends on the capture: by as much as one
-// packet is late. None is held once many logins in a row were in order, as order is
-// by how a capture was made, and one that is not shows it in almost every connection.
+// copies of acknowledged bytes are compared with what was read, and one that differs
+// taints, or begins before the last bytes that are kept for that; also, for as long as
+// the flow is held (Hold), behind the answer that proves a login. How long that must be
+// depends on the capture: by as much as one packet is late. None is held once many
+// logins in a row were in order, as order is by how a capture was made, and one that is
+// not shows it in almost every connection.
 //
 // What the kernel acknowledges and yet does not hand to the server as it came
 // taints as well: urgent data (the byte at the urgent pointer is taken out of

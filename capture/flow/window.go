@@ -109,11 +109,11 @@ func (w *window) advanceKeeping(n int) {
 	w.head, w.spans = min(w.head+n, len(w.buf)), w.spans[:0]
 }
 
-// took reports whether p at off, which is negative, equals what the window released, as
-// far as that is kept.
+// took reports whether p at off, which is negative and kept, equals what the window
+// released.
 func (w *window) took(off int, p []byte) bool {
-	from, to := max(off, -w.kept), min(off+len(p), 0)
-	return from >= to || bytes.Equal(w.buf[w.head+from:w.head+to], p[from-off:to-off])
+	end := min(len(p), -off)
+	return bytes.Equal(w.buf[w.head+off:w.head+off+end], p[:end])
 }
 
 // keptBytes is how much a window keeps at least of what it released.
