@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -146,4 +147,31 @@ func (t *Tap) Has(cookie uint64) (bool, error) {
 		return false, fmt.Errorf("look up a connection: %w", err)
 	}
 	return true, nil
+}
+
+// OwnMaps names the maps that are not the tap's.
+func (p *LibraryProbes) OwnMaps(tb testing.TB) (names []string) {
+	tb.Helper()
+	var shared []ebpf.MapID
+	all := reflect.ValueOf(p.tap.objs.tapMaps)
+	for i := range all.NumField() {
+		shared = append(shared, mapID(tb, all.Field(i).Interface().(*ebpf.Map)))
+	}
+	for name, m := range p.objs.Maps {
+		if !slices.Contains(shared, mapID(tb, m)) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func mapID(tb testing.TB, m *ebpf.Map) ebpf.MapID {
+	tb.Helper()
+	info, err := m.Info()
+	must(tb, err)
+	id, ok := info.ID()
+	if !ok {
+		tb.Fatal("a map has no number")
+	}
+	return id
 }

@@ -167,6 +167,7 @@ func (p *LibraryProbes) load(cpu tlsMachine, l layout) error {
 		tapMapDescendants: p.tap.objs.Descendants,
 		tapMapCalls:       p.tap.objs.Calls,
 		tapMapCounters:    p.tap.objs.Counters,
+		tapMapUntold:      p.tap.objs.Untold,
 	}
 	// What is not needed is not loaded: older kernels refuse the one for both ends.
 	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool {

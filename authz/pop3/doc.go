@@ -68,7 +68,8 @@
 // be an answer too few, and a refusal too many. It reads 128 octets at once, so that
 // shorter lines are never answered before they are read. WildDuck keeps what it has
 // read behind a line, but loses what comes next: of AUTH with an initial response
-// "AUTH" alone can remain.
+// "AUTH" alone can remain. A USER that was dropped is not missed where STAT is answered
+// in the place of PASS: so none may stand in a pipeline where a name waits for its PASS.
 //
 // A positive answer in the place of PASS, APOP or AUTH is therefore believed
 // only if nothing was refused in the present window but empty lines, and

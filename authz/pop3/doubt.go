@@ -66,11 +66,24 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 		return "a line in a pipeline that servers may cut differently"
 	case !c.pipelined:
 		return "a command in a pipeline that cannot be pipelined"
+	case c.verb == user && d.naming():
+		return "another user name in a pipeline"
 	case d.bareLF && !l.BareLF():
 		return "mixed line ends in a pipeline"
 	}
 	d.bareLF = d.bareLF || l.BareLF()
 	return ""
+}
+
+// naming reports whether the server has a user name, or may get one, when it comes to the
+// present line.
+func (d *Dialogue) naming() bool {
+	for i := len(d.waiting) - 2; i >= 0; i-- {
+		if verb := d.waiting[i].verb; verb == user || verb == pass {
+			return verb == user
+		}
+	}
+	return d.named
 }
 
 // hidden are the commands that hides looks for, by the octet with which they end: those

@@ -78,11 +78,12 @@
 // The packets of a file can be out of order, also where their times are not: several
 // threads captured them, or a mirror port held some back. What the kernel took can
 // then stand behind its acknowledgement, and what it dropped before. So in a file
-// copies of acknowledged bytes are compared with what was read, and one that
-// differs taints; also, for as long as the flow is held (Hold), behind the answer that
-// proves a login. How long that must be depends on the capture: by as much as one
-// packet is late. None is held once many logins in a row were in order, as order is
-// by how a capture was made, and one that is not shows it in almost every connection.
+// copies of acknowledged bytes are compared with what was read, and one that differs
+// taints, or begins before the last bytes that are kept for that; also, for as long as
+// the flow is held (Hold), behind the answer that proves a login. How long that must be
+// depends on the capture: by as much as one packet is late. None is held once many
+// logins in a row were in order, as order is by how a capture was made, and one that is
+// not shows it in almost every connection.
 //
 // What the kernel acknowledges and yet does not hand to the server as it came
 // taints as well: urgent data (the byte at the urgent pointer is taken out of
@@ -119,12 +120,13 @@
 //
 // A live flow ends when the kernel says so, never by a packet. A file flow ends
 // at an authentic server RST, or with the server's FIN in order: after either no
-// answer can come, so there is nothing left to believe. (Its slot stays up to the next
-// Feed, for what comes late.) A FIN or RST of the client proves nothing, since the
-// kernel may have dropped it. What follows it is read on: if the RST was valid, the server acknowledges no more. But one that
-// sends SYN cookies may: so behind an RST that can have been valid, what the server
-// says or acknowledges taints. A SYN changes nothing unless an authentic SYN-ACK
-// acknowledges it; then a new connection took the old one's place.
+// answer can come, so there is nothing left to believe. (Its slot stays up to the
+// next Feed, for what comes late.) A FIN or RST of the client proves nothing, since
+// the kernel may have dropped it. What follows it is read on: if the RST was valid,
+// the server acknowledges no more. But one that sends SYN cookies may: so behind an
+// RST that can have been valid, what the server says or acknowledges taints. A SYN
+// changes nothing unless an authentic SYN-ACK acknowledges it; then a new connection
+// took the old one's place.
 //
 // # What strangers can fill
 //

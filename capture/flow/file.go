@@ -142,8 +142,9 @@ func (t *Table) replaced(id ID, f *flow, seg *capture.Segment, contradicts bool)
 
 // late takes client bytes that the server had acknowledged before they came. Its kernel
 // has no use for such, but a file whose packets are out of order shows so what it took.
-// So a copy that differs from what was read is a doubt, if that is still kept. What keeps
-// a connection alive may be any byte (RFC 1122 §4.2.3.6).
+// So a copy that differs from what was read is a doubt, and one of what is kept no more:
+// commands may have had the answers to others since then. What keeps a connection alive
+// may be any byte (RFC 1122 §4.2.3.6).
 func (t *Table) late(id ID, f *flow, seg *capture.Segment) {
 	start := seg.Seq
 	if seg.Flags&capture.SYN != 0 {
@@ -151,10 +152,10 @@ func (t *Table) late(id ID, f *flow, seg *capture.Segment) {
 	}
 	from, length := int(int32(start-f.clientNext)), len(seg.Payload)+seg.Missing
 	switch {
-	case from == -1 && length == 1, f.client == nil, from+length <= -f.client.kept:
+	case from == -1 && length == 1, f.client == nil, !before(f.clientISN, start+uint32(length)):
 	case seg.Flags&capture.URG != 0:
 		t.taint(id, reasonUrgent)
-	case !f.client.took(from, seg.Payload):
+	case from < -f.client.kept || !f.client.took(from, seg.Payload):
 		t.orderly = 0
 		t.taint(id, reasonLate)
 	case seg.Missing > 0 && from+len(seg.Payload) < 0:

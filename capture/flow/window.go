@@ -109,14 +109,11 @@ func (w *window) advanceKeeping(n int) {
 	w.head, w.spans = min(w.head+n, len(w.buf)), w.spans[:0]
 }
 
-// took reports whether p at off, which is negative, equals what the window released, as
-// far as that is kept.
+// took reports whether p at off, which is negative and kept, equals what the window
+// released.
 func (w *window) took(off int, p []byte) bool {
-	if end := min(len(p), -off); end > 0 {
-		skip := min(max(-w.kept-off, 0), end)
-		return bytes.Equal(w.buf[w.head+off+skip:w.head+off+end], p[skip:end])
-	}
-	return true
+	end := min(len(p), -off)
+	return bytes.Equal(w.buf[w.head+off:w.head+off+end], p[:end])
 }
 
 // keptBytes is how much a window keeps at least of what it released.

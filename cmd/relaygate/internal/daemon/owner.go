@@ -137,6 +137,11 @@ func (o *owner) catchUp(now time.Time, ev *capture.Event) error {
 		return nil
 	}
 	o.log.Warn("the tap was not read for a while: what happened meanwhile comes first", "for", now.Sub(o.looked).Round(time.Millisecond))
+	return o.readOut(now, ev)
+}
+
+// readOut reads what the tap holds.
+func (o *owner) readOut(now time.Time, ev *capture.Event) error {
 	o.tap.SetDeadline(now)
 	// Who asks something wakes the tap, which seems empty then.
 	for n, empty := 0, 0; n < maxCatchUp && empty < 4; n++ {

@@ -58,10 +58,20 @@ func (o *owner) settle(more bool) {
 }
 
 // forget ends connections of which no event will come: nobody knows how they went on.
+// That they began may still stand in the tap, and is read before: else they would be
+// followed for good.
 func (o *owner) forget(ctx context.Context, cookies []uint64) error {
-	return o.ask(ctx, func(now time.Time) {
+	var failed error
+	err := o.ask(ctx, func(now time.Time) {
+		if failed = o.readOut(now, new(capture.Event)); failed != nil {
+			return
+		}
 		for _, cookie := range cookies {
-			o.event(&capture.Event{Kind: capture.Closed, Time: now, Conn: authz.Conn{Cookie: cookie}})
+			o.event(&capture.Event{Kind: capture.Closed, Time: time.Now(), Conn: authz.Conn{Cookie: cookie}})
 		}
 	})
+	if err != nil {
+		return err // it may be read yet
+	}
+	return failed
 }

@@ -42,6 +42,31 @@ func (w *wire) login(port uint16, answer string) {
 	w.segment(port, true, ack, 10, 24, answer)
 }
 
+// shifted adds a login that is none: the server read two commands where one is shown, and
+// since then each command has the answer to the one before. So many come before USER, and
+// what the server read comes last.
+func (w *wire) shifted(port uint16, commands int) {
+	const ack = capture.ACK
+	w.segment(port, false, capture.SYN, ^uint32(0), 0, "")
+	w.segment(port, true, capture.SYN|ack, ^uint32(0), 0, "")
+	w.segment(port, false, ack, 0, 0, "")
+	w.segment(port, true, ack, 0, 0, accepted)
+	sent, answered := uint32(0), uint32(len(accepted))
+	say := func(line string) {
+		w.segment(port, false, ack, sent, answered, line)
+		sent += uint32(len(line))
+		w.segment(port, true, ack, answered, sent, accepted)
+		answered += uint32(len(accepted))
+	}
+	say("NOOP xxxxx\r\n")
+	for range commands {
+		say("NOOP " + strings.Repeat("x", 100) + "\r\n")
+	}
+	say("USER alice\r\n")
+	say("PASS decoy\r\n")
+	w.segment(port, false, ack, 0, 0, "NOOP\r\nNOOP\r\n")
+}
+
 // late adds another copy of the password.
 func (w *wire) late(port uint16, text string) { w.segment(port, false, capture.ACK, 12, 10, text) }
 
@@ -102,6 +127,7 @@ func TestLate(t *testing.T) {
 			w.segment(1, true, capture.FIN|capture.ACK, 60, 36, "")
 			w.late(1, "USER alice\r\n")
 		}, []string{"flush", "1" + lateReason}},
+		{"another of what is long past", func(w *wire) { w.shifted(1, 100) }, []string{"flush", "1" + lateReason}},
 		{"fragments that kernels may read otherwise", func(w *wire) {
 			w.login(1, accepted)
 			w.now = w.now.Add(time.Millisecond)

@@ -143,7 +143,7 @@ func TestAnnouncedClients(t *testing.T) {
 			k.cut("b OK [CAPABILITY", 40)
 		}},
 		{name: "POP3 server that does not know the header", want: "tainted", why: "for a command", play: func(k *talk) {
-			pop3(k, "C: "+header1+"\r\nUSER a\r\nUSER a\r\nPASS wrong\r\nNOOP", "S: +OK ready", "S: -ERR what", "S: +OK", "S: +OK", "S: -ERR no")
+			pop3(k, "C: "+header1+"\r\nNOOP\r\nUSER a\r\nPASS wrong\r\nNOOP", "S: +OK ready", "S: -ERR what", "S: +OK", "S: +OK", "S: -ERR no")
 		}},
 		{name: "version 2 with commands inside", want: "tainted", why: "for a command", play: func(k *talk) {
 			k.open(balancer, imap4, 7, nil)
