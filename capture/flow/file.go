@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"math"
 	"net/netip"
 
 	"relaygate/authz"
@@ -161,4 +162,18 @@ func (t *Table) late(id ID, f *flow, seg *capture.Segment) {
 	case seg.Missing > 0 && from+len(seg.Payload) < 0:
 		t.taint(id, reasonClientSnap)
 	}
+}
+
+// tells is true for a segment that shows a session by itself.
+func tells(seg *capture.Segment) bool { return carries(seg) && !seg.Aside }
+
+// midstream says once that a session is there which cannot be read. It takes no
+// slot for longer than that: anybody can send such a segment.
+func (t *Table) midstream(k *tuple, reason string) {
+	id, f := t.begun(k, authz.Unauthenticated, math.MaxInt)
+	t.taint(id, reason)
+	if f.phase != free {
+		t.close(id)
+	}
+	t.done.Add(k.hash, t.second())
 }

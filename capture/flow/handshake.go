@@ -2,7 +2,6 @@ package flow
 
 import (
 	"cmp"
-	"math"
 
 	"relaygate/authz"
 	"relaygate/capture"
@@ -286,18 +285,4 @@ func (t *Table) established(r ref, h *handshake, dir authz.Dir, seg *capture.Seg
 	if f.phase != free {
 		t.followed(id, f, dir, seg)
 	}
-}
-
-// tells is true for a segment that shows a session by itself.
-func tells(seg *capture.Segment) bool { return carries(seg) && !seg.Aside }
-
-// midstream says once that a session is there which cannot be read. It takes no
-// slot for longer than that: anybody can send such a segment.
-func (t *Table) midstream(k *tuple, reason string) {
-	id, f := t.begun(k, authz.Unauthenticated, math.MaxInt)
-	t.taint(id, reason)
-	if f.phase != free {
-		t.close(id)
-	}
-	t.done.Add(k.hash, t.second())
 }
