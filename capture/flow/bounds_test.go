@@ -158,6 +158,24 @@ func TestBufferFlood(t *testing.T) {
 	}
 }
 
+// What files keep for late copies gives way where no buffer is left: it costs nobody a
+// login.
+func TestKeptBytesGiveWay(t *testing.T) {
+	line := strings.Repeat("x", 300)
+	steps, want := begin(ethernet, nil), "("
+	for i := range 5 {
+		steps = append(steps, cl(300*i, line), sv(i, 300*(i+1), "1"))
+		want += "C<" + line + ">S<1>"
+	}
+	table := newTable(Limits{Buffered: 1})
+	if got := tell(t, table, ethernet, steps); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got := tell(t, table, ethernet, []step{cl(0, line)}); got != "!"+reasonLate {
+		t.Errorf("a late copy of what is kept no more gave %q", got)
+	}
+}
+
 // Doubt concerns exactly the two addresses.
 func TestDoubtPair(t *testing.T) {
 	table := newTable(Limits{})

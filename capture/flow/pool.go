@@ -35,13 +35,15 @@ func (p *pool) window() *window {
 	return &window{buf: p.buffer(0)}
 }
 
-// reserve makes room for n bytes in w, and reports whether there is any.
+// reserve makes room for n bytes in w, and reports whether there is any. What w keeps of
+// released bytes gives way to that.
 func (p *pool) reserve(w *window, n int) bool {
-	return w.head+n <= len(w.buf) || p.grow(w, w.head+n)
+	return w.head+n <= len(w.buf) || p.move(w, 0, w.head+n) || w.head > 0 && p.move(w, w.head, n)
 }
 
-// grow gives w a buffer of n bytes.
-func (p *pool) grow(w *window, n int) bool {
+// move gives w another buffer of n bytes, which begins with what is at from, up to the
+// head, in the present one.
+func (p *pool) move(w *window, from, n int) bool {
 	class := 0
 	for class < len(bufferSizes) && bufferSizes[class] < n {
 		class++
@@ -53,9 +55,10 @@ func (p *pool) grow(w *window, n int) bool {
 	if buf == nil {
 		return false
 	}
-	copy(buf, w.buf[:w.used])
+	copied := copy(buf, w.buf[min(from, w.used):w.used])
 	p.retired = append(p.retired, retired{w.buf, w.used})
-	w.buf = buf
+	w.buf, w.used, w.head = buf, copied, w.head-from
+	w.kept = min(w.kept, w.head)
 	return true
 }
 
