@@ -26,6 +26,27 @@ func (w *Wire) HurryUp() { w.reader.lag = 10 * time.Millisecond }
 // Linger makes it look for that never.
 func (t *Tap) Linger() { t.reader.lag = time.Hour }
 
+// Access is how a tap's programs see what the kernel knows of a packet.
+type Access = tapAccess
+
+// The ways to see it.
+const (
+	NoAccess = tapAccessNO_ACCESS
+	ByCasts  = tapAccessBY_CASTS
+	ByHelper = tapAccessBY_HELPER
+)
+
+// BestAccess is this kernel's.
+func BestAccess(tb testing.TB) Access {
+	tb.Helper()
+	best, err := bestAccess()
+	must(tb, err)
+	return best
+}
+
+// See is an option for a kernel where a way is the best.
+func See(by Access) func(*Options) { return func(o *Options) { o.access = &by } }
+
 // Sleeps says whether the reader waits to be woken.
 func (t *Tap) Sleeps() bool { return atomic.LoadUint32(t.reader.sleeps) != 0 }
 

@@ -13,6 +13,14 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type tapAccess uint32
+
+const (
+	tapAccessNO_ACCESS tapAccess = 0
+	tapAccessBY_CASTS  tapAccess = 1
+	tapAccessBY_HELPER tapAccess = 2
+)
+
 type tapCalls struct {
 	_     structs.HostLayout
 	Outer struct {
@@ -191,6 +199,7 @@ const (
 	tapReasonRING_FULL        tapReason = 5
 	tapReasonUNANSWERED       tapReason = 6
 	tapReasonFLOW_FULL        tapReason = 7
+	tapReasonLENT             tapReason = 20
 	tapReasonPLAIN_UNANSWERED tapReason = 8
 	tapReasonPLAIN_FULL       tapReason = 9
 	tapReasonSAME_RANDOM      tapReason = 10
@@ -234,6 +243,7 @@ const (
 	tapProgRelaygateOut  = "relaygate_out"
 	tapVarEventType      = "event_type"
 	tapVarHasty          = "hasty"
+	tapVarKernelAccess   = "kernel_access"
 	tapVarOver           = "over"
 	tapVarPacketType     = "packet_type"
 	tapVarPlainType      = "plain_type"
@@ -317,6 +327,7 @@ type tapMapSpecs struct {
 type tapVariableSpecs struct {
 	EventType    *ebpf.VariableSpec `ebpf:"event_type"`
 	Hasty        *ebpf.VariableSpec `ebpf:"hasty"`
+	KernelAccess *ebpf.VariableSpec `ebpf:"kernel_access"`
 	Over         *ebpf.VariableSpec `ebpf:"over"`
 	PacketType   *ebpf.VariableSpec `ebpf:"packet_type"`
 	PlainType    *ebpf.VariableSpec `ebpf:"plain_type"`
@@ -388,6 +399,7 @@ func (m *tapMaps) Close() error {
 type tapVariables struct {
 	EventType    *ebpf.Variable `ebpf:"event_type"`
 	Hasty        *ebpf.Variable `ebpf:"hasty"`
+	KernelAccess *ebpf.Variable `ebpf:"kernel_access"`
 	Over         *ebpf.Variable `ebpf:"over"`
 	PacketType   *ebpf.Variable `ebpf:"packet_type"`
 	PlainType    *ebpf.Variable `ebpf:"plain_type"`

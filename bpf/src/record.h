@@ -5,6 +5,7 @@
 
 #include "headers.h"
 #include "hurry.h"
+#include "lent.h"
 #include "records.h"
 
 #define DATA_OF(size) (size - RING_HEADER - sizeof(struct packet))
@@ -108,6 +109,10 @@ static __always_inline void record(struct __sk_buff *skb, __u32 base, __u32 size
 		if (r->unanswered + shape->payload > UNANSWERED_MAX) {
 			lose_reading(r, cookie, UNANSWERED);
 			COUNT(unanswered);
+			return;
+		}
+		if (shape->payload > 0 && lent(skb)) {
+			lose_reading(r, cookie, LENT);
 			return;
 		}
 		r->unanswered += shape->payload;

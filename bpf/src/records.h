@@ -57,6 +57,7 @@ enum reason {
 	RING_FULL = 5,
 	UNANSWERED = 6,
 	FLOW_FULL = 7,
+	LENT = 20, /* what the client sent is in memory that can change */
 	/* Lost, with TLS: how. */
 	PLAIN_UNANSWERED = 8,
 	PLAIN_FULL = 9,

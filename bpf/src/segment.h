@@ -5,6 +5,7 @@
 
 #include "headers.h"
 #include "kernel.h"
+#include "lent.h"
 #include "ports.h"
 #include "record.h"
 
@@ -14,8 +15,6 @@
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/tcp.h>
-
-extern void *bpf_cast_to_kern_ctx(void *) __ksym;
 
 /*
  * base_of is where the IP header is: the link layer puts 14 bytes before it,
