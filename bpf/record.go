@@ -46,7 +46,6 @@ const (
 	RingFull   = Reason(tapReasonRING_FULL)
 	Unanswered = Reason(tapReasonUNANSWERED)
 	FlowFull   = Reason(tapReasonFLOW_FULL)
-	Lent       = Reason(tapReasonLENT)
 
 	PlainUnanswered = Reason(tapReasonPLAIN_UNANSWERED)
 	PlainFull       = Reason(tapReasonPLAIN_FULL)
@@ -72,7 +71,6 @@ var reasons = map[Reason]string{
 	RingFull:        "the tap's ring buffer was full",
 	Unanswered:      "the client sent too much without an answer",
 	FlowFull:        "too much was sent before a verdict",
-	Lent:            "the client, in this host's kernel, can still change what it sent, as by sendfile",
 	PlainUnanswered: "the client sent too much inside TLS without an answer",
 	PlainFull:       "too much was sent inside TLS before a verdict",
 	SameRandom:      "two connections showed the same server random",
@@ -105,10 +103,12 @@ type Record struct {
 	// Packet: Data starts at the IP header and is valid until the next Next.
 	// WireLen is the packet's length from there, in bytes; Data can be shorter.
 	// Egress packets were sent by the server's socket itself; to a Wire they
-	// came from the server's side, whichever way that is.
+	// came from the server's side, whichever way that is. Lent packets hold a
+	// client's memory, in this kernel, that it can still change.
 	Data    []byte
 	WireLen int
 	Egress  bool
+	Lent    bool
 
 	// Plain: Data is what the call read, or with Egress wrote; it is valid
 	// until the next Next. WireLen is its whole length in bytes: Data can be
@@ -187,7 +187,7 @@ func decodePacket(raw []byte, rec *Record) error {
 	kind, early := Packet, head.Kind == tapPacketKindEARLY
 	var plain tapPlain
 	switch head.Kind {
-	case tapPacketKindSEGMENT:
+	case tapPacketKindSEGMENT, tapPacketKindLENT:
 	case tapPacketKindPLAIN, tapPacketKindEARLY:
 		if len(raw) < plainSize {
 			return fmt.Errorf("plaintext record of %d bytes, want at least %d", len(raw), plainSize)
@@ -207,6 +207,7 @@ func decodePacket(raw []byte, rec *Record) error {
 		Data:    data[:head.Captured],
 		WireLen: int(head.WireLen),
 		Egress:  head.Egress != 0,
+		Lent:    head.Kind == tapPacketKindLENT,
 		Early:   early,
 		TGID:    plain.Tgid,
 		Owner:   plain.Server,

@@ -179,6 +179,7 @@ const (
 	tapPacketKindSEGMENT tapPacketKind = 0
 	tapPacketKindPLAIN   tapPacketKind = 1
 	tapPacketKindEARLY   tapPacketKind = 2
+	tapPacketKindLENT    tapPacketKind = 3
 )
 
 type tapPlain struct {
@@ -199,7 +200,6 @@ const (
 	tapReasonRING_FULL        tapReason = 5
 	tapReasonUNANSWERED       tapReason = 6
 	tapReasonFLOW_FULL        tapReason = 7
-	tapReasonLENT             tapReason = 20
 	tapReasonPLAIN_UNANSWERED tapReason = 8
 	tapReasonPLAIN_FULL       tapReason = 9
 	tapReasonSAME_RANDOM      tapReason = 10

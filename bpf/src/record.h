@@ -111,13 +111,11 @@ static __always_inline void record(struct __sk_buff *skb, __u32 base, __u32 size
 			COUNT(unanswered);
 			return;
 		}
-		if (shape->payload > 0 && lent(skb)) {
-			lose_reading(r, cookie, LENT);
-			return;
-		}
 		r->unanswered += shape->payload;
 		if (!r->urgent && shape->payload > 0 && hurried(skb, base, shape))
 			r->urgent = 1;
+		if (shape->payload > 0 && lent(skb))
+			head.kind = LENT;
 		/* The reader catches up while the server checks the password. */
 		urgent = r->urgent && shape->payload > 0;
 	}

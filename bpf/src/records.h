@@ -57,7 +57,6 @@ enum reason {
 	RING_FULL = 5,
 	UNANSWERED = 6,
 	FLOW_FULL = 7,
-	LENT = 20, /* what the client sent is in memory that can change */
 	/* Lost, with TLS: how. */
 	PLAIN_UNANSWERED = 8,
 	PLAIN_FULL = 9,
@@ -100,6 +99,7 @@ enum packet_kind {
 	SEGMENT = 0,
 	PLAIN = 1,
 	EARLY = 2, /* early data, RFC 8446 section 2.3 */
+	LENT = 3,  /* a client's segment, in memory that can still change */
 };
 
 /* A record of the packets ring; the packet follows from its IP header on. */
