@@ -72,7 +72,7 @@ var reasons = map[Reason]string{
 	RingFull:        "the tap's ring buffer was full",
 	Unanswered:      "the client sent too much without an answer",
 	FlowFull:        "too much was sent before a verdict",
-	Lent:            "the client, in this host's kernel, can still change what it sent, as by sendfile",
+	Lent:            "what the client sent can still change in this host's kernel, as by sendfile",
 	PlainUnanswered: "the client sent too much inside TLS without an answer",
 	PlainFull:       "too much was sent inside TLS before a verdict",
 	SameRandom:      "two connections showed the same server random",
