@@ -60,6 +60,7 @@ const (
 	Stray      = Reason(tapReasonSTRAY)
 	Blind      = Reason(tapReasonBLIND)
 	Opens      = Reason(tapReasonOPENS)
+	Unfinished = Reason(tapReasonUNFINISHED)
 )
 
 var reasons = map[Reason]string{
@@ -83,6 +84,7 @@ var reasons = map[Reason]string{
 	Stray:           "no socket of this host sent what the server says: this host only forwards it",
 	Blind:           "an interface came while the connection began, and what it brought may not have been seen",
 	Opens:           "the server's end opened the connection too, as no listener does",
+	Unfinished:      "the client left a checksum to be filled in among what it said",
 }
 
 func (r Reason) String() string {

@@ -212,6 +212,7 @@ const (
 	tapReasonOPENS            tapReason = 19
 	tapReasonSTRAY            tapReason = 17
 	tapReasonBLIND            tapReason = 18
+	tapReasonUNFINISHED       tapReason = 20
 )
 
 type tapServer struct {

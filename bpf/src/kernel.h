@@ -52,6 +52,8 @@ struct sk_buff {
 	unsigned char *head, *data;
 	__u32 end;	      /* from head on */
 	__u16 network_header; /* from head on */
+	__u8 ip_summed : 2;
+	__u16 csum_start, csum_offset; /* from head on, and from there */
 };
 
 /* It begins where a buffer ends. */

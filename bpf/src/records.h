@@ -73,6 +73,7 @@ enum reason {
 	/* Lost, on an interface. */
 	STRAY = 17,
 	BLIND = 18, /* its beginning may not have been seen whole */
+	UNFINISHED = 20, /* a checksum is yet to be filled in */
 };
 
 /* A record of the events ring. */
