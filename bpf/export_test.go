@@ -88,6 +88,19 @@ func (t *Tap) AttachLibraryBy(way Way, lib Library) (*LibraryProbes, error) {
 // HelloBytes is what shows a ServerHello.
 const HelloBytes = 43
 
+// Hasty counts the places of connections of which bytes came early.
+func (t *Tap) Hasty(tb testing.TB) (n int) {
+	tb.Helper()
+	var all [16384]uint64
+	must(tb, t.objs.Hasty.Get(&all))
+	for _, at := range all {
+		if at != 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // Calls counts the calls that are under way.
 func (t *Tap) Calls(tb testing.TB) int {
 	tb.Helper()
