@@ -11,7 +11,8 @@
 // network namespace whose socket belongs to a trusted user; of all others
 // nothing is copied. What egress shows was sent by that very socket: nobody
 // else can forge it. What ingress shows has not yet passed TCP: only bytes that
-// the server acknowledged are real.
+// the server acknowledged are real. What a client in this kernel lent it, and can
+// still change, is marked.
 //
 // What passes through TLS is seen in the libraries of the servers' own
 // processes. Egress notes the random of each ServerHello that a followed

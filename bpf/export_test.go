@@ -26,6 +26,27 @@ func (w *Wire) HurryUp() { w.reader.lag = 10 * time.Millisecond }
 // Linger makes it look for that never.
 func (t *Tap) Linger() { t.reader.lag = time.Hour }
 
+// Access is how a tap's programs see what the kernel knows of a packet.
+type Access = tapAccess
+
+// The ways to see it.
+const (
+	NoAccess = tapAccessNO_ACCESS
+	ByCasts  = tapAccessBY_CASTS
+	ByHelper = tapAccessBY_HELPER
+)
+
+// BestAccess is this kernel's.
+func BestAccess(tb testing.TB) Access {
+	tb.Helper()
+	best, err := bestAccess()
+	must(tb, err)
+	return best
+}
+
+// See is an option for a kernel where a way is the best.
+func See(by Access) func(*Options) { return func(o *Options) { o.access = &by } }
+
 // Sleeps says whether the reader waits to be woken.
 func (t *Tap) Sleeps() bool { return atomic.LoadUint32(t.reader.sleeps) != 0 }
 
@@ -66,6 +87,19 @@ func (t *Tap) AttachLibraryBy(way Way, lib Library) (*LibraryProbes, error) {
 
 // HelloBytes is what shows a ServerHello.
 const HelloBytes = 43
+
+// Hasty counts the places of connections of which bytes came early.
+func (t *Tap) Hasty(tb testing.TB) (n int) {
+	tb.Helper()
+	var all [16384]uint64
+	must(tb, t.objs.Hasty.Get(&all))
+	for _, at := range all {
+		if at != 0 {
+			n++
+		}
+	}
+	return n
+}
 
 // Calls counts the calls that are under way.
 func (t *Tap) Calls(tb testing.TB) int {

@@ -150,8 +150,20 @@ func TestFastOpen(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	tap := load(t, ns)
 	const data = "USER alice\r\n"
-	var l net.Listener
-	var client int
+	l, client := fastOpen(t, ns, data)
+	defer l.Close()
+	defer unix.Close(client)
+	server := bpftest.Accept(t, l)
+	got := make([]byte, len(data))
+	if _, err := server.Read(got); err != nil || string(got) != data {
+		t.Fatalf("server read %q, %v", got, err)
+	}
+	wantUnbelieved(t, tap, bpf.FastOpen)
+}
+
+// fastOpen is a listener that takes data with the handshake, and a client that sends some.
+func fastOpen(t *testing.T, ns *netns.Namespace, data string) (l net.Listener, client int) {
+	t.Helper()
 	bpftest.Do(t, ns, func() (err error) {
 		// Client and server, data without a cookie (ip-sysctl: tcp_fastopen).
 		if err := os.WriteFile("/proc/sys/net/ipv4/tcp_fastopen", []byte("1543"), 0); err != nil {
@@ -173,14 +185,7 @@ func TestFastOpen(t *testing.T) {
 		to := &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}
 		return unix.Sendto(client, []byte(data), unix.MSG_FASTOPEN, to)
 	})
-	defer l.Close()
-	defer unix.Close(client)
-	server := bpftest.Accept(t, l)
-	got := make([]byte, len(data))
-	if _, err := server.Read(got); err != nil || string(got) != data {
-		t.Fatalf("server read %q, %v", got, err)
-	}
-	wantUnbelieved(t, tap, bpf.FastOpen)
+	return l, client
 }
 
 // TestSpoofedFrames has a stranger on the wire send frames with the server's

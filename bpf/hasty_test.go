@@ -175,3 +175,32 @@ func delay(t *testing.T, port uint16) {
 		bpftest.Close(t, prog)
 	})
 }
+
+// TestHastyElsewhere: bytes that come early put nobody else's connection in doubt where they
+// are for a listener that is not believed, as in a container.
+func TestHastyElsewhere(t *testing.T) {
+	for name, test := range map[string]struct{ trusted, places int }{"trusted": {0, 1}, "another": {1, 0}} {
+		t.Run(name, func(t *testing.T) {
+			ns := []*netns.Namespace{bpftest.Namespace(t), bpftest.Namespace(t)}
+			tap := load(t, ns[test.trusted])
+			// More than a SYN has room for: the rest ends the handshake.
+			hasten(t, ns[0], strings.Repeat("x", 100_000))
+			if n := tap.Hasty(t); n != test.places {
+				t.Errorf("%d places, want %d", n, test.places)
+			}
+		})
+	}
+}
+
+// hasten sends data with the handshake.
+func hasten(t *testing.T, ns *netns.Namespace, data string) {
+	t.Helper()
+	l, client := fastOpen(t, ns, data)
+	defer l.Close()
+	defer unix.Close(client)
+	server := bpftest.Accept(t, l)
+	patient(t, server)
+	if _, err := io.ReadFull(server, make([]byte, len(data))); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -60,6 +60,7 @@ const (
 	Stray      = Reason(tapReasonSTRAY)
 	Blind      = Reason(tapReasonBLIND)
 	Opens      = Reason(tapReasonOPENS)
+	Unfinished = Reason(tapReasonUNFINISHED)
 )
 
 var reasons = map[Reason]string{
@@ -83,6 +84,7 @@ var reasons = map[Reason]string{
 	Stray:           "no socket of this host sent what the server says: this host only forwards it",
 	Blind:           "an interface came while the connection began, and what it brought may not have been seen",
 	Opens:           "the server's end opened the connection too, as no listener does",
+	Unfinished:      "the client left a checksum to be filled in among what it said",
 }
 
 func (r Reason) String() string {
@@ -103,10 +105,12 @@ type Record struct {
 	// Packet: Data starts at the IP header and is valid until the next Next.
 	// WireLen is the packet's length from there, in bytes; Data can be shorter.
 	// Egress packets were sent by the server's socket itself; to a Wire they
-	// came from the server's side, whichever way that is.
+	// came from the server's side, whichever way that is. Lent packets hold a
+	// client's memory, in this kernel, that it can still change.
 	Data    []byte
 	WireLen int
 	Egress  bool
+	Lent    bool
 
 	// Plain: Data is what the call read, or with Egress wrote; it is valid
 	// until the next Next. WireLen is its whole length in bytes: Data can be
@@ -185,7 +189,7 @@ func decodePacket(raw []byte, rec *Record) error {
 	kind, early := Packet, head.Kind == tapPacketKindEARLY
 	var plain tapPlain
 	switch head.Kind {
-	case tapPacketKindSEGMENT:
+	case tapPacketKindSEGMENT, tapPacketKindLENT:
 	case tapPacketKindPLAIN, tapPacketKindEARLY:
 		if len(raw) < plainSize {
 			return fmt.Errorf("plaintext record of %d bytes, want at least %d", len(raw), plainSize)
@@ -205,6 +209,7 @@ func decodePacket(raw []byte, rec *Record) error {
 		Data:    data[:head.Captured],
 		WireLen: int(head.WireLen),
 		Egress:  head.Egress != 0,
+		Lent:    head.Kind == tapPacketKindLENT,
 		Early:   early,
 		TGID:    plain.Tgid,
 		Owner:   plain.Server,

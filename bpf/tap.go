@@ -26,6 +26,8 @@ type Options struct {
 	// RingBytes is the size of the packets ring, a power of two and at least
 	// a page; 0 means 8 MiB.
 	RingBytes uint32
+
+	access *tapAccess // of a test's; nil is the kernel's best
 }
 
 // Tap is the attached programs.
@@ -75,6 +77,9 @@ func (t *Tap) prepare(o Options) error {
 		return fmt.Errorf("read the tap's programs: %w", err)
 	}
 	if t.wakeup, err = sizeRings(spec, o.RingBytes); err != nil {
+		return err
+	}
+	if err := letSee(spec, o.access); err != nil {
 		return err
 	}
 	if err := spec.LoadAndAssign(&t.objs, nil); err != nil {

@@ -13,6 +13,14 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type tapAccess uint32
+
+const (
+	tapAccessNO_ACCESS tapAccess = 0
+	tapAccessBY_CASTS  tapAccess = 1
+	tapAccessBY_HELPER tapAccess = 2
+)
+
 type tapCalls struct {
 	_     structs.HostLayout
 	Outer struct {
@@ -171,6 +179,7 @@ const (
 	tapPacketKindSEGMENT tapPacketKind = 0
 	tapPacketKindPLAIN   tapPacketKind = 1
 	tapPacketKindEARLY   tapPacketKind = 2
+	tapPacketKindLENT    tapPacketKind = 3
 )
 
 type tapPlain struct {
@@ -203,6 +212,7 @@ const (
 	tapReasonOPENS            tapReason = 19
 	tapReasonSTRAY            tapReason = 17
 	tapReasonBLIND            tapReason = 18
+	tapReasonUNFINISHED       tapReason = 20
 )
 
 type tapServer struct {
@@ -234,6 +244,7 @@ const (
 	tapProgRelaygateOut  = "relaygate_out"
 	tapVarEventType      = "event_type"
 	tapVarHasty          = "hasty"
+	tapVarKernelAccess   = "kernel_access"
 	tapVarOver           = "over"
 	tapVarPacketType     = "packet_type"
 	tapVarPlainType      = "plain_type"
@@ -317,6 +328,7 @@ type tapMapSpecs struct {
 type tapVariableSpecs struct {
 	EventType    *ebpf.VariableSpec `ebpf:"event_type"`
 	Hasty        *ebpf.VariableSpec `ebpf:"hasty"`
+	KernelAccess *ebpf.VariableSpec `ebpf:"kernel_access"`
 	Over         *ebpf.VariableSpec `ebpf:"over"`
 	PacketType   *ebpf.VariableSpec `ebpf:"packet_type"`
 	PlainType    *ebpf.VariableSpec `ebpf:"plain_type"`
@@ -388,6 +400,7 @@ func (m *tapMaps) Close() error {
 type tapVariables struct {
 	EventType    *ebpf.Variable `ebpf:"event_type"`
 	Hasty        *ebpf.Variable `ebpf:"hasty"`
+	KernelAccess *ebpf.Variable `ebpf:"kernel_access"`
 	Over         *ebpf.Variable `ebpf:"over"`
 	PacketType   *ebpf.Variable `ebpf:"packet_type"`
 	PlainType    *ebpf.Variable `ebpf:"plain_type"`

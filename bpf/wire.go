@@ -71,6 +71,7 @@ func (w *Wire) prepare(o WireOptions) error {
 		return err
 	}
 	err = errors.Join(
+		spec.Variables[wireVarKernelAccess].Set(tapAccessBY_CASTS), // which are older than tcx
 		spec.Variables[wireVarInside].Set(number[o.Inside]),
 		spec.Variables[wireVarHashKey].Set(rand.Uint64()))
 	if err != nil {

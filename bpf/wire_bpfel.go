@@ -13,6 +13,14 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type wireAccess uint32
+
+const (
+	wireAccessNO_ACCESS wireAccess = 0
+	wireAccessBY_CASTS  wireAccess = 1
+	wireAccessBY_HELPER wireAccess = 2
+)
+
 type wireCounters struct {
 	_              structs.HostLayout
 	Opened         uint64
@@ -143,6 +151,7 @@ const (
 	wireVarEventType        = "event_type"
 	wireVarHashKey          = "hash_key"
 	wireVarInside           = "inside"
+	wireVarKernelAccess     = "kernel_access"
 	wireVarNumbered         = "numbered"
 	wireVarPacketType       = "packet_type"
 	wireVarTicks            = "ticks"
@@ -222,6 +231,7 @@ type wireVariableSpecs struct {
 	EventType    *ebpf.VariableSpec `ebpf:"event_type"`
 	HashKey      *ebpf.VariableSpec `ebpf:"hash_key"`
 	Inside       *ebpf.VariableSpec `ebpf:"inside"`
+	KernelAccess *ebpf.VariableSpec `ebpf:"kernel_access"`
 	Numbered     *ebpf.VariableSpec `ebpf:"numbered"`
 	PacketType   *ebpf.VariableSpec `ebpf:"packet_type"`
 	Ticks        *ebpf.VariableSpec `ebpf:"ticks"`
@@ -283,6 +293,7 @@ type wireVariables struct {
 	EventType    *ebpf.Variable `ebpf:"event_type"`
 	HashKey      *ebpf.Variable `ebpf:"hash_key"`
 	Inside       *ebpf.Variable `ebpf:"inside"`
+	KernelAccess *ebpf.Variable `ebpf:"kernel_access"`
 	Numbered     *ebpf.Variable `ebpf:"numbered"`
 	PacketType   *ebpf.Variable `ebpf:"packet_type"`
 	Ticks        *ebpf.Variable `ebpf:"ticks"`

@@ -94,6 +94,9 @@ type Segment struct {
 	// MPTCP is true if option 30 is present (RFC 8684), TFO if the TCP Fast
 	// Open option is (34, or the experimental 254; RFC 7413).
 	MPTCP, TFO bool
+	// Lent: what the client sent is memory of this kernel that can still change, so
+	// that the server may read something else. Only live taps of a host tell.
+	Lent bool
 	// Payload aliases the source's buffer and is valid until its next Next.
 	// Missing counts the payload bytes that were on the wire behind Payload
 	// but not captured (snap length), in bytes.

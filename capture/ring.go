@@ -151,7 +151,7 @@ func (r *Ring) openedReason() string {
 
 // mark says of a decoded packet what only the tap knows.
 func (r *Ring) mark(ev *Event) {
-	ev.Segment.Cookie = r.rec.Cookie
+	ev.Segment.Cookie, ev.Segment.Lent = r.rec.Cookie, r.rec.Lent
 	ev.Segment.Sent = SenderOutside
 	if r.rec.Egress {
 		ev.Segment.Sent = r.server

@@ -10,26 +10,13 @@
 #include "ports.h"
 #include "report.h"
 #include "tap.h"
+#include "trust.h"
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <linux/tcp.h>
 
 #define AF_INET 2
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 64);
-	__type(key, __u32); /* inode number */
-	__type(value, __u8);
-} trusted_netns SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
-	__type(key, __u32); /* uid in the initial user namespace */
-	__type(value, __u8);
-} trusted_owners SEC(".maps");
 
 /*
  * burdened says whether the segment that established the connection brought more than an
@@ -130,7 +117,7 @@ static __always_inline void opened(struct bpf_sock_ops *ops)
 		return;
 	/* The listener's owner; accept will make it the acceptor's. */
 	uid = tp->inet_conn.icsk_inet.sk.sk_uid.val;
-	netns = tp->inet_conn.icsk_inet.sk.__sk_common.skc_net.net->ns.inum;
+	netns = netns_of(tp);
 	cookie = bpf_get_socket_cookie(ops);
 	reason = doubt(ops, tp, netns, uid);
 	if (reason != NONE) {

@@ -9,6 +9,7 @@
 #define RELAYGATE_FIRST_H
 
 #include "headers.h"
+#include "lent.h"
 #include "record.h"
 #include "tap.h"
 
@@ -83,7 +84,7 @@ static __always_inline void note_first(struct __sk_buff *skb)
 	if (!first)
 		return;
 	first->payload = 0;
-	if (!measure(skb, &shape) || !shape.tcp || !shape.payload || shape.control)
+	if (!measure(skb, &shape) || !shape.tcp || !shape.payload || shape.control || lent(skb))
 		return;
 	barrier_var(last);
 	if (last >= sizeof(first->data) || bpf_skb_load_bytes(skb, 0, first->data, last + 1) ||

@@ -48,8 +48,18 @@ struct net_device {
 struct sk_buff {
 	struct sock *sk; /* that sent it */
 	struct net_device *dev;
+	struct sk_buff *next;
 	unsigned char *head, *data;
+	__u32 end;	      /* from head on */
 	__u16 network_header; /* from head on */
+	__u8 ip_summed : 2;
+	__u16 csum_start, csum_offset; /* from head on, and from there */
+};
+
+/* It begins where a buffer ends. */
+struct skb_shared_info {
+	__u8 flags, tx_flags;
+	struct sk_buff *frag_list;
 };
 
 struct inet_sock {

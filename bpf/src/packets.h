@@ -8,6 +8,7 @@
 #include "ports.h"
 #include "record.h"
 #include "tap.h"
+#include "trust.h"
 
 /*
  * Connections of which nothing is to be seen any more, each at the place of its
@@ -67,7 +68,9 @@ static __always_inline void tap(struct __sk_buff *skb, __u32 egress)
 		return;
 	flow = bpf_map_lookup_elem(&flows, &cookie);
 	if (begins && (!flow || flow->state == OPENING)) {
-		hastened(skb, cookie);
+		/* Others could put all places in doubt: with Fast Open their sockets may take bytes here. */
+		if (among_trusted(sk))
+			hastened(skb, cookie);
 		return;
 	}
 	if (!flow) {

@@ -5,6 +5,7 @@
 
 #include "headers.h"
 #include "hurry.h"
+#include "lent.h"
 #include "records.h"
 
 #define DATA_OF(size) (size - RING_HEADER - sizeof(struct packet))
@@ -113,6 +114,8 @@ static __always_inline void record(struct __sk_buff *skb, __u32 base, __u32 size
 		r->unanswered += shape->payload;
 		if (!r->urgent && shape->payload > 0 && hurried(skb, base, shape))
 			r->urgent = 1;
+		if (shape->payload > 0 && lent(skb))
+			head.kind = LENT;
 		/* The reader catches up while the server checks the password. */
 		urgent = r->urgent && shape->payload > 0;
 	}

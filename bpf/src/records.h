@@ -73,6 +73,7 @@ enum reason {
 	/* Lost, on an interface. */
 	STRAY = 17,
 	BLIND = 18, /* its beginning may not have been seen whole */
+	UNFINISHED = 20, /* a checksum is yet to be filled in */
 };
 
 /* A record of the events ring. */
@@ -99,6 +100,7 @@ enum packet_kind {
 	SEGMENT = 0,
 	PLAIN = 1,
 	EARLY = 2, /* early data, RFC 8446 section 2.3 */
+	LENT = 3,  /* a client's segment, in memory that can still change */
 };
 
 /* A record of the packets ring; the packet follows from its IP header on. */

@@ -4,6 +4,7 @@
 #define RELAYGATE_SENDER_H
 
 #include "kernel.h"
+#include "lent.h"
 #include "segment.h"
 
 #include <linux/bpf.h>

@@ -125,6 +125,10 @@ static __always_inline void read(struct __sk_buff *skb, struct wire *w, const st
 		lose_reading(&w->read, w->cookie, UNREADABLE);
 		return;
 	}
+	if (!server && s->shape.payload && unfinished(skb, s)) {
+		lose_reading(&w->read, w->cookie, UNFINISHED);
+		return;
+	}
 	if (s->size == 0) {
 		lose_reading(&w->read, w->cookie, FLOW_FULL);
 		COUNT(flow_full);

@@ -88,8 +88,9 @@
 // What the kernel acknowledges and yet does not hand to the server as it came
 // taints as well: urgent data (the byte at the urgent pointer is taken out of
 // the stream; the pointer may come in a segment without payload and point
-// ahead), MPTCP (a subflow's bytes may never reach the server) and data in the
-// handshake (TCP Fast Open; that of the last ACK a live tap does not see, and its
+// ahead), MPTCP (a subflow's bytes may never reach the server), what a client in the
+// same kernel can still change before the server reads it, but of a trusted proxy, which
+// so sends what it forwards by splice(2), and data in the handshake (TCP Fast Open; that of the last ACK a live tap does not see, and its
 // programs believe no connection that begins with such).
 //
 // A server that sends SYN cookies (RFC 4987 §3.6) answers every SYN and decides

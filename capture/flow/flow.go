@@ -62,7 +62,8 @@ type Config struct {
 	Services map[uint16]authz.Service
 	Limits   Limits
 	// Proxies speak for many clients: Limits.FlowsPerClient does not bound their
-	// connections where the kernel announces these.
+	// connections where the kernel announces these, and they may send memory that can
+	// still change.
 	Proxies []netip.Prefix
 	// Done is the set that a Decoder passes over (capture.Decoder.PassOver).
 	// Where there is one, a flow of a file that was tainted or forgotten leaves
@@ -160,6 +161,7 @@ const (
 	reasonServerCopies  = "conflicting copies of the same server bytes"
 	reasonUrgent        = "urgent data from the client"
 	reasonMPTCP         = "Multipath TCP"
+	reasonLent          = "the client, in this host's kernel, can still change what it sent, as by sendfile"
 	reasonNoDirection   = "a live segment without a direction"
 	reasonClientBound   = "more unacknowledged client bytes than are kept"
 	reasonServerBound   = "more server bytes behind a hole than are kept"

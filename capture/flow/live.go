@@ -25,7 +25,7 @@ func (t *Table) liveOpened(ev *capture.Event) {
 		origin = authz.FromInside
 	}
 	share := t.limits.FlowsPerClient
-	if slices.ContainsFunc(t.proxies, func(p netip.Prefix) bool { return p.Contains(conn.Client.Addr()) }) {
+	if t.proxied(&conn) {
 		share = t.limits.Flows
 	}
 	id, f, ok := t.open(&tuple{conn: conn}, origin, share)
@@ -35,6 +35,11 @@ func (t *Table) liveOpened(ev *capture.Event) {
 	t.byCookie[conn.Cookie] = id
 	f.guard = guard{proof: byHost}
 	f.start(ev.ClientISN, ev.ServerISN)
+}
+
+// proxied reports whether a connection is that of a proxy, whose clients are others.
+func (t *Table) proxied(conn *authz.Conn) bool {
+	return slices.ContainsFunc(t.proxies, func(p netip.Prefix) bool { return p.Contains(conn.Client.Addr()) })
 }
 
 // start sets the first sequence numbers of the two streams.

@@ -20,6 +20,10 @@ func (t *Table) fromClient(id ID, f *flow, seg *capture.Segment) {
 		t.breakOff(id, reasonUrgent)
 		return
 	}
+	if seg.Lent && to >= 0 && !t.proxied(&f.conn) {
+		t.breakOff(id, reasonLent)
+		return
+	}
 	fin := seg.Flags&capture.FIN != 0
 	if to < 0 || to == from && !fin || f.clientDone {
 		return

@@ -100,6 +100,8 @@ func TestStreams(t *testing.T) {
 		{"urgent data", []step{cl(0, "AB", urg), sv(0, 2, "1")}, "!" + reasonUrgent},
 		{"urgent pointer without payload", []step{cl(0, "", urg), cl(0, "AB"), sv(0, 2, "1")}, "!" + reasonUrgent},
 		{"urgent pointer far ahead", []step{cl(60000, "", urg), cl(0, "AB"), sv(0, 2, "1")}, "!" + reasonUrgent},
+		{"memory that can change", []step{cl(0, "AB"), cl(2, "CD", lent), sv(0, 4, "1")}, "!" + reasonLent},
+		{"that after what was read", []step{cl(0, "AB"), sv(0, 2, "1"), cl(0, "AB", lent), cl(2, "C"), sv(1, 3, "2")}, "C<AB>S<1>!" + reasonLent},
 		{"Multipath TCP", []step{cl(0, "AB"), sv(0, 2, "1", mptcp)}, "!" + reasonMPTCP},
 
 		// Bounds.

@@ -137,6 +137,7 @@ func macs(src, dst [6]byte) seg {
 func vlan(id uint16) seg          { return func(s *capture.Segment) { s.Link.VLAN[0] = id } }
 func onInterface(n uint32) seg    { return func(s *capture.Segment) { s.Link.Interface = n } }
 func mptcp(s *capture.Segment)    { s.MPTCP = true }
+func lent(s *capture.Segment)     { s.Lent = true }
 func fastOpen(s *capture.Segment) { s.TFO = true }
 
 // syn and synack are the handshake, shake completes it.

@@ -185,7 +185,7 @@ func servePOP3(rw *bufio.ReadWriter) {
 	}
 }
 
-// serveIMAP answers LOGIN and LOGOUT (RFC 9051).
+// serveIMAP answers LOGIN, ID and LOGOUT (RFC 9051).
 func serveIMAP(rw *bufio.ReadWriter) {
 	for ok := reply(rw, "* OK IMAP4rev1 server ready"); ok; {
 		line, err := rw.ReadString('\n')
@@ -201,6 +201,8 @@ func serveIMAP(rw *bufio.ReadWriter) {
 			} else {
 				ok = reply(rw, tag+" NO [AUTHENTICATIONFAILED] wrong user or password")
 			}
+		case "ID": // RFC 2971
+			ok = reply(rw, "* ID NIL\r\n"+tag+" OK completed")
 		case "LOGOUT":
 			reply(rw, "* BYE\r\n"+tag+" OK bye")
 			return
