@@ -6,10 +6,13 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"relaygate/authz/grant"
 )
 
 // limited logs through a limit into a buffer; lines counts what came since the last
@@ -81,6 +84,41 @@ func TestAddressesAreNoKinds(t *testing.T) {
 			t.Errorf("%d lines at once:\n%s", n, text)
 		}
 		limit.close()
+	})
+}
+
+// Whoever logs in from ever more addresses, under ever more names, fills no log with what
+// is refused, and hides neither other refusals nor other lines.
+func TestRefusalsAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		log := New(&b, false)
+		refuse := func(name string, i int) {
+			log.Change(time.Now(), &grant.Change{Kind: grant.Refused, Reason: "too many addresses", Grant: grant.Grant{
+				Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), 32), Users: []grant.User{{Name: name}},
+			}})
+		}
+		const many = 10_000
+		for i := range many {
+			refuse("alice", i)
+		}
+		refuse("bob", 1)
+		for i := range many {
+			refuse(strings.Repeat("x", i), i)
+		}
+		log.Error("another thing")
+		log.Close()
+		text := b.String()
+		if n, most := strings.Count(text, "\n"), maxKinds+3*burst; n > most {
+			t.Errorf("%d lines, want %d at most", n, most)
+		}
+		for what, want := range map[string]string{
+			"bob": "user=bob", "what is no refusal": "another thing", "how often": fmt.Sprintf(`one"=%d`, many-burst),
+		} {
+			if !strings.Contains(text, want) {
+				t.Errorf("the log does not tell %s", what)
+			}
+		}
 	})
 }
 
