@@ -110,7 +110,7 @@ func TestDoubtfulListenersAreTold(t *testing.T) {
 		advice string
 	}{
 		{"an owner who is trusted", config.Config{Owners: []uint32{uid}}, OK, ""},
-		{"another", config.Config{Owners: []uint32{uid + 1}}, Advice, fmt.Sprintf("belongs to uid %d, who is not trusted", uid)},
+		{"another", config.Config{Owners: []uint32{uid + 1}}, Advice, fmt.Sprintf("belongs to uid %d, who is not trusted: if the mail server runs as that user, name it in watch.owners", uid)},
 		{"of no watched port", config.Config{Owners: []uint32{uid + 1}, Gate: config.Gate{Ports: []uint16{port}}}, OK, ""},
 	} {
 		if len(tt.cfg.Gate.Ports) == 0 {

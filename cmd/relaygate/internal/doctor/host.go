@@ -109,6 +109,9 @@ func listening(ports []uint16, owners []uint32) (map[uint16]listened, error) {
 			who, ok = "somebody who cannot be seen by this user", true
 		}
 		on.holders = add(on.holders, who)
+		if !slices.Contains(owners, l.UID) {
+			reason += ": if the mail server runs as that user, name it in watch.owners"
+		}
 		if !ok {
 			on.doubts = add(on.doubts, reason)
 		}
