@@ -87,39 +87,47 @@ func TestAddressesAreNoKinds(t *testing.T) {
 	})
 }
 
-// Whoever logs in from ever more addresses, under ever more names, fills no log with what
-// is refused, and hides neither other refusals nor other lines.
-func TestRefusalsAreLimited(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var b bytes.Buffer
-		log := New(&b, false)
-		refuse := func(name string, i int) {
-			log.Change(time.Now(), &grant.Change{Kind: grant.Refused, Reason: "too many addresses", Grant: grant.Grant{
-				Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), 32), Users: []grant.User{{Name: name}},
-			}})
-		}
-		const many = 10_000
-		for i := range many {
-			refuse("alice", i)
-		}
-		refuse("bob", 1)
-		for i := range many {
-			refuse(strings.Repeat("x", i), i)
-		}
-		log.Error("another thing")
-		log.Close()
-		text := b.String()
-		if n, most := strings.Count(text, "\n"), maxKinds+3*burst; n > most {
-			t.Errorf("%d lines, want %d at most", n, most)
-		}
-		for what, want := range map[string]string{
-			"bob": "user=bob", "what is no refusal": "another thing", "how often": fmt.Sprintf(`one"=%d`, many-burst),
-		} {
-			if !strings.Contains(text, want) {
-				t.Errorf("the log does not tell %s", what)
+// Whoever logs in again and again, from ever more addresses or under ever more names, fills
+// no log, and hides neither others' logins nor other lines.
+func TestLoginsAreLimited(t *testing.T) {
+	for _, kind := range []grant.Kind{grant.Refused, grant.Renewed} {
+		synctest.Test(t, func(t *testing.T) {
+			var b bytes.Buffer
+			log := New(&b, false)
+			login := func(kind grant.Kind, name string, i int) {
+				log.Change(time.Now(), &grant.Change{Kind: kind, Reason: "too many addresses", Grant: grant.Grant{
+					Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), 32), Users: []grant.User{{Name: name}},
+				}})
 			}
-		}
-	})
+			const many = 10_000
+			for i := range many {
+				login(kind, "alice", i)
+			}
+			login(kind, "bob", 1)
+			for i := range many {
+				login(kind, strings.Repeat("x", i), i)
+			}
+			for i := range maxKinds {
+				login(grant.Granted, "carol", i)
+			}
+			log.Error("another thing")
+			log.Close()
+			text := b.String()
+			if n, most := strings.Count(text, "\n"), 2*maxKinds+3*burst; n > most {
+				t.Errorf("%v: %d lines, want %d at most", kind, n, most)
+			}
+			if n := strings.Count(text, "msg=granted"); n != maxKinds {
+				t.Errorf("%v: of %d grants %d are told", kind, maxKinds, n)
+			}
+			for what, want := range map[string]string{
+				"bob": "user=bob", "what is no login": "another thing", "how often": fmt.Sprintf(`one"=%d`, many-burst),
+			} {
+				if !strings.Contains(text, want) {
+					t.Errorf("%v: the log does not tell %s", kind, what)
+				}
+			}
+		})
+	}
 }
 
 // However many kinds there are, they are bounded; none is lost without a count.
