@@ -168,6 +168,8 @@ func (t *Table) restore(now time.Time, boot Boot, kept time.Time, s *Saved) (Cha
 			d.admin = &admin{s.By, s.Note}
 		}
 	}
-	c.Grant = t.grant(i)
+	// It goes on, and what opened it stays the beginning of its story, however many
+	// restarts come.
+	c.Kind, c.Grant = Renewed, t.grant(i)
 	return c, true
 }

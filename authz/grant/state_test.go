@@ -2,6 +2,7 @@ package grant
 
 import (
 	"encoding/json"
+	"fmt"
 	"iter"
 	"net/netip"
 	"slices"
@@ -51,7 +52,7 @@ func TestRestore(t *testing.T) {
 		table.Deny(at(10*m), pfx("198.51.100.0/24"), time.Hour, root, "spam")
 		return table
 	}
-	const whole = "[granted 203.0.113.7/32 granted 203.0.113.8/32 granted 203.0.113.16/28]"
+	const whole = "[renewed 203.0.113.7/32 renewed 203.0.113.8/32 renewed 203.0.113.16/28]"
 	const over = "[expired 203.0.113.7/32 expired 203.0.113.8/32 expired 203.0.113.16/28]"
 	for _, tt := range []struct {
 		name string
@@ -65,7 +66,7 @@ func TestRestore(t *testing.T) {
 		{"later", 5 * m, 15 * m, boot, whole, []time.Duration{25 * m, 15 * m, 175 * m}},
 		{"the clock was set back", 5 * m, -1000 * m, boot, whole, []time.Duration{25 * m, 15 * m, 175 * m}},
 		{"the clock was set forward", 5 * m, 1000 * m, boot, whole, []time.Duration{25 * m, 15 * m, 175 * m}},
-		{"too late for two", 30 * m, 40 * m, boot, "[expired 203.0.113.7/32 expired 203.0.113.8/32 granted 203.0.113.16/28]", []time.Duration{0, 0, 150 * m}},
+		{"too late for two", 30 * m, 40 * m, boot, "[expired 203.0.113.7/32 expired 203.0.113.8/32 renewed 203.0.113.16/28]", []time.Duration{0, 0, 150 * m}},
 		{"rebooted", 0, 15 * m, "another", whole, []time.Duration{25 * m, 15 * m, 175 * m}},
 		{"rebooted, no boot id", 0, 15 * m, "", whole, []time.Duration{25 * m, 15 * m, 175 * m}},
 		{"rebooted, and nobody knows for how long", 0, 4 * m, "another", over, nil},
@@ -170,14 +171,14 @@ func TestRestoreOpensNoMore(t *testing.T) {
 		before, after int // IPv6Prefix
 		want          string
 	}{
-		{"2001:db8::7/128", 128, 128, "[granted 2001:db8::7/128]"},
-		{"2001:db8::/120", 128, 128, "[granted 2001:db8::/120]"},
-		{"2001:db8::/64", 64, 64, "[granted 2001:db8::/64]"},
+		{"2001:db8::7/128", 128, 128, "[renewed 2001:db8::7/128]"},
+		{"2001:db8::/120", 128, 128, "[renewed 2001:db8::/120]"},
+		{"2001:db8::/64", 64, 64, "[renewed 2001:db8::/64]"},
 		{"2001:db8::7/128", 128, 64, "[]"},
 		{"2001:db8::/120", 128, 64, "[]"},
 		{"2001:db8::/64", 64, 128, "[]"},
-		{"64:ff9b::cb00:7107/128", 128, 64, "[granted 64:ff9b::cb00:7107/128]"},
-		{"203.0.113.0/24", 128, 64, "[granted 203.0.113.0/24]"},
+		{"64:ff9b::cb00:7107/128", 128, 64, "[renewed 64:ff9b::cb00:7107/128]"},
+		{"203.0.113.0/24", 128, 64, "[renewed 203.0.113.0/24]"},
 	} {
 		table := newTable(t, Config{IPv6Prefix: tt.before})
 		if c, ok := table.Manual(start, pfx(tt.prefix), time.Hour, root, ""); !ok || c.Kind != Granted {
@@ -248,6 +249,30 @@ func TestRestoredDenialWithAWrongClock(t *testing.T) {
 	}
 }
 
+// However often relaygate is restarted, it is told by which login a grant began.
+func TestRestartsHideNoBeginning(t *testing.T) {
+	evidence, table := authz.NewEvidence(authz.EvidenceConfig{}), newTable(t, Config{})
+	opened := must(t, table, start, "203.0.113.7", "alice", Granted)
+	opened.Cause.Time = start
+	evidence.Record(opened.Cause)
+	evidence.Add(opened.Event())
+	const restarts = 100
+	for i := range restarts {
+		state, rows := saved(t, table, at(time.Duration(i)*time.Second), Boot{"x", 0})
+		table = newTable(t, Config{})
+		for _, c := range table.Restore(at(time.Duration(i)*time.Second), Boot{"x", 0}, state, rows) {
+			evidence.Add(c.Event())
+		}
+	}
+	var told []string
+	for _, e := range evidence.Story(netip.MustParseAddr("203.0.113.7"), at(m)) {
+		told = append(told, fmt.Sprintf("%d %s", e.Count, e.Kind))
+	}
+	if want := []string{"1 login", "1 granted", fmt.Sprintf("%d renewed", restarts)}; !slices.Equal(told, want) {
+		t.Errorf("the story is %q, want %q", told, want)
+	}
+}
+
 // An address that was shared stays so.
 func TestRestoredSharedAddress(t *testing.T) {
 	table := newTable(t, Config{MaxUsers: 1})
@@ -255,7 +280,7 @@ func TestRestoredSharedAddress(t *testing.T) {
 	must(t, table, at(m), "203.0.113.7", "bob", Refused)
 	state, rows := saved(t, table, at(m), Boot{"x", 0})
 	again := newTable(t, Config{MaxUsers: 1, Follow: true})
-	if got := again.Restore(at(m), Boot{"x", 0}, state, rows); kinds(got) != "[granted 203.0.113.7/32]" {
+	if got := again.Restore(at(m), Boot{"x", 0}, state, rows); kinds(got) != "[renewed 203.0.113.7/32]" {
 		t.Fatalf("Restore: %s", kinds(got))
 	}
 	if again.Hold(at(m), held(1, "203.0.113.7", "alice", 0)) {

@@ -44,6 +44,8 @@ func (f *clientFlags) absent(err error) (*offline.Daemon, error) {
 	switch {
 	case unread != nil:
 		return nil, fmt.Errorf("%w; %w", err, unread)
+	case d.Config.Socket == "":
+		return nil, fmt.Errorf("%w; the configuration has mistakes: %w", err, d.Mistakes)
 	case filepath.Clean(d.Config.Socket) != filepath.Clean(silence.Socket):
 		return nil, fmt.Errorf("%w; the configuration has it at %s", err, d.Config.Socket)
 	}

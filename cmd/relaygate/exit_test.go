@@ -45,6 +45,31 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// Each line of an error tells the journal that it is one; nobody else sees that.
+func TestErrorsInTheJournal(t *testing.T) {
+	broken := filepath.Join(t.TempDir(), "relaygate.toml")
+	must(t, os.WriteFile(broken, []byte("[gate]\nmode = \"x\"\non_exit = \"y\"\n"), 0o600))
+	for journal, prefix := range map[bool]string{true: "<3>", false: ""} {
+		e, _, errs := testEnv()
+		e.ErrJournal = journal
+		if got := exitCode(run(t.Context(), e, []string{"check", broken, "more"})); got != exitWrongUse {
+			t.Errorf("exit %d, want %d", got, exitWrongUse)
+		}
+		if got := exitCode(run(t.Context(), e, []string{"run", "--config", broken})); got != exitFailed {
+			t.Errorf("exit %d, want %d", got, exitFailed)
+		}
+		lines := strings.Split(strings.TrimSuffix(errs.String(), "\n"), "\n")
+		if len(lines) != 3 {
+			t.Fatalf("%d lines, want one of wrong use and two of mistakes:\n%s", len(lines), errs)
+		}
+		for i, start := range []string{"relaygate: check", "relaygate: " + broken, broken} {
+			if !strings.HasPrefix(lines[i], prefix+start) {
+				t.Errorf("%q does not begin with %q", lines[i], prefix+start)
+			}
+		}
+	}
+}
+
 // What could not be written is a failure, whatever the verb looks at.
 func TestFullDisk(t *testing.T) {
 	for _, args := range [][]string{

@@ -43,10 +43,11 @@ func listGrants(e *env, cmd *cobra.Command, flags *clientFlags) error {
 			if err != nil {
 				return err
 			}
-			none = "Nobody may relay: there is no grant.\n"
+			printPaused(e, s.Paused, e.Now())
 			if s.Gate.Mode == nft.Observe.String() && len(s.Files) == 0 {
-				none = ""
 				e.say("Nothing is opened or closed: gate.mode is observe, and no file is written.")
+			} else {
+				none = "Nobody may relay: there is no grant.\n"
 			}
 		}
 		if len(grants) == 0 {

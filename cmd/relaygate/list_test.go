@@ -20,23 +20,27 @@ type modeDaemon struct {
 func (d *modeDaemon) Status(context.Context) (control.Status, error)  { return d.status, nil }
 func (d *modeDaemon) Grants(context.Context) ([]control.Grant, error) { return nil, nil }
 
-// Nobody is told that the port is closed while everybody may connect.
+// Nobody is told that the port is closed while everybody may connect, and everybody why
+// nobody is granted.
 func TestListSaysThatNothingIsClosed(t *testing.T) {
-	files := []control.File{{Path: "/etc/relayhosts"}}
+	e, _, _ := testEnv()
+	now, files := e.Now(), []control.File{{Path: "/etc/relayhosts"}}
 	for _, tt := range []struct {
-		mode  nft.Mode
-		files []control.File
-		want  string
+		mode   nft.Mode
+		files  []control.File
+		paused *control.Pause
+		want   string
 	}{
-		{nft.Filter, nil, "Nobody may relay: there is no grant."},
-		{nft.Observe, files, "Nobody may relay: there is no grant."},
-		{nft.Observe, nil, "Nothing is opened or closed: gate.mode is observe, and no file is written."},
+		{nft.Filter, nil, nil, "Nobody may relay: there is no grant."},
+		{nft.Observe, files, nil, "Nobody may relay: there is no grant."},
+		{nft.Observe, nil, nil, "Nothing is opened or closed: gate.mode is observe, and no file is written.\nNobody has a grant."},
+		{nft.Filter, nil, &control.Pause{Since: control.Time{Time: now}, By: "root (uid 0)"}, "Paused:  just now by root (uid 0): nothing is granted.\nNobody may relay: there is no grant."},
 	} {
 		socket := filepath.Join(t.TempDir(), "s")
 		l, err := control.Listen(socket)
 		must(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
-		d := &modeDaemon{status: control.Status{Gate: control.Gate{Mode: tt.mode.String()}, Files: tt.files}}
+		d := &modeDaemon{status: control.Status{Gate: control.Gate{Mode: tt.mode.String()}, Files: tt.files, Paused: tt.paused}}
 		ended := make(chan error)
 		go func() { ended <- control.Serve(ctx, l, d, control.NewHub(), slog.New(slog.DiscardHandler)) }()
 		e, out, errs := testEnv()

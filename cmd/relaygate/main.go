@@ -9,9 +9,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 )
@@ -32,6 +34,8 @@ type env struct {
 	Stdout, Stderr io.Writer
 	// OutTerminal and ErrTerminal say whether a person looks at them.
 	OutTerminal, ErrTerminal bool
+	// ErrJournal says that Stderr is read by the journal, line by line with a priority.
+	ErrJournal bool
 	// OutWidth is how many columns the terminal has, 0 if nobody looks at it.
 	OutWidth int
 	Now      func() time.Time
@@ -43,10 +47,12 @@ func systemEnv() *env {
 	if err != nil { // it is no terminal
 		columns = 0
 	}
+	toJournal, _ := journal.StderrIsJournalStream() // an error: JOURNAL_STREAM is no journal's
 	return &env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		OutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
 		ErrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+		ErrJournal:  toJournal,
 		OutWidth:    columns,
 		Now:         time.Now,
 		Getenv:      os.Getenv,
@@ -123,11 +129,20 @@ func run(ctx context.Context, e *env, args []string) error {
 	switch {
 	case err == nil:
 	case !errors.As(err, &f):
-		fmt.Fprintf(e.Stderr, "relaygate: %v (see %s --help)\n", err, cmd.CommandPath())
+		e.complain(fmt.Sprintf("%v (see %s --help)", err, cmd.CommandPath()))
 	case !f.silent:
-		fmt.Fprintf(e.Stderr, "relaygate: %v\n", err)
+		e.complain(err.Error())
 	}
 	return err
+}
+
+// complain says why the program failed.
+func (e *env) complain(words string) {
+	priority := ""
+	if e.ErrJournal {
+		priority = "<3>" // an error: sd-daemon(3)
+	}
+	fmt.Fprintln(e.Stderr, priority+"relaygate: "+strings.ReplaceAll(words, "\n", "\n"+priority))
 }
 
 // output keeps the first error of what is written, so that no verb need look at each

@@ -251,3 +251,42 @@ func TestManualIsClean(t *testing.T) {
 		}
 	}
 }
+
+// The manual's expressions find in the logs of Exim and Postfix who sent without SMTP AUTH,
+// whatever else these are told to log and whatever subject or name a client chooses.
+func TestManualReadsMailLogs(t *testing.T) {
+	words := strings.NewReplacer(`\-`, "-", `\(aq`, "'", `\e`, `\`, `\(ha`, "^")
+	expressions := regexp.MustCompile(`(?m)^sed .*'(.*)' (mainlog|mail\.log) \|$`).FindAllStringSubmatch(words.Replace(page(t, programPage)), -1)
+	if len(expressions) != 2 {
+		t.Fatalf("%d expressions, want one for each server", len(expressions))
+	}
+	for _, expression := range expressions {
+		lines := map[string]string{
+			`1xX1y0-0000UY-2h <= a@x.example H=(pc) [198.51.100.8] P=esmtp S=240`:                                                                        "198.51.100.8",
+			`1xX1y0-0000UY-2h <= <> R=1xX1y0-0000UY-2g H=pc.example ([192.168.1.5]) [2001:db8::7]:44341 I=[2001:db8::2]:25 P=smtp S=240`:                 "2001:db8::7",
+			`1xX1y0-0000UY-2h <= a@x.example H=([192.168.1.5]) [198.51.100.8]:46509 I=[198.51.100.2]:25 P=esmtps X=TLS1.3:X:256 S=240 T="[1] P=esmtp x"`: "198.51.100.8",
+			`1xX1y0-0000UY-2h <= a@x.example H=(pc) [198.51.100.8] P=esmtp S=240 T="of [203.0.113.1] P=esmtp and"`:                                       "198.51.100.8",
+			`1xX1y0-0000UY-2h <= a@x.example H=(pc) [198.51.100.8] P=esmtpsa X=TLS1.3:X:256 A=plain:bob S=240 T="of [203.0.113.1] P=esmtp and"`:          "",
+			`1xX1y0-0000UY-2h <= a@x.example U=bob P=local S=240`:                                                                                        "",
+			`1xX1y0-0000UY-2h => b@y.example R=r T=t H=mx [203.0.113.25] C="250 OK"`:                                                                     "",
+		}
+		if expression[2] == "mail.log" {
+			lines = map[string]string{
+				`Nov 27 19:47:14 mail postfix/smtpd[123]: 4XYZ: client=unknown[198.51.100.8]`:                                       "198.51.100.8",
+				`2026-11-27T19:47:14.1+00:00 mail postfix/smtpd[123]: 4XYZ: client=pc.example[2001:db8::7]`:                         "2001:db8::7",
+				`Nov 27 19:47:14 mail postfix/smtpd[123]: 4XYZ: client=unknown[198.51.100.8], sasl_method=PLAIN, sasl_username=bob`: "",
+				`Nov 27 19:47:14 mail postfix/smtpd[123]: connect from unknown[198.51.100.8]`:                                       "",
+				`Nov 27 19:47:14 mail postfix/pickup[123]: 4XYZ: uid=0 from=<root>`:                                                 "",
+			}
+		}
+		for line, want := range lines {
+			sed := exec.Command("sed", "-nE", expression[1])
+			sed.Stdin = strings.NewReader(line + "\n")
+			got, err := sed.Output()
+			must(t, err)
+			if strings.TrimSpace(string(got)) != want {
+				t.Errorf("of %s: %q, want %q", line, got, want)
+			}
+		}
+	}
+}

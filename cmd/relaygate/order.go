@@ -135,7 +135,7 @@ func (f *orderFlags) give(e *env, cmd *cobra.Command, word, target string) error
 		return refused(word, target, refusal.Reason)
 	}
 	if err != nil {
-		return err
+		return f.unheard(err)
 	}
 	if f.json {
 		return printJSON(e, out)
@@ -146,6 +146,19 @@ func (f *orderFlags) give(e *env, cmd *cobra.Command, word, target string) error
 		e.say("%s: %s.", colour(e, yellow, "Mind"), w)
 	}
 	return nil
+}
+
+// unheard is err, and what the configuration has to do with a daemon that does not answer:
+// one with mistakes may not say where it is asked.
+func (f *orderFlags) unheard(err error) error {
+	d, failed := f.absent(err)
+	if failed != nil {
+		return failed
+	}
+	if d.Mistakes != nil {
+		return fmt.Errorf("%w; the configuration has mistakes: %w", err, d.Mistakes)
+	}
+	return err
 }
 
 // refused tells why an order was not obeyed, and what would help.

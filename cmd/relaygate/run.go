@@ -26,7 +26,7 @@ func runCommand(e *env) *cobra.Command {
 				return errors.Join(err, daemon.Abandon(known))
 			}
 			err = daemon.Run(cmd.Context(), daemon.Options{
-				Config: cfg, Version: version, Log: e.Stderr,
+				Config: cfg, Version: version, Log: e.Stderr, Journal: e.ErrJournal,
 				Reload: func() (*config.Config, error) { return loadConfig(path) },
 			})
 			if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {

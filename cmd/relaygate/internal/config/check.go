@@ -47,6 +47,18 @@ func (c *checker) line(key string) int {
 
 func (c *checker) failf(key, format string, args ...any) { c.fail(key, fmt.Errorf(format, args...)) }
 
+// distinct refuses a path that stands for two files, by their keys: what one of them held
+// would be lost.
+func (c *checker) distinct(paths [][2]string) {
+	for i, this := range paths {
+		for _, other := range paths[:i] {
+			if this[1] != "" && this[1] == other[1] {
+				c.failf(this[0], "is the same file as %s", other[0])
+			}
+		}
+	}
+}
+
 func (c *checker) check(r *raw) *Config {
 	cfg := &Config{Services: make(map[uint16]authz.Service)}
 	c.watch(r, cfg)
@@ -54,9 +66,6 @@ func (c *checker) check(r *raw) *Config {
 	c.gate(r, cfg)
 	cfg.Relayhosts = c.path("files.relayhosts", r.Files.Relayhosts, true)
 	cfg.UsersFile = c.path("files.users", r.Files.Users, true)
-	if cfg.Relayhosts != "" && cfg.Relayhosts == cfg.UsersFile {
-		c.failf("files.users", "is the same file as files.relayhosts")
-	}
 	cfg.Dialect = relayhosts.Dialect(c.oneOf("files.dialect", r.Files.Dialect, relayhosts.Dialects...))
 	cfg.StatePath = c.path("state.path", r.State.Path, false)
 	cfg.Retain = c.duration("state.retain", r.State.Retain, time.Hour, 10*365*24*time.Hour)
@@ -64,6 +73,13 @@ func (c *checker) check(r *raw) *Config {
 	if len(cfg.Socket) > maxSocketPath {
 		c.failf("control.socket", "is longer than the %d bytes of a socket's address", maxSocketPath)
 	}
+	c.distinct([][2]string{
+		{"the configuration", c.file},
+		{"files.relayhosts", cfg.Relayhosts},
+		{"files.users", cfg.UsersFile},
+		{"state.path", cfg.StatePath},
+		{"control.socket", cfg.Socket},
+	})
 	cfg.Metrics = c.listen("metrics.listen", r.Metrics.Listen)
 	return cfg
 }

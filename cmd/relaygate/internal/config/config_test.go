@@ -189,7 +189,10 @@ func TestMistakesNameFileLineAndKey(t *testing.T) {
 		{"no gate port", "[gate]\nports = []\n", "names no port"},
 		{"exit", "[gate]\non_exit = \"open\"\n", "is none of"},
 		{"relative path", "[files]\nrelayhosts = \"relayhosts\"\n", "is no absolute path"},
-		{"same file", "[files]\nrelayhosts = \"/x\"\nusers = \"/x\"\n", "x.toml:3: files.users: is the same file"},
+		{"same file", "[files]\nrelayhosts = \"/x\"\nusers = \"/x\"\n", "x.toml:3: files.users: is the same file as files.relayhosts"},
+		{"state as a list", "[files]\nusers = \"/x\"\n[state]\npath = \"/x\"\n", "x.toml:4: state.path: is the same file as files.users"},
+		{"list as the state of the defaults", "[files]\nrelayhosts = \"/var/lib/relaygate/state.db\"\n", "x.toml: state.path: is the same file as files.relayhosts"},
+		{"state as a socket", "[state]\npath = \"/x\"\n[control]\nsocket = \"/x\"\n", "x.toml:4: control.socket: is the same file as state.path"},
 		{"dialect", "[files]\ndialect = \"cidr\"\n", "is none of"},
 		{"no socket", "[control]\nsocket = \"\"\n", "is no absolute path"},
 		{"long socket", "[control]\nsocket = \"/" + strings.Repeat("s", 200) + "\"\n", "socket's address"},
@@ -208,5 +211,14 @@ func TestMistakesNameFileLineAndKey(t *testing.T) {
 				t.Errorf("error %q, want it to hold %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// The configuration is no file to write.
+func TestConfigurationNamesItself(t *testing.T) {
+	for _, text := range []string{"[files]\nrelayhosts = \"/x.toml\"\n", "[state]\npath = \"/x.toml\"\n"} {
+		if _, err := Parse("/x.toml", []byte(text)); err == nil || !strings.Contains(err.Error(), "/x.toml:2: ") || !strings.HasSuffix(err.Error(), "is the same file as the configuration") {
+			t.Errorf("%s is read: %v", text, err)
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -131,24 +132,19 @@ func TestDaemonThatEndsBeforeTheAnswer(t *testing.T) {
 
 func TestWrongRequests(t *testing.T) {
 	h := handler(&fakeDaemon{}, NewHub())
-	asRoot := context.WithValue(context.Background(), peerKey{}, peer{})
 	for _, tt := range []struct {
 		name, method, path string
-		ctx                context.Context
 		want               int
 	}{
-		{"no peer", "GET", "/v1/status", context.Background(), http.StatusForbidden},
-		{"stranger", "GET", "/v1/status", context.WithValue(context.Background(), peerKey{}, peer{uid: 4242, groups: []uint32{4242}}), http.StatusForbidden},
-		{"root's group", "GET", "/v1/status", context.WithValue(context.Background(), peerKey{}, peer{uid: 4242, groups: []uint32{0}}), http.StatusOK},
-		{"root", "GET", "/v1/status", asRoot, http.StatusOK},
-		{"no address", "GET", "/v1/why", asRoot, http.StatusBadRequest},
-		{"bad address", "GET", "/v1/why?address=1.2.3", asRoot, http.StatusBadRequest},
-		{"zone", "GET", "/v1/why?address=fe80::1%25eth0", asRoot, http.StatusBadRequest},
-		{"wrong method", "POST", "/v1/status", asRoot, http.StatusMethodNotAllowed},
-		{"unknown path", "GET", "/v1/passwords", asRoot, http.StatusNotFound},
+		{"status", "GET", "/v1/status", http.StatusOK},
+		{"no address", "GET", "/v1/why", http.StatusBadRequest},
+		{"bad address", "GET", "/v1/why?address=1.2.3", http.StatusBadRequest},
+		{"zone", "GET", "/v1/why?address=fe80::1%25eth0", http.StatusBadRequest},
+		{"wrong method", "POST", "/v1/status", http.StatusMethodNotAllowed},
+		{"unknown path", "GET", "/v1/passwords", http.StatusNotFound},
 	} {
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequestWithContext(tt.ctx, tt.method, tt.path, nil))
+		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), tt.method, tt.path, nil))
 		if w.Code != tt.want {
 			t.Errorf("%s: code %d, want %d", tt.name, w.Code, tt.want)
 		}
@@ -193,6 +189,32 @@ func TestListen(t *testing.T) {
 	}
 	if got, err := os.ReadFile(file); err != nil || string(got) != "precious" {
 		t.Errorf("the file holds %q, %v", got, err)
+	}
+}
+
+// Whom the mode lets in may ask: at no time is it wider than it shall be, and whatever the
+// daemon's umask is, it is no narrower then.
+func TestModeOfTheSocket(t *testing.T) {
+	for _, mask := range []int{0, 0o022, 0o077, 0o777} {
+		for name, made := range map[string]func(string) (*net.UnixListener, error){"made": bind, "in use": listen} {
+			path := filepath.Join(t.TempDir(), "s")
+			before := syscall.Umask(mask)
+			l, err := made(path)
+			syscall.Umask(before)
+			if err != nil {
+				t.Fatal(err)
+			}
+			info, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if mode := info.Mode().Perm(); mode&^socketMode != 0 || name == "in use" && mode != socketMode {
+				t.Errorf("with umask %04o, %s: mode %04o, want %04o", mask, name, mode, socketMode)
+			}
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 }
 

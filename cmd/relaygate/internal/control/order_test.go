@@ -44,7 +44,7 @@ func TestOrdersArriveAsGiven(t *testing.T) {
 
 func TestWhoMayOrderWhat(t *testing.T) {
 	root := context.WithValue(context.Background(), peerKey{}, peer{})
-	group := context.WithValue(context.Background(), peerKey{}, peer{uid: 4242, groups: []uint32{0}})
+	other := context.WithValue(context.Background(), peerKey{}, peer{uid: 4242})
 	const good = `{"prefix":"192.0.2.7/32"}`
 	for _, tt := range []struct {
 		name, verb, body string
@@ -52,7 +52,7 @@ func TestWhoMayOrderWhat(t *testing.T) {
 		want             int
 	}{
 		{"root", "grant", good, root, http.StatusOK},
-		{"root's group", "grant", good, group, http.StatusForbidden},
+		{"another user", "grant", good, other, http.StatusForbidden},
 		{"no peer", "grant", good, context.Background(), http.StatusForbidden},
 		{"unknown verb", "open", good, root, http.StatusNotFound},
 		{"status is no order", "status", "{}", root, http.StatusMethodNotAllowed},

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"os/user"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -19,12 +18,11 @@ type peerKey struct{}
 
 // peer is who connected, as the kernel tells it (SO_PEERCRED, unix(7)).
 type peer struct {
-	uid    uint32
-	groups []uint32
-	pid    int32
+	uid uint32
+	pid int32
 }
 
-// withPeer remembers the peer of a connection; without one nobody may ask.
+// withPeer remembers the peer of a connection; without one nobody may order.
 func withPeer(ctx context.Context, c net.Conn) context.Context {
 	if l, ok := c.(*net.UnixConn); ok {
 		if p, err := peerOf(l); err == nil {
@@ -43,7 +41,7 @@ func peerOf(c *net.UnixConn) (p peer, err error) {
 	err = raw.Control(func(fd uintptr) {
 		var cred *unix.Ucred
 		if cred, inner = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); inner == nil {
-			p = peer{uid: cred.Uid, groups: []uint32{cred.Gid}, pid: cred.Pid}
+			p = peer{uid: cred.Uid, pid: cred.Pid}
 		}
 	})
 	if err == nil {
@@ -52,16 +50,10 @@ func peerOf(c *net.UnixConn) (p peer, err error) {
 	return p, err
 }
 
-// mayRead: root, root's group, and the user that the daemon runs as.
-func mayRead(ctx context.Context) bool {
-	p, ok := ctx.Value(peerKey{}).(peer)
-	return ok && (p.uid == 0 || p.uid == uint32(os.Geteuid()) || slices.Contains(p.groups, 0))
-}
-
 // By is who ordered something, in words fit for a journal.
 type By string
 
-// orderer: uid 0 alone may change anything. The user that logged in before
+// orderer: uid 0 alone may change anything; whom the socket's mode lets in may ask. The user that logged in before
 // becoming root is told too, where the kernel's audit knows it (credentials(7),
 // /proc/PID/loginuid); like the program's name it is for the journal alone, and
 // nothing rests on it.

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -70,14 +71,31 @@ func listen(path string) (*net.UnixListener, error) {
 			return nil, fmt.Errorf("remove the stale control socket: %w", err)
 		}
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	l, err := bind(path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on the control socket: %w", err)
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
+	if err := os.Chmod(path, socketMode); err != nil { // whatever umask(2) took away
 		return nil, errors.Join(fmt.Errorf("set the mode of the control socket: %w", err), l.Close())
 	}
 	return l, nil
+}
+
+// socketMode lets root and its group ask, or the group that the daemon runs in.
+const socketMode = 0o660
+
+// bind makes the socket with no more than its mode: who connects may ask. The kernel gives
+// the file that bind(2) makes the mode of the socket itself, but for umask(2).
+func bind(path string) (*net.UnixListener, error) {
+	narrow := func(_, _ string, c syscall.RawConn) (failed error) {
+		err := c.Control(func(fd uintptr) { failed = unix.Fchmod(int(fd), socketMode) })
+		return errors.Join(err, failed)
+	}
+	l, err := (&net.ListenConfig{Control: narrow}).Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.UnixListener), nil
 }
 
 // Listener is the control socket and the lock that keeps others away.
@@ -155,10 +173,6 @@ func handler(d Daemon, hub *Hub) http.Handler {
 	}
 	mux.HandleFunc("GET /v1/watch", hub.serve)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !mayRead(r.Context()) {
-			http.Error(w, "only root and its group may ask", http.StatusForbidden)
-			return
-		}
 		r.Body = http.MaxBytesReader(w, r.Body, 1<<16)
 		mux.ServeHTTP(w, r)
 	})

@@ -48,8 +48,9 @@ type Options struct {
 	Version string
 	// Reload reads the configuration again, at SIGHUP.
 	Reload func() (*config.Config, error)
-	// Log takes the log's lines.
-	Log io.Writer
+	// Log takes the log's lines; Journal says that it is systemd's.
+	Log     io.Writer
+	Journal bool
 }
 
 // task is one part of the daemon. It calls ready once it does its work, and
@@ -62,7 +63,7 @@ type task struct {
 // Run is the daemon. It returns nil when ctx is done: then the gate's elements
 // stay and run out by themselves.
 func Run(ctx context.Context, opts Options) (err error) {
-	out := logging.New(opts.Log)
+	out := logging.New(opts.Log, opts.Journal)
 	defer out.Close()
 	log := out.Logger
 	// Who reads the log may go away: that ends nothing.

@@ -51,12 +51,11 @@ func (o *owner) found(now time.Time, foreign *relayhosts.Foreign, changed bool) 
 		if !ok || !changed && len(o.engine.Evidence().Story(p.Addr(), now)) > 0 {
 			continue
 		}
-		when := "while relaygate ran"
+		when := "while relaygate ran, written by somebody else"
 		if !changed {
-			when = "when relaygate started"
+			when = "when relaygate started, written by somebody else or for an always rule that is no more"
 		}
-		o.others(now, authz.EventFile, p,
-			"was in "+foreign.Path+" "+when+", written by somebody else, and was taken out: “"+authz.QuoteWords(line)+"”")
+		o.others(now, authz.EventFile, p, "was in "+foreign.Path+" "+when+", and was taken out: “"+authz.QuoteWords(line)+"”")
 	}
 }
 

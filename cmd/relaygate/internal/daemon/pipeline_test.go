@@ -128,7 +128,7 @@ func (p *player) Steer(engine.Steering) error { return nil }
 // discard is a log that nobody reads.
 func discard(tb testing.TB) *logging.Log {
 	tb.Helper()
-	out := logging.New(io.Discard)
+	out := logging.New(io.Discard, false)
 	tb.Cleanup(out.Close)
 	return out
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"relaygate/authz"
@@ -46,6 +47,9 @@ func (d *daemon) snapshot(ctx context.Context) (control.Status, error) {
 	d.problems(&s)
 	d.keeper.Status(&s)
 	d.tls.Status(&s)
+	for i, words := range s.Problems { // several errors may be joined in one
+		s.Problems[i] = strings.ReplaceAll(words, "\n", "; ")
+	}
 	return s, nil
 }
 

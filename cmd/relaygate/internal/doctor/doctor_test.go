@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -110,7 +111,7 @@ func TestDoubtfulListenersAreTold(t *testing.T) {
 		advice string
 	}{
 		{"an owner who is trusted", config.Config{Owners: []uint32{uid}}, OK, ""},
-		{"another", config.Config{Owners: []uint32{uid + 1}}, Advice, fmt.Sprintf("belongs to uid %d, who is not trusted", uid)},
+		{"another", config.Config{Owners: []uint32{uid + 1}}, Advice, fmt.Sprintf("belongs to uid %d, who is not trusted: if the mail server runs as that user, name it in watch.owners", uid)},
 		{"of no watched port", config.Config{Owners: []uint32{uid + 1}, Gate: config.Gate{Ports: []uint16{port}}}, OK, ""},
 	} {
 		if len(tt.cfg.Gate.Ports) == 0 {
@@ -199,6 +200,25 @@ func TestDaemonThatMayNotBeAsked(t *testing.T) {
 		got := daemon(t.Context(), Patient{Status: status})
 		if len(got) != 1 || got[0].State != tt.want || !strings.Contains(got[0].Then, tt.then) {
 			t.Errorf("%v: %+v", tt.err, got)
+		}
+	}
+}
+
+// Whoever wonders about addresses in a list that relaygate does not write is told so.
+func TestForeignList(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "relayhosts")
+	if got := foreign(path); got != nil {
+		t.Errorf("of no file: %+v", got)
+	}
+	for text, want := range map[string]string{
+		"": "", "host.example\n": "", "192.0.2.1\n": "names 1 client:", "192.0.2.1\n\"2001:db8::1\"\n192.0.2.0/24\n": "names 3 clients:",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got := foreign(path)
+		if want == "" && got != nil || want != "" && (len(got) != 1 || got[0].State != Advice || !strings.Contains(got[0].Words, path+" "+want)) {
+			t.Errorf("of %q: %+v, want %q", text, got, want)
 		}
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/story"
 	"relaygate/nft"
 )
 
@@ -109,6 +110,9 @@ func listening(ports []uint16, owners []uint32) (map[uint16]listened, error) {
 			who, ok = "somebody who cannot be seen by this user", true
 		}
 		on.holders = add(on.holders, who)
+		if !slices.Contains(owners, l.UID) {
+			reason += ": if the mail server runs as that user, name it in watch.owners"
+		}
 		if !ok {
 			on.doubts = add(on.doubts, reason)
 		}
@@ -142,9 +146,25 @@ func secondLock(cfg *config.Config) []Finding {
 	return []Finding{f}
 }
 
+// foreign tells of a list for mail servers that another program writes.
+func foreign(path string) []Finding {
+	clients, err := relayhosts.Named(path)
+	if err != nil || len(clients) == 0 {
+		return nil
+	}
+	return []Finding{{
+		Subject: "relayhosts", State: Advice,
+		Words: fmt.Sprintf("%s names %s: another program wrote that, as files.relayhosts is empty", path, authz.Count(len(clients), "client")),
+		Then:  "relaygate why tells what is known of each; relaygate(8) how to move in, so that only proved logins are there",
+	}}
+}
+
 // files looks at the places that the daemon writes to.
 func files(cfg *config.Config) []Finding {
 	var list []Finding
+	if cfg.Relayhosts == "" {
+		list = foreign(story.Usual)
+	}
 	for _, file := range []struct{ subject, path string }{
 		{"relayhosts", cfg.Relayhosts}, {"users file", cfg.UsersFile},
 	} {

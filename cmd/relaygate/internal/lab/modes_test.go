@@ -57,6 +57,7 @@ func TestReloadChangesTheMode(t *testing.T) {
 	must(t, greets(t, four, lab.MXGreeting)())
 	must(t, stranger.Refused(t.Context()))
 	w.reload(t, "mode = \"on\"\n", "gate.mode: \"on\" is none of")
+	w.reload(t, "mode = \"on\"\non_exit = \"off\"\n", `"gateway"]; `) // two mistakes, in one line
 	w.reload(t, "mode = \"observe\"\n[watch]\npop3 = [1110]\n", "watch.pop3, watch.imap can be changed by a restart alone")
 	must(t, stranger.Refused(t.Context()))
 

@@ -23,26 +23,28 @@ func prepare(path string) error {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return fmt.Errorf("make the state file's folder: %w", err)
 	}
-	if err := private(folder); err != nil {
+	if err := private(folder, unix.S_IFDIR); err != nil {
 		return fmt.Errorf("the state file's folder: %w", err)
 	}
-	err := private(path)
+	err := private(path, unix.S_IFREG)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the state file: %w", err)
 	}
 	return nil
 }
 
-// private says why path can be changed by other users, nil if it cannot.
-func private(path string) error {
+// private says why path can be changed by other users, or is of another kind (S_IFREG or
+// S_IFDIR), nil if neither is so.
+func private(path string, kind uint32) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
 		return &fs.PathError{Op: "look at", Path: path, Err: err}
 	}
-	kind := st.Mode & unix.S_IFMT
 	switch {
-	case kind != unix.S_IFDIR && kind != unix.S_IFREG:
-		return fmt.Errorf("%s is neither a file nor a folder", path)
+	case st.Mode&unix.S_IFMT != kind && kind == unix.S_IFREG:
+		return fmt.Errorf("%s is no regular file", path)
+	case st.Mode&unix.S_IFMT != kind:
+		return fmt.Errorf("%s is no folder", path)
 	case st.Uid != uint32(os.Geteuid()) && st.Uid != 0:
 		return fmt.Errorf("%s belongs to user %d, who could let anybody relay: chown it to root", path, st.Uid)
 	// Of a folder with the sticky bit, others cannot replace our files.

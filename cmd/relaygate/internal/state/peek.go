@@ -30,7 +30,7 @@ type Copy struct {
 // not read it.
 func Peek(path string) (*Copy, error) {
 	// Root would believe what somebody else could have written.
-	if err := errors.Join(private(filepath.Dir(path)), private(path)); err != nil {
+	if err := errors.Join(private(filepath.Dir(path), unix.S_IFDIR), private(path, unix.S_IFREG)); err != nil {
 		return nil, fmt.Errorf("the state file: %w", err)
 	}
 	file, kept, err := calm(path)

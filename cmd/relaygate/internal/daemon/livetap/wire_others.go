@@ -65,13 +65,14 @@ func (t *wireTap) seeOthers() (err error) {
 	if t.others.links, err = openLinks(); err != nil {
 		return err
 	}
-	if _, err = t.attachOthers(); err == nil {
+	if _, _, err = t.attachOthers(); err == nil {
 		t.others.below, err = t.programs.Doubt()
 	}
 	return err
 }
 
-// keepOthers taps other interfaces as they come.
+// keepOthers taps other interfaces as they come. Whoever asks for doubt does not wait until
+// each was looked at, which takes long where there are many.
 func (t *wireTap) keepOthers() {
 	if t.inside {
 		return
@@ -79,7 +80,41 @@ func (t *wireTap) keepOthers() {
 	t.others.Lock()
 	defer t.others.Unlock()
 	came, err := t.others.links.came(t.knows)
+	if !came && err == nil && t.others.unseen == "" {
+		tapped := maps.Clone(t.others.tapped)
+		t.others.Unlock()
+		same := t.areTapped(tapped)
+		t.others.Lock()
+		if same {
+			return
+		}
+	}
 	t.look(came, err)
+}
+
+// areTapped says whether there are no other interfaces than these, and all are tapped.
+func (t *wireTap) areTapped(tapped map[int]bool) bool {
+	list, err := hostinfo.Links()
+	if err != nil {
+		return false
+	}
+	seen := 0
+	for _, l := range list {
+		switch index := l.Attrs().Index; {
+		case t.isNamed(index) == tapped[index], tapped[index] && !t.isTapped(index):
+			return false
+		case tapped[index]:
+			seen++
+		}
+	}
+	return seen == len(tapped)
+}
+
+// isTapped says whether the tap is still on an interface, or that cannot be looked at: as
+// with those that are named.
+func (t *wireTap) isTapped(index int) bool {
+	on, err := t.programs.Attached(index)
+	return on || err != nil
 }
 
 // knows says whether an interface is tapped already.
@@ -95,10 +130,10 @@ func (t *wireTap) isNamed(index int) bool {
 // look taps the interfaces that came. While one of them is not seen no login is believed,
 // nor is one behind that whose connection began before.
 func (t *wireTap) look(came bool, err error) {
-	lost, failed := t.attachOthers()
+	found, lost, failed := t.attachOthers()
 	err = errors.Join(err, failed)
 	was := t.others.unseen
-	if err == nil && (came || lost || was != "") {
+	if err == nil && (came || found || lost || was != "") {
 		t.others.below, err = t.programs.Doubt()
 	}
 	if err != nil {
@@ -114,12 +149,12 @@ func (t *wireTap) look(came bool, err error) {
 }
 
 // attachOthers taps what comes in by the others: by the loopback device as well, where
-// who makes packets on this host (raw(7)) can have any source. lost says that one that
-// was tapped before was not: somebody had detached it.
-func (t *wireTap) attachOthers() (lost bool, err error) {
+// who makes packets on this host (raw(7)) can have any source. found says that one was not
+// tapped until now, and lost that it had been: somebody had detached it.
+func (t *wireTap) attachOthers() (found, lost bool, err error) {
 	list, failed := hostinfo.Links()
 	if failed != nil {
-		return false, fmt.Errorf("list the interfaces: %w", failed)
+		return false, false, fmt.Errorf("list the interfaces: %w", failed)
 	}
 	tapped := t.others.tapped
 	gone := maps.Clone(tapped)
@@ -131,8 +166,8 @@ func (t *wireTap) attachOthers() (lost bool, err error) {
 			continue
 		}
 		if tapped[a.Index] {
-			if on, failed := t.programs.Attached(a.Index); failed != nil || on {
-				continue // it cannot be looked at: as with those that are named
+			if t.isTapped(a.Index) {
+				continue
 			}
 			lost = true
 			delete(tapped, a.Index)
@@ -140,7 +175,7 @@ func (t *wireTap) attachOthers() (lost bool, err error) {
 		}
 		switch failed := t.programs.AttachArrivals(a.Index); {
 		case failed == nil:
-			tapped[a.Index] = true
+			tapped[a.Index], found = true, true
 		case !errors.Is(failed, unix.ENODEV): // else it is gone by now
 			err = errors.Join(err, fmt.Errorf("see what comes in by interface %s: %w", a.Name, failed))
 		}
@@ -149,7 +184,7 @@ func (t *wireTap) attachOthers() (lost bool, err error) {
 		delete(tapped, index)
 		err = errors.Join(err, t.programs.Detach(index))
 	}
-	return lost, err
+	return found, lost, err
 }
 
 func (t *wireTap) sayOthers(words string) {

@@ -4,6 +4,7 @@ package livetap
 
 import (
 	"log/slog"
+	"maps"
 	"net/netip"
 	"strings"
 	"testing"
@@ -44,7 +45,22 @@ func TestOtherInterfaces(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		w.keepOthers()
+		// The kernel has told of it, and that was read before it was listed.
+		if came, err := w.others.links.came(w.knows); err != nil || !came {
+			t.Errorf("it came: %v, %v", came, err)
+		}
+		same := func(want bool) {
+			t.Helper()
+			if got := w.areTapped(maps.Clone(w.others.tapped)); got != want {
+				t.Errorf("all are tapped: %v, want %v", got, want)
+			}
+		}
+		same(false)
+		w.others.below = 0
+		if w.keepOthers(); w.others.below == 0 {
+			t.Error("connections of before it was tapped are believed")
+		}
+		same(true)
 		peer, err := netlink.LinkByName("lan-peer")
 		if err != nil {
 			return err
@@ -58,7 +74,9 @@ func TestOtherInterfaces(t *testing.T) {
 		if err := netlink.LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "late", Index: late}}); err != nil {
 			return err
 		}
+		same(false)
 		w.keepOthers()
+		same(true)
 		if w.others.tapped[late] || len(w.others.tapped) != 2 {
 			t.Errorf("it still knows the interfaces %v", w.others.tapped)
 		}
@@ -71,6 +89,7 @@ func TestOtherInterfaces(t *testing.T) {
 			t.Error("what comes in by a named one is not seen at once")
 		}
 		w.follow("tunnel")
+		same(true)
 		if w.keepOthers(); w.others.tapped[tunnel] || !w.isNamed(tunnel) {
 			t.Errorf("it is %v, %v", w.others.tapped, w.attached)
 		}
@@ -150,6 +169,9 @@ func TestUnseenInterface(t *testing.T) {
 		lan, peer := w.attached["lan"], other.Attrs().Index
 		if err := w.programs.Detach(peer); err != nil { // as an administrator can
 			return err
+		}
+		if w.areTapped(maps.Clone(w.others.tapped)) {
+			t.Error("it is not missed")
 		}
 		leave := crowd(t, peer)
 		w.keepOthers()

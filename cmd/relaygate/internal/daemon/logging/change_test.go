@@ -12,7 +12,6 @@ import (
 	"time"
 	"unicode"
 
-	"relaygate/authz"
 	"relaygate/authz/grant"
 )
 
@@ -20,18 +19,7 @@ import (
 func slogged(t *testing.T, now time.Time, c *grant.Change) string {
 	t.Helper()
 	var out bytes.Buffer
-	r := slog.NewRecord(now, slog.LevelInfo, c.Kind.String(), 0)
-	if c.Grant.Prefix.IsValid() {
-		r.AddAttrs(slog.String("address", authz.PrefixString(c.Grant.Prefix)))
-	}
-	if len(c.Grant.Users) > 0 && c.Grant.Users[0].Name != "" {
-		r.AddAttrs(slog.String("user", authz.Quote(c.Grant.Users[0].Name)))
-	}
-	if !c.Grant.Expires.IsZero() {
-		r.AddAttrs(slog.String("until", c.Grant.Expires.Format(time.RFC3339)))
-	}
-	r.AddAttrs(slog.String("reason", c.Reason))
-	if err := slog.NewTextHandler(&out, nil).Handle(context.Background(), r); err != nil {
+	if err := slog.NewTextHandler(&out, nil).Handle(context.Background(), record(now, c)); err != nil {
 		t.Fatal(err)
 	}
 	return out.String()

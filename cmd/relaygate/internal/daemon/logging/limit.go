@@ -101,12 +101,15 @@ func (l *limiter) close() {
 	}
 }
 
+// addressKey is that of the address which a line is about.
+const addressKey = "address"
+
 // kindOf is a line without its time, digits and address: members choose theirs.
 func kindOf(r *slog.Record) string {
 	var b strings.Builder
 	b.WriteString(r.Message)
 	r.Attrs(func(a slog.Attr) bool {
-		if a.Key == "address" {
+		if a.Key == addressKey {
 			return true
 		}
 		b.WriteString("\x00" + a.Key + "=")

@@ -6,10 +6,13 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"relaygate/authz/grant"
 )
 
 // limited logs through a limit into a buffer; lines counts what came since the last
@@ -82,6 +85,49 @@ func TestAddressesAreNoKinds(t *testing.T) {
 		}
 		limit.close()
 	})
+}
+
+// Whoever logs in again and again, from ever more addresses or under ever more names, fills
+// no log, and hides neither others' logins nor other lines.
+func TestLoginsAreLimited(t *testing.T) {
+	for _, kind := range []grant.Kind{grant.Refused, grant.Renewed} {
+		synctest.Test(t, func(t *testing.T) {
+			var b bytes.Buffer
+			log := New(&b, false)
+			login := func(kind grant.Kind, name string, i int) {
+				log.Change(time.Now(), &grant.Change{Kind: kind, Reason: "too many addresses", Grant: grant.Grant{
+					Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}), 32), Users: []grant.User{{Name: name}},
+				}})
+			}
+			const many = 10_000
+			for i := range many {
+				login(kind, "alice", i)
+			}
+			login(kind, "bob", 1)
+			for i := range many {
+				login(kind, strings.Repeat("x", i), i)
+			}
+			for i := range maxKinds {
+				login(grant.Granted, "carol", i)
+			}
+			log.Error("another thing")
+			log.Close()
+			text := b.String()
+			if n, most := strings.Count(text, "\n"), 2*maxKinds+3*burst; n > most {
+				t.Errorf("%v: %d lines, want %d at most", kind, n, most)
+			}
+			if n := strings.Count(text, "msg=granted"); n != maxKinds {
+				t.Errorf("%v: of %d grants %d are told", kind, maxKinds, n)
+			}
+			for what, want := range map[string]string{
+				"bob": "user=bob", "what is no login": "another thing", "how often": fmt.Sprintf(`one"=%d`, many-burst),
+			} {
+				if !strings.Contains(text, want) {
+					t.Errorf("%v: the log does not tell %s", kind, what)
+				}
+			}
+		})
+	}
 }
 
 // However many kinds there are, they are bounded; none is lost without a count.

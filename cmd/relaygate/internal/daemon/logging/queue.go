@@ -18,6 +18,8 @@ import (
 // would cost more than the login that the line tells of. What finds no room is
 // counted, and told when there is room again.
 type queue struct {
+	journal bool // each line bears its priority
+
 	mu      sync.Mutex
 	text    []byte
 	dropped uint64 // not told yet
@@ -38,8 +40,8 @@ const (
 	lastWithin = 2 * time.Second
 )
 
-func newQueue(w io.Writer) *queue {
-	q := &queue{first: make(chan struct{}, 1), end: make(chan struct{}), ended: make(chan struct{})}
+func newQueue(w io.Writer, journal bool) *queue {
+	q := &queue{journal: journal, first: make(chan struct{}, 1), end: make(chan struct{}), ended: make(chan struct{})}
 	go q.run(w)
 	return q
 }
@@ -72,7 +74,7 @@ func (q *queue) take(room []byte) []byte {
 	text := q.text
 	q.text = room
 	if q.dropped > 0 {
-		text = fmt.Appendf(text, "%d lines of the log were dropped\n", q.dropped)
+		text = q.append(text, fmt.Appendf(nil, "level=WARN msg=\"%d lines of the log were dropped\"\n", q.dropped))
 		q.dropped = 0
 	}
 	return text
@@ -90,8 +92,29 @@ func (q *queue) Write(line []byte) (int, error) {
 	if len(q.text) == 0 {
 		message.Wake(q.first)
 	}
-	q.text = append(q.text, line...)
+	q.text = q.append(q.text, line)
 	return len(line), nil
+}
+
+// append appends a line to text, in the journal's form if that reads it.
+func (q *queue) append(text, line []byte) []byte {
+	if q.journal {
+		text = append(text, priority(line)...)
+	}
+	return append(text, line...)
+}
+
+// priority is a line's in the words of sd-daemon(3). Before its level no line has any
+// other text than its time.
+func priority(line []byte) string {
+	_, level, _ := bytes.Cut(line, []byte("level="))
+	switch {
+	case bytes.HasPrefix(level, []byte("ERROR")):
+		return "<3>"
+	case bytes.HasPrefix(level, []byte("WARN")):
+		return "<4>"
+	}
+	return "<6>"
 }
 
 // close writes what is queued, if that can be done. Nobody may log any more.

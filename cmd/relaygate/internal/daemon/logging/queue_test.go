@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"relaygate/authz/grant"
 )
 
 // stuck is a log that nobody reads.
@@ -30,7 +32,7 @@ func (s *stuck) Write(b []byte) (int, error) {
 func TestLogNeverWaitsForItsReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // else what takes long is read meanwhile
 		s := &stuck{free: make(chan struct{})}
-		q := newQueue(s)
+		q := newQueue(s, false)
 		const length, more = len("line 00000000\n"), 100
 		for i := range maxQueued/length + more {
 			if n, err := fmt.Fprintf(q, "line %08d\n", i); n != length || err != nil {
@@ -52,7 +54,7 @@ func TestLogNeverWaitsForItsReader(t *testing.T) {
 func TestEndWaitsForNoReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &stuck{free: make(chan struct{})}
-		q := newQueue(s)
+		q := newQueue(s, false)
 		fmt.Fprintln(q, "line")
 		time.Sleep(2 * gather)
 		began := time.Now()
@@ -68,7 +70,7 @@ func TestEndWaitsForNoReader(t *testing.T) {
 func TestLogGathers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got writes
-		q := newQueue(&got)
+		q := newQueue(&got, false)
 		for range 1000 {
 			fmt.Fprintln(q, "line")
 		}
@@ -87,6 +89,38 @@ func TestLogGathers(t *testing.T) {
 			t.Errorf("%q was written at the end", got[1:])
 		}
 	})
+}
+
+// Each line tells the journal its priority, whatever else it says; no line does where
+// nobody takes that away.
+func TestPriorities(t *testing.T) {
+	for _, journal := range []bool{true, false} {
+		var got bytes.Buffer
+		log := New(&got, journal)
+		log.Info("level=ERROR")
+		log.Warn("level=INFO")
+		log.Error("two\nlines")
+		log.Change(time.Now(), &grant.Change{Kind: grant.Granted, Reason: "level=ERROR"})
+		log.Change(time.Now(), &grant.Change{Kind: grant.Refused, Reason: "level=WARN"})
+		log.queue.mu.Lock()
+		log.queue.dropped = 7
+		log.queue.mu.Unlock()
+		log.Close()
+		lines := strings.Split(strings.TrimSuffix(got.String(), "\n"), "\n")
+		want := []string{"<6>", "<4>", "<3>", "<6>", "<6>", "<4>"}
+		if len(lines) != len(want) {
+			t.Fatalf("%d lines, want %d:\n%s", len(lines), len(want), &got)
+		}
+		for i, line := range lines {
+			priority, rest := "", line
+			if journal {
+				priority, rest = line[:3], line[3:]
+			}
+			if journal && priority != want[i] || !strings.HasPrefix(rest, "time=") && !strings.HasPrefix(rest, "level=WARN") {
+				t.Errorf("journal %v: %q, want %q and a line of the log", journal, line, want[i])
+			}
+		}
+	}
 }
 
 // writes keeps what is written to it.

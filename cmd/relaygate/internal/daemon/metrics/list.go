@@ -25,6 +25,8 @@ type metric struct {
 var list = []metric{
 	gauge("relaygate_start_time_seconds", "When the daemon started, in Unix time.",
 		func(s *status) float64 { return float64(s.Since.UnixNano()) / 1e9 }),
+	gauge("relaygate_problems", "What a person should look at: status says it in words.",
+		func(s *status) int { return len(s.Problems) }),
 
 	gauge("relaygate_flows_open", "Watched connections that are open now.",
 		func(s *status) uint64 { return s.Tap.Flows }),

@@ -23,7 +23,7 @@ import (
 )
 
 var measured = control.Status{
-	Since:  control.Time{Time: time.Unix(1_000_000_000, 5e8)},
+	Since: control.Time{Time: time.Unix(1_000_000_000, 5e8)}, Problems: []string{"never a label", "never a label"},
 	Tap:    control.Tap{Flows: 2, Opened: 17, Untrusted: 1, Packets: 900},
 	Logins: 5, Refused: 3, Tainted: 4, Encrypted: 6, Grants: 2,
 	Sessions: 3, Denials: 4, Shared: 15, Spread: 16, Paused: &control.Pause{By: "never a label"}, State: control.State{Errors: 1, Error: "never a label"},
@@ -67,7 +67,7 @@ func TestScrapeSaysWhatStatusSays(t *testing.T) {
 		t.Fatalf("code %d: %s", code, got)
 	}
 	for _, want := range []string{
-		"relaygate_start_time_seconds 1.0000000005e+09",
+		"relaygate_start_time_seconds 1.0000000005e+09", "relaygate_problems 2",
 		"relaygate_flows_open 2", "relaygate_flows_opened_total 17", "relaygate_connections_untrusted_total 1", "relaygate_packets_total 900",
 		`relaygate_verdicts_total{result="success"} 5`, `relaygate_verdicts_total{result="failure"} 3`,
 		`relaygate_verdicts_total{result="tainted"} 4`, `relaygate_verdicts_total{result="encrypted"} 6`,
