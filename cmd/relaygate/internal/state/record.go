@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // The mark tells our files from other programs'.
@@ -119,6 +120,7 @@ func (s *Store) failed(err error) error {
 	s.stats.Errors++
 	s.stats.LastError = err.Error()
 	s.spoiled = s.spoiled || errors.Is(err, errDamaged)
+	s.unmapped = errors.Is(err, berrors.ErrInvalidMapping) || errors.Is(err, berrors.ErrDatabaseNotOpen)
 	return fmt.Errorf("write the state: %w", err)
 }
 

@@ -72,6 +72,7 @@ type Store struct {
 	flying, flyingBytes int
 	stats               Stats
 	spoiled             bool  // a write found the file damaged
+	unmapped            bool  // a write found that it is not in memory: see reopen
 	unwritten           error // why all is in memory; nil where it is not
 }
 
