@@ -26,7 +26,8 @@ var (
 	errForeign = errors.New("it is not relaygate's")
 	errDamaged = errors.New("it is damaged")
 	// errEmpty: no store leaves its file so; denials may have been lost.
-	errEmpty = fmt.Errorf("%w: it is empty", errDamaged)
+	errEmpty    = fmt.Errorf("%w: it is empty", errDamaged)
+	errUnopened = errors.New("it cannot be opened")
 	// errNotWritten is about the new file, not about the old one.
 	errNotWritten = errors.New("write the state file")
 )
