@@ -13,7 +13,13 @@ import (
 
 // conn is a netlink socket for requests. Each method reads all answers to
 // what it sent, so that the next one finds none of them.
-type conn struct{ *netlink.Conn }
+type conn struct {
+	*netlink.Conn
+	within time.Duration // see soon
+}
+
+// answerWithin is far more than what passes between two system calls.
+const answerWithin = 2 * time.Second
 
 // answerSize is more than any datagram that answers a request: a part of a
 // listing has 32 KiB at most.
@@ -25,7 +31,7 @@ func open(family, netns int) (conn, error) {
 	if err != nil {
 		return conn{}, fmt.Errorf("open netlink socket: %w", err)
 	}
-	return conn{c}, nil
+	return conn{c, answerWithin}, nil
 }
 
 func dial(netns int) (conn, error) {
@@ -37,8 +43,23 @@ func dial(netns int) (conn, error) {
 	if err := c.SetOption(netlink.CapAcknowledge, true); err != nil {
 		return conn{}, errors.Join(fmt.Errorf("set netlink option: %w", err), c.Close())
 	}
+	// Whatever net.core.rmem_default is, there is room for what the kernel tells of a new table.
+	if err := c.SetReadBuffer(4 * answerSize); err != nil {
+		return conn{}, errors.Join(fmt.Errorf("make room for answers: %w", err), c.Close())
+	}
 	return c, nil
 }
+
+// Receive reads answers.
+func (c conn) Receive() ([]netlink.Message, error) {
+	c.soon()
+	return c.Conn.Receive()
+}
+
+// soon bounds the time to read in. The kernel answers before send returns, and makes each
+// part of a list when it is read. So what is not there is lost: for want of room in the
+// socket's buffer, which it tells (ENOBUFS) of the first alone until all is read.
+func (c conn) soon() { _ = c.SetReadDeadline(time.Now().Add(c.within)) } // an error: reading has it too
 
 // commit sends batch as one transaction and returns the objects that the
 // kernel echoed. On an error nothing has changed, except for one that has lost
@@ -85,11 +106,13 @@ func (c conn) outcome(begin, last uint32) (echo []netlink.Message, failed error)
 			if failed == nil {
 				failed = fmt.Errorf("transaction: %w", err)
 			}
-			sequence := answered(err)
-			if sequence == 0 || sequence == begin {
+			switch answered(err) {
+			case 0:
+				c.drain()
+				return nil, failed
+			case begin:
 				return nil, errors.Join(failed, c.settle())
-			}
-			if sequence == last {
+			case last:
 				return nil, failed
 			}
 			continue
@@ -166,7 +189,9 @@ func (c conn) list(request netlink.Message, each func(netlink.Message) error) er
 	}
 	interrupted := false
 	var failed error
+	c.soon()
 	for m, err := range c.ReceiveIter() {
+		c.soon()
 		if err != nil {
 			defer c.drain() // behind the iteration, which holds a lock
 			return fmt.Errorf("list: %w", err)
@@ -190,11 +215,10 @@ func (c conn) drain() {
 		return
 	}
 	for range parts {
-		if _, err := c.Receive(); errors.Is(err, os.ErrDeadlineExceeded) {
+		if _, err := c.Conn.Receive(); errors.Is(err, os.ErrDeadlineExceeded) {
 			break
 		}
 	}
-	_ = c.SetReadDeadline(time.Time{}) // as above
 }
 
 // get returns the answer to a request for one object.

@@ -6,6 +6,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestAnswersThatCannotBeRead: reading an answer fails, as it does without memory. What is
@@ -16,12 +18,13 @@ func TestAnswersThatCannotBeRead(t *testing.T) {
 	g, cutter := openGate(t, filter(w.server)), openCutter(t, w.server)
 	rebuild(t, g, minute(member4, member6)...)
 	ports := []uint16{25}
-	failing := func(c conn, do func() error) {
+	failing := func(c *conn, do func() error) {
 		t.Helper()
-		must(t, c.SetReadDeadline(time.Unix(1, 0)))
+		c.within = -1
 		if err := do(); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("got %v, want the end of the time to read in", err)
 		}
+		c.within = answerWithin
 	}
 	cut := func() error {
 		_, _, err := cutter.Cut(ports, netip.PrefixFrom(member4, 32))
@@ -30,20 +33,42 @@ func TestAnswersThatCannotBeRead(t *testing.T) {
 	read := func() error { _, err := g.Read(); return err }
 	remove := func() error { return g.Remove(member6) }
 	for range 3 {
-		failing(g.conn, g.Check)
-		failing(g.conn, remove)
-		failing(g.conn, read)
+		failing(&g.conn, g.Check)
+		failing(&g.conn, remove)
+		failing(&g.conn, read)
 		must(t, g.Check())
-		failing(g.conn, read)
+		failing(&g.conn, read)
 		if held, err := g.Read(); err != nil || len(held) != 2 {
 			t.Errorf("the members are %v, %v", held, err)
 		}
 
 		client := w.hold(t, netip.AddrPortFrom(member4, 0), netip.AddrPortFrom(server4, 25))
 		<-accepted
-		failing(cutter.sockets, cut)
-		failing(cutter.tracking, cut)
+		failing(&cutter.sockets, cut)
+		failing(&cutter.tracking, cut)
 		must(t, cut())
 		ends(t, client, 5*time.Second)
 	}
+}
+
+// TestAnswersWithoutRoom: the kernel tells of the first answer for which the socket has no
+// room, and of no other until all that is there is read. None of them is waited for.
+func TestAnswersWithoutRoom(t *testing.T) {
+	w := newWorld(t)
+	g := openGate(t, filter(w.server))
+	rebuild(t, g, minute(member4)...)
+	must(t, g.conn.SetReadBuffer(1))
+	begin := time.Now()
+	for range 3 {
+		if err := g.Rebuild(minute(member4)); !errors.Is(err, unix.ENOBUFS) {
+			t.Errorf("got %v, want that there is no room for the answer", err)
+		}
+		must(t, g.Add(minute(member6)...))
+	}
+	if took := time.Since(begin); took > answerWithin {
+		t.Errorf("it took %v", took)
+	}
+	must(t, g.conn.SetReadBuffer(answerSize))
+	rebuild(t, g, minute(member4)...)
+	must(t, g.Check())
 }

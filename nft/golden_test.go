@@ -122,7 +122,7 @@ func TestMessagesAreAsRecorded(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.golden, func(t *testing.T) {
 			r := &recorder{held: tt.held}
-			g := &Gate{cfg: cfg, conn: conn{nltest.Dial(r.answer)}, table: own, ruleset: declare(cfg, MaxElements)}
+			g := &Gate{cfg: cfg, conn: conn{Conn: nltest.Dial(r.answer)}, table: own, ruleset: declare(cfg, MaxElements)}
 			must(t, tt.do(g))
 			file := filepath.Join("testdata", tt.golden+".golden")
 			if *update {

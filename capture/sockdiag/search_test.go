@@ -69,3 +69,24 @@ func TestSlowSearch(t *testing.T) {
 		}
 	})
 }
+
+// TestSearchBehindOneThatFailed: a host of many files on which descriptors were short for a
+// moment believes its servers again soon.
+func TestSearchBehindOneThatFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 1)}})
+		const takes = time.Second
+		proc := &stingy{MapFS: host(), refuse: "24/fd"}
+		tables.proc = slowProc{proc, takes}
+		tables.lookNow()
+		proc.refuse = ""
+		later(tables, 5*takes)
+		if ok, _ := tables.Check(server, here); ok {
+			t.Error("it is searched all the time")
+		}
+		later(tables, 5*takes)
+		if ok, reason := tables.Check(server, here); !ok {
+			t.Errorf("not believed because %q", reason)
+		}
+	})
+}

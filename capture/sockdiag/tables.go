@@ -25,10 +25,12 @@ const (
 	searchInterval = time.Minute
 	// Where a holder has ended, none was seen, or init may pass a listener on,
 	// they are searched sooner, but no search follows another before
-	// researchInterval, nor before researchCost times what the other took; where
-	// one failed, at the next look that this allows.
+	// researchInterval, nor before researchCost times what the other took. Where
+	// one failed, nobody is believed: another follows at the first look after
+	// failedCost times what that took.
 	researchInterval = 5 * time.Second
 	researchCost     = 100
+	failedCost       = 10
 	// staleAfter is the age from which a snapshot is not believed.
 	staleAfter = 6 * time.Second
 )
@@ -253,7 +255,8 @@ func (t *Tables) listeners(now time.Time, maySearch bool) (all []Listener, searc
 	since := now.Sub(t.searched)
 	failed := t.searchErr != nil && !errors.Is(t.searchErr, errTooManyFiles)
 	due := unknown || since >= searchInterval ||
-		(failed || (t.ended || passing) && since >= researchInterval) && since >= researchCost*t.cost
+		failed && since >= failedCost*t.cost ||
+		(t.ended || passing) && since >= max(researchInterval, researchCost*t.cost)
 	if due && maySearch && t.sought == nil {
 		t.sought, t.searched, t.ended = inodes, now, false
 		return nil, true, nil

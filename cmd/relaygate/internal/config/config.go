@@ -7,6 +7,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/netip"
 	"os"
@@ -175,11 +176,28 @@ func Default() (*Config, error) { return Parse("defaults", nil) }
 
 // Load reads the file at path.
 func Load(path string) (*Config, error) {
-	data, err := os.ReadFile(path)
+	data, err := readFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
 	return Parse(path, data)
+}
+
+// maxFile bounds a configuration in bytes: what was put in its place may have no end.
+const maxFile = 1 << 20
+
+// readFile reads a configuration, or as much as one may have.
+func readFile(path string) (data []byte, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	data, err = io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		data, err = data[:maxFile], fmt.Errorf("%s is longer than any configuration", path)
+	}
+	return data, err
 }
 
 // Parse checks data, the contents of the file called name, over the defaults.

@@ -222,3 +222,13 @@ func TestConfigurationNamesItself(t *testing.T) {
 		}
 	}
 }
+
+// What is in the place of the file may have no end.
+func TestLoadIsBounded(t *testing.T) {
+	if c, err := Load("/dev/zero"); err == nil || c != nil {
+		t.Errorf("Load = %+v, %v", c, err)
+	}
+	if _, ok := Salvage("/dev/zero"); ok {
+		t.Error("Salvage says that it could be read")
+	}
+}

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -17,7 +16,7 @@ func Salvage(path string) (known *Config, ok bool) {
 	if decode("default.toml", DefaultFile, &r) != nil {
 		return new(Config), false // it is a part of the program
 	}
-	data, err := os.ReadFile(path)
+	data, err := readFile(path)
 	table := ""
 	for line := range strings.Lines(string(data)) {
 		line = strings.TrimSpace(line)

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -134,7 +135,24 @@ const (
 	readTimeout  = 5 * time.Second
 	writeTimeout = 18 * time.Second // longer than an order takes
 	maxWatchers  = 32
+	maxClients   = 8 * maxWatchers
 )
+
+// Bound has a server close its connections beyond a number: somebody may leave his open,
+// and without descriptors nobody's login is believed.
+func Bound(most int64) func(net.Conn, http.ConnState) {
+	var clients atomic.Int64
+	return func(c net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			if clients.Add(1) > most {
+				_ = c.Close() // its reader sees that and ends it
+			}
+		case http.StateClosed, http.StateHijacked:
+			clients.Add(-1)
+		}
+	}
+}
 
 // Serve answers on l until ctx is done, and logs what keeps it from that.
 func Serve(ctx context.Context, l net.Listener, d Daemon, hub *Hub, log *slog.Logger) error {
@@ -145,6 +163,7 @@ func Serve(ctx context.Context, l net.Listener, d Daemon, hub *Hub, log *slog.Lo
 		MaxHeaderBytes: maxHeader,
 		BaseContext:    func(net.Listener) context.Context { return ctx },
 		ConnContext:    withPeer,
+		ConnState:      Bound(maxClients),
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()

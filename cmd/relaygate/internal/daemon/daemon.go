@@ -74,9 +74,6 @@ func Run(ctx context.Context, opts Options) (err error) {
 	var stop func()
 	d.hup, stop = hangUps()
 	defer stop()
-	if err := process.ForbidCore(); err != nil {
-		return err
-	}
 	if err := process.RaisePriority(); err != nil {
 		log.Warn("a storm of logins may overrun relaygate", "error", err)
 	}
@@ -101,7 +98,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 		{"state", endsSoon(atOnce(d.keeper.Run))},
 		{"sessions", atOnce(d.runSurvey)},
 		{"tap", atOnce(d.keepTap)},
-		{"reload", atOnce(d.runReload)},
+		{"reload", endsSoon(atOnce(d.runReload))},
 		{"files", endsSoon(d.files.run)},
 		{"socket tables", atOnce(d.trust.Run)},
 		{"TLS libraries", d.tls.Run},
@@ -232,7 +229,7 @@ func endsSoon(run func(context.Context, func()) error) func(context.Context, fun
 		case err := <-ended:
 			return err
 		case <-time.After(endWithin):
-			return errors.New("what was decided last is not written: its file system hangs")
+			return errors.New("its file system hangs: what it had to do last is not done")
 		}
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/authz/relayhosts"
@@ -214,20 +216,22 @@ func TestStartsThatAreKilledEmptyTheFiles(t *testing.T) {
 	}
 }
 
-// What cannot be noted may have been so before: nobody stays either.
+// What cannot be noted may have been so before: nobody stays either. A note that is a pipe
+// is not waited for.
 func TestStartThatCannotBeNotedEmptiesTheFiles(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "relayhosts")
-	if err := errors.Join(os.WriteFile(path, []byte("192.0.2.7\n"), 0o644), os.WriteFile(path+relayhosts.BackupSuffix, nil, 0o644)); err != nil {
-		t.Fatal(err)
-	}
-	cfg := &config.Config{Relayhosts: path, StatePath: filepath.Join(dir, "missing", "state.db")}
-	d := &daemon{opts: Options{Config: cfg}, log: slog.New(slog.DiscardHandler)}
-	if err := errors.Join(d.beginning(), d.begun()); err != nil {
-		t.Error(err)
-	}
-	if held, err := os.ReadFile(path); err != nil || len(held) > 0 {
-		t.Errorf("the file holds %q, %v", held, err)
+	pipe := filepath.Join(dir, "pipe.db")
+	must(t, errors.Join(os.WriteFile(path+relayhosts.BackupSuffix, nil, 0o644), unix.Mkfifo(pipe+startingSuffix, 0o600)))
+	for _, statePath := range []string{filepath.Join(dir, "missing", "state.db"), pipe} {
+		must(t, os.WriteFile(path, []byte("192.0.2.7\n"), 0o644))
+		d := &daemon{opts: Options{Config: &config.Config{Relayhosts: path, StatePath: statePath}}, log: slog.New(slog.DiscardHandler)}
+		if err := errors.Join(d.beginning(), d.begun()); err != nil {
+			t.Error(err)
+		}
+		if held, err := os.ReadFile(path); err != nil || len(held) > 0 {
+			t.Errorf("%s: the file holds %q, %v", statePath, held, err)
+		}
 	}
 }
 

@@ -41,7 +41,7 @@ func (d *daemon) beginning() error {
 	if killed {
 		d.log.Error("the last start was killed")
 	}
-	note, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	note, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err == nil {
 		err = note.Close()
 	}

@@ -16,6 +16,7 @@ import (
 	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/daemon/metrics"
+	"relaygate/cmd/relaygate/internal/daemon/process"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/hostinfo"
 	"relaygate/nft"
@@ -25,6 +26,9 @@ import (
 // take over what stood before, build the gate, and only then watch. It is not cut short:
 // who stops the daemon meanwhile has it end as the configuration says.
 func (d *daemon) start() (err error) {
+	if err := process.ForbidCore(); err != nil { // before there is anything secret
+		return err
+	}
 	cfg := d.opts.Config
 	if d.keeper, err = keeper.Open(cfg.StatePath, cfg.Retain, time.Now(), d.log); err != nil {
 		return err

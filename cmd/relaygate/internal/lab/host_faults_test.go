@@ -154,6 +154,22 @@ func TestWrongConfigurationEmptiesTheFiles(t *testing.T) {
 	}
 }
 
+// A stop waits for no configuration that is being read, and does what it is for.
+func TestStopDuringAReloadThatHangs(t *testing.T) {
+	w := newWorld(t, time.Minute, "")
+	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
+	settles(t, written, w.lists(lab.Client4.String()+"\n"))
+	path := filepath.Join(w.dir, "relaygate.toml")
+	must(t, errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)))
+	must(t, syscall.Kill(w.daemon.PID(), syscall.SIGHUP))
+	writer, err := os.OpenFile(path, os.O_WRONLY, 0) // which waits for its reader
+	must(t, err)
+	if err := w.daemon.Stop(); err == nil || !strings.Contains(err.Error(), "hangs") {
+		t.Errorf("it ends with %v", err)
+	}
+	must(t, errors.Join(w.lists("")(), writer.Close()))
+}
+
 // An administrator's tool can detach the programs: they are attached again, what was
 // followed then holds nothing, and it is told.
 func TestDetachedTap(t *testing.T) {

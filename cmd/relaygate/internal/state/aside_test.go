@@ -10,10 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
 // Whatever is wrong with the file, the store begins empty and the
@@ -121,4 +123,65 @@ func damageAtRandom(t *testing.T, merged bool) {
 		}
 		shut(t, s)
 	}
+}
+
+// A good file that cannot be opened for now is left as it is, and nothing begins without
+// what it knows.
+func TestUnopenedFileStays(t *testing.T) {
+	for name, keep := range map[string]func(t *testing.T, path string) (release func()){
+		"locked by another program": func(t *testing.T, path string) func() {
+			f, err := os.Open(path)
+			must(t, err)
+			must(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
+			return func() { must(t, f.Close()) }
+		},
+		"no descriptor for it":         func(t *testing.T, _ string) func() { return scarceFiles(t, 2) },
+		"no descriptor to look at it":  func(t *testing.T, _ string) func() { return scarceFiles(t, 3) },
+		"no descriptor for what it is": func(t *testing.T, _ string) func() { return scarceFiles(t, 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filled(t, 20)
+			release := keep(t, path)
+			if s, err := Open(path, at, "denials"); err == nil {
+				t.Errorf("it begins with %v: %s", all(t, s, "denials"), s.Aside())
+				shut(t, s)
+			}
+			release()
+			s, err := Open(path, at, "denials")
+			must(t, err)
+			defer shut(t, s)
+			if s.Aside() != "" || s.Fresh() || len(all(t, s, "denials")) != 1 || len(all(t, s, "grants")) != 20 {
+				t.Errorf("afterwards it holds %v and %v; %s", all(t, s, "grants"), all(t, s, "denials"), s.Aside())
+			}
+		})
+	}
+}
+
+// scarceFiles leaves the process n more descriptors.
+func scarceFiles(t *testing.T, n int) (enough func()) {
+	t.Helper()
+	var before unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &before))
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 256, Max: before.Max}))
+	var taken []*os.File
+	for {
+		f, err := os.Open(os.DevNull)
+		if errors.Is(err, unix.EMFILE) {
+			break
+		}
+		must(t, err)
+		taken = append(taken, f)
+	}
+	for _, f := range taken[:n] {
+		must(t, f.Close())
+	}
+	taken = taken[n:]
+	enough = sync.OnceFunc(func() {
+		must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &before))
+		for _, f := range taken {
+			must(t, f.Close())
+		}
+	})
+	t.Cleanup(enough)
+	return enough
 }

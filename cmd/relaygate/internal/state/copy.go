@@ -7,22 +7,25 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 )
 
 // copyFrom copies all records of the file at path. It is opened without its
 // list of free pages, which this does not need and which may be damaged too.
 func (s *Store) copyFrom(path string) error {
 	info, err := os.Stat(path)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if info.Size() == 0 {
-		return errEmpty
+	if err != nil {
+		return unopened(err)
 	}
 	s.kept = info.ModTime()
 	return reading(path, func(f io.ReaderAt, tx *bbolt.Tx) error {
@@ -40,17 +43,31 @@ func (s *Store) copyFrom(path string) error {
 	})
 }
 
+// unopened tells apart what is wrong with a file, and what keeps it from being opened:
+// want of descriptors or memory, say, or another program's lock. That passes, and to begin
+// without a good file would be to forget who is denied.
+func unopened(err error) error {
+	_, refused := errors.AsType[unix.Errno](err)
+	if refused || errors.Is(err, berrors.ErrTimeout) {
+		return fmt.Errorf("%w: %w", errUnopened, err)
+	}
+	return fmt.Errorf("%w: %w", errDamaged, err)
+}
+
 // reading reads a file that may be damaged.
 func reading(path string, do func(io.ReaderAt, *bbolt.Tx) error) error {
+	if info, err := os.Stat(path); err == nil && info.Size() == 0 {
+		return errEmpty
+	}
 	return guarded(func() error {
 		old, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second, OpenFile: openFile})
 		if err != nil {
-			return fmt.Errorf("%w: %w", errDamaged, err)
+			return unopened(err)
 		}
 		defer func() { _ = old.Close() }() // it was only read
 		f, err := openFile(path, os.O_RDONLY, 0)
 		if err != nil {
-			return fmt.Errorf("%w: %w", errDamaged, err)
+			return unopened(err)
 		}
 		defer func() { _ = f.Close() }() // likewise
 		return old.View(func(tx *bbolt.Tx) error {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,19 +26,45 @@ func (s *Store) Mend(now time.Time) (done string, empty bool, err error) {
 	defer s.merging.Unlock()
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	what := s.harm()
-	if what == "" {
+	what, done := s.harm(), "it was made again"
+	switch {
+	case what == "" && !s.lost():
 		return "", false, nil
-	}
-	if empty, err = s.remake(now); err != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return "", false, s.failed(fmt.Errorf("%s: %w", what, err))
+	case what == "":
+		what, done = "there was no memory for the state file", "it was opened again"
+		err = s.reopen()
+	default:
+		empty, err = s.remake(now)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.spoiled, s.unwritten, s.stats.LastError = false, nil, ""
-	return what + ": it was made again", empty, nil
+	if err != nil {
+		return "", false, s.failed(fmt.Errorf("%s: %w", what, err))
+	}
+	s.spoiled, s.unmapped, s.unwritten, s.stats.LastError = false, false, nil, ""
+	return what + ": " + done, empty, nil
+}
+
+func (s *Store) lost() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unmapped
+}
+
+// reopen opens the file once more, in which all is well: where the kernel had no memory
+// to map it as it grew, the database gave up the mapping that it had, for good.
+func (s *Store) reopen() error {
+	return guarded(func() error {
+		if err := s.database().Close(); err != nil {
+			return err
+		}
+		db, err := create(s.path)
+		if err != nil { // the next try finds the former one closed
+			return fmt.Errorf("%w: %w", berrors.ErrDatabaseNotOpen, err)
+		}
+		s.db.Store(db)
+		return nil
+	})
 }
 
 // harm says what is wrong with the file, "" if nothing is.

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // What somebody does to the file while it is open is found, and undone.
@@ -93,4 +95,54 @@ func TestMendThatFails(t *testing.T) {
 		t.Errorf("%v is left", got)
 	}
 	shut(t, s)
+}
+
+// Where there was no memory to map the file as it grew, it is opened again when there is.
+func TestNoMemoryForTheMapping(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := open(t, path)
+	s.Put("denials", "203.0.113.9", []byte("for good"))
+	flush(t, s)
+	enough := scarceMemory(t)
+	n := 0
+	for ; s.Stats().LastError == ""; n++ {
+		if n > 200 {
+			t.Fatal("there is memory for any file")
+		}
+		s.Put("grants", fmt.Sprint("192.0.2.", n), make([]byte, 1<<20))
+		_ = s.Flush()
+	}
+	_ = s.Flush() // as at its pace: it finds the file unmapped
+	enough()
+	done, empty, err := s.Mend(at)
+	if err != nil || empty || !strings.Contains(done, "opened again") || s.Stats().LastError != "" {
+		t.Errorf("Mend = %q, %v, %v; %+v", done, empty, err, s.Stats())
+	}
+	flush(t, s)
+	if done, _, err := s.Mend(at); done != "" || err != nil {
+		t.Errorf("a second Mend = %q, %v", done, err)
+	}
+	shut(t, s)
+	s = open(t, path)
+	if got, denied := all(t, s, "grants"), all(t, s, "denials"); len(got) != n || len(denied) != 1 {
+		t.Errorf("%d of %d records, %v", len(got), n, denied)
+	}
+	shut(t, s)
+}
+
+// scarceMemory leaves the process no more address space than what Go asks for in a test.
+func scarceMemory(t *testing.T) (enough func()) {
+	t.Helper()
+	var before unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_AS, &before))
+	status, err := os.ReadFile("/proc/self/statm")
+	must(t, err)
+	var pages uint64
+	_, err = fmt.Sscan(string(status), &pages)
+	must(t, err)
+	const room = 100 << 20
+	must(t, unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: pages*uint64(os.Getpagesize()) + room, Max: before.Max}))
+	enough = func() { must(t, unix.Setrlimit(unix.RLIMIT_AS, &before)) }
+	t.Cleanup(enough)
+	return enough
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // The mark tells our files from other programs'.
@@ -25,7 +26,8 @@ var (
 	errForeign = errors.New("it is not relaygate's")
 	errDamaged = errors.New("it is damaged")
 	// errEmpty: no store leaves its file so; denials may have been lost.
-	errEmpty = fmt.Errorf("%w: it is empty", errDamaged)
+	errEmpty    = fmt.Errorf("%w: it is empty", errDamaged)
+	errUnopened = errors.New("it cannot be opened")
 	// errNotWritten is about the new file, not about the old one.
 	errNotWritten = errors.New("write the state file")
 )
@@ -119,6 +121,7 @@ func (s *Store) failed(err error) error {
 	s.stats.Errors++
 	s.stats.LastError = err.Error()
 	s.spoiled = s.spoiled || errors.Is(err, errDamaged)
+	s.unmapped = errors.Is(err, berrors.ErrInvalidMapping) || errors.Is(err, berrors.ErrDatabaseNotOpen)
 	return fmt.Errorf("write the state: %w", err)
 }
 

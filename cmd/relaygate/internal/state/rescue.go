@@ -33,7 +33,7 @@ func (s *Store) rescue(path string, closing []string) (n int, err error) {
 			return nil
 		})
 	})
-	if errors.Is(err, errNotWritten) {
+	if errors.Is(err, errNotWritten) || errors.Is(err, errUnopened) {
 		return 0, err
 	}
 	return n, nil // of what cannot be read nothing is to be said but that

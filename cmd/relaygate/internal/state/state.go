@@ -7,7 +7,8 @@
 // changes in one transaction and in their order (see tailBucket). Opening copies
 // every record into a new file, which then takes the old one's place: damage is
 // found at the start, nothing of a damaged page lives on, and the file does not grow
-// with its age. A file that cannot be read is put aside, and the store begins empty.
+// with its age. A file that cannot be read is put aside, and the store begins empty;
+// where it cannot be opened at all, nothing begins.
 // Where the new file cannot be written, as on a full disk, it is in memory until it can
 // (Mend), and the old one stays as it is.
 package state
@@ -72,6 +73,7 @@ type Store struct {
 	flying, flyingBytes int
 	stats               Stats
 	spoiled             bool  // a write found the file damaged
+	unmapped            bool  // a write found that it is not in memory: see reopen
 	unwritten           error // why all is in memory; nil where it is not
 }
 
@@ -146,7 +148,7 @@ func (s *Store) inherit(created string, now time.Time, closing []string) (err er
 	case err == nil:
 	case errors.Is(err, fs.ErrNotExist):
 		s.fresh = true
-	case errors.Is(err, errNotWritten):
+	case errors.Is(err, errNotWritten), errors.Is(err, errUnopened):
 		return err
 	default:
 		if err := s.putAside(err, created, now, closing); err != nil {
