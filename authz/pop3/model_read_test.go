@@ -12,32 +12,6 @@ func (m *model) Read(in []byte) (int, []byte) {
 	if m.edge && m.seen > 0 && len(in) <= m.seen {
 		return 0, nil
 	}
-	if m.greeted && m.slow > 0 {
-		return m.late(in)
-	}
-	return m.prompt(in)
-}
-
-// late keeps the refusal of a login back while there is something else to answer.
-func (m *model) late(in []byte) (int, []byte) {
-	if m.refusal != nil && m.others == 0 {
-		out := m.refusal
-		m.refusal = nil
-		return 0, out
-	}
-	taken, out := m.prompt(in)
-	switch {
-	case m.refusal != nil && len(out) > 0:
-		m.others--
-	case m.refusal != nil && taken == 0:
-		out, m.refusal = m.refusal, nil
-	case bytes.HasPrefix(out, []byte("-ERR [AUTH]")):
-		m.refusal, m.others, out = out, m.slow, nil
-	}
-	return taken, out
-}
-
-func (m *model) prompt(in []byte) (int, []byte) {
 	if m.greeted && m.lossy {
 		return m.lose(in)
 	}

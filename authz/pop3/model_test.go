@@ -53,7 +53,6 @@ type model struct {
 	curt                  bool // says goodbye to all but PASS where a name was given (email-oauth2-proxy)
 	twice                 bool // refuses twice what it does not know or take (invented)
 	guests                bool // lets in anybody with ANONYMOUS
-	slow                  int  // refuses a login after the answers to so many other lines (Twisted, whose passwords are checked elsewhere)
 	ntlm                  bool // invites to NTLM with "+OK" ([MS-POP3] §2.2.2), whatever stands behind it
 
 	greeted, closed, tls bool
@@ -65,8 +64,6 @@ type model struct {
 	eat                  bool
 	seen                 int    // octets that had come and were left
 	kept, lines          []byte // lossy: the beginning of a line; whole lines
-	refusal              []byte // slow: a refusal that comes
-	others               int    // slow: answers before it
 }
 
 var models = []model{
@@ -81,7 +78,6 @@ var models = []model{
 	{name: "nginx before 1.21", bareOK: true, auth: true, ir: true, list: true, max: 128, long: longClose, noop: true, reads: 128, hasty: true, edge: true},
 	{name: "dbmail", secondUser: true, trim: true, silent: true, max: 1024, long: longClose},
 	{name: "email-oauth2-proxy", crlfOnly: true, auth: true, ir: true, list: true, curt: true, max: 8192, long: longKeep},
-	{name: "twisted", list: true, secondUser: true, max: 16384, long: longClose, slow: 1},
 	{name: "exchange", auth: true, list: true, ntlm: true, secondUser: true, max: 1024, long: longClose},
 }
 
@@ -96,7 +92,6 @@ func randomModel(r *rand.Rand) model {
 		echo: b(4), stls: b(2), dropAtSTLS: b(3), secondUser: b(2), keepUser: b(2),
 		lossy: b(6), dropAtLogin: b(3), dropAtUser: b(8), dropAtGreeting: b(8), closeAtFailure: b(4), nextIsEaten: b(8),
 		reads: []int{0, 0, 0, 0, 128, 200}[r.IntN(6)], hasty: b(4), edge: b(2), silent: b(4), ntlm: b(4), twice: b(4), guests: b(4),
-		slow: []int{0, 0, 0, 1, 2, 3}[r.IntN(6)],
 	}
 }
 
