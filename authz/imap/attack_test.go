@@ -15,7 +15,7 @@ func attack(r *rand.Rand) []linetest.Segment {
 	noop := pick(r, "a1 NOOP", "a1 CAPABILITY", "a1 ID NIL")
 	plans := []func(*rand.Rand, string, string) []string{
 		hideInLiteral, hideInLiteral, hideInLiteral, hideInExchange, hideBehindLimit,
-		hideBehindOctet, hideInQuotes, hideInTLS, repeatTag, forgeByEcho, lateAnswers, behead, behead, refuseTwice, holdRefusals, holdRefusals, holdRefusals,
+		hideBehindOctet, hideInQuotes, hideInTLS, repeatTag, forgeByEcho, lateAnswers, behead, behead, refuseTwice, cutExchange, holdRefusals, holdRefusals, holdRefusals,
 	}
 	lines := plans[r.IntN(len(plans))](r, login, noop)
 	for range r.IntN(3) {
@@ -57,6 +57,22 @@ func hideBehindLimit(r *rand.Rand, login, noop string) []string {
 	begin := pick(r, login+" ", login, "a1 LOGIN alice \"", "i0 NOOP ", "i0 XYZZY ", "a1 AUTHENTICATE PLAIN ")
 	fill := limit - len(begin) + pickInt(r, 0, 0, -1, 1, -2)
 	return []string{begin + strings.Repeat("A", max(fill, 0)) + noop + pick(r, "", "\"") + "\r\n", login + "\r\n"}
+}
+
+// cutExchange is for servers that make two lines of a long one: the second may be a
+// message that the client has not sent yet, and his next one a command.
+func cutExchange(r *rand.Rand, login, noop string) []string {
+	limit := pickInt(r, 1000, 1024, 4096)
+	long := strings.Repeat("eHh4", limit/4-r.IntN(6)) + pick(r, "", "NOOP", "a1", "a1=", "eHh4eHh4eHh4eHh4eHh4NOOP")
+	short := func() string { return pick(r, "NOOP", "eHh4", "*", "", "a1", plain("alice", "wrong")) }
+	begin := pick(r, "a1", "b2") + " AUTHENTICATE " + pick(r, "LOGIN", "PLAIN", "XFOO")
+	switch r.IntN(3) {
+	case 0:
+		return []string{begin + " " + long + "\r\n", short() + "\r\n", short() + "\r\n", noop + "\r\n", login + "\r\n"}
+	case 1:
+		return []string{begin + "\r\n", long + "\r\n", short() + "\r\n", noop + "\r\n", login + "\r\n"}
+	}
+	return []string{begin + "\r\n", short() + "\r\n", long + "\r\n", noop + "\r\n", login + "\r\n"}
 }
 
 // hideBehindOctet uses what some servers take for the end of a line or text.

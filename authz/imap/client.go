@@ -190,7 +190,6 @@ func (d *Dialogue) response(l *line.Line) {
 		return
 	}
 	d.phase = serverTurn
-	c.odd = c.odd || len(l.Text)+len("\r\n") > maxLine
 	c.alone = !d.exchange.Cancelled() // go-imap 1 does not wait for the answer to "*"
 	c.piece = d.pieces
 }

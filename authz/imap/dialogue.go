@@ -11,7 +11,7 @@ import (
 const (
 	// maxLine is the longest line of a command in octets that no server is
 	// known to cut (RFC 2683 §3.2.1.5 asks clients for about 1000). A login may
-	// be longer, but is then odd.
+	// be longer, but LOGIN is then odd.
 	maxLine = 1000
 	// maxClientLine is room for AUTHENTICATE and an initial response.
 	maxClientLine = sasl.MaxLine + 128

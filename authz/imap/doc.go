@@ -35,6 +35,8 @@
 //     command. Capabilities do not help: go-imap 1 names LITERAL+, but sees no
 //     literal behind a bracket, and runs its octets. LOGIN with other eight-bit
 //     octets is odd if it ends with any other command;
+//   - AUTHENTICATE and the messages behind it may be over-long, as tokens are (RFC 7628).
+//     The second part of one is a single word and no command: its answer can but refuse;
 //   - unknown commands are understood if refused.
 //
 // A server may lose what it has read of a line that is not complete, as WildDuck does
@@ -57,7 +59,7 @@
 // so. A LOGIN or AUTHENTICATE that is refused right behind a refusal may not end with any
 // other command, whatever its tag would be.
 //
-// Nothing may be released behind an odd command, an unknown one, the "{5}" of a
+// Nothing may be released behind an odd or over-long command, an unknown one, the "{5}" of a
 // synchronising literal, STARTTLS, or a SASL exchange that was not cancelled, before its
 // answer came.
 //

@@ -57,8 +57,9 @@ func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
 	case l.Eight() && c.verb == authenticate, l.Eight() && c.verb != login && line.Splits(l.Text):
 		return reasonEightBit
 	}
-	c.odd = long || l.Tab() || l.Eight() && (line.Splits(l.Text) || hides(arguments, true))
-	c.alone = c.alone || c.odd || l.Eight()
+	// What is left of AUTHENTICATE is one word, and so a refusal at most.
+	c.odd = long && c.verb == login || l.Tab() || l.Eight() && (line.Splits(l.Text) || hides(arguments, true))
+	c.alone = c.alone || c.odd || long || l.Eight()
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
 		if !c.logsIn() && hides(arguments, false) || c.logsIn() && hidesTagged(l.Text, arguments, c.tag.bytes()) {
@@ -70,7 +71,7 @@ func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
 	switch {
 	case hides(arguments, c.logsIn()):
 		return reasonHidden
-	case c.odd || l.Eight():
+	case c.odd || long || l.Eight():
 		return d.piped("a line in a pipeline that servers may cut differently")
 	case c.alone && !d.lockStep:
 		return "a command in a pipeline that cannot be pipelined"

@@ -17,11 +17,13 @@ func attack(r *rand.Rand) []linetest.Segment {
 	}
 	at := r.IntN(len(lines) + 1)
 	lines = append(lines[:at:at], append(twist(r), lines[at:]...)...)
-	switch r.IntN(6) {
+	switch r.IntN(7) {
 	case 0:
 		lines = behead(r)
 	case 1:
 		lines = refusedTwice(r)
+	case 2:
+		lines = cutExchange(r)
 	}
 	wait := []int{0, 50, 90, 100}[r.IntN(4)]
 	return linetest.Pieces(r, lines, 1, wait)
@@ -79,6 +81,21 @@ func refusedTwice(r *rand.Rand) []string {
 		lines = append(lines, pick(r, "NOOP", "NOOP", "CAPA", "AUTH", "USER alice", "USER alice", "LIST", "", "PASS wrong", "QUIT")+"\r\n")
 	}
 	return append(lines, pick(r, "PASS wrong", "PASS wrong", "AUTH PLAIN "+plain("alice", "wrong"))+"\r\n")
+}
+
+// cutExchange is for servers that make two lines of a long one in a SASL exchange: the
+// second can be a command, or a message in the place of that which the client sends next.
+func cutExchange(r *rand.Rand) []string {
+	good := pick(r, "NOOP", "NOOP", "CAPA", "eHh4")
+	limit := []int{255, 512, 1024}[r.IntN(3)]
+	lines := []string{"AUTH LOGIN\r\n", "eHh4\r\n", strings.Repeat("eHh4", limit/4) + good + "\r\n"}
+	if r.IntN(2) == 0 {
+		lines = []string{"AUTH LOGIN " + strings.Repeat("eHh4", (255-len("AUTH LOGIN "))/4) + "eHh4\r\n", good + "\r\n"}
+	}
+	for range r.IntN(3) {
+		lines = append(lines, pick(r, "NOOP", "USER alice", "PASS wrong", "AUTH LOGIN", "CAPA")+"\r\n")
+	}
+	return append(lines, "USER alice\r\n", "PASS wrong\r\n")
 }
 
 // behead is for servers that throw away what they read behind a line: each piece

@@ -77,7 +77,6 @@ func (d *Dialogue) command(l *line.Line) {
 		d.windowChunk, d.basic = d.chunks, true
 	}
 	d.basic = d.basic && (c.verb == user || c.verb == pass || c.verb == quit || c.transaction)
-	c.alone = c.alone || c.odd || l.Eight()
 	c.piece, c.chunk = d.pieces, d.chunks
 }
 
@@ -115,12 +114,15 @@ func (d *Dialogue) response(l *line.Line) {
 		d.taint("a line of the SASL exchange is not base64")
 		return
 	}
-	if reason := d.exchange.Message(l.Text, false); reason != "" {
+	reason := d.exchange.Message(l.Text, false)
+	if reason == "" && c.hides(l.Text, l.Text) {
+		reason = reasonHidden
+	}
+	if reason != "" {
 		d.taint(reason)
 		return
 	}
 	d.turn = serverTurn
 	c.alone = true
-	c.odd = c.odd || len(l.Text)+len("\r\n") > maxLine
 	c.piece, c.chunk = d.pieces, d.chunks
 }

@@ -10,7 +10,7 @@ import (
 // The bounds. Each hit taints with its own reason.
 const (
 	// maxLine is the longest command line in octets with its line end
-	// (RFC 2449 §4). A login may be longer, but is then odd.
+	// (RFC 2449 §4). A login may be longer, but PASS and APOP are then odd.
 	maxLine = 255
 	// maxShort is that of commands that no name or password makes long, and of
 	// all in a pipeline but those of a trusted proxy: nginx reads 128 octets at

@@ -20,20 +20,22 @@
 //   - a bare LF is believed to end a line once the answer came: a server that
 //     waits for CRLF does not answer;
 //   - AUTH is allowed at all: there are servers that answer "AUTH" alone with a list;
-//   - PASS, APOP and AUTH may be longer than 255 octets, and the first two hold what
-//     some text library takes for a line end. Some server may cut such a line in two.
-//     Its first answer is then that to the first part, which begins with the command:
-//     if that is positive, somebody is logged in. If it is negative, an answer to the
-//     second part may come late and be taken for that to a later command: belief ends.
-//     Such a line is called odd;
+//   - PASS and APOP may be longer than 255 octets, or hold what some text library takes
+//     for a line end. Some server may cut such a line in two. Its first answer is then
+//     that to the first part, which begins with the command: if that is positive,
+//     somebody is logged in. If it is negative, an answer to the second part may come
+//     late and be taken for that to a later command: belief ends. Such a line is called
+//     odd;
+//   - AUTH and the messages behind it may be longer, too, as tokens are (RFC 7628). The
+//     second part of one is base64 and no command, so that its answer can but refuse;
 //   - USER, PASS and APOP may hold other eight-bit octets. USER may hold no others,
 //     because its positive answer is not yet a login;
 //   - unknown commands are understood if refused.
 //
 // WildDuck loses what it has read of a line that is not complete: the last piece of
-// a line in segments is a line to it. So no line may end with another command that
-// can be answered positively before a login; only a user name of one word may, as it
-// is no login yet, and XCLIENT of a trusted proxy.
+// a line in segments is a line to it. So no line, nor a message of a SASL exchange, may
+// end with another command that can be answered positively before a login; only a user
+// name of one word may, as it is no login yet, and XCLIENT of a trusted proxy.
 //
 // Some servers refuse one line more than once: nginx before 1.21 what it can see to be
 // no command, and the rest of its line again where that comes later. A client whose
@@ -50,8 +52,8 @@
 // anybody (ANONYMOUS), or the mechanism is not known and may begin with "+OK": so no
 // challenge is believed until something was accepted that is no list.
 //
-// Nothing may be released behind an odd line, an unknown command, STLS, or a
-// SASL exchange, before its answer came.
+// Nothing may be released behind an odd or over-long line, an unknown command, STLS, or
+// a SASL exchange, before its answer came.
 //
 // # Pipelines
 //

@@ -49,7 +49,9 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 	case len(d.waiting) > maxPipeline:
 		return "too many commands without an answer"
 	}
-	c.odd = length > maxLine || l.Eight() && line.Splits(l.Text)
+	// What is left of AUTH is base64, and so a refusal at most.
+	c.odd = length > maxLine && c.verb != auth || l.Eight() && line.Splits(l.Text)
+	c.alone = length > maxLine || l.Eight()
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
 		// One word of USER is exempt: it is a name like "lang", and no login yet.

@@ -22,7 +22,7 @@ const (
 // Reasons to believe nothing further, and doubts about a positive answer.
 const (
 	reasonBase64     = "a line of the SASL exchange is not base64"
-	reasonControl    = "control characters in a SASL message"
+	reasonBreak      = "line break in a SASL message"
 	reasonInjection  = "a SASL message holds what could be echoed as a positive answer"
 	reasonIdentity   = "user name in a SASL message is too long"
 	reasonMessages   = "SASL exchange with too many messages"
@@ -133,6 +133,10 @@ func (x *Exchange) Message(line []byte, initial bool) (reason string) {
 	defer clear(x.scratch[:cap(x.scratch)])
 	if reason = x.mechanism.check(message); reason != "" {
 		return reason
+	}
+	if !x.mechanism.clean(message) {
+		x.malformed = true
+		return ""
 	}
 	x.mechanism.read(x, message)
 	if len(x.id.User) > maxIdentity || len(x.id.AuthzID) > maxIdentity {

@@ -10,8 +10,7 @@ import (
 // mechanism is what is known about one.
 type mechanism struct {
 	name string
-	// separators are the control characters that its messages hold by their
-	// grammar; any other is a reason to believe nothing further.
+	// separators are the control characters that its messages hold by their grammar.
 	separators string
 	// opaque messages are not text: only what a server could echo as a
 	// positive answer is refused.
@@ -52,18 +51,23 @@ func lookup(name []byte) (*mechanism, string) {
 
 // check returns a reason to believe nothing further, else "".
 func (m *mechanism) check(message []byte) string {
-	if m.opaque {
-		if echoable(message) {
-			return reasonInjection
-		}
-		return ""
-	}
-	for i := line.Printable(message); i < len(message); i += 1 + line.Printable(message[i+1:]) {
-		if c := message[i]; (c < ' ' || c == 0x7f) && strings.IndexByte(m.separators, c) < 0 {
-			return reasonControl
-		}
+	switch {
+	case m.opaque && echoable(message):
+		return reasonInjection
+	case !m.opaque && bytes.ContainsAny(message, "\r\n"):
+		return reasonBreak
 	}
 	return ""
+}
+
+// clean reports whether a message holds no control characters but separators.
+func (m *mechanism) clean(message []byte) bool {
+	for i := line.Printable(message); i < len(message) && !m.opaque; i += 1 + line.Printable(message[i+1:]) {
+		if c := message[i]; (c < ' ' || c == 0x7f) && strings.IndexByte(m.separators, c) < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // echoable reports whether some line of the message but the first would read

@@ -46,6 +46,9 @@ func Hostile[D Lasting](t *testing.T, server func(*rand.Rand) Server, anything, 
 		if r.IntN(3) == 0 {
 			hold(r, client)
 		}
+		if r.IntN(6) == 0 {
+			s = &late{Server: s, behind: 1 + r.IntN(3)}
+		}
 		d := start()
 		if r.IntN(2) == 0 {
 			d.TrustPeer()
