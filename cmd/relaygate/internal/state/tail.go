@@ -27,8 +27,10 @@ const (
 	maxTail = 64 << 20
 	// maxSpare bounds the room that is kept for the next group.
 	maxSpare = 4 << 20
-	// mergeBytes bounds what of it is in memory at a time, in bytes.
+	// mergeBytes bounds what of it is in memory at a time, in bytes, and mergeSize what
+	// is put in its place in one transaction, in changes: each may be of a page of its own.
 	mergeBytes = 8 << 20
+	mergeSize  = 4096
 )
 
 // group is changes in their order, as the tail has them. Its first bytes are room
