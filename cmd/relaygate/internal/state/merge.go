@@ -55,7 +55,7 @@ func (s *Store) mergePart() (size int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	for list := range slices.Chunk(p.changes, groupSize) {
+	for list := range slices.Chunk(p.changes, mergeSize) {
 		if err := s.write(func(tx *bbolt.Tx) error { return apply(tx, list) }); err != nil {
 			return 0, err
 		}

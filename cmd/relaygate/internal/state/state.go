@@ -36,9 +36,10 @@ const Version = 3
 // The bounds and the pace of a store.
 const (
 	// groupEvery and groupSize: changes are written together, at the latest
-	// after the one, or when there are as many as the other.
+	// after the one, or when there are as many as the other: no storm of logins
+	// makes as many meanwhile, and so none waits for the disk more often.
 	groupEvery = 250 * time.Millisecond
-	groupSize  = 4096
+	groupSize  = 16384
 	// maxPending and maxPendingBytes bound what waits for a disk that cannot be
 	// written, in changes and in bytes.
 	maxPending      = 1 << 17

@@ -27,8 +27,10 @@ const (
 	maxTail = 64 << 20
 	// maxSpare bounds the room that is kept for the next group.
 	maxSpare = 4 << 20
-	// mergeBytes bounds what of it is in memory at a time, in bytes.
+	// mergeBytes bounds what of it is in memory at a time, in bytes, and mergeSize what
+	// is put in its place in one transaction, in changes: each may be of a page of its own.
 	mergeBytes = 8 << 20
+	mergeSize  = 4096
 )
 
 // group is changes in their order, as the tail has them. Its first bytes are room
@@ -70,6 +72,7 @@ func (g *group) join(later group) {
 // change is one that the tail holds. A value of nil is to be deleted.
 type change struct {
 	bucket, key, value []byte
+	order              int // in its list
 }
 
 // changes reads what add wrote, without the checksum.
@@ -85,7 +88,7 @@ func changes(list []change, text []byte) ([]change, error) {
 		return f
 	}
 	for len(text) > 0 {
-		c := change{bucket: field(), key: field()}
+		c := change{bucket: field(), key: field(), order: len(list)}
 		if c.bucket == nil || c.key == nil || len(text) < 4 {
 			return nil, errShort
 		}
@@ -187,12 +190,14 @@ func (p *part) add(tail *bbolt.Bucket, key []byte) error {
 // database's pages. Of several of one record the last counts.
 func (p *part) sort() {
 	same := func(a, b change) bool { return bytes.Equal(a.bucket, b.bucket) && bytes.Equal(a.key, b.key) }
-	slices.Reverse(p.changes)
-	slices.SortStableFunc(p.changes, func(a, b change) int {
+	slices.SortFunc(p.changes, func(a, b change) int {
 		if c := bytes.Compare(a.bucket, b.bucket); c != 0 {
 			return c
 		}
-		return bytes.Compare(a.key, b.key)
+		if c := bytes.Compare(a.key, b.key); c != 0 {
+			return c
+		}
+		return b.order - a.order
 	})
 	p.changes = slices.CompactFunc(p.changes, same)
 }
