@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package live measures the daemon at work: a mail server and its clients on two
 // machines (network namespaces) with a cable between them (a veth pair), with
 // and without relaygate in turn, so that what disturbs the machine disturbs

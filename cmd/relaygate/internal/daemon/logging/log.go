@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package logging writes the daemon's log. A line goes through the limiter, which holds
 // back what comes again and again, into the queue, which keeps whoever logs from waiting
 // for whoever reads. Changes of grants, of which a storm has one per login, go straight
