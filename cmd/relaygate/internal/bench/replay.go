@@ -22,9 +22,8 @@ type Config struct {
 	Full bool
 	// Relaygate, Baseline and Self, which is make bench, are programs.
 	Relaygate, Baseline, Self string
-	// Dir is for captures. Bench takes the output of go test -bench.
-	Dir   string
-	Bench io.Writer
+	// Dir is for captures.
+	Dir string
 	// Log tells what is going on.
 	Log io.Writer
 }
@@ -41,7 +40,6 @@ func Sections() []Section {
 		{"replay", replay},
 		{"growth", growth},
 		{"gate", gate},
-		{"functions", functions},
 	}
 }
 

@@ -32,9 +32,9 @@ func (m *measure) daemon(ctx context.Context, port int, gate string) company {
 }
 
 // reader is one of a TPACKET_V3 ring.
-func (m *measure) reader(ctx context.Context, role string) company {
+func (m *measure) reader(ctx context.Context) company {
 	return company{pairPort, func(while func() error) error {
-		h, err := startHelper(ctx, m.serverNS, m.groups["agent"], role)
+		h, err := startHelper(ctx, m.serverNS, m.groups["agent"], "reader")
 		if err != nil {
 			return err
 		}
@@ -59,26 +59,6 @@ func (m *measure) gate(brakes nft.Brakes) company {
 			err = while()
 		}
 		return errors.Join(err, m.serverNS.Do(g.Delete), g.Close())
-	}}
-}
-
-// emptyPrograms are where the tap's would be, emptyChains where the gate's.
-func (m *measure) emptyPrograms() company {
-	return company{pairPort, func(while func() error) error {
-		e, err := attachEmpties()
-		if err != nil {
-			return err
-		}
-		return errors.Join(while(), e.close())
-	}}
-}
-
-func (m *measure) emptyChains() company {
-	return company{pairPort, func(while func() error) error {
-		if err := m.serverNS.Do(makeChains); err != nil {
-			return err
-		}
-		return errors.Join(while(), m.serverNS.Do(dropGate))
 	}}
 }
 

@@ -46,18 +46,6 @@ func makeSet(name, set string) error {
 	})
 }
 
-// makeChains makes the gate's table in the current namespace, with its two base
-// chains and no rule.
-func makeChains() error {
-	return change("make empty chains", func(c *nftables.Conn) error {
-		t := c.AddTable(table(nft.Table))
-		for name, hook := range map[string]*nftables.ChainHook{"pre": nftables.ChainHookPrerouting, "in": nftables.ChainHookInput} {
-			c.AddChain(&nftables.Chain{Name: name, Table: t, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityMangle})
-		}
-		return nil
-	})
-}
-
 // members lists who may relay, as the kernel has it.
 func (w *world) members() (members map[netip.Addr]bool, err error) {
 	members = make(map[netip.Addr]bool)

@@ -45,10 +45,9 @@ type Result struct {
 
 // roles are the helper processes: each does a Task.
 var roles = map[string]func() (func(Task) (Result, error), error){
-	"server":      newServer,
-	"client":      newClient,
-	"reader":      func() (func(Task) (Result, error), error) { return newReader(soon) },
-	"late reader": func() (func(Task) (Result, error), error) { return newReader(late) },
+	"server": newServer,
+	"client": newClient,
+	"reader": newReader,
 }
 
 // Helper is the main function of a helper process. It ends with in.

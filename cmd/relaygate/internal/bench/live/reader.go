@@ -16,13 +16,10 @@ import (
 const (
 	readerBlock  = 1 << 20 // bytes
 	readerBlocks = 8
-)
-
-// After so many milliseconds, or a tick of the kernel's timer, a block that is not
-// full is handed over. Who is to let a client in waits no longer than he must.
-const (
-	soon = 1
-	late = 10
+	// readerRetire is after how many milliseconds, or a tick of the kernel's timer, a
+	// block that is not full is handed over: who is to let a client in waits no longer
+	// than he must.
+	readerRetire = 1
 )
 
 // newReader is a peer of the tap: a process that reads the packets of mail ports
@@ -30,7 +27,7 @@ const (
 // (Documentation/networking/packet_mmap.rst), and does with each what whoever
 // looks for logins must do at the least: it finds the connection that the packet
 // belongs to. It has no Task but to be there.
-func newReader(retire uint32) (func(Task) (Result, error), error) {
+func newReader() (func(Task) (Result, error), error) {
 	iface, err := net.InterfaceByName(serverPort)
 	if err != nil {
 		return nil, fmt.Errorf("find interface: %w", err)
@@ -44,7 +41,7 @@ func newReader(retire uint32) (func(Task) (Result, error), error) {
 	}
 	request := unix.TpacketReq3{
 		Block_size: readerBlock, Block_nr: readerBlocks, Frame_size: readerBlock, Frame_nr: readerBlocks,
-		Retire_blk_tov: retire,
+		Retire_blk_tov: readerRetire,
 	}
 	err = errors.Join(
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3),

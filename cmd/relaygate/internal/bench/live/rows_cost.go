@@ -14,31 +14,23 @@ const settled = 100 * time.Millisecond
 
 func rest(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // between two measurements
 
-// inTurn measures the cost of a Task to everybody, without the daemon and with
-// it in turn. Each turn is on a fresh connection to the mail port, behind its
-// login, and does the Task several times.
-func (m *measure) inTurn(ctx context.Context, t Task) (without, with []time.Duration, err error) {
-	one := func(into *[]time.Duration) error {
+// costs are what a Task costs everybody without the daemon. It is done several times
+// on each of some connections to the mail port, behind its login.
+func (m *measure) costs(t Task) (all []time.Duration, err error) {
+	for range pick(m, pairs, 2*pairs-1) {
 		if err := m.open(mailPort); err != nil {
-			return err
+			return nil, err
 		}
-		var errs []error
 		for range pick(m, 4, 8) {
-			spent, err := m.cost(func() error { _, err := m.client.do(t); return err })
-			*into, errs = append(*into, spent), append(errs, err)
+			spent, failed := m.cost(func() error { _, err := m.client.do(t); return err })
+			all, err = append(all, spent), errors.Join(err, failed)
 		}
 		_, left := m.client.do(Task{Verb: "leave"})
-		return errors.Join(append(errs, left)...)
-	}
-	for range pick(m, pairs, 2*pairs-1) {
-		if err := one(&without); err != nil {
-			return nil, nil, err
-		}
-		if err := m.withAgent(ctx, func(*agent) error { return one(&with) }); err != nil {
-			return nil, nil, err
+		if err := errors.Join(err, left); err != nil {
+			return nil, err
 		}
 	}
-	return without, with, nil
+	return all, nil
 }
 
 // downloads reads mail with the daemon and without, in super-segments (GSO) and
@@ -62,7 +54,7 @@ func (m *measure) downloads(ctx context.Context) (rows []bench.Row, err error) {
 		if err := m.offload(form.offload); err != nil {
 			return rows, err
 		}
-		without, with, err := m.inTurn(ctx, Task{Verb: "fetch", Count: form.mails, Size: mailSize})
+		whole, err := m.costs(Task{Verb: "fetch", Count: form.mails, Size: mailSize})
 		if err != nil {
 			return rows, err
 		}
@@ -72,10 +64,10 @@ func (m *measure) downloads(ctx context.Context) (rows []bench.Row, err error) {
 		if err != nil {
 			return rows, err
 		}
-		whole := micro(bench.Median(without)) / float64(form.mails*mailSize>>20)
+		perMB := micro(bench.Median(whole)) / float64(form.mails*mailSize>>20)
 		more := micro(took[1].all()-took[0].all()) / (piece >> 20)
-		rows = append(rows, bench.AtMost("mail download, CPU with / without: "+form.name, form.goal, 1+more/whole, "×",
-			fmt.Sprintf("%.1f µs/MB more, on %.0f µs/MB; of two processes with all copies: %.2f×", more, whole, float64(undisturbed(with))/float64(undisturbed(without)))))
+		rows = append(rows, bench.AtMost("mail download, CPU with / without: "+form.name, form.goal, 1+more/perMB, "×",
+			fmt.Sprintf("%.1f µs/MB more, on %.0f µs/MB of two processes with all copies", more, perMB)))
 	}
 	return rows, m.offload(true)
 }

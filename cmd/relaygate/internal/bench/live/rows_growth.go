@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 
 	"relaygate/cmd/relaygate/internal/bench"
@@ -126,18 +125,4 @@ func (m *measure) pipeline(ctx context.Context) (rows []bench.Row, err error) {
 		rows = append(rows, bench.Told("beside "+held+" grants: a login through the pipeline", last/1e3, "µs", fmt.Sprintf("%.0f B in %.0f allocations", each("B/op"), each("allocs/op"))))
 	}
 	return append(rows, bench.AtMost("a login through the pipeline, beside most / no grants", 2, last/max(first, 1), "×", "does not grow with the table")), nil
-}
-
-// goBench runs benchmarks of a package and returns their figures by name and
-// unit.
-func goBench(ctx context.Context, pkg, pattern, span string) (func(name, unit string) float64, error) {
-	list, err := bench.GoBench(ctx, io.Discard, "-bench", pattern, "-benchtime", span, "-timeout", "5m", pkg)
-	return func(name, unit string) float64 {
-		for _, b := range list {
-			if b.Name == name {
-				return b.Figure(unit)
-			}
-		}
-		return 0
-	}, err
 }
