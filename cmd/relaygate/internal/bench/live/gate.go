@@ -47,9 +47,9 @@ func makeSet(name, set string) error {
 }
 
 // members lists who may relay, as the kernel has it.
-func (w *world) members() (members map[netip.Addr]bool, err error) {
-	members = make(map[netip.Addr]bool)
-	err = w.serverNS.Do(func() error {
+func (w *world) members() map[netip.Addr]bool {
+	members := make(map[netip.Addr]bool)
+	check(w.serverNS.Do(func() error {
 		return change("list the gate's members", func(c *nftables.Conn) error {
 			elements, err := c.GetSetElements(&nftables.Set{Table: table(nft.Table), Name: "allow4"})
 			for _, e := range elements {
@@ -59,6 +59,6 @@ func (w *world) members() (members map[netip.Addr]bool, err error) {
 			}
 			return err
 		})
-	})
-	return members, err
+	}))
+	return members
 }

@@ -10,13 +10,13 @@ import (
 
 // goBench runs benchmarks of a package and returns their figures by name and
 // unit.
-func goBench(ctx context.Context, pkg, pattern, span string) (func(name, unit string) float64, error) {
+func goBench(ctx context.Context, pkg, pattern, span string) func(name, unit string) float64 {
 	out, err := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", pattern, "-benchtime", span, "-timeout", "5m", pkg).Output()
 	if err != nil {
-		return nil, fmt.Errorf("benchmarks of %s: %w: %s", pkg, err, out)
+		check(fmt.Errorf("benchmarks of %s: %w: %s", pkg, err, out))
 	}
 	figures := parseBenchmarks(string(out))
-	return func(name, unit string) float64 { return figures[benchFigure{name, unit}] }, nil
+	return func(name, unit string) float64 { return figures[benchFigure{name, unit}] }
 }
 
 type benchFigure struct{ name, unit string }

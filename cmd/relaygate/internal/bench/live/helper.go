@@ -44,7 +44,7 @@ type Result struct {
 }
 
 // roles are the helper processes: each does a Task.
-var roles = map[string]func() (func(Task) (Result, error), error){
+var roles = map[string]func() func(Task) Result{
 	"server": newServer,
 	"client": newClient,
 	"reader": newReader,
@@ -56,8 +56,8 @@ func Helper(role string, in io.Reader, out io.Writer) error {
 	if !ok {
 		return fmt.Errorf("no helper is called %q", role)
 	}
-	do, err := start()
-	if err != nil {
+	var do func(Task) Result
+	if err := attempt(func() { do = start() }); err != nil {
 		return err
 	}
 	requests, answers := json.NewDecoder(in), json.NewEncoder(out)
@@ -71,8 +71,8 @@ func Helper(role string, in io.Reader, out io.Writer) error {
 		} else if err != nil {
 			return fmt.Errorf("read a task: %w", err)
 		}
-		result, err := do(t)
-		if err != nil {
+		var result Result
+		if err := attempt(func() { result = do(t) }); err != nil {
 			result.Error = err.Error()
 		}
 		if err := answers.Encode(result); err != nil {

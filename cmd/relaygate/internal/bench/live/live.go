@@ -30,20 +30,21 @@ func Section() bench.Section { return bench.Section{Name: "live", Rows: measureA
 // measure is what the parts of the section share.
 type measure struct {
 	*world
-	full bool
-	log  io.Writer
+	full   bool
+	log    io.Writer
+	rows   []bench.Row
+	failed error // of end
 }
 
 func measureAll(ctx context.Context, c *bench.Config) (rows []bench.Row, err error) {
-	w, err := newWorld(ctx, c.Relaygate, c.Dir)
-	if err != nil {
+	m := &measure{world: &world{relaygate: c.Relaygate, dir: c.Dir, groups: make(groups)}, full: c.Full, log: c.Log}
+	defer func() { err = errors.Join(err, m.close()) }()
+	if err := attempt(func() { m.build(ctx) }); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
-	m := &measure{world: w, full: c.Full, log: c.Log}
 	for _, part := range []struct {
-		name string
-		rows func(context.Context) ([]bench.Row, error)
+		name    string
+		measure func(context.Context)
 	}{
 		{"after the verdict", m.afterVerdict},
 		{"packets", m.packets},
@@ -62,14 +63,17 @@ func measureAll(ctx context.Context, c *bench.Config) (rows []bench.Row, err err
 			continue
 		}
 		start := time.Now()
-		more, err := part.rows(ctx)
+		err := attempt(func() { part.measure(ctx) })
 		fmt.Fprintf(c.Log, "  %s: %.1f s\n", part.name, time.Since(start).Seconds())
-		if rows = append(rows, more...); err != nil {
-			return rows, fmt.Errorf("%s: %w", part.name, err)
+		if err := errors.Join(err, m.failed); err != nil {
+			return m.rows, fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
-	return rows, nil
+	return m.rows, nil
 }
+
+// tell adds rows to the table.
+func (m *measure) tell(rows ...bench.Row) { m.rows = append(m.rows, rows...) }
 
 // pairs is how often each comparison is made.
 const pairs = 5
@@ -83,21 +87,15 @@ func pick[T any](m *measure, quick, full T) T {
 }
 
 // withAgent runs do while the daemon runs.
-func (m *measure) withAgent(ctx context.Context, do func(*agent) error) error {
-	a, err := m.agent(ctx)
-	if err != nil {
-		return err
-	}
-	return errors.Join(do(a), a.stop())
+func (m *measure) withAgent(ctx context.Context, do func(*agent)) {
+	m.withGate(ctx, gateMode, do)
 }
 
 // withTimes is withAgent while the kernel measures how long BPF programs run.
-func (m *measure) withTimes(ctx context.Context, do func(*agent) error) error {
-	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
-	if err != nil {
-		return fmt.Errorf("let the kernel measure BPF programs: %w", err)
-	}
-	return errors.Join(m.withAgent(ctx, do), stats.Close())
+func (m *measure) withTimes(ctx context.Context, do func(*agent)) {
+	stats := must(ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME)))
+	defer m.end(stats.Close)
+	m.withAgent(ctx, do)
 }
 
 // percentile of values, 0 to 100; of none it is 0.

@@ -15,13 +15,10 @@ import (
 var offloads = []uint32{unix.ETHTOOL_STSO, unix.ETHTOOL_SGSO, unix.ETHTOOL_SGRO}
 
 // offload turns them on or off at both ends of the cable.
-func (w *world) offload(on bool) error {
+func (w *world) offload(on bool) {
 	for iface, ns := range map[string]*netns.Namespace{serverPort: w.serverNS, clientPort: w.clientNS} {
-		if err := ns.Do(func() error { return setOffload(iface, on) }); err != nil {
-			return err
-		}
+		check(ns.Do(func() error { return setOffload(iface, on) }))
 	}
-	return nil
 }
 
 func setOffload(iface string, on bool) error {

@@ -3,7 +3,6 @@ package live
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net"
 	"sync/atomic"
 	"unsafe"
@@ -27,43 +26,28 @@ const (
 // (Documentation/networking/packet_mmap.rst), and does with each what whoever
 // looks for logins must do at the least: it finds the connection that the packet
 // belongs to. It has no Task but to be there.
-func newReader() (func(Task) (Result, error), error) {
-	iface, err := net.InterfaceByName(serverPort)
-	if err != nil {
-		return nil, fmt.Errorf("find interface: %w", err)
-	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open packet socket: %w", err)
-	}
-	if err := filterPorts(fd, mailPort, idlePort, pairPort); err != nil {
-		return nil, err
-	}
-	request := unix.TpacketReq3{
+func newReader() func(Task) Result {
+	iface := must(net.InterfaceByName(serverPort))
+	fd := must(unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0))
+	filterPorts(fd, mailPort, idlePort, pairPort)
+	check(unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3))
+	check(unix.SetsockoptTpacketReq3(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &unix.TpacketReq3{
 		Block_size: readerBlock, Block_nr: readerBlocks, Frame_size: readerBlock, Frame_nr: readerBlocks,
 		Retire_blk_tov: readerRetire,
-	}
-	err = errors.Join(
-		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3),
-		unix.SetsockoptTpacketReq3(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &request))
-	if err != nil {
-		return nil, fmt.Errorf("make packet ring: %w", err)
-	}
-	ring, err := unix.Mmap(fd, 0, readerBlock*readerBlocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, fmt.Errorf("map packet ring: %w", err)
-	}
+	}))
+	ring := must(unix.Mmap(fd, 0, readerBlock*readerBlocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))
 	const allProtocols = unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8 // in network byte order
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: allProtocols & 0xffff, Ifindex: iface.Index}); err != nil {
-		return nil, fmt.Errorf("bind packet socket: %w", err)
-	}
+	check(unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: allProtocols & 0xffff, Ifindex: iface.Index}))
 	go readBlocks(fd, ring)
-	return func(Task) (Result, error) { return Result{}, errors.New("the reader takes no tasks") }, nil
+	return func(Task) Result {
+		check(errors.New("the reader takes no tasks"))
+		return Result{}
+	}
 }
 
 // filterPorts lets IPv4 TCP segments of some ports through to a socket, as the
 // filter "tcp port 110 or ..." of pcap-filter(7) does.
-func filterPorts(fd int, ports ...uint32) error {
+func filterPorts(fd int, ports ...uint32) {
 	drop := func(code []bpf.Instruction, otherwise bpf.JumpTest, value uint32) []bpf.Instruction {
 		return append(code, bpf.JumpIf{Cond: otherwise, Val: value, SkipFalse: 1}, bpf.RetConstant{})
 	}
@@ -77,19 +61,13 @@ func filterPorts(fd int, ports ...uint32) error {
 			code = append(code, bpf.JumpIf{Cond: bpf.JumpEqual, Val: p, SkipFalse: 1}, bpf.RetConstant{Val: 1 << 18})
 		}
 	}
-	raw, err := bpf.Assemble(append(code, bpf.RetConstant{}))
-	if err != nil {
-		return fmt.Errorf("assemble a filter: %w", err)
-	}
+	raw := must(bpf.Assemble(append(code, bpf.RetConstant{})))
 	filter := make([]unix.SockFilter, len(raw))
 	for i, in := range raw {
 		filter[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
 	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program); err != nil {
-		return fmt.Errorf("attach a filter: %w", err)
-	}
-	return nil
+	check(unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program))
 }
 
 // packetsFound keeps the walk from being optimised away.

@@ -2,7 +2,6 @@ package live
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -16,28 +15,23 @@ func rest(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // between two m
 
 // costs are what a Task costs everybody without the daemon. It is done several times
 // on each of some connections to the mail port, behind its login.
-func (m *measure) costs(t Task) (all []time.Duration, err error) {
+func (m *measure) costs(t Task) (all []time.Duration) {
 	for range pick(m, pairs, 2*pairs-1) {
-		if err := m.open(mailPort); err != nil {
-			return nil, err
-		}
-		for range pick(m, 4, 8) {
-			spent, failed := m.cost(func() error { _, err := m.client.do(t); return err })
-			all, err = append(all, spent), errors.Join(err, failed)
-		}
-		_, left := m.client.do(Task{Verb: "leave"})
-		if err := errors.Join(err, left); err != nil {
-			return nil, err
-		}
+		m.connected(mailPort, func() {
+			for range pick(m, 4, 8) {
+				all = append(all, m.cost(func() { must(m.client.do(t)) }))
+			}
+		})
 	}
-	return all, nil
+	return all
 }
 
 // downloads reads mail with the daemon and without, in super-segments (GSO) and
 // in packets of one MTU. What the daemon adds is far less than what the copies of
 // a mail take more or less from one moment to the next. So it is measured where
 // none are made, and then set against the whole.
-func (m *measure) downloads(ctx context.Context) (rows []bench.Row, err error) {
+func (m *measure) downloads(ctx context.Context) {
+	defer m.offload(true)
 	for _, form := range []struct {
 		name    string
 		offload bool
@@ -51,23 +45,14 @@ func (m *measure) downloads(ctx context.Context) (rows []bench.Row, err error) {
 		{"with GSO", true, 1.02, 2, 56 << 10},
 		{"one MTU per packet", false, 1.08, 1, 28 << 10},
 	} {
-		if err := m.offload(form.offload); err != nil {
-			return rows, err
-		}
-		whole, err := m.costs(Task{Verb: "fetch", Count: form.mails, Size: mailSize})
-		if err != nil {
-			return rows, err
-		}
+		m.offload(form.offload)
+		whole := m.costs(Task{Verb: "fetch", Count: form.mails, Size: mailSize})
 		const piece = 16 << 20
-		took, err := m.takeTurns(ctx, pick(m, 10, 40), func(p pair) (time.Duration, error) { return p.fetch(piece, form.segment) },
+		took := m.takeTurns(ctx, pick(m, 10, 40), func(p pair) time.Duration { return p.fetch(piece, form.segment) },
 			[]company{nobody, m.daemon(ctx, pairPort, gateMode)})
-		if err != nil {
-			return rows, err
-		}
 		perMB := micro(bench.Median(whole)) / float64(form.mails*mailSize>>20)
 		more := micro(took[1].all()-took[0].all()) / (piece >> 20)
-		rows = append(rows, bench.AtMost("mail download, CPU with / without: "+form.name, form.goal, 1+more/perMB, "×",
+		m.tell(bench.AtMost("mail download, CPU with / without: "+form.name, form.goal, 1+more/perMB, "×",
 			fmt.Sprintf("%.1f µs/MB more, on %.0f µs/MB of two processes with all copies", more, perMB)))
 	}
-	return rows, m.offload(true)
 }
