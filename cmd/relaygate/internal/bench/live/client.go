@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // fileOf wraps a descriptor, which it then owns.
@@ -36,7 +38,7 @@ func newClient() func(Task) Result {
 	return func(t Task) Result {
 		do, ok := verbs[t.Verb]
 		if !ok {
-			check(fmt.Errorf("no client can %q", t.Verb))
+			must.Do(fmt.Errorf("no client can %q", t.Verb))
 		}
 		start := time.Now()
 		r := do(t)
@@ -143,7 +145,7 @@ func (c *client) logins(t Task) Result {
 	}
 	workers.Wait()
 	close(failed)
-	check(<-failed)
+	must.Do(<-failed)
 	return Result{Done: int(done.Load()), Passed: int(passed.Load())}
 }
 
@@ -196,26 +198,26 @@ func waitUntil(t time.Time) {
 // sees it.
 func (c *client) openOne(t Task) Result {
 	fd, ok, err := login(t.First, t.Port, password, make([]byte, 512))
-	check(err)
+	must.Do(err)
 	if c.open = fd; !ok {
-		check(errors.New("the login failed"))
+		must.Do(errors.New("the login failed"))
 	}
 	return Result{}
 }
 
 func (c *client) leave(Task) Result {
-	check(unix.Close(c.open))
+	must.Do(unix.Close(c.open))
 	return Result{}
 }
 
 // exchange sends commands and waits for each answer. Both ends stay on one
 // processor: who wakes up where is then no matter of luck.
 func (c *client) exchange(t Task) Result {
-	defer must(pin())()
+	defer must.Get(pin())()
 	buf := make([]byte, 512)
-	must(say(c.open, buf, "PIN\r\n"))
+	must.Get(say(c.open, buf, "PIN\r\n"))
 	for range t.Count {
-		must(say(c.open, buf, "NOOP\r\n"))
+		must.Get(say(c.open, buf, "NOOP\r\n"))
 	}
 	return Result{Done: t.Count}
 }
@@ -224,13 +226,13 @@ func (c *client) exchange(t Task) Result {
 func (c *client) fetch(t Task) Result {
 	buf := make([]byte, 256<<10)
 	for range t.Count {
-		check(send(c.open, "RETR "+strconv.Itoa(t.Size)+"\r\n"))
+		must.Do(send(c.open, "RETR "+strconv.Itoa(t.Size)+"\r\n"))
 		for left := answerSize(t.Size); left > 0; {
 			n, err := unix.Read(c.open, buf)
 			if err == nil && n == 0 {
 				err = io.ErrUnexpectedEOF
 			}
-			check(err)
+			must.Do(err)
 			left -= n
 		}
 	}
@@ -241,9 +243,9 @@ func (c *client) fetch(t Task) Result {
 func (c *client) stay(t Task) Result {
 	buf := make([]byte, 512)
 	for i := range t.Count {
-		fd := must(dial(clientAddr(t.First+i), idlePort))
+		fd := must.Get(dial(clientAddr(t.First+i), idlePort))
 		c.idle = append(c.idle, fd)
-		must(line(fd, buf))
+		must.Get(line(fd, buf))
 	}
 	return Result{Done: len(c.idle)}
 }
@@ -251,7 +253,7 @@ func (c *client) stay(t Task) Result {
 // goAll closes the connections of stay.
 func (c *client) goAll(Task) Result {
 	for _, fd := range c.idle {
-		check(unix.Close(fd))
+		must.Do(unix.Close(fd))
 	}
 	c.idle = nil
 	return Result{}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"relaygate/cmd/relaygate/internal/bench"
+	"relaygate/cmd/relaygate/internal/bench/must"
 	"relaygate/nft"
 )
 
@@ -28,8 +29,8 @@ func (m *measure) daemon(ctx context.Context, port int, gate string) company {
 // reader is one of a TPACKET_V3 ring.
 func (m *measure) reader(ctx context.Context) company {
 	return company{pairPort, func(while func()) {
-		h := must(startHelper(ctx, m.serverNS, m.groups["agent"], "reader"))
-		defer m.end(h.stop)
+		h := must.Get(startHelper(ctx, m.serverNS, m.groups["agent"], "reader"))
+		defer m.End(h.stop)
 		while()
 	}}
 }
@@ -37,9 +38,9 @@ func (m *measure) reader(ctx context.Context) company {
 // gate is that of the daemon, without it.
 func (m *measure) gate(brakes nft.Brakes) company {
 	return company{pairPort, func(while func()) {
-		g := must(nft.Open(nft.Config{Mode: nft.Filter, Ports: []uint16{smtpPort}, Brakes: brakes, Netns: m.serverNS.FD()}))
-		defer m.end(func() error { return errors.Join(g.Delete(), g.Close()) })
-		check(g.Rebuild(nil))
+		g := must.Get(nft.Open(nft.Config{Mode: nft.Filter, Ports: []uint16{smtpPort}, Brakes: brakes, Netns: m.serverNS.FD()}))
+		defer m.End(func() error { return errors.Join(g.Delete(), g.Close()) })
+		must.Do(g.Rebuild(nil))
 		while()
 	}}
 }
@@ -63,7 +64,7 @@ func (m *measure) takeTurns(ctx context.Context, rounds int, do func(pair) time.
 				one, spent := m.turnOf(c.port, do)
 				own[i], agent[i] = append(own[i], one...), append(agent[i], spent)
 			})
-			check(ctx.Err())
+			must.Do(ctx.Err())
 		}
 	}
 	list := make([]turns, len(all))
@@ -71,7 +72,7 @@ func (m *measure) takeTurns(ctx context.Context, rounds int, do func(pair) time.
 		list[i] = turns{undisturbed(own[i]), bench.Median(agent[i])}
 	}
 	if os.Getenv("PART") != "" {
-		fmt.Fprintln(m.log, own, agent)
+		fmt.Fprintln(m.Log, own, agent)
 	}
 	return list
 }
@@ -80,9 +81,9 @@ func (m *measure) takeTurns(ctx context.Context, rounds int, do func(pair) time.
 // thread took each time, and the mean of what the agent spent meanwhile.
 func (m *measure) turnOf(port int, do func(pair) time.Duration) (own []time.Duration, agent time.Duration) {
 	p := m.openPair(port)
-	defer m.end(p.close)
+	defer m.End(p.close)
 	rest(settled) // nothing of the login is left in the rings
-	defer must(pin())()
+	defer must.Get(pin())()
 	before := m.groups.spent("agent")
 	const times = 10
 	for range times {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/nftables"
 
+	"relaygate/cmd/relaygate/internal/bench/must"
 	"relaygate/nft"
 )
 
@@ -49,7 +50,7 @@ func makeSet(name, set string) error {
 // members lists who may relay, as the kernel has it.
 func (w *world) members() map[netip.Addr]bool {
 	members := make(map[netip.Addr]bool)
-	check(w.serverNS.Do(func() error {
+	must.Do(w.serverNS.Do(func() error {
 		return change("list the gate's members", func(c *nftables.Conn) error {
 			elements, err := c.GetSetElements(&nftables.Set{Table: table(nft.Table), Name: "allow4"})
 			for _, e := range elements {

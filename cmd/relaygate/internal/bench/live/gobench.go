@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // goBench runs benchmarks of a package and returns their figures by name and
@@ -13,7 +15,7 @@ import (
 func goBench(ctx context.Context, pkg, pattern, span string) func(name, unit string) float64 {
 	out, err := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", pattern, "-benchtime", span, "-timeout", "5m", pkg).Output()
 	if err != nil {
-		check(fmt.Errorf("benchmarks of %s: %w: %s", pkg, err, out))
+		must.Do(fmt.Errorf("benchmarks of %s: %w: %s", pkg, err, out))
 	}
 	figures := parseBenchmarks(string(out))
 	return func(name, unit string) float64 { return figures[benchFigure{name, unit}] }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // Task is what a helper process is asked to do; Result is its answer. Both are
@@ -57,7 +58,7 @@ func Helper(role string, in io.Reader, out io.Writer) error {
 		return fmt.Errorf("no helper is called %q", role)
 	}
 	var do func(Task) Result
-	if err := attempt(func() { do = start() }); err != nil {
+	if err := must.Try(func() { do = start() }); err != nil {
 		return err
 	}
 	requests, answers := json.NewDecoder(in), json.NewEncoder(out)
@@ -72,7 +73,7 @@ func Helper(role string, in io.Reader, out io.Writer) error {
 			return fmt.Errorf("read a task: %w", err)
 		}
 		var result Result
-		if err := attempt(func() { result = do(t) }); err != nil {
+		if err := must.Try(func() { result = do(t) }); err != nil {
 			result.Error = err.Error()
 		}
 		if err := answers.Encode(result); err != nil {

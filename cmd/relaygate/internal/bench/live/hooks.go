@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 
 	"relaygate/bpf"
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // hooks are BPF programs of the benchmark's own, what holds them where they are, and the
@@ -23,24 +24,24 @@ type hooks struct {
 
 // record makes the ring, of a size in bytes.
 func (h *hooks) record(size uint32) {
-	h.ring = must(ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: size}))
+	h.ring = must.Get(ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: size}))
 }
 
 func (h *hooks) load(kind ebpf.ProgramType, at ebpf.AttachType, code asm.Instructions) *ebpf.Program {
-	p := must(ebpf.NewProgram(&ebpf.ProgramSpec{Type: kind, AttachType: at, Instructions: code, License: "GPL"}))
+	p := must.Get(ebpf.NewProgram(&ebpf.ProgramSpec{Type: kind, AttachType: at, Instructions: code, License: "GPL"}))
 	h.progs = append(h.progs, p)
 	return p
 }
 
 // everywhere has a program see the packets of all sockets in one direction.
 func (h *hooks) everywhere(at ebpf.AttachType, code asm.Instructions) {
-	root, p := must(bpf.RootCgroup()), h.load(ebpf.CGroupSKB, at, code)
-	h.links = append(h.links, must(link.AttachCgroup(link.CgroupOptions{Path: root, Attach: at, Program: p})))
+	root, p := must.Get(bpf.RootCgroup()), h.load(ebpf.CGroupSKB, at, code)
+	h.links = append(h.links, must.Get(link.AttachCgroup(link.CgroupOptions{Path: root, Attach: at, Program: p})))
 }
 
 // drain takes the records that are in the ring.
 func (h *hooks) drain(do func(record []byte)) {
-	r := must(ringbuf.NewReader(h.ring))
+	r := must.Get(ringbuf.NewReader(h.ring))
 	defer r.Close()                //nolint:errcheck // it was only read
 	r.SetDeadline(time.Unix(1, 0)) // what is there, and no more
 	for {
@@ -48,7 +49,7 @@ func (h *hooks) drain(do func(record []byte)) {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return
 		}
-		check(err)
+		must.Do(err)
 		do(rec.RawSample)
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -22,26 +21,22 @@ import (
 	"golang.org/x/sys/unix"
 
 	"relaygate/cmd/relaygate/internal/bench"
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // Section is the live half of the table.
-func Section() bench.Section { return bench.Section{Name: "live", Rows: measureAll} }
+func Section() bench.Section { return bench.Section{Name: "live", Measure: measureAll} }
 
 // measure is what the parts of the section share.
 type measure struct {
 	*world
-	full   bool
-	log    io.Writer
-	rows   []bench.Row
-	failed error // of end
+	*bench.Config
 }
 
-func measureAll(ctx context.Context, c *bench.Config) (rows []bench.Row, err error) {
-	m := &measure{world: &world{relaygate: c.Relaygate, dir: c.Dir, groups: make(groups)}, full: c.Full, log: c.Log}
-	defer func() { err = errors.Join(err, m.close()) }()
-	if err := attempt(func() { m.build(ctx) }); err != nil {
-		return nil, err
-	}
+func measureAll(ctx context.Context, c *bench.Config) {
+	m := &measure{world: &world{groups: make(groups)}, Config: c}
+	defer m.End(m.close)
+	m.build(ctx)
 	for _, part := range []struct {
 		name    string
 		measure func(context.Context)
@@ -63,24 +58,20 @@ func measureAll(ctx context.Context, c *bench.Config) (rows []bench.Row, err err
 			continue
 		}
 		start := time.Now()
-		err := attempt(func() { part.measure(ctx) })
+		err := must.Try(func() { part.measure(ctx) })
 		fmt.Fprintf(c.Log, "  %s: %.1f s\n", part.name, time.Since(start).Seconds())
-		if err := errors.Join(err, m.failed); err != nil {
-			return m.rows, fmt.Errorf("%s: %w", part.name, err)
+		if err := errors.Join(err, m.Failed()); err != nil {
+			must.Do(fmt.Errorf("%s: %w", part.name, err))
 		}
 	}
-	return m.rows, nil
 }
-
-// tell adds rows to the table.
-func (m *measure) tell(rows ...bench.Row) { m.rows = append(m.rows, rows...) }
 
 // pairs is how often each comparison is made.
 const pairs = 5
 
 // pick is the quick or the full form's figure.
 func pick[T any](m *measure, quick, full T) T {
-	if m.full {
+	if m.Full {
 		return full
 	}
 	return quick
@@ -93,8 +84,8 @@ func (m *measure) withAgent(ctx context.Context, do func(*agent)) {
 
 // withTimes is withAgent while the kernel measures how long BPF programs run.
 func (m *measure) withTimes(ctx context.Context, do func(*agent)) {
-	stats := must(ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME)))
-	defer m.end(stats.Close)
+	stats := must.Get(ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME)))
+	defer m.End(stats.Close)
 	m.withAgent(ctx, do)
 }
 

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // monitor notes when elements come into a namespace's sets: nf_tables tells
@@ -41,13 +42,13 @@ func startMonitor(ns *netns.Namespace) *monitor {
 	m := &monitor{came: make(map[netip.Addr]int)}
 	m.record(monitorTimes)
 	filter := m.load(ebpf.SocketFilter, ebpf.AttachNone, timeProgram(m.ring))
-	m.conn = must(netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: ns.FD()}))
-	check(m.conn.SetReadBuffer(monitorRoom))
-	check(must(m.conn.SyscallConn()).Control(func(fd uintptr) {
-		check(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_BPF, filter.FD()))
+	m.conn = must.Get(netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: ns.FD()}))
+	must.Do(m.conn.SetReadBuffer(monitorRoom))
+	must.Do(must.Get(m.conn.SyscallConn()).Control(func(fd uintptr) {
+		must.Do(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_BPF, filter.FD()))
 	}))
 	// Not before: each datagram has its time.
-	check(m.conn.JoinGroup(unix.NFNLGRP_NFTABLES))
+	must.Do(m.conn.JoinGroup(unix.NFNLGRP_NFTABLES))
 	m.ended.Go(m.run)
 	return m
 }
@@ -144,9 +145,9 @@ func (m *monitor) count() int {
 // stop returns when which address came, by CLOCK_MONOTONIC.
 func (m *monitor) stop() map[netip.Addr]time.Duration {
 	m.closed.Store(true)
-	check(m.conn.Close())
+	must.Do(m.conn.Close())
 	m.ended.Wait()
-	check(m.err)
+	must.Do(m.err)
 	var times []time.Duration
 	m.drain(func(record []byte) {
 		times = append(times, time.Duration(binary.NativeEndian.Uint64(record)&math.MaxInt64))
@@ -154,10 +155,10 @@ func (m *monitor) stop() map[netip.Addr]time.Duration {
 	came := make(map[netip.Addr]time.Duration)
 	for a, number := range m.came {
 		if number >= len(times) {
-			check(fmt.Errorf("the monitor has %d times, and none of datagram %d", len(times), number))
+			must.Do(fmt.Errorf("the monitor has %d times, and none of datagram %d", len(times), number))
 		}
 		came[a] = times[number]
 	}
-	check(m.close())
+	must.Do(m.close())
 	return came
 }

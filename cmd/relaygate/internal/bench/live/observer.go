@@ -11,6 +11,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // observer notes by one clock, the kernel's, when positive answers leave the
@@ -40,13 +42,13 @@ const sightSize = 16
 // withObserver runs do while the agent's control group is observed.
 func (m *measure) withObserver(do func(*observer)) {
 	o := &observer{}
-	defer m.end(o.close)
+	defer m.End(o.close)
 	o.record(16 << 20)
 	o.everywhere(ebpf.AttachCGroupInetEgress, answerProgram(o.ring))
 	var st unix.Stat_t
-	check(unix.Stat(m.groups["agent"], &st))
+	must.Do(unix.Stat(m.groups["agent"], &st))
 	p := o.load(ebpf.RawTracepoint, ebpf.AttachNone, syscallProgram(o.ring, st.Ino))
-	o.links = append(o.links, must(link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_exit", Program: p})))
+	o.links = append(o.links, must.Get(link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_exit", Program: p})))
 	do(o)
 }
 

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // The ports of pairs: the daemon watches pairPort.
@@ -22,14 +24,14 @@ type pair struct{ client, server int }
 // openPair connects to a port of the server's machine and logs in.
 func (m *measure) openPair(port int) pair {
 	var listener int
-	check(m.serverNS.Do(func() (err error) { listener, err = listen(port); return err }))
-	defer m.end(func() error { return unix.Close(listener) })
+	must.Do(m.serverNS.Do(func() (err error) { listener, err = listen(port); return err }))
+	defer m.End(func() error { return unix.Close(listener) })
 	var p pair
 	from := clientAddr(m.addresses(1))
-	check(m.clientNS.Do(func() (err error) { p.client, err = dial(from, port); return err }))
+	must.Do(m.clientNS.Do(func() (err error) { p.client, err = dial(from, port); return err }))
 	var err error
 	p.server, _, err = unix.Accept4(listener, unix.SOCK_CLOEXEC)
-	check(err)
+	must.Do(err)
 	buf := make([]byte, 512)
 	for i, said := range []string{"+OK ready\r\n", "USER user\r\n", "+OK\r\n", "PASS " + password + "\r\n", positive} {
 		from, to := p.server, p.client
@@ -45,7 +47,7 @@ func (p pair) close() error { return errors.Join(unix.Close(p.client), unix.Clos
 
 // pass sends what is said and receives it at the other end.
 func pass(from, to int, buf []byte, said string) {
-	check(send(from, said))
+	must.Do(send(from, said))
 	for left := len(said); left > 0; {
 		n, err := unix.Read(to, buf)
 		if errors.Is(err, unix.EINTR) {
@@ -54,7 +56,7 @@ func pass(from, to int, buf []byte, said string) {
 		if err == nil && n == 0 {
 			err = io.ErrUnexpectedEOF
 		}
-		check(err)
+		must.Do(err)
 		left -= n
 	}
 }
@@ -76,23 +78,23 @@ func (p pair) exchange(n int) time.Duration {
 // moment with what else uses the machine's memory, far more than by what is
 // measured here.
 func (p pair) fetch(size, segment int) time.Duration {
-	fd := must(unix.MemfdCreate("mail", unix.MFD_CLOEXEC))
+	fd := must.Get(unix.MemfdCreate("mail", unix.MFD_CLOEXEC))
 	mail := fileOf(fd)
 	defer mail.Close() //nolint:errcheck // it is gone with that
-	must(mail.Write(mailLines[:segment]))
+	must.Get(mail.Write(mailLines[:segment]))
 	before := threadTime()
 	buf := make([]byte, segment) // stays untouched
 	for ; size > 0; size -= len(buf) {
 		var from int64
-		if n := must(unix.Sendfile(p.server, fd, &from, segment)); n < segment {
-			check(io.ErrShortWrite)
+		if n := must.Get(unix.Sendfile(p.server, fd, &from, segment)); n < segment {
+			must.Do(io.ErrShortWrite)
 		}
 		for left := len(buf); left > 0; {
 			n, _, err := unix.Recvfrom(p.client, buf[:left], unix.MSG_TRUNC)
 			if err == nil && n == 0 {
 				err = io.ErrUnexpectedEOF
 			}
-			check(err)
+			must.Do(err)
 			left -= n
 		}
 	}
@@ -103,6 +105,6 @@ func (p pair) fetch(size, segment int) time.Duration {
 // the kernel, with what interrupts did meanwhile.
 func threadTime() time.Duration {
 	var t unix.Timespec
-	check(unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t))
+	must.Do(unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t))
 	return time.Duration(t.Nano())
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
+	"relaygate/cmd/relaygate/internal/bench/must"
 	"relaygate/nft"
 )
 
@@ -26,11 +27,11 @@ func (m *measure) buildDirect(ctx context.Context) (program string) {
 	if err != nil {
 		return ""
 	}
-	source := filepath.Join(m.dir, "direct.c")
-	check(os.WriteFile(source, directSource, 0o600))
-	program = filepath.Join(m.dir, "direct")
+	source := filepath.Join(m.Dir, "direct.c")
+	must.Do(os.WriteFile(source, directSource, 0o600))
+	program = filepath.Join(m.Dir, "direct")
 	if out, err := exec.CommandContext(ctx, cc, "-O2", "-o", program, source).CombinedOutput(); err != nil {
-		check(fmt.Errorf("compile the C program: %w: %s", err, out))
+		must.Do(fmt.Errorf("compile the C program: %w: %s", err, out))
 	}
 	return program
 }
@@ -41,21 +42,21 @@ const directRing = 8 << 20 // bytes, as the daemon's
 // The gate's table must be there.
 func (m *measure) withDirect(ctx context.Context, program string, do func()) {
 	var tap hooks
-	defer m.end(tap.close)
+	defer m.End(tap.close)
 	tap.record(directRing)
 	tap.everywhere(ebpf.AttachCGroupInetEgress, directTap(tap.ring))
-	ring := os.NewFile(uintptr(must(unix.FcntlInt(uintptr(tap.ring.FD()), unix.F_DUPFD_CLOEXEC, 0))), "ring")
-	defer m.end(ring.Close)
+	ring := os.NewFile(uintptr(must.Get(unix.FcntlInt(uintptr(tap.ring.FD()), unix.F_DUPFD_CLOEXEC, 0))), "ring")
+	defer m.End(ring.Close)
 	cmd := exec.CommandContext(ctx, program, strconv.Itoa(directRing), nft.Table, "allow4")
 	cmd.Stderr = os.Stderr
 	cmd.ExtraFiles = []*os.File{ring}
-	out := must(cmd.StdoutPipe())
-	check(startIn(m.serverNS, m.groups["agent"], cmd))
+	out := must.Get(cmd.StdoutPipe())
+	must.Do(startIn(m.serverNS, m.groups["agent"], cmd))
 	defer func() {
-		m.end(cmd.Process.Kill)
+		m.End(cmd.Process.Kill)
 		_ = cmd.Wait() // it was killed
 	}()
-	must(bufio.NewReader(out).ReadString('\n')) // it waits for the ring
+	must.Get(bufio.NewReader(out).ReadString('\n')) // it waits for the ring
 	do()
 }
 

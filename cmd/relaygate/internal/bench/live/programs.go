@@ -15,6 +15,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // objects are the BPF programs and maps that a process holds, by name.
@@ -26,13 +28,13 @@ type objects struct {
 // withObjects runs do with what a process holds (proc_pid_fdinfo(5)).
 func (m *measure) withObjects(pid int, do func(*objects)) {
 	o := &objects{map[string]*ebpf.Program{}, map[string]*ebpf.Map{}}
-	defer m.end(o.close)
-	for _, file := range must(filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid))) {
+	defer m.End(o.close)
+	for _, file := range must.Get(filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid))) {
 		b, err := os.ReadFile(file)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
-		check(err)
+		must.Do(err)
 		o.add(fields(b))
 	}
 	do(o)
@@ -52,19 +54,19 @@ func (o *objects) add(f map[string]string) {
 		return
 	}
 	if id, err := strconv.ParseUint(f["prog_id"], 10, 32); err == nil {
-		p := must(ebpf.NewProgramFromID(ebpf.ProgramID(id)))
-		if name := must(p.Info()).Name; o.programs[name] == nil {
+		p := must.Get(ebpf.NewProgramFromID(ebpf.ProgramID(id)))
+		if name := must.Get(p.Info()).Name; o.programs[name] == nil {
 			o.programs[name] = p
 		} else {
-			check(p.Close())
+			must.Do(p.Close())
 		}
 	}
 	if id, err := strconv.ParseUint(f["map_id"], 10, 32); err == nil {
-		m := must(ebpf.NewMapFromID(ebpf.MapID(id)))
-		if name := must(m.Info()).Name; o.maps[name] == nil {
+		m := must.Get(ebpf.NewMapFromID(ebpf.MapID(id)))
+		if name := must.Get(m.Info()).Name; o.maps[name] == nil {
 			o.maps[name] = m
 		} else {
-			check(m.Close())
+			must.Do(m.Close())
 		}
 	}
 }
@@ -87,7 +89,7 @@ type runs struct {
 }
 
 func runsOf(p *ebpf.Program) runs {
-	s := must(p.Stats())
+	s := must.Get(p.Stats())
 	return runs{s.RunCount, s.Runtime}
 }
 
@@ -98,18 +100,18 @@ func (r runs) each() float64 { return float64(r.took) / float64(max(r.count, 1))
 
 // memberOffset finds a member of the struct that a map's values are, in bytes.
 func memberOffset(m *ebpf.Map, name string) int {
-	info := must(m.Info())
+	info := must.Get(m.Info())
 	id, ok := info.BTFID()
 	if !ok {
-		check(fmt.Errorf("map %s has no types", info.Name))
+		must.Do(fmt.Errorf("map %s has no types", info.Name))
 	}
-	handle := must(btf.NewHandleFromID(id))
+	handle := must.Get(btf.NewHandleFromID(id))
 	defer handle.Close() //nolint:errcheck // it was only read
 	var values *btf.Struct
-	check(must(handle.Spec(nil)).TypeByName(info.Name, &values))
+	must.Do(must.Get(handle.Spec(nil)).TypeByName(info.Name, &values))
 	at := slices.IndexFunc(values.Members, func(member btf.Member) bool { return member.Name == name })
 	if at < 0 {
-		check(fmt.Errorf("struct %s has no %s", info.Name, name))
+		must.Do(fmt.Errorf("struct %s has no %s", info.Name, name))
 	}
 	return int(values.Members[at].Offset.Bytes())
 }
@@ -118,7 +120,7 @@ func memberOffset(m *ebpf.Map, name string) int {
 // its producers (Documentation/bpf/ringbuf.rst).
 func produced(ring *ebpf.Map) uint64 {
 	page := os.Getpagesize()
-	mem := must(unix.Mmap(ring.FD(), int64(page), page, unix.PROT_READ, unix.MAP_SHARED))
+	mem := must.Get(unix.Mmap(ring.FD(), int64(page), page, unix.PROT_READ, unix.MAP_SHARED))
 	defer unix.Munmap(mem) //nolint:errcheck // it was only read
 	return nativeUint64(mem)
 }

@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // The ring of the usual packet capture: what tcpdump takes.
@@ -27,20 +29,20 @@ const (
 // looks for logins must do at the least: it finds the connection that the packet
 // belongs to. It has no Task but to be there.
 func newReader() func(Task) Result {
-	iface := must(net.InterfaceByName(serverPort))
-	fd := must(unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0))
+	iface := must.Get(net.InterfaceByName(serverPort))
+	fd := must.Get(unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0))
 	filterPorts(fd, mailPort, idlePort, pairPort)
-	check(unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3))
-	check(unix.SetsockoptTpacketReq3(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &unix.TpacketReq3{
+	must.Do(unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3))
+	must.Do(unix.SetsockoptTpacketReq3(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &unix.TpacketReq3{
 		Block_size: readerBlock, Block_nr: readerBlocks, Frame_size: readerBlock, Frame_nr: readerBlocks,
 		Retire_blk_tov: readerRetire,
 	}))
-	ring := must(unix.Mmap(fd, 0, readerBlock*readerBlocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))
+	ring := must.Get(unix.Mmap(fd, 0, readerBlock*readerBlocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))
 	const allProtocols = unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8 // in network byte order
-	check(unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: allProtocols & 0xffff, Ifindex: iface.Index}))
+	must.Do(unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: allProtocols & 0xffff, Ifindex: iface.Index}))
 	go readBlocks(fd, ring)
 	return func(Task) Result {
-		check(errors.New("the reader takes no tasks"))
+		must.Do(errors.New("the reader takes no tasks"))
 		return Result{}
 	}
 }
@@ -61,13 +63,13 @@ func filterPorts(fd int, ports ...uint32) {
 			code = append(code, bpf.JumpIf{Cond: bpf.JumpEqual, Val: p, SkipFalse: 1}, bpf.RetConstant{Val: 1 << 18})
 		}
 	}
-	raw := must(bpf.Assemble(append(code, bpf.RetConstant{})))
+	raw := must.Get(bpf.Assemble(append(code, bpf.RetConstant{})))
 	filter := make([]unix.SockFilter, len(raw))
 	for i, in := range raw {
 		filter[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
 	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	check(unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program))
+	must.Do(unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program))
 }
 
 // packetsFound keeps the walk from being optimised away.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"relaygate/cmd/relaygate/internal/bench"
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // settled is how long the machine may take to come to rest.
@@ -19,7 +20,7 @@ func (m *measure) costs(t Task) (all []time.Duration) {
 	for range pick(m, pairs, 2*pairs-1) {
 		m.connected(mailPort, func() {
 			for range pick(m, 4, 8) {
-				all = append(all, m.cost(func() { must(m.client.do(t)) }))
+				all = append(all, m.cost(func() { must.Get(m.client.do(t)) }))
 			}
 		})
 	}
@@ -52,7 +53,7 @@ func (m *measure) downloads(ctx context.Context) {
 			[]company{nobody, m.daemon(ctx, pairPort, gateMode)})
 		perMB := micro(bench.Median(whole)) / float64(form.mails*mailSize>>20)
 		more := micro(took[1].all()-took[0].all()) / (piece >> 20)
-		m.tell(bench.AtMost("mail download, CPU with / without: "+form.name, form.goal, 1+more/perMB, "×",
+		m.Tell(bench.AtMost("mail download, CPU with / without: "+form.name, form.goal, 1+more/perMB, "×",
 			fmt.Sprintf("%.1f µs/MB more, on %.0f µs/MB of two processes with all copies", more, perMB)))
 	}
 }

@@ -39,7 +39,7 @@ func (m *measure) exchanges(ctx context.Context) {
 	took := m.takeTurns(ctx, pick(m, pairs, 4*pairs), func(p pair) time.Duration { return p.exchange(commands) }, turns)
 	more := func(who int) float64 { return micro(took[who].all()-took[alone].all()) / commands }
 	client := more(elsewhere) / 2
-	m.tell(
+	m.Tell(
 		bench.AtMost("CPU added to a command and its answer / by TPACKET_V3", 1.0/3, (more(daemon)-client)/more(reader), "×",
 			fmt.Sprintf("%.2f µs at the server's end, TPACKET_V3 %.2f µs, on %.1f µs without either", more(daemon)-client, more(reader), micro(took[alone].all())/commands)),
 		bench.Told("CPU added to a command and its answer: the tap", more(tap)-client, "µs", fmt.Sprintf("and %.2f µs at the client's end", client)),

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"relaygate/cmd/relaygate/internal/bench"
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // latency measures from the last byte of the positive answer leaving the server
@@ -23,15 +24,15 @@ func (m *measure) latency(ctx context.Context) {
 			daemons, peers = append(daemons, micro(percentile(one, 50))), append(peers, micro(percentile(two, 50)))
 		}
 	})
-	m.tell(
+	m.Tell(
 		bench.Told("answer leaves → element acknowledged: p50", bench.Median(daemons), "µs", fmt.Sprintf("%d logins, one after the other", len(daemon))),
 		bench.Told("answer leaves → element acknowledged: p99", micro(percentile(daemon, 99)), "µs", ""),
 	)
 	if program == "" {
-		m.tell(bench.Told("the same of a C program", 0, "µs", "not measured: no C compiler (cc)"))
+		m.Tell(bench.Told("the same of a C program", 0, "µs", "not measured: no C compiler (cc)"))
 		return
 	}
-	m.tell(
+	m.Tell(
 		bench.Told("the same of a C program (epoll, raw netlink): p50", bench.Median(peers), "µs", ""),
 		bench.Told("the same of a C program (epoll, raw netlink): p99", micro(percentile(peer, 99)), "µs", ""),
 		bench.AtMost("answer leaves → element acknowledged, p50 / C program's", 1.5, bench.Median(ratios), "×", ""),
@@ -43,7 +44,7 @@ func (m *measure) latency(ctx context.Context) {
 func (m *measure) latencyPair(ctx context.Context, o *observer, program string) (daemon, peer []time.Duration) {
 	m.withAgent(ctx, func(a *agent) {
 		daemon = m.loginDelays(o)
-		check(a.Stop())
+		must.Do(a.Stop())
 		if program != "" {
 			m.withDirect(ctx, program, func() { peer = m.loginDelays(o) })
 		}
@@ -55,11 +56,11 @@ func (m *measure) latencyPair(ctx context.Context, o *observer, program string) 
 func (m *measure) loginDelays(o *observer) []time.Duration {
 	count := pick(m, 300, 2000)
 	o.sights()
-	must(m.client.do(Task{Verb: "login", First: m.addresses(count), Count: count, Gap: 2 * time.Millisecond}))
+	must.Get(m.client.do(Task{Verb: "login", First: m.addresses(count), Count: count, Gap: 2 * time.Millisecond}))
 	rest(settled)
 	list, missing := delays(o.sights())
 	if missing > 0 || len(list) != count {
-		check(fmt.Errorf("%d of %d logins were seen to be acknowledged, %d not", len(list), count, missing))
+		must.Do(fmt.Errorf("%d of %d logins were seen to be acknowledged, %d not", len(list), count, missing))
 	}
 	return list
 }
@@ -75,8 +76,8 @@ func (m *measure) knocks(ctx context.Context) {
 			{500 * time.Microsecond, 99.5, pick(m, 1000, 10_000)},
 			{5 * time.Millisecond, 100, pick(m, 300, 2000)},
 		} {
-			r := must(m.client.do(Task{Verb: "login", First: m.addresses(k.count), Count: k.count, Wait: k.wait}))
-			m.tell(bench.AtLeast(fmt.Sprintf("SYN to port 25 %v after +OK was read: let in", k.wait),
+			r := must.Get(m.client.do(Task{Verb: "login", First: m.addresses(k.count), Count: k.count, Wait: k.wait}))
+			m.Tell(bench.AtLeast(fmt.Sprintf("SYN to port 25 %v after +OK was read: let in", k.wait),
 				k.goal, 100*float64(r.Passed)/float64(r.Done), "%", fmt.Sprintf("%d of %d", r.Passed, r.Done)))
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"relaygate/cmd/relaygate/internal/bench"
+	"relaygate/cmd/relaygate/internal/bench/must"
 	"relaygate/cmd/relaygate/internal/lab"
 )
 
@@ -35,12 +36,12 @@ func (m *measure) storm(ctx context.Context) {
 			ratios = append(ratios, with.rate/without.rate)
 			each, own = append(each, with.spent-without.spent), append(own, with.own)
 			lost, wrong, logins = lost+with.lost, wrong+with.wrong, logins+with.done
-			check(a.Freeze(ctx)) // it reads nothing of the next storm
-			defer m.end(a.Thaw)
+			must.Do(a.Freeze(ctx)) // it reads nothing of the next storm
+			defer m.End(a.Thaw)
 			floors = append(floors, m.stormOnce(nil, m.stormTask()).rate/without.rate)
 		})
 	}
-	m.tell(
+	m.Tell(
 		bench.AtMost("login storm: good logins without an element", 0, float64(lost), "", fmt.Sprintf("of %d logins, every tenth with a wrong password", logins)),
 		bench.AtMost("login storm: elements without a good login", 0, float64(wrong), "", ""),
 		bench.AtLeast("login storm: logins a second, with / without", 0.95, bench.Median(ratios), "×",
@@ -63,12 +64,12 @@ func (m *measure) stormOnce(a *agent, t Task) storming {
 	before := m.groups.spent("agent")
 	var r Result
 	spent := m.cost(func() {
-		r = must(m.client.do(t))
+		r = must.Get(m.client.do(t))
 		rest(2 * settled) // what the daemon still does is counted
 	})
 	after := m.groups.spent("agent")
 	if r.Done == 0 {
-		check(errors.New("nobody logged in"))
+		must.Do(errors.New("nobody logged in"))
 	}
 	n := time.Duration(r.Done)
 	s := storming{done: r.Done, rate: float64(r.Done) / r.Took.Seconds(), spent: spent / n, own: (after - before) / n}
@@ -110,7 +111,7 @@ func (m *measure) stormWatched(ctx context.Context, own time.Duration) {
 			s, bpf := m.stormCost(a, m.stormTask())
 			came := watch.stop()
 			waited := waits(o.sights(), came)
-			m.tell(
+			m.Tell(
 				bench.Told("login storm: answer leaves → element is there, p50", micro(percentile(waited, 50))/1e3, "ms", fmt.Sprintf("%d logins at %.0f/s, watched", len(waited), s.rate)),
 				bench.Told("login storm: answer leaves → element is there, p99", micro(percentile(waited, 99))/1e3, "ms", ""),
 				bench.AtMost("CPU per login, kernel and user", 25, micro(own+bpf), "µs",
@@ -131,7 +132,7 @@ func (m *measure) paced(ctx context.Context) {
 		}
 		m.withTimes(ctx, func(a *agent) {
 			s, bpf := m.stormCost(a, t)
-			m.tell(bench.Told(fmt.Sprintf("CPU per login at %d logins a second", rate), micro(s.own+bpf), "µs",
+			m.Tell(bench.Told(fmt.Sprintf("CPU per login at %d logins a second", rate), micro(s.own+bpf), "µs",
 				fmt.Sprintf("the daemon %.1f, its BPF programs %.1f", micro(s.own), micro(bpf))))
 		})
 	}
@@ -141,7 +142,7 @@ func (m *measure) paced(ctx context.Context) {
 func (m *measure) stormCost(a *agent, t Task) (s storming, bpf time.Duration) {
 	m.withObjects(a.PID(), func(programs *objects) {
 		var empty hooks
-		defer m.end(empty.close)
+		defer m.End(empty.close)
 		empty.attachEmpties()
 		s = m.stormOnce(a, t)
 		bpf = programs.took(runsOf(empty.progs[0]).each()) / time.Duration(s.done)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"relaygate/cmd/relaygate/internal/bench"
+	"relaygate/cmd/relaygate/internal/bench/must"
 	"relaygate/cmd/relaygate/internal/lab"
 )
 
@@ -25,7 +26,7 @@ const (
 // turn and with the same instruments. The log is written in all turns, before
 // each answer.
 func (m *measure) tailers(ctx context.Context) {
-	if !m.full {
+	if !m.Full {
 		return
 	}
 	m.withObserver(func(o *observer) {
@@ -34,14 +35,14 @@ func (m *measure) tailers(ctx context.Context) {
 			m.withAgent(ctx, func(*agent) { own = m.tailed(ctx, o) })
 		})
 		const what = "answer leaves → element is there, p50: "
-		m.tell(bench.Told(what+"relaygate", micro(own), "µs", fmt.Sprintf("%d logins, %v apart", tailedLogins, tailedGap)))
+		m.Tell(bench.Told(what+"relaygate", micro(own), "µs", fmt.Sprintf("%d logins, %v apart", tailedLogins, tailedGap)))
 		for _, t := range allTailers {
 			if p := t.missing(); p != "" {
-				m.tell(bench.Told(what+t.name, 0, "s", fmt.Sprintf("not measured: no %s (%s)", p, t.install)))
+				m.Tell(bench.Told(what+t.name, 0, "s", fmt.Sprintf("not measured: no %s (%s)", p, t.install)))
 				continue
 			}
 			its := m.tailerDelay(ctx, o, &t)
-			m.tell(
+			m.Tell(
 				bench.Told(what+t.name, its.Seconds(), "s", "its usual pace; the log is written before the answer"),
 				bench.AtLeast(what+t.name+" / relaygate", t.goal, float64(its)/float64(max(own, 1)), "×", ""),
 			)
@@ -51,10 +52,10 @@ func (m *measure) tailers(ctx context.Context) {
 
 // tailerDelay is the median delay of a tailer.
 func (m *measure) tailerDelay(ctx context.Context, o *observer, t *tailer) (p50 time.Duration) {
-	check(m.serverNS.Do(func() error { return makeSet(tailerTable, tailerSet) }))
-	defer m.end(func() error { return m.serverNS.Do(func() error { return dropTable(tailerTable) }) })
+	must.Do(m.serverNS.Do(func() error { return makeSet(tailerTable, tailerSet) }))
+	defer m.End(func() error { return m.serverNS.Do(func() error { return dropTable(tailerTable) }) })
 	m.logged(func(dir string) {
-		check(t.configure(dir))
+		must.Do(t.configure(dir))
 		m.withTailer(ctx, t, dir, func() { p50 = m.tailed(ctx, o) })
 	})
 	return p50
@@ -62,10 +63,10 @@ func (m *measure) tailerDelay(ctx context.Context, o *observer, t *tailer) (p50 
 
 // logged lets the server write a mail.log in a new folder while do runs.
 func (m *measure) logged(do func(dir string)) {
-	dir := must(os.MkdirTemp(m.dir, "tailer"))
-	defer m.end(func() error { return os.RemoveAll(dir) })
-	must(m.server.do(Task{Verb: "log", File: filepath.Join(dir, "mail.log")}))
-	defer m.end(func() error { _, err := m.server.do(Task{Verb: "log"}); return err })
+	dir := must.Get(os.MkdirTemp(m.Dir, "tailer"))
+	defer m.End(func() error { return os.RemoveAll(dir) })
+	must.Get(m.server.do(Task{Verb: "log", File: filepath.Join(dir, "mail.log")}))
+	defer m.End(func() error { _, err := m.server.do(Task{Verb: "log"}); return err })
 	do(dir)
 }
 
@@ -74,8 +75,8 @@ func (m *measure) logged(do func(dir string)) {
 func (m *measure) tailed(ctx context.Context, o *observer) time.Duration {
 	o.sights()
 	watch := startMonitor(m.serverNS)
-	must(m.client.do(Task{Verb: "login", First: m.addresses(tailedLogins), Count: tailedLogins, Gap: tailedGap}))
-	check(lab.Poll(ctx, tailedLimit, settled, func() error {
+	must.Get(m.client.do(Task{Verb: "login", First: m.addresses(tailedLogins), Count: tailedLogins, Gap: tailedGap}))
+	must.Do(lab.Poll(ctx, tailedLimit, settled, func() error {
 		if n := watch.count(); n < tailedLogins {
 			return fmt.Errorf("%d of %d logins have an element", n, tailedLogins)
 		}
@@ -84,7 +85,7 @@ func (m *measure) tailed(ctx context.Context, o *observer) time.Duration {
 	came := watch.stop()
 	list := waits(o.sights(), came)
 	if len(list) != tailedLogins {
-		check(fmt.Errorf("%d answers were seen to leave, not %d", len(list), tailedLogins))
+		must.Do(fmt.Errorf("%d answers were seen to leave, not %d", len(list), tailedLogins))
 	}
 	return percentile(list, 50)
 }

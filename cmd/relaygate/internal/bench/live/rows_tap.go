@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"relaygate/cmd/relaygate/internal/bench"
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 func nativeUint64(b []byte) uint64 { return binary.NativeEndian.Uint64(b) }
@@ -23,10 +24,10 @@ func (m *measure) afterVerdict(ctx context.Context) {
 		m.withObjects(a.PID(), func(o *objects) {
 			m.connected(mailPort, func() {
 				before := activityOf(a, o)
-				must(m.client.do(Task{Verb: "fetch", Count: mails, Size: mailSize}))
-				must(m.client.do(Task{Verb: "exchange", Count: commands}))
+				must.Get(m.client.do(Task{Verb: "fetch", Count: mails, Size: mailSize}))
+				must.Get(m.client.do(Task{Verb: "exchange", Count: commands}))
 				after := activityOf(a, o)
-				m.tell(
+				m.Tell(
 					bench.AtMost("after the verdict: ring records", 0, float64(after.bytes-before.bytes), "bytes",
 						fmt.Sprintf("%d MB of mail and %d commands answered", mails*mailSize>>20, commands)),
 					bench.AtMost("after the verdict: wake-ups by the tap", 0, float64(after.wakeups-before.wakeups), "",
@@ -42,10 +43,10 @@ const mailSize = 64 << 20
 // connected runs do while a client is logged in from a new address, and the daemon has
 // seen it: nothing of the login is left in the rings.
 func (m *measure) connected(port int, do func()) {
-	must(m.client.do(Task{Verb: "open", First: m.addresses(1), Port: port}))
+	must.Get(m.client.do(Task{Verb: "open", First: m.addresses(1), Port: port}))
 	rest(settled)
 	do()
-	must(m.client.do(Task{Verb: "leave"}))
+	must.Get(m.client.do(Task{Verb: "leave"}))
 }
 
 // activity is what the daemon's tap did so far.
@@ -67,7 +68,7 @@ func activityOf(a *agent, o *objects) activity {
 func counter(counters *ebpf.Map, name string) (sum uint64) {
 	offset := memberOffset(counters, name)
 	var each [][]byte
-	check(counters.Lookup(uint32(0), &each))
+	must.Do(counters.Lookup(uint32(0), &each))
 	for _, b := range each {
 		sum += nativeUint64(b[offset:])
 	}
@@ -76,12 +77,12 @@ func counter(counters *ebpf.Map, name string) (sum uint64) {
 
 // switches counts how often threads of a process gave up the processor.
 func switches(pid int) (sum int64) {
-	for _, t := range must(os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))) {
+	for _, t := range must.Get(os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))) {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/status", pid, t.Name()))
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
-		check(err)
+		must.Do(err)
 		sum += statValue(strings.ReplaceAll(string(b), ":\t", " "), "voluntary_ctxt_switches")
 	}
 	return sum
@@ -100,7 +101,7 @@ func (m *measure) packets(ctx context.Context) {
 			}
 		}
 		other := bench.Median(others)
-		m.tell(
+		m.Tell(
 			bench.AtMost("BPF per packet above an empty program: other ports", 30, other, "ns", ""),
 			bench.AtMost("BPF per packet above an empty program: mail after the verdict", 80, 2*bench.Median(both)-other, "ns", ""),
 		)
@@ -112,7 +113,7 @@ func (m *measure) packets(ctx context.Context) {
 func (m *measure) timePackets(t *packetTimer, port, commands int) (ns float64) {
 	m.connected(port, func() {
 		before := t.read()
-		must(m.client.do(Task{Verb: "exchange", Count: commands}))
+		must.Get(m.client.do(Task{Verb: "exchange", Count: commands}))
 		ns = t.above(before, t.read())
 	})
 	return ns
@@ -129,7 +130,7 @@ func (m *measure) withPacketTimer(ctx context.Context, do func(*packetTimer)) {
 	m.withTimes(ctx, func(a *agent) {
 		m.withObjects(a.PID(), func(o *objects) {
 			t := &packetTimer{objects: o}
-			defer m.end(t.empty.close)
+			defer m.End(t.empty.close)
 			t.empty.attachEmpties()
 			do(t)
 		})

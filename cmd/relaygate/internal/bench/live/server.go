@@ -10,6 +10,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // The ports of the bare mail server. What it says on otherPort it says on
@@ -38,18 +40,18 @@ func newServer() func(Task) Result {
 	for port, serve := range map[int]func(int) error{
 		mailPort: servePOP3, otherPort: servePOP3, smtpPort: serveSMTP,
 	} {
-		fd := must(listen(port))
+		fd := must.Get(listen(port))
 		for range sessions {
 			go accept(fd, serve)
 		}
 	}
 	// Connections that only stay open cost no thread.
-	go acceptIdle(must(listen(idlePort)))
+	go acceptIdle(must.Get(listen(idlePort)))
 	return func(t Task) Result {
 		if t.Verb != "log" {
-			check(fmt.Errorf("no server can %q", t.Verb))
+			must.Do(fmt.Errorf("no server can %q", t.Verb))
 		}
-		check(logTo(t.File))
+		must.Do(logTo(t.File))
 		return Result{}
 	}
 }

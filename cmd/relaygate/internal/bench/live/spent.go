@@ -7,13 +7,15 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // spent is the processor time of the groups, of all processes that were ever in
 // them, in user space and in the kernel, with what interrupts did meanwhile.
 func (g groups) spent(names ...string) (sum time.Duration) {
 	for _, name := range names {
-		b := must(os.ReadFile(filepath.Join(g[name], "cpu.stat")))
+		b := must.Get(os.ReadFile(filepath.Join(g[name], "cpu.stat")))
 		sum += time.Duration(statValue(string(b), "usage_usec")) * time.Microsecond
 	}
 	return sum
@@ -23,10 +25,10 @@ func (g groups) spent(names ...string) (sum time.Duration) {
 func statValue(text, name string) int64 {
 	for l := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(l, name+" "); ok {
-			return must(strconv.ParseInt(strings.TrimSpace(value), 10, 64))
+			return must.Get(strconv.ParseInt(strings.TrimSpace(value), 10, 64))
 		}
 	}
-	check(fmt.Errorf("no %s", name))
+	must.Do(fmt.Errorf("no %s", name))
 	return 0
 }
 

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"relaygate/cmd/relaygate/internal/bench/must"
 	"relaygate/cmd/relaygate/internal/lab"
 )
 
@@ -105,7 +106,7 @@ func (m *measure) withTailer(ctx context.Context, t *tailer, dir string, do func
 	cmd.WaitDelay = tailerEnd
 	var output bytes.Buffer // to be read when it has ended
 	cmd.Stdout, cmd.Stderr = &output, &output
-	check(startIn(m.serverNS, m.groups["agent"], cmd))
+	must.Do(startIn(m.serverNS, m.groups["agent"], cmd))
 	ended := make(chan struct{})
 	go func() {
 		_ = cmd.Wait() // it is ended from here
@@ -123,7 +124,7 @@ func (m *measure) withTailer(ctx context.Context, t *tailer, dir string, do func
 	})
 	if err != nil {
 		stop()
-		check(fmt.Errorf("start %s: %w; it says:\n%s", t.name, err, &output))
+		must.Do(fmt.Errorf("start %s: %w; it says:\n%s", t.name, err, &output))
 	}
 	do()
 }

@@ -13,6 +13,7 @@ import (
 
 	"relaygate/bpf"
 	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/bench/must"
 	"relaygate/cmd/relaygate/internal/lab"
 )
 
@@ -33,8 +34,6 @@ const (
 // world is a mail server's machine, its clients' machine, and a process on each.
 // The processes have control groups of their own, which tell what they spend.
 type world struct {
-	relaygate      string // program
-	dir            string
 	serverNS       *netns.Namespace
 	clientNS       *netns.Namespace
 	groups         groups
@@ -44,21 +43,21 @@ type world struct {
 
 // build makes the machines, the cable and the processes.
 func (w *world) build(ctx context.Context) {
-	check(raiseFiles())
-	root := must(bpf.RootCgroup())
+	must.Do(raiseFiles())
+	root := must.Get(bpf.RootCgroup())
 	for _, name := range []string{"server", "client", "agent"} {
-		w.groups[name] = must(os.MkdirTemp(root, "relaygate-bench-"+name+"-"))
+		w.groups[name] = must.Get(os.MkdirTemp(root, "relaygate-bench-"+name+"-"))
 	}
-	w.serverNS, w.clientNS = must(netns.New()), must(netns.New())
-	check(netns.Join(w.serverNS, serverPort, []netip.Prefix{serverLeg}, w.clientNS, clientPort, []netip.Prefix{clientLeg}))
-	check(w.serverNS.Do(func() error {
+	w.serverNS, w.clientNS = must.Get(netns.New()), must.Get(netns.New())
+	must.Do(netns.Join(w.serverNS, serverPort, []netip.Prefix{serverLeg}, w.clientNS, clientPort, []netip.Prefix{clientLeg}))
+	must.Do(w.serverNS.Do(func() error {
 		err := netns.AddAddresses("lo", netip.PrefixFrom(serverAddr, serverAddr.BitLen()))
 		return errors.Join(err, netns.AddRoute(clientNet, clientLeg.Addr()))
 	}))
-	check(w.clientNS.Do(func() error { return netns.AddRoute(clientNet, netip.Addr{}) }))
-	check(w.clientNS.DefaultRoute(serverLeg.Addr()))
-	w.server = must(startHelper(ctx, w.serverNS, w.groups["server"], "server"))
-	w.client = must(startHelper(ctx, w.clientNS, w.groups["client"], "client"))
+	must.Do(w.clientNS.Do(func() error { return netns.AddRoute(clientNet, netip.Addr{}) }))
+	must.Do(w.clientNS.DefaultRoute(serverLeg.Addr()))
+	w.server = must.Get(startHelper(ctx, w.serverNS, w.groups["server"], "server"))
+	w.client = must.Get(startHelper(ctx, w.clientNS, w.groups["client"], "client"))
 }
 
 // clientAddr is the i-th client's address.
@@ -77,15 +76,15 @@ func (w *world) addresses(n int) int {
 // withGate runs do while the daemon runs, with a table gate of its own in the
 // configuration. Its gate goes with it, so that the next one begins with nothing.
 func (m *measure) withGate(ctx context.Context, gate string, do func(*agent)) {
-	dir := must(os.MkdirTemp(m.dir, "agent"))
-	defer m.end(func() error { return os.RemoveAll(dir) })
-	d := must(lab.StartDaemon(ctx, m.serverNS, lab.Options{
-		Exe: m.relaygate, Dir: dir, Lifetime: time.Hour, Mode: gate,
+	dir := must.Get(os.MkdirTemp(m.Dir, "agent"))
+	defer m.End(func() error { return os.RemoveAll(dir) })
+	d := must.Get(lab.StartDaemon(ctx, m.serverNS, lab.Options{
+		Exe: m.Relaygate, Dir: dir, Lifetime: time.Hour, Mode: gate,
 		Config: fmt.Sprintf("[watch]\npop3 = [%d, %d]\n", mailPort, pairPort),
 	}))
 	a := &agent{Daemon: d}
-	defer m.end(func() error { return errors.Join(a.Stop(), m.serverNS.Do(dropGate)) })
-	check(m.groups.move("agent", d.PID()))
+	defer m.End(func() error { return errors.Join(a.Stop(), m.serverNS.Do(dropGate)) })
+	must.Do(m.groups.move("agent", d.PID()))
 	do(a)
 }
 
