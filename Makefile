@@ -86,7 +86,7 @@ fuzz:
 	  done; done
 
 # The table of goals. FULL=1 takes captures of full size and the slow peers.
-# Leaves bin/bench.json, and bin/bench.txt for benchstat.
+# Leaves bin/bench.json. Single functions: go test -run '^$' -bench . ./capture/...
 bench: build
 	go run ./cmd/relaygate/internal/bench/run $(if $(FULL),-full)
 

@@ -73,6 +73,10 @@ func (t *Tap) Randoms(tb testing.TB) int {
 // Way is how programs are attached.
 type Way = way
 
+func (w way) String() string {
+	return [...]string{"perf events", "uprobe_multi links", "uprobe session links"}[w]
+}
+
 // The ways.
 const (
 	ByPerf    = byPerf

@@ -42,41 +42,21 @@ func needs(feature, since string, err error) error {
 	return &FeatureError{Feature: feature, Since: since, Err: err}
 }
 
-// haveCgroupSKB probes for the programs that see the packets.
-func haveCgroupSKB() error {
-	return needs("cgroup_skb programs", "4.10", features.HaveProgramType(ebpf.CGroupSKB))
-}
-
-// haveSockOps probes for the program that sees connections open and close.
-func haveSockOps() error {
-	return needs("sockops programs", "4.13", features.HaveProgramType(ebpf.SockOps))
-}
-
-// haveRingBuffer probes for the way records come to user space.
-func haveRingBuffer() error {
-	return needs("BPF ring buffers", "5.8", features.HaveMapType(ebpf.RingBuf))
-}
-
-// haveBTF probes for the kernel's description of its own types.
-func haveBTF() error {
-	return needs("BTF type information (CONFIG_DEBUG_INFO_BTF)", "5.4", loadBTF())
-}
-
 // loadBTF remembers the answer, as package features does for the other probes.
 var loadBTF = sync.OnceValue(func() error {
 	_, err := btf.LoadKernelSpec()
 	return err
 })
 
-// haveSocketFields probes for the cast through which a sockops program reads
-// the owner and the network namespace of a socket.
-func haveSocketFields() error {
+// probeSocketFields is for the cast through which a sockops program reads the owner and
+// the network namespace of a socket.
+func probeSocketFields() error {
 	err := features.HaveProgramHelper(ebpf.SockOps, asm.FnSkcToTcpSock)
 	if errors.Is(err, ebpf.ErrNotSupported) && !holdsPerfmon() {
 		// The kernel does not tell these two apart.
 		err = fmt.Errorf("CAP_PERFMON is not held: %w", os.ErrPermission)
 	}
-	return needs("bpf_skc_to_tcp_sock in sockops programs", "5.10", err)
+	return err
 }
 
 // holdsPerfmon says whether this process has CAP_PERFMON (capabilities(7)), or the
@@ -166,25 +146,31 @@ type Feature struct {
 	Probe func() error
 }
 
+// feature is one that a probe is for, which remembers the answer.
+func feature(name, words, since string, probe func() error) Feature {
+	return Feature{name, func() error { return needs(words, since, probe()) }}
+}
+
+var (
+	// ringBuffer is the way records come to user space, typeInfo the kernel's description
+	// of its own types.
+	ringBuffer = feature("ring buffer", "BPF ring buffers", "5.8", func() error { return features.HaveMapType(ebpf.RingBuf) })
+	typeInfo   = feature("BTF", "BTF type information (CONFIG_DEBUG_INFO_BTF)", "5.4", loadBTF)
+)
+
 // Features lists all that the tap needs.
 func Features() []Feature {
 	return []Feature{
-		{"cgroup_skb", haveCgroupSKB},
-		{"sockops", haveSockOps},
-		{"ring buffer", haveRingBuffer},
-		{"BTF", haveBTF},
-		{"socket fields", haveSocketFields},
+		feature("cgroup_skb", "cgroup_skb programs", "4.10", func() error { return features.HaveProgramType(ebpf.CGroupSKB) }),
+		feature("sockops", "sockops programs", "4.13", func() error { return features.HaveProgramType(ebpf.SockOps) }),
+		ringBuffer,
+		typeInfo,
+		feature("socket fields", "bpf_skc_to_tcp_sock in sockops programs", "5.10", probeSocketFields),
 	}
 }
 
 // WireFeatures lists all that the tap on interfaces needs.
-func WireFeatures() []Feature {
-	return []Feature{
-		{"tcx", HaveTCX},
-		{"ring buffer", haveRingBuffer},
-		{"BTF", haveBTF},
-	}
-}
+func WireFeatures() []Feature { return []Feature{{"tcx", HaveTCX}, ringBuffer, typeInfo} }
 
 // missing returns what of features there is not, nil if all are there.
 func missing(features []Feature) error {

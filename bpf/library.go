@@ -58,18 +58,6 @@ const (
 	bySession            // a link for both ends of all (Linux 6.13)
 )
 
-func (w way) String() string {
-	switch w {
-	case byPerf:
-		return "perf events"
-	case byMulti:
-		return "uprobe_multi links"
-	case bySession:
-		return "uprobe session links"
-	}
-	return fmt.Sprintf("unknown way %d", uint8(w))
-}
-
 // bestWay is the best that this kernel has.
 func bestWay() way {
 	switch {

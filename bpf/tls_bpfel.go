@@ -8,96 +8,9 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
-	"structs"
 
 	"github.com/cilium/ebpf"
 )
-
-type tlsCalls struct {
-	_     structs.HostLayout
-	Outer struct {
-		_        structs.HostLayout
-		Object   uint64
-		Buffer   uint64
-		Length   uint64
-		Stack    uint64
-		Since    uint64
-		Server   uint32
-		Function uint32
-		Parts    uint32
-		Pad      uint32
-	}
-	Inner struct {
-		_        structs.HostLayout
-		Object   uint64
-		Buffer   uint64
-		Length   uint64
-		Stack    uint64
-		Since    uint64
-		Server   uint32
-		Function uint32
-		Parts    uint32
-		Pad      uint32
-	}
-}
-
-type tlsCounters struct {
-	_              structs.HostLayout
-	Opened         uint64
-	Closed         uint64
-	FastOpen       uint64
-	Multipath      uint64
-	FlowsFull      uint64
-	EventsFull     uint64
-	ClosesLate     uint64
-	RingFull       uint64
-	Unanswered     uint64
-	FlowFull       uint64
-	Packets        uint64
-	Truncated      uint64
-	Wakeups        uint64
-	Handshakes     uint64
-	SameRandom     uint64
-	TwoHellos      uint64
-	RandomsFull    uint64
-	Refused        uint64
-	Clients        uint64
-	Unbound        uint64
-	Bound          uint64
-	Late           uint64
-	CallsFull      uint64
-	Unseen         uint64
-	Unread         uint64
-	PlainLost      uint64
-	Plain          uint64
-	PlainTruncated uint64
-	Displaced      uint64
-	Forged         uint64
-	Unreadable     uint64
-	Tagged         uint64
-	Idle           uint64
-	TwoAnswers     uint64
-}
-
-type tlsDescendant struct {
-	_           structs.HostLayout
-	Start       uint64
-	ServerStart uint64
-	ServerGroup uint64
-	Server      uint32
-	Pad         uint32
-}
-
-type tlsFlow struct {
-	_               structs.HostLayout
-	State           uint32
-	Unanswered      uint32
-	Total           uint32
-	Urgent          uint32
-	PlainUnanswered uint32
-	PlainTotal      uint32
-	Opened          uint64
-}
 
 type tlsFunction uint32
 
@@ -120,21 +33,6 @@ const (
 	tlsMachineX8664 tlsMachine = 1
 	tlsMachineARM64 tlsMachine = 2
 )
-
-type tlsOrigin struct {
-	_      structs.HostLayout
-	Cookie uint64
-	Owner  uint64
-	Opened uint64
-	Bound  uint32
-	Pad    uint32
-}
-
-type tlsServer struct {
-	_     structs.HostLayout
-	Start uint64
-	Since uint64
-}
 
 // Names of all BPF objects in the ELF.
 //

@@ -13,52 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type wireAccess uint32
-
-const (
-	wireAccessNO_ACCESS wireAccess = 0
-	wireAccessBY_CASTS  wireAccess = 1
-	wireAccessBY_HELPER wireAccess = 2
-)
-
-type wireCounters struct {
-	_              structs.HostLayout
-	Opened         uint64
-	Closed         uint64
-	FastOpen       uint64
-	Multipath      uint64
-	FlowsFull      uint64
-	EventsFull     uint64
-	ClosesLate     uint64
-	RingFull       uint64
-	Unanswered     uint64
-	FlowFull       uint64
-	Packets        uint64
-	Truncated      uint64
-	Wakeups        uint64
-	Handshakes     uint64
-	SameRandom     uint64
-	TwoHellos      uint64
-	RandomsFull    uint64
-	Refused        uint64
-	Clients        uint64
-	Unbound        uint64
-	Bound          uint64
-	Late           uint64
-	CallsFull      uint64
-	Unseen         uint64
-	Unread         uint64
-	PlainLost      uint64
-	Plain          uint64
-	PlainTruncated uint64
-	Displaced      uint64
-	Forged         uint64
-	Unreadable     uint64
-	Tagged         uint64
-	Idle           uint64
-	TwoAnswers     uint64
-}
-
 type wireHandshakes struct {
 	_    structs.HostLayout
 	Lock struct {

@@ -38,8 +38,6 @@ const (
 type Event struct {
 	Kind Kind
 	Time time.Time
-	// Index is the number of the packet in its file, from 1; 0 on live taps.
-	Index uint64
 
 	Segment Segment // Packet, Doubt
 

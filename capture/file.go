@@ -179,7 +179,6 @@ func (f *File) one(ev *Event) (found, last bool) {
 	case silent:
 		return false, false
 	case segment, beginning:
-		ev.Index = f.packets
 		return true, s == beginning
 	case unclear:
 	}
@@ -193,7 +192,6 @@ func (f *File) one(ev *Event) (found, last bool) {
 
 // decoded fills in what a file knows of an Event besides its frame.
 func (f *File) decoded(ev *Event) {
-	ev.Index = f.packets
 	if ev.Kind == Packet {
 		ev.Segment.Hash = f.decoder.hasher.Pair(ev.Segment.Src, ev.Segment.Dst)
 	}

@@ -57,7 +57,6 @@ func (f *File) skim(events []Event) (n int) {
 			continue
 		}
 		d.show(&r, &g, &events[n])
-		events[n].Index = f.packets
 		if n++; passage == shownStill {
 			break // as of a beginning
 		}

@@ -127,7 +127,7 @@ func readAll(r io.Reader, size int) (got []string, err error) {
 			return got, err
 		}
 		for _, ev := range events[:n] {
-			line := fmt.Sprintf("%d %s %s", ev.Index, ev.Time.Format("05.999999999"), ev.Segment.Payload)
+			line := fmt.Sprintf("%s %s", ev.Time.Format("05.999999999"), ev.Segment.Payload)
 			if ev.Segment.Link.Interface != 0 || ev.Segment.Sent != 0 {
 				line += fmt.Sprintf(" on %d from %d", ev.Segment.Link.Interface, ev.Segment.Sent)
 			}

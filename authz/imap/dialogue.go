@@ -158,25 +158,6 @@ func (d *Dialogue) Feed(c authz.Chunk) []authz.Login {
 // Done reports whether a success, a taint or TLS ended the reading.
 func (d *Dialogue) Done() bool { return d.done }
 
-// Waiting says in a few words what the dialogue waits for, "" if it is done.
-func (d *Dialogue) Waiting() string {
-	switch {
-	case d.done:
-		return ""
-	case d.awaitsGreeting():
-		return "no greeting seen yet"
-	case d.proved.Result != 0:
-		return "login answered, the rest of its pipeline is not"
-	case d.phase == serverTurn, d.phase == clientTurn:
-		return "in the middle of a SASL exchange"
-	case d.phase != atCommand:
-		return "in the middle of a command with a literal"
-	case d.next < len(d.window):
-		return "a command has no answer yet"
-	}
-	return "no login command seen yet"
-}
-
 // awaitsGreeting reports whether the greeting has not come.
 func (d *Dialogue) awaitsGreeting() bool {
 	return d.next == 0 && len(d.window) > 0 && d.window[0].verb == greeting

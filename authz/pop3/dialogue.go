@@ -160,27 +160,6 @@ func (d *Dialogue) Feed(c authz.Chunk) []authz.Login {
 // Done reports whether a success, a taint or TLS ended the reading.
 func (d *Dialogue) Done() bool { return d.done }
 
-// Waiting says in a few words what the dialogue waits for, "" if it is done.
-func (d *Dialogue) Waiting() string {
-	switch {
-	case d.done:
-		return ""
-	case d.awaitsGreeting():
-		return "no greeting seen yet"
-	case d.proved.Result != 0 && d.listOwed:
-		return "login answered where a list can be due, and nothing was accepted since"
-	case d.proved.Result != 0:
-		return "login answered, the rest of its pipeline is not"
-	case d.turn != noExchange:
-		return "in the middle of a SASL exchange"
-	case len(d.waiting) > 0:
-		return "a command has no answer yet"
-	case d.user != "":
-		return "user name given, no password seen yet"
-	}
-	return "no login command seen yet"
-}
-
 // awaitsGreeting reports whether the greeting has not come.
 func (d *Dialogue) awaitsGreeting() bool {
 	return len(d.waiting) > 0 && d.waiting[0].verb == greeting

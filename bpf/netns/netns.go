@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package netns makes throw-away network namespaces for the demo and for
 // kernel tests: unnamed (they vanish with the last reference), joined by veth
 // pairs, and entered on threads that die when they cannot be restored.

@@ -25,20 +25,6 @@ const (
 	Closed
 )
 
-func (k Kind) String() string {
-	switch k {
-	case Opened:
-		return "opened"
-	case Data:
-		return "data"
-	case Tainted:
-		return "tainted"
-	case Closed:
-		return "closed"
-	}
-	return "unknown"
-}
-
 // Event is what became of a flow. Each flow gives Opened, then any number of
 // Data, at most one Tainted, and Closed; one of a file may be Tainted once more behind
 // these, with Past, while its slot is kept for what comes late. A session whose beginning was not seen

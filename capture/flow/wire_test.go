@@ -233,7 +233,6 @@ func tell(t *testing.T, table *Table, m mode, steps []step) string {
 	for i, st := range steps {
 		var ev capture.Event
 		st(m, &ev)
-		ev.Index = uint64(i + 1)
 		ev.Time = start.Add(time.Duration(i) * time.Second / 2)
 		s.add(table.Feed(&ev))
 		check(t, table)

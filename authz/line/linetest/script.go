@@ -28,7 +28,6 @@ import (
 type Dialogue interface {
 	Feed(authz.Chunk) []authz.Login
 	Done() bool
-	Waiting() string
 }
 
 // Case is one case of a script.

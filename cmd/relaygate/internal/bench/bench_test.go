@@ -48,16 +48,3 @@ func TestRows(t *testing.T) {
 		t.Errorf("%v: %s", err, object.String())
 	}
 }
-
-func TestParseBenchmarks(t *testing.T) {
-	list := parseBenchmarks(bytes.NewBufferString(`pkg: relaygate/capture
-BenchmarkFrame/other-2   	 100	 5.0 ns/op	 0 B/op	 0 allocs/op
-BenchmarkFrame/other-2   	 100	 9.0 ns/op	 0 B/op	 0 allocs/op
-BenchmarkFrame/other-2   	 100	 7.0 ns/op	 3 B/op	 0 allocs/op
-PASS
-`))
-	if len(list) != 1 || list[0].Package != "capture" || list[0].Name != "Frame/other" || list[0].Figure("ns/op") != 7 || list[0].Figure("MB/s") != 0 ||
-		strings.Join(list[0].units, " ") != "ns/op B/op allocs/op" {
-		t.Errorf("got %+v", list)
-	}
-}

@@ -5,14 +5,13 @@ import (
 	"fmt"
 	"os"
 
-	"relaygate/cmd/relaygate/internal/bench/traffic"
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // growth replays captures of four sizes, each twice the one before: time grows
 // as they do, memory does not.
-func growth(ctx context.Context, c *Config) ([]Row, error) {
+func growth(ctx context.Context, c *Config) {
 	const sizes, rounds = 4, 5
-	var rows []Row
 	for _, l := range loads() {
 		sessions := max(l.quick/8, 1)
 		if c.Full {
@@ -25,29 +24,18 @@ func growth(ctx context.Context, c *Config) ([]Row, error) {
 			p := l.profile(sessions)
 			p.Clients = l.profile(l.quick).Clients // of which there are as many
 			sessions *= 2
-			runs, truth, err := c.replayOnly(ctx, p, rounds)
-			if err != nil {
-				return rows, err
-			}
+			file, truth := c.capture(ctx, p)
+			runs := inTurn(ctx, rounds, []string{c.Relaygate, "replay", "--json", file})
+			must.Do(os.Remove(file))
 			cpu := runs.typical(0, cpuOf)
 			perMB = append(perMB, cpu.Seconds()*1e6/(float64(truth.Bytes)/1e6))
 			most, least = max(most, runs.resident(0)), min(least, runs.resident(0))
-			rows = append(rows, Told(fmt.Sprintf("%s, %d MB: CPU per MB", p.Name, truth.Bytes>>20), perMB[len(perMB)-1], "µs",
+			c.Tell(Told(fmt.Sprintf("%s, %d MB: CPU per MB", p.Name, truth.Bytes>>20), perMB[len(perMB)-1], "µs",
 				fmt.Sprintf("%.0f ms, %.1f MB resident", cpu.Seconds()*1e3, float64(runs.resident(0))/(1<<20))))
 		}
-		rows = append(rows,
+		c.Tell(
 			AtMost(name+": CPU per MB, largest / smallest", 1.2, perMB[sizes-1]/perMB[0], "×", "linear"),
-			AtMost(name+": resident, most - least", 8, float64(most-least)/(1<<20), "MB", "flat"))
+			AtMost(name+": resident, most - least", 8, float64(most-least)/(1<<20), "MB", "flat"),
+		)
 	}
-	return rows, nil
-}
-
-func (c *Config) replayOnly(ctx context.Context, p traffic.Profile, rounds int) (pairs, traffic.Truth, error) {
-	file, truth, err := c.capture(ctx, p)
-	if err != nil {
-		return nil, truth, err
-	}
-	defer os.Remove(file) //nolint:errcheck // its folder is removed too
-	runs, err := inTurn(ctx, rounds, []string{c.Relaygate, "replay", "--json", file})
-	return runs, truth, err
 }

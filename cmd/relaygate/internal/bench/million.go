@@ -1,5 +1,3 @@
-//go:build linux
-
 package bench
 
 import (
@@ -20,6 +18,7 @@ import (
 	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/bench/must"
 	"relaygate/nft"
 )
 
@@ -39,6 +38,8 @@ type Million struct {
 	Ready            time.Duration
 	Own, Mapped      int64
 	Login, LoginMost time.Duration
+
+	ends must.Ends
 }
 
 const (
@@ -52,70 +53,61 @@ func member(i int) netip.Addr {
 }
 
 // gate measures a million grants, in a process of its own.
-func gate(ctx context.Context, c *Config) ([]Row, error) {
+func gate(ctx context.Context, c *Config) {
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(c.Log, "  needs root: left out")
-		return nil, nil
+		return
 	}
 	var out bytes.Buffer
 	program := ""
 	if c.Full {
 		program = c.Relaygate // it takes most of the time
 	}
-	if _, err := measure(ctx, &out, c.Self, "-million", program); err != nil {
-		return nil, err
-	}
+	measure(ctx, &out, c.Self, "-million", program)
 	var m Million
-	if err := json.Unmarshal(out.Bytes(), &m); err != nil {
-		return nil, fmt.Errorf("figures of a million grants: %w", err)
-	}
+	must.Do(json.Unmarshal(out.Bytes(), &m))
 	const of = "1,000,000 grants: "
 	mb := func(n int64) float64 { return float64(n) / (1 << 20) }
 	us := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
-	rows := []Row{
+	c.Tell(
 		AtMost(of+"memory of the table", 120, mb(m.TableBytes), "MB", fmt.Sprintf("%d bytes each", m.TableBytes/million)),
 		Told(of+"memory of the kernel's elements", mb(m.KernelBytes), "MB", fmt.Sprintf("%d bytes each, IPv4", m.KernelBytes/million)),
 		AtMost(of+"time to load them into the kernel", 2, m.Load.Seconds(), "s", fmt.Sprintf("%.0f per second", million/m.Load.Seconds())),
 		AtMost(of+"one more element, median", 100, us(m.AddMedian), "µs", fmt.Sprintf("99 of 100 within %.0f µs, the slowest %.0f µs", us(m.P99), us(m.Slowest))),
 		Told(of+"a look at the table", us(m.Check), "µs", ""),
-	}
+	)
 	if m.Ready == 0 {
-		return rows, nil
+		return
 	}
-	return append(rows,
+	c.Tell(
 		Told(of+"from the start of the daemon to the gate", m.Ready.Seconds(), "s", "the grants are in its state file"),
 		AtMost(of+"memory of the daemon", 400, mb(m.Own), "MB", fmt.Sprintf("and %.0f MB of the page cache", mb(m.Mapped))),
 		AtMost(of+"one more login, from its answer to the open gate", 20, us(m.Login)/1e3, "ms",
-			fmt.Sprintf("in the daemon, while it writes relayhosts; the slowest of %d: %.0f ms", logins, us(m.LoginMost)/1e3))), nil
+			fmt.Sprintf("in the daemon, while it writes relayhosts; the slowest of %d: %.0f ms", logins, us(m.LoginMost)/1e3)),
+	)
 }
 
 // MeasureMillion prints the figures as JSON; those of the daemon if there is a
 // program.
 func MeasureMillion(ctx context.Context, program string, out io.Writer) error {
 	var m Million
-	ns, err := netns.New()
-	if err != nil {
-		return err
-	}
-	err = errors.Join(m.measureParts(ns), ns.Close())
-	if err == nil && program != "" {
-		debug.FreeOSMemory()
-		err = m.measureDaemon(ctx, program)
-	}
-	if err != nil {
+	err := must.Try(func() {
+		m.measureParts()
+		if program != "" {
+			debug.FreeOSMemory()
+			m.measureDaemon(ctx, program)
+		}
+	})
+	if err := errors.Join(err, m.ends.Failed()); err != nil {
 		return err
 	}
 	return json.NewEncoder(out).Encode(m)
 }
 
 // fillTable grants a million addresses to as many users.
-func fillTable(now time.Time) (*grant.Table, error) {
-	p, err := authz.NewPolicy(authz.Host{}, authz.Rules{})
-	if err != nil {
-		return nil, err
-	}
+func fillTable(now time.Time) *grant.Table {
 	t := grant.New(grant.Config{Lifetime: time.Hour})
-	t.SetPolicy(now, p)
+	t.SetPolicy(now, must.Get(authz.NewPolicy(authz.Host{}, authz.Rules{})))
 	for i := range million {
 		v := authz.Verdict{
 			Login: authz.Login{Result: authz.Success, User: "user" + strconv.Itoa(i), Mechanism: "LOGIN"}, Time: now,
@@ -126,70 +118,45 @@ func fillTable(now time.Time) (*grant.Table, error) {
 			Origin: authz.FromHost,
 		}
 		if c, ok := t.Login(now, v); !ok || c.Kind != grant.Granted {
-			return nil, fmt.Errorf("grant %s: %+v", member(i), c)
+			must.Do(fmt.Errorf("grant %s: %+v", member(i), c))
 		}
 	}
-	return t, nil
+	return t
 }
 
 // measureParts takes the table and the gate without the daemon.
-func (m *Million) measureParts(ns *netns.Namespace) error {
-	before, err := status("self", "VmRSS")
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	table, err := fillTable(now)
-	if err != nil {
-		return err
-	}
+func (m *Million) measureParts() {
+	ns := must.Get(netns.New())
+	defer m.ends.End(ns.Close)
+	before, now := status("self", "VmRSS"), time.Now()
+	table := fillTable(now)
 	debug.FreeOSMemory()
-	after, err := status("self", "VmRSS")
-	if err != nil {
-		return err
-	}
-	m.TableBytes = after - before
-	g, err := nft.Open(nft.Config{Mode: nft.Filter, Ports: []uint16{25}, Netns: ns.FD()})
-	if err != nil {
-		return err
-	}
-	return errors.Join(m.measureGate(g, table, now), g.Close())
+	m.TableBytes = status("self", "VmRSS") - before
+	g := must.Get(nft.Open(nft.Config{Mode: nft.Filter, Ports: []uint16{25}, Netns: ns.FD()}))
+	defer m.ends.End(func() error { return errors.Join(g.Delete(), g.Close()) })
+	m.measureGate(g, table, now)
 }
 
-func (m *Million) measureGate(g *nft.Gate, table *grant.Table, now time.Time) error {
-	slab, err := meminfo("SUnreclaim")
-	if err != nil {
-		return err
-	}
-	start := time.Now()
-	err = g.Load(func(yield func(nft.Element) bool) {
+func (m *Million) measureGate(g *nft.Gate, table *grant.Table, now time.Time) {
+	slab, start := meminfo("SUnreclaim"), time.Now()
+	must.Do(g.Load(func(yield func(nft.Element) bool) {
 		for p, until := range table.Project(now) {
 			if !yield(nft.Element{Addr: p.Addr(), Timeout: time.Hour, Remaining: until.Sub(now)}) {
 				return
 			}
 		}
-	}, nil)
-	if err != nil {
-		return err
-	}
+	}, nil))
 	m.Load = time.Since(start)
-	filled, err := meminfo("SUnreclaim")
-	if err != nil {
-		return err
-	}
-	m.KernelBytes = filled - slab
+	m.KernelBytes = meminfo("SUnreclaim") - slab
 	var adds []time.Duration
 	for i := range 2000 {
 		start := time.Now()
-		if err := g.Add(nft.Element{Addr: member(million + i), Timeout: time.Hour, Remaining: time.Hour}); err != nil {
-			return err
-		}
+		must.Do(g.Add(nft.Element{Addr: member(million + i), Timeout: time.Hour, Remaining: time.Hour}))
 		adds = append(adds, time.Since(start))
 	}
 	slices.Sort(adds)
 	m.AddMedian, m.P99, m.Slowest = adds[len(adds)/2], adds[len(adds)*99/100], adds[len(adds)-1]
 	start = time.Now()
-	err = g.Check()
+	must.Do(g.Check())
 	m.Check = time.Since(start)
-	return errors.Join(err, g.Delete())
 }

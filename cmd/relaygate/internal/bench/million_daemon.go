@@ -1,10 +1,7 @@
-//go:build linux
-
 package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -14,6 +11,7 @@ import (
 	"time"
 
 	"relaygate/authz/grant"
+	"relaygate/cmd/relaygate/internal/bench/must"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/lab"
 	"relaygate/cmd/relaygate/internal/state"
@@ -21,84 +19,54 @@ import (
 
 // measureDaemon starts the daemon with a million grants in its state file, and
 // logs in.
-func (m *Million) measureDaemon(ctx context.Context, program string) (err error) {
-	dir, err := os.MkdirTemp("", "relaygate-million")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := saveMillion(filepath.Join(dir, "state.db")); err != nil {
-		return err
-	}
-	network, err := lab.NewNetwork()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, network.Close()) }()
-	mail, err := lab.StartMailServer(network.Server)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, mail.Close()) }()
-	if program, err = filepath.Abs(program); err != nil {
-		return err
-	}
+func (m *Million) measureDaemon(ctx context.Context, program string) {
+	dir := must.Get(os.MkdirTemp("", "relaygate-million"))
+	defer m.ends.End(func() error { return os.RemoveAll(dir) })
+	saveMillion(filepath.Join(dir, "state.db"))
+	network := must.Get(lab.NewNetwork())
+	defer m.ends.End(network.Close)
+	mail := must.Get(lab.StartMailServer(network.Server))
+	defer m.ends.End(mail.Close)
 	start := time.Now()
-	d, err := lab.StartDaemon(ctx, network.Server, lab.Options{Exe: program, Dir: dir, Lifetime: time.Hour, Ready: 5 * time.Minute})
-	if err != nil {
-		return err
-	}
+	d := must.Get(lab.StartDaemon(ctx, network.Server, lab.Options{
+		Exe: must.Get(filepath.Abs(program)), Dir: dir, Lifetime: time.Hour, Ready: 5 * time.Minute,
+	}))
+	defer m.ends.End(d.Stop)
 	m.Ready = time.Since(start)
-	return errors.Join(m.measureLogin(ctx, network, d), d.Stop())
+	m.measureLogin(ctx, network, d)
 }
 
-func (m *Million) measureLogin(ctx context.Context, network *lab.Network, d *lab.Daemon) error {
+func (m *Million) measureLogin(ctx context.Context, network *lab.Network, d *lab.Daemon) {
 	client := control.NewClient(d.Socket)
-	ask := func(good func(*control.Status) bool) (s control.Status, err error) {
-		err = lab.Poll(ctx, time.Minute, 20*time.Millisecond, func() (err error) {
+	ask := func(good func(*control.Status) bool) (s control.Status) {
+		must.Do(lab.Poll(ctx, time.Minute, 20*time.Millisecond, func() (err error) {
 			if s, err = client.Status(ctx); err == nil && !good(&s) {
 				err = fmt.Errorf("%d grants, %d added", s.Grants, s.Gate.Adds)
 			}
 			return err
-		})
-		return s, err
+		}))
+		return s
 	}
-	if _, err := ask(func(s *control.Status) bool { return s.Grants == million && s.Files[0].Writes > 0 }); err != nil {
-		return err
-	}
+	ask(func(s *control.Status) bool { return s.Grants == million && s.Files[0].Writes > 0 })
 	var delays []time.Duration
 	for i := range logins {
 		if _, ok, err := network.Client4.Login(ctx, lab.POP3Login(lab.Server4, lab.Password)); err != nil || !ok {
-			return fmt.Errorf("log in: %v, %w", ok, err)
+			must.Do(fmt.Errorf("log in: %v, %w", ok, err))
 		}
-		s, err := ask(func(s *control.Status) bool { return s.Gate.Adds == uint64(i+1) })
-		if err != nil {
-			return err
-		}
+		s := ask(func(s *control.Status) bool { return s.Gate.Adds == uint64(i+1) })
 		delays = append(delays, s.Gate.LastDelay.Duration)
-		o := control.Order{Verb: control.VerbRevoke, Prefix: netip.PrefixFrom(lab.Client4, 32)}
-		if _, err := client.Order(ctx, o); err != nil {
-			return err
-		}
+		must.Get(client.Order(ctx, control.Order{Verb: control.VerbRevoke, Prefix: netip.PrefixFrom(lab.Client4, 32)}))
 	}
 	slices.Sort(delays)
 	m.Login, m.LoginMost = delays[logins/2], delays[logins-1]
-	var err error
 	pid := strconv.Itoa(d.PID())
-	if m.Own, err = status(pid, "RssAnon"); err != nil {
-		return err
-	}
-	m.Mapped, err = status(pid, "RssFile")
-	return err
+	m.Own, m.Mapped = status(pid, "RssAnon"), status(pid, "RssFile")
 }
 
 // saveMillion writes a state file as a daemon with these grants leaves it.
-func saveMillion(path string) error {
+func saveMillion(path string) {
 	now := time.Now()
-	s, err := state.Open(path, now)
-	if err != nil {
-		return err
-	}
+	s := must.Get(state.Open(path, now))
 	addrs := make([]string, million)
 	for i := range addrs {
 		addrs[i] = member(i).String()
@@ -110,10 +78,8 @@ func saveMillion(path string) error {
 		saved := grant.Save(now, grant.Boot{}, g)
 		s.Put("grants", g.Prefix.String(), state.AppendGrant(nil, &saved))
 		if i%(1<<15) == 0 {
-			if err := s.Flush(); err != nil {
-				return errors.Join(err, s.Close())
-			}
+			must.Do(s.Flush())
 		}
 	}
-	return s.Close()
+	must.Do(s.Close())
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // Machine says where and when the figures were measured.
@@ -48,33 +50,28 @@ type sample struct {
 }
 
 // measure runs a program to its end. Its output goes to out, nil for nowhere.
-func measure(ctx context.Context, out io.Writer, program string, args ...string) (sample, error) {
+func measure(ctx context.Context, out io.Writer, program string, args ...string) sample {
 	cmd := exec.CommandContext(ctx, program, args...)
 	var errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = out, &errs
-	if err := forgetPeak(); err != nil {
-		return sample{}, err
-	}
+	forgetPeak()
 	begin := time.Now()
 	if err := cmd.Run(); err != nil {
-		return sample{}, fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, &errs)
+		must.Do(fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, &errs))
 	}
 	s := sample{wall: time.Since(begin), cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
 	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		s.resident = usage.Maxrss << 10
 	}
-	return s, nil
+	return s
 }
 
 // forgetPeak gives memory back and lets the kernel forget how much there was
 // (proc_pid_clear_refs(5)): a child begins with the peak of its parent as if it
 // had been its own.
-func forgetPeak() error {
+func forgetPeak() {
 	debug.FreeOSMemory()
-	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil {
-		return fmt.Errorf("forget the peak of memory: %w", err)
-	}
-	return nil
+	must.Do(os.WriteFile("/proc/self/clear_refs", []byte("5"), 0))
 }
 
 // Median of at least one value.
@@ -88,18 +85,14 @@ func Median[T ~int64 | ~float64](values []T) T {
 type pairs [][]sample // by program
 
 // inTurn runs each program n times.
-func inTurn(ctx context.Context, n int, programs ...[]string) (pairs, error) {
+func inTurn(ctx context.Context, n int, programs ...[]string) pairs {
 	p := make(pairs, len(programs))
 	for range n {
 		for i, args := range programs {
-			s, err := measure(ctx, nil, args[0], args[1:]...)
-			if err != nil {
-				return nil, err
-			}
-			p[i] = append(p[i], s)
+			p[i] = append(p[i], measure(ctx, nil, args[0], args[1:]...))
 		}
 	}
-	return p, nil
+	return p
 }
 
 // ratio is the median of one program's figure over another's, pair by pair.
@@ -133,21 +126,17 @@ func cpuOf(s sample) time.Duration  { return s.cpu }
 func wallOf(s sample) time.Duration { return s.wall }
 
 // status reads a figure of a process in kB (proc_pid_status(5)), as bytes.
-func status(pid, name string) (int64, error) { return figure("/proc/"+pid+"/status", name) }
+func status(pid, name string) int64 { return figure("/proc/"+pid+"/status", name) }
 
 // meminfo reads one of the whole machine (proc_meminfo(5)).
-func meminfo(name string) (int64, error) { return figure("/proc/meminfo", name) }
+func meminfo(name string) int64 { return figure("/proc/meminfo", name) }
 
-func figure(file, name string) (int64, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(data)) {
+func figure(file, name string) int64 {
+	for line := range strings.Lines(string(must.Get(os.ReadFile(file)))) {
 		if value, ok := strings.CutPrefix(line, name+":"); ok {
-			n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
-			return n << 10, err
+			return must.Get(strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)) << 10
 		}
 	}
-	return 0, fmt.Errorf("%s has no %s", file, name)
+	must.Do(fmt.Errorf("%s has no %s", file, name))
+	return 0
 }

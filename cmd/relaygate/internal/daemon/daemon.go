@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package daemon is `relaygate run`: tasks under one group, which talk by messages.
 //
 //	livetap ─Event─▶ owner ─element─▶ gate      the nftables socket

@@ -1,5 +1,3 @@
-//go:build linux
-
 package daemon
 
 import (
@@ -73,7 +71,7 @@ func (p *player) Next(ev *capture.Event) error {
 		time.Sleep(time.Millisecond) // as the tap does in a crowd
 		return os.ErrDeadlineExceeded
 	}
-	*ev = capture.Event{Time: now, Index: 1}
+	*ev = capture.Event{Time: now}
 	switch p.step {
 	case 0:
 		p.open(ev)

@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package demo shows the whole program at work on one machine: throw-away
 // network namespaces for a mail server, two clients and a stranger, the real
 // daemon with a real configuration, and real TCP connections. Every step is

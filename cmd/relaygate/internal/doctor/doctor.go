@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package doctor looks at this host, without changing anything, and says what
 // relaygate can and cannot do here: kernel features, capabilities, cgroups,
 // nftables, listeners, the lock behind the gate, and the daemon itself.

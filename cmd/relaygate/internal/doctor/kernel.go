@@ -1,8 +1,7 @@
-//go:build linux
-
 package doctor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -158,26 +157,13 @@ func tables() (names []string, err error) {
 		if i == most {
 			return append(names, fmt.Sprintf("and %d more", len(list)-most)), nil
 		}
-		names = append(names, family(t.Family)+" "+t.Name)
+		names = append(names, cmp.Or(families[t.Family], fmt.Sprint(t.Family))+" "+t.Name)
 	}
 	return names, nil
 }
 
-func family(f nftables.TableFamily) string {
-	switch f {
-	case nftables.TableFamilyINet:
-		return "inet"
-	case nftables.TableFamilyIPv4:
-		return "ip"
-	case nftables.TableFamilyIPv6:
-		return "ip6"
-	case nftables.TableFamilyARP:
-		return "arp"
-	case nftables.TableFamilyNetdev:
-		return "netdev"
-	case nftables.TableFamilyBridge:
-		return "bridge"
-	default:
-		return fmt.Sprint(f)
-	}
+// families are the names of nft(8).
+var families = map[nftables.TableFamily]string{
+	nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6",
+	nftables.TableFamilyARP: "arp", nftables.TableFamilyNetdev: "netdev", nftables.TableFamilyBridge: "bridge",
 }

@@ -272,9 +272,10 @@ func (r *Reader) closed(id flow.ID) {
 
 func (r *Reader) drop(id flow.ID) {
 	if int(id) < len(r.sessions) {
-		delete(r.tls.byCookie, r.sessions[id].conn.Cookie)
-		r.spare.keep(r.sessions[id].dialogue)
-		r.sessions[id] = session{waits: r.sessions[id].waits} // up to the next in its slot
+		s := &r.sessions[id]
+		delete(r.tls.byCookie, s.conn.Cookie)
+		r.spare.keep(s.conn.Service.Protocol, s.dialogue)
+		*s = session{waits: s.waits} // up to the next in its slot
 	}
 }
 

@@ -55,14 +55,6 @@ type session struct {
 	hello *hellos
 }
 
-// newDialogue makes the reader of one connection.
-func newDialogue(s authz.Service) dialogue {
-	if s.ImplicitTLS {
-		return &tlsDialogue{}
-	}
-	return clearDialogue(s.Protocol, false)
-}
-
 // clearDialogue reads the protocol itself. Behind STARTTLS no greeting comes.
 func clearDialogue(p authz.Protocol, startTLS bool) dialogue {
 	switch {

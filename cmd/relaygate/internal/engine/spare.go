@@ -1,47 +1,40 @@
 package engine
 
-import (
-	"relaygate/authz"
-	"relaygate/authz/imap"
-	"relaygate/authz/pop3"
-)
+import "relaygate/authz"
 
-// spare keeps the memory of dialogues that ended for those to come: most of what
-// a busy host allocates. A Reset overwrites all that one held, when it ends.
-type spare struct {
-	pop3 []*pop3.Dialogue
-	imap []*imap.Dialogue
+// spare keeps the memory of dialogues that ended for those to come, by protocol: most of
+// what a busy host allocates. A Reset overwrites all that one held, when it ends.
+type spare [authz.IMAP + 1][]lasting
+
+// lasting is a dialogue that can begin anew.
+type lasting interface {
+	dialogue
+	Reset()
 }
 
-// maxSpare bounds the dialogues of each kind that are kept.
+// maxSpare bounds the dialogues of each protocol that are kept.
 const maxSpare = 256
 
 // take makes the reader of one connection.
 func (s *spare) take(service authz.Service) dialogue {
-	switch {
-	case service.ImplicitTLS:
-	case service.Protocol == authz.POP3 && len(s.pop3) > 0:
-		d := s.pop3[len(s.pop3)-1]
-		s.pop3 = s.pop3[:len(s.pop3)-1]
-		return d
-	case service.Protocol == authz.IMAP && len(s.imap) > 0:
-		d := s.imap[len(s.imap)-1]
-		s.imap = s.imap[:len(s.imap)-1]
-		return d
+	if service.ImplicitTLS {
+		return &tlsDialogue{}
 	}
-	return newDialogue(service)
+	list := &s[service.Protocol]
+	last := len(*list) - 1
+	if last < 0 {
+		return clearDialogue(service.Protocol, false)
+	}
+	d := (*list)[last]
+	*list = (*list)[:last]
+	return d
 }
 
-// keep takes a dialogue back, which nobody may use any more.
-func (s *spare) keep(d dialogue) {
-	switch d := d.(type) {
-	case *pop3.Dialogue:
-		if d.Reset(); len(s.pop3) < maxSpare {
-			s.pop3 = append(s.pop3, d)
-		}
-	case *imap.Dialogue:
-		if d.Reset(); len(s.imap) < maxSpare {
-			s.imap = append(s.imap, d)
+// keep takes a dialogue of a protocol back, which nobody may use any more.
+func (s *spare) keep(p authz.Protocol, d dialogue) {
+	if d, ok := d.(lasting); ok {
+		if d.Reset(); len(s[p]) < maxSpare {
+			s[p] = append(s[p], d)
 		}
 	}
 }

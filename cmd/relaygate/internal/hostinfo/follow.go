@@ -1,14 +1,13 @@
-//go:build linux
-
 package hostinfo
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"time"
 
-	"github.com/vishvananda/netlink"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 
 	"relaygate/authz"
 )
@@ -41,99 +40,67 @@ func Follow(ctx context.Context, publish func(authz.Host), report func(error)) e
 // followOnce subscribes, reads, and reads again at each change. Subscribing
 // comes before reading, so that no change falls between the two.
 func followOnce(ctx context.Context, publish func(authz.Host)) error {
-	done := make(chan struct{})
-	defer close(done)
-	s, err := subscribe(done)
+	const groups = unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE
+	c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: groups})
 	if err != nil {
-		return err
+		return fmt.Errorf("subscribe to changes of the network: %w", err)
 	}
-	defer s.discard()
+	defer func() { _ = c.Close() }() // which ends listen
+	changed, ended := make(chan struct{}, 1), make(chan error, 1)
+	go func() { ended <- listen(c, changed) }()
 	for {
 		h, err := Read()
 		if err != nil {
 			return err
 		}
 		publish(h)
-		if err := s.wait(ctx); err != nil {
-			return err
-		}
-	}
-}
-
-// subscription is the three kinds of netlink events that matter.
-type subscription struct {
-	addrs  chan netlink.AddrUpdate
-	links  chan netlink.LinkUpdate
-	routes chan netlink.RouteUpdate
-	errs   chan error
-}
-
-func subscribe(done chan struct{}) (*subscription, error) {
-	s := &subscription{
-		addrs:  make(chan netlink.AddrUpdate, 64),
-		links:  make(chan netlink.LinkUpdate, 64),
-		routes: make(chan netlink.RouteUpdate, 64),
-		errs:   make(chan error, 3),
-	}
-	failed := func(err error) {
-		select {
-		case s.errs <- err:
-		default: // one is enough to start anew
-		}
-	}
-	err := netlink.AddrSubscribeWithOptions(s.addrs, done, netlink.AddrSubscribeOptions{ErrorCallback: failed})
-	if err != nil {
-		return nil, fmt.Errorf("subscribe to address changes: %w", err)
-	}
-	err = netlink.LinkSubscribeWithOptions(s.links, done, netlink.LinkSubscribeOptions{ErrorCallback: failed})
-	if err != nil {
-		return nil, fmt.Errorf("subscribe to interface changes: %w", err)
-	}
-	err = netlink.RouteSubscribeWithOptions(s.routes, done, netlink.RouteSubscribeOptions{ErrorCallback: failed})
-	if err != nil {
-		return nil, fmt.Errorf("subscribe to route changes: %w", err)
-	}
-	return s, nil
-}
-
-// discard lets the library's goroutines end, which may wait for a reader of what was
-// left: after a burst they do.
-func (s *subscription) discard() {
-	go func() {
-		for range s.addrs {
-		}
-		for range s.links {
-		}
-		for range s.routes {
-		}
-	}()
-}
-
-// wait returns nil when something relevant has changed. Events that are already
-// queued are taken together.
-func (s *subscription) wait(ctx context.Context) error {
-	for relevant := false; ; {
-		if relevant && len(s.addrs)+len(s.links)+len(s.routes) == 0 {
-			return nil
-		}
-		var ok bool
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case err := <-s.errs:
+		case err := <-ended:
 			return fmt.Errorf("follow this host's addresses: %w", err)
-		case _, ok = <-s.addrs:
-			relevant = true
-		case _, ok = <-s.links:
-			relevant = true
-		case r, open := <-s.routes:
-			// What has a next hop matters by default routes alone: a router's full
-			// table may change all day.
-			ok = open
-			relevant = relevant || isDefault(&r.Route) || onLink(&r.Route)
-		}
-		if !ok {
-			return errors.New("follow this host's addresses: the subscription ended")
+		case <-changed:
 		}
 	}
+}
+
+// listen tells of what is relevant until the socket fails. Changes that come while one
+// is being read are told together.
+func listen(c *netlink.Conn, changed chan<- struct{}) error {
+	for {
+		messages, err := c.Receive()
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(messages, relevant) {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// relevant says whether a message can be of what Read reads: of routes with a next hop the
+// default ones alone are. A router's full table may change all day.
+func relevant(m netlink.Message) bool {
+	route := m.Header.Type == unix.RTM_NEWROUTE || m.Header.Type == unix.RTM_DELROUTE
+	if !route || len(m.Data) < unix.SizeofRtMsg {
+		return true
+	}
+	const bits, kind = 1, 7 // rtm_dst_len and rtm_type of struct rtmsg (rtnetlink(7))
+	if m.Data[bits] <= defaultBits {
+		return true
+	}
+	attributes, err := netlink.NewAttributeDecoder(m.Data[unix.SizeofRtMsg:])
+	if err != nil {
+		return true
+	}
+	for attributes.Next() {
+		switch attributes.Type() {
+		case unix.RTA_GATEWAY, unix.RTA_VIA, unix.RTA_MULTIPATH:
+			return false
+		}
+	}
+	return m.Data[kind] == unix.RTN_UNICAST
 }

@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package hostinfo follows what the policy has to know about this host: its own
 // addresses, the subnets behind its bridges, and the next hops of its default
 // routes. It reads them by netlink and listens for changes; after any error it

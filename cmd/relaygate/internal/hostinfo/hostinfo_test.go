@@ -1,16 +1,16 @@
-//go:build linux
-
 package hostinfo
 
 import (
 	"context"
 	"net"
 	"net/netip"
-	"runtime"
+	"slices"
 	"testing"
 	"time"
 
+	raw "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"relaygate/authz"
 	"relaygate/bpf/bpftest"
@@ -160,33 +160,55 @@ func TestFollowEndsWithItsContext(t *testing.T) {
 	until(t, hosts, "127.0.0.1", authz.RuleOwn)
 }
 
-// TestSubscriptionEndsAmidABurst: a burst of changes breaks a subscription, and what was
-// not read any more must not keep its goroutines.
-func TestSubscriptionEndsAmidABurst(t *testing.T) {
+// TestFollowAfterABurst: a burst of changes breaks a subscription, and the next reads
+// everything again.
+func TestFollowAfterABurst(t *testing.T) {
 	ns := bpftest.Namespace(t)
-	before := runtime.NumGoroutine()
+	hosts := follow(t, ns)
+	until(t, hosts, "127.0.0.1", authz.RuleOwn)
 	bpftest.Do(t, ns, func() error {
-		done := make(chan struct{})
-		s, err := subscribe(done)
-		if err != nil {
-			return err
-		}
-		for i := range 2 * cap(s.addrs) {
-			err := netns.AddAddresses("lo", netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), 1}), 24))
-			if err != nil {
+		for i := range 1000 {
+			a := netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1})
+			if err := netns.AddAddresses("lo", netip.PrefixFrom(a, 24)); err != nil {
 				return err
 			}
 		}
-		for len(s.addrs) < cap(s.addrs) || len(s.routes) < cap(s.routes) {
-			runtime.Gosched()
-		}
-		close(done)
-		s.discard()
 		return nil
 	})
-	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%d goroutines more than before", runtime.NumGoroutine()-before)
+	until(t, hosts, "10.3.231.1", authz.RuleOwn)
+}
+
+// TestRelevantRoutes: a router's full table may change all day.
+func TestRelevantRoutes(t *testing.T) {
+	ns, peer := bpftest.Namespace(t), bpftest.Namespace(t)
+	err := netns.Join(
+		ns, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")},
+		peer, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24")},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		dst, gw string
+		want    bool
+	}{
+		{"203.0.113.0/24", "192.0.2.50", false},
+		{"198.51.100.0/24", "", true},
+		{"128.0.0.0/1", "192.0.2.51", true},
+	} {
+		var c *raw.Conn
+		bpftest.Do(t, ns, func() (err error) {
+			c, err = raw.Dial(unix.NETLINK_ROUTE, &raw.Config{Groups: unix.RTMGRP_IPV4_ROUTE})
+			return err
+		})
+		addRoute(t, ns, "eth0", tt.dst, tt.gw)
+		messages, err := c.Receive()
+		if err != nil {
+			t.Fatal(err)
 		}
+		if got := slices.ContainsFunc(messages, relevant); got != tt.want {
+			t.Errorf("%s via %q: relevant %v", tt.dst, tt.gw, got)
+		}
+		_ = c.Close()
 	}
 }

@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package lab is the small world in which the demo and the end-to-end tests
 // play: network namespaces for a mail server, two clients and a stranger, a
 // built-in POP3, IMAP and SMTP server, and the real daemon as a process.

@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package offline answers in the daemon's place while none does: from what it left in
 // its state file, in the files for mail servers and in the kernel. All of that is only
 // read: a daemon may start at any moment.

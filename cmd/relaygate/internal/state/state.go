@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package state is the file that carries grants, denials and evidence over a
 // restart: records by bucket and key in a bbolt database, each with a checksum.
 //

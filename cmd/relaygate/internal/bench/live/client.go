@@ -1,11 +1,10 @@
-//go:build linux
-
 package live
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"runtime"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // fileOf wraps a descriptor, which it then owns.
@@ -22,28 +23,28 @@ func fileOf(fd int) *os.File { return os.NewFile(uintptr(fd), "socket") }
 
 // client is the state of a client process: what it left open.
 type client struct {
-	open int // the connection of open, exchange, fetch and leave; 0 is none
+	open int // the connection of open, exchange, fetch and leave
 	idle []int
 }
 
 // newClient is the clients' machine.
-func newClient() (func(Task) (Result, error), error) {
+func newClient() func(Task) Result {
 	runtime.GOMAXPROCS(sessions)
 	c := &client{}
-	verbs := map[string]func(Task) (Result, error){
+	verbs := map[string]func(Task) Result{
 		"login": c.logins, "open": c.openOne, "exchange": c.exchange, "fetch": c.fetch, "leave": c.leave,
 		"stay": c.stay, "go": c.goAll,
 	}
-	return func(t Task) (Result, error) {
+	return func(t Task) Result {
 		do, ok := verbs[t.Verb]
 		if !ok {
-			return Result{}, fmt.Errorf("no client can %q", t.Verb)
+			must.Do(fmt.Errorf("no client can %q", t.Verb))
 		}
 		start := time.Now()
-		r, err := do(t)
+		r := do(t)
 		r.Took = time.Since(start)
-		return r, err
-	}, nil
+		return r
+	}
 }
 
 // dial connects from a client's address.
@@ -116,7 +117,7 @@ func login(i, port int, word string, buf []byte) (fd int, ok bool, err error) {
 func (t *Task) wrong(i int) bool { return t.Wrong > 0 && i%t.Wrong == t.Wrong-1 }
 
 // logins logs in again and again, and knocks at port 25 where Wait says so.
-func (c *client) logins(t Task) (Result, error) {
+func (c *client) logins(t Task) Result {
 	var next, done, passed atomic.Int64
 	var workers sync.WaitGroup
 	start := time.Now()
@@ -144,7 +145,8 @@ func (c *client) logins(t Task) (Result, error) {
 	}
 	workers.Wait()
 	close(failed)
-	return Result{Done: int(done.Load()), Passed: int(passed.Load())}, <-failed
+	must.Do(<-failed)
+	return Result{Done: int(done.Load()), Passed: int(passed.Load())}
 }
 
 // turn is one login, and the knock behind it.
@@ -194,83 +196,65 @@ func waitUntil(t time.Time) {
 
 // openOne logs in and stays connected. On otherPort it is the same, and nobody
 // sees it.
-func (c *client) openOne(t Task) (Result, error) {
+func (c *client) openOne(t Task) Result {
 	fd, ok, err := login(t.First, t.Port, password, make([]byte, 512))
-	if err == nil && !ok {
-		err = errors.Join(errors.New("the login failed"), unix.Close(fd))
+	must.Do(err)
+	if c.open = fd; !ok {
+		must.Do(errors.New("the login failed"))
 	}
-	if err == nil {
-		c.open = fd
-	}
-	return Result{}, err
+	return Result{}
 }
 
-func (c *client) leave(Task) (Result, error) {
-	fd := c.open
-	c.open = 0
-	return Result{}, unix.Close(fd)
+func (c *client) leave(Task) Result {
+	must.Do(unix.Close(c.open))
+	return Result{}
 }
 
 // exchange sends commands and waits for each answer. Both ends stay on one
 // processor: who wakes up where is then no matter of luck.
-func (c *client) exchange(t Task) (Result, error) {
-	unpin, err := pin()
-	if err != nil {
-		return Result{}, err
-	}
-	defer unpin()
+func (c *client) exchange(t Task) Result {
+	defer must.Get(pin())()
 	buf := make([]byte, 512)
-	if _, err := say(c.open, buf, "PIN\r\n"); err != nil {
-		return Result{}, err
-	}
+	must.Get(say(c.open, buf, "PIN\r\n"))
 	for range t.Count {
-		if _, err := say(c.open, buf, "NOOP\r\n"); err != nil {
-			return Result{}, err
-		}
+		must.Get(say(c.open, buf, "NOOP\r\n"))
 	}
-	return Result{Done: t.Count}, nil
+	return Result{Done: t.Count}
 }
 
 // fetch reads a mail of Size bytes, Count times.
-func (c *client) fetch(t Task) (Result, error) {
+func (c *client) fetch(t Task) Result {
 	buf := make([]byte, 256<<10)
 	for range t.Count {
-		if err := send(c.open, "RETR "+strconv.Itoa(t.Size)+"\r\n"); err != nil {
-			return Result{}, err
-		}
+		must.Do(send(c.open, "RETR "+strconv.Itoa(t.Size)+"\r\n"))
 		for left := answerSize(t.Size); left > 0; {
 			n, err := unix.Read(c.open, buf)
-			if err != nil || n == 0 {
-				return Result{}, fmt.Errorf("read mail: %d bytes, %w", n, err)
+			if err == nil && n == 0 {
+				err = io.ErrUnexpectedEOF
 			}
+			must.Do(err)
 			left -= n
 		}
 	}
-	return Result{Done: t.Count}, nil
+	return Result{Done: t.Count}
 }
 
 // stay opens connections that stay open.
-func (c *client) stay(t Task) (Result, error) {
+func (c *client) stay(t Task) Result {
 	buf := make([]byte, 512)
 	for i := range t.Count {
-		fd, err := dial(clientAddr(t.First+i), idlePort)
-		if err != nil {
-			return Result{}, err
-		}
+		fd := must.Get(dial(clientAddr(t.First+i), idlePort))
 		c.idle = append(c.idle, fd)
-		if _, err := line(fd, buf); err != nil {
-			return Result{}, err
-		}
+		must.Get(line(fd, buf))
 	}
-	return Result{Done: len(c.idle)}, nil
+	return Result{Done: len(c.idle)}
 }
 
 // goAll closes the connections of stay.
-func (c *client) goAll(Task) (Result, error) {
-	var errs []error
+func (c *client) goAll(Task) Result {
 	for _, fd := range c.idle {
-		errs = append(errs, unix.Close(fd))
+		must.Do(unix.Close(fd))
 	}
 	c.idle = nil
-	return Result{}, errors.Join(errs...)
+	return Result{}
 }

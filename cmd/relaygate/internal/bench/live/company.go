@@ -1,5 +1,3 @@
-//go:build linux
-
 package live
 
 import (
@@ -10,6 +8,7 @@ import (
 	"time"
 
 	"relaygate/cmd/relaygate/internal/bench"
+	"relaygate/cmd/relaygate/internal/bench/must"
 	"relaygate/nft"
 )
 
@@ -17,70 +16,32 @@ import (
 // port.
 type company struct {
 	port int
-	keep func(while func() error) error
+	keep func(while func())
 }
 
-var nobody = company{pairPort, func(while func() error) error { return while() }}
+var nobody = company{pairPort, func(while func()) { while() }}
 
 // daemon is relaygate with a gate.
 func (m *measure) daemon(ctx context.Context, port int, gate string) company {
-	return company{port, func(while func() error) error {
-		a, err := m.agentWith(ctx, gate)
-		if err != nil {
-			return err
-		}
-		return errors.Join(while(), a.stop())
-	}}
+	return company{port, func(while func()) { m.withGate(ctx, gate, func(*agent) { while() }) }}
 }
 
 // reader is one of a TPACKET_V3 ring.
-func (m *measure) reader(ctx context.Context, role string) company {
-	return company{pairPort, func(while func() error) error {
-		h, err := startHelper(ctx, m.serverNS, m.groups["agent"], role)
-		if err != nil {
-			return err
-		}
-		return errors.Join(while(), h.stop())
+func (m *measure) reader(ctx context.Context) company {
+	return company{pairPort, func(while func()) {
+		h := must.Get(startHelper(ctx, m.serverNS, m.groups["agent"], "reader"))
+		defer m.End(h.stop)
+		while()
 	}}
 }
 
 // gate is that of the daemon, without it.
 func (m *measure) gate(brakes nft.Brakes) company {
-	return company{pairPort, func(while func() error) (err error) {
-		var g *nft.Gate
-		err = m.serverNS.Do(func() (err error) {
-			if g, err = nft.Open(nft.Config{Mode: nft.Filter, Ports: []uint16{smtpPort}, Brakes: brakes}); err != nil {
-				return err
-			}
-			return g.Rebuild(nil)
-		})
-		if g == nil {
-			return err
-		}
-		if err == nil {
-			err = while()
-		}
-		return errors.Join(err, m.serverNS.Do(g.Delete), g.Close())
-	}}
-}
-
-// emptyPrograms are where the tap's would be, emptyChains where the gate's.
-func (m *measure) emptyPrograms() company {
-	return company{pairPort, func(while func() error) error {
-		e, err := attachEmpties()
-		if err != nil {
-			return err
-		}
-		return errors.Join(while(), e.close())
-	}}
-}
-
-func (m *measure) emptyChains() company {
-	return company{pairPort, func(while func() error) error {
-		if err := m.serverNS.Do(makeChains); err != nil {
-			return err
-		}
-		return errors.Join(while(), m.serverNS.Do(dropGate))
+	return company{pairPort, func(while func()) {
+		g := must.Get(nft.Open(nft.Config{Mode: nft.Filter, Ports: []uint16{smtpPort}, Brakes: brakes, Netns: m.serverNS.FD()}))
+		defer m.End(func() error { return errors.Join(g.Delete(), g.Close()) })
+		must.Do(g.Rebuild(nil))
+		while()
 	}}
 }
 
@@ -95,18 +56,15 @@ type turns struct{ own, agent time.Duration }
 func (t turns) all() time.Duration { return t.own + t.agent }
 
 // takeTurns does something again and again in each company in turn.
-func (m *measure) takeTurns(ctx context.Context, rounds int, do func(pair) (time.Duration, error), all []company) ([]turns, error) {
+func (m *measure) takeTurns(ctx context.Context, rounds int, do func(pair) time.Duration, all []company) []turns {
 	own, agent := make([][]time.Duration, len(all)), make([][]time.Duration, len(all))
 	for range rounds {
 		for i, c := range all {
-			err := c.keep(func() error {
-				one, spent, err := m.turnOf(c.port, do)
+			c.keep(func() {
+				one, spent := m.turnOf(c.port, do)
 				own[i], agent[i] = append(own[i], one...), append(agent[i], spent)
-				return err
 			})
-			if err := errors.Join(err, ctx.Err()); err != nil {
-				return nil, fmt.Errorf("turn %d: %w", i, err)
-			}
+			must.Do(ctx.Err())
 		}
 	}
 	list := make([]turns, len(all))
@@ -114,37 +72,22 @@ func (m *measure) takeTurns(ctx context.Context, rounds int, do func(pair) (time
 		list[i] = turns{undisturbed(own[i]), bench.Median(agent[i])}
 	}
 	if os.Getenv("PART") != "" {
-		fmt.Fprintln(m.log, own, agent)
+		fmt.Fprintln(m.Log, own, agent)
 	}
-	return list, nil
+	return list
 }
 
 // turnOf does something on a fresh connection ten times. It returns what the
 // thread took each time, and the mean of what the agent spent meanwhile.
-func (m *measure) turnOf(port int, do func(pair) (time.Duration, error)) (own []time.Duration, agent time.Duration, err error) {
-	p, err := m.openPair(port)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer func() { err = errors.Join(err, p.close()) }()
+func (m *measure) turnOf(port int, do func(pair) time.Duration) (own []time.Duration, agent time.Duration) {
+	p := m.openPair(port)
+	defer m.End(p.close)
 	rest(settled) // nothing of the login is left in the rings
-	unpin, err := pin()
-	if err != nil {
-		return nil, 0, err
-	}
-	defer unpin()
-	before, err := m.groups.spent("agent")
-	if err != nil {
-		return nil, 0, err
-	}
+	defer must.Get(pin())()
+	before := m.groups.spent("agent")
 	const times = 10
 	for range times {
-		one, err := do(p)
-		if err != nil {
-			return nil, 0, err
-		}
-		own = append(own, one)
+		own = append(own, do(p))
 	}
-	after, err := m.groups.spent("agent")
-	return own, (after - before) / times, err
+	return own, (m.groups.spent("agent") - before) / times
 }

@@ -1,5 +1,3 @@
-//go:build linux
-
 package live
 
 import (
@@ -8,6 +6,7 @@ import (
 
 	"github.com/google/nftables"
 
+	"relaygate/cmd/relaygate/internal/bench/must"
 	"relaygate/nft"
 )
 
@@ -48,22 +47,10 @@ func makeSet(name, set string) error {
 	})
 }
 
-// makeChains makes the gate's table in the current namespace, with its two base
-// chains and no rule.
-func makeChains() error {
-	return change("make empty chains", func(c *nftables.Conn) error {
-		t := c.AddTable(table(nft.Table))
-		for name, hook := range map[string]*nftables.ChainHook{"pre": nftables.ChainHookPrerouting, "in": nftables.ChainHookInput} {
-			c.AddChain(&nftables.Chain{Name: name, Table: t, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityMangle})
-		}
-		return nil
-	})
-}
-
 // members lists who may relay, as the kernel has it.
-func (w *world) members() (members map[netip.Addr]bool, err error) {
-	members = make(map[netip.Addr]bool)
-	err = w.serverNS.Do(func() error {
+func (w *world) members() map[netip.Addr]bool {
+	members := make(map[netip.Addr]bool)
+	must.Do(w.serverNS.Do(func() error {
 		return change("list the gate's members", func(c *nftables.Conn) error {
 			elements, err := c.GetSetElements(&nftables.Set{Table: table(nft.Table), Name: "allow4"})
 			for _, e := range elements {
@@ -73,6 +60,6 @@ func (w *world) members() (members map[netip.Addr]bool, err error) {
 			}
 			return err
 		})
-	})
-	return members, err
+	}))
+	return members
 }

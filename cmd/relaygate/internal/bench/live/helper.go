@@ -1,5 +1,3 @@
-//go:build linux
-
 package live
 
 import (
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // Task is what a helper process is asked to do; Result is its answer. Both are
@@ -46,11 +45,10 @@ type Result struct {
 }
 
 // roles are the helper processes: each does a Task.
-var roles = map[string]func() (func(Task) (Result, error), error){
-	"server":      newServer,
-	"client":      newClient,
-	"reader":      func() (func(Task) (Result, error), error) { return newReader(soon) },
-	"late reader": func() (func(Task) (Result, error), error) { return newReader(late) },
+var roles = map[string]func() func(Task) Result{
+	"server": newServer,
+	"client": newClient,
+	"reader": newReader,
 }
 
 // Helper is the main function of a helper process. It ends with in.
@@ -59,8 +57,8 @@ func Helper(role string, in io.Reader, out io.Writer) error {
 	if !ok {
 		return fmt.Errorf("no helper is called %q", role)
 	}
-	do, err := start()
-	if err != nil {
+	var do func(Task) Result
+	if err := must.Try(func() { do = start() }); err != nil {
 		return err
 	}
 	requests, answers := json.NewDecoder(in), json.NewEncoder(out)
@@ -74,8 +72,8 @@ func Helper(role string, in io.Reader, out io.Writer) error {
 		} else if err != nil {
 			return fmt.Errorf("read a task: %w", err)
 		}
-		result, err := do(t)
-		if err != nil {
+		var result Result
+		if err := must.Try(func() { result = do(t) }); err != nil {
 			result.Error = err.Error()
 		}
 		if err := answers.Encode(result); err != nil {

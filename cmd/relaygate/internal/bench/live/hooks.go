@@ -1,10 +1,7 @@
-//go:build linux
-
 package live
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
@@ -14,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 
 	"relaygate/bpf"
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // hooks are BPF programs of the benchmark's own, what holds them where they are, and the
@@ -25,55 +23,33 @@ type hooks struct {
 }
 
 // record makes the ring, of a size in bytes.
-func (h *hooks) record(size uint32) (err error) {
-	if h.ring, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: size}); err != nil {
-		return fmt.Errorf("make a ring: %w", err)
-	}
-	return nil
+func (h *hooks) record(size uint32) {
+	h.ring = must.Get(ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: size}))
 }
 
-func (h *hooks) load(kind ebpf.ProgramType, at ebpf.AttachType, code asm.Instructions) (*ebpf.Program, error) {
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: kind, AttachType: at, Instructions: code, License: "GPL"})
-	if err != nil {
-		return nil, fmt.Errorf("load a program: %w", err)
-	}
+func (h *hooks) load(kind ebpf.ProgramType, at ebpf.AttachType, code asm.Instructions) *ebpf.Program {
+	p := must.Get(ebpf.NewProgram(&ebpf.ProgramSpec{Type: kind, AttachType: at, Instructions: code, License: "GPL"}))
 	h.progs = append(h.progs, p)
-	return p, nil
+	return p
 }
 
 // everywhere has a program see the packets of all sockets in one direction.
-func (h *hooks) everywhere(at ebpf.AttachType, code asm.Instructions) error {
-	root, err := bpf.RootCgroup()
-	if err != nil {
-		return err
-	}
-	p, err := h.load(ebpf.CGroupSKB, at, code)
-	if err != nil {
-		return err
-	}
-	l, err := link.AttachCgroup(link.CgroupOptions{Path: root, Attach: at, Program: p})
-	if err != nil {
-		return fmt.Errorf("attach a program: %w", err)
-	}
-	h.links = append(h.links, l)
-	return nil
+func (h *hooks) everywhere(at ebpf.AttachType, code asm.Instructions) {
+	root, p := must.Get(bpf.RootCgroup()), h.load(ebpf.CGroupSKB, at, code)
+	h.links = append(h.links, must.Get(link.AttachCgroup(link.CgroupOptions{Path: root, Attach: at, Program: p})))
 }
 
 // drain takes the records that are in the ring.
-func (h *hooks) drain(do func(record []byte)) error {
-	r, err := ringbuf.NewReader(h.ring)
-	if err != nil {
-		return fmt.Errorf("read a ring: %w", err)
-	}
+func (h *hooks) drain(do func(record []byte)) {
+	r := must.Get(ringbuf.NewReader(h.ring))
+	defer r.Close()                //nolint:errcheck // it was only read
 	r.SetDeadline(time.Unix(1, 0)) // what is there, and no more
 	for {
 		rec, err := r.Read()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return r.Close()
+			return
 		}
-		if err != nil {
-			return errors.Join(fmt.Errorf("read a ring: %w", err), r.Close())
-		}
+		must.Do(err)
 		do(rec.RawSample)
 	}
 }
@@ -94,14 +70,10 @@ func (h *hooks) close() error {
 
 // attachEmpties attaches programs that do nothing, beside the daemon's: that of what comes
 // in first.
-func attachEmpties() (*hooks, error) {
-	h := &hooks{}
+func (h *hooks) attachEmpties() {
 	for _, at := range []ebpf.AttachType{ebpf.AttachCGroupInetIngress, ebpf.AttachCGroupInetEgress} {
-		if err := h.everywhere(at, asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}); err != nil {
-			return nil, errors.Join(err, h.close())
-		}
+		h.everywhere(at, asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()})
 	}
-	return h, nil
 }
 
 // Whom a record wakes (linux/bpf.h).

@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package live measures the daemon at work: a mail server and its clients on two
 // machines (network namespaces) with a cable between them (a veth pair), with
 // and without relaygate in turn, so that what disturbs the machine disturbs
@@ -14,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -24,28 +21,25 @@ import (
 	"golang.org/x/sys/unix"
 
 	"relaygate/cmd/relaygate/internal/bench"
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // Section is the live half of the table.
-func Section() bench.Section { return bench.Section{Name: "live", Rows: measureAll} }
+func Section() bench.Section { return bench.Section{Name: "live", Measure: measureAll} }
 
 // measure is what the parts of the section share.
 type measure struct {
 	*world
-	full bool
-	log  io.Writer
+	*bench.Config
 }
 
-func measureAll(ctx context.Context, c *bench.Config) (rows []bench.Row, err error) {
-	w, err := newWorld(ctx, c.Relaygate, c.Dir)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, w.close()) }()
-	m := &measure{world: w, full: c.Full, log: c.Log}
+func measureAll(ctx context.Context, c *bench.Config) {
+	m := &measure{world: &world{groups: make(groups)}, Config: c}
+	defer m.End(m.close)
+	m.build(ctx)
 	for _, part := range []struct {
-		name string
-		rows func(context.Context) ([]bench.Row, error)
+		name    string
+		measure func(context.Context)
 	}{
 		{"after the verdict", m.afterVerdict},
 		{"packets", m.packets},
@@ -64,13 +58,12 @@ func measureAll(ctx context.Context, c *bench.Config) (rows []bench.Row, err err
 			continue
 		}
 		start := time.Now()
-		more, err := part.rows(ctx)
+		err := must.Try(func() { part.measure(ctx) })
 		fmt.Fprintf(c.Log, "  %s: %.1f s\n", part.name, time.Since(start).Seconds())
-		if rows = append(rows, more...); err != nil {
-			return rows, fmt.Errorf("%s: %w", part.name, err)
+		if err := errors.Join(err, m.Failed()); err != nil {
+			must.Do(fmt.Errorf("%s: %w", part.name, err))
 		}
 	}
-	return rows, nil
 }
 
 // pairs is how often each comparison is made.
@@ -78,28 +71,22 @@ const pairs = 5
 
 // pick is the quick or the full form's figure.
 func pick[T any](m *measure, quick, full T) T {
-	if m.full {
+	if m.Full {
 		return full
 	}
 	return quick
 }
 
 // withAgent runs do while the daemon runs.
-func (m *measure) withAgent(ctx context.Context, do func(*agent) error) error {
-	a, err := m.agent(ctx)
-	if err != nil {
-		return err
-	}
-	return errors.Join(do(a), a.stop())
+func (m *measure) withAgent(ctx context.Context, do func(*agent)) {
+	m.withGate(ctx, gateMode, do)
 }
 
 // withTimes is withAgent while the kernel measures how long BPF programs run.
-func (m *measure) withTimes(ctx context.Context, do func(*agent) error) error {
-	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
-	if err != nil {
-		return fmt.Errorf("let the kernel measure BPF programs: %w", err)
-	}
-	return errors.Join(m.withAgent(ctx, do), stats.Close())
+func (m *measure) withTimes(ctx context.Context, do func(*agent)) {
+	stats := must.Get(ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME)))
+	defer m.End(stats.Close)
+	m.withAgent(ctx, do)
 }
 
 // percentile of values, 0 to 100; of none it is 0.

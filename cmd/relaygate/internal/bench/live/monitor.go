@@ -1,10 +1,7 @@
-//go:build linux
-
 package live
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -18,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // monitor notes when elements come into a namespace's sets: nf_tables tells
@@ -40,43 +38,19 @@ const (
 	monitorTimes = 16 << 20 // bytes: a million datagrams
 )
 
-func startMonitor(ns *netns.Namespace) (m *monitor, err error) {
-	m = &monitor{came: make(map[netip.Addr]int)}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, m.close())
-		}
-	}()
-	if err := m.record(monitorTimes); err != nil {
-		return m, err
-	}
-	filter, err := m.load(ebpf.SocketFilter, ebpf.AttachNone, timeProgram(m.ring))
-	if err != nil {
-		return m, err
-	}
-	if m.conn, err = netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: ns.FD()}); err != nil {
-		return m, fmt.Errorf("listen to nf_tables: %w", err)
-	}
-	if err := m.conn.SetReadBuffer(monitorRoom); err != nil {
-		return m, fmt.Errorf("make room for what nf_tables tells: %w", err)
-	}
-	raw, err := m.conn.SyscallConn()
-	if err != nil {
-		return m, fmt.Errorf("listen to nf_tables: %w", err)
-	}
-	var attached error
-	err = raw.Control(func(fd uintptr) {
-		attached = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_BPF, filter.FD())
-	})
-	if err := errors.Join(err, attached); err != nil {
-		return m, fmt.Errorf("attach the monitor's filter: %w", err)
-	}
+func startMonitor(ns *netns.Namespace) *monitor {
+	m := &monitor{came: make(map[netip.Addr]int)}
+	m.record(monitorTimes)
+	filter := m.load(ebpf.SocketFilter, ebpf.AttachNone, timeProgram(m.ring))
+	m.conn = must.Get(netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: ns.FD()}))
+	must.Do(m.conn.SetReadBuffer(monitorRoom))
+	must.Do(must.Get(m.conn.SyscallConn()).Control(func(fd uintptr) {
+		must.Do(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_BPF, filter.FD()))
+	}))
 	// Not before: each datagram has its time.
-	if err := m.conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
-		return m, fmt.Errorf("listen to nf_tables: %w", err)
-	}
+	must.Do(m.conn.JoinGroup(unix.NFNLGRP_NFTABLES))
 	m.ended.Go(m.run)
-	return m, nil
+	return m
 }
 
 // timeProgram puts the time into the ring and lets the datagram pass as it is.
@@ -169,29 +143,22 @@ func (m *monitor) count() int {
 }
 
 // stop returns when which address came, by CLOCK_MONOTONIC.
-func (m *monitor) stop() (map[netip.Addr]time.Duration, error) {
+func (m *monitor) stop() map[netip.Addr]time.Duration {
 	m.closed.Store(true)
-	err := m.conn.Close()
-	m.conn = nil
+	must.Do(m.conn.Close())
 	m.ended.Wait()
+	must.Do(m.err)
 	var times []time.Duration
-	err = errors.Join(err, m.err, m.drain(func(record []byte) {
+	m.drain(func(record []byte) {
 		times = append(times, time.Duration(binary.NativeEndian.Uint64(record)&math.MaxInt64))
-	}))
+	})
 	came := make(map[netip.Addr]time.Duration)
 	for a, number := range m.came {
 		if number >= len(times) {
-			err = errors.Join(err, fmt.Errorf("the monitor has %d times, and none of datagram %d", len(times), number))
-			break
+			must.Do(fmt.Errorf("the monitor has %d times, and none of datagram %d", len(times), number))
 		}
 		came[a] = times[number]
 	}
-	return came, errors.Join(err, m.close())
-}
-
-func (m *monitor) close() (err error) {
-	if m.conn != nil {
-		err = m.conn.Close()
-	}
-	return errors.Join(err, m.hooks.close())
+	must.Do(m.close())
+	return came
 }

@@ -1,11 +1,7 @@
-//go:build linux
-
 package live
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"math"
 	"runtime"
 	"slices"
@@ -15,6 +11,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // observer notes by one clock, the kernel's, when positive answers leave the
@@ -41,34 +39,17 @@ type sight struct {
 
 const sightSize = 16
 
-// observe attaches the observer. group is the agent's control group.
-func observe(group string) (o *observer, err error) {
-	o = &observer{}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, o.close())
-		}
-	}()
-	if err := o.record(16 << 20); err != nil {
-		return o, err
-	}
-	if err := o.everywhere(ebpf.AttachCGroupInetEgress, answerProgram(o.ring)); err != nil {
-		return o, fmt.Errorf("observe answers: %w", err)
-	}
+// withObserver runs do while the agent's control group is observed.
+func (m *measure) withObserver(do func(*observer)) {
+	o := &observer{}
+	defer m.End(o.close)
+	o.record(16 << 20)
+	o.everywhere(ebpf.AttachCGroupInetEgress, answerProgram(o.ring))
 	var st unix.Stat_t
-	if err := unix.Stat(group, &st); err != nil {
-		return o, fmt.Errorf("identify control group: %w", err)
-	}
-	p, err := o.load(ebpf.RawTracepoint, ebpf.AttachNone, syscallProgram(o.ring, st.Ino))
-	if err != nil {
-		return o, fmt.Errorf("observe system calls: %w", err)
-	}
-	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_exit", Program: p})
-	if err != nil {
-		return o, fmt.Errorf("observe system calls: %w", err)
-	}
-	o.links = append(o.links, l)
-	return o, nil
+	must.Do(unix.Stat(m.groups["agent"], &st))
+	p := o.load(ebpf.RawTracepoint, ebpf.AttachNone, syscallProgram(o.ring, st.Ino))
+	o.links = append(o.links, must.Get(link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_exit", Program: p})))
+	do(o)
 }
 
 // note is the end of both programs: a sight of a kind goes into the ring, with
@@ -175,8 +156,8 @@ func syscallProgram(ring *ebpf.Map, group uint64) asm.Instructions {
 }
 
 // sights takes what was noted since the last call, in the order of time.
-func (o *observer) sights() (list []sight, err error) {
-	err = o.drain(func(b []byte) {
+func (o *observer) sights() (list []sight) {
+	o.drain(func(b []byte) {
 		list = append(list, sight{
 			at:   time.Duration(binary.NativeEndian.Uint64(b) & math.MaxInt64),
 			kind: binary.NativeEndian.Uint32(b[8:]),
@@ -185,7 +166,7 @@ func (o *observer) sights() (list []sight, err error) {
 		})
 	})
 	slices.SortStableFunc(list, func(a, b sight) int { return int(a.at - b.at) })
-	return list, err
+	return list
 }
 
 // delays are the times from each answer's leaving to the return of the call that

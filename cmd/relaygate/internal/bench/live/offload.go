@@ -1,5 +1,3 @@
-//go:build linux
-
 package live
 
 import (
@@ -10,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // offloads are what lets packets be larger than the MTU, as ethtool sets them
@@ -17,13 +16,10 @@ import (
 var offloads = []uint32{unix.ETHTOOL_STSO, unix.ETHTOOL_SGSO, unix.ETHTOOL_SGRO}
 
 // offload turns them on or off at both ends of the cable.
-func (w *world) offload(on bool) error {
+func (w *world) offload(on bool) {
 	for iface, ns := range map[string]*netns.Namespace{serverPort: w.serverNS, clientPort: w.clientNS} {
-		if err := ns.Do(func() error { return setOffload(iface, on) }); err != nil {
-			return err
-		}
+		must.Do(ns.Do(func() error { return setOffload(iface, on) }))
 	}
-	return nil
 }
 
 func setOffload(iface string, on bool) error {

@@ -1,12 +1,9 @@
-//go:build linux
-
 package live
 
 import (
 	"bufio"
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,90 +14,50 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
+	"relaygate/cmd/relaygate/internal/bench/must"
 	"relaygate/nft"
 )
 
 //go:embed peer/direct.c
 var directSource []byte
 
-// errNoCompiler says that the C program cannot be had.
-var errNoCompiler = errors.New("no C compiler (cc)")
-
-// buildDirect compiles the C program; errNoCompiler where there is none.
-func (m *measure) buildDirect(ctx context.Context) (program string, err error) {
+// buildDirect compiles the C program; it is "" where there is no compiler.
+func (m *measure) buildDirect(ctx context.Context) (program string) {
 	cc, err := exec.LookPath("cc")
 	if err != nil {
-		return "", errNoCompiler
+		return ""
 	}
-	source := filepath.Join(m.dir, "direct.c")
-	if err := os.WriteFile(source, directSource, 0o600); err != nil {
-		return "", fmt.Errorf("write the C program: %w", err)
-	}
-	program = filepath.Join(m.dir, "direct")
+	source := filepath.Join(m.Dir, "direct.c")
+	must.Do(os.WriteFile(source, directSource, 0o600))
+	program = filepath.Join(m.Dir, "direct")
 	if out, err := exec.CommandContext(ctx, cc, "-O2", "-o", program, source).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("compile the C program: %w: %s", err, out)
+		must.Do(fmt.Errorf("compile the C program: %w: %s", err, out))
 	}
-	return program, nil
-}
-
-// direct is the C program at work, with a tap of its own.
-type direct struct {
-	hooks
-	cmd *exec.Cmd
+	return program
 }
 
 const directRing = 8 << 20 // bytes, as the daemon's
 
-// startDirect starts the C program in the agent's place. The gate's table must
-// be there.
-func (m *measure) startDirect(ctx context.Context, program string) (d *direct, err error) {
-	d = &direct{}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, d.stop())
-		}
-	}()
-	if err := d.record(directRing); err != nil {
-		return d, err
-	}
-	if err := d.everywhere(ebpf.AttachCGroupInetEgress, directTap(d.ring)); err != nil {
-		return d, fmt.Errorf("the C program's tap: %w", err)
-	}
-	return d, m.runDirect(ctx, d, program)
-}
-
-// runDirect starts the process and waits until it waits for the ring.
-func (m *measure) runDirect(ctx context.Context, d *direct, program string) error {
-	fd, err := unix.FcntlInt(uintptr(d.ring.FD()), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("hand the ring over: %w", err)
-	}
-	ring := os.NewFile(uintptr(fd), "ring")
-	defer ring.Close() //nolint:errcheck // the child has its own
+// withDirect runs do while the C program is in the agent's place, with a tap of its own.
+// The gate's table must be there.
+func (m *measure) withDirect(ctx context.Context, program string, do func()) {
+	var tap hooks
+	defer m.End(tap.close)
+	tap.record(directRing)
+	tap.everywhere(ebpf.AttachCGroupInetEgress, directTap(tap.ring))
+	ring := os.NewFile(uintptr(must.Get(unix.FcntlInt(uintptr(tap.ring.FD()), unix.F_DUPFD_CLOEXEC, 0))), "ring")
+	defer m.End(ring.Close)
 	cmd := exec.CommandContext(ctx, program, strconv.Itoa(directRing), nft.Table, "allow4")
 	cmd.Stderr = os.Stderr
 	cmd.ExtraFiles = []*os.File{ring}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return fmt.Errorf("make a pipe: %w", err)
-	}
-	if err := startIn(m.serverNS, m.groups["agent"], cmd); err != nil {
-		return fmt.Errorf("start the C program: %w", err)
-	}
-	d.cmd = cmd
-	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		return fmt.Errorf("the C program does not say that it is ready: %w", err)
-	}
-	return nil
-}
-
-func (d *direct) stop() error {
-	var errs []error
-	if d.cmd != nil {
-		errs = append(errs, d.cmd.Process.Kill())
-		_ = d.cmd.Wait() // it was killed
-	}
-	return errors.Join(append(errs, d.close())...)
+	out := must.Get(cmd.StdoutPipe())
+	must.Do(startIn(m.serverNS, m.groups["agent"], cmd))
+	defer func() {
+		m.End(cmd.Process.Kill)
+		_ = cmd.Wait() // it was killed
+	}()
+	must.Get(bufio.NewReader(out).ReadString('\n')) // it waits for the ring
+	do()
 }
 
 // directTap sees what sockets send and puts what comes from the mail port and

@@ -1,5 +1,3 @@
-//go:build linux
-
 package live
 
 import (
@@ -9,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +15,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // objects are the BPF programs and maps that a process holds, by name.
@@ -24,26 +25,19 @@ type objects struct {
 	maps     map[string]*ebpf.Map
 }
 
-// objectsOf opens what a process holds (proc_pid_fdinfo(5)).
-func objectsOf(pid int) (o objects, err error) {
-	o = objects{map[string]*ebpf.Program{}, map[string]*ebpf.Map{}}
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid))
-	if err != nil {
-		return o, fmt.Errorf("list descriptors: %w", err)
-	}
-	for _, file := range files {
+// withObjects runs do with what a process holds (proc_pid_fdinfo(5)).
+func (m *measure) withObjects(pid int, do func(*objects)) {
+	o := &objects{map[string]*ebpf.Program{}, map[string]*ebpf.Map{}}
+	defer m.End(o.close)
+	for _, file := range must.Get(filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid))) {
 		b, err := os.ReadFile(file)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
-		if err != nil {
-			return o, errors.Join(err, o.close())
-		}
-		if err := o.add(fields(b)); err != nil {
-			return o, errors.Join(err, o.close())
-		}
+		must.Do(err)
+		o.add(fields(b))
 	}
-	return o, nil
+	do(o)
 }
 
 func fields(b []byte) map[string]string {
@@ -55,33 +49,26 @@ func fields(b []byte) map[string]string {
 	return f
 }
 
-func (o *objects) add(f map[string]string) error {
+func (o *objects) add(f map[string]string) {
 	if _, is := f["link_id"]; is { // its program has a descriptor too
-		return nil
+		return
 	}
 	if id, err := strconv.ParseUint(f["prog_id"], 10, 32); err == nil {
-		p, err := ebpf.NewProgramFromID(ebpf.ProgramID(id))
-		if err != nil {
-			return fmt.Errorf("open BPF program %d: %w", id, err)
+		p := must.Get(ebpf.NewProgramFromID(ebpf.ProgramID(id)))
+		if name := must.Get(p.Info()).Name; o.programs[name] == nil {
+			o.programs[name] = p
+		} else {
+			must.Do(p.Close())
 		}
-		info, err := p.Info()
-		if err != nil || o.programs[info.Name] != nil {
-			return errors.Join(err, p.Close())
-		}
-		o.programs[info.Name] = p
 	}
 	if id, err := strconv.ParseUint(f["map_id"], 10, 32); err == nil {
-		m, err := ebpf.NewMapFromID(ebpf.MapID(id))
-		if err != nil {
-			return fmt.Errorf("open BPF map %d: %w", id, err)
+		m := must.Get(ebpf.NewMapFromID(ebpf.MapID(id)))
+		if name := must.Get(m.Info()).Name; o.maps[name] == nil {
+			o.maps[name] = m
+		} else {
+			must.Do(m.Close())
 		}
-		info, err := m.Info()
-		if err != nil || o.maps[info.Name] != nil {
-			return errors.Join(err, m.Close())
-		}
-		o.maps[info.Name] = m
 	}
-	return nil
 }
 
 func (o *objects) close() error {
@@ -101,12 +88,9 @@ type runs struct {
 	took  time.Duration
 }
 
-func runsOf(p *ebpf.Program) (runs, error) {
-	s, err := p.Stats()
-	if err != nil {
-		return runs{}, fmt.Errorf("ask how often a BPF program ran: %w", err)
-	}
-	return runs{s.RunCount, s.Runtime}, nil
+func runsOf(p *ebpf.Program) runs {
+	s := must.Get(p.Stats())
+	return runs{s.RunCount, s.Runtime}
 }
 
 func (r runs) since(before runs) runs { return runs{r.count - before.count, r.took - before.took} }
@@ -115,44 +99,28 @@ func (r runs) since(before runs) runs { return runs{r.count - before.count, r.to
 func (r runs) each() float64 { return float64(r.took) / float64(max(r.count, 1)) }
 
 // memberOffset finds a member of the struct that a map's values are, in bytes.
-func memberOffset(m *ebpf.Map, name string) (int, error) {
-	info, err := m.Info()
-	if err != nil {
-		return 0, fmt.Errorf("ask about a BPF map: %w", err)
-	}
+func memberOffset(m *ebpf.Map, name string) int {
+	info := must.Get(m.Info())
 	id, ok := info.BTFID()
 	if !ok {
-		return 0, fmt.Errorf("map %s has no types", info.Name)
+		must.Do(fmt.Errorf("map %s has no types", info.Name))
 	}
-	handle, err := btf.NewHandleFromID(id)
-	if err != nil {
-		return 0, fmt.Errorf("open the types of map %s: %w", info.Name, err)
-	}
+	handle := must.Get(btf.NewHandleFromID(id))
 	defer handle.Close() //nolint:errcheck // it was only read
-	spec, err := handle.Spec(nil)
-	if err != nil {
-		return 0, fmt.Errorf("read the types of map %s: %w", info.Name, err)
-	}
 	var values *btf.Struct
-	if err := spec.TypeByName(info.Name, &values); err != nil {
-		return 0, fmt.Errorf("find struct %s: %w", info.Name, err)
+	must.Do(must.Get(handle.Spec(nil)).TypeByName(info.Name, &values))
+	at := slices.IndexFunc(values.Members, func(member btf.Member) bool { return member.Name == name })
+	if at < 0 {
+		must.Do(fmt.Errorf("struct %s has no %s", info.Name, name))
 	}
-	for _, member := range values.Members {
-		if member.Name == name {
-			return int(member.Offset.Bytes()), nil
-		}
-	}
-	return 0, fmt.Errorf("struct %s has no %s", info.Name, name)
+	return int(values.Members[at].Offset.Bytes())
 }
 
 // produced is how many bytes have ever gone into a ring buffer: the position of
 // its producers (Documentation/bpf/ringbuf.rst).
-func produced(ring *ebpf.Map) (uint64, error) {
+func produced(ring *ebpf.Map) uint64 {
 	page := os.Getpagesize()
-	mem, err := unix.Mmap(ring.FD(), int64(page), page, unix.PROT_READ, unix.MAP_SHARED)
-	if err != nil {
-		return 0, fmt.Errorf("map the producers' page of a ring: %w", err)
-	}
-	at := nativeUint64(mem)
-	return at, unix.Munmap(mem)
+	mem := must.Get(unix.Mmap(ring.FD(), int64(page), page, unix.PROT_READ, unix.MAP_SHARED))
+	defer unix.Munmap(mem) //nolint:errcheck // it was only read
+	return nativeUint64(mem)
 }

@@ -1,30 +1,26 @@
-//go:build linux
-
 package live
 
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net"
 	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // The ring of the usual packet capture: what tcpdump takes.
 const (
 	readerBlock  = 1 << 20 // bytes
 	readerBlocks = 8
-)
-
-// After so many milliseconds, or a tick of the kernel's timer, a block that is not
-// full is handed over. Who is to let a client in waits no longer than he must.
-const (
-	soon = 1
-	late = 10
+	// readerRetire is after how many milliseconds, or a tick of the kernel's timer, a
+	// block that is not full is handed over: who is to let a client in waits no longer
+	// than he must.
+	readerRetire = 1
 )
 
 // newReader is a peer of the tap: a process that reads the packets of mail ports
@@ -32,43 +28,28 @@ const (
 // (Documentation/networking/packet_mmap.rst), and does with each what whoever
 // looks for logins must do at the least: it finds the connection that the packet
 // belongs to. It has no Task but to be there.
-func newReader(retire uint32) (func(Task) (Result, error), error) {
-	iface, err := net.InterfaceByName(serverPort)
-	if err != nil {
-		return nil, fmt.Errorf("find interface: %w", err)
-	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open packet socket: %w", err)
-	}
-	if err := filterPorts(fd, mailPort, idlePort, pairPort); err != nil {
-		return nil, err
-	}
-	request := unix.TpacketReq3{
+func newReader() func(Task) Result {
+	iface := must.Get(net.InterfaceByName(serverPort))
+	fd := must.Get(unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0))
+	filterPorts(fd, mailPort, idlePort, pairPort)
+	must.Do(unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3))
+	must.Do(unix.SetsockoptTpacketReq3(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &unix.TpacketReq3{
 		Block_size: readerBlock, Block_nr: readerBlocks, Frame_size: readerBlock, Frame_nr: readerBlocks,
-		Retire_blk_tov: retire,
-	}
-	err = errors.Join(
-		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3),
-		unix.SetsockoptTpacketReq3(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &request))
-	if err != nil {
-		return nil, fmt.Errorf("make packet ring: %w", err)
-	}
-	ring, err := unix.Mmap(fd, 0, readerBlock*readerBlocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, fmt.Errorf("map packet ring: %w", err)
-	}
+		Retire_blk_tov: readerRetire,
+	}))
+	ring := must.Get(unix.Mmap(fd, 0, readerBlock*readerBlocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))
 	const allProtocols = unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8 // in network byte order
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: allProtocols & 0xffff, Ifindex: iface.Index}); err != nil {
-		return nil, fmt.Errorf("bind packet socket: %w", err)
-	}
+	must.Do(unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: allProtocols & 0xffff, Ifindex: iface.Index}))
 	go readBlocks(fd, ring)
-	return func(Task) (Result, error) { return Result{}, errors.New("the reader takes no tasks") }, nil
+	return func(Task) Result {
+		must.Do(errors.New("the reader takes no tasks"))
+		return Result{}
+	}
 }
 
 // filterPorts lets IPv4 TCP segments of some ports through to a socket, as the
 // filter "tcp port 110 or ..." of pcap-filter(7) does.
-func filterPorts(fd int, ports ...uint32) error {
+func filterPorts(fd int, ports ...uint32) {
 	drop := func(code []bpf.Instruction, otherwise bpf.JumpTest, value uint32) []bpf.Instruction {
 		return append(code, bpf.JumpIf{Cond: otherwise, Val: value, SkipFalse: 1}, bpf.RetConstant{})
 	}
@@ -82,19 +63,13 @@ func filterPorts(fd int, ports ...uint32) error {
 			code = append(code, bpf.JumpIf{Cond: bpf.JumpEqual, Val: p, SkipFalse: 1}, bpf.RetConstant{Val: 1 << 18})
 		}
 	}
-	raw, err := bpf.Assemble(append(code, bpf.RetConstant{}))
-	if err != nil {
-		return fmt.Errorf("assemble a filter: %w", err)
-	}
+	raw := must.Get(bpf.Assemble(append(code, bpf.RetConstant{})))
 	filter := make([]unix.SockFilter, len(raw))
 	for i, in := range raw {
 		filter[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
 	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program); err != nil {
-		return fmt.Errorf("attach a filter: %w", err)
-	}
-	return nil
+	must.Do(unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program))
 }
 
 // packetsFound keeps the walk from being optimised away.

@@ -1,14 +1,12 @@
-//go:build linux
-
 package live
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"relaygate/cmd/relaygate/internal/bench"
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // settled is how long the machine may take to come to rest.
@@ -16,38 +14,25 @@ const settled = 100 * time.Millisecond
 
 func rest(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // between two measurements
 
-// inTurn measures the cost of a Task to everybody, without the daemon and with
-// it in turn. Each turn is on a fresh connection to the mail port, behind its
-// login, and does the Task several times.
-func (m *measure) inTurn(ctx context.Context, t Task) (without, with []time.Duration, err error) {
-	one := func(into *[]time.Duration) error {
-		if err := m.open(mailPort); err != nil {
-			return err
-		}
-		var errs []error
-		for range pick(m, 4, 8) {
-			spent, err := m.cost(func() error { _, err := m.client.do(t); return err })
-			*into, errs = append(*into, spent), append(errs, err)
-		}
-		_, left := m.client.do(Task{Verb: "leave"})
-		return errors.Join(append(errs, left)...)
-	}
+// costs are what a Task costs everybody without the daemon. It is done several times
+// on each of some connections to the mail port, behind its login.
+func (m *measure) costs(t Task) (all []time.Duration) {
 	for range pick(m, pairs, 2*pairs-1) {
-		if err := one(&without); err != nil {
-			return nil, nil, err
-		}
-		if err := m.withAgent(ctx, func(*agent) error { return one(&with) }); err != nil {
-			return nil, nil, err
-		}
+		m.connected(mailPort, func() {
+			for range pick(m, 4, 8) {
+				all = append(all, m.cost(func() { must.Get(m.client.do(t)) }))
+			}
+		})
 	}
-	return without, with, nil
+	return all
 }
 
 // downloads reads mail with the daemon and without, in super-segments (GSO) and
 // in packets of one MTU. What the daemon adds is far less than what the copies of
 // a mail take more or less from one moment to the next. So it is measured where
 // none are made, and then set against the whole.
-func (m *measure) downloads(ctx context.Context) (rows []bench.Row, err error) {
+func (m *measure) downloads(ctx context.Context) {
+	defer m.offload(true)
 	for _, form := range []struct {
 		name    string
 		offload bool
@@ -61,23 +46,14 @@ func (m *measure) downloads(ctx context.Context) (rows []bench.Row, err error) {
 		{"with GSO", true, 1.02, 2, 56 << 10},
 		{"one MTU per packet", false, 1.08, 1, 28 << 10},
 	} {
-		if err := m.offload(form.offload); err != nil {
-			return rows, err
-		}
-		without, with, err := m.inTurn(ctx, Task{Verb: "fetch", Count: form.mails, Size: mailSize})
-		if err != nil {
-			return rows, err
-		}
+		m.offload(form.offload)
+		whole := m.costs(Task{Verb: "fetch", Count: form.mails, Size: mailSize})
 		const piece = 16 << 20
-		took, err := m.takeTurns(ctx, pick(m, 10, 40), func(p pair) (time.Duration, error) { return p.fetch(piece, form.segment) },
+		took := m.takeTurns(ctx, pick(m, 10, 40), func(p pair) time.Duration { return p.fetch(piece, form.segment) },
 			[]company{nobody, m.daemon(ctx, pairPort, gateMode)})
-		if err != nil {
-			return rows, err
-		}
-		whole := micro(bench.Median(without)) / float64(form.mails*mailSize>>20)
+		perMB := micro(bench.Median(whole)) / float64(form.mails*mailSize>>20)
 		more := micro(took[1].all()-took[0].all()) / (piece >> 20)
-		rows = append(rows, bench.AtMost("mail download, CPU with / without: "+form.name, form.goal, 1+more/whole, "×",
-			fmt.Sprintf("%.1f µs/MB more, on %.0f µs/MB; of two processes with all copies: %.2f×", more, whole, float64(undisturbed(with))/float64(undisturbed(without)))))
+		m.Tell(bench.AtMost("mail download, CPU with / without: "+form.name, form.goal, 1+more/perMB, "×",
+			fmt.Sprintf("%.1f µs/MB more, on %.0f µs/MB of two processes with all copies", more, perMB)))
 	}
-	return rows, m.offload(true)
 }

@@ -1,5 +1,3 @@
-//go:build linux
-
 package live
 
 import (
@@ -18,47 +16,33 @@ const observing = "mode = \"observe\"\n"
 // server's end. The tap's hooks see the client's end too, as both are on this
 // machine: what that costs is half of what a connection costs that nobody
 // watches at either end.
-func (m *measure) exchanges(ctx context.Context) ([]bench.Row, error) {
+func (m *measure) exchanges(ctx context.Context) {
 	const commands = 2000
 	const (
 		alone = iota
 		reader
-		lateReader
 		daemon
 		tap
 		elsewhere
 		gate
 		brakes
-		programs
-		chains
 	)
 	turns := []company{
-		alone:      nobody,
-		reader:     m.reader(ctx, "reader"),
-		lateReader: m.reader(ctx, "late reader"),
-		daemon:     m.daemon(ctx, pairPort, gateMode),
-		tap:        m.daemon(ctx, pairPort, observing),
-		elsewhere:  m.daemon(ctx, otherPairPort, observing),
-		gate:       m.gate(nft.Brakes{}),
-		brakes:     m.gate(nft.Brakes{NewPerMinute: 60, Concurrent: 20}), // the default
-		programs:   m.emptyPrograms(),
-		chains:     m.emptyChains(),
+		alone:     nobody,
+		reader:    m.reader(ctx),
+		daemon:    m.daemon(ctx, pairPort, gateMode),
+		tap:       m.daemon(ctx, pairPort, observing),
+		elsewhere: m.daemon(ctx, otherPairPort, observing),
+		gate:      m.gate(nft.Brakes{}),
+		brakes:    m.gate(nft.Brakes{NewPerMinute: 60, Concurrent: 20}), // the default
 	}
-	took, err := m.takeTurns(ctx, pick(m, pairs, 4*pairs), func(p pair) (time.Duration, error) {
-		return p.exchange(commands)
-	}, turns)
-	if err != nil {
-		return nil, err
-	}
+	took := m.takeTurns(ctx, pick(m, pairs, 4*pairs), func(p pair) time.Duration { return p.exchange(commands) }, turns)
 	more := func(who int) float64 { return micro(took[who].all()-took[alone].all()) / commands }
 	client := more(elsewhere) / 2
-	return []bench.Row{
+	m.Tell(
 		bench.AtMost("CPU added to a command and its answer / by TPACKET_V3", 1.0/3, (more(daemon)-client)/more(reader), "×",
 			fmt.Sprintf("%.2f µs at the server's end, TPACKET_V3 %.2f µs, on %.1f µs without either", more(daemon)-client, more(reader), micro(took[alone].all())/commands)),
-		bench.Told("the same: TPACKET_V3 with a reader that may be 10 ms late", more(lateReader), "µs", "it finds the connection of each packet, and no more"),
 		bench.Told("CPU added to a command and its answer: the tap", more(tap)-client, "µs", fmt.Sprintf("and %.2f µs at the client's end", client)),
 		bench.Told("the same: the gate", more(gate), "µs", fmt.Sprintf("%.2f µs with the brakes of the default configuration, which track connections", more(brakes))),
-		bench.Told("the same: two empty programs and two chains without a rule", more(programs)/2+more(chains), "µs",
-			fmt.Sprintf("at the server's end: %.2f µs and %.2f µs", more(programs)/2, more(chains))),
-	}, nil
+	)
 }

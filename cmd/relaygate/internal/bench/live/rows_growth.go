@@ -1,120 +1,78 @@
-//go:build linux
-
 package live
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 
 	"relaygate/cmd/relaygate/internal/bench"
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // growth measures packets beside more and more connections that are followed.
-func (m *measure) growth(ctx context.Context) (rows []bench.Row, err error) {
-	err = m.withTimes(ctx, func(a *agent) (err error) {
-		t, err := newPacketTimer(a)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, t.close()) }()
-		defer func() { _, left := m.client.do(Task{Verb: "go"}); err = errors.Join(err, left) }()
+func (m *measure) growth(ctx context.Context) {
+	m.withPacketTimer(ctx, func(t *packetTimer) {
+		defer m.End(func() error { _, err := m.client.do(Task{Verb: "go"}); return err })
 		var times []float64
 		open := 0
 		for _, flows := range []int{10, 100, 1000, 10_000} {
-			if _, err := m.client.do(Task{Verb: "stay", First: m.addresses(flows - open), Count: flows - open}); err != nil {
-				return err
-			}
+			must.Get(m.client.do(Task{Verb: "stay", First: m.addresses(flows - open), Count: flows - open}))
 			open = flows
 			var each []float64
 			for range pairs {
-				ns, err := m.timePackets(t, mailPort, pick(m, 5000, 30_000))
-				if err != nil {
-					return err
-				}
-				each = append(each, ns)
+				each = append(each, m.timePackets(t, mailPort, pick(m, 5000, 30_000)))
 			}
 			times = append(times, bench.Median(each))
-			rows = append(rows, bench.Told(fmt.Sprintf("beside %d connections: BPF per packet", flows), bench.Median(each), "ns", "both ends' packets, above an empty program"))
+			m.Tell(bench.Told(fmt.Sprintf("beside %d connections: BPF per packet", flows), bench.Median(each), "ns", "both ends' packets, above an empty program"))
 		}
-		rows = append(rows, bench.AtMost("BPF per packet, beside most / fewest connections", 1.5, times[len(times)-1]/times[0], "×", "does not grow"))
-		return nil
+		m.Tell(bench.AtMost("BPF per packet, beside most / fewest connections", 1.5, times[len(times)-1]/times[0], "×", "does not grow"))
 	})
-	return rows, err
 }
 
 // memory says what a connection takes in the kernel and a grant in the daemon.
-func (m *measure) memory(ctx context.Context) (rows []bench.Row, err error) {
-	err = m.withAgent(ctx, func(a *agent) (err error) {
-		o, err := objectsOf(a.PID())
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, o.close()) }()
-		flows, err := o.charged("flows")
-		if err != nil {
-			return err
-		}
-		tls, err := o.charged("randoms", "hellos")
-		if err != nil {
-			return err
-		}
-		const over = 8 // bytes per connection: OVER_PLACES of bpf/src/packets.h
-		places := float64(o.maps["flows"].MaxEntries())
-		flows += over * places
-		rows = []bench.Row{bench.AtMost("kernel memory per tracked connection", 160, flows/places, "bytes",
-			fmt.Sprintf("%.1f MB for %.0f; %.1f MB more for the random numbers of as many in TLS", flows/(1<<20), places, tls/(1<<20)))}
-		return nil
+func (m *measure) memory(ctx context.Context) {
+	m.withAgent(ctx, func(a *agent) {
+		m.withObjects(a.PID(), func(o *objects) {
+			const over = 8 // bytes per connection: OVER_PLACES of bpf/src/packets.h
+			places := float64(o.maps["flows"].MaxEntries())
+			flows, tls := o.charged("flows")+over*places, o.charged("randoms", "hellos")
+			m.Tell(bench.AtMost("kernel memory per tracked connection", 160, flows/places, "bytes",
+				fmt.Sprintf("%.1f MB for %.0f; %.1f MB more for the random numbers of as many in TLS", flows/(1<<20), places, tls/(1<<20))))
+		})
 	})
-	if err != nil {
-		return rows, err
-	}
-	figures, err := goBench(ctx, "./authz/grant", "BenchmarkMillionGrants$", "1x")
-	if err != nil {
-		return rows, err
-	}
+	figures := goBench(ctx, "./authz/grant", "BenchmarkMillionGrants$", "1x")
 	f := func(unit string) float64 { return figures("MillionGrants", unit) }
-	return append(rows,
+	m.Tell(
 		bench.AtMost("heap per grant", 80, f("B/grant"), "bytes", fmt.Sprintf("core %.0f; %.0f more where users and logins are told", f("core-B/grant"), f("B/detail"))),
-		bench.AtMost("resident with a million grants", 90, f("resident-MB"), "MB", "a process with the table and a million users")), nil
+		bench.AtMost("resident with a million grants", 90, f("resident-MB"), "MB", "a process with the table and a million users"),
+	)
 }
 
 // charged is what the kernel says that maps take, in bytes.
-func (o *objects) charged(names ...string) (sum float64, err error) {
+func (o *objects) charged(names ...string) (sum float64) {
 	for _, name := range names {
-		info, err := o.maps[name].Info()
-		if err != nil {
-			return 0, fmt.Errorf("ask about map %s: %w", name, err)
-		}
-		bytes, ok := info.Memlock()
+		bytes, ok := must.Get(o.maps[name].Info()).Memlock()
 		if !ok {
-			return 0, errors.New("the kernel does not say how large a BPF map is")
+			must.Do(errors.New("the kernel does not say how large a BPF map is"))
 		}
 		sum += float64(bytes)
 	}
-	return sum, nil
+	return sum
 }
 
 // pipeline plays logins into what stands between the tap and the kernel, beside
 // more and more grants, and 20,000 a second.
-func (m *measure) pipeline(ctx context.Context) (rows []bench.Row, err error) {
-	logins := pick(m, 20_000, 200_000)
-	figures, err := goBench(ctx, "./cmd/relaygate/internal/daemon", "BenchmarkPipelineKeepsUp$", strconv.Itoa(logins)+"x")
-	if err != nil {
-		return nil, err
-	}
+func (m *measure) pipeline(ctx context.Context) {
+	const pkg = "./cmd/relaygate/internal/daemon"
+	figures := goBench(ctx, pkg, "BenchmarkPipelineKeepsUp$", strconv.Itoa(pick(m, 20_000, 200_000))+"x")
 	f := func(unit string) float64 { return figures("PipelineKeepsUp", unit) }
-	rows = []bench.Row{
+	m.Tell(
 		bench.AtLeast("20,000 logins a second into the pipeline: done", 0.99*20_000, f("logins/s"), "1/s", "to the kernel's set, evidence and state file"),
 		bench.Told("20,000 logins a second: behind, p99", f("ms-behind-p99"), "ms", fmt.Sprintf("p50 %.2f, at most %.1f", f("ms-behind-p50"), f("ms-behind-max"))),
 		bench.AtMost("20,000 logins a second: longest queue of the gate", 8192, f("queue-max"), "", "its bound; above it the set is rebuilt"),
-	}
-	figures, err = goBench(ctx, "./cmd/relaygate/internal/daemon", pick(m, "BenchmarkPipeline$/held=.{1,5}$", "BenchmarkPipeline$"), strconv.Itoa(pick(m, 10_000, 40_000))+"x")
-	if err != nil {
-		return rows, err
-	}
+	)
+	figures = goBench(ctx, pkg, pick(m, "BenchmarkPipeline$/held=.{1,5}$", "BenchmarkPipeline$"), strconv.Itoa(pick(m, 10_000, 40_000))+"x")
 	var first, last float64
 	for _, held := range []string{"0", "1000", "30000", "1000000"} {
 		each := func(unit string) float64 { return figures("Pipeline/held="+held, unit) }
@@ -125,21 +83,7 @@ func (m *measure) pipeline(ctx context.Context) (rows []bench.Row, err error) {
 		if first == 0 {
 			first = last
 		}
-		rows = append(rows, bench.Told("beside "+held+" grants: a login through the pipeline", last/1e3, "µs", fmt.Sprintf("%.0f B in %.0f allocations", each("B/op"), each("allocs/op"))))
+		m.Tell(bench.Told("beside "+held+" grants: a login through the pipeline", last/1e3, "µs", fmt.Sprintf("%.0f B in %.0f allocations", each("B/op"), each("allocs/op"))))
 	}
-	return append(rows, bench.AtMost("a login through the pipeline, beside most / no grants", 2, last/max(first, 1), "×", "does not grow with the table")), nil
-}
-
-// goBench runs benchmarks of a package and returns their figures by name and
-// unit.
-func goBench(ctx context.Context, pkg, pattern, span string) (func(name, unit string) float64, error) {
-	list, err := bench.GoBench(ctx, io.Discard, "-bench", pattern, "-benchtime", span, "-timeout", "5m", pkg)
-	return func(name, unit string) float64 {
-		for _, b := range list {
-			if b.Name == name {
-				return b.Figure(unit)
-			}
-		}
-		return 0
-	}, err
+	m.Tell(bench.AtMost("a login through the pipeline, beside most / no grants", 2, last/max(first, 1), "×", "does not grow with the table"))
 }

@@ -1,5 +1,3 @@
-//go:build linux
-
 package live
 
 import (
@@ -12,6 +10,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // The ports of the bare mail server. What it says on otherPort it says on
@@ -35,31 +35,25 @@ const sessions = 64
 
 // newServer is the bare mail server: POP3 as far as it takes to log in and to
 // read mail, and a greeting on port 25. Its only Task is to log.
-func newServer() (func(Task) (Result, error), error) {
+func newServer() func(Task) Result {
 	runtime.GOMAXPROCS(sessions)
 	for port, serve := range map[int]func(int) error{
 		mailPort: servePOP3, otherPort: servePOP3, smtpPort: serveSMTP,
 	} {
-		fd, err := listen(port)
-		if err != nil {
-			return nil, err
-		}
+		fd := must.Get(listen(port))
 		for range sessions {
 			go accept(fd, serve)
 		}
 	}
 	// Connections that only stay open cost no thread.
-	fd, err := listen(idlePort)
-	if err != nil {
-		return nil, err
-	}
-	go acceptIdle(fd)
-	return func(t Task) (Result, error) {
+	go acceptIdle(must.Get(listen(idlePort)))
+	return func(t Task) Result {
 		if t.Verb != "log" {
-			return Result{}, fmt.Errorf("no server can %q", t.Verb)
+			must.Do(fmt.Errorf("no server can %q", t.Verb))
 		}
-		return logTo(t)
-	}, nil
+		must.Do(logTo(t.File))
+		return Result{}
+	}
 }
 
 func listen(port int) (int, error) {

@@ -1,5 +1,3 @@
-//go:build linux
-
 package live
 
 import (
@@ -17,19 +15,19 @@ import (
 // tail a log need one.
 var loginLog atomic.Pointer[os.File]
 
-// logTo lets the server note logins in a Task's File from now on, or nowhere.
-func logTo(t Task) (Result, error) {
+// logTo lets the server note logins in a file from now on, or with "" nowhere.
+func logTo(name string) error {
 	var f *os.File
-	if t.File != "" {
+	if name != "" {
 		var err error
-		if f, err = os.OpenFile(t.File, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err != nil {
-			return Result{}, fmt.Errorf("open the log of logins: %w", err)
+		if f, err = os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err != nil {
+			return err
 		}
 	}
 	if old := loginLog.Swap(f); old != nil {
-		return Result{}, old.Close()
+		return old.Close()
 	}
-	return Result{}, nil
+	return nil
 }
 
 // noteLogin writes what Dovecot logs of a login by way of syslog.

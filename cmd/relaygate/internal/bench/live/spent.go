@@ -1,5 +1,3 @@
-//go:build linux
-
 package live
 
 import (
@@ -9,49 +7,37 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"relaygate/cmd/relaygate/internal/bench/must"
 )
 
 // spent is the processor time of the groups, of all processes that were ever in
 // them, in user space and in the kernel, with what interrupts did meanwhile.
-func (g groups) spent(names ...string) (time.Duration, error) {
-	sum := time.Duration(0)
+func (g groups) spent(names ...string) (sum time.Duration) {
 	for _, name := range names {
-		file := filepath.Join(g[name], "cpu.stat")
-		b, err := os.ReadFile(file)
-		if err != nil {
-			return 0, fmt.Errorf("read processor time: %w", err)
-		}
-		us, err := statValue(string(b), "usage_usec")
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w", file, err)
-		}
-		sum += time.Duration(us) * time.Microsecond
+		b := must.Get(os.ReadFile(filepath.Join(g[name], "cpu.stat")))
+		sum += time.Duration(statValue(string(b), "usage_usec")) * time.Microsecond
 	}
-	return sum, nil
+	return sum
 }
 
 // statValue finds a number in lines of a name and a number.
-func statValue(text, name string) (int64, error) {
+func statValue(text, name string) int64 {
 	for l := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(l, name+" "); ok {
-			return strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+			return must.Get(strconv.ParseInt(strings.TrimSpace(value), 10, 64))
 		}
 	}
-	return 0, fmt.Errorf("no %s", name)
+	must.Do(fmt.Errorf("no %s", name))
+	return 0
 }
 
 // everybody are the processes that a mail host and its clients need.
 var everybody = []string{"server", "client", "agent"}
 
 // cost is the processor time of everybody while do runs.
-func (w *world) cost(do func() error) (time.Duration, error) {
-	before, err := w.groups.spent(everybody...)
-	if err != nil {
-		return 0, err
-	}
-	if err := do(); err != nil {
-		return 0, err
-	}
-	after, err := w.groups.spent(everybody...)
-	return after - before, err
+func (w *world) cost(do func()) time.Duration {
+	before := w.groups.spent(everybody...)
+	do()
+	return w.groups.spent(everybody...) - before
 }

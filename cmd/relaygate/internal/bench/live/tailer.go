@@ -1,12 +1,9 @@
-//go:build linux
-
 package live
 
 import (
 	"bytes"
 	"context"
 	"embed"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -17,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"relaygate/cmd/relaygate/internal/bench/must"
 	"relaygate/cmd/relaygate/internal/lab"
 )
 
@@ -90,40 +88,33 @@ func (t *tailer) configure(dir string) error {
 	})
 }
 
-// tailing is a tailer at work.
-type tailing struct {
-	end    context.CancelFunc
-	ended  chan struct{} // closed when the process has been reaped
-	output bytes.Buffer  // to be read when it has
-}
-
 const (
 	tailerReady = 20 * time.Second // until it has begun
 	tailerEnd   = 5 * time.Second  // until it is killed
 )
 
-// startTailer starts a tailer in the agent's place and waits until it has begun. Its
+// withTailer runs do while a tailer is in the agent's place and has begun. Its
 // configuration is in dir.
-func (m *measure) startTailer(ctx context.Context, t *tailer, dir string) (*tailing, error) {
+func (m *measure) withTailer(ctx context.Context, t *tailer, dir string, do func()) {
 	var args []string
 	for _, a := range t.command {
 		args = append(args, strings.ReplaceAll(a, "@DIR@", dir))
 	}
 	running, end := context.WithCancel(ctx)
-	r := &tailing{end: end, ended: make(chan struct{})}
 	cmd := exec.CommandContext(running, args[0], args[1:]...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it has children to wait for
 	cmd.WaitDelay = tailerEnd
-	cmd.Stdout, cmd.Stderr = &r.output, &r.output
-	if err := startIn(m.serverNS, m.groups["agent"], cmd); err != nil {
-		end()
-		return nil, fmt.Errorf("start %s: %w", t.name, err)
-	}
+	var output bytes.Buffer // to be read when it has ended
+	cmd.Stdout, cmd.Stderr = &output, &output
+	must.Do(startIn(m.serverNS, m.groups["agent"], cmd))
+	ended := make(chan struct{})
 	go func() {
 		_ = cmd.Wait() // it is ended from here
 		end()          // or there is nothing more to wait for
-		close(r.ended)
+		close(ended)
 	}()
+	stop := func() { end(); <-ended }
+	defer stop()
 	err := lab.Poll(running, tailerReady, 50*time.Millisecond, func() error {
 		log, err := os.ReadFile(filepath.Join(dir, "own.log"))
 		if err == nil && !bytes.Contains(log, []byte(t.ready)) {
@@ -132,14 +123,8 @@ func (m *measure) startTailer(ctx context.Context, t *tailer, dir string) (*tail
 		return err
 	})
 	if err != nil {
-		r.stop()
-		return nil, errors.Join(fmt.Errorf("start %s: %w", t.name, err), fmt.Errorf("it says:\n%s", &r.output))
+		stop()
+		must.Do(fmt.Errorf("start %s: %w; it says:\n%s", t.name, err, &output))
 	}
-	return r, nil
-}
-
-// stop returns when the process has ended.
-func (r *tailing) stop() {
-	r.end()
-	<-r.ended
+	do()
 }

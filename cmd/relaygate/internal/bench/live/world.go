@@ -1,5 +1,3 @@
-//go:build linux
-
 package live
 
 import (
@@ -15,6 +13,7 @@ import (
 
 	"relaygate/bpf"
 	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/bench/must"
 	"relaygate/cmd/relaygate/internal/lab"
 )
 
@@ -35,8 +34,6 @@ const (
 // world is a mail server's machine, its clients' machine, and a process on each.
 // The processes have control groups of their own, which tell what they spend.
 type world struct {
-	relaygate      string // program
-	dir            string
 	serverNS       *netns.Namespace
 	clientNS       *netns.Namespace
 	groups         groups
@@ -44,52 +41,23 @@ type world struct {
 	next           int // client address that has not been used yet
 }
 
-func newWorld(ctx context.Context, relaygate, dir string) (w *world, err error) {
-	w = &world{relaygate: relaygate, dir: dir}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, w.close())
-		}
-	}()
-	if err := raiseFiles(); err != nil {
-		return w, err
+// build makes the machines, the cable and the processes.
+func (w *world) build(ctx context.Context) {
+	must.Do(raiseFiles())
+	root := must.Get(bpf.RootCgroup())
+	for _, name := range []string{"server", "client", "agent"} {
+		w.groups[name] = must.Get(os.MkdirTemp(root, "relaygate-bench-"+name+"-"))
 	}
-	if w.groups, err = newGroups("server", "client", "agent"); err != nil {
-		return w, err
-	}
-	if w.serverNS, err = netns.New(); err != nil {
-		return w, err
-	}
-	if w.clientNS, err = netns.New(); err != nil {
-		return w, err
-	}
-	if err := w.wire(); err != nil {
-		return w, err
-	}
-	if w.server, err = startHelper(ctx, w.serverNS, w.groups["server"], "server"); err != nil {
-		return w, err
-	}
-	w.client, err = startHelper(ctx, w.clientNS, w.groups["client"], "client")
-	return w, err
-}
-
-// wire joins the two machines.
-func (w *world) wire() error {
-	err := netns.Join(w.serverNS, serverPort, []netip.Prefix{serverLeg}, w.clientNS, clientPort, []netip.Prefix{clientLeg})
-	if err != nil {
-		return err
-	}
-	err = w.serverNS.Do(func() error {
-		if err := netns.AddAddresses("lo", netip.PrefixFrom(serverAddr, serverAddr.BitLen())); err != nil {
-			return err
-		}
-		return netns.AddRoute(clientNet, clientLeg.Addr())
-	})
-	if err != nil {
-		return err
-	}
-	err = w.clientNS.Do(func() error { return netns.AddRoute(clientNet, netip.Addr{}) })
-	return errors.Join(err, w.clientNS.DefaultRoute(serverLeg.Addr()))
+	w.serverNS, w.clientNS = must.Get(netns.New()), must.Get(netns.New())
+	must.Do(netns.Join(w.serverNS, serverPort, []netip.Prefix{serverLeg}, w.clientNS, clientPort, []netip.Prefix{clientLeg}))
+	must.Do(w.serverNS.Do(func() error {
+		err := netns.AddAddresses("lo", netip.PrefixFrom(serverAddr, serverAddr.BitLen()))
+		return errors.Join(err, netns.AddRoute(clientNet, clientLeg.Addr()))
+	}))
+	must.Do(w.clientNS.Do(func() error { return netns.AddRoute(clientNet, netip.Addr{}) }))
+	must.Do(w.clientNS.DefaultRoute(serverLeg.Addr()))
+	w.server = must.Get(startHelper(ctx, w.serverNS, w.groups["server"], "server"))
+	w.client = must.Get(startHelper(ctx, w.clientNS, w.groups["client"], "client"))
 }
 
 // clientAddr is the i-th client's address.
@@ -105,43 +73,25 @@ func (w *world) addresses(n int) int {
 	return first
 }
 
-// agent starts the daemon. stop ends it and takes its gate away, so that the
-// next one begins with nothing.
-func (w *world) agent(ctx context.Context) (a *agent, err error) {
-	return w.agentWith(ctx, gateMode)
-}
-
-// agentWith does the same, with a table gate of its own in the configuration.
-func (w *world) agentWith(ctx context.Context, gate string) (a *agent, err error) {
-	dir, err := os.MkdirTemp(w.dir, "agent")
-	if err != nil {
-		return nil, fmt.Errorf("make the daemon's folder: %w", err)
-	}
-	d, err := lab.StartDaemon(ctx, w.serverNS, lab.Options{
-		Exe: w.relaygate, Dir: dir, Lifetime: time.Hour, Mode: gate,
+// withGate runs do while the daemon runs, with a table gate of its own in the
+// configuration. Its gate goes with it, so that the next one begins with nothing.
+func (m *measure) withGate(ctx context.Context, gate string, do func(*agent)) {
+	dir := must.Get(os.MkdirTemp(m.Dir, "agent"))
+	defer m.End(func() error { return os.RemoveAll(dir) })
+	d := must.Get(lab.StartDaemon(ctx, m.serverNS, lab.Options{
+		Exe: m.Relaygate, Dir: dir, Lifetime: time.Hour, Mode: gate,
 		Config: fmt.Sprintf("[watch]\npop3 = [%d, %d]\n", mailPort, pairPort),
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := w.groups.move("agent", d.PID()); err != nil {
-		return nil, errors.Join(err, d.Stop())
-	}
-	return &agent{Daemon: d, world: w, dir: dir}, nil
+	}))
+	a := &agent{Daemon: d}
+	defer m.End(func() error { return errors.Join(a.Stop(), m.serverNS.Do(dropGate)) })
+	must.Do(m.groups.move("agent", d.PID()))
+	do(a)
 }
 
 // gateMode is the gate that is measured: port 25 is closed to all but members.
 const gateMode = "mode = \"filter\"\nmax_new_per_minute = 0\nmax_concurrent = 0\n"
 
-type agent struct {
-	*lab.Daemon
-	world *world
-	dir   string
-}
-
-func (a *agent) stop() error {
-	return errors.Join(a.Stop(), a.world.serverNS.Do(dropGate), os.RemoveAll(a.dir))
-}
+type agent struct{ *lab.Daemon }
 
 func (w *world) close() error {
 	var errs []error
@@ -166,22 +116,6 @@ func raiseFiles() error {
 
 // groups are the control groups of the processes, by name: their folders.
 type groups map[string]string
-
-func newGroups(names ...string) (g groups, err error) {
-	root, err := bpf.RootCgroup()
-	if err != nil {
-		return nil, err
-	}
-	g = make(groups)
-	for _, name := range names {
-		folder, err := os.MkdirTemp(root, "relaygate-bench-"+name+"-")
-		if err != nil {
-			return g, errors.Join(fmt.Errorf("make a control group: %w", err), g.close())
-		}
-		g[name] = folder
-	}
-	return g, nil
-}
 
 func (g groups) move(name string, pid int) error {
 	if err := os.WriteFile(filepath.Join(g[name], "cgroup.procs"), fmt.Append(nil, pid), 0); err != nil {

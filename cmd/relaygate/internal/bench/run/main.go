@@ -44,7 +44,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	million := flags.Bool("million", false, "measure a million grants, also in the relaygate at the given path")
 	helper := flags.String("helper", "", "be a `ROLE` of the live section")
 	program := flags.String("relaygate", "bin/relaygate", "the program to be measured")
-	results := flags.String("results", "bin", "the folder for bench.json and bench.txt")
+	results := flags.String("results", "bin", "the folder for bench.json")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -85,17 +85,12 @@ func measure(ctx context.Context, o options, out, log io.Writer) (err error) {
 	if err := os.MkdirAll(o.results, 0o755); err != nil {
 		return fmt.Errorf("make the folder for the results: %w", err)
 	}
-	text, err := os.Create(filepath.Join(o.results, "bench.txt"))
-	if err != nil {
-		return fmt.Errorf("keep benchmarks: %w", err)
-	}
-	defer func() { err = errors.Join(err, text.Close()) }()
 	sections := append(bench.Sections(), live.Section())
 	if o.only != "" {
 		sections = slices.DeleteFunc(sections, func(s bench.Section) bool { return s.Name != o.only })
 	}
 	rows, err := bench.Run(ctx, &bench.Config{
-		Full: o.full, Relaygate: o.program, Baseline: baseline, Self: self, Dir: dir, Bench: text, Log: log,
+		Full: o.full, Relaygate: o.program, Baseline: baseline, Self: self, Dir: dir, Log: log,
 	}, sections)
 	machine := bench.ThisMachine(runtime.NumCPU(), time.Now(), o.full)
 	fmt.Fprintf(out, "%s, %d cores, Linux %s, %s\n", machine.CPU, machine.Cores, machine.Kernel, machine.Time.Format(time.DateOnly))

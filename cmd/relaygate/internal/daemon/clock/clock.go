@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package clock measures time that the wall clock does not tell: since boot, and while
 // the machine slept.
 package clock

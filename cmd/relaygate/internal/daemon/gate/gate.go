@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package gate is the task that owns the nftables socket: it writes what the owner of
 // the grants decides, and builds the table again where others damage it.
 //

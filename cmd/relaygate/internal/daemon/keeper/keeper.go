@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package keeper is the task that writes down what must survive a restart: grants,
 // denials, the pause, sessions, the journal and counters.
 //

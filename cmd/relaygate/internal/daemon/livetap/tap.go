@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package livetap sees the connections of mail clients while they are made: through
 // programs on the root cgroup (ringTap) or on interfaces (wireTap), or a packet socket
 // (packetTap), and through the TLS libraries of mail servers (TLS). Trust decides whose

@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package logging writes the daemon's log. A line goes through a limiter, which holds
 // back what comes again and again, into the queue, which keeps whoever logs from waiting
 // for whoever reads. What opens or closes a grant goes straight into the queue: each

@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package metrics shows the daemon's status to Prometheus.
 package metrics
 

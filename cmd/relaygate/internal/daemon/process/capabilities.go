@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package process is what the daemon asks for itself from the kernel and the runtime:
 // few capabilities, no core file, a turn before others, and little garbage.
 package process

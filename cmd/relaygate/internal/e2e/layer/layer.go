@@ -1,5 +1,3 @@
-//go:build linux
-
 // Package layer runs real servers for tests: each alone in a cgroup, as systemd
 // runs services, and those that cannot stand beside others in a layer of their own
 // over the host's files, as in a container, or in another release of Debian.
