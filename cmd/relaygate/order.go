@@ -199,8 +199,8 @@ func prefixArg(s string) (netip.Prefix, error) {
 
 func lastsArg(s string) (time.Duration, error) {
 	d, err := config.ParseDuration(s)
-	if err == nil && d <= 0 {
-		err = fmt.Errorf("%q is no time to come", s)
+	if err == nil && d < time.Second { // what is next to nothing may be nothing on its way: that is for ever
+		err = fmt.Errorf("%q is less than a second", s)
 	}
 	if err != nil {
 		return 0, &usageError{err}
