@@ -20,6 +20,8 @@ type pool struct {
 	lengths [2][129]int
 	limit   int
 	dropped uint64
+	// rest is how many insertions more look for no place.
+	rest int
 }
 
 // place is a prefix, without the pointer that one has.
@@ -133,11 +135,16 @@ func (p *pool) touch(at place) *record {
 // oldest is the number of the record that was touched longest ago, 0 for none.
 func (p *pool) oldest() uint32 { return p.records[0].next }
 
-// evictionTries bounds the search for a record that may go, per insertion.
+// evictionTries bounds the search for a record that may go, per insertion. Behind one in
+// vain, as in a storm of logins whose grants all stand, as many insertions go without.
 const evictionTries = 16
 
 func (p *pool) evict(now time.Time) bool {
 	p.dropped++
+	if p.rest > 0 {
+		p.rest--
+		return false
+	}
 	for range min(evictionTries, p.n()) {
 		i := p.oldest()
 		if r := &p.records[i]; !r.standing(now.UnixNano()) {
@@ -147,6 +154,7 @@ func (p *pool) evict(now time.Time) bool {
 		p.unlink(i)
 		p.link(i)
 	}
+	p.rest = evictionTries
 	return false
 }
 

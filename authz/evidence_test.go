@@ -201,6 +201,37 @@ func TestStandingGrantsAreNotForgotten(t *testing.T) {
 	}
 }
 
+// Where all grants stand one insertion in many looks for a place, and finds it once they
+// have ended.
+func TestPlacesAreLookedForNowAndThen(t *testing.T) {
+	const limit = 3 * evictionTries
+	e := NewEvidence(EvidenceConfig{Earned: limit})
+	add := func(i int, when, until time.Duration) {
+		e.Add(change(EventGranted, fmt.Sprintf("203.0.113.%d/32", i), when, until))
+	}
+	for i := range limit {
+		add(i, 0, time.Hour)
+	}
+	searches, oldest := 0, e.earned.oldest()
+	const more = 2*(evictionTries+1) + 1
+	for i := range more {
+		add(limit+i, time.Minute, 3*time.Hour)
+		if o := e.earned.oldest(); o != oldest {
+			searches, oldest = searches+1, o
+		}
+	}
+	if d := e.Dropped().Earned; searches != 3 || d != more {
+		t.Errorf("%d searches, and %d without a place", searches, d)
+	}
+	for i := range evictionTries + 1 {
+		add(200+i, 2*time.Hour, 3*time.Hour)
+	}
+	story(t, e, "203.0.113.216", 2*time.Hour, "granted alice")
+	if n := held(e)[0]; n != limit {
+		t.Errorf("%d are held, want %d", n, limit)
+	}
+}
+
 func TestManyEventsOfOneAddress(t *testing.T) {
 	e := NewEvidence(EvidenceConfig{})
 	e.Add(change(EventGranted, "203.0.113.7/32", 0, 10*time.Hour))
