@@ -267,6 +267,16 @@ func TestClientsAreBounded(t *testing.T) {
 	}
 }
 
+// Who asks again and again leaves nothing open.
+func TestManyClientsInTurn(t *testing.T) {
+	c := serve(t, &fakeDaemon{}, NewHub())
+	for range 2 * maxClients {
+		if _, err := NewClient(c.socket).Status(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A daemon of another version does not know what it is asked.
 func TestOtherVersion(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")

@@ -165,6 +165,7 @@ func Serve(ctx context.Context, l net.Listener, d Daemon, hub *Hub, log *slog.Lo
 		ConnContext:    withPeer,
 		ConnState:      Bound(maxClients),
 	}
+	srv.SetKeepAlivesEnabled(false) // a verb asks once, and who polls would gather connections
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
