@@ -75,6 +75,7 @@ func (t *Table) Flush(now time.Time) []Event {
 	t.begin()
 	t.now = now.UnixNano()
 	t.expire(never)
+	t.endAll()
 	t.closeThose(func(f *flow) bool { return f.phase != free })
 	t.tuples.clear()
 	t.seen = seen{}
