@@ -118,7 +118,8 @@
 //   - a segment waits for what it follows from: all for the handshake of their
 //     connection, one of the server for the client bytes that it acknowledges and for
 //     the server bytes before it. When that came it is taken as if it came then; when
-//     it has waited for Config.Late, as it is, and what is missing taints;
+//     it has waited for Config.Late, as it is, and what is missing taints. Where its
+//     connection ends, or is in doubt, it is dropped;
 //   - copies of acknowledged bytes are compared with what was read, as the kernel may
 //     have taken what stands behind its acknowledgement, and dropped what stands
 //     before. One that differs taints, or begins before the last bytes that are kept

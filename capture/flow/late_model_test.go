@@ -35,7 +35,7 @@ func newLateModel(seed uint64, faulty, evil bool) *model {
 
 // TestModelLate: the same where the packets come late, each by another time.
 func TestModelLate(t *testing.T) {
-	for seed := range uint64(3000) {
+	for seed := range uint64(1500) {
 		m := newLateModel(seed, seed%4 != 0, false)
 		m.run(t, 20000)
 		m.show(t, math.MaxInt)
