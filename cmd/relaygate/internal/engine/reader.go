@@ -132,11 +132,13 @@ func (r *Reader) events(events []flow.Event, of []capture.Event) {
 	fed := r.now
 	for i := range events {
 		e := &events[i]
-		if of != nil {
-			fed = of[e.Of].Time
-		}
-		if r.now = fed; e.Came != 0 {
+		switch {
+		case e.Came != 0:
 			r.now = time.Unix(0, e.Came).UTC()
+		case of != nil:
+			r.now = of[e.Of].Time
+		default:
+			r.now = fed
 		}
 		switch e.Kind {
 		case flow.Opened:
@@ -149,7 +151,6 @@ func (r *Reader) events(events []flow.Event, of []capture.Event) {
 			r.closed(e.ID)
 		}
 	}
-	r.now = fed
 }
 
 func (r *Reader) open(id flow.ID) {
