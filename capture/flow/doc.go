@@ -62,7 +62,7 @@
 //     segment that the kernel dropped can only add a conflict.
 //   - Copies of bytes that were acknowledged before are ignored on a live tap: the
 //     kernel has those bytes already and trims them off (RFC 9293 §3.10.7.4). A
-//     file can show them late (see below).
+//     file can show them late (see "Late packets").
 //   - Candidates too far ahead to be kept are not just forgotten: the kernel may
 //     have queued them and later prefer them over a copy that we do keep. The
 //     lowest such position is remembered, and an acknowledgement past it taints.
@@ -75,23 +75,15 @@
 //   - The ACK field of an RST is not used: a kernel without a connection
 //     "acknowledges" whatever it refuses (RFC 9293 §3.10.7.1).
 //
-// The packets of a file can be out of order, also where their times are not: several
-// threads captured them, or a mirror port held some back. What the kernel took can
-// then stand behind its acknowledgement, and what it dropped before. So in a file
-// copies of acknowledged bytes are compared with what was read, and one that differs
-// taints, or begins before the last bytes that are kept for that; also, for as long as
-// the flow is held (Hold), behind the answer that proves a login. How long that must be
-// depends on the capture: by as much as one packet is late. None is held once many
-// logins in a row were in order, as order is by how a capture was made, and one that is
-// not shows it in almost every connection.
-//
 // What the kernel acknowledges and yet does not hand to the server as it came
 // taints as well: urgent data (the byte at the urgent pointer is taken out of
 // the stream; the pointer may come in a segment without payload and point
 // ahead), MPTCP (a subflow's bytes may never reach the server), what a client in the
 // same kernel can still change before the server reads it, but of a trusted proxy, which
-// so sends what it forwards by splice(2), and data in the handshake (TCP Fast Open; that of the last ACK a live tap does not see, and its
-// programs believe no connection that begins with such).
+// so sends what it forwards by splice(2), and data in the handshake (TCP Fast Open; that
+// of the last ACK a live tap does not see, and its programs believe no connection that
+// begins with such; in a file it is read where another segment shows that the connection
+// is established).
 //
 // A server that sends SYN cookies (RFC 4987 §3.6) answers every SYN and decides
 // only at the client's acknowledgement which of the handshakes it was. Two whose
@@ -109,13 +101,43 @@
 // server byte cannot have influenced it: to the dialogue above, a command that
 // comes after an answer is one that the answer cannot belong to. Where the
 // capture is imprecise the error is to the other side: the acknowledgement of a
-// segment that arrives ahead of a hole, or of a retransmission, releases client
+// segment that stays ahead of a hole, or of a retransmission, releases client
 // bytes earlier than the kernel read them. The client then looks more pipelined
 // than it was, which the dialogues have to allow for anyway, as any client may
 // send without waiting.
 //
 // Server bytes come in sequence, first copy. A hole waits for a retransmission
 // within bounds; at a bound, or at the end of the flow, it taints.
+//
+// # Late packets
+//
+// A tap shows segments in the order in which the kernel has them, AF_PACKET too: it
+// sees what comes in before TCP does, and what leaves before anybody can answer it.
+// The packets of a file can be out of order, also where their times are not: several
+// threads captured them, or a mirror port held one direction back. Each can be late
+// by Config.Late. So in a file
+//
+//   - a segment waits for what it follows from: all for the handshake of their
+//     connection, one of the server for the client bytes that it acknowledges and for
+//     the server bytes before it. When that came it is taken as if it came then; when
+//     it has waited for Config.Late, as it is, and what is missing taints. Where its
+//     connection ends, or is in doubt, it is dropped;
+//   - copies of acknowledged bytes are compared with what was read, as the kernel may
+//     have taken what stands behind its acknowledgement, and dropped what stands
+//     before. One that differs taints, or begins before the last bytes that are kept
+//     for that; also, for as long as the flow is held (Hold), behind the answer that
+//     proves a login.
+//
+// A server segment that waited is compared with more copies than one that did not, and
+// releases the same: what that is its own two numbers say, and not where it stands. A
+// capture that lost what the kernel took looks like one that shows it late, so that a
+// copy may come behind the acknowledgement where it had to come before: the attacker
+// still needs that very loss.
+//
+// Nothing is held once many logins in a row were in order, as order is by how a capture
+// was made, and one that is not shows it in almost every connection; holding each costs
+// a login in order a tenth of its time. What waits is not bound to that: in a capture
+// that is in order almost nothing does.
 //
 // # When a flow ends
 //
@@ -134,7 +156,8 @@
 // Limits names every bound, Stats.Bounds counts each time one is hit. A flow
 // that hits one is tainted. A handshake takes an entry in a small ring, where
 // only other handshakes push it out; a slot in the table of flows is taken when
-// it is complete, so spoofed SYNs get none. A full table refuses the new and
+// it is complete, so spoofed SYNs get none. What finds no room to wait for late packets
+// is taken as it is. A full table refuses the new and
 // never evicts the old. Buffers are taken only while bytes wait, and the
 // smallest buffer, enough for a login, does not count toward the common budget:
 // a flood of bytes that wait cannot take it away.

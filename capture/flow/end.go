@@ -74,6 +74,8 @@ func (t *Table) endAll() {
 func (t *Table) Flush(now time.Time) []Event {
 	t.begin()
 	t.now = now.UnixNano()
+	t.expire(never)
+	t.endAll()
 	t.closeThose(func(f *flow) bool { return f.phase != free })
 	t.tuples.clear()
 	t.seen = seen{}
@@ -194,6 +196,7 @@ func (t *Table) finish(id ID, f *flow) {
 	was := f.phase
 	f.phase = finished
 	t.drop(f)
+	t.waitNoMore(f.hash)
 	if t.leaving && f.conn.Cookie == 0 && (was == held && t.done.Release(f.hash) || t.done.Add(f.hash, t.second())) {
 		t.leave(id, f)
 		t.slots.release(id)
@@ -231,6 +234,7 @@ func (t *Table) close(id ID) {
 	}
 	if f.conn.Cookie == 0 {
 		t.done.End(f.hash, t.second())
+		t.waitNoMore(f.hash)
 	}
 }
 

@@ -28,9 +28,10 @@ func (t *Table) unknown(hash uint64, seg *capture.Segment) {
 		t.asks(hash, seg)
 	case isSYN(seg) && seg.Sent == capture.SenderHost:
 		t.opens(hash, seg)
-	case t.done.PassesOver(hash, seg.Flags, t.second()):
-		// Its connection is done since it was decoded.
-	case tells(seg) && !t.done.Has(hash):
+	case t.done.PassesOver(hash, seg.Flags, t.second()), t.done.Has(hash):
+		// Its connection is done since it was decoded, or it comes behind its end.
+	case (tells(seg) || isSYNACK(seg)) && t.wait(hash, seg):
+	case tells(seg):
 		k := tuple{hash: hash}
 		if from {
 			t.name(&k, &seg.Dst, &seg.Src)

@@ -34,6 +34,9 @@ type Event struct {
 	ID   ID
 	// Of is the place of the capture event that brought it among those fed.
 	Of int
+	// Came is when the segment came that brought it, in Unix nanoseconds, if that waited
+	// for others (see Config.Late); else 0.
+	Came int64
 	// Chunk is valid until the next call to Feed.
 	Chunk authz.Chunk
 	// Reason says in words why the flow is Tainted.
@@ -55,6 +58,9 @@ type Config struct {
 	// Where there is one, a flow of a file that was tainted or forgotten leaves
 	// the table for it at once, without Closed.
 	Done *capture.DoneSet
+	// Late is how late a packet of a file may come. 0 is for a tap, which sees all in
+	// the order in which the kernel does.
+	Late time.Duration
 }
 
 // Limits bounds what strangers can fill. A field that is not positive takes its
@@ -77,6 +83,9 @@ type Limits struct {
 	// Pieces that either direction of one flow may consist of while bytes
 	// wait, that is the number of holes (64).
 	Pieces int
+	// Waiting are the bytes of segments of files that wait at one time for what they
+	// follow from (4 MiB; each counts as 1 KiB at least), Pieces those of one connection.
+	Waiting int
 	// Buffered is the sum of all buffers of more than 512 bytes (32 MiB). The
 	// smaller ones are bounded by Flows.
 	Buffered int
@@ -99,6 +108,7 @@ func (l Limits) withDefaults() Limits {
 	l.ClientBytes = min(l.ClientBytes, maxWindow)
 	l.ServerBytes = min(l.ServerBytes, maxWindow)
 	def(&l.Pieces, 64)
+	def(&l.Waiting, 4<<20)
 	def(&l.Buffered, 32<<20)
 	if l.Idle <= 0 {
 		l.Idle = 35 * time.Minute
@@ -122,7 +132,7 @@ type Stats struct {
 
 // Bounds counts how often each of Limits was hit.
 type Bounds struct {
-	Flows, FlowsPerClient, Handshakes, ClientBytes, ServerBytes, Pieces, Buffered uint64
+	Flows, FlowsPerClient, Handshakes, ClientBytes, ServerBytes, Pieces, Waiting, Buffered uint64
 }
 
 // The reasons of Tainted.

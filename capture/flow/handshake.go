@@ -200,6 +200,7 @@ func (t *Table) shake(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) 
 		}
 	case h.stage == answered:
 		t.complete(r, h, dir, seg)
+	case seg.Flags&capture.RST == 0 && t.wait(h.hash, seg):
 	case tells(seg) && !t.done.Has(h.hash):
 		reason := cmp.Or(h.reason, t.unseen(&h.conn, reasonUnanswered))
 		if h.forged {
@@ -238,6 +239,9 @@ func (t *Table) complete(r ref, h *handshake, dir authz.Dir, seg *capture.Segmen
 	} else {
 		// The bytes of this segment, or of an odd one before it, are in a
 		// place where a live tap has no eyes (see the package comment).
+		if payload && t.wait(h.hash, seg) {
+			return // in a file, what comes before them may be late
+		}
 		if payload {
 			h.reason = cmp.Or(h.reason, reasonHandshakeData)
 		}

@@ -44,22 +44,33 @@ func (p *pool) reserve(w *window, n int) bool {
 // move gives w another buffer of n bytes, which begins with what is at from, up to the
 // head, in the present one.
 func (p *pool) move(w *window, from, n int) bool {
-	class := 0
-	for class < len(bufferSizes) && bufferSizes[class] < n {
-		class++
-	}
-	if class == len(bufferSizes) {
-		return false
-	}
-	buf := p.buffer(class)
+	buf := p.room(n)
 	if buf == nil {
 		return false
 	}
 	copied := copy(buf, w.buf[min(from, w.used):w.used])
-	p.retired = append(p.retired, retired{w.buf, w.used})
+	p.retire(w.buf, w.used)
 	w.buf, w.used, w.head = buf, copied, w.head-from
 	w.kept = min(w.kept, w.head)
 	return true
+}
+
+// room returns a zeroed buffer for n bytes, nil if there is none left.
+func (p *pool) room(n int) []byte {
+	for class, size := range bufferSizes {
+		if n <= size {
+			return p.buffer(class)
+		}
+	}
+	return nil
+}
+
+// retire takes a buffer back, of which the first used bytes were written, once chunks do
+// not alias it any more.
+func (p *pool) retire(buf []byte, used int) {
+	if buf != nil {
+		p.retired = append(p.retired, retired{buf, used})
+	}
 }
 
 // buffer returns a zeroed buffer of a class, nil if there is none left.

@@ -109,6 +109,8 @@ func (t *Table) keep(w *window, off int, p []byte) string {
 // fromServer takes a segment that the server sent.
 func (t *Table) fromServer(id ID, f *flow, seg *capture.Segment) {
 	switch {
+	case before(f.serverNext, seg.Seq) && t.wait(f.hash, seg):
+		return
 	case seg.MPTCP:
 		t.breakOff(id, reasonMPTCP)
 		return
@@ -127,7 +129,11 @@ func (t *Table) fromServer(id ID, f *flow, seg *capture.Segment) {
 		return
 	}
 	if n := int(int32(seg.Ack - f.clientNext)); n > 0 {
-		if reason := t.acknowledged(id, f, n); reason != "" {
+		reason := t.acknowledged(id, f, n)
+		if reason == reasonMissing && t.wait(f.hash, seg) {
+			return
+		}
+		if reason != "" {
 			t.breakOff(id, reason)
 			return
 		}

@@ -35,6 +35,7 @@ type Table struct {
 	orderly  int                    // files: logins since anything was out of order
 	seen     seen                   // files
 	stations stations               // files: who sent a SYN or an RST
+	waiting  waiting                // files
 	lostAt   int64                  // files: the tick at which records were lost, of any connection
 
 	now  int64 // time of the event being fed, in Unix nanoseconds
@@ -56,6 +57,7 @@ func New(c Config) *Table {
 		proxies:  c.Proxies,
 		done:     c.Done,
 		leaving:  c.Done != nil,
+		waiting:  waiting{late: int64(c.Late)},
 	}
 	if t.done == nil {
 		t.done = new(capture.DoneSet)
@@ -83,7 +85,12 @@ func (t *Table) Stats() Stats {
 // call; chunks alias the segment or a buffer of the table.
 func (t *Table) Feed(ev *capture.Event) []Event {
 	t.begin()
-	t.feed(ev)
+	if t.waiting.any() {
+		t.expire(ev.Time.UnixNano())
+	}
+	if t.feed(ev); t.waiting.any() {
+		t.resume(&ev.Segment)
+	}
 	return t.events
 }
 
@@ -94,7 +101,12 @@ func (t *Table) FeedAll(events []capture.Event) []Event {
 	t.begin()
 	for i := range events {
 		t.of = i
-		t.feed(&events[i])
+		if t.waiting.any() { // not in feed: it is called for each packet
+			t.expire(events[i].Time.UnixNano())
+		}
+		if t.feed(&events[i]); t.waiting.any() {
+			t.resume(&events[i].Segment)
+		}
 	}
 	return t.events
 }
@@ -121,10 +133,7 @@ func (t *Table) feed(ev *capture.Event) {
 	if seg.Flags&(capture.SYN|capture.RST) != 0 {
 		t.stations.add(seg.Link.Src)
 	}
-	hash := seg.Hash
-	if hash == 0 {
-		hash = t.hasher.Pair(seg.Src, seg.Dst)
-	}
+	hash := t.hashOf(seg)
 	for i := tag(hash); ; i++ {
 		s := t.tuples.at(i)
 		if s == freeSlot {
@@ -250,14 +259,14 @@ func (t *Table) begun(k *tuple, origin authz.Origin, limit int) (ID, *flow) {
 func (t *Table) emit(kind Kind, id ID) *Event {
 	e := t.place()
 	*e = Event{}
-	e.Kind, e.ID, e.Of = kind, id, t.of
+	e.Kind, e.ID, e.Of, e.Came = kind, id, t.of, t.waiting.came
 	return e
 }
 
 // data adds what most events are; it sets each field once, and clears none before.
 func (t *Table) data(id ID, dir authz.Dir, b []byte, cut int) {
 	e := t.place()
-	e.Kind, e.ID, e.Of, e.Reason = Data, id, t.of, ""
+	e.Kind, e.ID, e.Of, e.Came, e.Reason = Data, id, t.of, t.waiting.came, ""
 	e.Chunk = authz.Chunk{Dir: dir, Bytes: b, Cut: cut}
 }
 

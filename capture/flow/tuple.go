@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"relaygate/authz"
+	"relaygate/capture"
 )
 
 // tuple is a connection with the hash of its two ends (files; see index.go).
@@ -39,4 +40,12 @@ func (t *Table) tupleOf(r ref) *tuple {
 		return &t.entry(r).tuple
 	}
 	return &t.slots.at(ID(r)).tuple
+}
+
+// hashOf is the hash of a segment's two ends.
+func (t *Table) hashOf(seg *capture.Segment) uint64 {
+	if seg.Hash != 0 {
+		return seg.Hash
+	}
+	return t.hasher.Pair(seg.Src, seg.Dst)
 }

@@ -21,6 +21,7 @@ type model struct {
 	evil   bool // the client sends decoys
 	decoys int  // percent of its chances to do so
 	deaf   bool // the tap misses packets
+	late   bool // the tap shows them in another order
 	mode   mode
 
 	// The client: its whole stream, and how much of it the server acknowledged.
@@ -44,6 +45,7 @@ type model struct {
 	basis     []int // per byte written: how many bytes had been read
 	out       int   // server bytes sent at least once
 
+	delayed  []delayed
 	table    *Table
 	events   int
 	released []byte // what the table said
@@ -261,9 +263,18 @@ func (m *model) tap(t *testing.T, p packet, server bool) {
 }
 
 func (m *model) feed(t *testing.T, s step) {
+	m.events++
+	if m.late {
+		m.delayed = append(m.delayed, delayed{m.events + m.rng.IntN(100), s})
+		m.show(t, m.events)
+		return
+	}
+	m.shown(t, s)
+}
+
+func (m *model) shown(t *testing.T, s step) {
 	var ev capture.Event
 	s(m.mode, &ev)
-	m.events++
 	ev.Time = start.Add(time.Duration(m.events) * time.Millisecond)
 	for _, e := range m.table.Feed(&ev) {
 		switch {
@@ -279,6 +290,14 @@ func (m *model) feed(t *testing.T, s step) {
 		}
 	}
 	check(t, m.table)
+	if m.late {
+		return // another copy can come yet
+	}
+	m.judge(t)
+}
+
+// judge compares what the table said with what happened.
+func (m *model) judge(t *testing.T) {
 	if !bytes.HasPrefix(m.read, m.released) {
 		t.Fatalf("seed %d: released %q, the server read %q", m.seed, m.released, m.read)
 	}

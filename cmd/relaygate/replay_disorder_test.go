@@ -27,9 +27,9 @@ func TestDisorder(t *testing.T) {
 			for seed := range uint64(6) {
 				t.Run(fmt.Sprintf("%s/%v/%d", strings.TrimSuffix(c.File, ".gz"), late, seed), func(t *testing.T) {
 					file := filepath.Join(t.TempDir(), "x.pcap")
-					if err := os.WriteFile(file, delayed(data, late, seed), 0o600); err != nil {
-						t.Fatal(err)
-					}
+					rng := rand.New(rand.NewPCG(seed, uint64(late)))
+					worn := delayed(data, func([]byte) time.Duration { return upTo(rng, late) })
+					must(t, os.WriteFile(file, worn, 0o600))
 					want := c.Successes
 					for _, r := range replay(t, file) {
 						if r.Result == "success" {
@@ -42,9 +42,70 @@ func TestDisorder(t *testing.T) {
 	}
 }
 
-// delayed is a capture each packet of which came and was noted late, by up to a time.
-func delayed(capture []byte, late time.Duration, seed uint64) []byte {
-	rng := rand.New(rand.NewPCG(seed, uint64(late)))
+// TestOneDirectionLate replays all captures as a mirror port shows them that holds one
+// direction back, and as two threads do: what a login needs is there, in another order.
+func TestOneDirectionLate(t *testing.T) {
+	const ms = time.Millisecond
+	rng := rand.New(rand.NewPCG(5, 6))
+	constant := func(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
+	jitter := func(d time.Duration) func() time.Duration { return func() time.Duration { return upTo(rng, d) } }
+	for _, tt := range []struct {
+		name           string
+		client, server func() time.Duration
+		share          float64 // of the logins, at least; where the server is late, some clients reset before
+	}{
+		{"the client by 50 ms", constant(50 * ms), constant(0), 0.99},
+		{"the server by 50 ms", constant(0), constant(50 * ms), 0.9},
+		{"both by up to 50 ms", jitter(50 * ms), jitter(50 * ms), 0.94},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			all, right := 0, 0
+			for _, c := range readTruth(t) {
+				data := unpacked(t, c.File)
+				if len(c.Successes) == 0 || binary.LittleEndian.Uint32(data) != 0xa1b2c3d4 {
+					continue // or pcapng, or of another byte order
+				}
+				worn := delayed(data, func(record []byte) time.Duration {
+					if sentByServer(record) {
+						return tt.server()
+					}
+					return tt.client()
+				})
+				file := filepath.Join(t.TempDir(), "x.pcap")
+				must(t, os.WriteFile(file, worn, 0o600))
+				want := c.Successes
+				for _, r := range replay(t, file) {
+					if r.Result == "success" {
+						want = take(t, want, r, c)
+					}
+				}
+				all, right = all+len(c.Successes), right+len(c.Successes)-len(want)
+			}
+			t.Logf("%d of %d", right, all)
+			if all < 1000 || float64(right) < tt.share*float64(all) {
+				t.Errorf("%d of %d logins were read", right, all)
+			}
+		})
+	}
+}
+
+// sentByServer reports whether a record of a plain frame is of a segment from a mail port.
+func sentByServer(record []byte) bool {
+	const ip, ip4, ip6 = 16 + 14, 16 + 14 + 20, 16 + 14 + 40
+	tcp := ip4
+	if len(record) > ip && record[ip]>>4 == 6 {
+		tcp = ip6
+	}
+	return len(record) >= tcp+2 && slices.Contains([]uint16{110, 143, 993, 995}, binary.BigEndian.Uint16(record[tcp:]))
+}
+
+// upTo is a time at random, in microseconds.
+func upTo(rng *rand.Rand, d time.Duration) time.Duration {
+	return time.Duration(rng.Int64N(d.Microseconds()+1)) * time.Microsecond
+}
+
+// delayed is a capture of which each packet came and was noted late, by a time.
+func delayed(capture []byte, late func(record []byte) time.Duration) []byte {
 	head, records := recordsOf(bytes.Clone(capture))
 	type packet struct {
 		micros uint64
@@ -53,7 +114,7 @@ func delayed(capture []byte, late time.Duration, seed uint64) []byte {
 	var packets []packet
 	for _, r := range records {
 		le := binary.LittleEndian
-		at := uint64(le.Uint32(r))*1e6 + uint64(le.Uint32(r[4:])) + rng.Uint64N(uint64(late.Microseconds())+1)
+		at := uint64(le.Uint32(r))*1e6 + uint64(le.Uint32(r[4:])) + uint64(late(r).Microseconds())
 		le.PutUint32(r, uint32(at/1e6))
 		le.PutUint32(r[4:], uint32(at%1e6))
 		packets = append(packets, packet{at, r})

@@ -48,6 +48,7 @@ func (s *summary) file(packets uint64, decoded capture.DecodeStats, flows flow.S
 	b.Flows += flows.Bounds.Flows
 	b.FlowsPerClient += flows.Bounds.FlowsPerClient
 	b.Handshakes += flows.Bounds.Handshakes
+	b.Waiting += flows.Bounds.Waiting
 }
 
 func (s *summary) print(w io.Writer) {
@@ -106,6 +107,7 @@ func (s *summary) losses() []tally {
 		tally{b.Flows, "not read: connections beyond those that are followed at one time"},
 		tally{b.FlowsPerClient, "not read: connections beyond those of one client that are followed at one time"},
 		tally{b.Handshakes, "forgotten: handshakes beyond those that are kept at one time; how their sessions began is then not known"},
+		tally{b.Waiting, "out of order: segments before what they answer, beyond those that are kept until it comes"},
 	)
 }
 

@@ -8,9 +8,10 @@ import (
 )
 
 // Packets of a file can be out of order: two threads captured the two directions, or a
-// mirror port held one of them back. What the server's kernel took can then stand behind
-// its answer, and what it dropped before. So the verdicts of a file wait for a while:
-// whatever casts doubt on a login meanwhile makes it a tainted one.
+// mirror port held one of them back. What came too early the table of flows keeps until
+// the rest is there. But what the server's kernel took can also stand behind its answer,
+// and what it dropped before. So the verdicts of a file wait for a while: whatever casts
+// doubt on a login meanwhile makes it a tainted one.
 const (
 	// Lateness is how late a packet may come, by the file's clock.
 	Lateness = 200 * time.Millisecond
@@ -111,9 +112,11 @@ func (r *Reader) tell(all bool) {
 	r.out = w.verdicts[first:w.told]
 }
 
-// Settle returns the verdicts of a file that still wait for what comes late: nothing does.
+// Settle returns the verdicts of a file that still wait for what comes late, and those on
+// what does: nothing comes.
 func (r *Reader) Settle() []authz.Verdict {
 	r.begin(r.now)
+	r.events(r.flows.Settle(r.now), nil)
 	r.tell(true)
 	return r.out
 }

@@ -67,7 +67,7 @@ type Counts struct {
 // may announce clients. A connection of which nothing more is to be said is in done, for
 // a capture.Decoder to pass over.
 func NewFileReader(services map[uint16]authz.Service, proxies []netip.Prefix, evidence *authz.Evidence, done *capture.DoneSet) *Reader {
-	r := newReader(flow.Config{Services: services, Done: done}, evidence)
+	r := newReader(flow.Config{Services: services, Done: done, Late: Lateness}, evidence)
 	r.proxies = proxies
 	r.IgnoreSessions()
 	r.late = new(waiting)
@@ -129,10 +129,16 @@ func (r *Reader) Flows() flow.Stats { return r.flows.Stats() }
 // events takes what became of flows; of are the events that were fed, if there
 // were several.
 func (r *Reader) events(events []flow.Event, of []capture.Event) {
+	fed := r.now
 	for i := range events {
 		e := &events[i]
-		if of != nil {
+		switch {
+		case e.Came != 0:
+			r.now = time.Unix(0, e.Came).UTC()
+		case of != nil:
 			r.now = of[e.Of].Time
+		default:
+			r.now = fed
 		}
 		switch e.Kind {
 		case flow.Opened:

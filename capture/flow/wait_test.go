@@ -1,0 +1,178 @@
+package flow
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"relaygate/capture"
+)
+
+const lateness = 2 * time.Second
+
+func newWaitingTable(l Limits) *Table {
+	return New(Config{Services: services, Limits: l, Done: new(capture.DoneSet), Late: lateness})
+}
+
+// play feeds steps a millisecond apart, from a time on, one by one or together.
+func played(t *testing.T, table *Table, m mode, from time.Time, steps []step, together bool) string {
+	t.Helper()
+	var s story
+	var events []capture.Event
+	for i, st := range steps {
+		var ev capture.Event
+		st(m, &ev)
+		ev.Time = from.Add(time.Duration(i) * time.Millisecond)
+		if events = append(events, ev); !together {
+			s.add(table.Feed(&ev))
+			check(t, table)
+		}
+	}
+	if together && len(events) > 0 {
+		s.add(table.FeedAll(events))
+		check(t, table)
+	}
+	return s.String()
+}
+
+// TestWait: in a file a segment waits for what it follows from, and is taken as it is when
+// that does not come.
+func TestWait(t *testing.T) {
+	const fine = "(S<G>C<AB>S<1>C<CD>S<2>"
+	server := []step{synack(), sv(0, 0, "G"), sv(1, 2, "1"), sv(2, 4, "2")}
+	client := []step{syn(), cl(0, ""), cl(0, "AB"), cl(2, "CD")}
+	join := func(all ...[]step) (joined []step) {
+		for _, steps := range all {
+			joined = append(joined, steps...)
+		}
+		return joined
+	}
+	var many []step
+	for i := range 10 {
+		many = append(many, sv(i, i+1, "x"))
+	}
+	for _, tt := range []struct {
+		name  string
+		steps []step
+		pause time.Duration // of the clock, before the rest
+		rest  []step
+		want  string
+	}{
+		{"the client late", join(server, client), 0, nil, fine},
+		{"the server late", join(client, server), 0, nil, fine},
+		{"backwards", []step{sv(2, 4, "2"), sv(1, 2, "1"), sv(0, 0, "G"), synack(), cl(2, "CD"), cl(0, "AB"), cl(0, ""), syn()}, 0, nil, fine},
+		{"the client late, to its end", join(server, []step{sv(3, 5, "", plus(capture.FIN))}, client), 0, []step{cl(4, "", plus(capture.FIN))}, fine + ")"},
+		{"the client late, and a reset", join(server, []step{sv(3, 4, "", flags(capture.RST))}, client), 0, nil, fine + ")"},
+		{"an acknowledgement first", shake(sv(0, 2, "1"), cl(0, "AB")), 0, nil, "(C<AB>S<1>"},
+		{"an acknowledgement of two", shake(sv(0, 4, "1"), cl(2, "CD"), cl(0, "AB")), 0, nil, "(C<ABCD>S<1>"},
+		{"answers in the other order", shake(cl(0, "AB"), cl(2, "CD"), sv(1, 4, "2"), sv(0, 2, "1")), 0, nil, "(C<AB>S<1>C<CD>S<2>"},
+		{"a reset before an answer", shake(cl(0, "AB"), sv(1, 2, "", flags(capture.RST)), sv(0, 2, "1")), 0, nil, "(C<AB>S<1>)"},
+		{"data before the handshake's end", []step{syn(), synack(), cl(0, "AB"), cl(0, ""), sv(0, 2, "1")}, 0, nil, "(C<AB>S<1>"},
+		{"the last moment", shake(sv(0, 2, "1")), lateness, []step{cl(0, "AB")}, "(C<AB>S<1>"},
+		{"a moment later", shake(sv(0, 2, "1")), lateness + 1, []step{cl(0, "AB")}, "(!" + reasonMissing},
+		{"the clock set back", shake(sv(0, 2, "1")), -lateness - 10*time.Millisecond, []step{cl(0, "AB")}, "(!" + reasonMissing},
+		{"the end of the file", shake(sv(0, 2, "1")), 0, nil, "(!" + reasonMissing},
+		{"only a part comes", shake(sv(0, 2, "1"), cl(0, "A")), 0, nil, "(!" + reasonMissing},
+		{"no SYN", []step{cl(0, "AB"), sv(0, 2, "1")}, 0, nil, "(!" + reasonMidstream + ")"},
+		{"no SYN for long", []step{sv(0, 2, "1")}, lateness + 1, join(client, server), "(!" + reasonMidstream + fine},
+		{"no SYN-ACK", client, 0, nil, "(!" + reasonUnanswered + ")"},
+		{"a SYN-ACK alone", server[:1], 0, nil, ""},
+		{"data with the handshake", []step{syn(), synack(), cl(0, "AB")}, lateness + 1, []step{sv(0, 2, "1")}, "(!" + reasonHandshakeData},
+		{"a hole", shake(cl(0, "AB"), sv(1, 2, "2")), lateness + 1, []step{sv(0, 2, "1")}, "(C<AB>S<1>S<2>"},
+		{"two copies", shake(sv(0, 2, "1"), cl(0, "A"), cl(0, "XB"), cl(0, "AB")), 0, nil, "(!" + reasonConflict},
+		{"another copy behind", shake(sv(0, 2, "1"), cl(0, "AB"), cl(0, "XB")), 0, nil, "(C<AB>S<1>!" + reasonLate},
+		{"another copy of two before", join(server, client[:3], []step{cl(0, "XB")}, client[3:]), 0, nil, "(S<G>C<AB>S<1>!" + reasonLate},
+		{"another connection's answer", []step{sv(-1, 1, "", plus(capture.SYN)), sv(0, 1, "G"), syn(), cl(0, "")}, 0, nil, "(!" + reasonUnanswered + ")"},
+		{"a forged answer", join([]step{sv(-1, 0, "", plus(capture.SYN), sent(capture.SenderOutside)), sv(0, 0, "F", sent(capture.SenderOutside))}, client), 0, nil, "(!" + reasonForgedAnswer + ")"},
+		{"what cannot be read", append(server[:len(server):len(server)], doubt), 0, client, "(!overlapping fragments)"},
+		{"too much", shake(many...), 0, []step{cl(0, "ABCDEFGHIJ")}, "(!" + reasonMissing},
+	} {
+		for _, together := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/%v", tt.name, together), func(t *testing.T) {
+				table := newWaitingTable(Limits{Pieces: 9})
+				got := played(t, table, cooked, start, tt.steps, together)
+				next := start.Add(time.Duration(len(tt.steps)-1)*time.Millisecond + tt.pause)
+				got += played(t, table, cooked, next, tt.rest, together)
+				var end story
+				end.add(table.Settle(next))
+				end.add(table.Flush(next))
+				check(t, table)
+				got += end.String()
+				if got = strings.TrimSuffix(got, ")"); got != strings.TrimSuffix(tt.want, ")") {
+					t.Errorf("got  %q\nwant %q", got, tt.want)
+				}
+				if w := &table.waiting; w.any() || w.used != 0 || w.bytes != 0 {
+					t.Errorf("%d wait at the end, of %d bytes", w.used, w.bytes)
+				}
+			})
+		}
+	}
+}
+
+// TestWaitBounds: what waits is bounded, whoever sends it and whatever the clock does, and
+// counted where it may not.
+func TestWaitBounds(t *testing.T) {
+	table := newWaitingTable(Limits{Waiting: 100 * placeSize})
+	stuck := each(nthAddr(0), shake(sv(0, 2, "1")))
+	played(t, table, cooked, start, stuck, true)
+	for i := range 1000 { // one comes and goes behind the first
+		played(t, table, cooked, start, each(nthAddr(i+1), shake(sv(0, 2, "1"), cl(0, "AB"), sv(1, 2, "", plus(capture.FIN)))), true)
+	}
+	if w := &table.waiting; w.used != 1 || len(w.places) > 2 || table.stats.Bounds.Waiting != 0 {
+		t.Fatalf("%d wait in %d places, %d were too many", w.used, len(w.places), table.stats.Bounds.Waiting)
+	}
+	for i := range 1000 {
+		played(t, table, cooked, start, each(nthAddr(i+2000), []step{sv(0, 2, strings.Repeat("1", 1500))}), true)
+	}
+	if w := &table.waiting; w.used != 50 || w.bytes > 100*placeSize || table.stats.Bounds.Waiting != 951 {
+		t.Errorf("%d wait, of %d bytes, %d were too many", w.used, w.bytes, table.stats.Bounds.Waiting)
+	}
+	if got, want := played(t, table, cooked, start, each(nthAddr(0), []step{cl(0, "AB")}), true), "C<AB>S<1>"; got != want {
+		t.Errorf("the first gave %q, want %q", got, want)
+	}
+	table.orderly = orderlyLogins
+	played(t, table, cooked, start, each(nthAddr(0), []step{sv(1, 3, "2"), cl(2, "C")}), true)
+	if table.orderly != 0 {
+		t.Error("what was late does not count as such")
+	}
+}
+
+// TestWaitAllocatesNothing: connections of which each segment waits but the last.
+func TestWaitAllocatesNothing(t *testing.T) {
+	steps := []step{sv(2, 4, "2"), sv(1, 2, "1"), sv(0, 0, "G"), synack(), cl(2, "CD"), cl(0, "AB"), cl(0, ""), syn()}
+	table, logins := newWaitingTable(Limits{}), 0
+	events := make([]capture.Event, len(steps))
+	n := 0
+	session := func() {
+		n++
+		for i, s := range steps {
+			if n == 1 {
+				s(cooked, &events[i])
+			}
+			ev := &events[i]
+			for _, end := range []*netip.AddrPort{&ev.Segment.Src, &ev.Segment.Dst} {
+				if end.Port() != serverAddr.Port() {
+					*end = nthPort(n)
+				}
+			}
+			ev.Time = start.Add(time.Duration(n) * time.Millisecond)
+		}
+		for _, e := range table.FeedAll(events) {
+			if e.Kind == Data && string(e.Chunk.Bytes) == "2" {
+				logins++
+				table.Forget(e.ID)
+			}
+		}
+	}
+	for range 5000 { // the set of those that are done has its size
+		session()
+	}
+	if allocs := testing.AllocsPerRun(1000, session); allocs != 0 {
+		t.Errorf("%v allocations per connection", allocs)
+	}
+	if logins != n {
+		t.Errorf("%d of %d were read", logins, n)
+	}
+}
