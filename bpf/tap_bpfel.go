@@ -212,6 +212,7 @@ const (
 	tapReasonOPENS            tapReason = 19
 	tapReasonSTRAY            tapReason = 17
 	tapReasonBLIND            tapReason = 18
+	tapReasonREASONS          tapReason = 21
 )
 
 type tapServer struct {

@@ -74,6 +74,7 @@ enum reason {
 	/* Lost, on an interface. */
 	STRAY = 17,
 	BLIND = 18, /* its beginning may not have been seen whole */
+	REASONS = 21,
 };
 
 /* A record of the events ring. */
