@@ -213,6 +213,7 @@ const (
 	tapReasonSTRAY            tapReason = 17
 	tapReasonBLIND            tapReason = 18
 	tapReasonUNFINISHED       tapReason = 20
+	tapReasonREASONS          tapReason = 21
 )
 
 type tapServer struct {

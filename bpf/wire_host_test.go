@@ -191,3 +191,40 @@ func segment6(from, to netip.AddrPort, seq, ack uint32, payload string) []byte {
 	b[0], b[6], b[7] = 6<<4, 6, 64
 	return b
 }
+
+// TestWireOpens: a user's socket that connects from the port of a mail server answers a
+// client's SYN as a listener does.
+func TestWireOpens(t *testing.T) {
+	bpftest.RequireLinux(t, 6, 6, "tcx")
+	host, outside := bpftest.Namespace(t), bpftest.Namespace(t)
+	at := netip.MustParseAddrPort("192.0.2.1:61143")
+	must(t, netns.Join(host, "lan", []netip.Prefix{netip.PrefixFrom(at.Addr(), 24)}, outside, "wan", nil))
+	w, err := bpf.LoadWire(bpf.WireOptions{Ports: []uint16{port}, Servers: bpftest.Prefixes("::/0")})
+	must(t, err)
+	t.Cleanup(func() { bpftest.Close(t, w) })
+	bpftest.As(t, host, nobody, func() error {
+		i, err := net.InterfaceByName("lan")
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { _ = unix.Close(fd) }) // nothing is lost
+		err = errors.Join(w.Attach(i.Index), unix.Bind(fd, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: port}))
+		if err != nil {
+			return err
+		}
+		err = unix.Connect(fd, &unix.SockaddrInet4{Addr: lanClient.Addr().As4(), Port: int(lanClient.Port())})
+		if errors.Is(err, unix.EINPROGRESS) {
+			return nil
+		}
+		return err
+	})
+	c := halfTCP(t, host, outside, lanClient, at)
+	must(t, c.send(ack, c.first, open, ""))
+	if got := rest(t, w); len(got) != 1 || got[0].Kind != bpf.Opened || got[0].Reason != bpf.Opens {
+		t.Errorf("records are %+v, want one that is not followed because %q", got, bpf.Opens)
+	}
+}

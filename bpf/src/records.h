@@ -74,6 +74,7 @@ enum reason {
 	STRAY = 17,
 	BLIND = 18, /* its beginning may not have been seen whole */
 	UNFINISHED = 20, /* a checksum is yet to be filled in */
+	REASONS = 21,
 };
 
 /* A record of the events ring. */

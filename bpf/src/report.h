@@ -9,14 +9,14 @@
 #define UNTRUSTED_INTERVAL_NS (100 * 1000 * 1000ULL)
 
 /* When a connection that is not followed was last reported, per reason. */
-__u64 untrusted_at[TWO_ANSWERS + 1];
+__u64 untrusted_at[REASONS];
 
 /* reported says whether one of this reason was, of late; else it is now. */
 static __always_inline int reported(__u32 reason)
 {
 	__u64 now = bpf_ktime_get_ns();
 
-	if (reason > TWO_ANSWERS || now - untrusted_at[reason] < UNTRUSTED_INTERVAL_NS)
+	if (reason >= REASONS || now - untrusted_at[reason] < UNTRUSTED_INTERVAL_NS)
 		return 1;
 	untrusted_at[reason] = now;
 	return 0;
