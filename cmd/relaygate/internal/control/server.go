@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -118,6 +119,32 @@ const (
 	maxWatchers  = 32
 )
 
+// Bound has a server close its connections beyond a number: somebody may leave his open,
+// and without descriptors nobody's login is believed.
+func Bound(most int64) func(net.Conn, http.ConnState) {
+	var clients atomic.Int64
+	return func(c net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			if clients.Add(1) > most {
+				_ = c.Close() // its reader sees that and ends it
+			}
+		case http.StateClosed, http.StateHijacked:
+			clients.Add(-1)
+		}
+	}
+}
+
+// maxClients is a part of the descriptors that the process may have.
+func maxClients() int64 {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return maxWatchers
+	}
+	const share = 4
+	return int64(min(files.Cur/share, 1<<14))
+}
+
 // Serve answers on l until ctx is done, and logs what keeps it from that.
 func Serve(ctx context.Context, l net.Listener, d Daemon, hub *Hub, log *slog.Logger) error {
 	srv := &http.Server{
@@ -127,6 +154,7 @@ func Serve(ctx context.Context, l net.Listener, d Daemon, hub *Hub, log *slog.Lo
 		MaxHeaderBytes: maxHeader,
 		BaseContext:    func(net.Listener) context.Context { return ctx },
 		ConnContext:    withPeer,
+		ConnState:      Bound(maxClients()),
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()

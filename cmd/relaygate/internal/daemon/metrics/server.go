@@ -15,6 +15,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"relaygate/cmd/relaygate/internal/control"
 )
 
 // What a scrape may take. Whoever can reach the port may be a stranger.
@@ -140,20 +142,10 @@ func newServer(g prometheus.Gatherer, log *slog.Logger) *http.Server {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{
 		ErrorHandling: promhttp.HTTPErrorOnError, MaxRequestsInFlight: maxScrapes, Timeout: scrapeTimeout,
 	}))
-	var clients atomic.Int64
 	return &http.Server{
 		Handler: mux, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ReadHeaderTimeout: scrapeTimeout, ReadTimeout: scrapeTimeout,
 		WriteTimeout: 2 * scrapeTimeout, IdleTimeout: scrapeIdle, MaxHeaderBytes: maxScrapeHeader,
-		ConnState: func(c net.Conn, state http.ConnState) {
-			switch state {
-			case http.StateNew:
-				if clients.Add(1) > maxScrapeClients {
-					_ = c.Close() // its reader sees that and ends it
-				}
-			case http.StateClosed, http.StateHijacked:
-				clients.Add(-1)
-			}
-		},
+		ConnState: control.Bound(maxScrapeClients),
 	}
 }
