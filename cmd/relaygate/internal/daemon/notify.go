@@ -3,8 +3,11 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"os"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -40,14 +43,40 @@ func (w *watchdog) look(now time.Time) {
 		return // let systemd end what hangs
 	}
 	w.last = now
-	notify(w.log, sd.SdNotifyWatchdog)
+	tell(w.log, sd.SdNotifyWatchdog, watchdogWithin)
 }
 
+// How long is waited for a systemd that reads nothing, as where it froze: sd.SdNotify does
+// so for good. Each sign of life is one of three, and the loop that decides waits.
+const (
+	notifyWithin   = time.Second
+	watchdogWithin = 10 * time.Millisecond
+)
+
 // notify tells systemd how the daemon is, if it started it (sd_notify(3)).
-func notify(log *slog.Logger, state string) {
-	if _, err := sd.SdNotify(false, state); err != nil {
+func notify(log *slog.Logger, state string) { tell(log, state, notifyWithin) }
+
+func tell(log *slog.Logger, state string, within time.Duration) {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	if err := send(path, state, within); err != nil {
 		log.Warn("cannot tell systemd", "error", err)
 	}
+}
+
+func send(path, state string, within time.Duration) (err error) {
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	if err := conn.SetWriteDeadline(time.Now().Add(within)); err != nil {
+		return err
+	}
+	_, err = conn.Write([]byte(state))
+	return err
 }
 
 // notifyReloading tells it when a reload began.

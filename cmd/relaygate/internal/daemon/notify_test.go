@@ -3,12 +3,16 @@
 package daemon
 
 import (
+	"errors"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // systemd listens as systemd does, and returns what it was told since.
@@ -64,6 +68,39 @@ func TestReloadingIsToldWithItsTime(t *testing.T) {
 	notifyReloading(slog.New(slog.DiscardHandler))
 	if got := told(); !strings.HasPrefix(got, "RELOADING=1\nMONOTONIC_USEC=") {
 		t.Errorf("systemd was told %q", got)
+	}
+}
+
+// The loop that decides about logins, a reload and a stop wait for no systemd that froze.
+func TestFrozenSystemdIsNotWaitedFor(t *testing.T) {
+	systemd(t)
+	path := os.Getenv("NOTIFY_SOCKET")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer func() { must(t, unix.Close(fd)) }()
+	must(t, unix.Connect(fd, &unix.SockaddrUnix{Name: path}))
+	for err == nil {
+		_, err = unix.Write(fd, []byte("STATUS=something else"))
+	}
+	if !errors.Is(err, unix.EAGAIN) {
+		t.Fatalf("fill its queue: %v", err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	w := newWatchdog(func() time.Time { return now }, log)
+	for name, tt := range map[string]struct {
+		do     func()
+		within time.Duration
+	}{
+		"a sign of life": {func() { w.look(now) }, notifyWithin},
+		"a reload":       {func() { notifyReloading(log) }, 10 * notifyWithin},
+	} {
+		done := make(chan struct{})
+		go func() { defer close(done); tt.do() }()
+		select {
+		case <-done:
+		case <-time.After(tt.within):
+			t.Fatalf("%s waits", name)
+		}
 	}
 }
 
