@@ -135,7 +135,6 @@ const (
 	readTimeout  = 5 * time.Second
 	writeTimeout = 18 * time.Second // longer than an order takes
 	maxWatchers  = 32
-	maxClients   = 8 * maxWatchers
 )
 
 // Bound has a server close its connections beyond a number: somebody may leave his open,
@@ -154,6 +153,16 @@ func Bound(most int64) func(net.Conn, http.ConnState) {
 	}
 }
 
+// maxClients is a part of the descriptors that the process may have.
+func maxClients() int64 {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return maxWatchers
+	}
+	const share = 4
+	return int64(min(files.Cur/share, 1<<14))
+}
+
 // Serve answers on l until ctx is done, and logs what keeps it from that.
 func Serve(ctx context.Context, l net.Listener, d Daemon, hub *Hub, log *slog.Logger) error {
 	srv := &http.Server{
@@ -163,9 +172,8 @@ func Serve(ctx context.Context, l net.Listener, d Daemon, hub *Hub, log *slog.Lo
 		MaxHeaderBytes: maxHeader,
 		BaseContext:    func(net.Listener) context.Context { return ctx },
 		ConnContext:    withPeer,
-		ConnState:      Bound(maxClients),
+		ConnState:      Bound(maxClients()),
 	}
-	srv.SetKeepAlivesEnabled(false) // a verb asks once, and who polls would gather connections
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
