@@ -70,7 +70,7 @@ func (g *group) join(later group) {
 // change is one that the tail holds. A value of nil is to be deleted.
 type change struct {
 	bucket, key, value []byte
-	order              int // in its list
+	order              int // higher than those of all before
 }
 
 // changes reads what add wrote, without the checksum.
@@ -85,8 +85,12 @@ func changes(list []change, text []byte) ([]change, error) {
 		text = text[size+int(n):]
 		return f
 	}
-	for len(text) > 0 {
-		c := change{bucket: field(), key: field(), order: len(list)}
+	order := 0
+	if len(list) > 0 {
+		order = list[len(list)-1].order + 1
+	}
+	for ; len(text) > 0; order++ {
+		c := change{bucket: field(), key: field(), order: order}
 		if c.bucket == nil || c.key == nil || len(text) < 4 {
 			return nil, errShort
 		}
