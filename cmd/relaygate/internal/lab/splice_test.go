@@ -63,7 +63,7 @@ func splice(t *testing.T, w *world, front string) {
 			return // the test is over
 		}
 		defer client.Close()
-		go io.Copy(client, back)                    //nolint:errcheck // the test ends it
-		_, _ = back.(*net.TCPConn).ReadFrom(client) // so does it
+		go io.Copy(client, back) // until the test is over, as well
+		_, _ = back.(*net.TCPConn).ReadFrom(client)
 	}()
 }
