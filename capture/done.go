@@ -5,7 +5,7 @@ package capture
 // flows fills it, and a Decoder that shares it passes over their packets, as the
 // kernel's program does on a live tap.
 //
-// It knows connections by 45 bits of a keyed hash. Two that share them would cost
+// It knows connections by 44 bits of a keyed hash. Two that share them would cost
 // the second its reading, never a false login; before that its handshake lifts the
 // first out. It belongs to one goroutine.
 type DoneSet struct {
@@ -74,6 +74,21 @@ func (s *DoneSet) Release(hash uint64) bool {
 	return found
 }
 
+// Ask notes a SYN of a client between the ends of a connection in the set, if it is there.
+// Until its answer lifts that out, what the client sends is not passed over: a file can
+// show it before the answer.
+func (s *DoneSet) Ask(hash uint64) {
+	if at, found := s.recent.find(hash); found {
+		s.recent.slots[at] |= uint64(stampAsked)
+	}
+}
+
+// asked reports whether one came.
+func (s *DoneSet) asked(hash uint64) bool {
+	at, found := s.recent.find(hash)
+	return found && stampIn(s.recent.slots[at])&stampAsked != 0
+}
+
 // before reports whether a sequence number of the client of a connection that is held
 // comes before the next that it sends.
 func (s *DoneSet) before(hash uint64, seq uint32) bool {
@@ -129,8 +144,9 @@ const (
 	shownStill
 	// passed: it is passed over.
 	passed
-	// passedHeld: so it is, unless it holds bytes of the client that are to be compared.
-	passedHeld
+	// passedBut: so it is, unless it is the client's and holds bytes that are to be
+	// compared, or comes behind a SYN.
+	passedBut
 )
 
 func (s *DoneSet) passage(hash uint64, flags Flags, second int64) passage {
@@ -149,7 +165,10 @@ func (s *DoneSet) passage(hash uint64, flags Flags, second int64) passage {
 	if flags&RST != 0 {
 		return shownStill
 	}
-	return passed + passage(stampIn(*slot)&stampHeld/stampHeld)
+	if stampIn(*slot)&(stampHeld|stampAsked) != 0 {
+		return passedBut
+	}
+	return passed
 }
 
 // leave notes that a connection has ended.
