@@ -117,10 +117,12 @@ func (t *Table) resume(came *capture.Segment) {
 	w.trim()
 }
 
-// again takes a segment that waited.
+// again takes a segment that waited, by the time when it came: what stands between, and may
+// be passed over, has no say in it.
 func (t *Table) again(p *place) {
 	w, hash, seg := &t.waiting, p.hash, &p.seg
-	w.again, w.came = seg, p.since
+	now := t.now
+	w.again, w.came, t.now = seg, p.since, p.since
 	dir := authz.FromClient
 	r, known := t.find(hash, &seg.Src, &seg.Dst)
 	if !known {
@@ -135,7 +137,7 @@ func (t *Table) again(p *place) {
 	default:
 		t.shake(r, t.entry(r), dir, seg)
 	}
-	w.again, w.came = nil, 0
+	w.again, w.came, t.now = nil, 0, now
 }
 
 // never is a time at which nothing waits any more.
