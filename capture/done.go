@@ -75,18 +75,13 @@ func (s *DoneSet) Release(hash uint64) bool {
 }
 
 // Ask notes a SYN of a client between the ends of a connection in the set, if it is there.
-// Until its answer lifts that out, what the client sends is not passed over: a file can
-// show it before the answer.
-func (s *DoneSet) Ask(hash uint64) {
+// Until its answer lifts that out, or for doneLinger, nothing is passed over: a file can
+// show what follows before the answer.
+func (s *DoneSet) Ask(hash uint64, second int64) {
 	if at, found := s.recent.find(hash); found {
-		s.recent.slots[at] |= uint64(stampAsked)
+		slot := &s.recent.slots[at]
+		*slot = *slot&^stampMask | uint64(stampOf(second)|stampIn(*slot)&stampState|stampAsked)
 	}
-}
-
-// asked reports whether one came.
-func (s *DoneSet) asked(hash uint64) bool {
-	at, found := s.recent.find(hash)
-	return found && stampIn(s.recent.slots[at])&stampAsked != 0
 }
 
 // before reports whether a sequence number of the client of a connection that is held
@@ -144,9 +139,8 @@ const (
 	shownStill
 	// passed: it is passed over.
 	passed
-	// passedBut: so it is, unless it is the client's and holds bytes that are to be
-	// compared, or comes behind a SYN.
-	passedBut
+	// passedHeld: so it is, unless it holds bytes of the client that are to be compared.
+	passedHeld
 )
 
 func (s *DoneSet) passage(hash uint64, flags Flags, second int64) passage {
@@ -158,17 +152,18 @@ func (s *DoneSet) passage(hash uint64, flags Flags, second int64) passage {
 		return shownStill
 	}
 	slot := &s.recent.slots[at]
-	*slot = *slot&^stampMask | uint64(stampOf(second)|stampIn(*slot)&stampState)
+	now, was := stampOf(second), stampIn(*slot)
+	if was&stampAsked != 0 && now.since(was) <= doneLinger {
+		return shown
+	}
+	*slot = *slot&^stampMask | uint64(now|was&stampState&^stampAsked)
 	if flags&(FIN|RST) != 0 {
 		s.leave(at)
 	}
 	if flags&RST != 0 {
 		return shownStill
 	}
-	if stampIn(*slot)&(stampHeld|stampAsked) != 0 {
-		return passedBut
-	}
-	return passed
+	return passed + passage(stampIn(*slot)&stampHeld/stampHeld)
 }
 
 // leave notes that a connection has ended.

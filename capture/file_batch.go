@@ -53,7 +53,7 @@ func (f *File) skim(events []Event) (n int) {
 			continue
 		}
 		passage := d.done.passage(g.hash, g.flags, r.second)
-		if passage == passed || passage == passedBut && !d.reads(r.data, &g) {
+		if passage == passed || passage == passedHeld && !d.compares(r.data, &g) {
 			continue
 		}
 		d.show(&r, &g, &events[n])

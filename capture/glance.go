@@ -107,7 +107,7 @@ func (d *Decoder) glance(r *record, ev *Event) sight {
 		return s
 	}
 	passage := d.done.passage(g.hash, g.flags, r.second)
-	if passage == passed || passage == passedBut && !d.reads(r.data, &g) {
+	if passage == passed || passage == passedHeld && !d.compares(r.data, &g) {
 		return silent
 	}
 	d.show(r, &g, ev)
@@ -117,11 +117,10 @@ func (d *Decoder) glance(r *record, ev *Event) sight {
 	return segment
 }
 
-// reads reports whether a segment of a connection that is done is the client's, and has
-// bytes that are to be compared, or comes behind a SYN.
-func (d *Decoder) reads(frame []byte, g *glimpse) bool {
-	return d.ports.Has(be16(frame[g.tcp+2:])) && (d.done.asked(g.hash) ||
-		g.end+g.missing > g.payload && d.done.before(g.hash, be32(frame[g.tcp+4:])))
+// compares reports whether a segment of a connection that is held has bytes of the client
+// that are to be compared.
+func (d *Decoder) compares(frame []byte, g *glimpse) bool {
+	return g.end+g.missing > g.payload && d.ports.Has(be16(frame[g.tcp+2:])) && d.done.before(g.hash, be32(frame[g.tcp+4:]))
 }
 
 // waiting reports whether fragments wait for others: then no packet is plain.

@@ -254,6 +254,6 @@ func (t *Table) leave(id ID, f *flow) {
 // asksStill tells the set of those that are done of a SYN inside a flow.
 func (t *Table) asksStill(f *flow) {
 	if t.reuseOf(f) != nil {
-		t.done.Ask(f.hash)
+		t.done.Ask(f.hash, t.second())
 	}
 }

@@ -98,7 +98,7 @@ func (t *Table) synInside(f *flow, seg *capture.Segment) {
 		var r ref
 		r, h = t.ringEntry(f.hash, seg)
 		h.tuple, f.reuse = f.tuple, r
-		t.done.Ask(f.hash)
+		t.done.Ask(f.hash, t.second())
 	}
 	t.syn(h, seg)
 }
@@ -141,7 +141,11 @@ func (t *Table) reuseOf(f *flow) *handshake {
 // aheadOfAnswer notes what a client sent behind a SYN inside a flow. That can be of the
 // connection that this begins, as a file can show the answer late.
 func (t *Table) aheadOfAnswer(f *flow, seg *capture.Segment) {
-	if h := t.reuseOf(f); h != nil && (carries(seg) || seg.Flags&(capture.FIN|capture.URG) != 0) {
+	if !carries(seg) && seg.Flags&(capture.FIN|capture.URG) == 0 {
+		return
+	}
+	end := seg.Seq + uint32(len(seg.Payload)+seg.Missing)
+	if h := t.reuseOf(f); h != nil && (h.several || !before(end, h.clientISN)) {
 		h.ahead = t.now
 	}
 }

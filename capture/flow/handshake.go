@@ -36,6 +36,7 @@ type handshake struct {
 	guard                guard
 	reason               string // of the taint that the flow will begin with
 	forged               bool   // an answer came that was not authentic
+	several              bool   // SYNs came with several sequence numbers
 	ahead                int64  // when bytes of the client came before it last, in Unix nanoseconds, that did not wait
 }
 
@@ -112,7 +113,7 @@ func (t *Table) asks(hash uint64, seg *capture.Segment) {
 	r, h := t.ringEntry(hash, seg)
 	t.name(&h.tuple, &seg.Src, &seg.Dst)
 	t.tuples.add(hash, uint32(r))
-	t.done.Ask(hash)
+	t.done.Ask(hash, t.second())
 	t.syn(h, seg)
 }
 
@@ -138,6 +139,7 @@ func (h *handshake) ask(seg *capture.Segment) {
 func (t *Table) syn(h *handshake, seg *capture.Segment) {
 	switch {
 	case h.stage != asked, h.clientISN != seg.Seq+1:
+		h.several = h.several || h.stage == asked
 		h.ask(seg)
 	case seg.Sent == capture.SenderUnknown:
 		h.link = seg.Link
@@ -207,7 +209,9 @@ func (t *Table) shake(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) 
 		t.complete(r, h, dir, seg)
 	case seg.Flags&capture.RST == 0 && t.wait(h.hash, seg):
 	case tells(seg) && t.done.Has(h.hash): // of what is done, or of what h begins
-		h.ahead = t.now
+		if dir == authz.FromClient {
+			h.ahead = t.now
+		}
 	case tells(seg):
 		reason := cmp.Or(h.reason, t.unseen(&h.conn, reasonUnanswered))
 		if h.forged {
