@@ -86,10 +86,19 @@ func (w *waiting) link(n int) {
 	*end = uint32(n)
 }
 
+// unlink takes a place out of its row. From there it still leads to those behind it.
+func (w *waiting) unlink(p *place) {
+	at := w.row(p.hash)
+	for &w.places[*at-1] != p {
+		at = &w.places[*at-1].next
+	}
+	*at = p.next
+}
+
 // of counts the segments of a connection that wait.
 func (w *waiting) of(hash uint64) (n int) {
 	for at := *w.row(hash); at != 0; at = w.places[at-1].next {
-		if p := &w.places[at-1]; p.hash == hash && !p.free {
+		if w.places[at-1].hash == hash {
 			n++
 		}
 	}
@@ -168,6 +177,7 @@ func (t *Table) taken(p *place) {
 	w := &t.waiting
 	w.used, w.bytes = w.used-1, w.bytes-p.size()
 	t.pool.retire(p.buf, len(p.seg.Payload))
+	w.unlink(p)
 	p.free, p.seg, p.buf = true, capture.Segment{}, nil
 }
 

@@ -148,6 +148,21 @@ func TestWaitBounds(t *testing.T) {
 	}
 }
 
+// TestWaitRows: what one connection took up is not looked at again, while others wait.
+func TestWaitRows(t *testing.T) {
+	table := newWaitingTable(Limits{})
+	for i := range 100 {
+		played(t, table, cooked, start, each(nthAddr(i), []step{sv(0, 2, "1")}), true)
+	}
+	played(t, table, cooked, start, shake(), false)
+	for i := range 50 {
+		played(t, table, cooked, start, []step{sv(i, i+1, "1"), cl(i, "A")}, false) // which checks the rows
+	}
+	if w := &table.waiting; w.used != 100 || len(w.places) != 150 {
+		t.Errorf("%d wait in %d places", w.used, len(w.places))
+	}
+}
+
 // TestWaitAllocatesNothing: connections of which each segment waits but the last.
 func TestWaitAllocatesNothing(t *testing.T) {
 	steps := []step{sv(2, 4, "2"), sv(1, 2, "1"), sv(0, 0, "G"), synack(), cl(2, "CD"), cl(0, "AB"), cl(0, ""), syn()}
