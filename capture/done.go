@@ -5,7 +5,7 @@ package capture
 // flows fills it, and a Decoder that shares it passes over their packets, as the
 // kernel's program does on a live tap.
 //
-// It knows connections by 45 bits of a keyed hash. Two that share them would cost
+// It knows connections by 44 bits of a keyed hash. Two that share them would cost
 // the second its reading, never a false login; before that its handshake lifts the
 // first out. It belongs to one goroutine.
 type DoneSet struct {
@@ -72,6 +72,16 @@ func (s *DoneSet) Release(hash uint64) bool {
 		s.recent.slots[at] &^= uint64(stampHeld)
 	}
 	return found
+}
+
+// Ask notes a SYN of a client between the ends of a connection in the set, if it is there.
+// Until its answer lifts that out, or for doneLinger, nothing is passed over: a file can
+// show what follows before the answer.
+func (s *DoneSet) Ask(hash uint64, second int64) {
+	if at, found := s.recent.find(hash); found {
+		slot := &s.recent.slots[at]
+		*slot = *slot&^stampMask | uint64(stampOf(second)|stampIn(*slot)&stampState|stampAsked)
+	}
 }
 
 // before reports whether a sequence number of the client of a connection that is held
@@ -142,7 +152,11 @@ func (s *DoneSet) passage(hash uint64, flags Flags, second int64) passage {
 		return shownStill
 	}
 	slot := &s.recent.slots[at]
-	*slot = *slot&^stampMask | uint64(stampOf(second)|stampIn(*slot)&stampState)
+	now, was := stampOf(second), stampIn(*slot)
+	if was&stampAsked != 0 && now.since(was) <= doneLinger {
+		return shown
+	}
+	*slot = *slot&^stampMask | uint64(now|was&stampState&^stampAsked)
 	if flags&(FIN|RST) != 0 {
 		s.leave(at)
 	}

@@ -33,7 +33,14 @@ func TestPassOver(t *testing.T) {
 		{nil, with(RST | ACK), 900, false},
 		{nil, with(FIN | ACK), 900, true},
 		{nil, frame, 900, true},
+		{func() { done.Ask(hash, 900) }, frame, 900, false},
+		{nil, with(FIN | ACK), 900, false},
+		{nil, back, 902, false},
+		{nil, back, 903, true},
+		{nil, back, 900, true},
+		{func() { done.Ask(hash, 900); done.Add(hash, 900) }, frame, 900, true},
 		{func() { done.Lift(hash) }, frame, 900, false},
+		{func() { done.Ask(hash, 900) }, frame, 900, false}, // it is not there
 		{func() { done.End(hash, 900) }, frame, 900, true},
 		{done.Clear, back, 900, false},
 	} {

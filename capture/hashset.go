@@ -18,27 +18,29 @@ type place struct {
 	late uint32
 }
 
-// stamp is a Unix time in seconds, of 16 bits, above a bit that says whether client bytes
-// of the connection are still compared, and one whether it has ended. Times are half a
-// day apart at most; one that is more looks younger than it is.
+// stamp is a Unix time in seconds, of 16 bits, above a bit that says whether a SYN came
+// between the same ends since, one whether client bytes of the connection are still
+// compared, and one whether it has ended. Times are half a day apart at most; one that is
+// more looks younger than it is.
 type stamp uint64
 
 const (
 	stampEnded stamp  = 1
 	stampHeld  stamp  = 2
-	stampState        = stampEnded | stampHeld
-	stampMask  uint64 = 1<<18 - 1
+	stampAsked stamp  = 4
+	stampState        = stampEnded | stampHeld | stampAsked
+	stampMask  uint64 = 1<<19 - 1
 )
 
-func stampOf(second int64) stamp { return stamp(uint16(second)) << 2 }
+func stampOf(second int64) stamp { return stamp(uint16(second)) << 3 }
 
 // since is the time since then in seconds. A file's clock can also go back.
 func (s stamp) since(then stamp) int {
-	d := int(int16(s>>2 - then>>2))
+	d := int(int16(s>>3 - then>>3))
 	return max(d, -d)
 }
 
-// key is what is kept of a hash: 45 bits of it. It is never 0.
+// key is what is kept of a hash: 44 bits of it. It is never 0.
 func key(hash uint64) uint64 { return hash&^stampMask | 1<<63 }
 
 // stampIn is the stamp of a slot.

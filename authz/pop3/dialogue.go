@@ -74,7 +74,8 @@ type progress struct {
 	// refusedLast is true if the last answer was a refusal, listOwed that a list may
 	// come late, askOwed that a challenge may, until anything but a list was accepted.
 	refusedLast, listOwed, askOwed bool
-	// named is true from the positive answer to USER to the refusal of it or of PASS.
+	// named is true from the positive answer to USER, or its refusal in a pipeline, to the
+	// refusal of it alone or of PASS.
 	named bool
 
 	// more is true if the server's chunk goes on behind the present line.

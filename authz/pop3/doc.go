@@ -101,7 +101,8 @@
 // unfinished SASL exchange, or to one in a mechanism that is not known before the
 // server asked for anything (Exchange invites to NTLM with "+OK", [MS-POP3] §2.2.2),
 // to PASS without an accepted USER, to any other login behind one (email-oauth2-proxy
-// says goodbye with "+OK" to all that is not PASS then), to APOP without a
+// says goodbye with "+OK" to all that is not PASS then; one that was refused in a
+// pipeline counts, as the refusal can be another's that came late), to APOP without a
 // time stamp in the greeting, to a name in USER or APOP with a colon (in the ipop3d
 // of UW IMAP and in POPFile it names the server that is asked, and that can be the
 // client's own), to XCLIENT (the peer is then a proxy, and its

@@ -153,7 +153,8 @@ func (d *Dialogue) negative(c *command, text []byte) {
 		return
 	}
 	if c.verb == user || c.verb == pass {
-		d.user, d.named = "", false
+		// In a pipeline the refusal can be another's that came late, and the name stands.
+		d.user, d.named = "", c.verb == user && !d.inStep
 	}
 	if c.verb == auth {
 		d.endExchange()

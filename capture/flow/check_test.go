@@ -9,6 +9,26 @@ func check(t *testing.T, table *Table) {
 	checkClients(t, table, open)
 	checkTuples(t, table, open)
 	checkPool(t, &table.pool)
+	checkWaiting(t, &table.waiting)
+}
+
+// checkWaiting looks whether the rows lead to what waits, and to nothing else.
+func checkWaiting(t *testing.T, w *waiting) {
+	t.Helper()
+	if !w.any() {
+		return
+	}
+	linked := 0
+	for _, at := range w.rows {
+		for ; at != 0; at = w.places[at-1].next {
+			if linked++; w.places[at-1].free {
+				t.Fatal("a row leads to a free place")
+			}
+		}
+	}
+	if linked != w.used {
+		t.Fatalf("%d wait, %d in rows", w.used, linked)
+	}
 }
 
 // checkFlows counts the flows, and looks at their windows.

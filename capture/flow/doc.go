@@ -122,6 +122,9 @@
 //     the server bytes before it. When that came it is taken as if it came then; when
 //     it has waited for Config.Late, as it is, and what is missing taints. Where its
 //     connection ends, or is in doubt, it is dropped;
+//   - between the ends of a connection that is known, or done, what a client sends behind
+//     a SYN can be of the next one: where it did not wait, that is in doubt if the answer
+//     comes within Config.Late. What stands before the SYN is taken for the old one's;
 //   - copies of acknowledged bytes are compared with what was read, as the kernel may
 //     have taken what stands behind its acknowledgement, and dropped what stands
 //     before. One that differs taints, or begins before the last bytes that are kept

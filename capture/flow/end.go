@@ -41,6 +41,7 @@ func (t *Table) Hold(id ID) bool {
 	f.server = nil
 	if t.leaving {
 		t.done.AddHeld(f.hash, t.second(), f.clientNext, f.closed)
+		t.asksStill(f)
 	}
 	return true
 }
@@ -234,6 +235,7 @@ func (t *Table) close(id ID) {
 	}
 	if f.conn.Cookie == 0 {
 		t.done.End(f.hash, t.second())
+		t.asksStill(f)
 		t.waitNoMore(f.hash)
 	}
 }
@@ -245,5 +247,13 @@ func (t *Table) leave(id ID, f *flow) {
 		t.tuples.remove(f.hash, uint32(id))
 	} else {
 		t.tuples.replace(f.hash, uint32(id), uint32(f.reuse))
+		t.asksStill(f)
+	}
+}
+
+// asksStill tells the set of those that are done of a SYN inside a flow.
+func (t *Table) asksStill(f *flow) {
+	if t.reuseOf(f) != nil {
+		t.done.Ask(f.hash, t.second())
 	}
 }

@@ -59,8 +59,11 @@ func (t *Table) followed(id ID, f *flow, dir authz.Dir, seg *capture.Segment) {
 		}
 	}
 	if dir == authz.FromClient {
-		if seg.Flags&(capture.SYN|capture.RST) != 0 { // one question, mostly
-			t.beginsOrEnds(f, seg)
+		if seg.Flags&(capture.SYN|capture.RST) != 0 && !t.beginsOrEnds(id, f, seg) { // one question, mostly
+			return
+		}
+		if f.reuse != 0 {
+			t.aheadOfAnswer(f, seg)
 		}
 		if f.reads() && before(seg.Seq, f.clientNext) && carries(seg) {
 			t.late(id, f, seg)
@@ -95,18 +98,32 @@ func (t *Table) synInside(f *flow, seg *capture.Segment) {
 		var r ref
 		r, h = t.ringEntry(f.hash, seg)
 		h.tuple, f.reuse = f.tuple, r
+		t.done.Ask(f.hash, t.second())
 	}
 	t.syn(h, seg)
 }
 
-// beginsOrEnds takes a client's SYN or RST inside a flow.
-func (t *Table) beginsOrEnds(f *flow, seg *capture.Segment) {
+// beginsOrEnds takes a client's SYN or RST inside a flow. It reports false if it was one
+// behind its end.
+func (t *Table) beginsOrEnds(id ID, f *flow, seg *capture.Segment) bool {
 	if isSYN(seg) {
+		if f.phase == lingering {
+			t.finish(id, f) // as at the next Feed
+		}
+		if f.phase == free {
+			if r, known := t.find(f.hash, &seg.Src, &seg.Dst); known {
+				t.shake(r, t.entry(r), authz.FromClient, seg)
+			} else {
+				t.unknown(f.hash, seg)
+			}
+			return false
+		}
 		t.synInside(f, seg)
 	}
 	if seg.Flags&capture.RST != 0 {
 		f.aborted, f.reset = true, f.reset || f.resets(seg.Seq)
 	}
+	return true
 }
 
 // reuseOf returns the SYN inside a flow, nil if there is none (any more).
@@ -119,6 +136,18 @@ func (t *Table) reuseOf(f *flow) *handshake {
 		return nil
 	}
 	return h
+}
+
+// aheadOfAnswer notes what a client sent behind a SYN inside a flow. That can be of the
+// connection that this begins, as a file can show the answer late.
+func (t *Table) aheadOfAnswer(f *flow, seg *capture.Segment) {
+	if !carries(seg) && seg.Flags&(capture.FIN|capture.URG) == 0 {
+		return
+	}
+	end := seg.Seq + uint32(len(seg.Payload)+seg.Missing)
+	if h := t.reuseOf(f); h != nil && (h.several || !before(end, h.clientISN)) {
+		h.ahead = t.now
+	}
 }
 
 // replaced reports whether a SYN-ACK between the ends of a flow belongs to

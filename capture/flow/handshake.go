@@ -36,6 +36,8 @@ type handshake struct {
 	guard                guard
 	reason               string // of the taint that the flow will begin with
 	forged               bool   // an answer came that was not authentic
+	several              bool   // SYNs came with several sequence numbers
+	ahead                int64  // when bytes of the client came before it last, in Unix nanoseconds, that did not wait
 }
 
 // isSYN is true for the first segment of a handshake.
@@ -111,6 +113,7 @@ func (t *Table) asks(hash uint64, seg *capture.Segment) {
 	r, h := t.ringEntry(hash, seg)
 	t.name(&h.tuple, &seg.Src, &seg.Dst)
 	t.tuples.add(hash, uint32(r))
+	t.done.Ask(hash, t.second())
 	t.syn(h, seg)
 }
 
@@ -136,6 +139,7 @@ func (h *handshake) ask(seg *capture.Segment) {
 func (t *Table) syn(h *handshake, seg *capture.Segment) {
 	switch {
 	case h.stage != asked, h.clientISN != seg.Seq+1:
+		h.several = h.several || h.stage == asked
 		h.ask(seg)
 	case seg.Sent == capture.SenderUnknown:
 		h.link = seg.Link
@@ -179,7 +183,10 @@ func (t *Table) synAck(h *handshake, seg *capture.Segment) bool {
 			h.reason = reasonFastOpen
 		}
 	}
-	h.stage, h.serverISN, h.guard = answered, seg.Seq+1, g
+	if past, late := t.now-h.ahead, t.waiting.late; h.ahead != 0 && late > 0 && -late <= past && past <= late {
+		h.reason = cmp.Or(h.reason, reasonHandshakeData) // they can be behind it
+	}
+	h.stage, h.serverISN, h.guard, h.ahead = answered, seg.Seq+1, g, 0
 	return true
 }
 
@@ -201,7 +208,11 @@ func (t *Table) shake(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) 
 	case h.stage == answered:
 		t.complete(r, h, dir, seg)
 	case seg.Flags&capture.RST == 0 && t.wait(h.hash, seg):
-	case tells(seg) && !t.done.Has(h.hash):
+	case tells(seg) && t.done.Has(h.hash): // of what is done, or of what h begins
+		if dir == authz.FromClient {
+			h.ahead = t.now
+		}
+	case tells(seg):
 		reason := cmp.Or(h.reason, t.unseen(&h.conn, reasonUnanswered))
 		if h.forged {
 			reason = reasonForgedAnswer

@@ -86,10 +86,19 @@ func (w *waiting) link(n int) {
 	*end = uint32(n)
 }
 
+// unlink takes a place out of its row. From there it still leads to those behind it.
+func (w *waiting) unlink(p *place) {
+	at := w.row(p.hash)
+	for &w.places[*at-1] != p {
+		at = &w.places[*at-1].next
+	}
+	*at = p.next
+}
+
 // of counts the segments of a connection that wait.
 func (w *waiting) of(hash uint64) (n int) {
 	for at := *w.row(hash); at != 0; at = w.places[at-1].next {
-		if p := &w.places[at-1]; p.hash == hash && !p.free {
+		if w.places[at-1].hash == hash {
 			n++
 		}
 	}
@@ -117,10 +126,12 @@ func (t *Table) resume(came *capture.Segment) {
 	w.trim()
 }
 
-// again takes a segment that waited.
+// again takes a segment that waited, by the time when it came: what stands between, and may
+// be passed over, has no say in it.
 func (t *Table) again(p *place) {
 	w, hash, seg := &t.waiting, p.hash, &p.seg
-	w.again, w.came = seg, p.since
+	now := t.now
+	w.again, w.came, t.now = seg, p.since, p.since
 	dir := authz.FromClient
 	r, known := t.find(hash, &seg.Src, &seg.Dst)
 	if !known {
@@ -135,7 +146,7 @@ func (t *Table) again(p *place) {
 	default:
 		t.shake(r, t.entry(r), dir, seg)
 	}
-	w.again, w.came = nil, 0
+	w.again, w.came, t.now = nil, 0, now
 }
 
 // never is a time at which nothing waits any more.
@@ -166,6 +177,7 @@ func (t *Table) taken(p *place) {
 	w := &t.waiting
 	w.used, w.bytes = w.used-1, w.bytes-p.size()
 	t.pool.retire(p.buf, len(p.seg.Payload))
+	w.unlink(p)
 	p.free, p.seg, p.buf = true, capture.Segment{}, nil
 }
 

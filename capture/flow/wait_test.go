@@ -86,6 +86,8 @@ func TestWait(t *testing.T) {
 		{"another copy of two before", join(server, client[:3], []step{cl(0, "XB")}, client[3:]), 0, nil, "(S<G>C<AB>S<1>!" + reasonLate},
 		{"another connection's answer", []step{sv(-1, 1, "", plus(capture.SYN)), sv(0, 1, "G"), syn(), cl(0, "")}, 0, nil, "(!" + reasonUnanswered + ")"},
 		{"a forged answer", join([]step{sv(-1, 0, "", plus(capture.SYN), sent(capture.SenderOutside)), sv(0, 0, "F", sent(capture.SenderOutside))}, client), 0, nil, "(!" + reasonForgedAnswer + ")"},
+		{"data before another connection's answer", reused(), 0, nil, "(C<ab>S<0>)(!" + reasonHandshakeData},
+		{"the same behind the end", reused(sv(1, 2, "", plus(capture.FIN))), 0, nil, "(C<ab>S<0>)(S<G>!" + reasonConflict},
 		{"what cannot be read", append(server[:len(server):len(server)], doubt), 0, client, "(!overlapping fragments)"},
 		{"too much", shake(many...), 0, []step{cl(0, "ABCDEFGHIJ")}, "(!" + reasonMissing},
 	} {
@@ -109,6 +111,13 @@ func TestWait(t *testing.T) {
 			})
 		}
 	}
+}
+
+// reused is a connection with an end, and another between the same ends whose first bytes
+// the file shows before its answer, and behind it a copy that the server's kernel dropped.
+func reused(end ...step) []step {
+	first := append(shake(cl(0, "ab"), sv(0, 2, "0")), end...)
+	return append(first, nextTime(1, []step{syn(), cl(0, ""), cl(0, "AB"), synack(), sv(0, 0, "G"), cl(0, "XY"), sv(1, 2, "1")})...)
 }
 
 // TestWaitBounds: what waits is bounded, whoever sends it and whatever the clock does, and
@@ -136,6 +145,21 @@ func TestWaitBounds(t *testing.T) {
 	played(t, table, cooked, start, each(nthAddr(0), []step{sv(1, 3, "2"), cl(2, "C")}), true)
 	if table.orderly != 0 {
 		t.Error("what was late does not count as such")
+	}
+}
+
+// TestWaitRows: what one connection took up is not looked at again, while others wait.
+func TestWaitRows(t *testing.T) {
+	table := newWaitingTable(Limits{})
+	for i := range 100 {
+		played(t, table, cooked, start, each(nthAddr(i), []step{sv(0, 2, "1")}), true)
+	}
+	played(t, table, cooked, start, shake(), false)
+	for i := range 50 {
+		played(t, table, cooked, start, []step{sv(i, i+1, "1"), cl(i, "A")}, false) // which checks the rows
+	}
+	if w := &table.waiting; w.used != 100 || len(w.places) != 150 {
+		t.Errorf("%d wait in %d places", w.used, len(w.places))
 	}
 }
 

@@ -89,6 +89,88 @@ func TestOneDirectionLate(t *testing.T) {
 	}
 }
 
+// TestAnswerLate: the file shows a server's answer to a SYN behind what its client then
+// sends, and behind that a copy of it which the server's kernel dropped. What was between
+// the same ends before is done, or is still read.
+func TestAnswerLate(t *testing.T) {
+	const server, client, syn, rst, ack, urg = 110, 40000, 2, 4, 16, 32
+	for name, before := range map[string][]packetOf{
+		"nothing": nil,
+		"an open connection": {
+			{client, 100, 0, syn, ""},
+			{server, 500, 101, syn | ack, ""},
+			{client, 101, 501, ack, ""},
+			{server, 501, 101, ack, "+OK ready\r\n"},
+			{client, 101, 512, rst, ""},
+		},
+		"one that is done": {
+			{client, 100, 0, syn, ""},
+			{server, 500, 101, syn | ack, ""},
+			{client, 101, 501, ack, ""},
+			{server, 501, 101, ack, "+OK ready\r\n"},
+			{client, 101, 512, urg | ack, "x"},
+			{client, 102, 512, rst, ""},
+		},
+		"one that is held": {
+			{client, 100, 0, syn, ""},
+			{server, 500, 101, syn | ack, ""},
+			{client, 101, 501, ack, ""},
+			{server, 501, 101, ack, "+OK ready\r\n"},
+			{client, 101, 512, ack, "USER mallory\r\nPASS x\r\n"},
+			{server, 512, 123, ack, "+OK\r\n+OK\r\n"},
+			{client, 123, 522, rst, ""},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			packets := append(before,
+				packetOf{client, 9000, 0, syn, ""},
+				packetOf{client, 9001, 7001, ack, ""},
+				packetOf{client, 9001, 7001, ack, "XXXX alice\r\nCAPA  \r\n "},
+				packetOf{server, 7000, 9001, syn | ack, ""},
+				packetOf{server, 7001, 9001, ack, "+OK ready\r\n"},
+				packetOf{client, 9001, 7012, ack, "USER alice\r\nPASS x\r\n"},
+				packetOf{server, 7012, 9021, ack, "+OK\r\n+OK\r\n"})
+			file := filepath.Join(t.TempDir(), "x.pcap")
+			must(t, os.WriteFile(file, pcapOf(packets), 0o600))
+			for _, r := range replay(t, file) {
+				if r.User == "alice" {
+					t.Errorf("%s: %+v", r.Result, r)
+				}
+			}
+		})
+	}
+}
+
+// packetOf is a segment from a port, 110 that of the server.
+type packetOf struct {
+	from     uint16
+	seq, ack uint32
+	flags    byte
+	payload  string
+}
+
+// pcapOf is a capture of them, a millisecond apart.
+func pcapOf(packets []packetOf) []byte {
+	be, le := binary.BigEndian, binary.LittleEndian
+	file := []byte{0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0}
+	for i, p := range packets {
+		from, to := []byte{192, 0, 2, 7}, []byte{192, 0, 2, 1}
+		source, target := p.from, uint16(110)
+		if p.from == 110 {
+			from, to, target = to, from, 40000
+		}
+		frame := append([]byte{2, 0, 0, 0, 0, to[3], 2, 0, 0, 0, 0, from[3], 8, 0}, 0x45, 0)
+		frame = be.AppendUint16(frame, uint16(40+len(p.payload)))
+		frame = append(append(append(frame, 0, 0, 0, 0, 64, 6, 0, 0), from...), to...)
+		frame = be.AppendUint16(be.AppendUint16(frame, source), target)
+		frame = be.AppendUint32(be.AppendUint32(frame, p.seq), p.ack)
+		frame = append(append(frame, 0x50, p.flags, 0xff, 0xff, 0, 0, 0, 0), p.payload...)
+		file = le.AppendUint32(le.AppendUint32(file, 1_700_000_000), uint32(i*1000))
+		file = append(le.AppendUint32(le.AppendUint32(file, uint32(len(frame))), uint32(len(frame))), frame...)
+	}
+	return file
+}
+
 // sentByServer reports whether a record of a plain frame is of a segment from a mail port.
 func sentByServer(record []byte) bool {
 	const ip, ip4, ip6 = 16 + 14, 16 + 14 + 20, 16 + 14 + 40
