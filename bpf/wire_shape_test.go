@@ -181,7 +181,7 @@ func TestWireShapes(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			// The first of each reason is reported at once, others after a while.
-			must(t, b.objs.UntrustedAt.Set([tapReasonTWO_ANSWERS + 1]uint64{}))
+			must(t, b.objs.UntrustedAt.Set([tapReasonREASONS]uint64{}))
 			got := b.play(t, ofClient(byte(i), test.frames)...)
 			if story(got) != test.want {
 				t.Fatalf("records are %s, want %s: %+v", story(got), test.want, got)
