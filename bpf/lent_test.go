@@ -3,10 +3,12 @@ package bpf_test
 import (
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf"
@@ -134,6 +136,40 @@ func TestLentFirst(t *testing.T) {
 	must(t, control(raw, func(fd int) error { return sentFile(t, fd, file) }))
 	bpftest.Accept(t, l)
 	wantUnbelieved(t, tap, bpf.FastOpen)
+}
+
+// TestLentAgain: nor is it hidden by a segment that was sent before it, and is sent again
+// together with it.
+func TestLentAgain(t *testing.T) {
+	bpftest.RequireLinux(t, 6, 18, "segments that are joined to be sent again, and stay marked (since May 2026)")
+	p := joined(t)
+	tap := load(t, p.server)
+	client, server := p.dial(t, "198.51.100.25:61143")
+	// The first time goes to another station, and the last segment is not sent again alone.
+	bpftest.Do(t, p.client, func() error { return os.WriteFile("/proc/sys/net/ipv4/tcp_early_retrans", []byte("0"), 0) })
+	sendTo := func(mac net.HardwareAddr) {
+		bpftest.Do(t, p.client, func() error {
+			link, err := netlink.LinkByName("lan")
+			if err != nil {
+				return err
+			}
+			return netlink.NeighSet(&netlink.Neigh{
+				LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT,
+				IP: net.IPv4(198, 51, 100, 25), HardwareAddr: mac,
+			})
+		})
+	}
+	sendTo(net.HardwareAddr{2, 0, 0, 0, 0, 9})
+	read := lend(t, client, server, func(t *testing.T, fd int, lent page) error {
+		if _, err := unix.Write(fd, lent.mem[:len(before)]); err != nil {
+			return err
+		}
+		offset := int64(len(before))
+		_, err := unix.Sendfile(fd, lent.fd, &offset, len(shown)-len(before))
+		sendTo(hardwareAddr(t, p.server, "eth0"))
+		return err
+	})
+	wantSeen(t, tap, true, read)
 }
 
 // accesses are those that this kernel has.

@@ -5,7 +5,8 @@
  * MSG_ZEROCOPY. What is copied of such a packet is not what the mail server reads later.
  *
  * The kernel marks them, and whatever it makes of them, for its own sake: it may not
- * decrypt in place what is not its own.
+ * decrypt in place what is not its own. Until May 2026 it lost the mark where it joined
+ * segments to send them again (skb_shift).
  */
 #ifndef RELAYGATE_LENT_H
 #define RELAYGATE_LENT_H

@@ -3,6 +3,8 @@ package bench
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -44,7 +46,16 @@ func TestRows(t *testing.T) {
 	if err := Print(&text, rows); err != nil || !strings.Contains(text.String(), "MISSED") {
 		t.Errorf("%v: %s", err, text.String())
 	}
-	if err := WriteJSON(&object, ThisMachine(2, time.Unix(1, 0), false), rows); err != nil || !json.Valid(object.Bytes()) {
-		t.Errorf("%v: %s", err, object.String())
+	err := WriteJSON(&object, ThisMachine(2, time.Unix(1, 0), false), rows)
+	var got struct {
+		Cores int
+		Rows  []map[string]any
+	}
+	if err = errors.Join(err, json.Unmarshal(object.Bytes(), &got)); err != nil || got.Cores != 2 || len(got.Rows) != 2 {
+		t.Fatalf("%v: %s", err, object.String())
+	}
+	want := map[string]any{"section": "", "name": "b", "goal": 2.0, "measured": 1.0, "ratio": 0.5, "unit": "×"}
+	if got.Rows[0]["ratio"] != 0.0 || !maps.Equal(got.Rows[1], want) {
+		t.Errorf("rows are %v", got.Rows)
 	}
 }

@@ -86,12 +86,20 @@ func Print(w io.Writer, rows []Row) error {
 // WriteJSON writes the table for programs: one object with the machine, the time
 // and the rows.
 func WriteJSON(w io.Writer, m Machine, rows []Row) error {
+	type row struct {
+		*Row
+		Ratio float64 `json:"ratio"` // 0 where it means nothing
+	}
+	told := make([]row, 0, len(rows))
+	for i := range rows {
+		told = append(told, row{&rows[i], rows[i].Ratio()})
+	}
 	e := json.NewEncoder(w)
 	e.SetIndent("", " ")
 	if err := e.Encode(struct {
 		Machine
-		Rows []Row `json:"rows"`
-	}{m, rows}); err != nil {
+		Rows []row `json:"rows"`
+	}{m, told}); err != nil {
 		return fmt.Errorf("write JSON: %w", err)
 	}
 	return nil

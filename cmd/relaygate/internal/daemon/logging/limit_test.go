@@ -128,6 +128,26 @@ func TestLoginsAreLimited(t *testing.T) {
 	}
 }
 
+// Where many users renew their grants, as on any large host, one who is refused is told.
+func TestRenewalsHideNoRefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		log := New(&b, false)
+		login := func(kind grant.Kind, name string) {
+			log.Change(time.Now(), &grant.Change{Kind: kind, Grant: grant.Grant{Users: []grant.User{{Name: name}}}})
+		}
+		for i := range 2 * maxKinds {
+			login(grant.Renewed, strings.Repeat("x", i+1))
+		}
+		login(grant.Refused, "bob")
+		login(grant.Renewed, "alice")
+		log.Close()
+		if text := b.String(); !strings.Contains(text, "msg=refused user=bob") {
+			t.Errorf("the log does not tell the refusal: %s", text[max(0, len(text)-200):])
+		}
+	})
+}
+
 // However many kinds there are, they are bounded; none is lost without a count.
 func TestLogKindsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -19,9 +19,10 @@ type Log struct {
 	queue   *queue
 	limiter *limiter
 	changes changeLog
-	// logins limits lines that a member can have as often as it logs in. It has kinds of
-	// its own, as members choose their names.
-	logins *limiter
+	// renewed and refused limit lines that a member can have as often as it logs in. They
+	// have kinds of their own, as members choose their names; and where many members renew
+	// their grants, one who is refused is told.
+	renewed, refused *limiter
 }
 
 // New makes a log that is written to w. If journal, each line begins with its priority
@@ -30,16 +31,24 @@ func New(w io.Writer, journal bool) *Log {
 	q := newQueue(w, journal)
 	text := slog.NewTextHandler(q, nil)
 	l := newLimiter(text)
-	return &Log{Logger: slog.New(l), queue: q, limiter: l, changes: changeLog{w: q}, logins: newLimiter(text)}
+	return &Log{
+		Logger: slog.New(l), queue: q, limiter: l, changes: changeLog{w: q},
+		renewed: newLimiter(text), refused: newLimiter(text),
+	}
 }
 
 // Change writes what happened to a grant. It is for one goroutine.
 func (l *Log) Change(now time.Time, c *grant.Change) {
-	if c.Kind == grant.Refused || c.Kind == grant.Renewed {
-		_ = l.logins.Handle(context.Background(), record(now, c)) // the queue behind it never fails
+	limited := l.refused
+	switch c.Kind {
+	case grant.Refused:
+	case grant.Renewed:
+		limited = l.renewed
+	default:
+		l.changes.tell(now, c)
 		return
 	}
-	l.changes.tell(now, c)
+	_ = limited.Handle(context.Background(), record(now, c)) // the queue behind it never fails
 }
 
 // Dropped counts the lines that found no room in the queue.
@@ -47,7 +56,8 @@ func (l *Log) Dropped() uint64 { return l.queue.total.Load() }
 
 // Close writes what is held and queued. Nobody may log any more.
 func (l *Log) Close() {
-	l.limiter.close()
-	l.logins.close()
+	for _, limited := range []*limiter{l.limiter, l.renewed, l.refused} {
+		limited.close()
+	}
 	l.queue.close()
 }
