@@ -52,12 +52,14 @@ func (d *Dialogue) command(l *line.Line) {
 	case unknown, stls:
 		c.alone = true
 	case xclient:
-		if c.alone = !d.announces(c); !c.alone {
-			var ok bool
-			if c.client, ok = originating(argument); !ok {
-				d.taint(proxy.ReasonNoAddress)
-				return
-			}
+		if !d.announces(c) {
+			c.alone = true
+			break
+		}
+		var ok bool
+		if c.client, ok = originating(argument); !ok {
+			d.taint(proxy.ReasonNoAddress)
+			return
 		}
 	case user:
 		// Servers differ on blanks around the name.

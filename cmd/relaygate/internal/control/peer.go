@@ -53,10 +53,10 @@ func peerOf(c *net.UnixConn) (p peer, err error) {
 // By is who ordered something, in words fit for a journal.
 type By string
 
-// orderer: uid 0 alone may change anything; whom the socket's mode lets in may ask. The user that logged in before
-// becoming root is told too, where the kernel's audit knows it (credentials(7),
-// /proc/PID/loginuid); like the program's name it is for the journal alone, and
-// nothing rests on it.
+// orderer: uid 0 alone may change anything; whom the socket's mode lets in may ask. The
+// user that logged in before becoming root is told too, where the kernel's audit knows it
+// (credentials(7), /proc/PID/loginuid); like the program's name it is for the journal
+// alone, and nothing rests on it.
 func orderer(ctx context.Context) (By, bool) {
 	p, ok := ctx.Value(peerKey{}).(peer)
 	if !ok || p.uid != 0 {
