@@ -54,7 +54,8 @@ func element(addr netip.Addr, timeout time.Duration) []nftables.SetElement {
 type harm struct {
 	what string
 	do   func(c *nftables.Conn, v *victim) error
-	// slow: it is hidden from the watch, and found by a look every two seconds.
+	// slow: it is hidden from the watch, and found by a comparison of all members,
+	// two seconds after the one before at the latest.
 	slow bool
 }
 

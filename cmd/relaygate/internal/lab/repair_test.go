@@ -16,8 +16,8 @@ import (
 )
 
 // Whatever another program does to the gate is mended within a second, but what is
-// hidden from the watch, which takes the next look; it is counted, and told with
-// the name of who did it.
+// hidden from the watch, which takes the next comparison; it is counted, and told
+// with the name of who did it.
 func TestEveryDamageIsMended(t *testing.T) {
 	w := newWorld(t, time.Minute, "")
 	four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)

@@ -206,7 +206,7 @@ func (w *witness) explains(s span) bool {
 }
 
 // measure tells how long the table was not whole. With an agent that runs it is
-// mended within a second, or what is hidden at the next regular look.
+// mended within a second, or what is hidden when members are compared.
 func (w *witness) measure(t *testing.T) (total, longest time.Duration) {
 	t.Helper()
 	if !w.hurt.begin.IsZero() {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"relaygate/authz/grant"
@@ -27,6 +28,7 @@ type fakeTable struct {
 	noTable
 	check, add error
 	compared   int            // by Sync
+	takes      time.Duration  // Sync
 	foreign    []netip.Prefix // what it takes out
 	repaired   int
 	bites      [2]uint64
@@ -39,6 +41,7 @@ func (f *fakeTable) Check() error             { return f.check }
 func (f *fakeTable) Add(...nft.Element) error { return f.add }
 func (f *fakeTable) Sync([]nft.Element) (added, renewed int, removed []netip.Prefix, err error) {
 	f.compared++
+	time.Sleep(f.takes)
 	return 1, 0, f.foreign, nil
 }
 
@@ -108,33 +111,57 @@ func TestWhoDamagedTheGateIsTold(t *testing.T) {
 	}
 }
 
-// After a transaction that was not seen as a whole members are compared at the
-// next regular look, but not again and again where that takes long.
+// After a transaction that was not seen as a whole members are compared as soon as
+// they have rested, not again and again where that takes long.
 func TestUnseenChangesAreComparedInTime(t *testing.T) {
-	f := &fakeTable{}
-	g := newFakeGate(f)
-	look := func(want int) {
-		t.Helper()
-		g.inspect(t.Context(), nil)
-		if f.compared != want {
-			t.Errorf("compared %d times, want %d", f.compared, want)
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeTable{}
+		g := newFakeGate(f)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { must(t, g.Run(ctx)) }()
+		steps := []struct {
+			what   string
+			writes int           // transactions of others, one after the other
+			took   time.Duration // to compare
+			grants int64
+			within time.Duration
+			want   int // comparisons
+		}{
+			{what: "nobody wrote anything", within: time.Minute},
+			{what: "the first", writes: 1, within: time.Millisecond, want: 1},
+			{what: "it is not done again", within: time.Minute},
+			{what: "others write all the time", writes: 1000, took: 10 * time.Millisecond, within: 10 * time.Second, want: 11},
+			{what: "one that the scheduler kept", writes: 1, took: compareShort - 1, within: time.Second, want: 1},
+			{what: "behind it", writes: 1, within: checkEvery, want: 1},
+			{what: "it takes long", writes: 1, took: time.Second, within: 2 * time.Second, want: 1},
+			{what: "behind that", writes: 1, within: 97 * time.Second},
+			{what: "when it has rested", within: 2 * time.Second, want: 1},
+			{what: "very many are not listed", writes: 1, grants: loadFrom, within: time.Hour},
+			{what: "until they are fewer", within: checkEvery, want: 1},
 		}
-	}
-	look(0) // nobody wrote anything
-	g.inspect(t.Context(), &nft.Change{Process: "nft", PID: 1})
-	look(1)
-	look(1)
-	if s := g.Status(); s.LastLoss != `"nft" (process 1) changed a ruleset` {
-		t.Errorf("the last loss is told as %q", s.LastLoss)
-	}
-	g.rest = time.Now().Add(time.Hour) // it took long
-	g.inspect(t.Context(), &nft.Change{Process: "nft", PID: 1})
-	look(1)
-	g.rest = time.Time{}
-	g.grants.Store(loadFrom)
-	look(1) // very many are not listed
-	g.grants.Store(0)
-	look(2)
+		for _, s := range steps {
+			before := f.compared
+			f.takes = s.took
+			g.grants.Store(s.grants)
+			for range s.writes {
+				must(t, g.ask(ctx, func(ctx context.Context) error {
+					g.inspect(ctx, &nft.Change{Process: "nft", PID: 1})
+					return nil
+				}))
+				time.Sleep(s.within / time.Duration(s.writes))
+			}
+			if s.writes == 0 {
+				time.Sleep(s.within)
+			}
+			if got := f.compared - before; got != s.want {
+				t.Errorf("%s: compared %d times, want %d", s.what, got, s.want)
+			}
+		}
+		if s := g.Status(); s.LastLoss != `"nft" (process 1) changed a ruleset` {
+			t.Errorf("the last loss is told as %q", s.LastLoss)
+		}
+	})
 }
 
 // A look that fails, for want of memory say, forgets nothing of what was told, nor keeps
@@ -152,9 +179,8 @@ func TestFailedLookForgetsNothing(t *testing.T) {
 		t.Errorf("rebuilt %d times, and what failed before is not tried again", s.Rebuilds)
 	}
 	g.inspect(t.Context(), &nft.Change{Process: "nft", PID: 1})
-	f.check = nil
-	if g.inspect(t.Context(), nil); f.compared != 1 {
-		t.Errorf("compared %d times behind a change that could not be looked at", f.compared)
+	if g.rested() == nil {
+		t.Error("nothing is compared behind a change that could not be looked at")
 	}
 }
 

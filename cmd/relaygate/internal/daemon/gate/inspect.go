@@ -25,8 +25,11 @@ const (
 	// explainedWithin: the kernel tells of a transaction at once.
 	explainedWithin = 2 * time.Second
 	// compareShare is how many times longer than comparing the members took it
-	// is not done again: others may write all day.
+	// is not done again: others may write all day. What took less than
+	// compareShort may have waited for a processor most of that time, and rests
+	// no longer than until the next regular look.
 	compareShare = 100
+	compareShort = 100 * time.Millisecond
 	// maxIntruders bounds the members of which it is told that somebody else had
 	// put them in, of one comparison.
 	maxIntruders = 64
@@ -49,7 +52,7 @@ func (g *Gate) inspect(ctx context.Context, change *nft.Change) {
 		// What was told is not told again.
 		g.broken = g.broken || change != nil && (change.Members || change.Lost)
 		if change != nil {
-			g.doubted = change.String()
+			g.doubted, g.rest = change.String(), time.Now().Add(checkEvery)
 		}
 		g.mend(ctx)
 	case change != nil && (change.Members || change.Lost):
@@ -59,10 +62,16 @@ func (g *Gate) inspect(ctx context.Context, change *nft.Change) {
 		g.mend(ctx)
 	default:
 		g.mend(ctx)
-		if g.doubted != "" && g.grants.Load() < loadFrom && !time.Now().Before(g.rest) {
-			g.compare(ctx, g.doubted)
-		}
 	}
+}
+
+// rested yields when members that are in doubt may be compared; nil if none are. Very
+// many are not: a login would wait for it.
+func (g *Gate) rested() <-chan time.Time {
+	if g.doubted == "" || g.grants.Load() >= loadFrom {
+		return nil
+	}
+	return time.After(time.Until(g.rest))
 }
 
 // suspect takes note of who wrote something while the gate is as it was built.
@@ -87,7 +96,7 @@ func (g *Gate) compare(ctx context.Context, reason string) {
 	if err == nil {
 		added, renewed, removed, err = g.nft.Sync(want.members)
 	}
-	g.doubted, g.rest = "", start.Add(compareShare*time.Since(start))
+	g.doubted, g.rest = "", start.Add(restAfter(time.Since(start)))
 	switch {
 	case err != nil && !errors.Is(err, nft.ErrElement):
 		g.broken = true
@@ -106,4 +115,12 @@ func (g *Gate) compare(ctx context.Context, reason string) {
 			g.owner.Intruded(ctx, removed[:min(len(removed), maxIntruders)], reason)
 		}
 	}
+}
+
+// restAfter is for how long members are not compared again, if that took so long.
+func restAfter(took time.Duration) time.Duration {
+	if took < compareShort {
+		return min(compareShare*took, checkEvery)
+	}
+	return compareShare * took
 }

@@ -36,6 +36,8 @@ func (g *Gate) Run(ctx context.Context) error {
 			g.alone(func() { g.mend(ctx) })
 		case change := <-g.changes():
 			g.alone(func() { g.inspect(ctx, &change) })
+		case <-g.rested():
+			g.alone(func() { g.compare(ctx, g.doubted) })
 		case <-tick.C:
 			g.alone(func() {
 				g.inspect(ctx, nil)
