@@ -43,12 +43,7 @@ const sources = 200
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	bpftest.RequireRoot(t)
-	w := &world{used: make(map[key]bool)}
-	var err error
-	w.Network, err = lab.NewNetwork()
-	must(t, err)
-	t.Cleanup(func() { must(t, w.Close()) })
+	w := &world{Network: labtest.Network(t), used: make(map[key]bool)}
 	for h, first := range map[*lab.Host]netip.Addr{w.Client4: lab.Client4, w.Client6: lab.Client6} {
 		must(t, h.NS.Do(func() error {
 			var more []netip.Prefix
@@ -63,14 +58,7 @@ func newWorld(t *testing.T) *world {
 	w.dovecot.up(t, w.Stranger, lab.Server4)
 	w.dovecot.up(t, w.Stranger, lab.Server6)
 
-	w.daemon, err = lab.StartDaemon(t.Context(), w.Server, lab.Options{Exe: program, Dir: t.TempDir(), Lifetime: time.Minute})
-	must(t, err)
-	t.Cleanup(func() {
-		must(t, w.daemon.Stop())
-		if t.Failed() {
-			t.Logf("the daemon's log:\n%s", w.daemon.Log())
-		}
-	})
+	w.daemon = labtest.Daemon(t, w.Server, lab.Options{Exe: program, Dir: t.TempDir(), Lifetime: time.Minute})
 	w.startWatch(t)
 	return w
 }

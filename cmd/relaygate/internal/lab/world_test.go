@@ -38,9 +38,7 @@ type world struct {
 // newNetwork is a network with a mail server, and no daemon.
 func newNetwork(t *testing.T) *lab.Network {
 	t.Helper()
-	n, err := lab.NewNetwork()
-	must(t, err)
-	t.Cleanup(func() { must(t, n.Close()) })
+	n := labtest.Network(t)
 	mail, err := lab.StartMailServer(n.Server)
 	must(t, err)
 	t.Cleanup(func() { must(t, mail.Close()) })
@@ -54,10 +52,7 @@ func newWorld(t *testing.T, lifetime time.Duration, config string) *world {
 
 func newWorldWith(t *testing.T, o lab.Options) *world {
 	t.Helper()
-	bpftest.RequireRoot(t)
-	n, err := lab.NewNetwork()
-	must(t, err)
-	t.Cleanup(func() { must(t, n.Close()) })
+	n := labtest.Network(t)
 	return populate(t, n, n.Server, o)
 }
 
