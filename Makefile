@@ -10,7 +10,7 @@ export CGO_ENABLED = 0
 # What `make install`, `make deb` and `make rpm` put where the shells look for it.
 COMPLETION = bin/completion
 
-.PHONY: build completion install demo test chaos e2e kernels lint generate generate-check fuzz bench deb rpm clean
+.PHONY: build completion install uninstall demo test chaos e2e kernels lint generate generate-check fuzz bench deb rpm clean
 
 build: bin/relaygate
 
@@ -37,6 +37,13 @@ install: completion
 	install -D -m 644 $(COMPLETION)/bash $(LOCAL)/share/bash-completion/completions/relaygate
 	install -D -m 644 $(COMPLETION)/zsh $(LOCAL)/share/zsh/site-functions/_relaygate
 	install -D -m 644 $(COMPLETION)/fish $(LOCAL)/share/fish/vendor_completions.d/relaygate.fish
+
+# What install put there, but the configuration. What runs is stopped before.
+uninstall:
+	rm -f $(DESTDIR)/usr/bin/relaygate $(DESTDIR)/etc/systemd/system/relaygate.service \
+	  $(LOCAL)/share/man/man8/relaygate.8 $(LOCAL)/share/man/man5/relaygate.toml.5 \
+	  $(LOCAL)/share/bash-completion/completions/relaygate $(LOCAL)/share/zsh/site-functions/_relaygate \
+	  $(LOCAL)/share/fish/vendor_completions.d/relaygate.fish
 
 demo: build
 	bin/relaygate demo

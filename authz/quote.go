@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// QuoteLimit bounds what Quote returns, in bytes, the mark of a cut excluded.
-const QuoteLimit = 256
+// quoteLimit bounds what Quote returns, in bytes, the mark of a cut excluded.
+const quoteLimit = 256
 
 // cutMark ends a text that was cut. The same rune in the input is escaped, so
 // that nobody can pretend a cut.
@@ -58,7 +58,7 @@ func quote(s string, shown func(rune) bool) string {
 			dst = strconv.AppendUint(dst, uint64(r), 16)
 			dst = append(dst, '}')
 		}
-		if len(dst) > QuoteLimit {
+		if len(dst) > quoteLimit {
 			return string(utf8.AppendRune(dst[:before], cutMark))
 		}
 		i += size
@@ -74,7 +74,7 @@ func appendByte(dst []byte, b byte) []byte {
 // plain reports whether s needs no quoting, for the common case of an ordinary
 // ASCII name.
 func plain(s string) bool {
-	if len(s) > QuoteLimit {
+	if len(s) > quoteLimit {
 		return false
 	}
 	for i := range len(s) {

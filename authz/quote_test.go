@@ -62,10 +62,10 @@ func TestQuote(t *testing.T) {
 		{"trailing space", "a ", `a\x20`},
 		{"only a space", " ", `\x20`},
 		{"pretended cut", "a…", `a\u{2026}`},
-		{"as long as allowed", strings.Repeat("a", QuoteLimit), strings.Repeat("a", QuoteLimit)},
-		{"too long", strings.Repeat("a", QuoteLimit+1), strings.Repeat("a", QuoteLimit) + "…"},
-		{"cut before an escape, not in it", strings.Repeat("a", QuoteLimit-2) + "\x00", strings.Repeat("a", QuoteLimit-2) + "…"},
-		{"cut before a rune, not in it", strings.Repeat("a", QuoteLimit-1) + "ü", strings.Repeat("a", QuoteLimit-1) + "…"},
+		{"as long as allowed", strings.Repeat("a", quoteLimit), strings.Repeat("a", quoteLimit)},
+		{"too long", strings.Repeat("a", quoteLimit+1), strings.Repeat("a", quoteLimit) + "…"},
+		{"cut before an escape, not in it", strings.Repeat("a", quoteLimit-2) + "\x00", strings.Repeat("a", quoteLimit-2) + "…"},
+		{"cut before a rune, not in it", strings.Repeat("a", quoteLimit-1) + "ü", strings.Repeat("a", quoteLimit-1) + "…"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := Quote(tt.in); got != tt.want {
@@ -87,7 +87,7 @@ func FuzzQuote(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, a, b string) {
 		qa, qb := Quote(a), Quote(b)
-		if len(qa) > QuoteLimit+utf8.RuneLen(cutMark) {
+		if len(qa) > quoteLimit+utf8.RuneLen(cutMark) {
 			t.Errorf("Quote(%q) has %d bytes", a, len(qa))
 		}
 		if !utf8.ValidString(qa) {

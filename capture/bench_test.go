@@ -22,7 +22,7 @@ func BenchmarkFrame(b *testing.B) {
 			var ev Event
 			b.ReportAllocs()
 			for b.Loop() {
-				d.frame(&packet{time: start}, LinkEthernet, bench.frame, len(bench.frame), &ev)
+				d.frame(&packet{time: start}, linkEthernet, bench.frame, len(bench.frame), &ev)
 			}
 		})
 	}

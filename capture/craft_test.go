@@ -115,7 +115,7 @@ func macs(vlan ...uint16) func(*Segment) {
 func newTestDecoder() *Decoder { return NewDecoder(NewPortSet(110, serverPort, 993, 995)) }
 
 // decodeAll returns every Event of one frame, with payloads of their own.
-func decodeAll(d *Decoder, link LinkType, frame []byte, wireLen int, t time.Time) []Event {
+func decodeAll(d *Decoder, link linkType, frame []byte, wireLen int, t time.Time) []Event {
 	var (
 		events []Event
 		ev     Event

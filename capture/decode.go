@@ -72,7 +72,7 @@ type packet struct {
 }
 
 // frame decodes a link-layer frame, as ip does an IP packet.
-func (d *Decoder) frame(p *packet, link LinkType, frame []byte, wireLen int, ev *Event) bool {
+func (d *Decoder) frame(p *packet, link linkType, frame []byte, wireLen int, ev *Event) bool {
 	net, ok := network(link, frame)
 	if !ok {
 		return false

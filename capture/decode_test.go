@@ -33,68 +33,68 @@ func TestFrameSegments(t *testing.T) {
 
 	for _, tt := range []struct {
 		name  string
-		link  LinkType
+		link  linkType
 		frame []byte
 		want  Segment
 	}{
-		{"ethernet", LinkEthernet, ethernet(etherIPv4, ip4), with(want(line), macs())},
-		{"ethernet IPv6", LinkEthernet, ethernet(etherIPv6, ip6), with(want6(line), macs())},
-		{"ethernet with padding", LinkEthernet, ethernet(etherIPv4, cat(ipv4Packet(protoTCP, tcpSegment("")), make([]byte, 6))), with(want(""), macs())},
-		{"802.1Q", LinkEthernet, ethernet(etherVLAN, cat(u16(0xe02a), u16(etherIPv4), ip4)), with(want(line), macs(42))},
-		{"QinQ", LinkEthernet, ethernet(etherQinQ, cat(u16(7), u16(etherVLAN), u16(42), u16(etherIPv6), ip6)), with(want6(line), macs(7, 42))},
-		{"four tags", LinkEthernet, ethernet(etherOldTag, cat(u16(7), u16(etherVLAN), u16(8), u16(etherVLAN), u16(9), u16(etherVLAN), u16(10), u16(etherIPv4), ip4)), with(want(line), macs(7, 8))},
-		{"PPPoE", LinkEthernet, ethernet(etherPPPoE, session(ip4, 0, pppIPv4)), with(want(line), macs())},
-		{"PPPoE in VLAN, IPv6", LinkEthernet, ethernet(etherVLAN, cat(u16(9), u16(etherPPPoE), session(ip6, 0, pppIPv6))), with(want6(line), macs(9))},
-		{"PPPoE, compressed protocol", LinkPPPoE, session(ip4, pppIPv4), want(line)},
-		{"PPP", LinkPPP, cat([]byte{0, pppIPv4}, ip4), want(line)},
-		{"PPP in HDLC framing", LinkPPPHDLC, cat([]byte{0xff, 3, 0, pppIPv6}, ip6), want6(line)},
-		{"HDLC of Cisco", LinkCiscoHDLC, cat([]byte{0x0f, 0}, u16(etherIPv6), ip6), want6(line)},
-		{"cooked, to us", LinkCooked, cooked(0), with(want(line), sent(SenderOutside))},
-		{"cooked, to someone else", LinkCooked, cooked(3), with(want(line), sent(SenderOutside))},
-		{"cooked, outgoing", LinkCooked, cooked(4), with(want(line), sent(SenderHost))},
-		{"cooked v2, broadcast", LinkCooked2, cooked2(1), with(want6(line), sent(SenderOutside))},
-		{"cooked v2, outgoing", LinkCooked2, cooked2(4), with(want6(line), sent(SenderHost))},
-		{"cooked, loopback", LinkCooked, set(cooked(0), 2, 3, 4), want(line)},
-		{"cooked v2, loopback", LinkCooked2, set(cooked2(0), 8, 3, 4), want6(line)},
-		{"raw", LinkRaw, ip4, want(line)},
-		{"raw BSD", LinkRawBSD, ip6, want6(line)},
-		{"raw OpenBSD", LinkRawOpenBSD, ip6, want6(line)},
-		{"raw IPv4", LinkIPv4, ip4, want(line)},
-		{"raw IPv6", LinkIPv6, ip6, want6(line)},
-		{"loopback, little endian", LinkNull, cat([]byte{2, 0, 0, 0}, ip4), want(line)},
-		{"loopback, big endian", LinkNull, cat([]byte{0, 0, 0, 30}, ip6), want6(line)},
-		{"loopback of Windows", LinkNull, cat([]byte{23, 0, 0, 0}, ip6), want6(line)},
-		{"loopback of OpenBSD", LinkLoop, cat([]byte{0, 0, 0, 24}, ip6), want6(line)},
+		{"ethernet", linkEthernet, ethernet(etherIPv4, ip4), with(want(line), macs())},
+		{"ethernet IPv6", linkEthernet, ethernet(etherIPv6, ip6), with(want6(line), macs())},
+		{"ethernet with padding", linkEthernet, ethernet(etherIPv4, cat(ipv4Packet(protoTCP, tcpSegment("")), make([]byte, 6))), with(want(""), macs())},
+		{"802.1Q", linkEthernet, ethernet(etherVLAN, cat(u16(0xe02a), u16(etherIPv4), ip4)), with(want(line), macs(42))},
+		{"QinQ", linkEthernet, ethernet(etherQinQ, cat(u16(7), u16(etherVLAN), u16(42), u16(etherIPv6), ip6)), with(want6(line), macs(7, 42))},
+		{"four tags", linkEthernet, ethernet(etherOldTag, cat(u16(7), u16(etherVLAN), u16(8), u16(etherVLAN), u16(9), u16(etherVLAN), u16(10), u16(etherIPv4), ip4)), with(want(line), macs(7, 8))},
+		{"PPPoE", linkEthernet, ethernet(etherPPPoE, session(ip4, 0, pppIPv4)), with(want(line), macs())},
+		{"PPPoE in VLAN, IPv6", linkEthernet, ethernet(etherVLAN, cat(u16(9), u16(etherPPPoE), session(ip6, 0, pppIPv6))), with(want6(line), macs(9))},
+		{"PPPoE, compressed protocol", linkPPPoE, session(ip4, pppIPv4), want(line)},
+		{"PPP", linkPPP, cat([]byte{0, pppIPv4}, ip4), want(line)},
+		{"PPP in HDLC framing", linkPPPHDLC, cat([]byte{0xff, 3, 0, pppIPv6}, ip6), want6(line)},
+		{"HDLC of Cisco", linkCiscoHDLC, cat([]byte{0x0f, 0}, u16(etherIPv6), ip6), want6(line)},
+		{"cooked, to us", linkCooked, cooked(0), with(want(line), sent(SenderOutside))},
+		{"cooked, to someone else", linkCooked, cooked(3), with(want(line), sent(SenderOutside))},
+		{"cooked, outgoing", linkCooked, cooked(4), with(want(line), sent(SenderHost))},
+		{"cooked v2, broadcast", linkCooked2, cooked2(1), with(want6(line), sent(SenderOutside))},
+		{"cooked v2, outgoing", linkCooked2, cooked2(4), with(want6(line), sent(SenderHost))},
+		{"cooked, loopback", linkCooked, set(cooked(0), 2, 3, 4), want(line)},
+		{"cooked v2, loopback", linkCooked2, set(cooked2(0), 8, 3, 4), want6(line)},
+		{"raw", linkRaw, ip4, want(line)},
+		{"raw BSD", linkRawBSD, ip6, want6(line)},
+		{"raw OpenBSD", linkRawOpenBSD, ip6, want6(line)},
+		{"raw IPv4", linkIPv4, ip4, want(line)},
+		{"raw IPv6", linkIPv6, ip6, want6(line)},
+		{"loopback, little endian", linkNull, cat([]byte{2, 0, 0, 0}, ip4), want(line)},
+		{"loopback, big endian", linkNull, cat([]byte{0, 0, 0, 30}, ip6), want6(line)},
+		{"loopback of Windows", linkNull, cat([]byte{23, 0, 0, 0}, ip6), want6(line)},
+		{"loopback of OpenBSD", linkLoop, cat([]byte{0, 0, 0, 24}, ip6), want6(line)},
 
-		{"IPv4 options", LinkRaw, cat(set(ip4, 0, 0x46, 0, 0, byte(len(ip4)+4))[:20], make([]byte, 4), tcpSegment(line)), want(line)},
-		{"IPv4 without a length (TSO)", LinkRaw, set(ip4, 2, 0, 0), want(line)},
-		{"IPv6 without a length (super-frame)", LinkRaw, set(ip6, 4, 0, 0), want6(line)},
-		{"IPv4-mapped IPv6 addresses", LinkRaw, func() []byte {
+		{"IPv4 options", linkRaw, cat(set(ip4, 0, 0x46, 0, 0, byte(len(ip4)+4))[:20], make([]byte, 4), tcpSegment(line)), want(line)},
+		{"IPv4 without a length (TSO)", linkRaw, set(ip4, 2, 0, 0), want(line)},
+		{"IPv6 without a length (super-frame)", linkRaw, set(ip6, 4, 0, 0), want6(line)},
+		{"IPv4-mapped IPv6 addresses", linkRaw, func() []byte {
 			src, dst := netip.AddrFrom16(client4.As16()).As16(), netip.AddrFrom16(server4.As16()).As16()
 			return set(set(ip6, 8, src[:]...), 24, dst[:]...)
 		}(), want(line)},
-		{"hop-by-hop, destination", LinkRaw, ipv6Packet(protoHopByHop, cat(extension(protoDestination, 0), extension(protoTCP, 2), tcpSegment(line))), want6(line)},
-		{"routing, none left", LinkRaw, ipv6Packet(protoRouting, cat(extension(protoTCP, 2), tcpSegment(line))), want6(line)},
-		{"authentication header", LinkRaw, ipv6Packet(protoAH, cat(set(extension(protoTCP, 2), 1, 4), tcpSegment(line))), want6(line)},
-		{"atomic fragment", LinkRaw, ipv6Fragment(protoTCP, 1, 0, false, tcpSegment(line)), want6(line)},
-		{"bytes that were not captured", LinkRaw, set(ip4, 2, 0x10, 0), with(want(line), func(s *Segment) { s.Missing = 0x1000 - len(ip4) })},
+		{"hop-by-hop, destination", linkRaw, ipv6Packet(protoHopByHop, cat(extension(protoDestination, 0), extension(protoTCP, 2), tcpSegment(line))), want6(line)},
+		{"routing, none left", linkRaw, ipv6Packet(protoRouting, cat(extension(protoTCP, 2), tcpSegment(line))), want6(line)},
+		{"authentication header", linkRaw, ipv6Packet(protoAH, cat(set(extension(protoTCP, 2), 1, 4), tcpSegment(line))), want6(line)},
+		{"atomic fragment", linkRaw, ipv6Fragment(protoTCP, 1, 0, false, tcpSegment(line)), want6(line)},
+		{"bytes that were not captured", linkRaw, set(ip4, 2, 0x10, 0), with(want(line), func(s *Segment) { s.Missing = 0x1000 - len(ip4) })},
 
 		// What a kernel drops is a candidate all the same.
-		{"hop limit 0", LinkRaw, set(ip4, 8, 0), want(line)},
-		{"data offset below 5", LinkRaw, set(ip4, 32, 0x10), want(line)},
-		{"data offset beyond the packet", LinkRaw, set(ipv4Packet(protoTCP, tcpSegment("abc")), 32, 0xf0), want("")},
-		{"no flags", LinkRaw, set(ip4, 33, 0), with(want(line), func(s *Segment) { s.Flags = 0 })},
-		{"all flags", LinkRaw, set(ip4, 33, 0xff), with(want(line), func(s *Segment) { s.Flags = 0x3f })},
+		{"hop limit 0", linkRaw, set(ip4, 8, 0), want(line)},
+		{"data offset below 5", linkRaw, set(ip4, 32, 0x10), want(line)},
+		{"data offset beyond the packet", linkRaw, set(ipv4Packet(protoTCP, tcpSegment("abc")), 32, 0xf0), want("")},
+		{"no flags", linkRaw, set(ip4, 33, 0), with(want(line), func(s *Segment) { s.Flags = 0 })},
+		{"all flags", linkRaw, set(ip4, 33, 0xff), with(want(line), func(s *Segment) { s.Flags = 0x3f })},
 
-		{"MPTCP", LinkRaw, ipv4Packet(protoTCP, tcpSegment("", 1, 2, 4, 5, 6, optionMPTCP, 4, 0, 0)), with(want(""), func(s *Segment) { s.MPTCP = true })},
-		{"Fast Open", LinkRaw, ipv4Packet(protoTCP, tcpSegment("x", optionFastOpen, 2)), with(want("x"), func(s *Segment) { s.TFO = true })},
-		{"Fast Open, experimental", LinkRaw, ipv4Packet(protoTCP, tcpSegment("x", optionExperimental, 4, 0xf9, 0x89)), with(want("x"), func(s *Segment) { s.TFO = true })},
-		{"another experiment", LinkRaw, ipv4Packet(protoTCP, tcpSegment("x", optionExperimental, 4, 0xe2, 0xd4)), want("x")},
-		{"option of length 0", LinkRaw, ipv4Packet(protoTCP, tcpSegment("x", 99, 0, optionMPTCP, 4)), want("x")},
-		{"option of length 1", LinkRaw, ipv4Packet(protoTCP, tcpSegment("x", 99, 1, optionMPTCP, 4)), want("x")},
-		{"option beyond the list", LinkRaw, ipv4Packet(protoTCP, tcpSegment("x", optionMPTCP, 40, 0, 0)), want("x")},
-		{"option behind the end", LinkRaw, ipv4Packet(protoTCP, tcpSegment("x", optionEnd, optionMPTCP, 3, 0)), want("x")},
-		{"option without a length", LinkRaw, ipv4Packet(protoTCP, tcpSegment("x", 1, 1, 1, optionMPTCP)), want("x")},
+		{"MPTCP", linkRaw, ipv4Packet(protoTCP, tcpSegment("", 1, 2, 4, 5, 6, optionMPTCP, 4, 0, 0)), with(want(""), func(s *Segment) { s.MPTCP = true })},
+		{"Fast Open", linkRaw, ipv4Packet(protoTCP, tcpSegment("x", optionFastOpen, 2)), with(want("x"), func(s *Segment) { s.TFO = true })},
+		{"Fast Open, experimental", linkRaw, ipv4Packet(protoTCP, tcpSegment("x", optionExperimental, 4, 0xf9, 0x89)), with(want("x"), func(s *Segment) { s.TFO = true })},
+		{"another experiment", linkRaw, ipv4Packet(protoTCP, tcpSegment("x", optionExperimental, 4, 0xe2, 0xd4)), want("x")},
+		{"option of length 0", linkRaw, ipv4Packet(protoTCP, tcpSegment("x", 99, 0, optionMPTCP, 4)), want("x")},
+		{"option of length 1", linkRaw, ipv4Packet(protoTCP, tcpSegment("x", 99, 1, optionMPTCP, 4)), want("x")},
+		{"option beyond the list", linkRaw, ipv4Packet(protoTCP, tcpSegment("x", optionMPTCP, 40, 0, 0)), want("x")},
+		{"option behind the end", linkRaw, ipv4Packet(protoTCP, tcpSegment("x", optionEnd, optionMPTCP, 3, 0)), want("x")},
+		{"option without a length", linkRaw, ipv4Packet(protoTCP, tcpSegment("x", 1, 1, 1, optionMPTCP)), want("x")},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			events := decodeAll(newTestDecoder(), tt.link, tt.frame, len(tt.frame), start)
@@ -153,7 +153,7 @@ func TestFrameDoubts(t *testing.T) {
 			if tt.reason != "" {
 				wire = 1500
 			}
-			events := decodeAll(newTestDecoder(), LinkRaw, tt.packet, wire, start)
+			events := decodeAll(newTestDecoder(), linkRaw, tt.packet, wire, start)
 			if tt.reason == "" {
 				if len(events) != 0 {
 					t.Errorf("got %+v, want nothing", events)
@@ -200,7 +200,7 @@ func TestSourceRoute(t *testing.T) {
 		{"behind the end", ipv4(0, 131, 7, 4, 10, 0, 0, 1), server4},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			events := decodeAll(newTestDecoder(), LinkRaw, tt.packet, len(tt.packet), start)
+			events := decodeAll(newTestDecoder(), linkRaw, tt.packet, len(tt.packet), start)
 			if len(events) != 1 || string(events[0].Segment.Payload) != "x" || events[0].Segment.Dst != netip.AddrPortFrom(tt.want, serverPort) {
 				t.Errorf("got %+v, want a segment to %v", events, tt.want)
 			}
@@ -213,27 +213,27 @@ func TestLinkRejects(t *testing.T) {
 	tag := cat(u16(1), u16(etherVLAN))
 	for _, tt := range []struct {
 		name  string
-		link  LinkType
+		link  linkType
 		frame []byte
 	}{
 		{"unknown link type", 147, ip4},
-		{"empty", LinkEthernet, nil},
-		{"short ethernet", LinkEthernet, ethernet(etherIPv4, nil)[:13]},
-		{"ARP", LinkEthernet, ethernet(0x0806, ip4)},
-		{"802.3 length", LinkEthernet, ethernet(60, ip4)},
-		{"cut VLAN tag", LinkEthernet, ethernet(etherVLAN, tag[:3])},
-		{"five VLAN tags", LinkEthernet, ethernet(etherVLAN, cat(tag, tag, tag, tag, u16(1), u16(etherIPv4), ip4))},
-		{"PPPoE discovery", LinkEthernet, ethernet(etherPPPoE, cat([]byte{0x11, 9, 0, 1, 0, 9, 0, pppIPv4}, ip4))},
-		{"PPPoE cut", LinkEthernet, ethernet(etherPPPoE, []byte{0x11, 0, 0})},
-		{"PPP without a protocol", LinkPPP, []byte{0}},
-		{"PPP control", LinkPPP, cat([]byte{0xc0, 0x21}, ip4)},
-		{"short cooked", LinkCooked, make([]byte, 15)},
-		{"short cooked v2", LinkCooked2, make([]byte, 19)},
-		{"HDLC of Cisco, cut", LinkCiscoHDLC, []byte{0x0f, 0, 8}},
-		{"HDLC of Cisco, keep-alive", LinkCiscoHDLC, cat([]byte{0x8f, 0, 0x80, 0x35}, ip4)},
-		{"loopback of no known family", LinkLoop, cat(u32(99), ip4)},
-		{"short loopback", LinkNull, []byte{2, 0, 0, 0}},
-		{"empty raw", LinkRaw, nil},
+		{"empty", linkEthernet, nil},
+		{"short ethernet", linkEthernet, ethernet(etherIPv4, nil)[:13]},
+		{"ARP", linkEthernet, ethernet(0x0806, ip4)},
+		{"802.3 length", linkEthernet, ethernet(60, ip4)},
+		{"cut VLAN tag", linkEthernet, ethernet(etherVLAN, tag[:3])},
+		{"five VLAN tags", linkEthernet, ethernet(etherVLAN, cat(tag, tag, tag, tag, u16(1), u16(etherIPv4), ip4))},
+		{"PPPoE discovery", linkEthernet, ethernet(etherPPPoE, cat([]byte{0x11, 9, 0, 1, 0, 9, 0, pppIPv4}, ip4))},
+		{"PPPoE cut", linkEthernet, ethernet(etherPPPoE, []byte{0x11, 0, 0})},
+		{"PPP without a protocol", linkPPP, []byte{0}},
+		{"PPP control", linkPPP, cat([]byte{0xc0, 0x21}, ip4)},
+		{"short cooked", linkCooked, make([]byte, 15)},
+		{"short cooked v2", linkCooked2, make([]byte, 19)},
+		{"HDLC of Cisco, cut", linkCiscoHDLC, []byte{0x0f, 0, 8}},
+		{"HDLC of Cisco, keep-alive", linkCiscoHDLC, cat([]byte{0x8f, 0, 0x80, 0x35}, ip4)},
+		{"loopback of no known family", linkLoop, cat(u32(99), ip4)},
+		{"short loopback", linkNull, []byte{2, 0, 0, 0}},
+		{"empty raw", linkRaw, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if events := decodeAll(newTestDecoder(), tt.link, tt.frame, len(tt.frame), start); len(events) != 0 {
@@ -253,7 +253,7 @@ func TestFrameAllocatesNothing(t *testing.T) {
 	}
 	for name, frame := range frames {
 		var ev Event
-		if n := testing.AllocsPerRun(100, func() { d.frame(&packet{time: start}, LinkEthernet, frame, len(frame), &ev) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { d.frame(&packet{time: start}, linkEthernet, frame, len(frame), &ev) }); n != 0 {
 			t.Errorf("%s: got %v allocations, want 0", name, n)
 		}
 	}

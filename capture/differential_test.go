@@ -14,7 +14,7 @@ import (
 // reference decodes a frame with gopacket; false if it finds no whole TCP
 // segment, anything to complain of, or one of the cases that it reads in a way
 // of its own.
-func reference(link LinkType, frame []byte) (gopacket.Packet, bool) {
+func reference(link linkType, frame []byte) (gopacket.Packet, bool) {
 	packet := gopacket.NewPacket(frame, layers.LinkType(link), gopacket.DecodeOptions{NoCopy: true})
 	if packet.ErrorLayer() != nil || packet.Metadata().Truncated || packet.TransportLayer() == nil {
 		return nil, false
@@ -39,7 +39,7 @@ func reference(link LinkType, frame []byte) (gopacket.Packet, bool) {
 }
 
 // compare decodes a frame twice. It returns whether there was a segment.
-func compare(t *testing.T, link LinkType, frame []byte) bool {
+func compare(t *testing.T, link linkType, frame []byte) bool {
 	t.Helper()
 	packet, ok := reference(link, frame)
 	if !ok {
@@ -105,7 +105,7 @@ func TestAgainstGopacket(t *testing.T) {
 		for range rng.IntN(4) {
 			frame[rng.IntN(len(frame))] = byte(rng.Uint32())
 		}
-		if compare(t, LinkEthernet, frame) {
+		if compare(t, linkEthernet, frame) {
 			compared++
 		}
 	}

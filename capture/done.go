@@ -52,17 +52,13 @@ const (
 // have nothing more to say.
 func (s *DoneSet) Add(hash uint64, second int64) bool { return s.add(hash, second, 0, 0) }
 
-// AddHeld takes a connection like Add, but for what its client sent before the sequence
-// number next: another copy of that is not passed over until Release.
-func (s *DoneSet) AddHeld(hash uint64, second int64, next uint32, ended bool) bool {
-	if !s.add(hash, second, stampHeld, next) {
-		return false
-	}
-	if ended {
+// AddHeld takes a connection like Add, if there is room, but for what its client sent
+// before the sequence number next: another copy of that is not passed over until Release.
+func (s *DoneSet) AddHeld(hash uint64, second int64, next uint32, ended bool) {
+	if s.add(hash, second, stampHeld, next) && ended {
 		at, _ := s.recent.find(hash)
 		s.leave(at)
 	}
-	return true
 }
 
 // Release ends that. It reports false if the connection is not in the set any more.

@@ -55,7 +55,7 @@ func knownBy(magic []byte, names map[string]string) string {
 type record struct {
 	second    int64 // Unix time
 	nanos     int64
-	link      LinkType
+	link      linkType
 	data      []byte
 	wireLen   int
 	iface     uint32

@@ -61,7 +61,7 @@ func option(order binary.AppendByteOrder, code uint16, value ...byte) []byte {
 	return b
 }
 
-func interfaceBlock(order binary.AppendByteOrder, link LinkType, options ...byte) []byte {
+func interfaceBlock(order binary.AppendByteOrder, link linkType, options ...byte) []byte {
 	body := order.AppendUint16(nil, uint16(link))
 	return block(order, blockInterface, body, make([]byte, 6), options)
 }

@@ -25,7 +25,7 @@ type pcap struct {
 	bigEndian bool
 	unit      int64 // of the fraction in record headers, in nanoseconds
 	header    int   // length of a record header in bytes
-	link      LinkType
+	link      linkType
 	usual     bool // see plain
 }
 
@@ -59,11 +59,11 @@ func newPcap(w *window) (*pcap, error) {
 	}
 	// The upper half of the field tells of a frame check sequence, which the
 	// length of the IP packet cuts off.
-	p.link = LinkType(order.Uint32(head[20:]))
+	p.link = linkType(order.Uint32(head[20:]))
 	if !p.link.supported() {
 		return nil, fmt.Errorf("link type %s is not supported", p.link)
 	}
-	p.usual = p.link == LinkEthernet && !p.bigEndian && p.header == pcapRecordLen
+	p.usual = p.link == linkEthernet && !p.bigEndian && p.header == pcapRecordLen
 	w.skip(pcapHeaderLen)
 	return p, nil
 }

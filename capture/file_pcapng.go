@@ -46,11 +46,11 @@ type pcapng struct {
 	// unread counts the packets of link types that cannot be read, of which foreign is
 	// the first.
 	unread  uint64
-	foreign LinkType
+	foreign linkType
 }
 
 type pcapngInterface struct {
-	link    LinkType
+	link    linkType
 	snapLen uint32
 	unit    uint64 // timestamps per second
 	shift   int64  // seconds to add to them
@@ -243,7 +243,7 @@ func (p *pcapng) plain(ahead []byte, r *record) (size int) {
 	size = header + (int(length)+3)&^3 + trailer
 	i := &p.interfaces[number]
 	if size > len(ahead) || int(binary.LittleEndian.Uint32(head[4:])) != size ||
-		int(binary.LittleEndian.Uint32(ahead[size-trailer:])) != size || i.link != LinkEthernet {
+		int(binary.LittleEndian.Uint32(ahead[size-trailer:])) != size || i.link != linkEthernet {
 		return 0
 	}
 	r.data, r.iface = ahead[header:header+int(length)], i.number

@@ -24,7 +24,7 @@ func (p *pcapng) addInterface(body []byte) error {
 		return errors.New("too many interfaces")
 	}
 	i := pcapngInterface{
-		link:    LinkType(p.order.Uint16(body)),
+		link:    linkType(p.order.Uint16(body)),
 		snapLen: p.order.Uint32(body[4:]),
 		unit:    1e6,
 	}

@@ -25,7 +25,7 @@ func TestFileFormats(t *testing.T) {
 	want := []string{"05.678901 a1 NOOP", "07.678901 a2 NOOP"}
 	nano := []string{"05.000678901 a1 NOOP", "07.000678901 a2 NOOP"}
 	ng := func(o binary.AppendByteOrder) []byte {
-		return cat(sectionBlock(o), interfaceBlock(o, LinkEthernet), block(o, 0x0bad, make([]byte, 5)),
+		return cat(sectionBlock(o), interfaceBlock(o, linkEthernet), block(o, 0x0bad, make([]byte, 5)),
 			packetBlock(o, 0, micros, frameA), packetBlock(o, 0, micros, frameU), packetBlock(o, 0, micros+2e6, frameB))
 	}
 	simple := block(little, blockSimple, little.AppendUint32(nil, uint32(len(frameB))), frameB)
@@ -54,39 +54,39 @@ func TestFileFormats(t *testing.T) {
 		{"sections of two byte orders", cat(ng(little), ng(big)), []string{want[0], want[1], "05.678901 a1 NOOP", "07.678901 a2 NOOP"}},
 		{
 			"an interface of another name in the next section", cat(ng(little), sectionBlock(big),
-				interfaceBlock(big, LinkEthernet, option(big, interfaceName, 'e', '1')...), packetBlock(big, 0, micros, frameA)),
+				interfaceBlock(big, linkEthernet, option(big, interfaceName, 'e', '1')...), packetBlock(big, 0, micros, frameA)),
 			[]string{want[0], want[1], "05.678901 a1 NOOP on 1 from 0"},
 		},
 		{
-			"another interface in the same place", cat(ng(little), sectionBlock(little), interfaceBlock(little, LinkRaw), interfaceBlock(little, LinkEthernet),
+			"another interface in the same place", cat(ng(little), sectionBlock(little), interfaceBlock(little, linkRaw), interfaceBlock(little, linkEthernet),
 				packetBlock(little, 1, micros, frameA)),
 			[]string{want[0], want[1], "05.678901 a1 NOOP on 2 from 0"},
 		},
 		{
-			"interfaces of two kinds", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), interfaceBlock(little, LinkRaw),
+			"interfaces of two kinds", cat(sectionBlock(little), interfaceBlock(little, linkEthernet), interfaceBlock(little, linkRaw),
 				packetBlock(little, 1, micros, frameA[14:]), packetBlock(little, 0, micros, frameB)),
 			[]string{"05.678901 a1 NOOP on 1 from 0", "05.678901 a2 NOOP"},
 		},
 		{
-			"an unsupported interface that is not used", cat(sectionBlock(little), interfaceBlock(little, 147), interfaceBlock(little, LinkRaw), packetBlock(little, 1, micros, frameA[14:])),
+			"an unsupported interface that is not used", cat(sectionBlock(little), interfaceBlock(little, 147), interfaceBlock(little, linkRaw), packetBlock(little, 1, micros, frameA[14:])),
 			[]string{"05.678901 a1 NOOP on 1 from 0"},
 		},
-		{"nanoseconds and offset", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet, cat(option(little, interfaceTimeUnit, 9), option(little, interfaceTimeShift, 5, 0, 0, 0, 0, 0, 0, 0), option(little, 0))...),
+		{"nanoseconds and offset", cat(sectionBlock(little), interfaceBlock(little, linkEthernet, cat(option(little, interfaceTimeUnit, 9), option(little, interfaceTimeShift, 5, 0, 0, 0, 0, 0, 0, 0), option(little, 0))...),
 			packetBlock(little, 0, uint64(start.UnixNano()), frameA)), []string{"10.678901 a1 NOOP"}},
-		{"binary time", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet, option(little, interfaceTimeUnit, 0x80|10)...), packetBlock(little, 0, uint64(start.Unix())<<10|512, frameA)), []string{"05.5 a1 NOOP"}},
+		{"binary time", cat(sectionBlock(little), interfaceBlock(little, linkEthernet, option(little, interfaceTimeUnit, 0x80|10)...), packetBlock(little, 0, uint64(start.Unix())<<10|512, frameA)), []string{"05.5 a1 NOOP"}},
 		{
-			"direction", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet),
+			"direction", cat(sectionBlock(little), interfaceBlock(little, linkEthernet),
 				packetBlock(little, 0, micros, frameA, option(little, packetFlags, 1, 0, 0, 0)...),
 				packetBlock(little, 0, micros, frameB, option(little, packetFlags, 2, 0, 0, 0)...)),
 			[]string{"05.678901 a1 NOOP on 0 from 2", "05.678901 a2 NOOP on 0 from 1"},
 		},
 		{
-			"direction of an obsolete packet", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet),
+			"direction of an obsolete packet", cat(sectionBlock(little), interfaceBlock(little, linkEthernet),
 				obsoleteBlock(micros, frameA, option(little, packetFlags, 2, 0, 0, 0)...)),
 			[]string{"05.678901 a1 NOOP on 0 from 1"},
 		},
-		{"obsolete and simple packets", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), obsolete, simple), []string{"05.678901 a1 NOOP", "05.678901 a2 NOOP"}},
-		{"a long block that is stepped over", cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), block(little, 99, make([]byte, 3<<20)), packetBlock(little, 0, micros, frameA)), want[:1]},
+		{"obsolete and simple packets", cat(sectionBlock(little), interfaceBlock(little, linkEthernet), obsolete, simple), []string{"05.678901 a1 NOOP", "05.678901 a2 NOOP"}},
+		{"a long block that is stepped over", cat(sectionBlock(little), interfaceBlock(little, linkEthernet), block(little, 99, make([]byte, 3<<20)), packetBlock(little, 0, micros, frameA)), want[:1]},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, size := range ways {
@@ -104,13 +104,13 @@ func TestFileFormats(t *testing.T) {
 func TestFileErrors(t *testing.T) {
 	plain := pcapFile(little, magicMicro, 1, frameA)
 	section := sectionBlock(little)
-	eth := cat(section, interfaceBlock(little, LinkEthernet))
+	eth := cat(section, interfaceBlock(little, linkEthernet))
 	longRecord := cat(plain, little.AppendUint32(nil, 0), make([]byte, 4), little.AppendUint32(nil, maxRecord+1), make([]byte, 4))
 	packet := packetBlock(little, 0, 0, frameA)
 	flip := func(b []byte, offset int, v byte) []byte { return set(b, offset, v) }
 	many := section
 	for range maxInterfaces + 1 {
-		many = append(many, interfaceBlock(little, LinkEthernet)...)
+		many = append(many, interfaceBlock(little, linkEthernet)...)
 	}
 	for _, tt := range []struct {
 		name string
@@ -177,7 +177,7 @@ func TestFileErrors(t *testing.T) {
 // TestFileSections: as many sections as somebody joined, each with its interfaces.
 func TestFileSections(t *testing.T) {
 	const sections = maxInterfaces + 1
-	one := cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), packetBlock(little, 0, 0, frameA))
+	one := cat(sectionBlock(little), interfaceBlock(little, linkEthernet), packetBlock(little, 0, 0, frameA))
 	got, err := readAll(bytes.NewReader(bytes.Repeat(one, sections)), 8)
 	if err != nil || len(got) != sections || !strings.HasSuffix(got[sections-1], "NOOP") {
 		t.Errorf("%d events, %v", len(got), err)
@@ -187,7 +187,7 @@ func TestFileSections(t *testing.T) {
 // TestFileKeepsWhatItCanRead: what lies on an interface of a strange kind takes nothing
 // away from the others, and is told at the end.
 func TestFileKeepsWhatItCanRead(t *testing.T) {
-	file := cat(sectionBlock(little), interfaceBlock(little, 147), interfaceBlock(little, LinkEthernet),
+	file := cat(sectionBlock(little), interfaceBlock(little, 147), interfaceBlock(little, linkEthernet),
 		packetBlock(little, 0, 0, frameA), packetBlock(little, 1, 0, frameA), packetBlock(little, 0, 0, frameA), packetBlock(little, 1, 0, frameB))
 	for _, size := range ways {
 		got, err := readAll(bytes.NewReader(file), size)
@@ -200,7 +200,7 @@ func TestFileKeepsWhatItCanRead(t *testing.T) {
 // TestFileCutEverywhere: whatever a file is cut at, what came before is kept
 // and the error tells where.
 func TestFileCutEverywhere(t *testing.T) {
-	ng := cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), packetBlock(little, 0, 0, frameA), packetBlock(little, 0, 0, frameB))
+	ng := cat(sectionBlock(little), interfaceBlock(little, linkEthernet), packetBlock(little, 0, 0, frameA), packetBlock(little, 0, 0, frameB))
 	for name, file := range map[string][]byte{
 		"pcap":   pcapFile(little, magicMicro, 1, frameA, frameB),
 		"pcapng": ng,
@@ -302,7 +302,7 @@ func TestBatchRefuses(t *testing.T) {
 	long := append(bytes.Clone(plain), make([]byte, maxRecord+1-len(plain))...)
 	count := (maxRecord + maxRecord/4) / (pcapRecordLen + len(plain))
 	frames := append([][]byte{make([]byte, maxRecord)}, slices.Repeat([][]byte{plain}, count)...)
-	data := pcapFile(little, magicMicro, uint32(LinkEthernet), append(frames, long)...)
+	data := pcapFile(little, magicMicro, uint32(linkEthernet), append(frames, long)...)
 	f, err := NewFile("x.pcap", bytes.NewReader(data), newTestDecoder())
 	must(t, err)
 	events, n := make([]Event, 8), 0
@@ -319,12 +319,12 @@ func TestBatchRefuses(t *testing.T) {
 
 // TestBatchAllocatesNothing, in either format.
 func TestBatchAllocatesNothing(t *testing.T) {
-	ng := cat(sectionBlock(little), interfaceBlock(little, LinkEthernet))
+	ng := cat(sectionBlock(little), interfaceBlock(little, linkEthernet))
 	for range 3000 {
 		ng = append(ng, packetBlock(little, 0, 1, frameA)...)
 	}
 	for name, data := range map[string][]byte{
-		"pcap":   pcapFile(little, magicMicro, uint32(LinkEthernet), slices.Repeat([][]byte{frameA}, 3000)...),
+		"pcap":   pcapFile(little, magicMicro, uint32(linkEthernet), slices.Repeat([][]byte{frameA}, 3000)...),
 		"pcapng": ng,
 	} {
 		f, err := NewFile("x", bytes.NewReader(data), newTestDecoder())

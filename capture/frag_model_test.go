@@ -97,7 +97,7 @@ func hideRound(t *testing.T, seed uint64) (delivered, shown int) {
 	)
 	seen = make(map[string]bool)
 	decode := func(packet []byte) {
-		for _, ev := range decodeAll(d, LinkRaw, packet, len(packet), now) {
+		for _, ev := range decodeAll(d, linkRaw, packet, len(packet), now) {
 			if ev.Kind == Doubt {
 				doubts = true
 			} else {

@@ -29,7 +29,7 @@ func fragments4(id uint16, segment []byte, size int) [][]byte {
 func outcome(d *Decoder, packets [][]byte, at func(i int) time.Time) []string {
 	var got []string
 	for i, packet := range packets {
-		for _, ev := range decodeAll(d, LinkRaw, packet, len(packet), at(i)) {
+		for _, ev := range decodeAll(d, linkRaw, packet, len(packet), at(i)) {
 			if ev.Kind == Doubt {
 				got = append(got, "doubt: "+ev.Reason)
 			} else {
@@ -124,16 +124,16 @@ func TestFragmentSource(t *testing.T) {
 	f := fragments4(7, tcpSegment(loginLine), 24)
 	d := newTestDecoder()
 	first, second := cooked(4, f[0]), cooked(0, f[1])
-	if ev := decodeAll(d, LinkCooked, first, len(first), start); ev != nil {
+	if ev := decodeAll(d, linkCooked, first, len(first), start); ev != nil {
 		t.Errorf("first fragment: got %v, want nothing", ev)
 	}
-	if ev := decodeAll(d, LinkCooked, second, len(second), start); len(ev) != 1 || ev[0].Kind != Doubt {
+	if ev := decodeAll(d, linkCooked, second, len(second), start); len(ev) != 1 || ev[0].Kind != Doubt {
 		t.Errorf("fragment from outside: got %v, want a doubt", ev)
 	}
 	// Nor after that: what is shown then may not be what the kernel has.
-	decodeAll(d, LinkCooked, first, len(first), start)
+	decodeAll(d, linkCooked, first, len(first), start)
 	second = cooked(4, f[1])
-	if ev := decodeAll(d, LinkCooked, second, len(second), start); len(ev) != 1 || ev[0].Kind != Doubt {
+	if ev := decodeAll(d, linkCooked, second, len(second), start); len(ev) != 1 || ev[0].Kind != Doubt {
 		t.Errorf("another one from this host: got %v, want a doubt", ev)
 	}
 }
@@ -276,7 +276,7 @@ func FuzzDefrag(f *testing.F) {
 		for len(data) >= 4 {
 			id, field, length := uint16(data[0]), binary.BigEndian.Uint16(data[1:]), min(int(data[3]), len(data)-4)
 			packet := ipv4Fragment(protoTCP, id, field, data[4:4+length])
-			decodeAll(d, LinkRaw, packet, len(packet), start.Add(time.Duration(id)*time.Second))
+			decodeAll(d, linkRaw, packet, len(packet), start.Add(time.Duration(id)*time.Second))
 			data = data[4+length:]
 		}
 		checkBounds(t, &d.frags)

@@ -31,18 +31,18 @@ func checkEvent(t *testing.T, d *Decoder, ev *Event, size int) {
 func FuzzFrame(f *testing.F) {
 	segment := tcpSegment("a1 NOOP", optionMPTCP, 4, 0, 0)
 	for _, seed := range []struct {
-		link LinkType
+		link linkType
 		data []byte
 	}{
-		{LinkEthernet, frameA},
-		{LinkEthernet, frameB},
-		{LinkEthernet, ethernet(etherQinQ, cat(u16(7), u16(etherPPPoE), []byte{0x11, 0, 0, 1, 0, 9, pppIPv6}, ipv6Packet(protoTCP, segment)))},
-		{LinkRaw, ipv6Packet(protoRouting, cat([]byte{protoAH, 2, 4, 1}, make([]byte, 20), []byte{protoTCP, 4}, make([]byte, 22), segment))},
-		{LinkRaw, ipv6Fragment(protoTCP, 1, 0, true, segment[:24])},
-		{LinkCooked, cat([]byte{0, 4}, make([]byte, 12), u16(etherIPv4), ipv4Packet(protoTCP, segment))},
-		{LinkCooked2, cat(u16(etherIPv4), make([]byte, 18), ipv4Packet(protoTCP, segment))},
-		{LinkPPP, cat([]byte{0xff, 3, pppIPv4}, ipv4Packet(protoTCP, segment))},
-		{LinkNull, cat([]byte{2, 0, 0, 0}, ipv4Packet(protoTCP, segment))},
+		{linkEthernet, frameA},
+		{linkEthernet, frameB},
+		{linkEthernet, ethernet(etherQinQ, cat(u16(7), u16(etherPPPoE), []byte{0x11, 0, 0, 1, 0, 9, pppIPv6}, ipv6Packet(protoTCP, segment)))},
+		{linkRaw, ipv6Packet(protoRouting, cat([]byte{protoAH, 2, 4, 1}, make([]byte, 20), []byte{protoTCP, 4}, make([]byte, 22), segment))},
+		{linkRaw, ipv6Fragment(protoTCP, 1, 0, true, segment[:24])},
+		{linkCooked, cat([]byte{0, 4}, make([]byte, 12), u16(etherIPv4), ipv4Packet(protoTCP, segment))},
+		{linkCooked2, cat(u16(etherIPv4), make([]byte, 18), ipv4Packet(protoTCP, segment))},
+		{linkPPP, cat([]byte{0xff, 3, pppIPv4}, ipv4Packet(protoTCP, segment))},
+		{linkNull, cat([]byte{2, 0, 0, 0}, ipv4Packet(protoTCP, segment))},
 	} {
 		f.Add(uint16(seed.link), seed.data, 1500)
 	}
@@ -51,7 +51,7 @@ func FuzzFrame(f *testing.F) {
 		wireLen %= 1 << 20
 		for range 2 {
 			var ev Event
-			for ok := d.frame(&packet{time: start}, LinkType(link), data, wireLen, &ev); ok; ok = d.more(&ev) {
+			for ok := d.frame(&packet{time: start}, linkType(link), data, wireLen, &ev); ok; ok = d.more(&ev) {
 				checkEvent(t, d, &ev, len(data))
 			}
 		}
@@ -61,14 +61,14 @@ func FuzzFrame(f *testing.F) {
 
 func FuzzFile(f *testing.F) {
 	plain := pcapFile(little, magicMicro, 1, frameA, frameB)
-	ng := cat(sectionBlock(big), interfaceBlock(big, LinkEthernet, option(big, interfaceTimeUnit, 9)...), packetBlock(big, 0, 1, frameA, option(big, packetFlags, 0, 0, 0, 1)...))
+	ng := cat(sectionBlock(big), interfaceBlock(big, linkEthernet, option(big, interfaceTimeUnit, 9)...), packetBlock(big, 0, 1, frameA, option(big, packetFlags, 0, 0, 0, 1)...))
 	f.Add(plain)
 	f.Add(pcapFile(big, magicNano, 113, frameA))
 	f.Add(ng)
-	f.Add(cat(ng, sectionBlock(little), interfaceBlock(little, LinkRaw), block(little, blockSimple, little.AppendUint32(nil, 60), frameA[14:])))
+	f.Add(cat(ng, sectionBlock(little), interfaceBlock(little, linkRaw), block(little, blockSimple, little.AppendUint32(nil, 60), frameA[14:])))
 	f.Add(zipped(plain))
 	f.Add(zipped(ng[:50], ng[50:]))
-	f.Add(cat(sectionBlock(little), interfaceBlock(little, LinkEthernet), packetBlock(little, 0, 1, frameA), block(little, blockSimple, little.AppendUint32(nil, 60), frameA), packetBlock(little, 0, 3, frameB)))
+	f.Add(cat(sectionBlock(little), interfaceBlock(little, linkEthernet), packetBlock(little, 0, 1, frameA), block(little, blockSimple, little.AppendUint32(nil, 60), frameA), packetBlock(little, 0, 3, frameB)))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		d := newTestDecoder()
 		file, err := NewFile("x.pcap", bytes.NewReader(data), d)

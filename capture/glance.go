@@ -99,7 +99,7 @@ func flags(tcp []byte) Flags { return Flags(tcp[13] & 0x3f) }
 // glance looks at a record and fills in the Event if it is a segment that is
 // not passed over.
 func (d *Decoder) glance(r *record, ev *Event) sight {
-	if r.link != LinkEthernet || d.waiting() {
+	if r.link != linkEthernet || d.waiting() {
 		return unclear
 	}
 	var g glimpse

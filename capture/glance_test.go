@@ -14,7 +14,7 @@ import (
 
 // glanceAt is a glance at a frame.
 func glanceAt(d *Decoder, frame []byte, second int64, ev *Event) sight {
-	r := record{second: second, link: LinkEthernet, data: frame, wireLen: len(frame)}
+	r := record{second: second, link: linkEthernet, data: frame, wireLen: len(frame)}
 	return d.glance(&r, ev)
 }
 
@@ -38,7 +38,7 @@ func TestGlance(t *testing.T) {
 		done.Add(quick.hasher.Pair(a6, b6), start.Unix())
 		found := glanceAt(quick, frame, start.Unix(), &ev)
 		counts[found]++
-		whole := decodeAll(slow, LinkEthernet, frame, len(frame), start.Truncate(time.Second))
+		whole := decodeAll(slow, linkEthernet, frame, len(frame), start.Truncate(time.Second))
 		switch {
 		case found == unclear:
 		case found == segment || found == beginning:
@@ -71,7 +71,7 @@ func TestGlanceForgets(t *testing.T) {
 	plain := ethernet(etherIPv4, ipv4Packet(protoTCP, tcpSegment("x")))
 	tagged := slices.Concat(plain[:12], []byte{0x81, 0, 0, 7}, plain[12:])
 	var ev Event
-	if !d.frame(&packet{time: start}, LinkEthernet, tagged, len(tagged), &ev) || ev.Segment.Link.VLAN[0] != 7 {
+	if !d.frame(&packet{time: start}, linkEthernet, tagged, len(tagged), &ev) || ev.Segment.Link.VLAN[0] != 7 {
 		t.Fatalf("VLAN %v", ev.Segment.Link.VLAN)
 	}
 	if glanceAt(d, plain, start.Unix(), &ev) != segment || ev.Segment.Link.VLAN[0] != 0 {

@@ -5,36 +5,36 @@ import (
 	"strconv"
 )
 
-// LinkType is the format of a file's frames, by its number in pcap and pcapng
+// linkType is the format of a file's frames, by its number in pcap and pcapng
 // files (the IANA link types of draft-ietf-opsawg-pcaplinktype). Numbers above
 // 255 exist, therefore it is wider than gopacket's.
-type LinkType uint16
+type linkType uint16
 
 // The link types that are read.
 const (
-	LinkNull       LinkType = 0   // BSD loopback, family in host byte order
-	LinkEthernet   LinkType = 1   // IEEE 802.3
-	LinkPPP        LinkType = 9   // RFC 1661, with or without HDLC framing
-	LinkRawBSD     LinkType = 12  // raw IP
-	LinkRawOpenBSD LinkType = 14  // raw IP
-	LinkPPPHDLC    LinkType = 50  // RFC 1662
-	LinkPPPoE      LinkType = 51  // RFC 2516 session
-	LinkRaw        LinkType = 101 // raw IP
-	LinkCiscoHDLC  LinkType = 104 // address, control, EtherType (RFC 1547 §4.3.1)
-	LinkLoop       LinkType = 108 // OpenBSD loopback, family in network order
-	LinkCooked     LinkType = 113 // Linux "any" device
-	LinkIPv4       LinkType = 228 // raw IPv4
-	LinkIPv6       LinkType = 229 // raw IPv6
-	LinkCooked2    LinkType = 276 // Linux "any" device, second version
+	linkNull       linkType = 0   // BSD loopback, family in host byte order
+	linkEthernet   linkType = 1   // IEEE 802.3
+	linkPPP        linkType = 9   // RFC 1661, with or without HDLC framing
+	linkRawBSD     linkType = 12  // raw IP
+	linkRawOpenBSD linkType = 14  // raw IP
+	linkPPPHDLC    linkType = 50  // RFC 1662
+	linkPPPoE      linkType = 51  // RFC 2516 session
+	linkRaw        linkType = 101 // raw IP
+	linkCiscoHDLC  linkType = 104 // address, control, EtherType (RFC 1547 §4.3.1)
+	linkLoop       linkType = 108 // OpenBSD loopback, family in network order
+	linkCooked     linkType = 113 // Linux "any" device
+	linkIPv4       linkType = 228 // raw IPv4
+	linkIPv6       linkType = 229 // raw IPv6
+	linkCooked2    linkType = 276 // Linux "any" device, second version
 )
 
 // strange are the names of some that are not read, for the message that says so.
-var strange = map[LinkType]string{
+var strange = map[linkType]string{
 	105: "IEEE 802.11", 107: "Frame Relay", 117: "PFLOG", 119: "IEEE 802.11 with Prism",
 	127: "IEEE 802.11 with radiotap", 192: "PPI", 239: "NFLOG", 249: "USBPcap", 258: "PKTAP",
 }
 
-func (l LinkType) String() string {
+func (l linkType) String() string {
 	number := strconv.Itoa(int(l))
 	if name := strange[l]; name != "" {
 		return number + " (" + name + ")"
@@ -43,10 +43,10 @@ func (l LinkType) String() string {
 }
 
 // supported tells whether network can read frames of type l.
-func (l LinkType) supported() bool {
+func (l linkType) supported() bool {
 	switch l {
-	case LinkNull, LinkEthernet, LinkPPP, LinkRawBSD, LinkRawOpenBSD, LinkPPPHDLC, LinkPPPoE,
-		LinkRaw, LinkCiscoHDLC, LinkLoop, LinkCooked, LinkIPv4, LinkIPv6, LinkCooked2:
+	case linkNull, linkEthernet, linkPPP, linkRawBSD, linkRawOpenBSD, linkPPPHDLC, linkPPPoE,
+		linkRaw, linkCiscoHDLC, linkLoop, linkCooked, linkIPv4, linkIPv6, linkCooked2:
 		return true
 	}
 	return false
@@ -86,48 +86,48 @@ type networkStart struct {
 }
 
 // network finds the IP header of a frame; false if the frame holds none.
-func network(link LinkType, frame []byte) (networkStart, bool) {
+func network(link linkType, frame []byte) (networkStart, bool) {
 	switch link {
-	case LinkEthernet:
+	case linkEthernet:
 		if len(frame) < ethernetLen {
 			return networkStart{}, false
 		}
 		start := networkStart{offset: ethernetLen, ethernet: true}
 		ok := start.etherType(be16(frame[12:]), frame)
 		return start, ok
-	case LinkRaw, LinkRawBSD, LinkRawOpenBSD, LinkIPv4, LinkIPv6:
+	case linkRaw, linkRawBSD, linkRawOpenBSD, linkIPv4, linkIPv6:
 		return networkStart{}, len(frame) > 0
-	case LinkCooked:
+	case linkCooked:
 		if len(frame) < cookedLen {
 			return networkStart{}, false
 		}
 		start := networkStart{offset: cookedLen, sent: cookedSender(be16(frame), be16(frame[2:]))}
 		ok := start.etherType(be16(frame[14:]), frame)
 		return start, ok
-	case LinkCooked2:
+	case linkCooked2:
 		if len(frame) < cooked2Len {
 			return networkStart{}, false
 		}
 		start := networkStart{offset: cooked2Len, sent: cookedSender(uint16(frame[10]), be16(frame[8:]))}
 		ok := start.etherType(be16(frame), frame)
 		return start, ok
-	case LinkNull, LinkLoop:
+	case linkNull, linkLoop:
 		return networkStart{offset: 4}, len(frame) > 4 && loopbackFamily(link, frame)
-	case LinkPPP, LinkPPPHDLC:
+	case linkPPP, linkPPPHDLC:
 		var start networkStart
 		if len(frame) >= 2 && frame[0] == 0xff && frame[1] == 0x03 {
 			start.offset = 2 // HDLC address and control (RFC 1662 §3.1)
 		}
 		ok := start.ppp(frame)
 		return start, ok
-	case LinkCiscoHDLC:
+	case linkCiscoHDLC:
 		if len(frame) < 4 {
 			return networkStart{}, false
 		}
 		start := networkStart{offset: 4}
 		ok := start.etherType(be16(frame[2:]), frame)
 		return start, ok
-	case LinkPPPoE:
+	case linkPPPoE:
 		var start networkStart
 		ok := start.etherType(etherPPPoE, frame)
 		return start, ok
@@ -200,11 +200,11 @@ func cookedSender(packetType, device uint16) Sender {
 }
 
 // loopbackFamily checks the address family before a BSD loopback packet: that
-// of IPv4, or of IPv6 on one of the systems that write it. LinkNull is in the
+// of IPv4, or of IPv6 on one of the systems that write it. linkNull is in the
 // byte order of the capturing host, which the file's need not be.
-func loopbackFamily(link LinkType, frame []byte) bool {
+func loopbackFamily(link linkType, frame []byte) bool {
 	family := be32(frame)
-	if link == LinkNull && family > 0xffff {
+	if link == linkNull && family > 0xffff {
 		family = binary.LittleEndian.Uint32(frame)
 	}
 	switch family {

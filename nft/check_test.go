@@ -15,7 +15,7 @@ import (
 )
 
 func named(kind uint16, flags netlink.HeaderFlags, table string, more func(*attributes)) netlink.Message {
-	a := inet()
+	a := nfgenmsg(unix.NFPROTO_INET, 0)
 	a.string(unix.NFTA_TABLE_NAME, table) // attribute 1 of every object
 	if more != nil {
 		more(&a)

@@ -129,8 +129,7 @@ func (c conn) outcome(begin, last uint32) (echo []netlink.Message, failed error)
 
 // settle reads what is left of the answers to earlier requests.
 func (c conn) settle() error {
-	_, err := c.get(message(unix.NFT_MSG_GETGEN, 0, inet()))
-	if err != nil {
+	if _, err := c.generation(); err != nil {
 		return fmt.Errorf("settle netfilter socket: %w", err)
 	}
 	return nil
@@ -138,7 +137,7 @@ func (c conn) settle() error {
 
 // generation is that of all rulesets: each transaction makes another, whose ever.
 func (c conn) generation() (id uint32, err error) {
-	m, err := c.get(message(unix.NFT_MSG_GETGEN, 0, inet()))
+	m, err := c.get(message(unix.NFT_MSG_GETGEN, 0, nfgenmsg(unix.NFPROTO_INET, 0)))
 	if err != nil {
 		return 0, fmt.Errorf("get the rulesets' generation: %w", err)
 	}

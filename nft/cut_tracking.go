@@ -66,7 +66,7 @@ func (c *Cutter) tracked(from sources, ports []uint16) (list []tracked, err erro
 func (c *Cutter) dump(filter attributes, from sources, ports []uint16) (list []tracked, err error) {
 	err = c.tracking.list(netlink.Message{
 		Header: netlink.Header{Type: ctGet, Flags: netlink.Request},
-		Data:   append([]byte{from.family(), unix.NFNETLINK_V0, 0, 0}, filter...),
+		Data:   append(nfgenmsg(from.family(), 0), filter...),
 	}, func(m netlink.Message) error {
 		if from.cover.IsSingleIP() && !bytes.Contains(m.Data, from.cover.Addr().AsSlice()) {
 			return nil // most, where the kernel cannot filter
@@ -127,7 +127,7 @@ func (c *Cutter) untrackAll(list []tracked) (n int, err error) {
 func (c *Cutter) untrack(t tracked) error {
 	_, err := c.tracking.get(netlink.Message{
 		Header: netlink.Header{Type: ctDelete, Flags: netlink.Request | netlink.Acknowledge},
-		Data:   append([]byte{t.family, unix.NFNETLINK_V0, 0, 0}, t.key...),
+		Data:   append(nfgenmsg(t.family, 0), t.key...),
 	})
 	if err != nil {
 		return fmt.Errorf("delete tracked connection of %s: %w", t.client, err)

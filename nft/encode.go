@@ -24,8 +24,10 @@ const (
 // attributes behind it. Numbers are in network byte order.
 type attributes []byte
 
-// inet starts a body for the family that sees IPv4 and IPv6.
-func inet() attributes { return attributes{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0} }
+// nfgenmsg starts a body for a family. What resource is depends on the message: mostly 0.
+func nfgenmsg(family byte, resource uint16) attributes {
+	return attributes{family, unix.NFNETLINK_V0, byte(resource >> 8), byte(resource)}
+}
 
 // tableID names a table.
 type tableID struct {
@@ -50,8 +52,10 @@ func (t tableID) String() string {
 
 // body starts one with the table's name: it is attribute 1 of every object, as
 // it is NFTA_TABLE_NAME.
-func (t tableID) body() attributes {
-	a := attributes{t.family, unix.NFNETLINK_V0, 0, 0}
+func (t tableID) body() attributes { return t.appendBody(nil) }
+
+func (t tableID) appendBody(a attributes) attributes {
+	a = append(a, nfgenmsg(t.family, 0)...)
 	a.string(unix.NFTA_TABLE_NAME, t.name)
 	return a
 }
@@ -116,10 +120,8 @@ func message(kind uint16, flags netlink.HeaderFlags, body attributes) netlink.Me
 // batchEdge is NFNL_MSG_BATCH_BEGIN or NFNL_MSG_BATCH_END: what lies between
 // is one transaction of the nf_tables subsystem.
 func batchEdge(kind netlink.HeaderType) netlink.Message {
-	body := binary.BigEndian.AppendUint16(
-		[]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0}, unix.NFNL_SUBSYS_NFTABLES)
 	return netlink.Message{
 		Header: netlink.Header{Type: kind, Flags: netlink.Request},
-		Data:   body,
+		Data:   nfgenmsg(unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES),
 	}
 }

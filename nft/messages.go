@@ -52,7 +52,7 @@ func elementMessages(batch []netlink.Message, kind uint16, table tableID, set st
 		flags = 0
 	}
 	for part := range slices.Chunk(elements, chunk) {
-		body := append(make(attributes, 0, 64+len(part)*60), table.body()...)
+		body := table.appendBody(make(attributes, 0, 64+len(part)*60))
 		body.string(unix.NFTA_SET_ELEM_LIST_SET, set)
 		list := body.open(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		for _, e := range part {

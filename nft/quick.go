@@ -73,12 +73,12 @@ func (q *quick) encode(table tableID, members []member) {
 	for len(members) > 0 {
 		n := sameSet(members)
 		at := b.message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWSETELEM, netlink.Request|netlink.Create|netlink.Excl, q.sequence)
-		b = append(b, table.family, unix.NFNETLINK_V0, 0, 0)
-		b.string(unix.NFTA_SET_ELEM_LIST_TABLE, table.name)
+		b = table.appendBody(b)
 		b.string(unix.NFTA_SET_ELEM_LIST_SET, members[0].set)
 		list := b.open(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		for _, m := range members[:n] {
-			b.element(setElement{key: addressKey(&key, m), timeout: m.timeout, remaining: m.remaining})
+			octets, _ := m.key.AppendBinary(key[:0]) // an address without a zone: its bytes
+			b.element(setElement{key: octets, timeout: m.timeout, remaining: m.remaining})
 		}
 		b.close(list)
 		b.end(at)
@@ -86,16 +86,6 @@ func (q *quick) encode(table tableID, members []member) {
 	}
 	b.edge(unix.NFNL_MSG_BATCH_END, q.sequence)
 	q.request = b
-}
-
-// addressKey is a member's key as the kernel takes it, in b.
-func addressKey(b *[16]byte, m member) []byte {
-	if m.key.Is4() {
-		a := m.key.As4()
-		return b[:copy(b[:], a[:])]
-	}
-	*b = m.key.As16()
-	return b[:]
 }
 
 // message appends a struct nlmsghdr; end, given what message returned, sets its
@@ -117,7 +107,6 @@ func (a *attributes) end(at int) {
 // edge is batchEdge.
 func (a *attributes) edge(kind uint16, sequence uint32) {
 	at := a.message(kind, netlink.Request, sequence)
-	*a = append(*a, unix.AF_UNSPEC, unix.NFNETLINK_V0)
-	*a = binary.BigEndian.AppendUint16(*a, unix.NFNL_SUBSYS_NFTABLES)
+	*a = append(*a, nfgenmsg(unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)...)
 	a.end(at)
 }

@@ -109,7 +109,7 @@ const abortedIdle = int64(5 * time.Minute)
 // behind bytes ahead of a hole (RFC 5961 §3.2; tcp_validate_incoming). Which it has of
 // those that it did not acknowledge yet is not known.
 func (f *flow) resets(seq uint32) bool {
-	at := int(int32(seq - f.clientNext))
+	at := distance(f.clientNext, seq)
 	return at >= -1 && (at <= f.client.end() || f.hasClientPast)
 }
 

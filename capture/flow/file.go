@@ -144,7 +144,7 @@ func (t *Table) aheadOfAnswer(f *flow, seg *capture.Segment) {
 	if !carries(seg) && seg.Flags&(capture.FIN|capture.URG) == 0 {
 		return
 	}
-	end := seg.Seq + uint32(len(seg.Payload)+seg.Missing)
+	end := seg.Seq + uint32(length(seg))
 	if h := t.reuseOf(f); h != nil && (h.several || !before(end, h.clientISN)) {
 		h.ahead = t.now
 	}
@@ -177,13 +177,10 @@ func (t *Table) replaced(id ID, f *flow, seg *capture.Segment, contradicts bool)
 // commands may have had the answers to others since then. What keeps a connection alive
 // may be any byte (RFC 1122 §4.2.3.6).
 func (t *Table) late(id ID, f *flow, seg *capture.Segment) {
-	start := seg.Seq
-	if seg.Flags&capture.SYN != 0 {
-		start++
-	}
-	from, length := int(int32(start-f.clientNext)), len(seg.Payload)+seg.Missing
+	start, n := firstByte(seg), length(seg)
+	from := distance(f.clientNext, start)
 	switch {
-	case from == -1 && length == 1, f.client == nil, !before(f.clientISN, start+uint32(length)):
+	case from == -1 && n == 1, f.client == nil, !before(f.clientISN, start+uint32(n)):
 	case seg.Flags&capture.URG != 0:
 		t.taint(id, reasonUrgent)
 	case from < -f.client.kept || !f.client.took(from, seg.Payload):
@@ -193,9 +190,6 @@ func (t *Table) late(id ID, f *flow, seg *capture.Segment) {
 		t.taint(id, reasonClientSnap)
 	}
 }
-
-// tells is true for a segment that shows a session by itself.
-func tells(seg *capture.Segment) bool { return carries(seg) && !seg.Aside }
 
 // midstream says once that a session is there which cannot be read. It takes no
 // slot for longer than that: anybody can send such a segment.

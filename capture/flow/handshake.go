@@ -40,21 +40,6 @@ type handshake struct {
 	ahead                int64  // when bytes of the client came before it last, in Unix nanoseconds, that did not wait
 }
 
-// isSYN is true for the first segment of a handshake.
-func isSYN(seg *capture.Segment) bool {
-	return seg.Flags&(capture.SYN|capture.ACK|capture.RST) == capture.SYN
-}
-
-// isSYNACK is true for its answer.
-func isSYNACK(seg *capture.Segment) bool {
-	return seg.Flags&(capture.SYN|capture.ACK|capture.RST) == capture.SYN|capture.ACK
-}
-
-// carries is true for a segment with payload, seen or not.
-func carries(seg *capture.Segment) bool {
-	return len(seg.Payload)+seg.Missing > 0
-}
-
 // ringPage is how many entries of the ring are allocated at one time.
 const ringPage = 256
 
@@ -150,12 +135,7 @@ func (t *Table) syn(h *handshake, seg *capture.Segment) {
 		h.outside, h.link = true, seg.Link
 	}
 	if carries(seg) {
-		// No honest client sends data in a SYN but for Fast Open
-		// (RFC 7413), and which server takes it is not to be seen.
-		h.reason = reasonHandshakeData
-		if seg.TFO {
-			h.reason = reasonFastOpen
-		}
+		h.reason = dataWithHandshake(seg)
 	}
 }
 
@@ -178,10 +158,7 @@ func (t *Table) synAck(h *handshake, seg *capture.Segment) bool {
 	case seg.MPTCP:
 		h.reason = reasonMPTCP
 	case carries(seg):
-		h.reason = reasonHandshakeData
-		if seg.TFO {
-			h.reason = reasonFastOpen
-		}
+		h.reason = dataWithHandshake(seg)
 	}
 	if past, late := t.now-h.ahead, t.waiting.late; h.ahead != 0 && late > 0 && -late <= past && past <= late {
 		h.reason = cmp.Or(h.reason, reasonHandshakeData) // they can be behind it

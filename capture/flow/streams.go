@@ -8,14 +8,11 @@ import (
 // fromClient keeps what a client segment carries as a candidate, whatever its
 // flags, until the server's acknowledgement says that the kernel has it.
 func (t *Table) fromClient(id ID, f *flow, seg *capture.Segment) {
-	start := seg.Seq
-	if seg.Flags&capture.SYN != 0 {
-		start++ // RFC 9293 §3.4: SYN comes before the first byte
-	}
+	start := firstByte(seg)
 	// Offsets from the next byte to release. The kernel takes segments near
 	// that byte only, so a difference that wrapped around is one it drops.
-	from := int(int32(start - f.clientNext))
-	to := from + len(seg.Payload) + seg.Missing
+	from := distance(f.clientNext, start)
+	to := from + length(seg)
 	if seg.Flags&capture.URG != 0 && to >= 0 {
 		t.breakOff(id, reasonUrgent)
 		return
@@ -55,9 +52,6 @@ func (t *Table) fromClient(id ID, f *flow, seg *capture.Segment) {
 	}
 }
 
-// before reports whether a sequence number comes before another (RFC 9293 §3.4).
-func before(a, b uint32) bool { return int32(a-b) < 0 }
-
 // past remembers the lowest candidate that is too far ahead to be kept.
 func (t *Table) past(f *flow, off int) {
 	t.stats.Bounds.ClientBytes++
@@ -77,7 +71,7 @@ func (t *Table) candidate(f *flow, from int, payload []byte, fin bool, finAt int
 		}
 		f.clientFIN, f.hasClientFIN = at, true
 	}
-	if f.hasClientFIN && max(f.client.end(), from+len(payload)) > int(int32(f.clientFIN-f.clientNext)) {
+	if f.hasClientFIN && max(f.client.end(), from+len(payload)) > distance(f.clientNext, f.clientFIN) {
 		return reasonFIN
 	}
 	if len(payload) == 0 {
@@ -128,7 +122,7 @@ func (t *Table) fromServer(id ID, f *flow, seg *capture.Segment) {
 		t.breakOff(id, reasonReset)
 		return
 	}
-	if n := int(int32(seg.Ack - f.clientNext)); n > 0 {
+	if n := distance(f.clientNext, seg.Ack); n > 0 {
 		reason := t.acknowledged(id, f, n)
 		if reason == reasonMissing && t.wait(f.hash, seg) {
 			return
@@ -150,7 +144,7 @@ func (t *Table) fromServer(id ID, f *flow, seg *capture.Segment) {
 // acknowledged releases the next n sequence numbers of the client. It returns why
 // the flow is in doubt, "" if it is not.
 func (t *Table) acknowledged(id ID, f *flow, n int) string {
-	if f.hasClientPast && int32(f.clientNext+uint32(n)-f.clientPast) > 0 {
+	if f.hasClientPast && before(f.clientPast, f.clientNext+uint32(n)) {
 		return reasonClientBound
 	}
 	ready := f.client.ready()
@@ -199,16 +193,16 @@ func (t *Table) advance(w **window, n int) {
 // answer releases the server's bytes in order. It returns why the flow is in
 // doubt, "" if it is not.
 func (t *Table) answer(id ID, f *flow, seg *capture.Segment) string {
-	from := int(int32(seg.Seq - f.serverNext))
-	to := from + len(seg.Payload) + seg.Missing
+	from := distance(f.serverNext, seg.Seq)
+	to := from + length(seg)
 	end := f.serverNext + uint32(to)
 	if seg.Flags&capture.FIN != 0 {
 		f.serverFIN, f.hasServerFIN = end, true
 	}
-	if f.hasServerFIN && int32(end-f.serverFIN) > 0 {
+	if f.hasServerFIN && before(f.serverFIN, end) {
 		end = f.serverFIN // FIN has a sequence number and is no byte
 	}
-	if int32(end-f.serverEnd) > 0 {
+	if before(f.serverEnd, end) {
 		f.serverEnd = end
 	}
 	if to <= 0 || to == from {
@@ -250,7 +244,7 @@ func (f *flow) serverGap() bool {
 	if f.hasServerFIN && f.serverFIN == f.serverNext {
 		return false
 	}
-	return int32(f.serverEnd-f.serverNext) > 0
+	return before(f.serverNext, f.serverEnd)
 }
 
 // behind releases what waited behind n bytes that the server sent.

@@ -18,6 +18,7 @@ import (
 
 	"relaygate/bpf/netns"
 	"relaygate/cmd/relaygate/internal/lab"
+	"relaygate/cmd/relaygate/internal/lab/labtest"
 )
 
 // The accounts. Bob's password needs quoting in IMAP and has a space.
@@ -87,11 +88,7 @@ func startDovecot(t *testing.T, ns *netns.Namespace) *dovecot {
 	if err != nil {
 		t.Fatalf("%v: `make e2e` installs it", err)
 	}
-	// Not t.TempDir: Dovecot's unprivileged processes must reach it.
-	dir, err := os.MkdirTemp("", "relaygate-dovecot-")
-	must(t, err)
-	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
-	must(t, os.Chmod(dir, 0o755))
+	dir := labtest.Folder(t)
 	must(t, os.Mkdir(filepath.Join(dir, "mail"), 0o700))
 	must(t, os.Chown(filepath.Join(dir, "mail"), 65534, 65534))
 	config := filepath.Join(dir, "dovecot.conf")

@@ -3,13 +3,10 @@
 package e2e
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
 	"sync"
 	"testing"
@@ -46,12 +43,7 @@ const sources = 200
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	bpftest.RequireRoot(t)
-	w := &world{used: make(map[key]bool)}
-	var err error
-	w.Network, err = lab.NewNetwork()
-	must(t, err)
-	t.Cleanup(func() { must(t, w.Close()) })
+	w := &world{Network: labtest.Network(t), used: make(map[key]bool)}
 	for h, first := range map[*lab.Host]netip.Addr{w.Client4: lab.Client4, w.Client6: lab.Client6} {
 		must(t, h.NS.Do(func() error {
 			var more []netip.Prefix
@@ -66,14 +58,7 @@ func newWorld(t *testing.T) *world {
 	w.dovecot.up(t, w.Stranger, lab.Server4)
 	w.dovecot.up(t, w.Stranger, lab.Server6)
 
-	w.daemon, err = lab.StartDaemon(t.Context(), w.Server, lab.Options{Exe: program, Dir: t.TempDir(), Lifetime: time.Minute})
-	must(t, err)
-	t.Cleanup(func() {
-		must(t, w.daemon.Stop())
-		if t.Failed() {
-			t.Logf("the daemon's log:\n%s", w.daemon.Log())
-		}
-	})
+	w.daemon = labtest.Daemon(t, w.Server, lab.Options{Exe: program, Dir: t.TempDir(), Lifetime: time.Minute})
 	w.startWatch(t)
 	return w
 }
@@ -86,38 +71,34 @@ type verdict struct {
 	Port   uint16 `json:"client_port"`
 }
 
-// verdicts are gathered from the output of watch.
+// verdicts are gathered from what watchers are told.
 type verdicts struct {
 	mu   sync.Mutex
 	of   map[key][]verdict
 	lost []string // events that say that events were lost
 }
 
-func (v *verdicts) read(r io.Reader) error {
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		// A grant's client is an address or a prefix; only logins matter.
-		var kind struct{ Event, Reason string }
-		if err := json.Unmarshal(lines.Bytes(), &kind); err != nil {
+// note takes an event.
+func (v *verdicts) note(line []byte) error {
+	// A grant's client is an address or a prefix; only logins matter.
+	var kind struct{ Event, Reason string }
+	if err := json.Unmarshal(line, &kind); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch kind.Event {
+	case "drop":
+		v.lost = append(v.lost, kind.Reason)
+	case "login":
+		var one verdict
+		if err := json.Unmarshal(line, &one); err != nil {
 			return err
 		}
-		switch kind.Event {
-		case "drop":
-			v.mu.Lock()
-			v.lost = append(v.lost, kind.Reason)
-			v.mu.Unlock()
-		case "login":
-			var one verdict
-			if err := json.Unmarshal(lines.Bytes(), &one); err != nil {
-				return err
-			}
-			k := key{one.Protocol, netip.AddrPortFrom(one.Client, one.Port)}
-			v.mu.Lock()
-			v.of[k] = append(v.of[k], one)
-			v.mu.Unlock()
-		}
+		k := key{one.Protocol, netip.AddrPortFrom(one.Client, one.Port)}
+		v.of[k] = append(v.of[k], one)
 	}
-	return lines.Err()
+	return nil
 }
 
 // result says whether a connection has a verdict with this result, and the last.
@@ -139,27 +120,13 @@ func (v *verdicts) all(k key) []verdict {
 	return slices.Clone(v.of[k])
 }
 
-// startWatch runs `relaygate watch --json` and waits until it shows something.
+// startWatch gathers the verdicts until the end of the test.
 func (w *world) startWatch(t *testing.T) {
 	t.Helper()
 	w.watch.of = make(map[key][]verdict)
-	cmd := exec.Command(program, "watch", "--json", "--socket", w.daemon.Socket)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
+	ended, err := w.daemon.Watch(t.Context(), w.watch.note)
 	must(t, err)
-	must(t, cmd.Start())
-	read := make(chan error, 1)
-	go func() { read <- w.watch.read(out) }()
-	t.Cleanup(func() {
-		must(t, cmd.Process.Kill())
-		if err := <-read; err != nil {
-			t.Errorf("read watch: %v", err)
-		}
-		if err := cmd.Wait(); cmd.ProcessState.ExitCode() >= 0 {
-			t.Errorf("watch had ended before: %v", err)
-		}
-	})
-	must(t, lab.Poll(t.Context(), 5*time.Second, 50*time.Millisecond, func() error { return w.sentinel(t) }))
+	t.Cleanup(func() { must(t, <-ended) })
 }
 
 // sentinel is nil if an honest login just now is seen at once: what happened

@@ -16,6 +16,7 @@ import (
 	"relaygate/bpf/bpftest"
 	"relaygate/bpf/netns"
 	"relaygate/cmd/relaygate/internal/lab"
+	"relaygate/cmd/relaygate/internal/lab/labtest"
 )
 
 const tapInterfaces = `[watch]
@@ -70,10 +71,7 @@ func TestStackedInterfaces(t *testing.T) {
 	} {
 		for _, tap := range []string{"afpacket", "tcx"} {
 			t.Run(above.Type()+", "+tap, func(t *testing.T) {
-				bpftest.RequireRoot(t)
-				n, err := lab.NewNetwork()
-				must(t, err)
-				t.Cleanup(func() { must(t, n.Close()) })
+				n := labtest.Network(t)
 				bpftest.Do(t, n.Server, func() error { return stack(above, "to-client4") })
 				// What is on a bridge of virtual ports is never granted; what is behind it is.
 				bpftest.Do(t, n.Client4.NS, func() error {
@@ -136,10 +134,7 @@ func stack(above netlink.Link, name string) error {
 func TestAsymmetricRoutes(t *testing.T) {
 	for _, tap := range []string{"afpacket", "tcx"} {
 		t.Run(tap, func(t *testing.T) {
-			bpftest.RequireRoot(t)
-			n, err := lab.NewNetwork()
-			must(t, err)
-			t.Cleanup(func() { must(t, n.Close()) })
+			n := labtest.Network(t)
 			must(t, netns.Join(n.Server, "second", []netip.Prefix{netip.MustParsePrefix("10.1.2.1/24")},
 				n.Client4.NS, "second", []netip.Prefix{netip.MustParsePrefix("10.1.2.10/24")}))
 			n.Client4.From = lab.Client4

@@ -21,6 +21,7 @@ import (
 	"relaygate/bpf/netns"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/lab"
+	"relaygate/cmd/relaygate/internal/lab/labtest"
 )
 
 // Each test here shows a row of the table of faults in relaygate(8).
@@ -57,14 +58,11 @@ func TestSecondAgentIsRefused(t *testing.T) {
 // Without relaygate the port is what it was; when it says that it is ready, the
 // gate stands.
 func TestBeforeTheStart(t *testing.T) {
-	bpftest.RequireRoot(t)
 	n := newNetwork(t)
 	for _, target := range n.Everybody() {
 		settles(t, 5*time.Second, open(t.Context(), target))
 	}
-	d, err := lab.StartDaemon(t.Context(), n.Server, lab.Options{Exe: program, Dir: t.TempDir(), Lifetime: time.Minute})
-	must(t, err)
-	t.Cleanup(func() { must(t, d.Stop()) })
+	labtest.Daemon(t, n.Server, lab.Options{Exe: program, Dir: t.TempDir(), Lifetime: time.Minute})
 	for _, target := range n.Everybody() {
 		must(t, target.Refused(t.Context()))
 	}
@@ -348,10 +346,7 @@ func TestSetsGone(t *testing.T) {
 		must(t, c.Flush())
 	}
 	declare()
-	d, err := lab.StartDaemon(t.Context(), n.Server, o)
-	must(t, err)
-	t.Cleanup(func() { must(t, d.Stop()) })
-	w := &world{Network: n, daemon: d}
+	w := &world{Network: n, daemon: labtest.Daemon(t, n.Server, o)}
 	holds := func() error {
 		c, err := nftables.New(nftables.WithNetNSFd(n.Server.FD()))
 		must(t, err)

@@ -20,8 +20,8 @@ import (
 	"time"
 
 	"relaygate/authz"
-	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/lab"
+	"relaygate/cmd/relaygate/internal/lab/labtest"
 )
 
 // buffer takes what a process writes while others read it.
@@ -73,16 +73,11 @@ listen = "198.51.100.25:9125"
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	bpftest.RequireRoot(t)
-	dir := t.TempDir()
+	n, dir := labtest.Network(t), t.TempDir()
 	s := &stage{
-		dir: dir, socket: filepath.Join(dir, "control.sock"), ended: make(chan struct{}),
+		Network: n, dir: dir, socket: filepath.Join(dir, "control.sock"), ended: make(chan struct{}),
 		served: make(chan error, 1), script: make(chan []authz.Chunk, 1),
 	}
-	var err error
-	s.Network, err = lab.NewNetwork()
-	must(t, err)
-	t.Cleanup(func() { must(t, s.Close()) })
 	for _, port := range []uint16{lab.POP3Port, lab.IMAPPort} {
 		s.listen(t, port)
 	}

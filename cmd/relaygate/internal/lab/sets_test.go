@@ -9,19 +9,16 @@ import (
 
 	"github.com/google/nftables"
 
-	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/lab"
+	"relaygate/cmd/relaygate/internal/lab/labtest"
 )
 
 // A denial closes what is always allowed also where the sets cannot hold what it leaves
 // of that: what does not fit closes with it, and that is said. It keeps no other order
 // from being carried out, nor relaygate from starting again.
 func TestDenialThatTheSetsCannotHold(t *testing.T) {
-	bpftest.RequireRoot(t)
-	n, err := lab.NewNetwork()
-	must(t, err)
-	t.Cleanup(func() { must(t, n.Close()) })
+	n := labtest.Network(t)
 	c, err := nftables.New(nftables.WithNetNSFd(n.Server.FD()))
 	must(t, err)
 	mine := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "mine"})

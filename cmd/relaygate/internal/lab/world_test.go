@@ -3,13 +3,11 @@ package lab_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -40,9 +38,7 @@ type world struct {
 // newNetwork is a network with a mail server, and no daemon.
 func newNetwork(t *testing.T) *lab.Network {
 	t.Helper()
-	n, err := lab.NewNetwork()
-	must(t, err)
-	t.Cleanup(func() { must(t, n.Close()) })
+	n := labtest.Network(t)
 	mail, err := lab.StartMailServer(n.Server)
 	must(t, err)
 	t.Cleanup(func() { must(t, mail.Close()) })
@@ -56,10 +52,7 @@ func newWorld(t *testing.T, lifetime time.Duration, config string) *world {
 
 func newWorldWith(t *testing.T, o lab.Options) *world {
 	t.Helper()
-	bpftest.RequireRoot(t)
-	n, err := lab.NewNetwork()
-	must(t, err)
-	t.Cleanup(func() { must(t, n.Close()) })
+	n := labtest.Network(t)
 	return populate(t, n, n.Server, o)
 }
 
@@ -221,36 +214,16 @@ func (w *world) nobody(t *testing.T, addr netip.Addr, target lab.Target) {
 	must(t, target.Refused(t.Context()))
 }
 
-// watch returns the events from when the watcher is there.
+// watch returns the events from now on.
 func (w *world) watch(t *testing.T) <-chan control.Event {
 	t.Helper()
-	events, there := make(chan control.Event, 1000), make(chan struct{})
-	var once sync.Once
-	go func() {
-		_ = control.NewClient(w.daemon.Socket).Watch(t.Context(), func(line []byte) error {
-			var ev control.Event
-			if err := json.Unmarshal(line, &ev); err != nil {
-				return err
-			}
-			once.Do(func() { close(there) })
-			if ev.Client != knock {
-				events <- ev
-			}
-			return nil
-		})
-	}()
-	settles(t, 5*time.Second, func() error {
-		w.order(t, control.Order{Verb: control.VerbDeny, Prefix: prefix(knock)})
-		w.order(t, control.Order{Verb: control.VerbUndeny, Prefix: prefix(knock)})
-		select {
-		case <-there:
-			return nil
-		default:
-			return errors.New("no event yet")
-		}
+	events := make(chan control.Event, 1000)
+	_, err := w.daemon.Watch(t.Context(), func(line []byte) error {
+		var ev control.Event
+		err := json.Unmarshal(line, &ev)
+		events <- ev
+		return err
 	})
+	must(t, err)
 	return events
 }
-
-// knock is whom the events are about by which a watcher shows that it is there.
-const knock = "100.64.0.9"

@@ -13,9 +13,11 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 
 	"relaygate/bpf"
+	"relaygate/bpf/bpftest"
 	"relaygate/bpf/netns"
 )
 
@@ -80,10 +82,23 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// Start runs a command in a network namespace. dir is the tests' directory: with
-// a layer, the command sees dir/name of it, and what it writes to its own root is
-// below dir/name.layer/upper.
-func Start(ns *netns.Namespace, dir, name, layer string, argv ...string) (*Server, error) {
+// Run runs a command in a network namespace until the end of the test, and shows what it
+// said where that failed. dir is the test's folder: with a layer, the command sees
+// dir/name of it, and what it writes to its own root is below dir/name.layer/upper.
+func Run(t testing.TB, ns *netns.Namespace, dir, name, layer string, argv ...string) *Server {
+	t.Helper()
+	s, err := start(ns, dir, name, layer, argv...)
+	bpftest.Must(t, err)
+	t.Cleanup(func() {
+		bpftest.Must(t, s.Stop())
+		if t.Failed() {
+			t.Logf("%s said:\n%s", name, s.Log())
+		}
+	})
+	return s
+}
+
+func start(ns *netns.Namespace, dir, name, layer string, argv ...string) (*Server, error) {
 	if layer != "" {
 		lower, upper := "/", filepath.Join(folder(), layer, "upper")
 		if system := filepath.Join(folder(), layer, "system"); exists(system) {

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"relaygate/bpf/bpftest"
 	"relaygate/bpf/netns"
 	"relaygate/cmd/relaygate/internal/e2e/layer"
 )
@@ -242,11 +243,7 @@ func TestFakeServer(t *testing.T) {
 	w.startBusyDovecot(t)
 	a := w.startAgent(t)
 	w.attached(t, a)
-	other := &world{}
-	var err error
-	other.client, err = netns.New()
-	must(t, err)
-	t.Cleanup(func() { must(t, other.client.Close()) })
+	other := &world{client: bpftest.Namespace(t)}
 	must(t, other.client.Do(func() error {
 		return errors.Join(netns.AddRoute(servers4, netip.Addr{}), netns.AddRoute(clients4, netip.Addr{}))
 	}))

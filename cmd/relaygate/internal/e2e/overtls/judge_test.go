@@ -3,13 +3,10 @@
 package overtls
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -30,10 +27,11 @@ type verdict struct {
 	TLS    bool
 }
 
-// agent is relaygate and the watch that listens to it.
+// agent is relaygate, and what it told a watcher.
 type agent struct {
 	*lab.Daemon
 	ready, stopped time.Time
+	watched        <-chan error // closed when all that it told is noted
 
 	mu     sync.Mutex
 	logins map[string][]verdict // by client address
@@ -48,7 +46,7 @@ const agentConfig = `
 trusted_proxies = [%q, %q]
 `
 
-// startAgent runs relaygate and `relaygate watch --json` beside the servers.
+// startAgent runs relaygate beside the servers.
 func (w *world) startAgent(t *testing.T) *agent {
 	t.Helper()
 	a := &agent{logins: make(map[string][]verdict), grants: make(map[string]bool)}
@@ -65,61 +63,39 @@ func (w *world) startAgent(t *testing.T) *agent {
 			t.Logf("the end of relaygate's log:\n%s", strings.Join(log[max(0, len(log)-60):], "\n"))
 		}
 	})
-	must(t, a.watch())
+	a.watched, err = a.Watch(t.Context(), a.note)
+	must(t, err)
 	a.ready = time.Now()
 	return a
 }
 
+// stop ends relaygate, when all that it told has been noted.
 func (a *agent) stop() error {
 	if a.stopped.IsZero() {
 		a.stopped = time.Now()
 	}
-	return a.Stop()
+	err := a.Stop()
+	<-a.watched
+	return err
 }
 
-// watch reads what `relaygate watch --json` prints until the daemon ends.
-func (a *agent) watch() error {
-	cmd := exec.Command(program, "watch", "--json", "--socket", a.Socket)
-	cmd.Stderr = io.Discard // it says that the daemon has ended
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
+// note takes an event.
+func (a *agent) note(line []byte) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var v verdict
+	if err := json.Unmarshal(line, &v); err != nil {
+		a.lost = append(a.lost, fmt.Sprintf("%v in %s", err, line))
 	}
-	if err := cmd.Start(); err != nil {
-		return err
+	switch v.Event {
+	case "login":
+		a.logins[v.Client] = append(a.logins[v.Client], v)
+	case "grant", "renew":
+		a.grants[v.Client] = true
+	case "drop":
+		a.lost = append(a.lost, v.Reason)
 	}
-	go func() {
-		err := a.read(out)
-		if exit := (&exec.ExitError{}); err == nil && !errors.As(cmd.Wait(), &exit) {
-			err = errors.New("it ended")
-		}
-		if err != nil {
-			fmt.Fprintf(os.Stderr, "watch: %v\n", err)
-		}
-	}()
-	time.Sleep(300 * time.Millisecond) // it says nothing until something happens
 	return nil
-}
-
-func (a *agent) read(r io.Reader) error {
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		var v verdict
-		if err := json.Unmarshal(lines.Bytes(), &v); err != nil {
-			return fmt.Errorf("%w in %s", err, lines.Bytes())
-		}
-		a.mu.Lock()
-		switch v.Event {
-		case "login":
-			a.logins[v.Client] = append(a.logins[v.Client], v)
-		case "grant", "renew":
-			a.grants[v.Client] = true
-		case "drop":
-			a.lost = append(a.lost, v.Reason)
-		}
-		a.mu.Unlock()
-	}
-	return lines.Err()
 }
 
 // has tells whether a client has a verdict.

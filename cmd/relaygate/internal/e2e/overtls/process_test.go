@@ -23,15 +23,7 @@ func (w *world) start(t *testing.T, name, over string, argv ...string) *layer.Se
 	if name == balancer {
 		host = w.client
 	}
-	s, err := layer.Start(host, w.dir, name, over, argv...)
-	must(t, err)
-	t.Cleanup(func() {
-		must(t, s.Stop())
-		if t.Failed() {
-			t.Logf("%s said:\n%s", name, s.Log())
-		}
-	})
-	return s
+	return layer.Run(t, host, w.dir, name, over, argv...)
 }
 
 // file writes a file below the server's directory, and makes that.

@@ -89,19 +89,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	bpftest.RequireRoot(t)
-	w := &world{}
-	var err error
-	w.dir, err = os.MkdirTemp("", "relaygate-servers-")
-	must(t, err)
-	t.Cleanup(func() { must(t, os.RemoveAll(w.dir)) })
-	must(t, os.Chmod(w.dir, 0o755))
-	w.server, err = netns.New()
-	must(t, err)
-	t.Cleanup(func() { must(t, w.server.Close()) })
-	w.client, err = netns.New()
-	must(t, err)
-	t.Cleanup(func() { must(t, w.client.Close()) })
+	w := &world{dir: labtest.Folder(t), server: bpftest.Namespace(t), client: bpftest.Namespace(t)}
 	must(t, w.join())
 	must(t, w.makeCertificate())
 	return w

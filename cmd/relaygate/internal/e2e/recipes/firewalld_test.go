@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/e2e/layer"
 	"relaygate/cmd/relaygate/internal/lab"
+	"relaygate/cmd/relaygate/internal/lab/labtest"
 )
 
 // firewalld with its bus, and then each command that comes through a pipe; the end
@@ -35,34 +35,20 @@ done
 // What firewalld does to its own rules leaves the gate alone: starting, reloading,
 // stopping, and each of the tools of iptables.
 func TestFirewalldLeavesTheGateAlone(t *testing.T) {
-	bpftest.RequireRoot(t)
-	dir := t.TempDir()
+	n, dir := labtest.Network(t), t.TempDir()
 	shared := filepath.Join(dir, "firewalld")
 	must(t, os.Mkdir(shared, 0o755))
 	must(t, exec.Command("mkfifo", filepath.Join(shared, "commands")).Run())
-	n, err := lab.NewNetwork()
-	must(t, err)
-	t.Cleanup(func() { must(t, n.Close()) })
 	mail, err := lab.StartMailServer(n.Server)
 	must(t, err)
 	t.Cleanup(func() { must(t, mail.Close()) })
-	o := lab.Options{Exe: program, Dir: t.TempDir(), Lifetime: time.Minute}
-	d, err := lab.StartDaemon(t.Context(), n.Server, o)
-	must(t, err)
-	t.Cleanup(func() { must(t, d.Stop()) })
+	d := labtest.Daemon(t, n.Server, lab.Options{Exe: program, Dir: t.TempDir(), Lifetime: time.Minute})
 	_, ok, err := n.Client4.Login(t.Context(), lab.POP3Login(lab.Server4, lab.Password))
 	if err != nil || !ok {
 		t.Fatalf("login: %v, %v", ok, err)
 	}
 
-	s, err := layer.Start(n.Server, dir, "firewalld", "firewalld", "sh", "-euc", firewalldScript, "sh", shared)
-	must(t, err)
-	t.Cleanup(func() {
-		must(t, s.Stop())
-		if t.Failed() {
-			t.Logf("firewalld said:\n%s", s.Log())
-		}
-	})
+	layer.Run(t, n.Server, dir, "firewalld", "firewalld", "sh", "-euc", firewalldScript, "sh", shared)
 	wait := func(name string) {
 		t.Helper()
 		settles(t, 30*time.Second, func() error {

@@ -55,16 +55,7 @@ type world struct {
 
 func newWorld(t *testing.T, mode string) *world {
 	t.Helper()
-	bpftest.RequireRoot(t)
-	w := &world{mode: mode, at4: lab.Server4, at6: lab.Server6}
-	var err error
-	w.dir, err = os.MkdirTemp("", "relaygate-recipes-")
-	must(t, err)
-	t.Cleanup(func() { must(t, os.RemoveAll(w.dir)) })
-	must(t, os.Chmod(w.dir, 0o755))
-	w.Network, err = lab.NewNetwork()
-	must(t, err)
-	t.Cleanup(func() { must(t, w.Close()) })
+	w := &world{Network: labtest.Network(t), dir: labtest.Folder(t), mode: mode, at4: lab.Server4, at6: lab.Server6}
 	w.smtp = w.Server
 	if mode == "gateway" {
 		w.addInside(t)
@@ -99,15 +90,7 @@ func (w *world) startServer(t *testing.T, s mailServer) {
 	w.list = filepath.Join(shared, "relayhosts")
 	must(t, os.WriteFile(w.list, nil, 0o644))
 	must(t, os.WriteFile(filepath.Join(shared, "recipe"), []byte(snippet(t, s.name, w.mode)), 0o644))
-	var err error
-	w.server, err = layer.Start(w.smtp, w.dir, s.name, s.name, "sh", "-euc", s.script, "sh", shared, lab.Stranger4.String(), w.mode)
-	must(t, err)
-	t.Cleanup(func() {
-		must(t, w.server.Stop())
-		if t.Failed() {
-			t.Logf("%s said:\n%s", s.name, w.server.Log())
-		}
-	})
+	w.server = layer.Run(t, w.smtp, w.dir, s.name, s.name, "sh", "-euc", s.script, "sh", shared, lab.Stranger4.String(), w.mode)
 	ports := []uint16{25}
 	if w.mode == "redirect" {
 		ports = append(ports, 925)
@@ -133,15 +116,7 @@ func (w *world) startDaemon(t *testing.T, s mailServer) {
 	}
 	// The host's own file stays as it is.
 	raw := strings.ReplaceAll(snippet(t, "gate", w.mode)+snippet(t, "files", s.name), "/etc/relayhosts", w.list)
-	var err error
-	w.daemon, err = lab.StartDaemon(t.Context(), w.Server, lab.Options{Exe: program, Dir: t.TempDir(), Raw: raw})
-	must(t, err)
-	t.Cleanup(func() {
-		must(t, w.daemon.Stop())
-		if t.Failed() {
-			t.Logf("relaygate's log:\n%s", w.daemon.Log())
-		}
-	})
+	w.daemon = labtest.Daemon(t, w.Server, lab.Options{Exe: program, Dir: t.TempDir(), Raw: raw})
 }
 
 // nft runs nft(8) on the host that relaygate guards.

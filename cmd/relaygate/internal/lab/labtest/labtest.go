@@ -7,6 +7,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
+	"relaygate/cmd/relaygate/internal/lab"
 )
 
 // Run builds the program once, as `make build` does, and runs the tests. It returns
@@ -26,4 +30,39 @@ func Run(m *testing.M, program *string) int {
 		return 1
 	}
 	return m.Run()
+}
+
+// Network makes the lab's until the end of the test, which needs root.
+func Network(t testing.TB) *lab.Network {
+	t.Helper()
+	bpftest.RequireRoot(t)
+	n, err := lab.NewNetwork()
+	bpftest.Must(t, err)
+	t.Cleanup(func() { bpftest.Must(t, n.Close()) })
+	return n
+}
+
+// Daemon runs one until the end of the test, and shows its log where that failed.
+func Daemon(t testing.TB, ns *netns.Namespace, o lab.Options) *lab.Daemon {
+	t.Helper()
+	d, err := lab.StartDaemon(t.Context(), ns, o)
+	bpftest.Must(t, err)
+	t.Cleanup(func() {
+		bpftest.Must(t, d.Stop())
+		if t.Failed() {
+			t.Logf("relaygate's log:\n%s", d.Log())
+		}
+	})
+	return d
+}
+
+// Folder makes one until the end of the test that, unlike t.TempDir, the unprivileged
+// processes of servers can reach.
+func Folder(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "relaygate-servers-")
+	bpftest.Must(t, err)
+	t.Cleanup(func() { bpftest.Must(t, os.RemoveAll(dir)) })
+	bpftest.Must(t, os.Chmod(dir, 0o755))
+	return dir
 }
