@@ -46,11 +46,16 @@
 // command of which the server's own answer can be anything else: if it may be accepted
 // before a login, or the server may wait for more of it. Clients ask old servers for AUTH
 // and CAPA, though, and both are refused. The server's own answer is then a list at most,
-// of which the second line is no answer: a login counts once something else was accepted,
-// as USER is before PASS, and STAT behind APOP. And clients try one mechanism after the
+// of which the second line is no answer. And clients try one mechanism after the
 // other (Thunderbird). The server's own answer is a challenge at most, unless it lets in
 // anybody (ANONYMOUS), or the mechanism is not known and may begin with "+OK": so no
 // challenge is believed until something was accepted that is no list.
+//
+// Others say goodbye with "+OK" behind a refusal, and go: the poppers of UCB and Qualcomm
+// behind a wrong password, or when they lose patience. So of what comes right behind a
+// refusal the first "+OK" can be a list that is late, or that. A login counts once
+// something was accepted beside it that is no list: USER before PASS, or a challenge, or
+// else what comes behind it, as STAT.
 //
 // Nothing may be released behind an odd or over-long line, an unknown command, STLS, or
 // a SASL exchange, before its answer came.

@@ -172,7 +172,7 @@ func (d *Dialogue) doubt(c *command) string {
 // settled reports whether no command behind waiting[0] can be the one that the
 // server just answered with text: the rule of the package comment.
 func (d *Dialogue) settled(text []byte) bool {
-	if !d.client.Empty() || d.listOwed {
+	if !d.client.Empty() || d.owed {
 		return false
 	}
 	for i := range d.waiting[1:] {

@@ -119,7 +119,7 @@ func (d *Dialogue) challenge(c *command) {
 	case len(d.waiting) > 1 || !d.client.Empty():
 		d.taint(wentOn(c))
 	default:
-		d.turn = clientTurn
+		d.turn, d.owed = clientTurn, false
 	}
 }
 
@@ -135,7 +135,7 @@ func (d *Dialogue) negative(c *command, text []byte) {
 		d.report(&l)
 	}
 	again := d.refusedLast
-	d.refused, d.refusedLast, d.refusedHere = true, true, d.refusedHere || c.verb != empty
+	d.refused, d.refusedLast, d.owed, d.refusedHere = true, true, true, d.refusedHere || c.verb != empty
 	if d.proved.Result != 0 && d.refusedHere {
 		d.taint(reasonRefusedHere)
 		return
@@ -145,7 +145,7 @@ func (d *Dialogue) negative(c *command, text []byte) {
 		d.taint("refused line that servers may cut differently")
 		return
 	case again && c.shape == multi:
-		d.listOwed, d.user = true, ""
+		d.user = ""
 	case again && c.verb == auth && d.exchange.Challenged():
 		d.askOwed = true
 	case again:
@@ -194,7 +194,7 @@ func (d *Dialogue) positive(c *command, text []byte) {
 		d.loggedIn(c, text)
 		return
 	}
-	d.listOwed, d.askOwed = false, false
+	d.owed, d.askOwed = false, false
 	d.answered()
 }
 
