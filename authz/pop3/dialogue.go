@@ -95,6 +95,7 @@ const (
 	noExchange turn = iota
 	serverTurn
 	clientTurn
+	invited // the client's, behind "+OK"
 )
 
 // New returns a Dialogue that stands before the greeting.

@@ -104,7 +104,8 @@
 // answer that is neither "+OK" nor "-ERR" nor an invited "+", a positive answer
 // of the wrong shape (STAT), to an empty or unknown command, to a cancelled or
 // unfinished SASL exchange, or to one in a mechanism that is not known before the
-// server asked for anything (Exchange invites to NTLM with "+OK", [MS-POP3] §2.2.2),
+// server sent a challenge (Exchange invites to NTLM with "+OK", [MS-POP3] §2.2.2; where
+// nothing was said yet, it is taken for that, which proves nothing either way),
 // to PASS without an accepted USER, to any other login behind one (email-oauth2-proxy
 // says goodbye with "+OK" to all that is not PASS then; one that was refused in a
 // pipeline counts, as the refusal can be another's that came late), to APOP without a

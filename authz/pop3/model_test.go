@@ -234,7 +234,7 @@ func (m *model) authenticate(argument string) string {
 	case name == "" && m.list:
 		return m.ok("list") + "PLAIN\r\nLOGIN\r\n.\r\n"
 	case name == "NTLM" && m.ntlm:
-		m.sasl = name
+		m.sasl, m.saslStep = name, 0
 		return m.ok("")
 	case name == "ANONYMOUS" && has && m.guests && m.in == "":
 		m.in = "anonymous"
@@ -264,6 +264,9 @@ func (m *model) response(text string) string {
 	if m.saslStep++; mechanism == "LOGIN" && m.saslStep == 1 {
 		m.saslUser = string(b)
 		return "+ UGFzc3dvcmQ6\r\n"
+	}
+	if mechanism == "NTLM" && m.saslStep == 1 {
+		return "+ TlRMTVNTUAAC\r\n"
 	}
 	m.sasl = ""
 	if mechanism == "NTLM" {

@@ -58,7 +58,7 @@ func (d *Dialogue) line(text []byte) {
 		d.list(text)
 		return
 	}
-	if c.piece > d.linePiece || d.turn == clientTurn && !d.client.Empty() {
+	if c.piece > d.linePiece || d.turn >= clientTurn && !d.client.Empty() {
 		d.taint("answer began before its command ended")
 		return
 	}
@@ -190,6 +190,9 @@ func (d *Dialogue) positive(c *command, text []byte) {
 		return
 	case c.verb == user:
 		d.user, d.named = c.user, true
+	case c.verb == auth && d.turn == serverTurn && d.exchange.Unsaid():
+		d.turn = invited
+		return
 	case c.verb == pass, c.verb == apop, c.verb == auth:
 		d.loggedIn(c, text)
 		return
