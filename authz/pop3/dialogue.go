@@ -74,6 +74,8 @@ type progress struct {
 	// refusedLast is true if the last answer was a refusal, owed that a list or a goodbye
 	// may come late, askOwed that a challenge may, until anything but a list was accepted.
 	refusedLast, owed, askOwed bool
+	// hidden is true if the answer to a login can be that to its end, another command.
+	hidden bool
 	// named is true from the positive answer to USER, or its refusal in a pipeline, to the
 	// refusal of it alone or of PASS.
 	named bool

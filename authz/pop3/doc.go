@@ -35,7 +35,9 @@
 // WildDuck loses what it has read of a line that is not complete: the last piece of
 // a line in segments is a line to it. So no line, nor a message of a SASL exchange, may
 // end with another command that can be answered positively before a login; only a user
-// name of one word may, as it is no login yet, and XCLIENT of a trusted proxy.
+// name of one word may, as it is no login yet, and XCLIENT of a trusted proxy. A login may
+// that is in step ("APOP testuser" and a digest): it is odd, and counts once a command that
+// needs a maildrop was accepted behind it.
 //
 // Some servers refuse one line more than once: nginx before 1.21 what it can see to be
 // no command, and the rest of its line again where that comes later. A client whose
@@ -53,9 +55,9 @@
 //
 // Others say goodbye with "+OK" behind a refusal, and go: the poppers of UCB and Qualcomm
 // behind a wrong password, or when they lose patience. So of what comes right behind a
-// refusal the first "+OK" can be a list that is late, or that. A login counts once
-// something was accepted beside it that is no list: USER before PASS, or a challenge, or
-// else what comes behind it, as STAT.
+// refusal the first "+OK" can be a list that is late, or that. A login counts if something
+// was accepted before it that is no list, as USER is before PASS, or is a challenge; else
+// once something is behind it, as STAT, LIST or QUIT.
 //
 // Nothing may be released behind an odd or over-long line, an unknown command, STLS, or
 // a SASL exchange, before its answer came.

@@ -56,9 +56,10 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 		d.bareLF, d.refusedHere = l.BareLF(), false
 		// One word of USER is exempt: it is a name like "lang", and no login yet.
 		name := c.verb == user && bytes.IndexByte(argument, ' ') < 0 || d.announces(c)
-		if !name && c.hides(l.Text, argument) {
+		if c.hidden = !name && c.hides(l.Text, argument); c.hidden && !login {
 			return reasonHidden
 		}
+		c.odd, c.alone = c.odd || c.hidden, c.alone || c.hidden
 		return ""
 	}
 	switch {

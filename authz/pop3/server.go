@@ -101,6 +101,7 @@ func (d *Dialogue) list(text []byte) {
 	switch {
 	case len(text) == 1 && text[0] == '.':
 		d.listLines = 0
+		d.owed = d.owed && (d.proved.Result == 0 || !d.waiting[0].transaction)
 		d.answered()
 	case d.listLines > maxListLines:
 		d.taint("multi-line answer is too long")
@@ -197,7 +198,9 @@ func (d *Dialogue) positive(c *command, text []byte) {
 		d.loggedIn(c, text)
 		return
 	}
-	d.owed, d.askOwed = false, false
+	if c.transaction || !d.hidden {
+		d.owed, d.askOwed = false, false
+	}
 	d.answered()
 }
 
@@ -209,6 +212,7 @@ func (d *Dialogue) loggedIn(c *command, text []byte) {
 	}
 	l := authz.Login{Result: authz.Success, Answer: d.answers.Positive(text)}
 	d.login(c, &l)
+	d.hidden, d.owed = c.hidden, d.owed || c.hidden
 	if d.settled(text) {
 		d.report(&l)
 		return
