@@ -113,7 +113,7 @@ func (c *command) parse(text []byte) (argument []byte) {
 			c.shape = multi
 		}
 	}
-	if c.verb == auth && len(word) == len(text) {
+	if c.verb == auth && len(argument) == 0 {
 		c.verb, c.shape = authList, multi
 	}
 	return argument
