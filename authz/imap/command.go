@@ -23,7 +23,7 @@ const (
 
 // beforeLogin is how many commands of names a server may answer positively, or begin,
 // where nobody has logged in.
-const beforeLogin = 12
+const beforeLogin = 13
 
 // names holds the commands of RFC 9051 §6 and of the usual extensions. The
 // answer to each is some untagged data and one tagged line.
@@ -42,6 +42,7 @@ var names = [...]struct {
 	{"LANGUAGE", single},
 	{"COMPARATOR", single}, // RFC 5255
 	{"CHECK", single},      // go-imap 2
+	{"CLIENTID", single},   // draft-yu-imap-client-id
 	{"IDLE", modal},
 	{"NAMESPACE", single}, // RFC 2342
 	{"SELECT", single},

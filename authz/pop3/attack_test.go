@@ -113,6 +113,13 @@ func behead(r *rand.Rand) (pieces []string) {
 		word := pick(r, "USER", "USER", "PASS", "RSET")
 		pieces[0] = long("NOOP", 127) + long(word, 255) + long(word, 255) + long(word, 131) + long("USER", 128) + long("NOOP", 128)
 		return append(pieces, "N", "O", "O", "P", "\r", "\n", "USER alice\r\n", "PASS wrong\r\n")
+	case 3: // a login of which the end is another command, and what would prove it
+		line := pick(r, "PASS ", "APOP ", "AUTH PLAIN ") + pick(r, "wrong", "a b ")
+		pieces = append(pieces, line, pick(r, "NOOP", "USER bob", "QUIT", "CAPA", "AUTH", "RSET", "APOP a b")+"\r\n")
+		for range 1 + r.IntN(3) {
+			pieces = append(pieces, pick(r, "STAT", "DELE 1", "LIST 1", "NOOP", "USER bob", "PASS wrong", "PASS secret", "QUIT")+"\r\n")
+		}
+		return pieces
 	case 2: // a line that is refused twice, where the second refusal is taken for the answer to NOOP
 		return append(pieces, pick(r, "1", "UTF8", "STAT ", "\r", "XY\r"), pick(r, "Z\r\n", "\n"), "NOOP\r\n", "PASS wrong\r\n")
 	}

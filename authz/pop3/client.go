@@ -14,7 +14,7 @@ func (d *Dialogue) readClient(b []byte) {
 		return
 	}
 	for len(b) > 0 && !d.done {
-		if n := len(d.waiting); n > 0 && d.waiting[n-1].alone && d.turn != clientTurn {
+		if n := len(d.waiting); n > 0 && d.waiting[n-1].alone && d.turn < clientTurn {
 			d.taint(wentOn(&d.waiting[n-1]))
 			return
 		}
@@ -30,7 +30,7 @@ func (d *Dialogue) readClient(b []byte) {
 		}
 		b = rest
 		d.pieces++
-		if d.turn == clientTurn {
+		if d.turn >= clientTurn {
 			d.response(&l)
 		} else {
 			d.command(&l)
@@ -116,7 +116,7 @@ func (d *Dialogue) response(l *line.Line) {
 		d.taint("a line of the SASL exchange is not base64")
 		return
 	}
-	reason := d.exchange.Message(l.Text, false)
+	reason := d.exchange.Message(l.Text, d.turn == invited)
 	if reason == "" && c.hides(l.Text, l.Text) {
 		reason = reasonHidden
 	}

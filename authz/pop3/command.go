@@ -85,6 +85,8 @@ type command struct {
 	// odd is true if servers are known to cut such a line differently: any
 	// answer but a positive one ends the belief in what follows.
 	odd bool
+	// hidden is true of a login of which the end could be another command.
+	hidden bool
 	// malformed is true if a server that checks refuses it.
 	malformed bool
 	// piece is the number of the client's last line of this command, chunk
@@ -111,7 +113,7 @@ func (c *command) parse(text []byte) (argument []byte) {
 			c.shape = multi
 		}
 	}
-	if c.verb == auth && len(word) == len(text) {
+	if c.verb == auth && len(argument) == 0 {
 		c.verb, c.shape = authList, multi
 	}
 	return argument

@@ -71,9 +71,11 @@ type progress struct {
 	// ignores the next line would answer QUIT in the place of PASS. refusedHere
 	// is true if it did so in the present window.
 	refused, refusedHere bool
-	// refusedLast is true if the last answer was a refusal, listOwed that a list may
-	// come late, askOwed that a challenge may, until anything but a list was accepted.
-	refusedLast, listOwed, askOwed bool
+	// refusedLast is true if the last answer was a refusal, owed that a list or a goodbye
+	// may come late, askOwed that a challenge may, until anything but a list was accepted.
+	refusedLast, owed, askOwed bool
+	// hidden is true if the answer to a login can be that to its end, another command.
+	hidden bool
 	// named is true from the positive answer to USER, or its refusal in a pipeline, to the
 	// refusal of it alone or of PASS.
 	named bool
@@ -95,6 +97,7 @@ const (
 	noExchange turn = iota
 	serverTurn
 	clientTurn
+	invited // the client's, behind "+OK"
 )
 
 // New returns a Dialogue that stands before the greeting.
@@ -199,7 +202,7 @@ func (d *Dialogue) answered() {
 	}
 	d.waiting[n] = command{}
 	d.waiting = d.waiting[:n]
-	if d.proved.Result != 0 && n == 0 && d.client.Empty() && !d.listOwed {
+	if d.proved.Result != 0 && n == 0 && d.client.Empty() && !d.owed {
 		d.report(&d.proved)
 	}
 }

@@ -35,7 +35,9 @@
 // WildDuck loses what it has read of a line that is not complete: the last piece of
 // a line in segments is a line to it. So no line, nor a message of a SASL exchange, may
 // end with another command that can be answered positively before a login; only a user
-// name of one word may, as it is no login yet, and XCLIENT of a trusted proxy.
+// name of one word may, as it is no login yet, and XCLIENT of a trusted proxy. A login may
+// that is in step ("APOP testuser" and a digest): it is odd, and counts once a command that
+// needs a maildrop was accepted behind it.
 //
 // Some servers refuse one line more than once: nginx before 1.21 what it can see to be
 // no command, and the rest of its line again where that comes later. A client whose
@@ -46,11 +48,16 @@
 // command of which the server's own answer can be anything else: if it may be accepted
 // before a login, or the server may wait for more of it. Clients ask old servers for AUTH
 // and CAPA, though, and both are refused. The server's own answer is then a list at most,
-// of which the second line is no answer: a login counts once something else was accepted,
-// as USER is before PASS, and STAT behind APOP. And clients try one mechanism after the
+// of which the second line is no answer. And clients try one mechanism after the
 // other (Thunderbird). The server's own answer is a challenge at most, unless it lets in
 // anybody (ANONYMOUS), or the mechanism is not known and may begin with "+OK": so no
 // challenge is believed until something was accepted that is no list.
+//
+// Others say goodbye with "+OK" behind a refusal, and go: the poppers of UCB and Qualcomm
+// behind a wrong password, or when they lose patience. So of what comes right behind a
+// refusal the first "+OK" can be a list that is late, or that. A login counts if something
+// was accepted before it that is no list, as USER is before PASS, or is a challenge; else
+// once something is behind it, as STAT, LIST or QUIT.
 //
 // Nothing may be released behind an odd or over-long line, an unknown command, STLS, or
 // a SASL exchange, before its answer came.
@@ -99,7 +106,8 @@
 // answer that is neither "+OK" nor "-ERR" nor an invited "+", a positive answer
 // of the wrong shape (STAT), to an empty or unknown command, to a cancelled or
 // unfinished SASL exchange, or to one in a mechanism that is not known before the
-// server asked for anything (Exchange invites to NTLM with "+OK", [MS-POP3] §2.2.2),
+// server sent a challenge (Exchange invites to NTLM with "+OK", [MS-POP3] §2.2.2; where
+// nothing was said yet, it is taken for that, which proves nothing either way),
 // to PASS without an accepted USER, to any other login behind one (email-oauth2-proxy
 // says goodbye with "+OK" to all that is not PASS then; one that was refused in a
 // pipeline counts, as the refusal can be another's that came late), to APOP without a

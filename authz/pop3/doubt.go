@@ -56,9 +56,10 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 		d.bareLF, d.refusedHere = l.BareLF(), false
 		// One word of USER is exempt: it is a name like "lang", and no login yet.
 		name := c.verb == user && bytes.IndexByte(argument, ' ') < 0 || d.announces(c)
-		if !name && c.hides(l.Text, argument) {
+		if c.hidden = !name && c.hides(l.Text, argument); c.hidden && !login {
 			return reasonHidden
 		}
+		c.odd, c.alone = c.odd || c.hidden, c.alone || c.hidden
 		return ""
 	}
 	switch {
@@ -172,7 +173,7 @@ func (d *Dialogue) doubt(c *command) string {
 // settled reports whether no command behind waiting[0] can be the one that the
 // server just answered with text: the rule of the package comment.
 func (d *Dialogue) settled(text []byte) bool {
-	if !d.client.Empty() || d.listOwed {
+	if !d.client.Empty() || d.owed {
 		return false
 	}
 	for i := range d.waiting[1:] {

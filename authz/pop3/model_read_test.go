@@ -51,7 +51,7 @@ func (m *model) read(in []byte) (int, []byte) {
 		in = in[:min(len(in), m.reads)]
 	}
 	text, taken := m.cut(in)
-	if m.hasty && m.sasl == "" && !m.tls && bad(in) {
+	if m.hasty && m.sasl == "" && m.in == "" && !m.tls && bad(in) {
 		return len(in), []byte("-ERR invalid command\r\n")
 	}
 	if taken == 0 {

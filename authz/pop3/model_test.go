@@ -52,6 +52,7 @@ type model struct {
 	silent                bool // says nothing to an empty line, and to APOP of nobody (dbmail)
 	curt                  bool // says goodbye to all but PASS where a name was given (email-oauth2-proxy)
 	twice                 bool // refuses twice what it does not know or take (invented)
+	patience              int  // says goodbye with "+OK" behind so many refusals (the poppers of UCB and Qualcomm)
 	guests                bool // lets in anybody with ANONYMOUS
 	ntlm                  bool // invites to NTLM with "+OK" ([MS-POP3] §2.2.2), whatever stands behind it
 
@@ -62,7 +63,7 @@ type model struct {
 	saslStep             int
 	saslUser             string
 	eat                  bool
-	seen                 int    // octets that had come and were left
+	seen, refusals       int    // octets that had come and were left; how often it refused
 	kept, lines          []byte // lossy: the beginning of a line; whole lines
 }
 
@@ -79,6 +80,7 @@ var models = []model{
 	{name: "dbmail", secondUser: true, trim: true, silent: true, max: 1024, long: longClose},
 	{name: "email-oauth2-proxy", crlfOnly: true, auth: true, ir: true, list: true, curt: true, max: 8192, long: longKeep},
 	{name: "exchange", auth: true, list: true, ntlm: true, secondUser: true, max: 1024, long: longClose},
+	{name: "qpopper", closeAtFailure: true, patience: 1, max: 1024, long: longDrop, auth: true, ir: true},
 }
 
 // randomModel mixes habits that no one server has.
@@ -92,6 +94,7 @@ func randomModel(r *rand.Rand) model {
 		echo: b(4), stls: b(2), dropAtSTLS: b(3), secondUser: b(2), keepUser: b(2),
 		lossy: b(6), dropAtLogin: b(3), dropAtUser: b(8), dropAtGreeting: b(8), closeAtFailure: b(4), nextIsEaten: b(8),
 		reads: []int{0, 0, 0, 0, 128, 200}[r.IntN(6)], hasty: b(4), edge: b(2), silent: b(4), ntlm: b(4), twice: b(4), guests: b(4),
+		patience: max(0, r.IntN(8)-4),
 	}
 }
 
@@ -125,7 +128,7 @@ func (m *model) line(text []byte) (out string, drop bool) {
 		m.eat = false
 		return "", false
 	case m.sasl != "":
-		return m.response(string(text)), false
+		return m.refused(m.response(string(text))), false
 	}
 	s := string(text)
 	if m.trim {
@@ -136,10 +139,22 @@ func (m *model) line(text []byte) (out string, drop bool) {
 	}
 	word, argument, _ := strings.Cut(s, " ")
 	out, drop = m.command(strings.ToUpper(word), argument)
-	if m.twice && strings.HasPrefix(out, "-ERR") {
+	return m.refused(out), drop
+}
+
+// refused is what follows if an answer is a refusal.
+func (m *model) refused(out string) string {
+	if !strings.HasPrefix(out, "-ERR") {
+		return out
+	}
+	if m.twice {
 		out += "-ERR again\r\n"
 	}
-	return out, drop
+	if m.refusals++; m.refusals == m.patience {
+		m.closed = true
+		out += "+OK signing off\r\n"
+	}
+	return out
 }
 
 func (m *model) ok(text string) string {
@@ -219,7 +234,7 @@ func (m *model) authenticate(argument string) string {
 	case name == "" && m.list:
 		return m.ok("list") + "PLAIN\r\nLOGIN\r\n.\r\n"
 	case name == "NTLM" && m.ntlm:
-		m.sasl = name
+		m.sasl, m.saslStep = name, 0
 		return m.ok("")
 	case name == "ANONYMOUS" && has && m.guests && m.in == "":
 		m.in = "anonymous"
@@ -249,6 +264,9 @@ func (m *model) response(text string) string {
 	if m.saslStep++; mechanism == "LOGIN" && m.saslStep == 1 {
 		m.saslUser = string(b)
 		return "+ UGFzc3dvcmQ6\r\n"
+	}
+	if mechanism == "NTLM" && m.saslStep == 1 {
+		return "+ TlRMTVNTUAAC\r\n"
 	}
 	m.sasl = ""
 	if mechanism == "NTLM" {

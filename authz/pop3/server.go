@@ -58,7 +58,7 @@ func (d *Dialogue) line(text []byte) {
 		d.list(text)
 		return
 	}
-	if c.piece > d.linePiece || d.turn == clientTurn && !d.client.Empty() {
+	if c.piece > d.linePiece || d.turn >= clientTurn && !d.client.Empty() {
 		d.taint("answer began before its command ended")
 		return
 	}
@@ -101,6 +101,7 @@ func (d *Dialogue) list(text []byte) {
 	switch {
 	case len(text) == 1 && text[0] == '.':
 		d.listLines = 0
+		d.owed = d.owed && (d.proved.Result == 0 || !d.waiting[0].transaction)
 		d.answered()
 	case d.listLines > maxListLines:
 		d.taint("multi-line answer is too long")
@@ -119,7 +120,7 @@ func (d *Dialogue) challenge(c *command) {
 	case len(d.waiting) > 1 || !d.client.Empty():
 		d.taint(wentOn(c))
 	default:
-		d.turn = clientTurn
+		d.turn, d.owed = clientTurn, false
 	}
 }
 
@@ -135,7 +136,7 @@ func (d *Dialogue) negative(c *command, text []byte) {
 		d.report(&l)
 	}
 	again := d.refusedLast
-	d.refused, d.refusedLast, d.refusedHere = true, true, d.refusedHere || c.verb != empty
+	d.refused, d.refusedLast, d.owed, d.refusedHere = true, true, true, d.refusedHere || c.verb != empty
 	if d.proved.Result != 0 && d.refusedHere {
 		d.taint(reasonRefusedHere)
 		return
@@ -145,7 +146,7 @@ func (d *Dialogue) negative(c *command, text []byte) {
 		d.taint("refused line that servers may cut differently")
 		return
 	case again && c.shape == multi:
-		d.listOwed, d.user = true, ""
+		d.user = ""
 	case again && c.verb == auth && d.exchange.Challenged():
 		d.askOwed = true
 	case again:
@@ -190,11 +191,16 @@ func (d *Dialogue) positive(c *command, text []byte) {
 		return
 	case c.verb == user:
 		d.user, d.named = c.user, true
+	case c.verb == auth && d.turn == serverTurn && d.exchange.Unsaid():
+		d.turn = invited
+		return
 	case c.verb == pass, c.verb == apop, c.verb == auth:
 		d.loggedIn(c, text)
 		return
 	}
-	d.listOwed, d.askOwed = false, false
+	if c.transaction || !d.hidden {
+		d.owed, d.askOwed = false, false
+	}
 	d.answered()
 }
 
@@ -206,6 +212,7 @@ func (d *Dialogue) loggedIn(c *command, text []byte) {
 	}
 	l := authz.Login{Result: authz.Success, Answer: d.answers.Positive(text)}
 	d.login(c, &l)
+	d.hidden, d.owed = c.hidden, d.owed || c.hidden
 	if d.settled(text) {
 		d.report(&l)
 		return

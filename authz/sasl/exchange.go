@@ -91,6 +91,9 @@ func (x *Exchange) Doubt() string {
 	return ""
 }
 
+// Unsaid reports whether nothing was said, in a mechanism of which nothing is known.
+func (x *Exchange) Unsaid() bool { return x.mechanism == &opaque && x.messages == 0 }
+
 // Unasked reports whether nothing but an initial response was said, in a mechanism
 // of which nothing is known.
 func (x *Exchange) Unasked() bool { return x.mechanism == &opaque && x.ready && !x.asked }
