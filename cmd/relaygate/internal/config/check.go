@@ -52,11 +52,25 @@ func (c *checker) failf(key, format string, args ...any) { c.fail(key, fmt.Error
 func (c *checker) distinct(paths [][2]string) {
 	for i, this := range paths {
 		for _, other := range paths[:i] {
-			if this[1] != "" && this[1] == other[1] {
+			if this[1] != "" && other[1] != "" && resolved(this[1]) == resolved(other[1]) {
 				c.failf(this[0], "is the same file as %s", other[0])
 			}
 		}
 	}
+}
+
+// resolved is where a path leads, also if nothing is there yet.
+func resolved(path string) string {
+	if whole, err := filepath.Abs(path); err == nil { // the configuration's is as it was typed
+		path = whole
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	if folder, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		return filepath.Join(folder, filepath.Base(path))
+	}
+	return path
 }
 
 func (c *checker) check(r *raw) *Config {

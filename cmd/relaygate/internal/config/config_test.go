@@ -1,7 +1,9 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -251,5 +253,36 @@ always = ["10.0.0.0/8", "fc00::/7", "2001:db8::/32"]
 `))
 	if err != nil || !slices.Equal(cfg.Always, want) || !slices.Equal(cfg.TrustedProxies, want) {
 		t.Errorf("%+v, %v", cfg, err)
+	}
+}
+
+// One file has one use, by whatever path it is named.
+func TestOneFileByTwoPaths(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for _, err := range []error{
+		os.Mkdir("real", 0o700), os.Symlink("real", "folder"), os.WriteFile("real/old", nil, 0o600), os.Symlink("real/old", "link"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		config, hosts, users string
+		key                  string // that is refused; "" for none
+	}{
+		{"x.toml", "/y", "", ""},
+		{"x.toml", dir + "/x.toml", "", "files.relayhosts"},
+		{"./folder/../x.toml", dir + "/x.toml", "", "files.relayhosts"},
+		{"folder/x.toml", dir + "/real/x.toml", "", "files.relayhosts"},
+		{"link", dir + "/folder/old", "", "files.relayhosts"},
+		{"x.toml", dir + "/folder/new", dir + "/real/new", "files.users"},
+		{"x.toml", dir + "/folder/new", dir + "/real/other", ""},
+		{"x.toml", dir + "/none/new", dir + "/none/new", "files.users"},
+	} {
+		_, err := Parse(tt.config, fmt.Appendf(nil, "[files]\nrelayhosts = %q\nusers = %q\n", tt.hosts, tt.users))
+		if tt.key == "" && err != nil || tt.key != "" && (err == nil || !strings.Contains(err.Error(), tt.key+": is the same file as")) {
+			t.Errorf("%s, %s, %s: got %v, want an error of %q", tt.config, tt.hosts, tt.users, err, tt.key)
+		}
 	}
 }
