@@ -25,6 +25,16 @@ func letSee(spec *ebpf.CollectionSpec, access *tapAccess) error {
 	return nil
 }
 
+// HaveLent returns nil if the tap sees of a client in this kernel that it can still change
+// what it sent. A Wire always does.
+func HaveLent() error {
+	access, err := bestAccess()
+	if err == nil && access == tapAccessNO_ACCESS {
+		err = errLockedDown
+	}
+	return err
+}
+
 func bestAccess() (tapAccess, error) {
 	kernel, err := btf.LoadKernelSpec()
 	if err != nil {

@@ -42,8 +42,29 @@ func needs(feature, since string, err error) error {
 	return &FeatureError{Feature: feature, Since: since, Err: err}
 }
 
-// loadBTF remembers the answer, as package features does for the other probes.
-var loadBTF = sync.OnceValue(func() error {
+// Lacks says whether err tells that a feature is not there for good, and not that a probe
+// failed: want of memory, say, passes.
+func Lacks(err error) bool {
+	return errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, errLockedDown)
+}
+
+// remember asks probe until it could tell, as package features does for the other probes.
+func remember(probe func() error) func() error {
+	var mu sync.Mutex
+	var answer error
+	told := false
+	return func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if !told {
+			answer = probe()
+			told = answer == nil || Lacks(answer)
+		}
+		return answer
+	}
+}
+
+var loadBTF = remember(func() error {
 	_, err := btf.LoadKernelSpec()
 	return err
 })
@@ -77,8 +98,7 @@ func HaveUprobes() error {
 	return needs("uprobes for BPF programs (CONFIG_UPROBE_EVENTS, CONFIG_BPF_EVENTS)", "4.17", probeUprobes())
 }
 
-// probeUprobes remembers the answer.
-var probeUprobes = sync.OnceValue(func() error {
+var probeUprobes = remember(func() error {
 	if _, err := thisProcessor(); err != nil {
 		return err
 	}
@@ -117,8 +137,8 @@ func HaveUprobeMulti() error {
 // HaveTCX probes for links of programs to interfaces.
 func HaveTCX() error { return needs("tcx links", "6.6", probeTCX()) }
 
-// probeTCX remembers the answer. No interface has the index.
-var probeTCX = sync.OnceValue(func() error {
+// probeTCX: no interface has the index.
+var probeTCX = remember(func() error {
 	prog, err := ebpf.NewProgram(emptyProgram())
 	if err != nil {
 		return err
@@ -141,8 +161,8 @@ func emptyProgram() *ebpf.ProgramSpec {
 // Feature is one thing that the tap needs of the kernel.
 type Feature struct {
 	Name string
-	// Probe returns nil or a *FeatureError. It asks the kernel once and
-	// remembers the answer.
+	// Probe returns nil or a *FeatureError. It asks the kernel until that could
+	// tell, and remembers the answer.
 	Probe func() error
 }
 

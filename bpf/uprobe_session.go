@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"sync"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -26,9 +25,9 @@ func HaveUprobeSession() error {
 	return needs("uprobe session links", "6.13", probeUprobeSession())
 }
 
-// probeUprobeSession remembers the answer. A link on a directory cannot be; where
-// the type is known the kernel says that.
-var probeUprobeSession = sync.OnceValue(func() error {
+// probeUprobeSession: a link on a directory cannot be; where the type is known the
+// kernel says that.
+var probeUprobeSession = remember(func() error {
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "probe_session", Type: ebpf.Kprobe, AttachType: attachUprobeSession, License: "MIT",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},

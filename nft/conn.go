@@ -50,16 +50,30 @@ func dial(netns int) (conn, error) {
 	return c, nil
 }
 
+// Send sends one request.
+func (c conn) Send(m netlink.Message) (netlink.Message, error) {
+	c.soon()
+	return c.Conn.Send(m)
+}
+
+// SendMessages sends requests as one datagram.
+func (c conn) SendMessages(list []netlink.Message) ([]netlink.Message, error) {
+	c.soon()
+	return c.Conn.SendMessages(list)
+}
+
 // Receive reads answers.
 func (c conn) Receive() ([]netlink.Message, error) {
 	c.soon()
 	return c.Conn.Receive()
 }
 
-// soon bounds the time to read in. The kernel answers before send returns, and makes each
-// part of a list when it is read. So what is not there is lost: for want of room in the
-// socket's buffer, which it tells (ENOBUFS) of the first alone until all is read.
-func (c conn) soon() { _ = c.SetReadDeadline(time.Now().Add(c.within)) } // an error: reading has it too
+// soon bounds the time to send and to read in. The kernel answers before send returns, and
+// makes each part of a list when it is read. So what is not there is lost: for want of room
+// in the socket's buffer, which it tells (ENOBUFS) of the first alone until all is read.
+// Nor does the poller tell of a socket again that refused to send (EAGAIN, EINTR), as one
+// of netlink never does by itself.
+func (c conn) soon() { _ = c.SetDeadline(time.Now().Add(c.within)) } // an error: what follows has it too
 
 // commit sends batch as one transaction and returns the objects that the
 // kernel echoed. On an error nothing has changed, except for one that has lost

@@ -2,10 +2,13 @@ package nft
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,4 +74,63 @@ func TestAnswersWithoutRoom(t *testing.T) {
 	must(t, g.conn.SetReadBuffer(answerSize))
 	rebuild(t, g, minute(member4)...)
 	must(t, g.Check())
+}
+
+// TestRequestsThatCannotBeSent: where sending is refused for the moment, as a filter of
+// system calls does, that is an error and no wait without end; later requests are sent.
+func TestRequestsThatCannotBeSent(t *testing.T) {
+	w := newWorld(t)
+	for _, refusal := range []unix.Errno{unix.EINTR, unix.EAGAIN, unix.ENOMEM} {
+		g := openGate(t, filter(w.server))
+		rebuild(t, g, minute(member4)...)
+		g.conn.within = 100 * time.Millisecond
+		for name, do := range map[string]func() error{
+			"transaction": func() error { return g.Rebuild(minute(member6)) },
+			"request":     g.conn.settle,
+			"list":        func() error { _, err := g.Read(); return err },
+			"requests":    func() error { _, err := g.conn.remaining(own, []member{{set: allow4, key: member4}}); return err },
+		} {
+			ended := make(chan error, 1)
+			go func() {
+				runtime.LockOSThread() // which ends with the goroutine
+				if err := refuseToSend(refusal); err != nil {
+					ended <- fmt.Errorf("filter: %w", err)
+					return
+				}
+				ended <- do()
+			}()
+			select {
+			case err := <-ended:
+				if !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, refusal) {
+					t.Errorf("%s, %v: got %v, want that it cannot be sent", name, refusal, err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%s, %v: it hangs", name, refusal)
+			}
+		}
+		g.conn.within = answerWithin
+		if held, err := g.Read(); err != nil || len(held) != 1 || held[0].Addr != member4 {
+			t.Errorf("%v: the members are %v, %v", refusal, held, err)
+		}
+		must(t, g.Check())
+	}
+}
+
+// refuseToSend has sendmsg(2) fail for this thread from now on.
+func refuseToSend(errno unix.Errno) error {
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // the call's number
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.SYS_SENDMSG},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	_, _, errno = unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }

@@ -75,7 +75,7 @@ func (t *Table) Deny(now time.Time, p netip.Prefix, duration time.Duration, by, 
 	static := t.enforce(now)
 	c := Change{
 		Kind: Denied, Time: now, Grant: Grant{Prefix: n, Since: now, Expires: d.Until}, By: by,
-		Static: len(static) > 0, Reason: "denied " + d.words(),
+		Reason: "denied " + d.words(),
 	}
 	changes := append([]Change{c}, static...)
 	return append(changes, t.Revoke(now, n, by, "is denied "+d.words())...)
@@ -102,7 +102,7 @@ func (t *Table) Undeny(now time.Time, p netip.Prefix, by, note string) []Change 
 func (t *Table) undeny(now time.Time, p netip.Prefix, by, reason string) []Change {
 	delete(t.denials, p)
 	static := t.enforce(now)
-	c := Change{Kind: Undenied, Time: now, Grant: Grant{Prefix: p}, By: by, Static: len(static) > 0, Reason: reason}
+	c := Change{Kind: Undenied, Time: now, Grant: Grant{Prefix: p}, By: by, Reason: reason}
 	return append([]Change{c}, static...)
 }
 

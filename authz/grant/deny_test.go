@@ -91,11 +91,43 @@ func TestDenyRefused(t *testing.T) {
 	}
 }
 
+// statics counts the changes for which the gate takes all always rules anew, which costs
+// the more the more there are.
+func statics(changes []Change) (n int) {
+	for i := range changes {
+		if changes[i].Static {
+			n++
+		}
+	}
+	return n
+}
+
+func TestAlwaysRulesAreToldOnce(t *testing.T) {
+	table := New(Config{})
+	for _, step := range []struct {
+		always        []netip.Prefix
+		changes, told int
+	}{
+		{prefixes("192.0.2.0/30", "198.51.100.1/32", "2001:db8::/64"), 3, 1},
+		{prefixes("192.0.2.0/30", "198.51.100.1/32", "2001:db8::/64"), 0, 0},
+		{prefixes("192.0.2.0/30", "203.0.113.0/24"), 3, 1},
+		{nil, 2, 1},
+	} {
+		got := table.SetPolicy(start, policy(t, authz.Host{}, authz.Rules{Always: step.always}))
+		if len(got) != step.changes || statics(got) != step.told {
+			t.Errorf("%v: %s, of which %d tell the gate, want %d of %d", step.always, kinds(got), statics(got), step.told, step.changes)
+		}
+	}
+	if got := table.Deny(start, pfx("192.0.2.7/32"), m, root, ""); statics(got) != 0 {
+		t.Errorf("a denial of what is not always open: %s", kinds(got))
+	}
+}
+
 func TestDenialPunchesAlwaysRules(t *testing.T) {
 	table := New(Config{})
 	table.SetPolicy(start, policy(t, authz.Host{}, authz.Rules{Always: prefixes("192.0.2.0/30", "2001:db8::/64")}))
 	got := table.Deny(start, pfx("192.0.2.1/32"), m, root, "")
-	if kinds(got) != "[denied 192.0.2.1/32 granted 192.0.2.0/32 granted 192.0.2.2/31 revoked 192.0.2.0/30]" || !got[0].Static {
+	if kinds(got) != "[denied 192.0.2.1/32 granted 192.0.2.0/32 granted 192.0.2.2/31 revoked 192.0.2.0/30]" || statics(got) != 1 {
 		t.Errorf("Deny: %s", kinds(got))
 	}
 	if want := fmt.Sprint(prefixes("192.0.2.0/32", "192.0.2.2/31", "2001:db8::/64")); fmt.Sprint(table.Static()) != want {
@@ -105,7 +137,7 @@ func TestDenialPunchesAlwaysRules(t *testing.T) {
 		t.Error("a denied address is found in an always rule")
 	}
 	must(t, table, start, "192.0.2.1", "alice", Refused)
-	if got := table.Expire(at(m)); !got[0].Static || fmt.Sprint(table.Static()) != "[192.0.2.0/30 2001:db8::/64]" {
+	if got := table.Expire(at(m)); statics(got) != 1 || fmt.Sprint(table.Static()) != "[192.0.2.0/30 2001:db8::/64]" {
 		t.Errorf("Expire: %s, Static = %v", kinds(got), table.Static())
 	}
 }

@@ -145,7 +145,7 @@ type Change struct {
 	// adds little is told later, as a Rearmed change: if nobody is there to tell
 	// it, the element ends up to an eighth of the lifetime early, never late.
 	Arm bool
-	// Static says that Table.Static changed.
+	// Static says that Table.Static changed, once for all changes of a moment.
 	Static bool
 	// Rebuild says that more changed than is told one by one: the gate must be
 	// written anew from Table.Project. Closed is what of the rest was revoked.

@@ -191,15 +191,18 @@ func (t *Table) setAlways(now time.Time, want []netip.Prefix) []Change {
 		g, ok := kept[p]
 		if !ok {
 			g = Grant{Prefix: p, Since: now, Source: Always}
-			changes = append(changes, Change{Kind: Granted, Time: now, Grant: g, Static: true, Reason: "always allowed by the configuration"})
+			changes = append(changes, Change{Kind: Granted, Time: now, Grant: g, Reason: "always allowed by the configuration"})
 		}
 		delete(kept, p)
 		t.always = append(t.always, g)
 	}
 	for _, g := range old {
 		if _, ok := kept[g.Prefix]; ok {
-			changes = append(changes, Change{Kind: Revoked, Time: now, Grant: g, Static: true, Reason: "no longer always allowed"})
+			changes = append(changes, Change{Kind: Revoked, Time: now, Grant: g, Reason: "no longer always allowed"})
 		}
+	}
+	if len(changes) > 0 {
+		changes[0].Static = true
 	}
 	return changes
 }

@@ -170,7 +170,7 @@ func (t *Tables) CheckConnection(c authz.Conn, opened time.Time) (ok bool, reaso
 		return false, "no network namespace is trusted"
 	}
 	own := t.namespaces[0]
-	ok, err := own.ask.has(c.Server, c.Client)
+	ok, err := t.exists(own, c)
 	if err != nil {
 		return false, fmt.Sprintf("whether the connection exists is not known: network namespace %d: %v", own.id, err)
 	}
@@ -199,4 +199,21 @@ func (t *Tables) CheckConnection(c authz.Conn, opened time.Time) (ok bool, reaso
 		return false, fmt.Sprintf("nobody listens on %v any more", c.Server)
 	}
 	return true, ""
+}
+
+// exists says whether there is such a connection. The kernel finds one whose listener is
+// bound to a device by that device alone.
+func (t *Tables) exists(own namespace, c authz.Conn) (bool, error) {
+	devices := []uint32{0}
+	for _, l := range t.current.Load().accepting(nil, c.Server, own.id) {
+		if !slices.Contains(devices, l.device) {
+			devices = append(devices, l.device)
+		}
+	}
+	for _, device := range devices {
+		if ok, err := own.ask.has(c.Server, c.Client, device); ok || err != nil {
+			return ok, err
+		}
+	}
+	return false, nil
 }

@@ -45,6 +45,7 @@ type Socket struct {
 	// Inode is 0 for a connection that nobody has accepted yet.
 	Inode uint32
 
+	device uint32 // that it is bound to (SO_BINDTODEVICE, socket(7)), 0 for none
 	cookie uint64
 	silent time.Duration // valid if heard
 	heard  bool
@@ -119,9 +120,10 @@ func (c conn) listening(ports []uint16) ([]Socket, error) {
 	return all, nil
 }
 
-// has says whether there is a connection with these addresses. The kernel's request
-// and time-wait sockets are none, nor is the listener in its stead.
-func (c conn) has(local, remote netip.AddrPort) (bool, error) {
+// has says whether there is a connection with these addresses, bound to the device or to
+// none. The kernel's request and time-wait sockets are none, nor is the listener in its
+// stead.
+func (c conn) has(local, remote netip.AddrPort, device uint32) (bool, error) {
 	family := uint8(unix.AF_INET6)
 	if local.Addr().Is4() {
 		family = unix.AF_INET
@@ -132,6 +134,7 @@ func (c conn) has(local, remote netip.AddrPort) (bool, error) {
 	binary.BigEndian.PutUint16(id[2:], remote.Port())
 	copy(id[4:20], local.Addr().AsSlice())
 	copy(id[20:36], remote.Addr().AsSlice())
+	binary.NativeEndian.PutUint32(id[36:], device)
 	answers, err := c.execute(netlink.Message{
 		Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request},
 		Data:   req,
@@ -224,6 +227,7 @@ func parse(b []byte) (Socket, error) {
 		Remote: addrPort(b[0], id[20:36], binary.BigEndian.Uint16(id[2:])),
 		UID:    binary.NativeEndian.Uint32(b[64:]),
 		Inode:  binary.NativeEndian.Uint32(b[68:]),
+		device: binary.NativeEndian.Uint32(id[36:]),
 		cookie: uint64(binary.NativeEndian.Uint32(id[40:])) | uint64(binary.NativeEndian.Uint32(id[44:]))<<32,
 	}
 	attrs, err := netlink.NewAttributeDecoder(b[inetDiagMsgLen:])

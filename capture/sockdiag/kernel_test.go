@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"relaygate/authz"
 	"relaygate/bpf"
 	"relaygate/bpf/bpftest"
@@ -180,6 +182,36 @@ func TestKernelEstablished(t *testing.T) {
 	}
 }
 
+// TestKernelBoundToDevice: a connection is found whose listener is bound to a device.
+func TestKernelBoundToDevice(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	bound := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (failed error) {
+		err := c.Control(func(fd uintptr) { failed = unix.BindToDevice(int(fd), "lo") })
+		return errors.Join(err, failed)
+	}}
+	bound.SetMultipathTCP(false)
+	for network, address := range map[string]string{"tcp4": "127.0.0.1:61144", "tcp6": "[::1]:61144"} {
+		var l net.Listener
+		bpftest.Do(t, ns, func() (err error) {
+			l, err = bound.Listen(t.Context(), network, address)
+			return err
+		})
+		client := bpftest.Dial(t, ns, address)
+		server, err := l.Accept()
+		must(t, err)
+		c := authz.Conn{Client: client.LocalAddr().(*net.TCPAddr).AddrPort(), Server: netip.MustParseAddrPort(address)}
+		tables := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{held(t, ns)}})
+		if ok, reason := tables.CheckConnection(c, time.Now()); !ok {
+			t.Errorf("%s: not believed because %q", network, reason)
+		}
+		c.Client = netip.AddrPortFrom(c.Client.Addr(), c.Client.Port()^1)
+		if ok, reason := tables.CheckConnection(c, time.Now()); ok || !strings.Contains(reason, "no socket") {
+			t.Errorf("%s: a connection that is not there: %v, %q", network, ok, reason)
+		}
+		must(t, errors.Join(server.Close(), l.Close()))
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add(make([]byte, inetDiagMsgLen))
 	f.Add(append(make([]byte, inetDiagMsgLen), 5, 0, inetDiagSKV6Only, 0, 1, 0, 0, 0))
@@ -210,7 +242,7 @@ func TestKernelAnswersThatCannotBeRead(t *testing.T) {
 			return len(list), err
 		},
 		"connection": func() (int, error) {
-			ok, err := c.has(addr(server.LocalAddr()), addr(client.LocalAddr()))
+			ok, err := c.has(addr(server.LocalAddr()), addr(client.LocalAddr()), 0)
 			return map[bool]int{true: 1}[ok], err
 		},
 		"sessions": func() (n int, err error) {

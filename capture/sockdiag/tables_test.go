@@ -193,6 +193,7 @@ func TestSearchesSeldom(t *testing.T) {
 func TestCheckConnection(t *testing.T) {
 	client := netip.MustParseAddrPort("192.0.2.7:50000")
 	accepted := Socket{Local: server, Remote: client, State: tcpEstablished, UID: 97}
+	bound := func(s Socket, device uint32) Socket { s.device = device; return s }
 	for _, test := range []struct {
 		name    string
 		sockets []Socket
@@ -217,6 +218,9 @@ func TestCheckConnection(t *testing.T) {
 		{"nobody listens any more", []Socket{accepted, listener("0.0.0.0:143", 0, 1)}, nil, func(f *fakeTables) {
 			f.sockets = f.sockets[:1]
 		}, time.Second, "nobody listens on"},
+		{"of another device", []Socket{bound(accepted, 2), bound(listener("0.0.0.0:143", 0, 1), 3)}, nil, nil, time.Second, "no socket of this host"},
+		{"of a device, and a listener of none", []Socket{bound(accepted, 2), listener("0.0.0.0:143", 0, 1)}, nil, nil, time.Second, "no socket of this host"},
+		{"of the listener's device", []Socket{bound(accepted, 2), bound(listener("0.0.0.0:143", 0, 1), 2)}, nil, nil, time.Second, ""},
 		{"accepted by a login process", []Socket{accepted, listener("0.0.0.0:143", 0, 1)}, nil, nil, time.Second, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {

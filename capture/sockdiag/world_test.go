@@ -33,8 +33,10 @@ func (f *fakeTables) listening(ports []uint16) ([]Socket, error) {
 	return all, f.err
 }
 
-func (f *fakeTables) has(local, remote netip.AddrPort) (bool, error) {
-	return slices.ContainsFunc(f.sockets, func(s Socket) bool { return s.Local == local && s.Remote == remote }), f.err
+func (f *fakeTables) has(local, remote netip.AddrPort, device uint32) (bool, error) {
+	return slices.ContainsFunc(f.sockets, func(s Socket) bool {
+		return s.Local == local && s.Remote == remote && (s.device == 0 || s.device == device)
+	}), f.err
 }
 
 func (f *fakeTables) Close() error { return nil }

@@ -86,7 +86,7 @@ func (f *clientFlags) client(e *env) *control.Client {
 	c := control.NewClient(cmp.Or(path, defaultSocket))
 	if e.ErrTerminal {
 		c.Late = func() {
-			fmt.Fprintf(e.Stderr, "relaygate: there is no answer yet: waiting for %s at most\n", authz.Span(control.AnswerLimit))
+			fmt.Fprintf(e.Stderr, "relaygate: there is no answer yet: waiting for %s at most\n", authz.Span(c.Within))
 		}
 	}
 	return c

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -129,5 +130,25 @@ func TestReloadNeedsTheChosenFile(t *testing.T) {
 	}
 	if got := chosenConfig("other.toml", usual); got != "other.toml" {
 		t.Errorf("%q is chosen, want the one that was named", got)
+	}
+}
+
+// A daemon that hangs is critical before a monitoring system gives the check up.
+func TestCheckOfADaemonThatHangs(t *testing.T) {
+	t.Parallel() // it only waits
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", socket) // nobody accepts
+	must(t, err)
+	defer func() { must(t, l.Close()) }()
+	e, out, _ := testEnv()
+	begin := time.Now()
+	if got := exitCode(run(t.Context(), e, []string{"status", "--check", "--socket", socket})); got != checkCritical {
+		t.Errorf("exit %d, want %d", got, checkCritical)
+	}
+	if took := time.Since(begin); took > 9500*time.Millisecond {
+		t.Errorf("it took %v", took)
+	}
+	if want := "RELAYGATE CRITICAL: relaygate runs and did not answer within 8 s"; !strings.HasPrefix(out.String(), want) || strings.Count(out.String(), "\n") != 1 {
+		t.Errorf("it says %q, want one line that begins with %q", out, want)
 	}
 }

@@ -23,7 +23,11 @@ func statusCommand(e *env) *cobra.Command {
 		Short: "Tell what relaygate does and how it is",
 		Args:  takes("", 0, 0),
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
-			s, err := flags.client(e).Status(cmd.Context())
+			client := flags.client(e)
+			if check {
+				client.Within = checkWithin
+			}
+			s, err := client.Status(cmd.Context())
 			switch {
 			case check:
 				return checkStatus(e, &s, err, flags.json)
@@ -66,6 +70,10 @@ func statusOffline(e *env, flags *clientFlags, err error) error {
 	printAround(e, o)
 	return silent
 }
+
+// checkWithin is less than the 10 s after which monitoring systems give a plugin up by
+// default, and say that they do not know.
+const checkWithin = 8 * time.Second
 
 // The exit codes that monitoring plugins agree on.
 const (

@@ -52,11 +52,25 @@ func (c *checker) failf(key, format string, args ...any) { c.fail(key, fmt.Error
 func (c *checker) distinct(paths [][2]string) {
 	for i, this := range paths {
 		for _, other := range paths[:i] {
-			if this[1] != "" && this[1] == other[1] {
+			if this[1] != "" && other[1] != "" && resolved(this[1]) == resolved(other[1]) {
 				c.failf(this[0], "is the same file as %s", other[0])
 			}
 		}
 	}
+}
+
+// resolved is where a path leads, also if nothing is there yet.
+func resolved(path string) string {
+	if whole, err := filepath.Abs(path); err == nil { // the configuration's is as it was typed
+		path = whole
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	if folder, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		return filepath.Join(folder, filepath.Base(path))
+	}
+	return path
 }
 
 func (c *checker) check(r *raw) *Config {
@@ -96,7 +110,7 @@ func (c *checker) watch(r *raw, cfg *Config) {
 	c.tap(r, cfg)
 	cfg.TLS = c.oneOf("watch.tls", r.Watch.TLS, "auto", "off") == 0
 	cfg.TrustedNetns = c.namespaces("watch.trusted_netns", r.Watch.TrustedNetns)
-	cfg.TrustedProxies = c.prefixes("watch.trusted_proxies", r.Watch.TrustedProxies)
+	cfg.TrustedProxies = c.trusted("watch.trusted_proxies", r.Watch.TrustedProxies)
 	cfg.Owners = c.owners("watch.owners", r.Watch.Owners)
 }
 
@@ -111,7 +125,7 @@ func (c *checker) grant(r *raw, cfg *Config) {
 	cfg.MaxUsers = c.between("grant.max_users", r.Grant.MaxUsers, 1, 1000)
 	cfg.MaxAddresses = c.between("grant.max_addresses", r.Grant.MaxAddresses, 1, 100_000)
 	cfg.Never = c.prefixes("grant.never", r.Grant.Never)
-	cfg.Always = c.prefixes("grant.always", r.Grant.Always)
+	cfg.Always = c.trusted("grant.always", r.Grant.Always)
 }
 
 func (c *checker) services(key string, ports []int, p authz.Protocol, into map[uint16]authz.Service) {
@@ -200,6 +214,26 @@ func (c *checker) prefixes(key string, texts []string) []netip.Prefix {
 			continue
 		}
 		out = append(out, p)
+	}
+	return out
+}
+
+// widest4 and widest6 are the widest prefixes that are trusted: those of private networks
+// are no wider (RFC 1918 §3, RFC 4193 §3.1), nor are those that one organisation holds.
+const widest4, widest6 = 8, 7
+
+// trusted are prefixes of clients that are believed without a login, or of what they say.
+// By a slip like /0 that would be the whole Internet.
+func (c *checker) trusted(key string, texts []string) []netip.Prefix {
+	out := c.prefixes(key, texts)
+	for _, p := range out {
+		widest := widest4
+		if p.Addr().Is6() {
+			widest = widest6
+		}
+		if p.Bits() < widest {
+			c.failf(key, "%s is too much of the Internet to be trusted: /%d is the widest", p, widest)
+		}
 	}
 	return out
 }

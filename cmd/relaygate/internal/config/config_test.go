@@ -1,7 +1,10 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -167,6 +170,12 @@ func TestMistakesNameFileLineAndKey(t *testing.T) {
 		{"prefix", "[grant]\nipv6_prefix = 48\n", "48 is neither 128 nor 64"},
 		{"users", "[grant]\nmax_users = 0\n", "0 is not between 1 and 1000"},
 		{"host bits", "[grant]\nnever = [\"192.0.2.7/24\"]\n", "has host bits set: 192.0.2.0/24, or 192.0.2.7?"},
+		{"everybody", "[grant]\nalways = [\"0.0.0.0/0\"]\n", "x.toml:2: grant.always: 0.0.0.0/0 is too much of the Internet to be trusted: /8 is the widest"},
+		{"everybody in IPv6", "[grant]\nalways = [\"192.0.2.1\", \"::/0\"]\n", "grant.always: ::/0 is too much of the Internet to be trusted: /7 is the widest"},
+		{"everybody in halves", "[grant]\nalways = [\"0.0.0.0/1\", \"128.0.0.0/1\"]\n", "128.0.0.0/1 is too much"},
+		{"two networks", "[grant]\nalways = [\"10.0.0.0/7\"]\n", "10.0.0.0/7 is too much"},
+		{"all global addresses", "[grant]\nalways = [\"2000::/3\"]\n", "2000::/3 is too much"},
+		{"everybody a proxy", "[watch]\ntrusted_proxies = [\"::/0\"]\n", "x.toml:2: watch.trusted_proxies: ::/0 is too much"},
 		{"zone", "[grant]\nalways = [\"fe80::1%eth0\"]\n", "has a zone"},
 		{"mode", "[gate]\nmode = \"on\"\n", "is none of"},
 		{"redirect to itself", "[gate]\nmode = \"redirect\"\nrelay_port = 25\n", "x.toml:3: gate.relay_port: port 25 is one of gate.ports"},
@@ -230,5 +239,50 @@ func TestLoadIsBounded(t *testing.T) {
 	}
 	if _, ok := Salvage("/dev/zero"); ok {
 		t.Error("Salvage says that it could be read")
+	}
+}
+
+func TestWidestTrusted(t *testing.T) {
+	want := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("2001:db8::/32")}
+	cfg, err := Parse("x.toml", []byte(`
+[watch]
+trusted_proxies = ["10.0.0.0/8", "fc00::/7", "2001:db8::/32"]
+[grant]
+never = ["0.0.0.0/0"]
+always = ["10.0.0.0/8", "fc00::/7", "2001:db8::/32"]
+`))
+	if err != nil || !slices.Equal(cfg.Always, want) || !slices.Equal(cfg.TrustedProxies, want) {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+}
+
+// One file has one use, by whatever path it is named.
+func TestOneFileByTwoPaths(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for _, err := range []error{
+		os.Mkdir("real", 0o700), os.Symlink("real", "folder"), os.WriteFile("real/old", nil, 0o600), os.Symlink("real/old", "link"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		config, hosts, users string
+		key                  string // that is refused; "" for none
+	}{
+		{"x.toml", "/y", "", ""},
+		{"x.toml", dir + "/x.toml", "", "files.relayhosts"},
+		{"./folder/../x.toml", dir + "/x.toml", "", "files.relayhosts"},
+		{"folder/x.toml", dir + "/real/x.toml", "", "files.relayhosts"},
+		{"link", dir + "/folder/old", "", "files.relayhosts"},
+		{"x.toml", dir + "/folder/new", dir + "/real/new", "files.users"},
+		{"x.toml", dir + "/folder/new", dir + "/real/other", ""},
+		{"x.toml", dir + "/none/new", dir + "/none/new", "files.users"},
+	} {
+		_, err := Parse(tt.config, fmt.Appendf(nil, "[files]\nrelayhosts = %q\nusers = %q\n", tt.hosts, tt.users))
+		if tt.key == "" && err != nil || tt.key != "" && (err == nil || !strings.Contains(err.Error(), tt.key+": is the same file as")) {
+			t.Errorf("%s, %s, %s: got %v, want an error of %q", tt.config, tt.hosts, tt.users, err, tt.key)
+		}
 	}
 }

@@ -25,6 +25,8 @@ type Client struct {
 	// Late is called where an answer takes longer than a person waits without wondering;
 	// it may be nil.
 	Late func()
+	// Within bounds the wait for an answer.
+	Within time.Duration
 
 	socket string
 	http   http.Client
@@ -38,7 +40,7 @@ func NewClient(socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", socket)
 	}
-	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{DialContext: dial}}}
+	return &Client{Within: AnswerLimit, socket: socket, http: http.Client{Transport: &http.Transport{DialContext: dial}}}
 }
 
 // Status asks for the status.
@@ -98,7 +100,7 @@ func wholeLines(data []byte, atEOF bool) (advance int, line []byte, err error) {
 
 // answer asks, and reads the answer.
 func answer[T any](ctx context.Context, c *Client, method, path string, what io.Reader) (v T, err error) {
-	ctx, cancel := context.WithTimeout(ctx, AnswerLimit)
+	ctx, cancel := context.WithTimeout(ctx, c.Within)
 	defer cancel()
 	body, err := c.ask(ctx, method, path, what)
 	if err != nil {
@@ -115,8 +117,9 @@ func answer[T any](ctx context.Context, c *Client, method, path string, what io.
 type SilentError struct {
 	Socket string
 	// Err is why it could not be connected to, or errEnded; nil if it took the question
-	// and did not answer in time.
-	Err error
+	// and did not answer Within that time.
+	Err    error
+	Within time.Duration
 }
 
 var errEnded = errors.New("relaygate ended before it answered")
@@ -126,14 +129,14 @@ func (e *SilentError) Error() string {
 	case errors.Is(e.Err, errEnded):
 		return e.Err.Error()
 	case e.Err == nil:
-		return fmt.Sprintf("relaygate runs and did not answer within %s: it hangs, or has too much to do", authz.Span(AnswerLimit))
+		return fmt.Sprintf("relaygate runs and did not answer within %s: it hangs, or has too much to do", authz.Span(e.Within))
 	}
 	return fmt.Sprintf("is relaygate running? cannot connect to %s: %v (start it, or name its socket with --socket)", e.Socket, e.Err)
 }
 
 func (e *SilentError) Unwrap() error { return e.Err }
 
-// AnswerLimit bounds the wait for an answer.
+// AnswerLimit is what Client.Within is if nobody says otherwise.
 const AnswerLimit = 20 * time.Second
 
 func (c *Client) ask(ctx context.Context, method, path string, what io.Reader) (io.ReadCloser, error) {
@@ -150,11 +153,11 @@ func (c *Client) ask(ctx context.Context, method, path string, what io.Reader) (
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("the control socket %s is for root and its group: run this as root (%w)", c.socket, fs.ErrPermission)
 	case errors.As(err, &op) && op.Op == "dial":
-		return nil, &SilentError{c.socket, op.Err}
+		return nil, &SilentError{Socket: c.socket, Err: op.Err}
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, &SilentError{c.socket, nil}
+		return nil, &SilentError{Socket: c.socket, Within: c.Within}
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
-		return nil, &SilentError{c.socket, errEnded}
+		return nil, &SilentError{Socket: c.socket, Err: errEnded}
 	case err != nil:
 		return nil, fmt.Errorf("ask relaygate: %w", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -17,8 +16,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"relaygate/authz"
 )
@@ -230,50 +227,6 @@ func TestListenMakesTheFolder(t *testing.T) {
 	}
 	if err := l.Close(); err != nil {
 		t.Error(err)
-	}
-}
-
-// Connections that somebody leaves open take no more than their share of the descriptors.
-func TestClientsAreBounded(t *testing.T) {
-	var before unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 512, Max: before.Max}); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &before) }()
-	c := serve(t, &fakeDaemon{}, NewHub())
-	var open []net.Conn
-	idle := func() net.Conn {
-		conn, err := net.Dial("unix", c.socket)
-		if err != nil {
-			t.Fatal(err)
-		}
-		open = append(open, conn)
-		return conn
-	}
-	for range maxClients() {
-		idle()
-	}
-	more := idle()
-	if err := more.SetReadDeadline(time.Now().Add(readTimeout / 2)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := more.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		t.Errorf("one more ends with %v, want that it is closed at once", err)
-	}
-	for _, conn := range open {
-		_ = conn.Close()
-	}
-	for begin := time.Now(); ; { // until the server has seen that
-		_, err := c.Status(t.Context())
-		if err == nil {
-			break
-		}
-		if time.Since(begin) > readTimeout {
-			t.Fatalf("behind them nobody is answered: %v", err)
-		}
 	}
 }
 

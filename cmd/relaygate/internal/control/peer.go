@@ -50,6 +50,12 @@ func peerOf(c *net.UnixConn) (p peer, err error) {
 	return p, err
 }
 
+// isRoot says whether root connected.
+func isRoot(c net.Conn) bool {
+	p, ok := withPeer(context.Background(), c).Value(peerKey{}).(peer)
+	return ok && p.uid == 0
+}
+
 // By is who ordered something, in words fit for a journal.
 type By string
 

@@ -135,16 +135,18 @@ const (
 	readTimeout  = 5 * time.Second
 	writeTimeout = 18 * time.Second // longer than an order takes
 	maxWatchers  = 32
+	forRoot      = 32 // connections, beyond those of everybody
 )
 
 // Bound has a server close its connections beyond a number: somebody may leave his open,
-// and without descriptors nobody's login is believed.
+// and without descriptors nobody's login is believed. Root has a few more, so that nobody
+// else keeps its orders away.
 func Bound(most int64) func(net.Conn, http.ConnState) {
 	var clients atomic.Int64
 	return func(c net.Conn, state http.ConnState) {
 		switch state {
 		case http.StateNew:
-			if clients.Add(1) > most {
+			if n := clients.Add(1); n > most+forRoot || n > most && !isRoot(c) {
 				_ = c.Close() // its reader sees that and ends it
 			}
 		case http.StateClosed, http.StateHijacked:

@@ -220,3 +220,24 @@ func TestForeignList(t *testing.T) {
 		}
 	}
 }
+
+// Where a client in a container can log in without a password, that is told.
+func TestLentMemoryIsTold(t *testing.T) {
+	seen, locked := func() error { return nil }, func() error { return errors.New("locked down") }
+	for _, tt := range []struct {
+		tap  config.Tap
+		have func() error
+		want State
+	}{
+		{config.TapAuto, seen, OK},
+		{config.TapAuto, locked, Missing},
+		{config.TapCgroup, locked, Missing},
+		{config.TapTCX, locked, OK}, // its kernels always tell
+		{config.TapAFPacket, seen, Missing},
+	} {
+		got := lent(&config.Config{Tap: tt.tap}, tt.have)
+		if got.State != tt.want || got.Bad() || (got.Then == "") != (tt.want == OK) {
+			t.Errorf("tap %d: %+v, want %s", tt.tap, got, tt.want)
+		}
+	}
+}

@@ -54,6 +54,7 @@ func kernel(cfg *config.Config) []Finding {
 		}
 		add(bpf.WireFeatures(), needsTCX(cfg), then)
 	}
+	list = append(list, lent(cfg, bpf.HaveLent))
 	if cfg.TLS && !cfg.Inside() {
 		list = append(list, found("kernel: uprobes", false, "are there", bpf.HaveUprobes(),
 			"logins in TLS are not read: grants come from clear text and by hand alone"))
@@ -63,6 +64,20 @@ func kernel(cfg *config.Config) []Finding {
 			"logins in TLS are not read: run relaygate on the host, or with the host's PID namespace"))
 	}
 	return list
+}
+
+// lent says whether it is seen that a client in this kernel, as in a container, can still
+// change what it sent; have asks that of programs on cgroups.
+func lent(cfg *config.Config, have func() error) Finding {
+	var err error
+	switch {
+	case needsPackets(cfg):
+		err = errors.New("is not seen by a packet socket")
+	case !needsTCX(cfg):
+		err = have()
+	}
+	return found("lent memory", false, "is seen: what a client in this kernel sends and can still change", err,
+		"in clear text whoever runs programs in a container of this host logs in without a password: name what is routed to containers in grant.never (relaygate.toml(5))")
 }
 
 // capability is one of capabilities(7), with what is lost without it.

@@ -220,7 +220,7 @@ func TestWhyOfAHangingDaemon(t *testing.T) {
 	must(t, w.daemon.Freeze(t.Context()))
 	cfg, err := config.Load(filepath.Join(w.dir, "relaygate.toml"))
 	must(t, err)
-	absent := offline.Daemon{Config: cfg, Silence: &control.SilentError{Socket: w.daemon.Socket}}
+	absent := offline.Daemon{Config: cfg, Silence: &control.SilentError{Socket: w.daemon.Socket, Within: control.AnswerLimit}}
 	bpftest.Do(t, w.home, func() error {
 		s, err := absent.Why(lab.Client4, time.Now())
 		if err == nil && (!s.Granted || !strings.Contains(s.Offline.Why, "runs and did not answer") || !strings.Contains(s.Offline.Next, "what it granted stays")) {

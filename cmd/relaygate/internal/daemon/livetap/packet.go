@@ -159,7 +159,7 @@ func (t *packetTap) Problems() []string {
 }
 
 func (t *packetTap) Where() (kind, where string) {
-	return "afpacket", interfaceWords(t.names, t.inside)
+	return "afpacket", interfaceWords(t.names, t.inside) + lentUnseen
 }
 
 // Counts names what the tap did not see, for status.

@@ -25,6 +25,7 @@ type ringTap struct {
 	trust    *Trust
 	log      *slog.Logger
 	hub      *control.Hub
+	where    string
 	again    atomic.Uint64          // how often they were attached again
 	lost     atomic.Pointer[string] // why they are not attached; nil while they are
 }
@@ -34,7 +35,11 @@ func openRingTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hu
 	if err != nil {
 		return nil, fmt.Errorf("load the kernel tap: %w", err)
 	}
-	return &ringTap{Ring: capture.NewRing(programs), programs: programs, trust: t, log: log, hub: hub}, nil
+	where := "sockets of this network namespace"
+	if bpf.HaveLent() != nil {
+		where += lentUnseen
+	}
+	return &ringTap{Ring: capture.NewRing(programs), programs: programs, trust: t, log: log, hub: hub, where: where}, nil
 }
 
 // Next asks about each new connection's listener, which the kernel believed by
@@ -79,7 +84,7 @@ func (t *ringTap) Problems() []string {
 }
 
 func (t *ringTap) Where() (kind, where string) {
-	return "cgroup", "sockets of this network namespace"
+	return "cgroup", t.where
 }
 
 // Counts names what the tap did not see, for status.

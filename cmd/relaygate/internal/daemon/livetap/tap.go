@@ -88,6 +88,9 @@ func warn(log *slog.Logger, err error, instead Tap) {
 	}
 }
 
+// lentUnseen is said of a tap that does not see what package bpf's HaveLent is about.
+const lentUnseen = ", blind to memory that clients in this kernel can still change"
+
 // interfaceWords names tapped interfaces.
 func interfaceWords(names []string, inside bool) string {
 	words := "interfaces "

@@ -31,7 +31,8 @@ type TLS struct {
 }
 
 // OpenTLS prepares to read TLS where that can be had. What stands in the way is
-// said, and no reason not to start: clear text is read all the same.
+// said, and no reason not to start: clear text is read all the same. What may pass, as
+// want of memory does, the finder says of the servers, and tries again.
 func OpenTLS(cfg *config.Config, tap Tap, trust *Trust, log *slog.Logger, hub *control.Hub) (*TLS, error) {
 	t := &TLS{log: log, hub: hub}
 	if !cfg.TLS {
@@ -42,7 +43,7 @@ func OpenTLS(cfg *config.Config, tap Tap, trust *Trust, log *slog.Logger, hub *c
 		t.why = "the TLS libraries of mail servers behind this host are out of sight"
 	} else if !ok {
 		t.why = "packets of interfaces do not show which process a connection belongs to"
-	} else if err := errors.Join(bpf.HaveUprobes(), bpf.InitialPIDs()); err != nil {
+	} else if err := errors.Join(lacking(bpf.HaveUprobes()), bpf.InitialPIDs()); err != nil {
 		t.why = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	if t.why != "" {
@@ -56,6 +57,14 @@ func OpenTLS(cfg *config.Config, tap Tap, trust *Trust, log *slog.Logger, hub *c
 		return nil, fmt.Errorf("prepare to read TLS: %w", err)
 	}
 	return t, nil
+}
+
+// lacking is err if that is for good.
+func lacking(err error) error {
+	if bpf.Lacks(err) {
+		return err
+	}
+	return nil
 }
 
 // On says whether TLS is read.

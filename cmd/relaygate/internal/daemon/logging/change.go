@@ -43,7 +43,7 @@ func (l *changeLog) tell(now time.Time, c *grant.Change) {
 		b = appendAttr(b, addressKey, authz.PrefixString(c.Grant.Prefix))
 	}
 	if len(c.Grant.Users) > 0 && c.Grant.Users[0].Name != "" {
-		b = appendAttr(b, "user", authz.Quote(c.Grant.Users[0].Name))
+		b = appendAttr(b, userKey, authz.Quote(c.Grant.Users[0].Name))
 	}
 	if !c.Grant.Expires.IsZero() {
 		b = l.until.appendTime(append(b, " until="...), c.Grant.Expires, c.Grant.Expires.Unix(), time.RFC3339)
@@ -60,7 +60,7 @@ func record(now time.Time, c *grant.Change) slog.Record {
 		r.AddAttrs(slog.String(addressKey, authz.PrefixString(c.Grant.Prefix)))
 	}
 	if len(c.Grant.Users) > 0 && c.Grant.Users[0].Name != "" {
-		r.AddAttrs(slog.String("user", authz.Quote(c.Grant.Users[0].Name)))
+		r.AddAttrs(slog.String(userKey, authz.Quote(c.Grant.Users[0].Name)))
 	}
 	if !c.Grant.Expires.IsZero() {
 		r.AddAttrs(slog.String("until", c.Grant.Expires.Format(time.RFC3339)))

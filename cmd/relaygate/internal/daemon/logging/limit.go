@@ -19,7 +19,7 @@ type limiter struct {
 	kinds map[string]*lineKind
 }
 
-// lineKind is what is known of the lines that differ in their digits and addresses alone.
+// lineKind is what is known of the lines that are alike: see kindOf.
 type lineKind struct {
 	written int // since the last quiet time
 	held    slog.Record
@@ -99,27 +99,38 @@ func (l *limiter) close() {
 	}
 }
 
-// addressKey is that of the address which a line is about.
-const addressKey = "address"
+// addressKey is that of the address which a line is about, userKey that of its user.
+const (
+	addressKey = "address"
+	userKey    = "user"
+)
 
-// kindOf is a line without its time, digits and address: members choose theirs.
+// kindOf is a line without its time, digits and address: members choose theirs. A user's
+// digits tell who it is, as of web1 and web2.
 func kindOf(r *slog.Record) string {
 	var b strings.Builder
-	b.WriteString(r.Message)
+	b.WriteString(withoutDigits(r.Message))
 	r.Attrs(func(a slog.Attr) bool {
 		if a.Key == addressKey {
 			return true
 		}
 		b.WriteString("\x00" + a.Key + "=")
-		if a.Value.Kind() != slog.KindDuration { // its unit is no digit
+		switch {
+		case a.Key == userKey:
 			b.WriteString(a.Value.String())
+		case a.Value.Kind() != slog.KindDuration: // its unit is no digit
+			b.WriteString(withoutDigits(a.Value.String()))
 		}
 		return true
 	})
+	return b.String()
+}
+
+func withoutDigits(s string) string {
 	return strings.Map(func(c rune) rune {
 		if c >= '0' && c <= '9' {
 			return -1
 		}
 		return c
-	}, b.String())
+	}, s)
 }
