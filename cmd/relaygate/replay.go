@@ -144,8 +144,8 @@ type printer interface {
 	flush() error
 }
 
-// batch is how many events go through each stage at one time. Of more, the
-// memory leaves the processor's cache.
+// batch is how many events are decoded, and their verdicts printed, at one time. Of more,
+// the memory leaves the processor's cache.
 const batch = 64
 
 func replayFile(ctx context.Context, e *env, cfg *config.Config, name string, bar *progress, out printer, sum *summary) (err error) {
