@@ -182,7 +182,13 @@ func replayFile(ctx context.Context, e *env, cfg *config.Config, name string, ba
 		}
 		return nil
 	}
-	settle = func() error { return emit(reader.Settle()) }
+	began := e.Now()
+	settle = func() error {
+		if file.Time().Before(began) { // stored before: how fast it comes tells nothing
+			return nil
+		}
+		return emit(reader.Settle())
+	}
 	var events [batch]capture.Event
 	var readErr error
 	for {
