@@ -24,6 +24,9 @@ type DoneSet struct {
 	full            bool
 	refused, walked int
 	kept            []place // for makeRoom
+	// fresh has a bit for each that was taken since packets were decoded last, of 64 by
+	// its hash: all of them where these were not looked up.
+	fresh uint64
 }
 
 const (
@@ -94,6 +97,7 @@ func (s *DoneSet) add(hash uint64, second int64, state stamp, late uint32) bool 
 		return false
 	}
 	s.recent.put(hash, now|state, late)
+	s.fresh |= freshBit(hash)
 	return true
 }
 
@@ -110,6 +114,11 @@ func (s *DoneSet) End(hash uint64, second int64) {
 // Lift takes a connection out: another one began between the same ends.
 func (s *DoneSet) Lift(hash uint64) { s.recent.remove(hash) }
 
+// Changed reports whether a connection may have been taken since packets were decoded last.
+func (s *DoneSet) Changed(hash uint64) bool { return s.fresh&freshBit(hash) != 0 }
+
+func freshBit(hash uint64) uint64 { return 1 << (hash >> 58) }
+
 // Clear empties the set.
 func (s *DoneSet) Clear() { *s = DoneSet{} }
 
@@ -119,10 +128,18 @@ func (s *DoneSet) Has(hash uint64) bool {
 	return found || s.ended.has(key(hash))
 }
 
-// PassesOver reports whether a packet is to be passed over. A SYN never is: it can
-// be another's beginning. Nor is an RST: it shows who is there.
-func (s *DoneSet) PassesOver(hash uint64, flags Flags, second int64) bool {
-	return s.passage(hash, flags, second) >= passed
+// PassesOver reports whether a segment that was decoded is to be passed over, as the
+// Decoder would by what the set holds now. A SYN never is: it can be another's beginning.
+// Nor is an RST: it shows who is there.
+func (s *DoneSet) PassesOver(seg *Segment, toServer bool, second int64) bool {
+	switch s.passage(seg.Hash, seg.Flags, second) {
+	case passed:
+		return true
+	case passedHeld:
+		return !toServer || len(seg.Payload)+seg.Missing == 0 || !s.before(seg.Hash, seg.Seq)
+	case shown, shownStill:
+	}
+	return false
 }
 
 // passage is what becomes of a packet.

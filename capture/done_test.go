@@ -116,7 +116,7 @@ func TestDoneEnds(t *testing.T) {
 				second := int64(i) / step.perSecond
 				hash := mix(i+1, 0x9e3779b97f4a7c15)
 				s.Add(hash, second)
-				s.PassesOver(hash, FIN, second)
+				s.passage(hash, FIN, second)
 				s.End(hash, second)
 			}
 			if step.perSecond == 100 && len(s.recent.slots) > 2*doneSlots {
@@ -144,22 +144,22 @@ func TestDoneLingers(t *testing.T) {
 	var s DoneSet
 	const hash, other = 7 << 40, 9 << 40
 	s.Add(hash, 100)
-	s.PassesOver(hash, FIN, 100)
+	s.passage(hash, FIN, 100)
 	for second := int64(100); second < 110; second += doneLinger {
 		s.Add(other, second)
-		if !s.PassesOver(hash, ACK, second) {
+		if s.passage(hash, ACK, second) < passed {
 			t.Fatalf("shown in second %d", second)
 		}
 	}
 	s.Lift(hash)
 	s.Add(hash, 110)
 	s.Add(other, 120)
-	if !s.PassesOver(hash, ACK, 120) {
+	if s.passage(hash, ACK, 120) < passed {
 		t.Error("a new connection left for the end of the one before")
 	}
-	s.PassesOver(hash, FIN, 120)
+	s.passage(hash, FIN, 120)
 	s.Add(other, 120+doneLinger+1)
-	if s.PassesOver(hash, ACK, 130) || !s.Has(hash) {
+	if s.passage(hash, ACK, 130) >= passed || !s.Has(hash) {
 		t.Error("the end is not remembered, or among the recent")
 	}
 }

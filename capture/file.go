@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -143,6 +144,7 @@ func (f *File) Next(ev *Event) error {
 	if f.more(ev) {
 		return nil
 	}
+	f.decoder.done.fresh = 0
 	for f.err == nil {
 		if found, _ := f.one(ev); found {
 			return nil
@@ -182,6 +184,7 @@ func (f *File) one(ev *Event) (found, last bool) {
 		return true, s == beginning
 	case unclear:
 	}
+	f.decoder.done.fresh = math.MaxUint64 // it was not looked up
 	p := packet{time: time.Unix(r.second, r.nanos).UTC(), sent: r.direction, link: Link{Interface: r.iface}}
 	if !f.decoder.frame(&p, r.link, r.data, r.wireLen, ev) {
 		return false, false

@@ -1,13 +1,13 @@
 package capture
 
 // Batch hands on the next Events, at least one and as many as can be had without
-// moving the memory that their payloads lie in. What is fed of a connection that
-// came to be done meanwhile is no news to the table of flows. Its errors are
-// those of Next.
+// moving the memory that their payloads lie in. Of a connection that comes to be done
+// meanwhile the table of flows passes them over. Its errors are those of Next.
 func (f *File) Batch(events []Event) (n int, err error) {
 	if f.more(&events[0]) {
 		return 1, nil
 	}
+	f.decoder.done.fresh = 0
 	for f.err == nil {
 		if n := f.skim(events); n > 0 {
 			return n, nil

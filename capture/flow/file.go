@@ -28,8 +28,7 @@ func (t *Table) unknown(hash uint64, seg *capture.Segment) {
 		t.asks(hash, seg)
 	case isSYN(seg) && seg.Sent == capture.SenderHost:
 		t.opens(hash, seg)
-	case t.done.PassesOver(hash, seg.Flags, t.second()), t.done.Has(hash):
-		// Its connection is done since it was decoded, or it comes behind its end.
+	case t.done.Has(hash): // it comes behind its connection's end
 	case (tells(seg) || isSYNACK(seg)) && t.wait(hash, seg):
 	case tells(seg):
 		k := tuple{hash: hash}

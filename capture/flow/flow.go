@@ -32,8 +32,6 @@ const (
 type Event struct {
 	Kind Kind
 	ID   ID
-	// Of is the place of the capture event that brought it among those fed.
-	Of int
 	// Came is when the segment came that brought it, in Unix nanoseconds, if that waited
 	// for others (see Config.Late); else 0.
 	Came int64

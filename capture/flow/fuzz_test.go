@@ -1,13 +1,10 @@
 package flow
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"relaygate/capture"
 )
@@ -114,49 +111,11 @@ func FuzzFeed(f *testing.F) {
 		play(t, newLeavingTable(limits), data)
 		limits.Waiting = 5 * placeSize
 		play(t, newWaitingTable(limits), data)
-		limits.Buffered = 1 << 20 // what was released is kept until all were fed, as are flows
-		limits.Flows, limits.FlowsPerClient = 0, 0
-		together(t, limits, newLeavingTable, data)
-		together(t, limits, newWaitingTable, data)
 	})
 }
 
-// together checks that events that are fed at one time bring what they bring one
-// by one.
-func together(t *testing.T, limits Limits, newTable func(Limits) *Table, data []byte) {
-	single, batched := newTable(limits), newTable(limits)
-	var fed []capture.Event
-	var want, got []string
-	tell := func(table *Table, events []Event) (told []string) {
-		over := map[ID]bool{}
-		for _, e := range events {
-			if over[e.ID] && e.Kind == Tainted {
-				continue // of a flow that still was there, as copies of its bytes may come late
-			}
-			over[e.ID] = e.Kind == Closed || e.Kind == Tainted
-			conn, _ := table.Conn(e.ID)
-			told = append(told, fmt.Sprintf("%v %v %v %q %d %s", conn, e.Kind, e.Chunk.Dir, e.Chunk.Bytes, e.Chunk.Cut, e.Reason))
-		}
-		return told
-	}
-	for n := 0; len(data) >= opSize; n++ {
-		ev := decodeOp(data, n)
-		want = append(want, tell(single, single.Feed(&ev))...)
-		fed = append(fed, ev)
-		if data = data[opSize:]; len(data) < opSize || data[6]&0xc0 == 0 {
-			got = append(got, tell(batched, batched.FeedAll(fed))...)
-			check(t, batched)
-			fed = nil
-		}
-	}
-	want, got = append(want, tell(single, single.Flush(start))...), append(got, tell(batched, batched.Flush(start))...)
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Fatalf("one by one (-) and together (+)\n%s", diff)
-	}
-}
-
-// TestTogether plays such games at random.
-func TestTogether(t *testing.T) {
+// TestPlay plays such games at random.
+func TestPlay(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 3000 {
 		data := make([]byte, opSize*(1+rng.IntN(200)))
@@ -168,8 +127,8 @@ func TestTogether(t *testing.T) {
 			data[i+1] &= 0x7f &^ byte(rng.IntN(2)*int(capture.RST))
 			data[i+2], data[i+3], data[i+7] = data[i+2]&31, data[i+3]&31, data[i+7]&3
 		}
-		together(t, Limits{}, newLeavingTable, data)
-		together(t, Limits{}, newWaitingTable, data)
+		play(t, newLeavingTable(Limits{}), data)
+		play(t, newWaitingTable(Limits{}), data)
 	}
 }
 

@@ -49,10 +49,10 @@ func TestLateCopies(t *testing.T) {
 // it had not told that.
 func TestHold(t *testing.T) {
 	for _, tt := range []struct {
-		name   string
-		rest   []step
-		before bool // rest comes before Hold, in the same batch
-		want   string
+		name string
+		rest []step
+		end  bool // the answer ends the flow
+		want string
 	}{
 		{"nothing comes", nil, false, ""},
 		{"what is next", []step{cl(2, "C"), sv(1, 3, "2"), cl(3, "", plus(capture.FIN)), sv(2, 4, "", plus(capture.FIN))}, false, ""},
@@ -62,39 +62,33 @@ func TestHold(t *testing.T) {
 		{"a late copy behind an RST", []step{sv(1, 2, "", plus(capture.RST)), cl(0, "XB")}, false, "!" + reasonLate},
 		{"two late copies", []step{cl(0, "XB"), cl(0, "YB")}, false, "!" + reasonLate},
 		{"something between the two cannot be read", []step{doubt}, false, "!" + "overlapping fragments"},
-		{"the end at once", []step{sv(1, 2, "", plus(capture.FIN))}, true, ")"},
-		{"the end at once, and a late copy", []step{sv(1, 2, "", plus(capture.FIN)), cl(0, "XB")}, true, ")!" + reasonLate},
+		{"the end at once", nil, true, ")"},
+		{"the end at once, and a late copy", []step{cl(0, "XB")}, true, ")!" + reasonLate},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			answer := sv(0, 2, "1")
+			if tt.end {
+				answer = sv(0, 2, "1", plus(capture.FIN))
+			}
 			for _, table := range []*Table{newTable(Limits{}), newLeavingTable(Limits{})} {
 				const m = ethernet
-				steps := begin(m, []step{cl(0, "AB"), sv(0, 2, "1")})
-				var events []capture.Event
+				var s story
+				var id ID
 				play := func(steps []step) {
 					for _, st := range steps {
 						var ev capture.Event
 						st(m, &ev)
 						ev.Time = start
-						events = append(events, ev)
-					}
-				}
-				play(steps)
-				if tt.before {
-					play(tt.rest)
-				}
-				var s story
-				got := table.FeedAll(events)
-				id := got[0].ID
-				s.add(got)
-				table.Hold(id)
-				if !tt.before {
-					events = nil
-					play(tt.rest)
-					for i := range events {
-						s.add(table.Feed(&events[i]))
+						told := table.Feed(&ev)
+						if s.add(told); len(told) > 0 && told[0].Kind == Opened {
+							id = told[0].ID
+						}
 						check(t, table)
 					}
 				}
+				play(begin(m, []step{cl(0, "AB"), answer}))
+				table.Hold(id)
+				play(tt.rest)
 				if told := s.String(); strings.TrimSuffix(told, ")") != "(C<AB>S<1>"+strings.TrimSuffix(tt.want, ")") {
 					t.Errorf("got %q, want %q", told, "(C<AB>S<1>"+tt.want)
 				}

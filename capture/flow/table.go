@@ -19,7 +19,6 @@ type Table struct {
 	pool     pool
 	stats    Stats
 	events   []Event
-	of       int // the capture event being fed
 
 	byCookie map[uint64]ID // live
 	hasher   capture.Hasher
@@ -94,21 +93,15 @@ func (t *Table) Feed(ev *capture.Event) []Event {
 	return t.events
 }
 
-// FeedAll takes several at one time: the code of each stage then stays in the
-// processor's cache. A flow that gets its verdict from them is read on to their
-// end; that is no news, and Forget does the rest.
-func (t *Table) FeedAll(events []capture.Event) []Event {
-	t.begin()
-	for i := range events {
-		t.of = i
-		if t.waiting.any() { // not in feed: it is called for each packet
-			t.expire(events[i].Time.UnixNano())
-		}
-		if t.feed(&events[i]); t.waiting.any() {
-			t.resume(&events[i].Segment)
-		}
-	}
-	return t.events
+// PassesOver reports whether a segment of a file has nothing to say any more: its
+// connection is done since it was decoded.
+func (t *Table) PassesOver(ev *capture.Event) bool {
+	return t.done.Changed(ev.Segment.Hash) && t.passesOver(ev)
+}
+
+func (t *Table) passesOver(ev *capture.Event) bool {
+	seg := &ev.Segment
+	return ev.Kind == capture.Packet && t.done.PassesOver(seg, t.ports.Has(seg.Dst.Port()), ev.Time.Unix())
 }
 
 // feed takes one event. It finds the flow or the handshake of a segment itself, as
@@ -224,7 +217,7 @@ func (t *Table) begin() {
 	if len(t.slots.freed) > 0 {
 		t.slots.recycle()
 	}
-	t.events, t.of = t.events[:0], 0
+	t.events = t.events[:0]
 }
 
 // second is the Unix time of the event being fed.
@@ -259,14 +252,14 @@ func (t *Table) begun(k *tuple, origin authz.Origin, limit int) (ID, *flow) {
 func (t *Table) emit(kind Kind, id ID) *Event {
 	e := t.place()
 	*e = Event{}
-	e.Kind, e.ID, e.Of, e.Came = kind, id, t.of, t.waiting.came
+	e.Kind, e.ID, e.Came = kind, id, t.waiting.came
 	return e
 }
 
 // data adds what most events are; it sets each field once, and clears none before.
 func (t *Table) data(id ID, dir authz.Dir, b []byte, cut int) {
 	e := t.place()
-	e.Kind, e.ID, e.Of, e.Came, e.Reason = Data, id, t.of, t.waiting.came, ""
+	e.Kind, e.ID, e.Came, e.Reason = Data, id, t.waiting.came, ""
 	e.Chunk = authz.Chunk{Dir: dir, Bytes: b, Cut: cut}
 }
 

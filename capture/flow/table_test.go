@@ -133,22 +133,14 @@ func TestFlush(t *testing.T) {
 }
 
 // TestChunksTogether: what was released stays as it is while a window gets a larger
-// buffer for what is fed with it.
+// buffer for what waited with it.
 func TestChunksTogether(t *testing.T) {
-	table := newTable(Limits{})
-	tell(t, table, cooked, shake())
-	var events []capture.Event
-	for _, s := range []step{
-		cl(0, strings.Repeat("a", 400)), sv(0, 200, ""), cl(400, strings.Repeat("b", 4000)), sv(0, 4400, "x"),
-	} {
-		var ev capture.Event
-		s(cooked, &ev)
-		events = append(events, ev)
-	}
-	var s story
-	s.add(table.FeedAll(events))
-	want := "C<" + strings.Repeat("a", 200) + ">C<" + strings.Repeat("a", 200) + strings.Repeat("b", 4000) + ">S<x>"
-	if got := s.String(); got != want {
+	table := newWaitingTable(Limits{})
+	got := played(t, table, cooked, start, []step{
+		cl(0, strings.Repeat("a", 400)), sv(0, 200, "y"), cl(400, strings.Repeat("b", 4000)), sv(1, 4400, "x"), synack(), syn(), cl(0, ""),
+	})
+	want := "(C<" + strings.Repeat("a", 200) + ">S<y>C<" + strings.Repeat("a", 200) + strings.Repeat("b", 4000) + ">S<x>"
+	if got != want {
 		t.Errorf("got %q", got)
 	}
 	table.Flush(start)

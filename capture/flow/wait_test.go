@@ -1,7 +1,6 @@
 package flow
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -16,22 +15,15 @@ func newWaitingTable(l Limits) *Table {
 	return New(Config{Services: services, Limits: l, Done: new(capture.DoneSet), Late: lateness})
 }
 
-// play feeds steps a millisecond apart, from a time on, one by one or together.
-func played(t *testing.T, table *Table, m mode, from time.Time, steps []step, together bool) string {
+// play feeds steps a millisecond apart, from a time on.
+func played(t *testing.T, table *Table, m mode, from time.Time, steps []step) string {
 	t.Helper()
 	var s story
-	var events []capture.Event
 	for i, st := range steps {
 		var ev capture.Event
 		st(m, &ev)
 		ev.Time = from.Add(time.Duration(i) * time.Millisecond)
-		if events = append(events, ev); !together {
-			s.add(table.Feed(&ev))
-			check(t, table)
-		}
-	}
-	if together && len(events) > 0 {
-		s.add(table.FeedAll(events))
+		s.add(table.Feed(&ev))
 		check(t, table)
 	}
 	return s.String()
@@ -91,25 +83,23 @@ func TestWait(t *testing.T) {
 		{"what cannot be read", append(server[:len(server):len(server)], doubt), 0, client, "(!overlapping fragments)"},
 		{"too much", shake(many...), 0, []step{cl(0, "ABCDEFGHIJ")}, "(!" + reasonMissing},
 	} {
-		for _, together := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s/%v", tt.name, together), func(t *testing.T) {
-				table := newWaitingTable(Limits{Pieces: 9})
-				got := played(t, table, cooked, start, tt.steps, together)
-				next := start.Add(time.Duration(len(tt.steps)-1)*time.Millisecond + tt.pause)
-				got += played(t, table, cooked, next, tt.rest, together)
-				var end story
-				end.add(table.Settle(next))
-				end.add(table.Flush(next))
-				check(t, table)
-				got += end.String()
-				if got = strings.TrimSuffix(got, ")"); got != strings.TrimSuffix(tt.want, ")") {
-					t.Errorf("got  %q\nwant %q", got, tt.want)
-				}
-				if w := &table.waiting; w.any() || w.used != 0 || w.bytes != 0 {
-					t.Errorf("%d wait at the end, of %d bytes", w.used, w.bytes)
-				}
-			})
-		}
+		t.Run(tt.name, func(t *testing.T) {
+			table := newWaitingTable(Limits{Pieces: 9})
+			got := played(t, table, cooked, start, tt.steps)
+			next := start.Add(time.Duration(len(tt.steps)-1)*time.Millisecond + tt.pause)
+			got += played(t, table, cooked, next, tt.rest)
+			var end story
+			end.add(table.Settle(next))
+			end.add(table.Flush(next))
+			check(t, table)
+			got += end.String()
+			if got = strings.TrimSuffix(got, ")"); got != strings.TrimSuffix(tt.want, ")") {
+				t.Errorf("got  %q\nwant %q", got, tt.want)
+			}
+			if w := &table.waiting; w.any() || w.used != 0 || w.bytes != 0 {
+				t.Errorf("%d wait at the end, of %d bytes", w.used, w.bytes)
+			}
+		})
 	}
 }
 
@@ -125,24 +115,24 @@ func reused(end ...step) []step {
 func TestWaitBounds(t *testing.T) {
 	table := newWaitingTable(Limits{Waiting: 100 * placeSize})
 	stuck := each(nthAddr(0), shake(sv(0, 2, "1")))
-	played(t, table, cooked, start, stuck, true)
+	played(t, table, cooked, start, stuck)
 	for i := range 1000 { // one comes and goes behind the first
-		played(t, table, cooked, start, each(nthAddr(i+1), shake(sv(0, 2, "1"), cl(0, "AB"), sv(1, 2, "", plus(capture.FIN)))), true)
+		played(t, table, cooked, start, each(nthAddr(i+1), shake(sv(0, 2, "1"), cl(0, "AB"), sv(1, 2, "", plus(capture.FIN)))))
 	}
 	if w := &table.waiting; w.used != 1 || len(w.places) > 2 || table.stats.Bounds.Waiting != 0 {
 		t.Fatalf("%d wait in %d places, %d were too many", w.used, len(w.places), table.stats.Bounds.Waiting)
 	}
 	for i := range 1000 {
-		played(t, table, cooked, start, each(nthAddr(i+2000), []step{sv(0, 2, strings.Repeat("1", 1500))}), true)
+		played(t, table, cooked, start, each(nthAddr(i+2000), []step{sv(0, 2, strings.Repeat("1", 1500))}))
 	}
 	if w := &table.waiting; w.used != 50 || w.bytes > 100*placeSize || table.stats.Bounds.Waiting != 951 {
 		t.Errorf("%d wait, of %d bytes, %d were too many", w.used, w.bytes, table.stats.Bounds.Waiting)
 	}
-	if got, want := played(t, table, cooked, start, each(nthAddr(0), []step{cl(0, "AB")}), true), "C<AB>S<1>"; got != want {
+	if got, want := played(t, table, cooked, start, each(nthAddr(0), []step{cl(0, "AB")})), "C<AB>S<1>"; got != want {
 		t.Errorf("the first gave %q, want %q", got, want)
 	}
 	table.orderly = orderlyLogins
-	played(t, table, cooked, start, each(nthAddr(0), []step{sv(1, 3, "2"), cl(2, "C")}), true)
+	played(t, table, cooked, start, each(nthAddr(0), []step{sv(1, 3, "2"), cl(2, "C")}))
 	if table.orderly != 0 {
 		t.Error("what was late does not count as such")
 	}
@@ -152,11 +142,11 @@ func TestWaitBounds(t *testing.T) {
 func TestWaitRows(t *testing.T) {
 	table := newWaitingTable(Limits{})
 	for i := range 100 {
-		played(t, table, cooked, start, each(nthAddr(i), []step{sv(0, 2, "1")}), true)
+		played(t, table, cooked, start, each(nthAddr(i), []step{sv(0, 2, "1")}))
 	}
-	played(t, table, cooked, start, shake(), false)
+	played(t, table, cooked, start, shake())
 	for i := range 50 {
-		played(t, table, cooked, start, []step{sv(i, i+1, "1"), cl(i, "A")}, false) // which checks the rows
+		played(t, table, cooked, start, []step{sv(i, i+1, "1"), cl(i, "A")}) // which checks the rows
 	}
 	if w := &table.waiting; w.used != 100 || len(w.places) != 150 {
 		t.Errorf("%d wait in %d places", w.used, len(w.places))
@@ -183,10 +173,12 @@ func TestWaitAllocatesNothing(t *testing.T) {
 			}
 			ev.Time = start.Add(time.Duration(n) * time.Millisecond)
 		}
-		for _, e := range table.FeedAll(events) {
-			if e.Kind == Data && string(e.Chunk.Bytes) == "2" {
-				logins++
-				table.Forget(e.ID)
+		for i := range events {
+			for _, e := range table.Feed(&events[i]) {
+				if e.Kind == Data && string(e.Chunk.Bytes) == "2" {
+					logins++
+					table.Forget(e.ID)
+				}
 			}
 		}
 	}

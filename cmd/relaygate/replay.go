@@ -144,8 +144,8 @@ type printer interface {
 	flush() error
 }
 
-// batch is how many events go through each stage at one time. Of more, the
-// memory leaves the processor's cache.
+// batch is how many events are decoded, and their verdicts printed, at one time. Of more,
+// the memory leaves the processor's cache.
 const batch = 64
 
 func replayFile(ctx context.Context, e *env, cfg *config.Config, name string, bar *progress, out printer, sum *summary) (err error) {
@@ -182,7 +182,13 @@ func replayFile(ctx context.Context, e *env, cfg *config.Config, name string, ba
 		}
 		return nil
 	}
-	settle = func() error { return emit(reader.Settle()) }
+	began := e.Now()
+	settle = func() error {
+		if file.Time().Before(began) { // stored before: how fast it comes tells nothing
+			return nil
+		}
+		return emit(reader.Settle())
+	}
 	var events [batch]capture.Event
 	var readErr error
 	for {

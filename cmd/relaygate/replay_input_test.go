@@ -4,15 +4,18 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"relaygate/authz"
 	"relaygate/capture"
 	"relaygate/capture/flow"
+	"relaygate/cmd/relaygate/internal/engine"
 )
 
 // TestReplayOfAPipe: a login is told when it is there, not when the pipe is closed,
@@ -27,6 +30,7 @@ func TestReplayOfAPipe(t *testing.T) {
 	lines, out := io.Pipe()
 	e, _, errs := testEnv()
 	e.Stdin, e.Stdout = r, out
+	e.Now = func() time.Time { return time.Time{} } // the packets are from meanwhile
 	ctx, interrupt := context.WithCancel(t.Context())
 	code := make(chan int, 1)
 	go func() {
@@ -41,6 +45,37 @@ func TestReplayOfAPipe(t *testing.T) {
 	interrupt()
 	if got := <-code; got != exitFailed || !strings.HasSuffix(errs.String(), ": interrupted\n") {
 		t.Errorf("exit %d, %q", got, errs)
+	}
+}
+
+// TestReplayOfAStoredFile: how fast a stored file comes through a pipe changes no verdict.
+func TestReplayOfAStoredFile(t *testing.T) {
+	const server, client, syn, ack = 110, 40000, 2, 16
+	file := pcapOf([]packetOf{
+		{client, 100, 0, syn, ""},
+		{server, 500, 101, syn | ack, ""},
+		{client, 101, 501, ack, ""},
+		{server, 501, 101, ack, "+OK ready\r\n"},
+		{client, 101, 512, ack, "USER mallory\r\nPASS x\r\n"},
+		{server, 512, 123, ack, "+OK\r\n+OK\r\n"},
+		{client, 101, 512, ack, "CAPA\r\n"}, // which the server's kernel took
+	})
+	const behind = 16 + 54 + 6 // the last packet, with its header
+	r, w, err := os.Pipe()
+	must(t, err)
+	e, out, _ := testEnv()
+	e.Stdin = r
+	go func() {
+		_, err := w.Write(file[:len(file)-behind])
+		time.Sleep(2 * engine.Lateness)
+		_, err2 := w.Write(file[len(file)-behind:])
+		if err := errors.Join(err, err2, w.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	must(t, run(t.Context(), e, []string{"replay", "--json", "-"}))
+	if got := out.String(); !strings.Contains(got, `"result":"tainted"`) || strings.Contains(got, "success") {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -26,6 +26,7 @@ type waiting struct {
 	verdicts []authz.Verdict
 	until    []until
 	told     int // verdicts[:told] are over
+	before   int // those before the last call
 }
 
 // until is when a verdict is told, in Unix nanoseconds, 0 for at once, and the flow that is
@@ -48,7 +49,10 @@ func (w *waiting) place() *authz.Verdict {
 // forget drops those that are over.
 func (r *Reader) forget() {
 	w := r.late
-	if w == nil || w.told < len(w.verdicts) && w.told < spentVerdicts {
+	if w == nil {
+		return
+	}
+	if w.before = w.told; w.told < len(w.verdicts) && w.told < spentVerdicts {
 		return
 	}
 	n := copy(w.verdicts, w.verdicts[w.told:])
@@ -59,7 +63,7 @@ func (r *Reader) forget() {
 			r.sessions[id-1].waits = i + 1
 		}
 	}
-	w.told = 0
+	w.told, w.before = 0, 0
 }
 
 // hold lets the login that was told last wait for what comes late in its flow.
@@ -73,7 +77,7 @@ func (r *Reader) hold(id flow.ID) {
 		return
 	}
 	n := len(r.late.until)
-	r.late.until[n-1] = until{r.now.UnixNano() + int64(Lateness), id + 1}
+	r.late.until[n-1] = until{r.fed.UnixNano() + int64(Lateness), id + 1}
 	r.drop(id)
 	r.sessions[id].waits = n
 }
@@ -91,11 +95,13 @@ func (r *Reader) settle(id flow.ID) *authz.Verdict {
 
 // tell hands on the verdicts that have waited long enough, or all.
 func (r *Reader) tell(all bool) {
-	w := r.late
-	if w == nil {
-		return
+	if w := r.late; w != nil && w.told < len(w.verdicts) {
+		r.tellThose(w, all)
 	}
-	first, now := w.told, r.now.UnixNano()
+}
+
+func (r *Reader) tellThose(w *waiting, all bool) {
+	now := r.now.UnixNano()
 	for ; w.told < len(w.verdicts); w.told++ {
 		u := w.until[w.told]
 		if !all && now < u.due && len(w.verdicts)-w.told <= maxWaiting {
@@ -109,14 +115,14 @@ func (r *Reader) tell(all bool) {
 		v := &w.verdicts[w.told]
 		r.note(v, v.Reason)
 	}
-	r.out = w.verdicts[first:w.told]
+	r.out = w.verdicts[w.before:w.told]
 }
 
 // Settle returns the verdicts of a file that still wait for what comes late, and those on
 // what does: nothing comes.
 func (r *Reader) Settle() []authz.Verdict {
 	r.begin(r.now)
-	r.events(r.flows.Settle(r.now), nil)
+	r.events(r.flows.Settle(r.now))
 	r.tell(true)
 	return r.out
 }

@@ -40,7 +40,8 @@ type Reader struct {
 	tls      tls
 	counts   Counts
 	doubts   doubts
-	now      time.Time // of the event being fed
+	fed      time.Time // of the event being fed
+	now      time.Time // the same, or when what waited for it came
 	out      []authz.Verdict
 	late     *waiting // of files
 	steered  []Steering
@@ -93,8 +94,9 @@ func (r *Reader) Feed(ev *capture.Event) []authz.Verdict {
 	case ev.Kind == capture.Opened && !ev.Trusted:
 		r.untrusted(ev)
 	}
+	r.tell(false)
 	events := r.flows.Feed(ev)
-	r.events(events, nil)
+	r.events(events)
 	switch n := len(events); {
 	case ev.Kind == capture.Lost:
 		r.lost(ev)
@@ -105,11 +107,21 @@ func (r *Reader) Feed(ev *capture.Event) []authz.Verdict {
 	return r.out
 }
 
-// FeedAll takes several events of a file at one time, and returns the verdicts
-// that they brought, in order and as Feed would.
+// FeedAll takes several events of a file that were decoded at one time, and returns the
+// verdicts that they brought, in order and as Feed would.
 func (r *Reader) FeedAll(events []capture.Event) []authz.Verdict {
-	r.begin(events[0].Time)
-	r.events(r.flows.FeedAll(events), events)
+	r.begin(r.now)
+	for i := range events {
+		ev := &events[i]
+		if r.flows.PassesOver(ev) {
+			continue
+		}
+		r.now = ev.Time
+		r.tell(false)
+		if told := r.flows.Feed(ev); len(told) > 0 {
+			r.events(told)
+		}
+	}
 	r.tell(false)
 	return r.out
 }
@@ -126,19 +138,13 @@ func (r *Reader) begin(now time.Time) {
 func (r *Reader) Counts() Counts    { return r.counts }
 func (r *Reader) Flows() flow.Stats { return r.flows.Stats() }
 
-// events takes what became of flows; of are the events that were fed, if there
-// were several.
-func (r *Reader) events(events []flow.Event, of []capture.Event) {
-	fed := r.now
+// events takes what became of flows.
+func (r *Reader) events(events []flow.Event) {
+	r.fed = r.now
 	for i := range events {
 		e := &events[i]
-		switch {
-		case e.Came != 0:
+		if e.Came != 0 {
 			r.now = time.Unix(0, e.Came).UTC()
-		case of != nil:
-			r.now = of[e.Of].Time
-		default:
-			r.now = fed
 		}
 		switch e.Kind {
 		case flow.Opened:
@@ -150,6 +156,7 @@ func (r *Reader) events(events []flow.Event, of []capture.Event) {
 		case flow.Closed:
 			r.closed(e.ID)
 		}
+		r.now = r.fed
 	}
 }
 
@@ -249,8 +256,7 @@ func (r *Reader) finish(id flow.ID) {
 }
 
 // tainted takes a flow that the flow table does not believe. Without a session
-// its last verdict has been told: the table read on to the end of what was fed
-// with it.
+// its last verdict has been told, or waits.
 func (r *Reader) tainted(id flow.ID, reason string, past bool) {
 	s := r.session(id)
 	if s == nil {
@@ -288,7 +294,7 @@ func (r *Reader) drop(id flow.ID) {
 // Flush ends the input: what can no longer be mended is told.
 func (r *Reader) Flush(now time.Time) []authz.Verdict {
 	r.begin(now)
-	r.events(r.flows.Flush(now), nil)
+	r.events(r.flows.Flush(now))
 	r.tell(true)
 	return r.out
 }
