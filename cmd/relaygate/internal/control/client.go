@@ -98,7 +98,7 @@ func wholeLines(data []byte, atEOF bool) (advance int, line []byte, err error) {
 	return bufio.ScanLines(data, atEOF)
 }
 
-// answer asks, and reads the answer.
+// answer asks, and reads the answer to its end: then its connection takes the next question.
 func answer[T any](ctx context.Context, c *Client, method, path string, what io.Reader) (v T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.Within)
 	defer cancel()
@@ -107,7 +107,11 @@ func answer[T any](ctx context.Context, c *Client, method, path string, what io.
 		return v, err
 	}
 	defer func() { _ = body.Close() }()
-	if err := json.NewDecoder(body).Decode(&v); err != nil {
+	text, err := io.ReadAll(body)
+	if err == nil {
+		err = json.Unmarshal(text, &v)
+	}
+	if err != nil {
 		return v, fmt.Errorf("read relaygate's answer: %w", err)
 	}
 	return v, nil

@@ -230,6 +230,34 @@ func TestListenMakesTheFolder(t *testing.T) {
 	}
 }
 
+// A client keeps its connection, however long the answers are: a daemon without
+// descriptors takes no other.
+func TestConnectionIsKept(t *testing.T) {
+	for _, n := range []int{1, 100, 10_000} {
+		path := filepath.Join(t.TempDir(), "s")
+		l, err := Listen(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- Serve(ctx, l, &fakeDaemon{grants: make([]Grant, n)}, NewHub(), slog.New(slog.DiscardHandler))
+		}()
+		c := NewClient(path)
+		for asked := range 3 {
+			if g, err := c.Grants(t.Context()); err != nil || len(g) != n {
+				t.Errorf("answer %d: %d of %d grants, %v", asked, len(g), n, err)
+			}
+			_ = os.Remove(path) // nobody can connect any more
+		}
+		cancel()
+		if err := errors.Join(<-ended, l.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A daemon of another version does not know what it is asked.
 func TestOtherVersion(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
