@@ -50,22 +50,32 @@ func (t *Tap) Reattach() (cookies []uint64, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("detach the tap: %w", err)
 	}
-	var cookie uint64
-	var f tapFlow
-	all := t.objs.Flows.Iterate()
-	for all.Next(&cookie, &f) {
-		cookies = append(cookies, cookie)
-	}
-	err = all.Err()
+	cookies, err = t.Followed()
 	for _, cookie := range cookies {
-		if gone := t.objs.Flows.Delete(cookie); !errors.Is(gone, ebpf.ErrKeyNotExist) {
-			err = errors.Join(err, gone)
-		}
+		err = errors.Join(err, t.Forget(cookie))
 	}
 	if err != nil {
-		return cookies, fmt.Errorf("forget the connections: %w", err)
+		return cookies, err
 	}
 	return cookies, t.attach()
+}
+
+// Followed lists the connections that have an entry, also where nothing of them is
+// recorded any more. In parts: one by one a busy table is begun anew again and again.
+func (t *Tap) Followed() (cookies []uint64, err error) {
+	const part = 1024
+	var at ebpf.MapBatchCursor
+	keys, flows := make([]uint64, part), make([]tapFlow, part)
+	for {
+		n, err := t.objs.Flows.BatchLookup(&at, keys, flows, nil)
+		cookies = append(cookies, keys[:n]...)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return cookies, nil
+		}
+		if err != nil {
+			return cookies, fmt.Errorf("list the connections: %w", err)
+		}
+	}
 }
 
 // Attached is that of a Tap, for an interface. On a host another program ahead of what

@@ -57,7 +57,7 @@ func TestFlowsBound(t *testing.T) {
 				t.Errorf("the first flow gave %q", got)
 			}
 			st := table.Stats()
-			if st.Open != 10 || st.Bounds.Flows != 41 {
+			if st.Open != 10 || !st.Full || st.Bounds.Flows != 41 {
 				t.Errorf("open %d, refused %d", st.Open, st.Bounds.Flows)
 			}
 		})
@@ -89,7 +89,7 @@ func TestFlowsPerClientBound(t *testing.T) {
 			for i := range 20 {
 				tell(t, table, cooked, each(nth(i), shake()))
 			}
-			if st := table.Stats(); st.Open != 8 || st.Bounds.FlowsPerClient != 12 {
+			if st := table.Stats(); st.Open != 8 || st.Full || st.Bounds.FlowsPerClient != 12 {
 				t.Errorf("open %d, refused %d", st.Open, st.Bounds.FlowsPerClient)
 			}
 			if got := tell(t, table, cooked, each(nthAddr(1), shake(login...))); got != "("+loggedIn {

@@ -125,6 +125,8 @@ type Stats struct {
 	// Opened are flows begun, Open those that are open now.
 	Opened uint64
 	Open   int
+	// Full says that no other can begin now.
+	Full   bool
 	Bounds Bounds
 }
 

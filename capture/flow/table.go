@@ -76,6 +76,7 @@ func New(c Config) *Table {
 func (t *Table) Stats() Stats {
 	s := t.stats
 	s.Open = t.slots.open
+	s.Full = s.Open >= t.limits.Flows
 	return s
 }
 

@@ -74,6 +74,9 @@ func (o *owner) status(now time.Time, s *control.Status) {
 	s.Shared, s.Spread = stopped.Users, stopped.Addresses
 	s.Tap.Flows, s.Tap.Opened, s.Tap.Untrusted = uint64(flows.Open), flows.Opened, counts.Untrusted
 	s.TLS.Handshakes, s.TLS.Seen, s.TLS.Unseen = counts.TLS.Handshakes, counts.TLS.Seen, counts.TLS.Unseen
+	if flows.Full {
+		s.Problems = append(s.Problems, fmt.Sprintf("no login over a new connection is believed: %s are open, as many as can be watched", authz.Count(flows.Open, "connection")))
+	}
 	packets, drops, err := o.tap.Counts()
 	if err != nil {
 		s.Problems = append(s.Problems, err.Error())

@@ -1,13 +1,16 @@
 package daemon
 
 import (
+	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"relaygate/authz/grant"
 	"relaygate/capture"
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/engine"
 )
@@ -31,6 +34,8 @@ func (b *backlog) SetDeadline(time.Time)       {}
 func (b *backlog) Wake()                       { close(b.woken) }
 func (b *backlog) Crowded() bool               { return len(b.events) > 0 }
 func (b *backlog) Steer(engine.Steering) error { return nil }
+
+func (b *backlog) Counts() (packets uint64, drops map[string]uint64, err error) { return 0, nil, nil }
 
 // TestForgetBehindBacklog: a connection whose end found no room in the ring is known to
 // have ended while that it began still stands there. It is not followed for ever then.
@@ -57,5 +62,34 @@ func TestForgetBehindBacklog(t *testing.T) {
 	}
 	if flows := o.engine.Flows(); flows.Opened != 1 || flows.Open != 0 {
 		t.Errorf("%d of %d connections are followed, which has ended", flows.Open, flows.Opened)
+	}
+}
+
+// TestFullTableIsTold: status says so while no connection more can be watched.
+func TestFullTableIsTold(t *testing.T) {
+	cfg, err := config.Parse("test", nil)
+	must(t, err)
+	o := newTestOwner(t, now)
+	o.engine = engine.New(engine.Config{Services: cfg.Services})
+	o.tap, o.tls = &backlog{}, &livetap.TLS{}
+	told := func() []string {
+		s := control.Status{Drops: make(map[string]uint64)}
+		o.status(now, &s)
+		return s.Problems
+	}
+	if problems := told(); len(problems) > 0 {
+		t.Errorf("there is room, and it says %q", problems)
+	}
+	c := testConn
+	for !o.engine.Flows().Full {
+		c.Client, c.Cookie = netip.AddrPortFrom(c.Client.Addr().Next(), 40000), c.Cookie+1
+		o.event(&capture.Event{Kind: capture.Opened, Time: now, Conn: c, Trusted: true})
+	}
+	if problems := told(); len(problems) != 1 || !strings.Contains(problems[0], "65536 connections are open") {
+		t.Errorf("it is full, and it says %q", problems)
+	}
+	o.event(&capture.Event{Kind: capture.Closed, Time: now, Conn: c})
+	if problems := told(); len(problems) > 0 {
+		t.Errorf("there is room again, and it says %q", problems)
 	}
 }

@@ -28,6 +28,8 @@ type ringTap struct {
 	where    string
 	again    atomic.Uint64          // how often they were attached again
 	lost     atomic.Pointer[string] // why they are not attached; nil while they are
+	missing  map[uint64]bool        // what sweep did not find the last time; Keep's
+	over     atomic.Uint64          // how many it ended
 }
 
 func openRingTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hub) (Tap, error) {
@@ -95,6 +97,7 @@ func (t *ringTap) Counts() (packets uint64, drops map[string]uint64, err error) 
 	}
 	drops = ringDrops(&c)
 	drops["tap: times that somebody detached it"] = t.again.Load()
+	drops["tap: closes that were not told"] = t.over.Load()
 	return c.Packets, drops, nil
 }
 
@@ -111,10 +114,14 @@ func ringDrops(c *bpf.Counters) map[string]uint64 {
 	}
 }
 
+// ringSweep is the pace of sweep.
+const ringSweep = time.Minute
+
 // Keep attaches the programs again where somebody else detaches them.
 func (t *ringTap) Keep(ctx context.Context, lost func([]uint64) error) {
-	tick := time.NewTicker(keepEvery)
+	tick, sweep := time.NewTicker(keepEvery), time.NewTicker(ringSweep)
 	defer tick.Stop()
+	defer sweep.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -123,8 +130,57 @@ func (t *ringTap) Keep(ctx context.Context, lost func([]uint64) error) {
 			if t.reattach(lost) != nil || untold(t.programs, t.log, lost) != nil {
 				return
 			}
+		case <-sweep.C:
+			if t.sweep(lost) != nil {
+				return
+			}
 		}
 	}
+}
+
+// sweep tells lost of connections that are over without a word of the kernel's, which
+// would fill the tables in time: it only says so while the socket asks for that, and
+// another sockops program may set for what it asks without regard to others. The socket
+// tables miss them twice: what one side has begun to close may still be read. The error
+// is lost's.
+func (t *ringTap) sweep(lost func([]uint64) error) error {
+	followed, err := t.programs.Followed()
+	alive, failed := t.Alive() // behind it: what was opened meanwhile is not missed
+	if err := errors.Join(err, failed); err != nil {
+		t.log.Warn("connections that are over may stay", "error", err)
+		return nil
+	}
+	over := t.overdue(followed, alive)
+	if len(over) == 0 {
+		return nil
+	}
+	t.log.Warn("the kernel did not tell that connections ended: another sockops program may have turned that off", "connections", len(over))
+	t.over.Add(uint64(len(over)))
+	for _, cookie := range over {
+		if err := t.programs.Forget(cookie); err != nil {
+			t.log.Warn("a connection that is over stays", "error", err)
+		}
+	}
+	return lost(over)
+}
+
+// overdue are those that are missing for the second time.
+func (t *ringTap) overdue(followed []uint64, alive []sockdiag.Session) (over []uint64) {
+	missing := make(map[uint64]bool)
+	for _, cookie := range followed {
+		missing[cookie] = true
+	}
+	for i := range alive {
+		delete(missing, alive[i].Cookie)
+	}
+	for cookie := range missing {
+		if t.missing[cookie] {
+			over = append(over, cookie)
+			delete(missing, cookie)
+		}
+	}
+	t.missing = missing
+	return over
 }
 
 // untold tells lost of the connections that ended while there was no room to say so. The

@@ -2,13 +2,22 @@ package livetap
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	bpflink "github.com/cilium/ebpf/link"
 
 	"relaygate/bpf"
 	"relaygate/bpf/bpftest"
+	"relaygate/capture"
+	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/control"
 )
 
@@ -67,4 +76,83 @@ func TestEndsThatFoundNoRoom(t *testing.T) {
 			t.Errorf("%+v: told %v, %v, log %q", test.programs, got, err, log.String())
 		}
 	}
+}
+
+// Another sockops program has sockets ask for what it wants alone, as the kernel's own
+// samples do: connections that are over are found all the same, and nobody else's end.
+func TestEndsThatTheKernelDoesNotTell(t *testing.T) {
+	const port, addr = 61154, "127.0.0.1:61154"
+	ns := bpftest.Namespace(t)
+	held, err := bpf.OpenNetns(fmt.Sprintf("/proc/self/fd/%d", ns.FD()))
+	must(t, err)
+	defer bpftest.Close(t, held)
+	spaces := []*bpf.Netns{held}
+	programs, err := bpf.Load(bpf.Options{Ports: []uint16{port}, Netns: spaces, Owners: []uint32{0}})
+	must(t, err)
+	defer bpftest.Close(t, programs)
+	mute(t, port)
+	tables, err := sockdiag.New(sockdiag.Options{Ports: []uint16{port}, Netns: spaces})
+	must(t, err)
+	defer bpftest.Close(t, tables)
+	var log strings.Builder
+	tap := &ringTap{
+		Ring: capture.NewRing(programs), programs: programs, trust: &Trust{tables: tables},
+		log: slog.New(slog.NewTextHandler(&log, nil)), hub: control.NewHub(),
+	}
+
+	l := bpftest.Listen(t, ns, "tcp", addr)
+	over, server := bpftest.Dial(t, ns, addr), bpftest.Accept(t, l)
+	bpftest.Dial(t, ns, addr)
+	bpftest.Accept(t, l)
+	var ev capture.Event
+	must(t, tap.Ring.Next(&ev))
+	cookie := ev.Conn.Cookie
+	bpftest.Close(t, over)
+	bpftest.Close(t, server)
+	tap.Ring.SetDeadline(time.Now().Add(-time.Second))
+	for err := error(nil); !errors.Is(err, os.ErrDeadlineExceeded); err = tap.Ring.Next(&ev) {
+		must(t, err)
+		if ev.Kind == capture.Closed {
+			t.Fatal("the end was told: the test proves nothing")
+		}
+	}
+	var told []uint64
+	ended := errors.New("the daemon ends")
+	for i, want := range [][]uint64{nil, {cookie}, nil, nil} {
+		told = nil
+		err := tap.sweep(func(cookies []uint64) error { told = cookies; return ended })
+		if !slices.Equal(told, want) || errors.Is(err, ended) != (want != nil) {
+			t.Errorf("sweep %d: told of %v, %v, want %v", i, told, err, want)
+		}
+	}
+	left, err := programs.Followed()
+	if len(left) != 1 || err != nil || slices.Contains(left, cookie) {
+		t.Errorf("followed are %v (%v), want that which is open alone", left, err)
+	}
+	if n := strings.Count(log.String(), "connections=1"); n != 1 || tap.over.Load() != 1 {
+		t.Errorf("%d are counted, and the log says %d times:\n%s", tap.over.Load(), n, log.String())
+	}
+}
+
+// mute attaches a program that lets the sockets of a port tell nothing.
+func mute(t *testing.T, port int32) {
+	t.Helper()
+	const op, localPort, passiveEstablished = 0, 68, 5 // of struct bpf_sock_ops
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SockOps, Instructions: asm.Instructions{
+		asm.LoadMem(asm.R2, asm.R1, op, asm.Word),
+		asm.JNE.Imm(asm.R2, passiveEstablished, "out"),
+		asm.LoadMem(asm.R2, asm.R1, localPort, asm.Word),
+		asm.JNE.Imm(asm.R2, port, "out"),
+		asm.Mov.Imm(asm.R2, 0),
+		asm.FnSockOpsCbFlagsSet.Call(),
+		asm.Mov.Imm(asm.R0, 1).WithSymbol("out"),
+		asm.Return(),
+	}})
+	must(t, err)
+	t.Cleanup(func() { bpftest.Close(t, program) })
+	root, err := bpf.RootCgroup()
+	must(t, err)
+	l, err := bpflink.AttachCgroup(bpflink.CgroupOptions{Path: root, Attach: ebpf.AttachCGroupSockOps, Program: program})
+	must(t, err)
+	t.Cleanup(func() { bpftest.Close(t, l) })
 }
