@@ -135,10 +135,12 @@ func early(word []byte, ends, last bool) bool {
 }
 
 // doubt says why the positive answer to a login command c proves no login, else "".
-func (d *Dialogue) doubt(c *command) string {
+func (d *Dialogue) doubt(c *command, r *response) string {
 	switch {
 	case d.bye:
 		return "a login was accepted after BYE"
+	case turnsAway(r.text):
+		return "a login was accepted in words that refuse it"
 	case c.malformed:
 		return "positive answer to a malformed login"
 	case c.twin && d.refusedHere:
@@ -149,6 +151,13 @@ func (d *Dialogue) doubt(c *command) string {
 		return "two logins were accepted"
 	}
 	return ""
+}
+
+// turnsAway reports whether an OK says what a server of Microsoft's was seen to say to a
+// login, behind which it knew nobody.
+func turnsAway(text []byte) bool {
+	_, said := line.Word(text)
+	return line.Is(bytes.TrimSuffix(said, []byte{'.'}), "UNABLE TO AUTHENTICATE")
 }
 
 // spent reports whether a server that is asked to do c can but refuse it, or let

@@ -212,7 +212,7 @@ func (d *Dialogue) accepted(c *command, r *response) {
 
 // loggedIn takes the positive answer to a login command.
 func (d *Dialogue) loggedIn(c *command, r *response) {
-	if reason := d.doubt(c); reason != "" {
+	if reason := d.doubt(c, r); reason != "" {
 		d.taint(reason)
 		return
 	}
