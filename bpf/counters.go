@@ -8,7 +8,8 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// Counters are sums since the load, over all CPUs.
+// Counters are sums since the load, over all CPUs. What of them no status tells, here and
+// in TLSCounters, is what the tests know of the programs' decisions.
 type Counters struct {
 	// Opened and Closed count the connections that were followed.
 	Opened, Closed uint64

@@ -2,15 +2,14 @@ package nft
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
-	"runtime"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
 )
 
 // TestAnswersThatCannotBeRead: reading an answer fails, as it does without memory. What is
@@ -90,22 +89,9 @@ func TestRequestsThatCannotBeSent(t *testing.T) {
 			"list":        func() error { _, err := g.Read(); return err },
 			"requests":    func() error { _, err := g.conn.remaining(own, []member{{set: allow4, key: member4}}); return err },
 		} {
-			ended := make(chan error, 1)
-			go func() {
-				runtime.LockOSThread() // which ends with the goroutine
-				if err := refuseToSend(refusal); err != nil {
-					ended <- fmt.Errorf("filter: %w", err)
-					return
-				}
-				ended <- do()
-			}()
-			select {
-			case err := <-ended:
-				if !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, refusal) {
-					t.Errorf("%s, %v: got %v, want that it cannot be sent", name, refusal, err)
-				}
-			case <-time.After(10 * time.Second):
-				t.Fatalf("%s, %v: it hangs", name, refusal)
+			err := bpftest.Unsent(t, refusal, do)
+			if !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, refusal) {
+				t.Errorf("%s, %v: got %v, want that it cannot be sent", name, refusal, err)
 			}
 		}
 		g.conn.within = answerWithin
@@ -114,23 +100,4 @@ func TestRequestsThatCannotBeSent(t *testing.T) {
 		}
 		must(t, g.Check())
 	}
-}
-
-// refuseToSend has sendmsg(2) fail for this thread from now on.
-func refuseToSend(errno unix.Errno) error {
-	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // the call's number
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.SYS_SENDMSG},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
-	}
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return err
-	}
-	_, _, errno = unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)))
-	if errno != 0 {
-		return errno
-	}
-	return nil
 }

@@ -70,12 +70,20 @@ func dial(netns int) (conn, error) {
 func (c conn) execute(m netlink.Message) ([]netlink.Message, error) {
 	c.asking.Lock()
 	defer c.asking.Unlock()
+	c.soon()
 	answers, err := c.Execute(m)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		c.drain()
 	}
 	return answers, err
 }
+
+// soon bounds the time to send in: the poller does not tell of a socket of netlink again
+// that refused to (EAGAIN, EINTR).
+func (c conn) soon() { _ = c.SetWriteDeadline(time.Now().Add(sentWithin)) } // an error: sending has it too
+
+// sentWithin is far more than a request takes.
+const sentWithin = time.Second
 
 // drain reads what is left where reading failed, for want of memory say: each later
 // request would find the answers to another one. No socket can be opened in its place

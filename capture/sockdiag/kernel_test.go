@@ -260,6 +260,10 @@ func TestKernelAnswersThatCannotBeRead(t *testing.T) {
 				t.Errorf("%s behind %s that could not be read: %d, %v", what, failing, n, err)
 			}
 		}
+		err := bpftest.Unsent(t, unix.EINTR, func() error { _, err := fail(); return err })
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: got %v, want the end of the time to send in", failing, err)
+		}
 	}
 }
 

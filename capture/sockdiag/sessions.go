@@ -66,6 +66,7 @@ func (c conn) sessions(ports []uint16, yield func(Session) error) (err error) {
 	req := netlink.Message{Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | netlink.Dump}}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		req.Data = dumpRequest(family, 1<<tcpEstablished, 1<<(inetDiagInfo-1), ports)
+		c.soon()
 		if _, err := c.Send(req); err != nil {
 			return fmt.Errorf("list the sessions: %w", err)
 		}

@@ -456,7 +456,7 @@ func TestGatewayWithoutTCX(t *testing.T) {
 	login(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
 	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
-	must(t, w.says(t, "status", "afpacket (inside interfaces lan)")())
+	must(t, w.says(t, "status", "afpacket (inside interfaces lan, blind to memory")())
 	must(t, w.daemon.Stop())
 
 	w.opts.Config = "[watch]\ninterfaces = [\"lan\", \"dmz\"]\n"

@@ -49,7 +49,7 @@ func TestGatewayOpensForALogin(t *testing.T) {
 		{"tcx", tcxLan, "tcx (inside interfaces lan)"},
 		{"auto", `interfaces = ["lan"]`, "tcx (inside interfaces lan)"},
 		{"two interfaces", `interfaces = ["lan", "dmz"]`, "tcx (inside interfaces lan, dmz)"},
-		{"afpacket", "tap = \"afpacket\"\ninterfaces = [\"lan\"]", "afpacket (inside interfaces lan)"},
+		{"afpacket", "tap = \"afpacket\"\ninterfaces = [\"lan\"]", "afpacket (inside interfaces lan, blind to memory"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newGatewayWorld(t, lab.Options{Lifetime: 2 * time.Second}, tt.watch)

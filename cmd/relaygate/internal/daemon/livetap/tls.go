@@ -43,8 +43,8 @@ func OpenTLS(cfg *config.Config, tap Tap, trust *Trust, log *slog.Logger, hub *c
 		t.why = "the TLS libraries of mail servers behind this host are out of sight"
 	} else if !ok {
 		t.why = "packets of interfaces do not show which process a connection belongs to"
-	} else if err := errors.Join(lacking(bpf.HaveUprobes()), bpf.InitialPIDs()); err != nil {
-		t.why = strings.ReplaceAll(err.Error(), "\n", "; ")
+	} else {
+		t.why = forGood(bpf.HaveUprobes(), bpf.InitialPIDs())
 	}
 	if t.why != "" {
 		log.Warn("logins in TLS are not seen", "reason", t.why)
@@ -59,12 +59,16 @@ func OpenTLS(cfg *config.Config, tap Tap, trust *Trust, log *slog.Logger, hub *c
 	return t, nil
 }
 
-// lacking is err if that is for good.
-func lacking(err error) error {
-	if bpf.Lacks(err) {
-		return err
+// forGood says why TLS can never be read here, by what was found of uprobes and of
+// processes' numbers; "" if it can, or may come to be.
+func forGood(uprobes, numbers error) string {
+	if !bpf.Lacks(uprobes) {
+		uprobes = nil
 	}
-	return nil
+	if err := errors.Join(uprobes, numbers); err != nil {
+		return strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	return ""
 }
 
 // On says whether TLS is read.

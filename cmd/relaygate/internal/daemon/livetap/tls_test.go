@@ -5,6 +5,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"relaygate/bpf"
 	"relaygate/capture/tlstap"
 	"relaygate/cmd/relaygate/internal/control"
 )
@@ -71,6 +75,27 @@ func TestStatusSaysWhyTLSIsNotRead(t *testing.T) {
 		tls.Status(&s)
 		if got := strings.Join(s.Problems, "; "); got != tt.want || s.TLS.On || s.TLS.Why != tt.why || s.TLS.Servers == nil {
 			t.Errorf("%q: problems %q, %+v", tt.why, got, s.TLS)
+		}
+	}
+}
+
+// What passes does not keep TLS from being read until the next start.
+func TestWhatKeepsTLSFromBeingRead(t *testing.T) {
+	none := &bpf.FeatureError{Feature: "uprobes", Since: "4.17", Err: ebpf.ErrNotSupported}
+	short := &bpf.FeatureError{Feature: "uprobes", Since: "4.17", Err: unix.ENOMEM}
+	for _, tt := range []struct {
+		uprobes, numbers error
+		want             string
+	}{
+		{nil, nil, ""},
+		{short, nil, ""},
+		{none, nil, "this kernel has no uprobes (Linux 4.17 or newer has)"},
+		{nil, bpf.ErrOwnPIDs, bpf.ErrOwnPIDs.Error()},
+		{short, bpf.ErrOwnPIDs, bpf.ErrOwnPIDs.Error()},
+		{none, bpf.ErrOwnPIDs, "this kernel has no uprobes (Linux 4.17 or newer has); " + bpf.ErrOwnPIDs.Error()},
+	} {
+		if got := forGood(tt.uprobes, tt.numbers); got != tt.want {
+			t.Errorf("%v, %v: %q, want %q", tt.uprobes, tt.numbers, got, tt.want)
 		}
 	}
 }
