@@ -32,7 +32,7 @@ func (d *tlsDialogue) Feed(c authz.Chunk) []authz.Login {
 	case d.n < len(d.begun):
 		return nil
 	case line.HelloTLS(d.begun[:]):
-		return d.end(authz.Encrypted, "TLS from the first byte")
+		return d.end(authz.Encrypted, line.ReasonHello)
 	}
 	return d.end(authz.Tainted, "clear text on a port that should begin with TLS")
 }
