@@ -113,16 +113,13 @@ type Event struct {
 	Reason string
 }
 
-// reasonLimit bounds Event.Reason, userLimit Event.User, in bytes.
-const (
-	reasonLimit = 300
-	userLimit   = 320
-)
+// reasonLimit bounds Event.Reason, in bytes.
+const reasonLimit = 300
 
 // bound cuts the texts of an event.
 func (e *Event) bound() {
-	e.Reason, e.By = cut(e.Reason, reasonLimit), cut(e.By, userLimit)
-	e.User, e.Answer, e.Mechanism = cut(e.User, userLimit), cut(e.Answer, AnswerLimit), cut(e.Mechanism, userLimit)
+	e.Reason, e.By = cut(e.Reason, reasonLimit), cut(e.By, UserLimit)
+	e.User, e.Answer, e.Mechanism = cut(e.User, UserLimit), cut(e.Answer, AnswerLimit), cut(e.Mechanism, UserLimit)
 }
 
 // cut bounds s and lets go of what it was cut from.

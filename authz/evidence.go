@@ -66,7 +66,7 @@ func (e *Evidence) SetRetain(d time.Duration) { e.cfg.Retain = cmp.Or(d, e.cfg.R
 func (e *Evidence) Record(v *Verdict) {
 	e.settle()
 	if v.Result == Success && CheckLogin(v).Allow {
-		e.learn(cut(v.User, userLimit))
+		e.learn(cut(v.User, UserLimit))
 	}
 	mask(v, &e.users, !e.cfg.NamesOnly)
 	if e.cfg.NamesOnly {

@@ -21,8 +21,8 @@ func noted() []Event {
 	}
 	long := full
 	long.Kind, long.Count = EventLogin, 1
-	long.User, long.Reason, long.By = strings.Repeat("u", userLimit), strings.Repeat("r", reasonLimit), strings.Repeat("b", userLimit)
-	long.Mechanism, long.Answer = strings.Repeat("m", userLimit), strings.Repeat("a", AnswerLimit)
+	long.User, long.Reason, long.By = strings.Repeat("u", UserLimit), strings.Repeat("r", reasonLimit), strings.Repeat("b", UserLimit)
+	long.Mechanism, long.Answer = strings.Repeat("m", UserLimit), strings.Repeat("a", AnswerLimit)
 	return []Event{{Kind: EventDenied, Count: 1, Prefix: full.Prefix}, full, long}
 }
 

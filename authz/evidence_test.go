@@ -250,7 +250,7 @@ func TestLongTextIsCut(t *testing.T) {
 	v.Answer, v.Reason = "+OK "+strings.Repeat("a", 10_000), strings.Repeat("r", 10_000)
 	recorded(e, v)
 	got := e.Story(netip.MustParseAddr("203.0.113.7"), start)[0]
-	if len(got.User) != userLimit || len(got.Answer) != AnswerLimit || len(got.Reason) != reasonLimit {
+	if len(got.User) != UserLimit || len(got.Answer) != AnswerLimit || len(got.Reason) != reasonLimit {
 		t.Errorf("%d, %d and %d bytes are kept", len(got.User), len(got.Answer), len(got.Reason))
 	}
 }

@@ -17,7 +17,7 @@ func mask(v *Verdict, proved *names, answers bool) {
 	}
 	v.Mechanism = mechanismName(v.Mechanism, v.Result)
 	if v.Result == Success {
-		v.User, v.AuthzID = cut(v.User, userLimit), cut(v.AuthzID, userLimit)
+		v.User, v.AuthzID = cut(v.User, UserLimit), cut(v.AuthzID, UserLimit)
 	} else {
 		v.User, v.AuthzID = proved.masked(v.User), proved.masked(v.AuthzID)
 	}
@@ -28,7 +28,7 @@ func (s *names) masked(name string) string {
 	if name == "" {
 		return ""
 	}
-	if proved := s.get(cut(name, userLimit)); proved != "" {
+	if proved := s.get(cut(name, UserLimit)); proved != "" {
 		return proved
 	}
 	return Masked

@@ -49,7 +49,7 @@ func (s nameSlot) begin() int              { return int(s&beginMask) - 1 }
 func (s nameSlot) shares(hash uint64) bool { return s != 0 && (s^nameSlot(hash))&^beginMask == 0 }
 
 // folded is room for a name that is looked up.
-type folded [userLimit]byte
+type folded [UserLimit]byte
 
 // fold writes name in lower case to f, where there is room.
 func (f *folded) fold(name string) []byte {
@@ -103,7 +103,7 @@ func (s *names) get(name string) string {
 	return proved
 }
 
-// put puts in a name of at most userLimit bytes, if it is not there.
+// put puts in a name of at most UserLimit bytes, if it is not there.
 func (s *names) put(name string) {
 	if s.slots == nil {
 		s.seed, s.slots = maphash.MakeSeed(), make([]nameSlot, nameSlots)

@@ -50,8 +50,13 @@ type Login struct {
 	Answer string
 }
 
-// AnswerLimit bounds Login.Answer, in bytes.
-const AnswerLimit = 120
+// AnswerLimit bounds Login.Answer, and UserLimit a user name wherever it is kept, in
+// bytes: longer than any address (RFC 5321 §4.5.3.1 allows 64 + 1 + 255, of which 254 can
+// be used).
+const (
+	AnswerLimit = 120
+	UserLimit   = 320
+)
 
 // Origin says why the server's bytes are believed to be the server's.
 type Origin uint8

@@ -1,5 +1,7 @@
 package capture
 
+import "time"
+
 // DoneSet holds the connections of a capture of which nothing more is to be
 // said: a verdict ended their reading, or they ended themselves. The table of
 // flows fills it, and a Decoder that shares it passes over their packets, as the
@@ -29,14 +31,17 @@ type DoneSet struct {
 	fresh uint64
 }
 
+// Idle is the silence after which a connection of a file is given up that has not ended:
+// an IMAP server waits 30 minutes (RFC 9051 §5.4).
+const Idle = doneIdle * time.Second
+
 const (
 	doneSlots    = 1 << 10
 	maxDoneSlots = 1 << 19 // room for as many flows as are followed at one time
 	// doneSpace is how many places there are for each connection: most of those
 	// looked up are not there, which a place that is free shows at once.
 	doneSpace = 4
-	// doneIdle is the silence, in seconds, after which a connection without an
-	// end is forgotten: an IMAP server waits 30 minutes (RFC 9051 §5.4).
+	// doneIdle is Idle in seconds.
 	doneIdle = 35 * 60
 	// doneLinger is how long, in seconds, one that has ended is among the recent,
 	// and maxLeaving how many of them are, where a file's clock stands still.

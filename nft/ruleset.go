@@ -111,7 +111,7 @@ func declare(cfg Config, size uint32) ruleset {
 	return r
 }
 
-// portSet and rangeSets are constant: the kernel refuses changes to them
+// portSet and rangeSet are constant: the kernel refuses changes to them
 // while a rule uses them, so that only the table as a whole can be replaced.
 func portSet(numbers []uint16) set {
 	s := set{name: ports, key: inetService, flags: unix.NFT_SET_CONSTANT, comment: "guarded"}

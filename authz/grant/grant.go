@@ -80,7 +80,7 @@ type Grant struct {
 
 // User is somebody who logged in from a granted address.
 type User struct {
-	// Name is raw text, cut to userLimit bytes; "" where the mechanism shows
+	// Name is raw text, cut to authz.UserLimit bytes; "" where the mechanism shows
 	// no name.
 	Name      string
 	Seen      time.Time
@@ -88,11 +88,7 @@ type User struct {
 	Mechanism string
 }
 
-// userLimit bounds User.Name in bytes: longer than any address (RFC 5321
-// §4.5.3.1 allows 64 + 1 + 255, of which 254 can be used).
-const userLimit = 320
-
-func limit(user string) string { return user[:min(len(user), userLimit)] }
+func limit(user string) string { return user[:min(len(user), authz.UserLimit)] }
 
 // Kind says what happened to a grant.
 type Kind uint8

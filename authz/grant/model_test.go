@@ -194,7 +194,7 @@ func FuzzLogin(f *testing.F) {
 				t.Fatalf("a login made a grant without a deadline: %+v", c)
 			}
 			for _, u := range c.Grant.Users {
-				if len(u.Name) > userLimit {
+				if len(u.Name) > authz.UserLimit {
 					t.Fatalf("a name of %d bytes is kept", len(u.Name))
 				}
 			}

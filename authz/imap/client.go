@@ -5,12 +5,13 @@ import (
 
 	"relaygate/authz/line"
 	"relaygate/authz/proxy"
+	"relaygate/authz/sasl"
 )
 
 // readClient takes what the server's kernel acknowledged.
 func (d *Dialogue) readClient(b []byte) {
 	if d.pieces == 0 && d.client.Empty() && line.HelloTLS(b) {
-		d.encrypted("TLS from the first byte")
+		d.encrypted(line.ReasonHello)
 		return
 	}
 	for len(b) > 0 && !d.done {
@@ -55,7 +56,7 @@ func (d *Dialogue) line(l *line.Line) {
 // command takes the first line of a command.
 func (d *Dialogue) command(l *line.Line) {
 	if len(d.window) >= maxWindow {
-		d.taint("too many commands without an answer")
+		d.taint(line.ReasonTooMany)
 		return
 	}
 	first, rest := line.Field(l.Text)
@@ -178,11 +179,11 @@ func (d *Dialogue) authenticate(text []byte) {
 func (d *Dialogue) response(l *line.Line) {
 	c := d.present()
 	if l.Eight() || l.Tab() {
-		d.taint("a line of the SASL exchange is not base64")
+		d.taint(sasl.ReasonBase64)
 		return
 	}
 	if d.owing && early(l.Text, true, true) {
-		d.taint(reasonHidden)
+		d.taint(line.ReasonHidden)
 		return
 	}
 	if reason := d.exchange.Message(l.Text, false); reason != "" {

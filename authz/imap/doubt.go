@@ -9,8 +9,6 @@ import (
 // Reasons to taint that several rules give.
 const (
 	reasonEightBit    = "eight-bit octets outside of a login"
-	reasonHidden      = "a line that ends with another command"
-	reasonSurplus     = "answer belongs to no command"
 	reasonOwing       = "no plain line behind two refusals in a row, which can be one given twice"
 	reasonRefusedHere = "a login with a tag that is used twice was accepted where something was refused"
 )
@@ -53,7 +51,7 @@ func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
 	case l.Tab() && c.verb != login:
 		return line.ReasonControl
 	case long && !c.logsIn():
-		return "over-long command line"
+		return line.ReasonOverLong
 	case l.Eight() && c.verb == authenticate, l.Eight() && c.verb != login && line.Splits(l.Text):
 		return reasonEightBit
 	}
@@ -63,14 +61,14 @@ func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
 		if !c.logsIn() && hides(arguments, false) || c.logsIn() && hidesTagged(l.Text, arguments, c.tag.bytes()) {
-			return reasonHidden
+			return line.ReasonHidden
 		}
 		c.hides = d.refusedLast && c.logsIn() && hides(arguments, true)
 		return ""
 	}
 	switch {
 	case hides(arguments, c.logsIn()):
-		return reasonHidden
+		return line.ReasonHidden
 	case c.odd || long || l.Eight():
 		return d.piped("a line in a pipeline that servers may cut differently")
 	case c.alone && !d.lockStep:

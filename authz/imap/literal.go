@@ -8,7 +8,7 @@ func (d *Dialogue) announce(c *command, lit literal) {
 		d.taint(d.piped("a literal in a pipeline"))
 		return
 	case d.literals > maxPieces:
-		d.taint("a command with too many literals")
+		d.taint(reasonLiterals)
 		return
 	case !lit.sync && c.verb != login:
 		d.taint("a literal that the server was not asked for")

@@ -83,7 +83,7 @@ func (d *Dialogue) respond(text []byte) {
 		return
 	}
 	if r.status == noStatus || d.next == len(d.window) {
-		d.taint(reasonSurplus)
+		d.taint(line.ReasonSurplus)
 		return
 	}
 	c := &d.window[d.next]
@@ -97,7 +97,7 @@ func (d *Dialogue) respond(text []byte) {
 		return
 	}
 	if !bytes.Equal(r.tag, c.tag.bytes()) {
-		d.taint(reasonSurplus)
+		d.taint(line.ReasonSurplus)
 		return
 	}
 	d.tagged(c, &r)
@@ -155,7 +155,7 @@ func (d *Dialogue) challenge(c *command) {
 	case d.phase == serverTurn && c.verb == authenticate && !d.exchange.Cancelled():
 		d.phase = clientTurn
 	default:
-		d.taint(reasonSurplus)
+		d.taint(line.ReasonSurplus)
 	}
 }
 

@@ -31,11 +31,15 @@ type arguments struct {
 
 // Reasons to taint.
 const (
-	reasonQuote   = "quoted string without a proper end"
-	reasonBrace   = "a brace that servers may take for a literal"
-	reasonUser    = "user name is too long"
-	reasonLiteral = "literal is too long"
+	reasonQuote    = "quoted string without a proper end"
+	reasonBrace    = "a brace that servers may take for a literal"
+	reasonUser     = "user name is too long"
+	reasonLiteral  = "literal is too long"
+	reasonLiterals = "a command with too many literals"
 )
+
+// Bounds are the reasons that say of a bound that it was hit, besides line's and sasl's.
+var Bounds = []string{reasonUser, reasonLiteral, reasonLiterals}
 
 // begin starts the arguments of a command.
 func (a *arguments) begin(login bool) {

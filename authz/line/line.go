@@ -56,9 +56,6 @@ type Reader struct {
 	marks marks  // what was noted of it
 }
 
-// ReasonControl is also that of a TAB in a client's line that may have none.
-const ReasonControl = "control character in a client line"
-
 // Doubt is why a connection is not believed whose reader is of no further use, ""
 // while it is.
 func (r *Reader) Doubt(s State) string {
@@ -66,11 +63,11 @@ func (r *Reader) Doubt(s State) string {
 	case s == Control && r.Strict:
 		return ReasonControl
 	case s == Control:
-		return "NUL in a server line"
+		return reasonNUL
 	case s == TooLong && r.Strict:
-		return "client line is too long"
+		return reasonLongClient
 	case s == TooLong:
-		return "server line is too long"
+		return reasonLongServer
 	}
 	return ""
 }

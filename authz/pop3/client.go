@@ -5,12 +5,13 @@ import (
 
 	"relaygate/authz/line"
 	"relaygate/authz/proxy"
+	"relaygate/authz/sasl"
 )
 
 // readClient takes what the server's kernel acknowledged.
 func (d *Dialogue) readClient(b []byte) {
 	if d.pieces == 0 && d.client.Empty() && line.HelloTLS(b) {
-		d.encrypted("TLS from the first byte")
+		d.encrypted(line.ReasonHello)
 		return
 	}
 	for len(b) > 0 && !d.done {
@@ -113,12 +114,12 @@ func (d *Dialogue) begin(c *command, argument []byte) string {
 func (d *Dialogue) response(l *line.Line) {
 	c := &d.waiting[0]
 	if l.Eight() || l.Tab() {
-		d.taint("a line of the SASL exchange is not base64")
+		d.taint(sasl.ReasonBase64)
 		return
 	}
 	reason := d.exchange.Message(l.Text, d.turn == invited)
 	if reason == "" && c.hides(l.Text, l.Text) {
-		reason = reasonHidden
+		reason = line.ReasonHidden
 	}
 	if reason != "" {
 		d.taint(reason)

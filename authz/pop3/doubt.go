@@ -9,11 +9,14 @@ import (
 
 // Reasons to taint that several rules give.
 const (
-	reasonHidden      = "a line that ends with another command"
-	reasonSurplus     = "answer belongs to no command"
 	reasonAgain       = "refused right behind a refusal, which can be the same one twice"
 	reasonRefusedHere = "a login was accepted in a pipeline of which something was refused"
 )
+
+const reasonList = "multi-line answer is too long"
+
+// Bounds are the reasons that say of a bound that it was hit, besides line's and sasl's.
+var Bounds = []string{reasonList}
 
 // wentOn is the reason why bytes behind c end the belief.
 func wentOn(c *command) string {
@@ -39,7 +42,7 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 	case l.Tab():
 		return line.ReasonControl
 	case length > maxLine && !login, length > maxShort && !named:
-		return "over-long command line"
+		return line.ReasonOverLong
 	case c.verb == unknown && bytes.IndexByte(l.Text, '\\') >= 0:
 		return "an escape in an unknown command"
 	case l.Eight() && (c.verb == auth || !login && c.verb != user):
@@ -47,7 +50,7 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 	case c.verb == user && l.Eight() && line.Splits(l.Text):
 		return "user name with a character that can end a line"
 	case len(d.waiting) > maxPipeline:
-		return "too many commands without an answer"
+		return line.ReasonTooMany
 	}
 	// What is left of AUTH is base64, and so a refusal at most.
 	c.odd = length > maxLine && c.verb != auth || l.Eight() && line.Splits(l.Text)
@@ -57,14 +60,14 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 		// One word of USER is exempt: it is a name like "lang", and no login yet.
 		name := c.verb == user && bytes.IndexByte(argument, ' ') < 0 || d.announces(c)
 		if c.hidden = !name && c.hides(l.Text, argument); c.hidden && !login {
-			return reasonHidden
+			return line.ReasonHidden
 		}
 		c.odd, c.alone = c.odd || c.hidden, c.alone || c.hidden
 		return ""
 	}
 	switch {
 	case c.hides(l.Text, argument):
-		return reasonHidden
+		return line.ReasonHidden
 	case c.odd || l.Eight() || length > maxShort && !d.announces(c):
 		return "a line in a pipeline that servers may cut differently"
 	case !c.pipelined:
@@ -151,7 +154,7 @@ func (d *Dialogue) doubt(c *command) string {
 	case d.refusedHere:
 		return reasonRefusedHere
 	case d.more && len(d.waiting) == 1:
-		return reasonSurplus
+		return line.ReasonSurplus
 	case c.verb == auth && d.exchange.Doubt() != "":
 		return d.exchange.Doubt()
 	case c.verb == auth && d.exchange.Unasked():

@@ -50,7 +50,7 @@ func (d *Dialogue) lines(b []byte) {
 // line takes one line of the server.
 func (d *Dialogue) line(text []byte) {
 	if len(d.waiting) == 0 {
-		d.taint(reasonSurplus)
+		d.taint(line.ReasonSurplus)
 		return
 	}
 	c := &d.waiting[0]
@@ -104,7 +104,7 @@ func (d *Dialogue) list(text []byte) {
 		d.owed = d.owed && (d.proved.Result == 0 || !d.waiting[0].transaction)
 		d.answered()
 	case d.listLines > maxListLines:
-		d.taint("multi-line answer is too long")
+		d.taint(reasonList)
 	}
 }
 
@@ -112,7 +112,7 @@ func (d *Dialogue) list(text []byte) {
 func (d *Dialogue) challenge(c *command) {
 	switch {
 	case c.verb != auth || d.turn != serverTurn:
-		d.taint(reasonSurplus)
+		d.taint(line.ReasonSurplus)
 	case d.exchange.Cancelled():
 		d.taint("challenge after the client cancelled")
 	case d.askOwed:

@@ -43,9 +43,6 @@ func (d Dialect) String() string { return Dialects[d] }
 // Static names the user of an entry that nobody logged in for.
 const Static = "-alwaysrelay-"
 
-// userLimit bounds a user name in the users file, in bytes.
-const userLimit = 320
-
 // Entry is what the files say of a grant: much less than it is, as there may be a
 // million.
 type Entry struct {
@@ -168,7 +165,7 @@ func sanitise(user string) string {
 		case strings.ContainsRune(" ,;", r), !authz.Shown(r, i == 0), i == 0 && (r == '#' || r == ':'):
 			r = '_'
 		}
-		if b.Len()+utf8.RuneLen(r) > userLimit {
+		if b.Len()+utf8.RuneLen(r) > authz.UserLimit {
 			break
 		}
 		b.WriteRune(r)

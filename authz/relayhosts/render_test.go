@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"relaygate/authz"
 	"relaygate/authz/grant"
 )
 
@@ -86,7 +87,7 @@ func TestSanitise(t *testing.T) {
 		":":                      "_",
 		"a\u2028b\u202e":         "a_b_",
 		"\xc3\x28":               "_(",
-		strings.Repeat("ü", 300): strings.Repeat("ü", userLimit/2),
+		strings.Repeat("ü", 300): strings.Repeat("ü", authz.UserLimit/2),
 		"":                       "",
 	} {
 		if got := sanitise(in); got != want {

@@ -21,7 +21,7 @@ const (
 
 // Reasons to believe nothing further, and doubts about a positive answer.
 const (
-	reasonBase64     = "a line of the SASL exchange is not base64"
+	ReasonBase64     = "a line of the SASL exchange is not base64"
 	reasonBreak      = "line break in a SASL message"
 	reasonInjection  = "a SASL message holds what could be echoed as a positive answer"
 	reasonIdentity   = "user name in a SASL message is too long"
@@ -31,6 +31,9 @@ const (
 	doubtUnfinished  = "positive answer to a SASL exchange that is not finished"
 	doubtNoMechanism = "positive answer to an unknown SASL mechanism"
 )
+
+// Bounds are the reasons that say of a bound that it was hit.
+var Bounds = []string{reasonIdentity, reasonMessages}
 
 // Identity is who the exchange is about. Its fields mean what those of
 // authz.Login mean.
@@ -131,7 +134,7 @@ func (x *Exchange) Message(line []byte, initial bool) (reason string) {
 	}
 	message, ok := x.decode(line)
 	if !ok {
-		return reasonBase64
+		return ReasonBase64
 	}
 	defer clear(x.scratch[:cap(x.scratch)])
 	if reason = x.mechanism.check(message); reason != "" {

@@ -37,9 +37,9 @@ func TestExchange(t *testing.T) {
 		{mechanism: "PLAIN", messages: []string{"\x00al\nice\x00pw"}, reason: reasonBreak},
 		{mechanism: "PLAIN", messages: []string{"\x00alice\x00p\tw"}, want: Identity{Mechanism: "PLAIN"}, doubt: doubtMalformed},
 		{mechanism: "PLAIN", messages: []string{"\x00" + long + "\x00pw"}, reason: reasonIdentity},
-		{mechanism: "PLAIN", messages: []string{"!AGFsaWNl AHB3"}, reason: reasonBase64},
-		{mechanism: "PLAIN", messages: []string{"!AGFsaWNlAHB3="}, reason: reasonBase64},
-		{mechanism: "PLAIN", messages: []string{"!" + strings.Repeat("A", MaxLine+4)}, reason: reasonBase64},
+		{mechanism: "PLAIN", messages: []string{"!AGFsaWNl AHB3"}, reason: ReasonBase64},
+		{mechanism: "PLAIN", messages: []string{"!AGFsaWNlAHB3="}, reason: ReasonBase64},
+		{mechanism: "PLAIN", messages: []string{"!" + strings.Repeat("A", MaxLine+4)}, reason: ReasonBase64},
 		{mechanism: "PLAIN", messages: []string{"*"}, want: Identity{Mechanism: "PLAIN"}, doubt: doubtCancelled},
 		{mechanism: "LOGIN", messages: []string{"alice", "pw"}, want: Identity{Mechanism: "LOGIN", User: "alice"}},
 		{mechanism: "LOGIN", messages: []string{"", "alice", "pw"}, want: Identity{Mechanism: "LOGIN", User: "alice"}},
@@ -124,12 +124,12 @@ func TestInitialResponse(t *testing.T) {
 		t.Errorf("empty initial response: reason %q, doubt %q, want none", reason, x.Doubt())
 	}
 	x.Begin([]byte("EXTERNAL"))
-	if reason := x.Message([]byte("="), false); reason != reasonBase64 {
-		t.Errorf("= as a later response: reason %q, want %q", reason, reasonBase64)
+	if reason := x.Message([]byte("="), false); reason != ReasonBase64 {
+		t.Errorf("= as a later response: reason %q, want %q", reason, ReasonBase64)
 	}
 	x.Begin([]byte("EXTERNAL"))
-	if reason := x.Message([]byte("*"), true); reason != reasonBase64 || x.Cancelled() {
-		t.Errorf("* as an initial response: reason %q, cancelled %v, want %q, false", reason, x.Cancelled(), reasonBase64)
+	if reason := x.Message([]byte("*"), true); reason != ReasonBase64 || x.Cancelled() {
+		t.Errorf("* as an initial response: reason %q, cancelled %v, want %q, false", reason, x.Cancelled(), ReasonBase64)
 	}
 }
 

@@ -88,7 +88,7 @@ type Limits struct {
 	// smaller ones are bounded by Flows.
 	Buffered int
 	// Idle is the packet time after which a silent flow of a file is given up
-	// (35 min; an IMAP server waits 30, RFC 9051 §5.4).
+	// (capture.Idle).
 	Idle time.Duration
 }
 
@@ -109,7 +109,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Waiting, 4<<20)
 	def(&l.Buffered, 32<<20)
 	if l.Idle <= 0 {
-		l.Idle = 35 * time.Minute
+		l.Idle = capture.Idle
 	}
 	return l
 }

@@ -21,27 +21,33 @@ type Table struct {
 	events   []Event
 
 	byCookie map[uint64]ID // live
-	hasher   capture.Hasher
-	tuples   index                  // files, see tuple.go
-	ring     []*[ringPage]handshake // files, see handshake.go
-	oldest   uint32                 // the ring's next entry to be reused
-	unused   []ref                  // entries of the ring that were given up lately
-	done     *capture.DoneSet       // files: of which nothing more is to be said
-	leaving  bool                   // finished flows go there at once
-	doubts   [doubtSlots]lastDoubt  // files, see doubt.go
-	doubtAt  int64                  // the tick of the last doubt of any two addresses
-	ended    []ID                   // files: flows whose slots are to be freed
-	orderly  int                    // files: logins since anything was out of order
-	seen     seen                   // files
-	stations stations               // files: who sent a SYN or an RST
-	waiting  waiting                // files
-	lostAt   int64                  // files: the tick at which records were lost, of any connection
+	files
 
 	now  int64 // time of the event being fed, in Unix nanoseconds
 	tick int64 // events fed so far
+}
 
-	nextSweep int64 // files: when to look for idle flows, in Unix nanoseconds
-	swept     int64 // files: the slots that were looked at for it
+// files is what a Table needs for connections that nobody announces: those of files, and
+// of a packet socket.
+type files struct {
+	hasher   capture.Hasher
+	tuples   index                  // see tuple.go
+	ring     []*[ringPage]handshake // see handshake.go
+	oldest   uint32                 // the ring's next entry to be reused
+	unused   []ref                  // entries of the ring that were given up lately
+	done     *capture.DoneSet       // of which nothing more is to be said
+	leaving  bool                   // finished flows go there at once
+	doubts   [doubtSlots]lastDoubt  // see doubt.go
+	doubtAt  int64                  // the tick of the last doubt of any two addresses
+	ended    []ID                   // flows whose slots are to be freed
+	orderly  int                    // logins since anything was out of order
+	seen     seen
+	stations stations // who sent a SYN or an RST
+	waiting  waiting
+	lostAt   int64 // the tick at which records were lost, of any connection
+
+	nextSweep int64 // when to look for idle flows, in Unix nanoseconds
+	swept     int64 // the slots that were looked at for it
 }
 
 // New returns an empty table.
@@ -52,11 +58,10 @@ func New(c Config) *Table {
 		slots:    slots{hasher: capture.NewHasher()},
 		pool:     pool{limit: limits.Buffered},
 		byCookie: make(map[uint64]ID),
-		hasher:   capture.NewHasher(),
 		proxies:  c.Proxies,
-		done:     c.Done,
-		leaving:  c.Done != nil,
-		waiting:  waiting{late: int64(c.Late)},
+		files: files{
+			hasher: capture.NewHasher(), done: c.Done, leaving: c.Done != nil, waiting: waiting{late: int64(c.Late)},
+		},
 	}
 	if t.done == nil {
 		t.done = new(capture.DoneSet)

@@ -98,52 +98,44 @@ func holders(proc fs.FS, inodes map[uint32]bool, limit int) (found map[uint32][]
 		if err != nil {
 			continue
 		}
-		who, err := room.whose(entry.Name())
-		if err == nil && room.used(who) {
-			continue
+		fds, err := room.descriptors(entry.Name())
+		if errors.Is(err, errTooManyFiles) {
+			return found, err
 		}
-		var fds []fs.DirEntry
-		if err == nil {
-			fds, err = descriptors(proc, entry.Name())
-		}
-		if err != nil {
-			failed = cmp.Or(failed, unseen(err))
-			continue
-		}
-		if !room.take(who, len(fds)) {
-			if who == (payer{}) {
-				return found, errTooManyFiles
-			}
-			continue
-		}
-		var process *Process
-		for _, fd := range fds {
-			inode, err := socketInode(proc, path.Join(entry.Name(), "fd", fd.Name()))
-			if err != nil {
-				failed = cmp.Or(failed, unseen(err))
-			}
-			if !inodes[inode] {
-				continue
-			}
-			if process == nil {
-				if process, err = describe(proc, pid); err != nil {
-					failed = cmp.Or(failed, unseen(err))
-					break
-				}
-			}
-			if n := len(found[inode]); n == 0 || found[inode][n-1].PID != pid {
-				holder := *process
-				holder.fd = path.Join(entry.Name(), "fd", fd.Name())
-				found[inode] = append(found[inode], holder)
-			}
-		}
+		failed = cmp.Or(failed, unseen(err), holds(proc, pid, fds, found))
 	}
 	return found, failed
 }
 
-// unseen is nil for the error about a process that is gone, or that we may not look at.
+// holds notes a process with each of the sockets in found that its descriptors lead to.
+func holds(proc fs.FS, pid int, fds []fs.DirEntry, found map[uint32][]Process) (failed error) {
+	var process *Process
+	for _, fd := range fds {
+		name := path.Join(strconv.Itoa(pid), "fd", fd.Name())
+		inode, err := socketInode(proc, name)
+		failed = cmp.Or(failed, unseen(err))
+		held, sought := found[inode]
+		if !sought {
+			continue
+		}
+		if process == nil {
+			if process, err = describe(proc, pid); err != nil {
+				return cmp.Or(failed, unseen(err))
+			}
+		}
+		if n := len(held); n == 0 || held[n-1].PID != pid {
+			holder := *process
+			holder.fd = name
+			found[inode] = append(held, holder)
+		}
+	}
+	return failed
+}
+
+// unseen is nil for no error, and for that about a process that is gone, or that we may not
+// look at.
 func unseen(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, fs.ErrPermission) {
+	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, fs.ErrPermission) {
 		return nil
 	}
 	return fmt.Errorf("look at the processes: %w", err)

@@ -55,6 +55,24 @@ func namespaces(proc fs.FS, pid string) string {
 	return ids + " " + users
 }
 
+// descriptors lists those of a process that there is room to look at.
+func (r *room) descriptors(pid string) ([]fs.DirEntry, error) {
+	who, err := r.whose(pid)
+	if err != nil || r.used(who) {
+		return nil, err
+	}
+	fds, err := descriptors(r.proc, pid)
+	switch {
+	case err != nil:
+		return nil, err
+	case r.take(who, len(fds)):
+		return fds, nil
+	case who == payer{}:
+		return nil, errTooManyFiles
+	}
+	return nil, nil
+}
+
 // whose says who pays for a process.
 func (r *room) whose(pid string) (payer, error) {
 	if in := namespaces(r.proc, pid); in != "" && in != r.own {

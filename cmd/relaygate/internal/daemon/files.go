@@ -15,6 +15,7 @@ import (
 	"relaygate/authz/relayhosts"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/daemon/message"
 )
 
@@ -199,14 +200,11 @@ func (f *files) last(stay []relayhosts.Entry) error {
 // hangs says in words that a file system lets nothing be written, "" if it does.
 func (f *files) hangs(now time.Time) string {
 	began := f.began.Load()
-	if began == 0 || now.Sub(time.Unix(0, began)) < hangsAfter {
+	if began == 0 || now.Sub(time.Unix(0, began)) < keeper.HangsAfter {
 		return ""
 	}
 	return "the files for mail servers are being written for " + authz.Span(now.Sub(time.Unix(0, began))) + ": their file system hangs, and what they say is older"
 }
-
-// hangsAfter is how long writing may take: a million lines take seconds.
-const hangsAfter = 30 * time.Second
 
 func (f *files) status() []control.File {
 	f.mu.Lock()

@@ -21,6 +21,7 @@ import (
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/daemon/gate"
+	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/state"
 	"relaygate/nft"
 )
@@ -47,7 +48,7 @@ func TestHangingFilesAreTold(t *testing.T) {
 		f.entries = func(context.Context, func(relayhosts.Entry)) error { <-hang; return nil }
 		ended := make(chan error)
 		go func() { ended <- f.write(t.Context()) }()
-		<-time.After(hangsAfter - time.Second)
+		<-time.After(keeper.HangsAfter - time.Second)
 		if words := f.hangs(time.Now()); words != "" {
 			t.Errorf("too early: %s", words)
 		}

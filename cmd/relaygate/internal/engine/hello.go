@@ -27,6 +27,9 @@ const (
 
 	recordChangeCipherSpec = 0x14
 	recordAlert            = 0x15
+	recordHandshake        = 0x16
+
+	majorVersion = 0x03
 
 	levelWarning       = 1
 	messageServerHello = 2

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"relaygate/authz"
+	"relaygate/authz/line"
 	"relaygate/authz/proxy"
 )
 
@@ -10,41 +11,30 @@ import (
 type tlsDialogue struct {
 	proxy.Peer // which can say nothing before TLS
 
-	first byte
-	seen  int
+	begun [2]byte // what the client said first
+	n     int     // of begun
 	done  bool
 	out   [1]authz.Login
 }
 
-// The first two bytes of a connection in TLS: a handshake record of major
-// version 3 (RFC 8446 §5.1).
-const (
-	recordHandshake = 0x16
-	majorVersion    = 0x03
-)
-
 func (d *tlsDialogue) Done() bool { return d.done }
 
 func (d *tlsDialogue) Feed(c authz.Chunk) []authz.Login {
-	for _, b := range c.Bytes {
-		if d.done {
-			break
-		}
+	switch {
+	case d.done || len(c.Bytes) == 0:
+		return nil
+	case c.Dir == authz.FromServer:
 		// TLS begins with the client: a server that greets speaks something else.
-		if c.Dir == authz.FromServer {
-			return d.end(authz.Tainted, "the server spoke first on a port that should begin with TLS")
-		}
-		d.seen++
-		if d.seen == 1 {
-			d.first = b
-			continue
-		}
-		if d.first == recordHandshake && b == majorVersion {
-			return d.end(authz.Encrypted, "TLS from the first byte")
-		}
-		return d.end(authz.Tainted, "clear text on a port that should begin with TLS")
+		return d.end(authz.Tainted, "the server spoke first on a port that should begin with TLS")
 	}
-	return nil
+	d.n += copy(d.begun[d.n:], c.Bytes)
+	switch {
+	case d.n < len(d.begun):
+		return nil
+	case line.HelloTLS(d.begun[:]):
+		return d.end(authz.Encrypted, line.ReasonHello)
+	}
+	return d.end(authz.Tainted, "clear text on a port that should begin with TLS")
 }
 
 func (d *tlsDialogue) end(r authz.Result, reason string) []authz.Login {

@@ -2,8 +2,13 @@ package engine
 
 import (
 	"maps"
+	"slices"
 
 	"relaygate/authz/grant"
+	"relaygate/authz/imap"
+	"relaygate/authz/line"
+	"relaygate/authz/pop3"
+	"relaygate/authz/sasl"
 )
 
 // doubts counts tainted verdicts by reason.
@@ -20,18 +25,7 @@ const (
 
 // boundReasons are the dialogues' reasons for a bound that was hit. They hold
 // their places from the start: no flood of other doubts can hide them.
-var boundReasons = []string{
-	"client line is too long",
-	"over-long command line",
-	"server line is too long",
-	"multi-line answer is too long",
-	"too many commands without an answer",
-	"a command with too many literals",
-	"literal is too long",
-	"user name is too long",
-	"user name in a SASL message is too long",
-	"SASL exchange with too many messages",
-}
+var boundReasons = slices.Concat(line.Bounds, sasl.Bounds, pop3.Bounds, imap.Bounds)
 
 func newDoubts() doubts {
 	d := doubts{otherDoubt: 0, unconfirmed: 0}

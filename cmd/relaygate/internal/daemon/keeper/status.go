@@ -7,8 +7,9 @@ import (
 	"relaygate/cmd/relaygate/internal/control"
 )
 
-// hangsAfter is how long writing may take: very much of it takes seconds.
-const hangsAfter = 30 * time.Second
+// HangsAfter is how long writing may take, to the state file or another, before that is a
+// problem: very much of it takes seconds.
+const HangsAfter = 30 * time.Second
 
 // Status fills in how the state file is.
 func (k *Keeper) Status(s *control.Status) {
@@ -21,7 +22,7 @@ func (k *Keeper) Status(s *control.Status) {
 	if st.LastError != "" {
 		s.Problems = append(s.Problems, "the state cannot be written, so that a restart would forget: "+st.LastError)
 	}
-	if since := time.Since(st.Began); !st.Began.IsZero() && since > hangsAfter {
+	if since := time.Since(st.Began); !st.Began.IsZero() && since > HangsAfter {
 		s.Problems = append(s.Problems, "the state is being written for "+authz.Span(since)+": its file system hangs, so that a restart would forget")
 	}
 	if s.State.Aside != "" {

@@ -93,7 +93,7 @@ func (t *ringTap) Where() (kind, where string) {
 func (t *ringTap) Counts() (packets uint64, drops map[string]uint64, err error) {
 	c, err := t.programs.Counters()
 	if err != nil {
-		return 0, nil, fmt.Errorf("read the tap's counters: %w", err)
+		return 0, nil, err
 	}
 	drops = ringDrops(&c)
 	drops["tap: times that somebody detached it"] = t.again.Load()
