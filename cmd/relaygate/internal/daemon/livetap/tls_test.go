@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"relaygate/capture/tlstap"
 	"relaygate/cmd/relaygate/internal/control"
@@ -72,5 +73,11 @@ func TestStatusSaysWhyTLSIsNotRead(t *testing.T) {
 		if got := strings.Join(s.Problems, "; "); got != tt.want || s.TLS.On || s.TLS.Why != tt.why || s.TLS.Servers == nil {
 			t.Errorf("%q: problems %q, %+v", tt.why, got, s.TLS)
 		}
+	}
+}
+
+func TestReadingThatHangsIsTold(t *testing.T) {
+	if early, late := hangs(7, hangsAfter-1), hangs(7, 5*time.Minute); early != "" || !strings.Contains(late, "process 7 ") || !strings.Contains(late, "5 min") {
+		t.Errorf("it says %q, and %q", early, late)
 	}
 }
