@@ -6,6 +6,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // attach attaches sockops last: who is followed is followed from its first
@@ -20,6 +21,9 @@ func (t *Tap) attach() error {
 		{t.objs.RelaygateConn, ebpf.AttachCGroupSockOps},
 	} {
 		l, err := link.AttachCgroup(link.CgroupOptions{Path: t.cgroup, Attach: p.attach, Program: p.prog})
+		if errors.Is(err, unix.EPERM) { // it would be so without BPF_F_ALLOW_MULTI
+			err = fmt.Errorf("%w (a program may be there that lets none stand beside it: bpftool cgroup show %s)", err, t.cgroup)
+		}
 		if err != nil {
 			return fmt.Errorf("attach %s to cgroup %s: %w", p.attach, t.cgroup, err)
 		}

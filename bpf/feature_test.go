@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"relaygate/bpf"
 	"relaygate/bpf/bpftest"
@@ -87,6 +91,36 @@ func TestLoadRefuses(t *testing.T) {
 			bpftest.Close(t, tap)
 			t.Errorf("%s: loaded", test.name)
 		}
+	}
+}
+
+// TestLoadBesideAProgramThatStandsAlone: whoever attached it did not think of others, and
+// the kernel says no more than that it is not permitted.
+func TestLoadBesideAProgramThatStandsAlone(t *testing.T) {
+	bpftest.RequireRoot(t)
+	root, err := bpf.RootCgroup()
+	must(t, err)
+	group, err := os.MkdirTemp(root, "relaygate-test-")
+	must(t, err)
+	t.Cleanup(func() { must(t, os.Remove(group)) })
+	folder, err := os.Open(group)
+	must(t, err)
+	defer bpftest.Close(t, folder)
+	alone, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.CGroupSKB, AttachType: ebpf.AttachCGroupInetEgress,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()},
+	})
+	must(t, err)
+	defer bpftest.Close(t, alone)
+	must(t, link.RawAttachProgram(link.RawAttachProgramOptions{
+		Target: int(folder.Fd()), Program: alone, Attach: ebpf.AttachCGroupInetEgress,
+	}))
+	tap, err := bpf.Load(bpf.Options{Cgroup: group})
+	if err == nil {
+		bpftest.Close(t, tap)
+	}
+	if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "bpftool cgroup show "+group) {
+		t.Errorf("it says %v", err)
 	}
 }
 

@@ -152,23 +152,48 @@ func (f *Finder) Servers() []Server {
 }
 
 // sharesTime is how long it is believed who shares a library: to find out takes
-// a look at every process of the host.
-const sharesTime = 30 * time.Second
+// a look at every process of the host. sharesWait is how long anybody waits for that: it
+// lasts for ever where a file system hangs that one of them waits for.
+const (
+	sharesTime = 30 * time.Second
+	sharesWait = time.Second
+)
 
 // shares are the programs outside of all families that use watched libraries.
 type shares struct {
-	at    time.Time
-	names map[uint64][]string // by inode
+	at     time.Time
+	names  map[uint64][]string // by inode
+	search chan struct{}       // closed when the one that goes on is over; nil while none does
 }
 
-// others lists the names of programs that share the libraries of the view.
+// others lists the names of programs that share the libraries of the view, or what was
+// found before.
 func (f *Finder) others() map[uint64][]string {
 	f.sharing.Lock()
 	defer f.sharing.Unlock()
-	now := time.Now()
-	if f.shares.names != nil && now.Sub(f.shares.at) < sharesTime {
-		return f.shares.names
+	s := &f.shares
+	if s.search == nil && (s.names == nil || time.Since(s.at) >= sharesTime) {
+		s.search = make(chan struct{})
+		go func() {
+			names := f.searchOthers()
+			f.sharing.Lock()
+			defer f.sharing.Unlock()
+			close(s.search)
+			*s = shares{at: time.Now(), names: names}
+		}()
 	}
+	if search := s.search; search != nil {
+		f.sharing.Unlock()
+		select {
+		case <-search:
+		case <-time.After(sharesWait):
+		}
+		f.sharing.Lock()
+	}
+	return s.names
+}
+
+func (f *Finder) searchOthers() map[uint64][]string {
 	watched := make(map[uint64]bool)
 	heads := make(map[int]bool)
 	for _, s := range f.view.Load().servers {
@@ -178,7 +203,6 @@ func (f *Finder) others() map[uint64][]string {
 		}
 	}
 	names := make(map[uint64][]string)
-	f.shares = shares{now, names}
 	if len(watched) == 0 {
 		return names
 	}

@@ -1,9 +1,12 @@
 package tlstap
 
 import (
+	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"relaygate/authz"
@@ -104,6 +107,41 @@ func TestCoverageNamesAndCounts(t *testing.T) {
 	}
 	if why := w.finder.Explain(connection()); why != "nobody is known to listen" {
 		t.Errorf("explained by %q", why)
+	}
+}
+
+// Some process of the host hangs with its mappings locked: who asks how the servers are
+// is answered, at first without who else uses their libraries.
+func TestCoverageWaitsForNoProcess(t *testing.T) {
+	w := newWorld(t)
+	ssl := w.library("libssl.so.3", openSSL...)
+	w.process(10, 1, "dovecot", "/", ssl)
+	w.process(20, 1, "httpd", "/", ssl)
+	w.tables.set(held(imaps, 1, 10))
+	w.scan(0)
+	path := filepath.Join(w.proc, "20", "maps")
+	maps, err := os.ReadFile(path)
+	must(t, err)
+	must(t, os.Remove(path))
+	must(t, syscall.Mkfifo(path, 0o600))
+	others := func() []string {
+		all := w.finder.Coverage()
+		if len(all) != 1 || len(all[0].Libraries) != 1 {
+			t.Fatalf("coverage is %+v", all)
+		}
+		return all[0].Libraries[0].Others
+	}
+	for range 2 { // the second finds the first one's search
+		if got := others(); len(got) > 0 {
+			t.Errorf("others are %q, which cannot be read yet", got)
+		}
+	}
+	locked, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0) // ENXIO if nobody reads
+	must(t, err)
+	_, err = locked.Write(maps)
+	must(t, errors.Join(err, locked.Close()))
+	if got := others(); !slices.Equal(got, []string{"httpd"}) {
+		t.Errorf("others are %q", got)
 	}
 }
 

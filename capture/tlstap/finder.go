@@ -69,9 +69,10 @@ type Finder struct {
 	scanErr   string                       // what the last scan said, to say it once
 	unread    int                          // processes whose turn comes at the next scan
 
-	heads  atomic.Pointer[map[uint32]uint64] // what the kernel was told: process to start
-	view   atomic.Pointer[view]
-	belief belief
+	reading atomic.Pointer[reading]           // nil while nothing is read about a process
+	heads   atomic.Pointer[map[uint32]uint64] // what the kernel was told: process to start
+	view    atomic.Pointer[view]
+	belief  belief
 
 	counting sync.Mutex
 	counts   map[bpf.ServerProcess]*count
@@ -232,6 +233,23 @@ func (f *Finder) family(h *holder, t tree, now time.Time, reads *budget, room in
 	return fam
 }
 
+// reading is what Run reads: the mappings of a process, and the files of new ones.
+type reading struct {
+	pid   int
+	since time.Time
+}
+
+// Reading says which process Run reads about, and since when; not ok is none. It can
+// take for ever: where a file system hangs the process may wait for it with its mappings
+// locked, or the file be there.
+func (f *Finder) Reading() (pid int, since time.Time, ok bool) {
+	r := f.reading.Load()
+	if r == nil {
+		return 0, time.Time{}, false
+	}
+	return r.pid, r.since, true
+}
+
 // budget is how many mappings a scan still reads: of processes that are new or
 // changed, and of those that seem not to have.
 type budget struct{ changed, again int }
@@ -259,6 +277,8 @@ func (f *Finder) process(pid int, stat sockdiag.Stat, reads *budget) *process {
 		reads.changed--
 	}
 	p.size = stat.Size
+	f.reading.Store(&reading{pid, time.Now()})
+	defer f.reading.Store(nil)
 	files, err := readMaps(f.proc, pid)
 	p.err = err
 	p.files = p.files[:0]

@@ -3,8 +3,10 @@ package tlstap
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -60,6 +62,29 @@ func TestHeads(t *testing.T) {
 				t.Error("told the same again")
 			}
 		})
+	}
+}
+
+// TestReadingThatHangsIsSeen: whoever asks is told whose mappings cannot be read, for as
+// long as that is so.
+func TestReadingThatHangsIsSeen(t *testing.T) {
+	w := newWorld(t)
+	w.process(10, 1, "maild", "/")
+	w.tables.listeners = append(w.tables.listeners, held(imaps, 1, 10))
+	maps := filepath.Join(w.proc, "10", "maps")
+	must(t, os.Remove(maps))
+	must(t, syscall.Mkfifo(maps, 0o600))
+	began, ended := time.Now(), make(chan struct{})
+	go func() { defer close(ended); w.scan(0) }()
+	locked, err := os.OpenFile(maps, os.O_WRONLY, 0) // it waits for the reader
+	must(t, err)
+	if pid, since, ok := w.finder.Reading(); pid != 10 || since.Before(began) || !ok {
+		t.Errorf("reads %d since %v, %v", pid, since, ok)
+	}
+	must(t, locked.Close())
+	<-ended
+	if pid, _, ok := w.finder.Reading(); ok {
+		t.Errorf("reads %d still", pid)
 	}
 }
 

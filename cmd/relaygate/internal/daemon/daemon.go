@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -93,13 +94,13 @@ func Run(ctx context.Context, opts Options) (err error) {
 		{"watch of the gate", atOnce(d.gate.Watch)},
 		{"connections", atOnce(d.cutter.run)},
 		{"host's network", atOnce(d.followHost)},
-		{"state", endsSoon(atOnce(d.keeper.Run))},
+		{"state", mayHang(atOnce(d.keeper.Run))},
 		{"sessions", atOnce(d.runSurvey)},
 		{"tap", atOnce(d.keepTap)},
-		{"reload", endsSoon(atOnce(d.runReload))},
-		{"files", endsSoon(d.files.run)},
+		{"reload", mayHang(atOnce(d.runReload))},
+		{"files", mayHang(d.files.run)},
 		{"socket tables", atOnce(d.trust.Run)},
-		{"TLS libraries", d.tls.Run},
+		{"TLS libraries", mayHang(d.tls.Run)},
 		{"control socket", atOnce(d.runSocket)},
 		{"metrics", atOnce(func(ctx context.Context) error { return d.metrics.Run(ctx, d.snapshot) })},
 		{"memory", atOnce(process.BoundGarbage)},
@@ -208,14 +209,19 @@ func (d *daemon) keepTap(ctx context.Context) error {
 	return nil
 }
 
-// endWithin is how long the end waits for what a file system may let hang: a million
-// lines take seconds.
-const endWithin = 5 * time.Second
+// How long all else waits for what a file system may let hang, when it begins and for its
+// end: a million lines take seconds.
+const (
+	readyWithin = 10 * time.Second
+	endWithin   = 5 * time.Second
+)
 
-// endsSoon is a task that may hang: what the gate has to do at the end is done all the
-// same.
-func endsSoon(run func(context.Context, func()) error) func(context.Context, func()) error {
+// mayHang is a task that a file system may hold up, for ever: all else is ready without
+// it after readyWithin, and what the gate has to do at the end is done all the same.
+func mayHang(run func(context.Context, func()) error) func(context.Context, func()) error {
 	return func(ctx context.Context, ready func()) error {
+		ready = sync.OnceFunc(ready)
+		defer time.AfterFunc(readyWithin, ready).Stop()
 		ended := make(chan error, 1)
 		go func() { ended <- run(ctx, ready) }()
 		select {

@@ -70,20 +70,12 @@ func (f *files) changed() {
 	message.Wake(f.dirty)
 }
 
-const (
-	// lookEvery is how often the files are compared with what was written.
-	lookEvery = 2 * time.Second
-	// readyWithin is how long all else waits for the first write: a file system
-	// may hang.
-	readyWithin = 10 * time.Second
-)
+// lookEvery is how often the files are compared with what was written.
+const lookEvery = 2 * time.Second
 
 func (f *files) run(ctx context.Context, ready func()) error {
-	ready = sync.OnceFunc(ready)
 	if len(f.stats) > 0 { // what an earlier run left is gone before a mail server starts behind us
-		hangs := time.AfterFunc(readyWithin, ready)
 		_ = f.write(ctx)
-		hangs.Stop()
 	}
 	ready()
 	look := time.NewTicker(lookEvery)

@@ -77,7 +77,7 @@ func TestEndWaitsForNoFileSystem(t *testing.T) {
 		d := &daemon{log: f.log, gate: new(gate.Gate), hub: control.NewHub()}
 		other := func(ctx context.Context, ready func()) error { ready(); <-ctx.Done(); return nil }
 		began := time.Now()
-		err := d.tasks(ctx, []task{{"files", endsSoon(f.run)}, {"other", endsSoon(other)}})
+		err := d.tasks(ctx, []task{{"files", mayHang(f.run)}, {"other", mayHang(other)}})
 		if took := time.Since(began) - time.Minute; took > endWithin || err == nil || !strings.Contains(err.Error(), "hangs") {
 			t.Errorf("%v later it ended with %v", took, err)
 		}
@@ -85,6 +85,24 @@ func TestEndWaitsForNoFileSystem(t *testing.T) {
 		close(hang)
 		synctest.Wait() // the folder goes
 	})
+}
+
+// What hangs when it begins keeps nothing else from being ready, and is so once.
+func TestReadinessWaitsForNoFileSystem(t *testing.T) {
+	for _, takes := range []time.Duration{time.Second, readyWithin - 1, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			began, ready := time.Now(), 0
+			run := func(_ context.Context, ready func()) error { time.Sleep(takes); ready(); return nil }
+			err := mayHang(run)(t.Context(), func() {
+				if ready++; time.Since(began) > readyWithin {
+					t.Errorf("ready after %v", time.Since(began))
+				}
+			})
+			if ready != 1 || err != nil {
+				t.Errorf("%v: ready %d times, %v", takes, ready, err)
+			}
+		})
+	}
 }
 
 // What an earlier run left is gone when the daemon says that it is ready: the mail

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 
+	"relaygate/authz"
 	"relaygate/capture/tlstap"
 	"relaygate/cmd/relaygate/internal/control"
 )
@@ -18,12 +20,29 @@ func (t *TLS) Status(s *control.Status) {
 	if t.finder == nil {
 		return
 	}
+	if pid, since, ok := t.finder.Reading(); ok {
+		if words := hangs(pid, time.Since(since)); words != "" {
+			s.Problems = append(s.Problems, words)
+		}
+	}
 	t.count(s)
 	servers := t.finder.Servers()
 	s.TLS.Servers = newTLSServers(servers)
 	if s.TLS.Lacks = unseen(servers); s.TLS.Lacks != "" {
 		s.Problems = append(s.Problems, s.TLS.Lacks)
 	}
+}
+
+// hangsAfter is how long it may take to look at a process.
+const hangsAfter = 30 * time.Second
+
+// hangs says that it takes longer, in words; "" if not.
+func hangs(pid int, took time.Duration) string {
+	if took < hangsAfter {
+		return ""
+	}
+	return fmt.Sprintf("what process %d has in memory cannot be read for %s, as where a file system hangs: logins in TLS to servers that are newer are not seen",
+		pid, authz.Span(took))
 }
 
 // count adds what the programs on the libraries have counted.

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -97,5 +98,11 @@ func TestWhatKeepsTLSFromBeingRead(t *testing.T) {
 		if got := forGood(tt.uprobes, tt.numbers); got != tt.want {
 			t.Errorf("%v, %v: %q, want %q", tt.uprobes, tt.numbers, got, tt.want)
 		}
+	}
+}
+
+func TestReadingThatHangsIsTold(t *testing.T) {
+	if early, late := hangs(7, hangsAfter-1), hangs(7, 5*time.Minute); early != "" || !strings.Contains(late, "process 7 ") || !strings.Contains(late, "5 min") {
+		t.Errorf("it says %q, and %q", early, late)
 	}
 }
