@@ -4,10 +4,12 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -80,7 +82,8 @@ func onThrowawayThread(fn func() error) error {
 }
 
 // Join makes a veth pair between two namespaces and sets both ends up with the
-// given addresses (a prefix each, without duplicate address detection).
+// given addresses (a prefix each, without duplicate address detection). Packets pass
+// when it returns.
 func Join(a *Namespace, nameA string, addrA []netip.Prefix, b *Namespace, nameB string, addrB []netip.Prefix) error {
 	err := a.Do(func() error {
 		return netlink.LinkAdd(&netlink.Veth{
@@ -95,7 +98,28 @@ func Join(a *Namespace, nameA string, addrA []netip.Prefix, b *Namespace, nameB 
 	if err := a.Do(func() error { return AddAddresses(nameA, addrA...) }); err != nil {
 		return err
 	}
-	return b.Do(func() error { return AddAddresses(nameB, addrB...) })
+	if err := b.Do(func() error { return AddAddresses(nameB, addrB...) }); err != nil {
+		return err
+	}
+	return errors.Join(a.Do(func() error { return risen(nameA) }), b.Do(func() error { return risen(nameB) }))
+}
+
+// risen waits until an interface works whose other end is up. The kernel sees to that
+// when it has time; until then it drops what is sent by it without a word.
+func risen(name string) error {
+	const limit = 20 * time.Second
+	for end := time.Now().Add(limit); ; <-time.After(time.Millisecond) {
+		link, err := netlink.LinkByName(name)
+		switch {
+		case err != nil:
+			return fmt.Errorf("look at interface %s: %w", name, err)
+		case link.Attrs().OperState == netlink.OperUp:
+			// The lock that this takes is the one under which the kernel does the rest.
+			return netlink.LinkSetUp(link)
+		case time.Now().After(end):
+			return fmt.Errorf("interface %s is %s for %v", name, link.Attrs().OperState, limit)
+		}
+	}
 }
 
 // AddAddresses gives an interface of the current namespace addresses and sets
