@@ -86,7 +86,7 @@ func (n *tapped) serve(t *testing.T, port int) {
 func talk(t *testing.T, from *netns.Namespace, to, line string) {
 	t.Helper()
 	bpftest.Do(t, from, func() error {
-		conn, err := net.DialTimeout("tcp", to, 5*time.Second)
+		conn, err := net.DialTimeout("tcp", to, 20*time.Second)
 		if err != nil {
 			return err
 		}
