@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"relaygate/bpf/bpftest"
 	"relaygate/bpf/netns"
 	"relaygate/cmd/relaygate/internal/control"
@@ -27,19 +25,10 @@ var program string
 
 // Tests of which most is to wait, for grants to run out say, wait beside each other.
 func TestMain(m *testing.M) {
-	keepInMemory()
-	os.Exit(labtest.Run(m, &program))
-}
-
-// keepInMemory has the files of the tests in memory, if there is room: what they are
-// about is when something happens, and a slow disk is in no hurry.
-func keepInMemory() {
-	const folder, room = "/dev/shm", 512 << 20
-	var s unix.Statfs_t
-	if os.Getenv("TMPDIR") == "" && unix.Statfs(folder, &s) == nil && s.Type == unix.TMPFS_MAGIC &&
-		s.Flags&unix.ST_NOEXEC == 0 && s.Bavail*uint64(s.Bsize) > room {
-		_ = os.Setenv("TMPDIR", folder)
+	if err := os.Setenv("TMPDIR", lab.TempDir(512<<20)); err != nil {
+		panic(err)
 	}
+	os.Exit(labtest.Run(m, &program))
 }
 
 // world is a network with a mail server and a daemon.
