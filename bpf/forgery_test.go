@@ -127,7 +127,7 @@ func TestMultipath(t *testing.T) {
 		if l, err = lc.Listen(context.Background(), "tcp", addr); err != nil {
 			return err
 		}
-		d := net.Dialer{Timeout: 5 * time.Second}
+		d := net.Dialer{Timeout: 20 * time.Second}
 		d.SetMultipathTCP(true)
 		client, err = d.Dial("tcp", addr)
 		return err

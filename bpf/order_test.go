@@ -114,7 +114,7 @@ func transcript(user string) string {
 
 // dialogue is the client's part. The server closes first.
 func dialogue(user string) (err error) {
-	d := net.Dialer{Timeout: 5 * time.Second}
+	d := net.Dialer{Timeout: 20 * time.Second}
 	d.SetMultipathTCP(false)
 	c, err := d.Dial("tcp", addr)
 	if err != nil {

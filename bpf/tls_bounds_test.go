@@ -152,7 +152,7 @@ func TestDeadCalls(t *testing.T) {
 		got := answers(t, tap, 1)
 		child := got[len(got)-1].TGID
 		// It goes on to read the next command.
-		for deadline := time.Now().Add(5 * time.Second); tap.Calls(t) <= i; runtime.Gosched() {
+		for deadline := time.Now().Add(20 * time.Second); tap.Calls(t) <= i; runtime.Gosched() {
 			if time.Now().After(deadline) {
 				t.Fatalf("%d calls are under way, want %d", tap.Calls(t), i+1)
 			}
@@ -162,7 +162,7 @@ func TestDeadCalls(t *testing.T) {
 			t.Error("the server's process said more")
 		}
 		// A process closes its connections before it is gone.
-		for deadline := time.Now().Add(5 * time.Second); unix.Kill(int(child), 0) == nil; runtime.Gosched() {
+		for deadline := time.Now().Add(20 * time.Second); unix.Kill(int(child), 0) == nil; runtime.Gosched() {
 			if time.Now().After(deadline) {
 				t.Fatalf("process %d does not end", child)
 			}

@@ -92,7 +92,7 @@ func TestLateCall(t *testing.T) {
 			}
 			must(t, first())
 			conn := bpftest.Dial(t, ns, addr)
-			for deadline := time.Now().Add(5 * time.Second); !childReads(server.PID); runtime.Gosched() {
+			for deadline := time.Now().Add(20 * time.Second); !childReads(server.PID); runtime.Gosched() {
 				if time.Now().After(deadline) {
 					t.Fatal("the server does not read")
 				}
@@ -120,7 +120,7 @@ func TestCallWithoutRoom(t *testing.T) {
 	attach(t, tap, d, server)
 	empty := tap.FillCalls(t)
 	conn := bpftest.Dial(t, ns, addr)
-	for deadline := time.Now().Add(5 * time.Second); !childReads(server.PID); runtime.Gosched() {
+	for deadline := time.Now().Add(20 * time.Second); !childReads(server.PID); runtime.Gosched() {
 		if time.Now().After(deadline) {
 			t.Fatal("the server does not read")
 		}

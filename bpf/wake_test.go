@@ -51,7 +51,7 @@ func asleep(t *testing.T, tap *bpf.Tap) (end func() []string) {
 
 func sleeps(t *testing.T, tap *bpf.Tap) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !tap.Sleeps(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !tap.Sleeps(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the reader does not sleep")
 		}

@@ -28,7 +28,7 @@ func TestWhatWakesInTLS(t *testing.T) {
 			// The client can have the answer before the call ends that wrote it.
 			told := func(n uint64) {
 				t.Helper()
-				for deadline := time.Now().Add(5 * time.Second); tlsCounters(t, tap).Plain < n; time.Sleep(time.Millisecond) {
+				for deadline := time.Now().Add(20 * time.Second); tlsCounters(t, tap).Plain < n; time.Sleep(time.Millisecond) {
 					if time.Now().After(deadline) {
 						t.Fatalf("%d calls were told, want %d", tlsCounters(t, tap).Plain, n)
 					}

@@ -112,7 +112,7 @@ func (w world) connects(t *testing.T, from, to netip.Addr, accepted <-chan net.C
 	for range 6 {
 		var c net.Conn
 		err := w.clients.Do(func() (err error) {
-			d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
+			d := net.Dialer{Timeout: 20 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
 			c, err = d.Dial("tcp", netip.AddrPortFrom(to, 25).String())
 			return err
 		})

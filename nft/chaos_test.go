@@ -176,6 +176,20 @@ func TestChaos(t *testing.T) {
 		p.damaged = time.Now()
 		p.Unlock()
 	})
+	running.Go(func() { // a machine that stands still keeps the keeper from its work
+		for last := time.Now(); ; last = time.Now() {
+			select {
+			case <-stop:
+				return
+			case <-time.After(settle / 50):
+			}
+			if time.Since(last) > settle/4 {
+				p.Lock()
+				p.damaged = time.Now()
+				p.Unlock()
+			}
+		}
+	})
 	clients := map[netip.Addr]netip.Addr{
 		member4: server4, static4A: server4, member6: server6, static6A: server6, memberNet6: serverNet6,
 	}

@@ -75,7 +75,7 @@ func (w world) hold(t *testing.T, from, to netip.AddrPort) net.Conn {
 	t.Helper()
 	var c net.Conn
 	bpftest.Do(t, w.clients, func() (err error) {
-		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(from), Control: bpftest.Reuse}
+		d := net.Dialer{Timeout: 20 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(from), Control: bpftest.Reuse}
 		c, err = d.Dial("tcp", to.String())
 		return err
 	})
@@ -190,7 +190,7 @@ func TestGateway(t *testing.T) {
 				bpftest.Send(t, server, client, "250 OK\r\n")
 			}
 			_, _ = client.Write([]byte("NOOP\r\n")) // its acknowledgement may have met the gate
-			ends(t, client, 5*time.Second)
+			ends(t, client)
 			_ = server.SetReadDeadline(time.Now())
 			if n, _ := server.Read(make([]byte, 1)); n > 0 {
 				t.Errorf("%s: the server heard the client after the cut, the %s being first", from, first)

@@ -57,7 +57,7 @@ func TestWatchTellsOfAFlush(t *testing.T) {
 	}
 	rebuild(t, g, minute(member4)...)
 	t.Logf("%s: told after %v, rebuilt after %v", got, told, time.Since(start))
-	if told > time.Second {
+	if told > 5*time.Second { // at once, but where the machine is busy
 		t.Errorf("told after %v", told)
 	}
 	if got.PID == 0 || got.Process == "" || got.Members {

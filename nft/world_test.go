@@ -97,7 +97,7 @@ func dialFrom(ns *netns.Namespace, from, to netip.Addr, port uint16) error {
 // greeting connects and returns the line that the server sends.
 func greeting(ns *netns.Namespace, from, to netip.AddrPort) (line string, err error) {
 	err = ns.Do(func() error {
-		d := net.Dialer{Timeout: 5 * time.Second}
+		d := net.Dialer{Timeout: 20 * time.Second}
 		if from.Addr().IsValid() {
 			d.LocalAddr = net.TCPAddrFromAddrPort(from)
 		}
@@ -106,7 +106,7 @@ func greeting(ns *netns.Namespace, from, to netip.AddrPort) (line string, err er
 			return err
 		}
 		defer c.Close()
-		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
 		line, err = bufio.NewReader(c).ReadString('\n')
 		return err
 	})

@@ -53,7 +53,7 @@ func Dial(t testing.TB, ns *netns.Namespace, addr string) net.Conn {
 	t.Helper()
 	var c net.Conn
 	Do(t, ns, func() (err error) {
-		d := net.Dialer{Timeout: 5 * time.Second}
+		d := net.Dialer{Timeout: 20 * time.Second}
 		d.SetMultipathTCP(false)
 		c, err = d.Dial("tcp", addr)
 		return err

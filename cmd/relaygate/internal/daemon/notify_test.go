@@ -97,12 +97,14 @@ func TestFrozenSystemdIsNotWaitedFor(t *testing.T) {
 		"a sign of life": {func() { w.look(now) }, notifyWithin},
 		"a reload":       {func() { notifyReloading(log) }, 10 * notifyWithin},
 	} {
-		done := make(chan struct{})
-		go func() { defer close(done); tt.do() }()
-		select {
-		case <-done:
-		case <-time.After(tt.within):
-			t.Fatalf("%s waits", name)
+		took := tt.within
+		for tries := 0; took >= tt.within; tries++ {
+			if tries == 3 { // not for want of a processor
+				t.Fatalf("%s waits", name)
+			}
+			begin := time.Now()
+			tt.do()
+			took = time.Since(begin)
 		}
 	}
 }

@@ -93,7 +93,7 @@ func (d *demo) makeNetwork(context.Context) (err error) {
 }
 
 func (d *demo) startServers(ctx context.Context) (err error) {
-	if d.dir, err = os.MkdirTemp("", "relaygate-demo-"); err != nil {
+	if d.dir, err = os.MkdirTemp(lab.TempDir(32<<20), "relaygate-demo-"); err != nil {
 		return fmt.Errorf("make a directory: %w", err)
 	}
 	if d.mail, err = lab.StartMailServer(d.net.Server); err != nil {
@@ -154,7 +154,7 @@ func (d *demo) loginOpens(ctx context.Context, t lab.Target, s lab.Script) error
 // opens measures from now to the first connection to port 25 that is let in.
 func (d *demo) opens(ctx context.Context, t lab.Target) error {
 	start, tries, greeting := time.Now(), 0, ""
-	err := lab.Poll(ctx, 2*time.Second, 500*time.Microsecond, func() (err error) {
+	err := lab.Poll(ctx, 5*time.Second, 500*time.Microsecond, func() (err error) {
 		tries++
 		greeting, err = t.Open(ctx)
 		return err
@@ -201,7 +201,7 @@ func (d *demo) runOut(ctx context.Context) error {
 		}
 		d.say("%s is refused", t)
 	}
-	if err := waitFile(ctx, d.daemon.Relayhosts, "", 5*time.Second); err != nil {
+	if err := waitFile(ctx, d.daemon.Relayhosts, "", 20*time.Second); err != nil {
 		return err
 	}
 	d.say("the relayhosts file is empty again")

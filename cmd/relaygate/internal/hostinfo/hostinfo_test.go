@@ -40,7 +40,7 @@ func follow(t *testing.T, ns *netns.Namespace) <-chan authz.Host {
 // until reads snapshots until one decides about addr as wanted.
 func until(t *testing.T, hosts <-chan authz.Host, addr, rule string) {
 	t.Helper()
-	timeout := time.After(5 * time.Second)
+	timeout := time.After(20 * time.Second)
 	last := "nothing published"
 	for {
 		select {

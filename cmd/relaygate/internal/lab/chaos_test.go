@@ -31,7 +31,7 @@ func chaosTime(t *testing.T) time.Duration {
 	t.Helper()
 	s := os.Getenv("RELAYGATE_CHAOS")
 	if s == "" {
-		return 8 * time.Second
+		return 12 * time.Second
 	}
 	d, err := time.ParseDuration(s)
 	must(t, err)
@@ -56,7 +56,9 @@ func TestChaos(t *testing.T) {
 }
 
 const (
-	chaosLifetime = 5 * time.Second
+	// chaosLifetime is so long that what an agent renews, when an eighth of the time is
+	// left, may take it as long as all else.
+	chaosLifetime = 8 * settle
 	relayPort     = 925
 	// slowLook is how long what is hidden from the watch may stay.
 	slowLook = 2500 * time.Millisecond
@@ -149,7 +151,7 @@ func (c *chaos) populate(t *testing.T) {
 		add(c.Stranger, lab.Stranger6, lab.Server6, relayPort, nil)
 	}
 	for _, p := range c.all { // until its neighbours know it
-		settles(t, 10*time.Second, func() error {
+		settles(t, long, func() error {
 			conn, err := p.from.Dial(t.Context(), netip.AddrPortFrom(p.to.Addr(), lab.POP3Port))
 			if err == nil {
 				err = conn.Close()
@@ -168,7 +170,7 @@ func (c *chaos) judge() {
 	}
 	for until := time.Now().Add(calm); time.Now().Before(until); {
 		for _, p := range c.all {
-			if err := p.verdict(c.calm); err != nil {
+			if err := p.verdict(later(c.calm, c.witness.stalled())); err != nil {
 				c.t.Fatalf("%v\nafter %s\n%s\n%s", err, c.last, c.verb(c.t, "why", p.from.From.String()), c.listing())
 			}
 		}
@@ -258,7 +260,7 @@ func (c *chaos) restart(what string, h *harm) {
 	c.note(what)
 	written := c.random.IntN(2) == 0
 	if written {
-		<-time.After(300 * time.Millisecond) // the last login may still be in the ring
+		<-time.After(settle) // the last login may still be in the ring
 		c.saved(c.t)
 	}
 	c.witness.excuse(func() {
@@ -314,7 +316,7 @@ func (c *chaos) lose(what, path string) {
 	c.t.Helper()
 	c.note("a loss of the " + what)
 	must(c.t, os.Remove(path))
-	settles(c.t, 10*time.Second, func() error { _, err := os.Stat(path); return err })
+	settles(c.t, long, func() error { _, err := os.Stat(path); return err })
 }
 
 // starve lets the agent open nothing for a while.
@@ -325,7 +327,7 @@ func (c *chaos) starve() {
 	<-time.After(time.Duration(c.random.IntN(1500)) * time.Millisecond)
 	enough()
 	// It says when it knows again who listens: before that it believes nobody.
-	settles(c.t, 10*time.Second, func() error {
+	settles(c.t, long, func() error {
 		for _, problem := range c.status(c.t).Problems {
 			if strings.Contains(problem, "not known who listens") {
 				return errors.New(problem)

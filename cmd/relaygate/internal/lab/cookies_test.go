@@ -41,7 +41,7 @@ func newRawClient(t *testing.T, w wire, localPort uint16) *rawClient {
 			return err
 		}
 		t.Cleanup(func() { _ = unix.Close(c.fd) })
-		wait := unix.NsecToTimeval(moment.Nanoseconds())
+		wait := unix.NsecToTimeval(long.Nanoseconds())
 		if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
 			return err
 		}

@@ -47,14 +47,14 @@ func (w *world) totals(t *testing.T) (s totals) {
 // talkTo plays a dialogue, one command at a time, and returns the last answer.
 func talkTo(h *lab.Host, to netip.AddrPort, commands ...string) (answer string, err error) {
 	err = h.NS.Do(func() error {
-		d := net.Dialer{Timeout: moment}
+		d := net.Dialer{Timeout: long}
 		d.SetMultipathTCP(false)
 		conn, err := d.Dial("tcp", to.String())
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(moment)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(long)); err != nil {
 			return err
 		}
 		lines := bufio.NewReader(conn)
@@ -343,7 +343,7 @@ func TestGatewayDoubtsWhatTheKernelMayChange(t *testing.T) {
 		w := newGatewayWorld(t, lab.Options{Lifetime: time.Minute}, watch)
 		listen(w, true, nil)
 		bpftest.Do(t, w.Client4.NS, func() error {
-			d := net.Dialer{Timeout: 2 * time.Second}
+			d := net.Dialer{Timeout: long}
 			d.SetMultipathTCP(true)
 			conn, err := d.Dial("tcp", server.String())
 			if err != nil {

@@ -45,6 +45,7 @@ func newGatewayWorld(t *testing.T, o lab.Options, watch string) *gatewayWorld {
 const tcxLan = "tap = \"tcx\"\ninterfaces = [\"lan\"]"
 
 func TestGatewayOpensForALogin(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, watch, status string }{
 		{"tcx", tcxLan, "tcx (inside interfaces lan)"},
 		{"auto", `interfaces = ["lan"]`, "tcx (inside interfaces lan)"},
@@ -52,7 +53,8 @@ func TestGatewayOpensForALogin(t *testing.T) {
 		{"afpacket", "tap = \"afpacket\"\ninterfaces = [\"lan\"]", "afpacket (inside interfaces lan, blind to memory"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := newGatewayWorld(t, lab.Options{Lifetime: 2 * time.Second}, tt.watch)
+			const lifetime = 4 * time.Second
+			w := newGatewayWorld(t, lab.Options{Lifetime: lifetime}, tt.watch)
 			four, six := w.Client4.At(lab.Server4), w.Client6.At(lab.Server6)
 			for _, target := range w.Everybody() {
 				must(t, target.Refused(t.Context()))
@@ -69,8 +71,8 @@ func TestGatewayOpensForALogin(t *testing.T) {
 			if out := w.verb(t, "status"); !strings.Contains(out, tt.status) || strings.Contains(out, "Doubt") {
 				t.Errorf("status does not tell %q, or of doubts:\n%s", tt.status, out)
 			}
-			settles(t, 4*time.Second, refused(t.Context(), four))
-			settles(t, 4*time.Second, refused(t.Context(), six))
+			settles(t, lifetime+time.Second, refused(t.Context(), four))
+			settles(t, lifetime+time.Second, refused(t.Context(), six))
 		})
 	}
 }
@@ -122,11 +124,13 @@ func TestGatewayFollowsSessions(t *testing.T) {
 
 // Packet sockets cannot tell whether a client is still there.
 func TestGatewayWithPacketSocketsFollowsNoSession(t *testing.T) {
-	w := newGatewayWorld(t, lab.Options{Lifetime: 2 * time.Second}, "tap = \"afpacket\"\ninterfaces = [\"lan\"]")
+	t.Parallel()
+	const lifetime = 4 * time.Second
+	w := newGatewayWorld(t, lab.Options{Lifetime: lifetime}, "tap = \"afpacket\"\ninterfaces = [\"lan\"]")
 	four := w.Client4.At(lab.Server4)
 	session(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
 	settles(t, time.Second, open(t.Context(), four))
-	settles(t, 4*time.Second, refused(t.Context(), four))
+	settles(t, lifetime+time.Second, refused(t.Context(), four))
 	must(t, w.daemon.Stop())
 	if log := w.daemon.Log(); !strings.Contains(log, "cannot follow sessions") {
 		t.Errorf("the log does not tell it:\n%s", log)

@@ -50,7 +50,7 @@ func (w *world) behindIMAPS(t *testing.T) {
 	t.Helper()
 	must(t, w.daemon.Stop())
 	w.imaps(t)
-	settles(t, 5*time.Second, func() error { // it listens
+	settles(t, long, func() error { // it listens
 		var sockets []byte
 		err := w.Server.Do(func() (err error) {
 			sockets, err = os.ReadFile("/proc/thread-self/net/tcp6")
@@ -68,7 +68,7 @@ func (w *world) behindIMAPS(t *testing.T) {
 func (w *world) attached(t *testing.T) {
 	t.Helper()
 	port := fmt.Sprintf(":%d", lab.IMAPSPort)
-	settles(t, 5*time.Second, func() error {
+	settles(t, long, func() error {
 		servers := w.status(t).TLS.Servers
 		for _, s := range servers {
 			listens := slices.ContainsFunc(s.Listeners, func(l string) bool { return strings.HasSuffix(l, port) })

@@ -90,7 +90,7 @@ func newStage(t *testing.T) *stage {
 		close(s.ended)
 	}()
 	t.Cleanup(func() { s.end(t, syscall.SIGTERM) })
-	settles(t, 10*time.Second, func() error {
+	settles(t, long, func() error {
 		return exec.Command(program, "status", "--socket", s.socket).Run()
 	})
 	for _, w := range []struct {
@@ -100,7 +100,7 @@ func newStage(t *testing.T) *stage {
 		p := s.process(t, w.out, w.out, append(w.args, "--socket", s.socket)...)
 		t.Cleanup(func() { _ = p.Wait() }) // it ends with the daemon
 		t.Cleanup(func() { _ = p.Process.Signal(syscall.SIGINT) })
-		settles(t, 10*time.Second, func() error {
+		settles(t, long, func() error {
 			s.sync(t)
 			if len(w.out.Bytes()) == 0 {
 				return errors.New("nobody watches yet")
@@ -132,7 +132,7 @@ func (s *stage) end(t *testing.T, sig syscall.Signal) {
 	must(t, s.daemon.Process.Signal(sig))
 	select {
 	case <-s.ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(long):
 		_ = s.daemon.Process.Kill()
 		<-s.ended
 		t.Errorf("the daemon did not end after %v", sig)
@@ -158,7 +158,7 @@ func (s *stage) listen(t *testing.T, port uint16) {
 			if err != nil {
 				return // closed
 			}
-			s.served <- errors.Join(conn.SetDeadline(time.Now().Add(5*time.Second)),
+			s.served <- errors.Join(conn.SetDeadline(time.Now().Add(long)),
 				speak(conn, <-s.script, authz.FromServer), conn.Close())
 		}
 	})
@@ -244,7 +244,7 @@ func (s *stage) sync(t *testing.T) {
 	if len(s.watchJSON.Bytes()) == 0 {
 		return // the watchers come later
 	}
-	settles(t, 5*time.Second, func() error {
+	settles(t, long, func() error {
 		if len(s.watched(t, conn)) == 0 {
 			return errors.New("the login was not watched")
 		}
@@ -292,6 +292,9 @@ func (s *stage) files(t *testing.T, open bool, check func(where string, content 
 			return err
 		}
 		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // renamed meanwhile
+		}
 		check(path, b)
 		return err
 	}))
@@ -306,6 +309,9 @@ func (s *stage) files(t *testing.T, open bool, check func(where string, content 
 			continue // a socket, a BPF object, or closed meanwhile
 		}
 		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		must(t, err)
 		check(path, b)
 	}

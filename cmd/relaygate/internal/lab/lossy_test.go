@@ -6,7 +6,6 @@ import (
 	"net"
 	"sync"
 	"testing"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -130,6 +129,3 @@ func ownChecksums(t *testing.T, ns *netns.Namespace, name string) {
 		return nil
 	})
 }
-
-// moment bounds a dialogue over such a cable.
-const moment = 30 * time.Second

@@ -113,7 +113,7 @@ func (m *MailServer) accept(ln net.Listener, serve func(*bufio.ReadWriter)) {
 		go func() {
 			defer m.remember(conn, false)
 			defer conn.Close()
-			if conn.SetDeadline(time.Now().Add(10*time.Second)) != nil {
+			if conn.SetDeadline(time.Now().Add(talkTimeout)) != nil {
 				return
 			}
 			serve(bufio.NewReadWriter(bufio.NewReader(conn), bufio.NewWriter(conn)))

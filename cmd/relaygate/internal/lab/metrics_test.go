@@ -55,7 +55,6 @@ func (w *world) scrape(t *testing.T, at netip.AddrPort) string {
 	conn, err := w.Client4.Dial(t.Context(), at)
 	must(t, err)
 	defer conn.Close()
-	must(t, conn.SetDeadline(time.Now().Add(5*time.Second)))
 	_, err = fmt.Fprintf(conn, "GET /metrics HTTP/1.1\r\nHost: %v\r\nConnection: close\r\n\r\n", at)
 	must(t, err)
 	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)

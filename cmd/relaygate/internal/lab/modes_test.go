@@ -108,7 +108,7 @@ func TestBrakesBiteAndAreSeen(t *testing.T) {
 	settles(t, time.Second, refused(t.Context(), four)) // it knocks very often
 	settles(t, 5*time.Second, w.says(t, "status", "too many in a minute"))
 	settles(t, 5*time.Second, w.says(t, "why "+lab.Client4.String(), "braked", "may relay: alice logged in", "too many new ones in a minute"))
-	for deadline := time.After(3 * time.Second); ; {
+	for deadline := time.After(long); ; {
 		select {
 		case ev := <-events:
 			if ev.Event != "brake" {
@@ -128,7 +128,8 @@ func TestBrakesBiteAndAreSeen(t *testing.T) {
 // and whoever asks is told why.
 func TestSharedAddressIsExplained(t *testing.T) {
 	t.Parallel()
-	w := newWorldWith(t, lab.Options{Lifetime: 3 * time.Second, Grant: "max_users = 2\nmax_addresses = 1\nfollow_sessions = false"})
+	const lifetime = 6 * time.Second
+	w := newWorldWith(t, lab.Options{Lifetime: lifetime, Grant: "max_users = 2\nmax_addresses = 1\nfollow_sessions = false"})
 	four := w.Client4.At(lab.Server4)
 	for _, user := range lab.Users[:3] {
 		login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password).As(user))
@@ -136,8 +137,8 @@ func TestSharedAddressIsExplained(t *testing.T) {
 	const shared = "more than 2 users logged in from it within"
 	why := func(words string, addr netip.Addr) func() error { return w.says(t, "why "+addr.String(), words) }
 	settles(t, time.Second, why(shared, lab.Client4))
-	settles(t, 5*time.Second, refused(t.Context(), four))
-	must(t, why("its grant ran out", lab.Client4)())
+	settles(t, lifetime+time.Second, refused(t.Context(), four))
+	settles(t, lifetime, why("its grant ran out", lab.Client4)) // the element ends before it
 	must(t, why(shared, lab.Client4)())
 
 	// The user who holds another address already is refused too.

@@ -34,8 +34,12 @@ const (
 	IMAPPort = 143
 )
 
-// dialTimeout bounds one connection attempt; everything is local.
-const dialTimeout = 2 * time.Second
+// dialTimeout ends a connection attempt that hangs, and talkTimeout all that is said then.
+// Everything is local, and slow only where the machine is busy.
+const (
+	dialTimeout = 10 * time.Second
+	talkTimeout = time.Minute
+)
 
 // Host is one machine of the network.
 type Host struct {
@@ -167,7 +171,7 @@ func (h *Host) Dial(ctx context.Context, to netip.AddrPort) (conn net.Conn, err 
 	if err != nil {
 		return nil, err
 	}
-	if err := conn.SetDeadline(time.Now().Add(dialTimeout)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(talkTimeout)); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil
@@ -205,26 +209,32 @@ func (t Target) Open(ctx context.Context) (greeting string, err error) {
 		return "", fmt.Errorf("%s should be open: %w", t, err)
 	}
 	defer conn.Close()
+	if err := conn.SetReadDeadline(time.Now().Add(dialTimeout)); err != nil {
+		return "", err
+	}
 	buf := make([]byte, 200)
 	n, err := conn.Read(buf)
 	return strings.TrimSpace(string(buf[:n])), err
 }
 
-// Poll runs check at once and then every interval until it returns nil; after
-// limit it returns what check last said.
+// Poll runs check at once and then every interval until it returns nil. It returns what
+// a check said that began after limit: what held in time is never missed, however late
+// a busy machine lets somebody look.
 func Poll(ctx context.Context, limit, interval time.Duration, check func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	end := time.Now().Add(limit)
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
+		last := time.Now().After(end) || ctx.Err() != nil
 		err := check()
 		if err == nil {
 			return nil
 		}
+		if last {
+			return fmt.Errorf("after %v: %w", limit, err)
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("after %v: %w", limit, err)
 		case <-ticker.C:
 		}
 	}

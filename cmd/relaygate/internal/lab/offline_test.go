@@ -59,7 +59,7 @@ func (w *world) tells(t *testing.T, a netip.Addr, want ...string) {
 func (w *world) written(t *testing.T) {
 	t.Helper()
 	w.saved(t)
-	settles(t, 3*time.Second, func() error {
+	settles(t, written, func() error {
 		text, err := os.ReadFile(w.daemon.Relayhosts)
 		if err == nil && !strings.Contains(string(text), lab.Client4.String()) {
 			err = fmt.Errorf("relayhosts holds %q", text)

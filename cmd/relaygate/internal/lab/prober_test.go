@@ -29,6 +29,9 @@ const (
 	nowhere outcome = "nothing"
 )
 
+// unheard is after how long nothing more is expected to be heard.
+const unheard = 2 * time.Second
+
 // prober opens connections from one address again and again, and knows what it
 // last saw and what that address was promised: it is the judge, not the agent's
 // table.
@@ -43,7 +46,7 @@ type prober struct {
 	mu      sync.Mutex
 	promise promise
 	saw     outcome
-	begun   time.Time // of the last look
+	looked  span // the last time
 	count   map[outcome]int
 	passes  []span // when it got inside, if it is a stranger
 	judged  int
@@ -76,10 +79,10 @@ func (p *prober) look(ctx context.Context) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.saw, p.begun = saw, begin
+	p.saw, p.looked = saw, span{begin, time.Now()}
 	p.count[saw]++
 	if saw == inside && !p.member {
-		p.passes = append(p.passes, span{begin, time.Now()})
+		p.passes = append(p.passes, p.looked)
 	}
 	return nil
 }
@@ -90,8 +93,10 @@ func (p *prober) try(ctx context.Context) (outcome, error) {
 	if err == nil {
 		defer conn.Close()
 		buf := make([]byte, 100)
-		var n int
-		n, err = conn.Read(buf)
+		n := 0
+		if err = conn.SetReadDeadline(time.Now().Add(unheard)); err == nil {
+			n, err = conn.Read(buf)
+		}
 		line = strings.TrimSpace(string(buf[:n]))
 	}
 	switch {
@@ -115,8 +120,9 @@ const settle = time.Second
 func (p *prober) verdict(calm time.Time) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	want, sure := p.promise.at(p.begun, calm)
-	if p.begun.IsZero() || !sure {
+	want, sure := p.promise.at(p.looked.begin, calm)
+	after, still := p.promise.at(p.looked.end, calm)
+	if p.looked.begin.IsZero() || !sure || !still || want != after {
 		return nil
 	}
 	p.judged++
@@ -129,7 +135,7 @@ func (p *prober) verdict(calm time.Time) error {
 	}
 	clock := func(t time.Time) string { return t.Format("05.000") }
 	return fmt.Errorf("%s: got %q and should get %q at %s: promised until %s, perhaps %s, %d sessions, denied %v, always %v, changed %s, calm since %s",
-		p, p.saw, expected, clock(p.begun), clock(p.promise.must), clock(p.promise.may),
+		p, p.saw, expected, clock(p.looked.begin), clock(p.promise.must), clock(p.promise.may),
 		p.promise.held, p.promise.denied, p.promise.always, clock(p.promise.changed), clock(calm))
 }
 

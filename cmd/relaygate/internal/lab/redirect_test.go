@@ -23,7 +23,7 @@ func dialFrom(t *testing.T, target lab.Target, port uint16) (conn net.Conn, gree
 		from = netip.AddrPortFrom(lab.Client6, port)
 	}
 	err = target.NS.Do(func() error {
-		d := net.Dialer{Timeout: 2 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(from), Control: bpftest.Reuse}
+		d := net.Dialer{Timeout: long, LocalAddr: net.TCPAddrFromAddrPort(from), Control: bpftest.Reuse}
 		d.SetMultipathTCP(false)
 		conn, err = d.Dial("tcp", netip.AddrPortFrom(target.Server, lab.SMTPPort).String())
 		return err
@@ -32,7 +32,7 @@ func dialFrom(t *testing.T, target lab.Target, port uint16) (conn net.Conn, gree
 		return nil, "", err
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	must(t, conn.SetDeadline(time.Now().Add(5*time.Second)))
+	must(t, conn.SetDeadline(time.Now().Add(long)))
 	greeting, err = bufio.NewReader(conn).ReadString('\n')
 	return conn, strings.TrimSpace(greeting), err
 }
@@ -47,7 +47,8 @@ func TestExpiredMemberReusesHisPort(t *testing.T) {
 		if cut {
 			gate += "cut_on_expiry = true\n"
 		}
-		w := newWorldWith(t, lab.Options{Lifetime: 2 * time.Second, Mode: gate})
+		const lifetime = 4 * time.Second
+		w := newWorldWith(t, lab.Options{Lifetime: lifetime, Mode: gate})
 		bpftest.Do(t, w.Server, func() error { return w.mail.ListenRelay(relayPort) })
 		for _, who := range []struct {
 			target lab.Target
@@ -69,7 +70,7 @@ func TestExpiredMemberReusesHisPort(t *testing.T) {
 			must(t, first.Close())
 			bpftest.Vanish(t, second)
 
-			settles(t, 4*time.Second, greets(t, who.target, lab.MXGreeting)) // from any port
+			settles(t, lifetime+time.Second, greets(t, who.target, lab.MXGreeting)) // from any port
 			reachesMX := func(port uint16) func() error {
 				return func() error {
 					_, greeting, err := dialFrom(t, who.target, port)

@@ -71,7 +71,7 @@ func TestEveryDamageIsMended(t *testing.T) {
 // told waits for a watcher to be told of the gate in these words.
 func told(t *testing.T, events <-chan control.Event, what, words string) {
 	t.Helper()
-	for deadline := time.After(3 * time.Second); ; {
+	for deadline := time.After(long); ; {
 		select {
 		case ev := <-events:
 			if ev.Event == "gate" && strings.Contains(ev.Reason, words) {

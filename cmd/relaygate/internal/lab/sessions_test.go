@@ -29,36 +29,44 @@ func session(t *testing.T, h *lab.Host, s lab.Script) net.Conn {
 // stays fails if check fails before the time is over.
 func stays(t *testing.T, until time.Time, check func() error) {
 	t.Helper()
-	settles(t, time.Until(until)+time.Second, func() error {
-		must(t, check())
-		if left := time.Until(until); left > 0 {
-			return fmt.Errorf("%v left", left)
-		}
-		return nil
-	})
+	for must(t, check()); time.Now().Before(until); must(t, check()) {
+		<-time.After(5 * time.Millisecond)
+	}
 }
+
+// closes waits until a host is refused, and fails if a connection gets in that begins
+// after a time.
+func closes(t *testing.T, target lab.Target, by time.Time) {
+	t.Helper()
+	must(t, lab.Poll(t.Context(), time.Until(by), 5*time.Millisecond, refused(t.Context(), target)))
+}
+
+// tick is more than by which the kernel's clocks for elements differ from ours.
+const tick = 50 * time.Millisecond
 
 func TestOpenSessionHoldsItsGrant(t *testing.T) {
 	t.Parallel()
 	newWorld(t, sessionLifetime, "").holdsGrant(t)
 }
 
-const sessionLifetime = 2 * time.Second
+// sessionLifetime is so long that a daemon may be a second late and renews an element
+// all the same, which it does when an eighth of the time is left.
+const sessionLifetime = 8 * time.Second
 
-// holdsGrant: a session of three lifetimes keeps its grant, which ends one lifetime
-// after its close.
+// holdsGrant: a session that outlasts the lifetime keeps its grant, which ends one
+// lifetime after its close.
 func (w *world) holdsGrant(t *testing.T) {
 	t.Helper()
 	four := w.Client4.At(lab.Server4)
 	conn := session(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
 	settles(t, time.Second, open(t.Context(), four))
-	stays(t, time.Now().Add(3*sessionLifetime), open(t.Context(), four))
+	stays(t, time.Now().Add(3*sessionLifetime/2), open(t.Context(), four))
 	must(t, w.says(t, "list", " 1  ")())
+	begin := time.Now()
 	must(t, conn.Close())
-	closed := time.Now()
-	settles(t, sessionLifetime+time.Second, refused(t.Context(), four))
-	if took := time.Since(closed); took < sessionLifetime-time.Second || took > sessionLifetime+time.Second {
-		t.Errorf("the grant ended %v after the session, want %v ± 1 s", took, sessionLifetime)
+	closes(t, four, time.Now().Add(sessionLifetime+time.Second))
+	if took := time.Since(begin); took < sessionLifetime-time.Second {
+		t.Errorf("the grant ended %v after the session, want %v", took, sessionLifetime)
 	}
 }
 
@@ -66,12 +74,11 @@ func (w *world) holdsGrant(t *testing.T) {
 // nothing from what a session holds, and are no losses of the gate.
 func TestOpenSessionAndReloads(t *testing.T) {
 	t.Parallel()
-	const lifetime = 2 * time.Second
-	w := newWorld(t, lifetime, "")
+	w := newWorld(t, sessionLifetime, "")
 	four := w.Client4.At(lab.Server4)
 	session(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
 	settles(t, time.Second, open(t.Context(), four))
-	for end := time.Now().Add(3 * lifetime); time.Now().Before(end); {
+	for end := time.Now().Add(3 * sessionLifetime / 2); time.Now().Before(end); {
 		must(t, w.daemon.Reload("[gate]\nmode = \"filter\"\nmax_new_per_minute = 0\n"))
 		bpftest.Do(t, w.Server, func() error {
 			c, err := nftables.New()
@@ -85,7 +92,7 @@ func TestOpenSessionAndReloads(t *testing.T) {
 			}
 			return c.Flush()
 		})
-		stays(t, time.Now().Add(lifetime/5), open(t.Context(), four))
+		stays(t, time.Now().Add(sessionLifetime/20), open(t.Context(), four))
 	}
 	if g := w.status(t).Gate; g.Losses != 0 {
 		t.Errorf("%d losses: %s", g.Losses, g.LastLoss)
@@ -96,8 +103,7 @@ func TestOpenSessionAndReloads(t *testing.T) {
 // lifetime; a new agent finds it in the socket table.
 func TestKilledAgentAndOpenSession(t *testing.T) {
 	t.Parallel()
-	const lifetime = 3 * time.Second
-	w := newWorld(t, lifetime, "")
+	w := newWorld(t, sessionLifetime, "")
 	four := w.Client4.At(lab.Server4)
 	session(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
 	settles(t, time.Second, open(t.Context(), four))
@@ -105,13 +111,9 @@ func TestKilledAgentAndOpenSession(t *testing.T) {
 	must(t, w.daemon.Kill())
 	w.start(t)
 	must(t, w.says(t, "status", "1 session open")())
-	stays(t, time.Now().Add(lifetime+time.Second), open(t.Context(), four))
+	stays(t, time.Now().Add(sessionLifetime+time.Second), open(t.Context(), four))
 	must(t, w.daemon.Kill())
-	killed := time.Now()
-	settles(t, lifetime+time.Second, refused(t.Context(), four))
-	if took := time.Since(killed); took > lifetime {
-		t.Errorf("open for %v after the agent was killed, want %v at most", took, lifetime)
-	}
+	closes(t, four, time.Now().Add(sessionLifetime+tick))
 	w.start(t) // the session is still there, and holds its grant again
 	settles(t, time.Second, open(t.Context(), four))
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))

@@ -30,7 +30,7 @@ func (d *Daemon) Watch(ctx context.Context, each func(line []byte) error) (ended
 			return each(line)
 		})
 	}()
-	return done, Poll(ctx, 5*time.Second, 50*time.Millisecond, func() error {
+	return done, Poll(ctx, 30*time.Second, 50*time.Millisecond, func() error {
 		for _, verb := range []string{control.VerbDeny, control.VerbUndeny} {
 			if _, err := client.Order(ctx, control.Order{Verb: verb, Prefix: knock}); err != nil {
 				return err

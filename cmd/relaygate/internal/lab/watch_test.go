@@ -49,7 +49,7 @@ func TestWatchAndWhyTellTheStory(t *testing.T) {
 	login(t, w.Client4, lab.POP3Login(lab.Server4, lab.Password))
 
 	want := []string{"success", "grant", "expire"}
-	deadline := time.After(8 * time.Second)
+	deadline := time.After(long)
 	for len(want) > 0 {
 		select {
 		case line, ok := <-lines:

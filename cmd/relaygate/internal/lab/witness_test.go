@@ -28,6 +28,7 @@ type witness struct {
 	done    time.Time // from when on a look counts
 	gaps    []gap
 	excused []span
+	stall   time.Time // the end of the last one
 }
 
 // gap is a time in which the table was not surely whole.
@@ -164,9 +165,11 @@ func (w *witness) run(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = c.Close() }()
-	whole := time.Now() // when it last was
+	whole, last := time.Now(), time.Now() // when it last was, and when it was looked at
 	for ctx.Err() == nil {
 		begin := time.Now()
+		w.woke(begin, last)
+		last = begin
 		text, err := w.sketch(c)
 		if err != nil {
 			return err
@@ -191,6 +194,24 @@ func (w *witness) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// woke takes note of a stall: a machine that has no time for this witness may have none
+// for the agent.
+func (w *witness) woke(now, last time.Time) {
+	if now.Sub(last) < settle/4 {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stall, w.excused = now, append(w.excused, span{last, now})
+}
+
+// stalled is the end of the last stall.
+func (w *witness) stalled() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stall
 }
 
 // explains says whether the table was not whole at some time within s.

@@ -203,7 +203,7 @@ func TestPortThatFails(t *testing.T) {
 	if err := e.listener.Close(); err != nil {
 		t.Error(err)
 	}
-	for end := time.Now().Add(5 * time.Second); !strings.Contains(e.Problem(), "tried again"); {
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(e.Problem(), "tried again"); {
 		select {
 		case err := <-ended:
 			t.Fatalf("it ended, and the daemon with it: %v", err)
