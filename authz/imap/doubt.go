@@ -11,7 +11,7 @@ const (
 	reasonEightBit    = "eight-bit octets outside of a login"
 	reasonHidden      = "a line that ends with another command"
 	reasonSurplus     = "answer belongs to no command"
-	reasonOwing       = "no plain line behind two refusals in a row, which can be one given twice"
+	reasonOwing       = "no plain line behind a refusal that can be of an earlier line"
 	reasonRefusedHere = "a login with a tag that is used twice was accepted where something was refused"
 )
 
@@ -65,7 +65,7 @@ func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
 		if !c.logsIn() && hides(arguments, false) || c.logsIn() && hidesTagged(l.Text, arguments, c.tag.bytes()) {
 			return reasonHidden
 		}
-		c.hides = d.refusedLast && c.logsIn() && hides(arguments, true)
+		c.hides = c.logsIn() && hides(arguments, d.refusedLast)
 		return ""
 	}
 	switch {

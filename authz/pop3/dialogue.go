@@ -74,6 +74,10 @@ type progress struct {
 	// refusedLast is true if the last answer was a refusal, listOwed that a list may
 	// come late, askOwed that a challenge may, until anything but a list was accepted.
 	refusedLast, listOwed, askOwed bool
+	// owed is how many positive answers of one line may come late: one for each command
+	// that was refused behind others and could have been accepted, and for each name that
+	// ends with a command. Behind a login it counts down.
+	owed int
 	// named is true from the positive answer to USER, or its refusal in a pipeline, to the
 	// refusal of it alone or of PASS.
 	named bool
@@ -199,7 +203,7 @@ func (d *Dialogue) answered() {
 	}
 	d.waiting[n] = command{}
 	d.waiting = d.waiting[:n]
-	if d.proved.Result != 0 && n == 0 && d.client.Empty() && !d.listOwed {
+	if d.proved.Result != 0 && n == 0 && d.client.Empty() && !d.listOwed && d.owed == 0 {
 		d.report(&d.proved)
 	}
 }

@@ -11,7 +11,6 @@ import (
 const (
 	reasonHidden      = "a line that ends with another command"
 	reasonSurplus     = "answer belongs to no command"
-	reasonAgain       = "refused right behind a refusal, which can be the same one twice"
 	reasonRefusedHere = "a login was accepted in a pipeline of which something was refused"
 )
 
@@ -56,8 +55,11 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 		d.bareLF, d.refusedHere = l.BareLF(), false
 		// One word of USER is exempt: it is a name like "lang", and no login yet.
 		name := c.verb == user && bytes.IndexByte(argument, ' ') < 0 || d.announces(c)
-		if !name && c.hides(l.Text, argument) {
+		switch hides := c.hides(l.Text, argument); {
+		case hides && !name:
 			return reasonHidden
+		case hides:
+			d.owed++
 		}
 		return ""
 	}
@@ -172,7 +174,7 @@ func (d *Dialogue) doubt(c *command) string {
 // settled reports whether no command behind waiting[0] can be the one that the
 // server just answered with text: the rule of the package comment.
 func (d *Dialogue) settled(text []byte) bool {
-	if !d.client.Empty() || d.listOwed {
+	if !d.client.Empty() || d.listOwed || d.owed > 0 {
 		return false
 	}
 	for i := range d.waiting[1:] {

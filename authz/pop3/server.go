@@ -140,17 +140,17 @@ func (d *Dialogue) negative(c *command, text []byte) {
 		d.taint(reasonRefusedHere)
 		return
 	}
-	switch again = again && !d.spent(c); {
+	switch {
 	case c.odd:
 		d.taint("refused line that servers may cut differently")
 		return
-	case again && c.shape == multi:
+	case c.piece == 1, d.spent(c): // nothing else can be owed
+	case c.shape == multi:
 		d.listOwed, d.user = true, ""
-	case again && c.verb == auth && d.exchange.Challenged():
-		d.askOwed = true
-	case again:
-		d.taint(reasonAgain)
-		return
+	case c.verb == auth && d.exchange.Challenged():
+		d.askOwed = d.askOwed || again
+	default:
+		d.owed++
 	}
 	if c.verb == user || c.verb == pass {
 		// In a pipeline the refusal can be another's that came late, and the name stands.
@@ -164,6 +164,9 @@ func (d *Dialogue) negative(c *command, text []byte) {
 
 func (d *Dialogue) positive(c *command, text []byte) {
 	d.refusedLast = false
+	if d.proved.Result != 0 && c.transaction && d.owed > 0 {
+		d.owed--
+	}
 	switch {
 	case c.verb == greeting:
 		d.stamp = hasStamp(text)
