@@ -9,7 +9,7 @@ import (
 // Reasons to taint that several rules give.
 const (
 	reasonEightBit    = "eight-bit octets outside of a login"
-	reasonOwing       = "no plain line behind two refusals in a row, which can be one given twice"
+	reasonOwing       = "no plain line behind a refusal that can be of an earlier line"
 	reasonRefusedHere = "a login with a tag that is used twice was accepted where something was refused"
 )
 
@@ -63,7 +63,7 @@ func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
 		if !c.logsIn() && hides(arguments, false) || c.logsIn() && hidesTagged(l.Text, arguments, c.tag.bytes()) {
 			return line.ReasonHidden
 		}
-		c.hides = d.refusedLast && c.logsIn() && hides(arguments, true)
+		c.hides = c.logsIn() && hides(arguments, d.refusedLast)
 		return ""
 	}
 	switch {

@@ -66,6 +66,7 @@ type model struct {
 	thrice      bool // refuses a login three times (Citadel)
 	twice       bool // refuses all twice, the second time with the last word for the tag (invented)
 	brackets    bool // takes the rest of a line behind a bracket for a word, and sees no literal there (go-imap 1)
+	segments    bool // takes each segment for a line, whatever it holds (invented)
 	edge        bool // reads again only when more has come (epoll, EPOLLET)
 
 	kept, lines          []byte // lossy: the beginning of a line; whole lines
@@ -106,7 +107,10 @@ func randomModel(r *rand.Rand) model {
 		quotes: b(2), echo: b(3), ir: b(2), eatsIR: b(8), loose: b(4), saslNoTag: b(4),
 		tlsReturns: b(2), dropAtTLS: b(3), dropAtLogin: b(4), dropAtGreet: b(8), unknownOK: b(6),
 		lossy: b(6), reads: []int{0, 0, 0, 0, 1024, 4096}[r.IntN(6)], hasty: b(4), edge: b(2), thrice: b(4), twice: b(4),
-		brackets: b(4), early: b(4),
+		brackets: b(4), early: b(4), segments: b(8),
+	}
+	if m.segments {
+		m.unknownOK = false // else the beginning of a word is a command
 	}
 	if m.lossy { // else the octets of a literal are lines, of which the first is lost, or anything is a command
 		m.plus, m.brackets, m.maxLiteral, m.unknownOK = true, false, 1<<20, false
@@ -163,6 +167,9 @@ func (m *model) read(in []byte) (int, []byte) {
 		}
 	}
 	text, taken := m.cut(in)
+	if m.segments {
+		text, taken = bytes.TrimSpace(in), len(in)
+	}
 	if taken == 0 && m.reads > 0 && len(in) == m.reads {
 		m.closed = true
 		return len(in), []byte("* BAD invalid command\r\n")

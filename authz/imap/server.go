@@ -161,7 +161,6 @@ func (d *Dialogue) challenge(c *command) {
 
 // tagged takes the answer to command c.
 func (d *Dialogue) tagged(c *command, r *response) {
-	again := d.refusedLast
 	if d.refusedLast = !r.is("OK"); !d.refusedLast {
 		d.accepted(c, r)
 		return
@@ -181,11 +180,11 @@ func (d *Dialogue) tagged(c *command, r *response) {
 	case c.odd, d.phase == atLiteral && d.next == len(d.window)-1:
 		d.taint("refused command that servers may cut differently")
 		return
-	case again && c.hides:
+	case c.hides:
 		d.taint(reasonOwing)
 		return
 	}
-	d.owing = d.owing || again && !d.spent(c)
+	d.owing = d.owing || c.piece > 1 && !d.spent(c) // before the first line nothing was said
 	d.endCommand(c)
 }
 

@@ -71,11 +71,14 @@ type progress struct {
 	// ignores the next line would answer QUIT in the place of PASS. refusedHere
 	// is true if it did so in the present window.
 	refused, refusedHere bool
-	// refusedLast is true if the last answer was a refusal, owed that a list or a goodbye
-	// may come late, askOwed that a challenge may, until anything but a list was accepted.
-	refusedLast, owed, askOwed bool
-	// hidden is true if the answer to a login can be that to its end, another command.
-	hidden bool
+	// refusedLast is true if the last answer was a refusal, lastOwed that a list or a
+	// goodbye may come late, askOwed that a challenge may, until anything but a list was
+	// accepted.
+	refusedLast, lastOwed, askOwed bool
+	// owed is how many positive answers of one line may come late: one for each command
+	// that was refused behind others and could have been accepted, for each name that ends
+	// with a command, and for a login that does. Behind a login it counts down.
+	owed int
 	// named is true from the positive answer to USER, or its refusal in a pipeline, to the
 	// refusal of it alone or of PASS.
 	named bool
@@ -202,7 +205,7 @@ func (d *Dialogue) answered() {
 	}
 	d.waiting[n] = command{}
 	d.waiting = d.waiting[:n]
-	if d.proved.Result != 0 && n == 0 && d.client.Empty() && !d.owed {
+	if d.proved.Result != 0 && n == 0 && d.client.Empty() && !d.lastOwed && d.owed == 0 {
 		d.report(&d.proved)
 	}
 }

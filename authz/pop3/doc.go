@@ -39,19 +39,27 @@
 // that is in step ("APOP testuser" and a digest): it is odd, and counts once a command that
 // needs a maildrop was accepted behind it.
 //
-// Some servers refuse one line more than once: nginx before 1.21 what it can see to be
-// no command, and the rest of its line again where that comes later. A client whose
-// window is closed keeps the answers back. The second refusal is then taken for that of
-// the next command, and so on, until the +OK to NOOP is taken for that to PASS. But the
-// first to be taken for another is a refusal right behind a refusal, and so are the
-// others while nothing but refusals is left. So belief ends with the first of them to a
-// command of which the server's own answer can be anything else: if it may be accepted
-// before a login, or the server may wait for more of it. Clients ask old servers for AUTH
-// and CAPA, though, and both are refused. The server's own answer is then a list at most,
-// of which the second line is no answer. And clients try one mechanism after the
-// other (Thunderbird). The server's own answer is a challenge at most, unless it lets in
-// anybody (ANONYMOUS), or the mechanism is not known and may begin with "+OK": so no
-// challenge is believed until something was accepted that is no list.
+// Some servers answer one line more than once. nginx before 1.21 refuses what it can see
+// to be no command, and the rest of its line again where that comes later. To pop3-n3
+// each segment is a line: it accepts "USER alice" and refuses the line end behind it. A
+// client whose window is closed keeps the answers back. What is left over is then taken
+// for the answer to the next command, and so on, until the +OK to NOOP is taken for that
+// to PASS. But what is left over are refusals: no end of a line is a command that can be
+// accepted. So as many positive answers can be owed as commands were refused that the
+// server may have accepted; behind the first line each of them counts, and so does a USER
+// whose one word ends with a command. While any are owed, a login is believed once as
+// many commands that need a maildrop were accepted behind it: one positive answer stands
+// in the place of the login, and the server's own to the others is none before a login.
+// Of AUTH in two segments such a server could answer the first word with a list, whose
+// first line is read as an acceptance: none is known that has one.
+//
+// Clients ask old servers for AUTH and CAPA, though, and both are refused. The
+// server's own answer is then a list, of which the second line is no answer: a login
+// counts once something else was accepted, as USER is before PASS, and STAT behind
+// APOP. And clients try one mechanism after the other (Thunderbird). The server's own
+// answer is a challenge at most, unless it lets in anybody (ANONYMOUS), or the mechanism
+// is not known and may begin with "+OK". So behind two refusals in a row no challenge is
+// believed until something was accepted that is no list.
 //
 // Others say goodbye with "+OK" behind a refusal, and go: the poppers of UCB and Qualcomm
 // behind a wrong password, or when they lose patience. So of what comes right behind a

@@ -9,7 +9,6 @@ import (
 
 // Reasons to taint that several rules give.
 const (
-	reasonAgain       = "refused right behind a refusal, which can be the same one twice"
 	reasonRefusedHere = "a login was accepted in a pipeline of which something was refused"
 )
 
@@ -59,8 +58,12 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 		d.bareLF, d.refusedHere = l.BareLF(), false
 		// One word of USER is exempt: it is a name like "lang", and no login yet.
 		name := c.verb == user && bytes.IndexByte(argument, ' ') < 0 || d.announces(c)
-		if c.hidden = !name && c.hides(l.Text, argument); c.hidden && !login {
+		hides := c.hides(l.Text, argument)
+		if c.hidden = hides && !name; c.hidden && !login {
 			return line.ReasonHidden
+		}
+		if hides && name {
+			d.owed++
 		}
 		c.odd, c.alone = c.odd || c.hidden, c.alone || c.hidden
 		return ""
@@ -176,7 +179,7 @@ func (d *Dialogue) doubt(c *command) string {
 // settled reports whether no command behind waiting[0] can be the one that the
 // server just answered with text: the rule of the package comment.
 func (d *Dialogue) settled(text []byte) bool {
-	if !d.client.Empty() || d.owed {
+	if !d.client.Empty() || d.lastOwed || d.owed > 0 {
 		return false
 	}
 	for i := range d.waiting[1:] {

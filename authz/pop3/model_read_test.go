@@ -51,6 +51,9 @@ func (m *model) read(in []byte) (int, []byte) {
 		in = in[:min(len(in), m.reads)]
 	}
 	text, taken := m.cut(in)
+	if m.segments {
+		text, taken = bytes.TrimSpace(in), len(in)
+	}
 	if m.hasty && m.sasl == "" && m.in == "" && !m.tls && bad(in) {
 		return len(in), []byte("-ERR invalid command\r\n")
 	}

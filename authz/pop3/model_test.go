@@ -53,6 +53,7 @@ type model struct {
 	curt                  bool // says goodbye to all but PASS where a name was given (email-oauth2-proxy)
 	twice                 bool // refuses twice what it does not know or take (invented)
 	patience              int  // says goodbye with "+OK" behind so many refusals (the poppers of UCB and Qualcomm)
+	segments              bool // takes each segment for a line, whatever it holds (pop3-n3)
 	guests                bool // lets in anybody with ANONYMOUS
 	ntlm                  bool // invites to NTLM with "+OK" ([MS-POP3] §2.2.2), whatever stands behind it
 
@@ -79,6 +80,7 @@ var models = []model{
 	{name: "nginx before 1.21", bareOK: true, auth: true, ir: true, list: true, max: 128, long: longClose, noop: true, reads: 128, hasty: true, edge: true},
 	{name: "dbmail", secondUser: true, trim: true, silent: true, max: 1024, long: longClose},
 	{name: "email-oauth2-proxy", crlfOnly: true, auth: true, ir: true, list: true, curt: true, max: 8192, long: longKeep},
+	{name: "pop3-n3", auth: true, ir: true, segments: true, secondUser: true, max: 1 << 16},
 	{name: "exchange", auth: true, list: true, ntlm: true, secondUser: true, max: 1024, long: longClose},
 	{name: "qpopper", closeAtFailure: true, patience: 1, max: 1024, long: longDrop, auth: true, ir: true},
 }
@@ -86,16 +88,21 @@ var models = []model{
 // randomModel mixes habits that no one server has.
 func randomModel(r *rand.Rand) model {
 	b := func(n int) bool { return r.IntN(n) == 0 }
-	return model{
+	m := model{
 		name:     "random",
 		crlfOnly: b(4), bareCR: b(6), nel: b(8), nul: r.IntN(4),
-		max: []int{255, 512, 1024, 8192}[r.IntN(4)], long: r.IntN(4),
+		max: []int{64, 255, 512, 1024, 8192}[r.IntN(5)], long: r.IntN(4),
 		tabs: b(3), trim: b(3), noop: b(3), bareOK: b(3), auth: b(2), ir: b(2), list: b(2), loose: b(4),
 		echo: b(4), stls: b(2), dropAtSTLS: b(3), secondUser: b(2), keepUser: b(2),
 		lossy: b(6), dropAtLogin: b(3), dropAtUser: b(8), dropAtGreeting: b(8), closeAtFailure: b(4), nextIsEaten: b(8),
 		reads: []int{0, 0, 0, 0, 128, 200}[r.IntN(6)], hasty: b(4), edge: b(2), silent: b(4), ntlm: b(4), twice: b(4), guests: b(4),
 		patience: max(0, r.IntN(8)-4),
+		segments: b(8),
 	}
+	if m.segments { // else AUTH in two has a list for the first, of which the beginning is an acceptance
+		m.list = false
+	}
+	return m
 }
 
 func (m *model) User() string { return m.in }

@@ -101,7 +101,7 @@ func (d *Dialogue) list(text []byte) {
 	switch {
 	case len(text) == 1 && text[0] == '.':
 		d.listLines = 0
-		d.owed = d.owed && (d.proved.Result == 0 || !d.waiting[0].transaction)
+		d.lastOwed = d.lastOwed && (d.proved.Result == 0 || !d.waiting[0].transaction)
 		d.answered()
 	case d.listLines > maxListLines:
 		d.taint(reasonList)
@@ -120,7 +120,7 @@ func (d *Dialogue) challenge(c *command) {
 	case len(d.waiting) > 1 || !d.client.Empty():
 		d.taint(wentOn(c))
 	default:
-		d.turn, d.owed = clientTurn, false
+		d.turn, d.lastOwed = clientTurn, false
 	}
 }
 
@@ -136,22 +136,22 @@ func (d *Dialogue) negative(c *command, text []byte) {
 		d.report(&l)
 	}
 	again := d.refusedLast
-	d.refused, d.refusedLast, d.owed, d.refusedHere = true, true, true, d.refusedHere || c.verb != empty
+	d.refused, d.refusedLast, d.lastOwed, d.refusedHere = true, true, true, d.refusedHere || c.verb != empty
 	if d.proved.Result != 0 && d.refusedHere {
 		d.taint(reasonRefusedHere)
 		return
 	}
-	switch again = again && !d.spent(c); {
+	switch {
 	case c.odd:
 		d.taint("refused line that servers may cut differently")
 		return
-	case again && c.shape == multi:
+	case c.piece == 1, d.spent(c): // nothing else can be owed
+	case c.shape == multi:
 		d.user = ""
-	case again && c.verb == auth && d.exchange.Challenged():
-		d.askOwed = true
-	case again:
-		d.taint(reasonAgain)
-		return
+	case c.verb == auth && d.exchange.Challenged():
+		d.askOwed = d.askOwed || again
+	default:
+		d.owed++
 	}
 	if c.verb == user || c.verb == pass {
 		// In a pipeline the refusal can be another's that came late, and the name stands.
@@ -165,6 +165,9 @@ func (d *Dialogue) negative(c *command, text []byte) {
 
 func (d *Dialogue) positive(c *command, text []byte) {
 	d.refusedLast = false
+	if d.proved.Result != 0 && c.transaction && d.owed > 0 {
+		d.owed--
+	}
 	switch {
 	case c.verb == greeting:
 		d.stamp = hasStamp(text)
@@ -198,9 +201,7 @@ func (d *Dialogue) positive(c *command, text []byte) {
 		d.loggedIn(c, text)
 		return
 	}
-	if c.transaction || !d.hidden {
-		d.owed, d.askOwed = false, false
-	}
+	d.lastOwed, d.askOwed = false, false
 	d.answered()
 }
 
@@ -212,7 +213,9 @@ func (d *Dialogue) loggedIn(c *command, text []byte) {
 	}
 	l := authz.Login{Result: authz.Success, Answer: d.answers.Positive(text)}
 	d.login(c, &l)
-	d.hidden, d.owed = c.hidden, d.owed || c.hidden
+	if c.hidden {
+		d.owed++
+	}
 	if d.settled(text) {
 		d.report(&l)
 		return
