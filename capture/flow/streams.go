@@ -166,7 +166,7 @@ func (t *Table) acknowledged(id ID, f *flow, n int) string {
 	case f.conn.Cookie != 0 && f.clientNext == f.clientISN && len(ready) == 0:
 		return reasonHandshakeData // which a live tap does not see
 	default:
-		t.orderly = 0 // it can come late
+		t.disorder() // it can come late
 		return reasonMissing
 	}
 	f.clientNext += uint32(n)

@@ -32,10 +32,12 @@ type Table struct {
 	doubtAt  int64                  // the tick of the last doubt of any two addresses
 	ended    []ID                   // files: flows whose slots are to be freed
 	orderly  int                    // files: logins since anything was out of order
-	seen     seen                   // files
-	stations stations               // files: who sent a SYN or an RST
-	waiting  waiting                // files
-	lostAt   int64                  // files: the tick at which records were lost, of any connection
+	// disorderly: something was in this file.
+	disorderly bool
+	seen       seen     // files
+	stations   stations // files: who sent a SYN or an RST
+	waiting    waiting  // files
+	lostAt     int64    // files: the tick at which records were lost, of any connection
 
 	now  int64 // time of the event being fed, in Unix nanoseconds
 	tick int64 // events fed so far
@@ -118,7 +120,7 @@ func (t *Table) feed(ev *capture.Event) {
 	t.stats.Packets++
 	if t.now < before {
 		t.stats.Backward++
-		t.orderly = 0
+		t.disorder()
 	}
 	if wait := t.nextSweep - t.now; wait <= 0 || wait > sweepEvery {
 		t.sweep() // a file's clock can also go back
