@@ -125,6 +125,8 @@
 //   - between the ends of a connection that is known, or done, what a client sends behind
 //     a SYN can be of the next one: where it did not wait, that is in doubt if the answer
 //     comes within Config.Late. What stands before the SYN is taken for the old one's;
+//   - a flow that is held is in doubt when the next connection between the same ends takes
+//     its place, if the file was out of order before: late copies are then not told apart;
 //   - copies of acknowledged bytes are compared with what was read, as the kernel may
 //     have taken what stands behind its acknowledgement, and dropped what stands
 //     before. One that differs taints, or begins before the last bytes that are kept

@@ -23,6 +23,9 @@ func (t *Table) Forget(id ID) {
 // it was made, for all or for none.
 const orderlyLogins = 200
 
+// disorder notes that a file is out of order.
+func (t *Table) disorder() { t.orderly, t.disorderly = 0, true }
+
 // Hold ends the reading of a flow of a file in which a login was proved, as Forget does,
 // but for what its client sent up to there: copies of that may come late, and one that
 // differs taints the flow until it is forgotten. Its slot is kept as long. It reports

@@ -159,6 +159,9 @@ func (t *Table) replaced(id ID, f *flow, seg *capture.Segment, contradicts bool)
 	switch {
 	case h != nil && t.synAck(h, seg):
 		r := f.reuse
+		if f.phase == held && t.disorderly {
+			t.taint(id, reasonNext) // which the copies that come late would be taken for
+		}
 		t.close(id)
 		t.done.Lift(h.hash)
 		t.tuples.add(h.hash, uint32(r))
@@ -183,7 +186,7 @@ func (t *Table) late(id ID, f *flow, seg *capture.Segment) {
 	case seg.Flags&capture.URG != 0:
 		t.taint(id, reasonUrgent)
 	case from < -f.client.kept || !f.client.took(from, seg.Payload):
-		t.orderly = 0
+		t.disorder()
 		t.taint(id, reasonLate)
 	case seg.Missing > 0 && from+len(seg.Payload) < 0:
 		t.taint(id, reasonClientSnap)

@@ -145,6 +145,7 @@ const (
 	reasonFastOpen      = "TCP Fast Open"
 	reasonOpens         = "the server's end opened the connection too, as no listener does"
 	reasonReplaced      = "another connection took its place unseen"
+	reasonNext          = "the next connection between the same ports began while copies could come late"
 	reasonBefore        = "bytes from before the handshake that was seen: the server took another"
 	reasonReset         = "the client reset the connection and the server went on: maybe in another"
 	reasonConflict      = "conflicting copies of the same client bytes"

@@ -185,20 +185,26 @@ func (t *Table) shake(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) 
 	case h.stage == answered:
 		t.complete(r, h, dir, seg)
 	case seg.Flags&capture.RST == 0 && t.wait(h.hash, seg):
-	case tells(seg) && t.done.Has(h.hash): // of what is done, or of what h begins
+	case tells(seg): // of what is done, of what cannot be read, or of what h begins
 		if dir == authz.FromClient {
 			h.ahead = t.now
 		}
-	case tells(seg):
-		reason := cmp.Or(h.reason, t.unseen(&h.conn, reasonUnanswered))
-		if h.forged {
-			reason = reasonForgedAnswer
+		if !t.done.Has(h.hash) {
+			t.unanswered(h)
 		}
-		k := h.tuple
-		t.tuples.remove(k.hash, uint32(r))
-		t.giveUp(r)
-		t.midstream(&k, reason)
 	}
+}
+
+// unanswered says that a session is there of whose beginning only the SYN of h was seen,
+// unless that begins the next one.
+func (t *Table) unanswered(h *handshake) {
+	reason := cmp.Or(h.reason, t.unseen(&h.conn, reasonUnanswered))
+	if h.forged {
+		reason = reasonForgedAnswer
+	}
+	k := h.tuple
+	t.midstream(&k, reason)
+	t.done.Ask(h.hash, t.second())
 }
 
 // complete begins the flow of an answered handshake when a segment shows that

@@ -3,6 +3,7 @@ package flow
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"relaygate/capture"
 )
@@ -41,6 +42,23 @@ func TestLateCopies(t *testing.T) {
 			if got := tell(t, newTable(Limits{}), m, begin(m, tt.steps)); got != "("+want {
 				t.Errorf("%s/%s: got  %.300q\nwant %.300q", name, tt.name, got, "("+want)
 			}
+		}
+	}
+}
+
+// TestHoldReplaced: in a file that is out of order late copies are not told from what the
+// next connection between the same ends sends.
+func TestHoldReplaced(t *testing.T) {
+	for want, first := range map[string][]step{
+		"(C<AB>S<1>)(":                   shake(cl(0, "AB"), sv(0, 2, "1")),
+		"(C<AB>S<1>!" + reasonNext + "(": shake(sv(0, 2, "1"), cl(0, "AB")),
+	} {
+		table := newWaitingTable(Limits{})
+		got := played(t, table, ethernet, start, first)
+		table.Hold(0)
+		got += played(t, table, ethernet, start.Add(time.Second), nextTime(1, shake()))
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	}
 }

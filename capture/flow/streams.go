@@ -115,7 +115,8 @@ func (t *Table) fromServer(id ID, f *flow, seg *capture.Segment) {
 		return
 	case seg.Flags&(capture.SYN|capture.ACK) != capture.ACK:
 		return // a repeated SYN-ACK; every other segment has ACK
-	case before(seg.Ack, f.clientISN), carries(seg) && before(seg.Seq, f.serverISN):
+	case before(seg.Ack, f.clientISN), before(seg.Seq, f.serverISN-1), carries(seg) && before(seg.Seq, f.serverISN):
+		// One that is empty, and one before, keeps the connection alive (RFC 1122 §4.2.3.6).
 		t.breakOff(id, reasonBefore)
 		return
 	case f.reset && (carries(seg) || before(f.clientNext, seg.Ack)):
@@ -159,7 +160,7 @@ func (t *Table) acknowledged(id ID, f *flow, n int) string {
 	case f.conn.Cookie != 0 && f.clientNext == f.clientISN && len(ready) == 0:
 		return reasonHandshakeData // which a live tap does not see
 	default:
-		t.orderly = 0 // it can come late
+		t.disorder() // it can come late
 		return reasonMissing
 	}
 	f.clientNext += uint32(n)

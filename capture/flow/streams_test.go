@@ -49,6 +49,7 @@ func TestStreams(t *testing.T) {
 		{"server bytes before the first", []step{sv(-3, 0, "123"), cl(0, "AB"), sv(0, 2, "1")}, "!" + reasonBefore},
 		{"one server byte before the first", []step{sv(-1, 0, "12")}, "!" + reasonBefore},
 		{"an acknowledgement before the first byte", []step{sv(0, -1, ""), cl(0, "AB"), sv(0, 2, "1")}, "!" + reasonBefore},
+		{"another's acknowledgement", []step{cl(0, "AB"), sv(-2, 2, ""), sv(0, 2, "1")}, "!" + reasonBefore},
 		{"client bytes up to the first", []step{cl(-3, "abc"), cl(0, "AB"), sv(0, 2, "1")}, "!" + reasonBefore},
 		{"client bytes over the first", []step{cl(-3, "abcAB"), sv(0, 2, "1")}, "!" + reasonBefore},
 

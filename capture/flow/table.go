@@ -41,10 +41,12 @@ type files struct {
 	doubtAt  int64                  // the tick of the last doubt of any two addresses
 	ended    []ID                   // flows whose slots are to be freed
 	orderly  int                    // logins since anything was out of order
-	seen     seen
-	stations stations // who sent a SYN or an RST
-	waiting  waiting
-	lostAt   int64 // the tick at which records were lost, of any connection
+	// disorderly: something was in this file.
+	disorderly bool
+	seen       seen
+	stations   stations // who sent a SYN or an RST
+	waiting    waiting
+	lostAt     int64 // the tick at which records were lost, of any connection
 
 	nextSweep int64 // when to look for idle flows, in Unix nanoseconds
 	swept     int64 // the slots that were looked at for it
@@ -124,7 +126,7 @@ func (t *Table) feed(ev *capture.Event) {
 	t.stats.Packets++
 	if t.now < before {
 		t.stats.Backward++
-		t.orderly = 0
+		t.disorder()
 	}
 	if wait := t.nextSweep - t.now; wait <= 0 || wait > sweepEvery {
 		t.sweep() // a file's clock can also go back

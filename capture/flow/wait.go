@@ -119,7 +119,8 @@ func (t *Table) resume(came *capture.Segment) {
 			w.stays = false
 			if t.again(p); !w.stays {
 				t.taken(p)
-				t.orderly, some = 0, true
+				t.disorder()
+				some = true
 			}
 		}
 	}

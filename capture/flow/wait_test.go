@@ -78,6 +78,9 @@ func TestWait(t *testing.T) {
 		{"another copy of two before", join(server, client[:3], []step{cl(0, "XB")}, client[3:]), 0, nil, "(S<G>C<AB>S<1>!" + reasonLate},
 		{"another connection's answer", []step{sv(-1, 1, "", plus(capture.SYN)), sv(0, 1, "G"), syn(), cl(0, "")}, 0, nil, "(!" + reasonUnanswered + ")"},
 		{"a forged answer", join([]step{sv(-1, 0, "", plus(capture.SYN), sent(capture.SenderOutside)), sv(0, 0, "F", sent(capture.SenderOutside))}, client), 0, nil, "(!" + reasonForgedAnswer + ")"},
+		{"data behind a SYN and what cannot be read", []step{sv(50, 50, "x"), syn()}, lateness, []step{
+			cl(0, "AB"), syn(), synack(), sv(0, 0, "G"), cl(0, ""), cl(0, "XY"), sv(0, 2, "1"),
+		}, "(!" + reasonUnanswered + "(S<G>!" + reasonConflict},
 		{"data before another connection's answer", reused(), 0, nil, "(C<ab>S<0>)(!" + reasonHandshakeData},
 		{"the same behind the end", reused(sv(1, 2, "", plus(capture.FIN))), 0, nil, "(C<ab>S<0>)(S<G>!" + reasonConflict},
 		{"what cannot be read", append(server[:len(server):len(server)], doubt), 0, client, "(!overlapping fragments)"},

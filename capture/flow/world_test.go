@@ -46,6 +46,7 @@ type model struct {
 	out       int   // server bytes sent at least once
 
 	delayed  []delayed
+	recorder func(step) // is shown what a tap sees, in place of the table
 	table    *Table
 	events   int
 	released []byte // what the table said
@@ -264,6 +265,10 @@ func (m *model) tap(t *testing.T, p packet, server bool) {
 
 func (m *model) feed(t *testing.T, s step) {
 	m.events++
+	if m.recorder != nil {
+		m.recorder(s)
+		return
+	}
 	if m.late {
 		m.delayed = append(m.delayed, delayed{m.events + m.rng.IntN(100), s})
 		m.show(t, m.events)
