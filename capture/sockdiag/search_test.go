@@ -90,3 +90,22 @@ func TestSearchBehindOneThatFailed(t *testing.T) {
 		}
 	})
 }
+
+// Looks at listeners that very many processes hold leave time for all else, and the last
+// one is still believed when the next ends.
+func TestLooksRest(t *testing.T) {
+	for _, tt := range []struct{ took, want time.Duration }{
+		{0, interval},
+		{10 * time.Millisecond, interval},
+		{100 * time.Millisecond, 2 * time.Second},
+		{time.Second, longest},
+		{time.Hour, longest},
+	} {
+		if got := rest(tt.took); got != tt.want {
+			t.Errorf("behind a look of %v it rests %v, want %v", tt.took, got, tt.want)
+		}
+	}
+	if took := staleAfter / 3; rest(took)+took >= staleAfter {
+		t.Errorf("a look is not believed for the %v until there is another", rest(took)+took)
+	}
+}

@@ -17,8 +17,12 @@ import (
 
 // How the tables are kept fresh.
 const (
-	// interval is the time between two looks at the listeners.
-	interval = 500 * time.Millisecond
+	// interval is the time between two looks at the listeners. Where many processes hold
+	// them, as those of Cyrus do one for each session, one takes a lookShare-th of the
+	// time, but is not older than longest when the next begins.
+	interval  = 500 * time.Millisecond
+	lookShare = 20
+	longest   = 3 * time.Second
 	// searchInterval is how long the holders of known listeners are
 	// believed to stay the same: to find them costs a look at every open
 	// file of the host.
@@ -165,20 +169,25 @@ func (t *Tables) Close() error {
 func (t *Tables) Run(ctx context.Context) error {
 	var searches sync.WaitGroup
 	defer searches.Wait()
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
+	timer := time.NewTimer(interval)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-timer.C:
 		case <-t.ask:
 		}
+		begin := time.Now()
 		if t.look() {
 			searches.Go(t.search)
 		}
+		timer.Reset(rest(time.Since(begin)))
 	}
 }
+
+// rest is the time from a look to the next one.
+func rest(took time.Duration) time.Duration { return min(max(interval, lookShare*took), longest) }
 
 // look takes a new snapshot. If it says so holders must be searched for that, which
 // takes another one in the end: on a host with many open files it takes longer than a

@@ -109,7 +109,7 @@ func TestEndsThatTheKernelDoesNotTell(t *testing.T) {
 	cookie := ev.Conn.Cookie
 	bpftest.Close(t, over)
 	bpftest.Close(t, server)
-	tap.Ring.SetDeadline(time.Now().Add(-time.Second))
+	tap.SetDeadline(time.Now().Add(-time.Second))
 	for err := error(nil); !errors.Is(err, os.ErrDeadlineExceeded); err = tap.Ring.Next(&ev) {
 		must(t, err)
 		if ev.Kind == capture.Closed {
