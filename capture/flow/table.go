@@ -30,17 +30,17 @@ type Table struct {
 // files is what a Table needs for connections that nobody announces: those of files, and
 // of a packet socket.
 type files struct {
-	hasher   capture.Hasher
-	tuples   index                  // see tuple.go
-	ring     []*[ringPage]handshake // see handshake.go
-	oldest   uint32                 // the ring's next entry to be reused
-	unused   []ref                  // entries of the ring that were given up lately
-	done     *capture.DoneSet       // of which nothing more is to be said
-	leaving  bool                   // finished flows go there at once
-	doubts   [doubtSlots]lastDoubt  // see doubt.go
-	doubtAt  int64                  // the tick of the last doubt of any two addresses
-	ended    []ID                   // flows whose slots are to be freed
-	orderly  int                    // logins since anything was out of order
+	hasher  capture.Hasher
+	tuples  index                  // see tuple.go
+	ring    []*[ringPage]handshake // see handshake.go
+	oldest  uint32                 // the ring's next entry to be reused
+	unused  []ref                  // entries of the ring that were given up lately
+	done    *capture.DoneSet       // of which nothing more is to be said
+	leaving bool                   // finished flows go there at once
+	doubts  [doubtSlots]lastDoubt  // see doubt.go
+	doubtAt int64                  // the tick of the last doubt of any two addresses
+	ended   []ID                   // flows whose slots are to be freed
+	orderly int                    // logins since anything was out of order
 	// disorderly: something was in this file.
 	disorderly bool
 	seen       seen
