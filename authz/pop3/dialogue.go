@@ -76,8 +76,8 @@ type progress struct {
 	// accepted.
 	refusedLast, lastOwed, askOwed bool
 	// owed is how many positive answers of one line may come late: one for each command
-	// that was refused behind others and could have been accepted, for each name that ends
-	// with a command, and for a login that does. Behind a login it counts down.
+	// that was refused behind others and could have been accepted, for each that a line
+	// holds, and for a login that ends with one. Behind a login it counts down.
 	owed int
 	// named is true from the positive answer to USER, or its refusal in a pipeline, to the
 	// refusal of it alone or of PASS.

@@ -54,16 +54,16 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 	// What is left of AUTH is base64, and so a refusal at most.
 	c.odd = length > maxLine && c.verb != auth || l.Eight() && line.Splits(l.Text)
 	c.alone = length > maxLine || l.Eight()
+	if c.holds = holds(c.verb, l.Text, argument); !login || !d.inStep {
+		d.owed += c.holds
+		c.holds = 0
+	}
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
 		// One word of USER is exempt: it is a name like "lang", and no login yet.
 		name := c.verb == user && bytes.IndexByte(argument, ' ') < 0 || d.announces(c)
-		hides := c.hides(l.Text, argument)
-		if c.hidden = hides && !name; c.hidden && !login {
+		if c.hidden = !name && c.hides(l.Text, argument); c.hidden && !login {
 			return line.ReasonHidden
-		}
-		if hides && name {
-			d.owed++
 		}
 		c.odd, c.alone = c.odd || c.hidden, c.alone || c.hidden
 		return ""
@@ -95,38 +95,64 @@ func (d *Dialogue) naming() bool {
 	return d.named
 }
 
-// hidden are the commands that hides looks for, by the octet with which they end: those
-// that can be answered positively before a login.
-var hidden = func() (ends [256][]int) {
-	for i := range commands {
-		if c := &commands[i]; !c.kind.transaction && c.kind.verb != pass {
-			last := c.name[len(c.name)-1]
-			ends[last] = append(ends[last], i)
-			if small := last | 0x20; small != last {
-				ends[small] = append(ends[small], i)
-			}
+// first and last are the commands that holds and hides look for, by the octets with which
+// they begin and end: those that can be answered positively before a login.
+var first, last = func() (first, last [256][]int) {
+	add := func(by *[256][]int, octet byte, i int) {
+		by[octet] = append(by[octet], i)
+		if small := octet | 0x20; small != octet {
+			by[small] = append(by[small], i)
 		}
 	}
-	return ends
+	for i := range commands {
+		if c := &commands[i]; !c.kind.transaction && c.kind.verb != pass {
+			add(&first, c.name[0], i)
+			add(&last, c.name[len(c.name)-1], i)
+		}
+	}
+	return first, last
 }()
+
+// holds counts the commands that could be answered positively before a login, if the line
+// were cut in front of each. A name that is one from its first octet is none in it: USER
+// without a name is refused. Nor is AUTH in AUTH, as the mechanism XOAUTH2 has it.
+func holds(of verb, text, argument []byte) (n int) {
+	if of == user {
+		text = argument
+	}
+	for at := 1; at < len(text); at++ {
+		for _, i := range first[text[at]] {
+			c := &commands[i]
+			end := at + len(c.name)
+			if end > len(text) || !line.Is(text[at:end], c.name) {
+				continue
+			}
+			if c.kind.verb == user && end == len(text) || c.kind.verb == auth && of == auth {
+				continue
+			}
+			n++
+		}
+	}
+	return n
+}
 
 // hides reports whether some end of the line is a command of its own, and one that
 // can be answered positively before a login. A server that lost the beginning
 // would run it.
 func (c *command) hides(text, argument []byte) bool {
-	first, rest := c.verb == unknown, argument
-	if first {
+	begins, rest := c.verb == unknown, argument
+	if begins {
 		rest = bytes.TrimLeft(text, " ")
 	}
-	for ; len(rest) > 0; first = false {
+	for ; len(rest) > 0; begins = false {
 		var word []byte
 		if word, rest = line.Word(rest); len(word) == 0 {
 			continue
 		}
-		for _, i := range hidden[word[len(word)-1]] {
+		for _, i := range last[word[len(word)-1]] {
 			name := commands[i].name
 			at := len(word) - len(name)
-			if at < 0 || first && at == 0 || !line.Is(word[at:], name) {
+			if at < 0 || begins && at == 0 || !line.Is(word[at:], name) {
 				continue
 			}
 			if commands[i].kind.verb != user || len(rest) > 0 {
