@@ -85,6 +85,8 @@ type command struct {
 	// odd is true if servers are known to cut such a line differently: any
 	// answer but a positive one ends the belief in what follows.
 	odd bool
+	// holds is how many other commands stand within the line.
+	holds int
 	// malformed is true if a server that checks refuses it.
 	malformed bool
 	// piece is the number of the client's last line of this command, chunk

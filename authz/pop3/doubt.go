@@ -51,15 +51,15 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 	// What is left of AUTH is base64, and so a refusal at most.
 	c.odd = length > maxLine && c.verb != auth || l.Eight() && line.Splits(l.Text)
 	c.alone = length > maxLine || l.Eight()
+	if !d.announces(c) {
+		c.holds = pieces(c, l.Text, argument)
+	}
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
 		// One word of USER is exempt: it is a name like "lang", and no login yet.
 		name := c.verb == user && bytes.IndexByte(argument, ' ') < 0 || d.announces(c)
-		switch hides := c.hides(l.Text, argument); {
-		case hides && !name:
+		if !name && c.hides(l.Text, argument) {
 			return reasonHidden
-		case hides:
-			d.owed++
 		}
 		return ""
 	}
@@ -130,6 +130,27 @@ func (c *command) hides(text, argument []byte) bool {
 		}
 	}
 	return false
+}
+
+// pieces counts the commands within a line that a server may answer positively before a
+// login and that need no argument, wherever they stand: each can be a piece of the line.
+func pieces(c *command, text, argument []byte) (n int) {
+	switch c.verb {
+	case unknown:
+		argument = text
+	case auth: // in names of mechanisms stands AUTH
+		_, argument = line.Word(argument)
+	}
+	var last uint32 // four octets, letters in lower case
+	for _, o := range argument {
+		switch last = last<<8 | uint32(o|0x20); last {
+		case 'c'<<24 | 'a'<<16 | 'p'<<8 | 'a', 'n'<<24 | 'o'<<16 | 'o'<<8 | 'p', 'q'<<24 | 'u'<<16 | 'i'<<8 | 't',
+			'a'<<24 | 'u'<<16 | 't'<<8 | 'h', 'l'<<24 | 'a'<<16 | 'n'<<8 | 'g', 'u'<<24 | 't'<<16 | 'f'<<8 | '8',
+			'r'<<24 | 's'<<16 | 'e'<<8 | 't', 's'<<24 | 't'<<16 | 'l'<<8 | 's':
+			n++
+		}
+	}
+	return n
 }
 
 // spent reports whether a server answers c with a refusal, or shows that somebody has

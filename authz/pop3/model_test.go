@@ -86,7 +86,7 @@ var models = []model{
 // randomModel mixes habits that no one server has.
 func randomModel(r *rand.Rand) model {
 	b := func(n int) bool { return r.IntN(n) == 0 }
-	return model{
+	m := model{
 		name:     "random",
 		crlfOnly: b(4), bareCR: b(6), nel: b(8), nul: r.IntN(4),
 		max: []int{64, 255, 512, 1024, 8192}[r.IntN(5)], long: r.IntN(4),
@@ -96,6 +96,10 @@ func randomModel(r *rand.Rand) model {
 		reads: []int{0, 0, 0, 0, 128, 200}[r.IntN(6)], hasty: b(4), edge: b(2), silent: b(4), ntlm: b(4), twice: b(4), guests: b(4),
 		segments: b(8),
 	}
+	if m.segments {
+		m.list = false // else AUTH alone is a piece of AUTH with an initial response
+	}
+	return m
 }
 
 func (m *model) User() string { return m.in }
