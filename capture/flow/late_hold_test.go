@@ -229,7 +229,7 @@ func TestModelHeld(t *testing.T) {
 		held, far = held+r.held, far+r.far
 	}
 	t.Logf("%d held, %d with released bytes", held, far)
-	if held < 150 || far < 40 {
+	if held < 150 || far < 25 {
 		t.Errorf("the model shows little: %d held, %d with released bytes", held, far)
 	}
 }
