@@ -51,8 +51,8 @@
 //   - one for each command behind the first line that was refused and that the server may
 //     have accepted; and for the first line if it is USER, whose name can begin with USER;
 //   - one for each command that a line holds. A name that begins with one does not count,
-//     as USER without a name is refused; nor does what a login holds that was accepted
-//     in step, while nothing was owed, as that is the answer to its beginning.
+//     as USER without a name is refused; nor does what a login in step holds that is
+//     believed at once, as its answer is that to its beginning.
 //
 // While any are owed, a login is believed once as many commands that need a maildrop were
 // accepted behind it: one positive answer stands in the place of the login, and the
