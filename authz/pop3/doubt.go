@@ -55,12 +55,8 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 	c.odd = length > maxLine && c.verb != auth || l.Eight() && line.Splits(l.Text)
 	c.alone = length > maxLine || l.Eight()
 	whole := d.atOnce(l)
-	if !whole {
+	if !whole && !d.announces(c) {
 		c.holds = holds(c.verb, l.Text, argument)
-	}
-	if !login || !d.inStep {
-		d.owed += c.holds
-		c.holds = 0
 	}
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
@@ -69,7 +65,9 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 		if c.hidden = !whole && !name && c.hides(l.Text, argument); c.hidden && !login {
 			return line.ReasonHidden
 		}
-		c.odd, c.alone = c.odd || c.hidden, c.alone || c.hidden
+		if c.hidden {
+			c.odd, c.alone, c.holds = true, true, max(c.holds, 1)
+		}
 		return ""
 	}
 	switch {
@@ -85,6 +83,7 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 		return "mixed line ends in a pipeline"
 	}
 	d.bareLF = d.bareLF || l.BareLF()
+	d.owed, c.holds = d.owed+c.holds, 0 // of a login, too: what comes before can hold its beginning
 	return ""
 }
 
@@ -215,7 +214,7 @@ func (d *Dialogue) doubt(c *command) string {
 // settled reports whether no command behind waiting[0] can be the one that the
 // server just answered with text: the rule of the package comment.
 func (d *Dialogue) settled(text []byte) bool {
-	if !d.client.Empty() || d.lastOwed || d.owed > 0 {
+	if !d.client.Empty() || d.lastOwed || d.owed > 0 || d.waiting[0].hidden {
 		return false
 	}
 	for i := range d.waiting[1:] {
