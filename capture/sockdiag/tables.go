@@ -74,7 +74,7 @@ type Tables struct {
 
 	namespaces []namespace
 
-	dumping sync.Mutex // one Alive at a time
+	dumping sync.Mutex // one list at a time
 
 	looking   sync.Mutex // guards what follows
 	searched  time.Time  // when holders were last looked for
@@ -96,9 +96,9 @@ type namespace struct {
 	dump sessions // a socket of its own: a long list must not delay ask
 }
 
-// sessions lists the sessions on local ports.
+// sessions lists the connections on local ports.
 type sessions interface {
-	sessions(ports []uint16, yield func(Session) error) error
+	sessions(ports []uint16, states uint32, yield func(Session) error) error
 	Close() error
 }
 
