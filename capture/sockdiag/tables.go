@@ -186,8 +186,11 @@ func (t *Tables) Run(ctx context.Context) error {
 	}
 }
 
-// rest is the time from a look to the next one.
-func rest(took time.Duration) time.Duration { return min(max(interval, lookShare*took), longest) }
+// rest is the time from a look to the next one. What was seen is as old as when the look
+// began, and is to be believed until the next one ends.
+func rest(took time.Duration) time.Duration {
+	return max(interval, min(lookShare*took, longest-took))
+}
 
 // look takes a new snapshot. If it says so holders must be searched for that, which
 // takes another one in the end: on a host with many open files it takes longer than a
