@@ -144,7 +144,7 @@ func (w *Wire) Attached(index int) (bool, error) {
 
 // first says whether what sees the clients' segments is ahead of other programs.
 func (w *Wire) first(index int) (bool, error) {
-	list, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: ebpf.AttachTCXIngress})
+	list, err := Programs(index, ebpf.AttachTCXIngress)
 	if err != nil {
 		return false, fmt.Errorf("list the programs of interface %d: %w", index, err)
 	}
@@ -153,7 +153,21 @@ func (w *Wire) first(index int) (bool, error) {
 		return false, fmt.Errorf("look at the tap: %w", err)
 	}
 	own, ok := info.ID()
-	return ok && len(list.Programs) > 0 && list.Programs[0].ID == own, nil
+	return ok && len(list) > 0 && list[0].ID == own, nil
+}
+
+// Programs lists what is attached to an interface or a control group, in its order. It
+// asks for the number first, and again if one more came until it asked for them.
+func Programs(target int, at ebpf.AttachType) ([]link.AttachedProgram, error) {
+	for {
+		list, err := link.QueryPrograms(link.QueryOptions{Target: target, Attach: at})
+		switch {
+		case err == nil:
+			return list.Programs, nil
+		case !errors.Is(err, unix.ENOSPC):
+			return nil, err
+		}
+	}
 }
 
 // attached says whether a link's program is attached to anything.

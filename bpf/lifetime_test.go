@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 
 	"relaygate/bpf"
 	"relaygate/bpf/bpftest"
@@ -62,9 +61,9 @@ func attached(t *testing.T) map[ebpf.ProgramID]bool {
 	defer dir.Close()
 	ids := make(map[ebpf.ProgramID]bool)
 	for _, a := range []ebpf.AttachType{ebpf.AttachCGroupInetIngress, ebpf.AttachCGroupInetEgress, ebpf.AttachCGroupSockOps} {
-		got, err := link.QueryPrograms(link.QueryOptions{Target: int(dir.Fd()), Attach: a})
+		got, err := bpf.Programs(int(dir.Fd()), a)
 		must(t, err)
-		for _, p := range got.Programs {
+		for _, p := range got {
 			ids[p.ID] = true
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 
 	"relaygate/bpf"
 	"relaygate/bpf/bpftest"
@@ -143,11 +142,11 @@ func TestWireLinksDieWithTheProcess(t *testing.T) {
 		t.Helper()
 		bpftest.Do(t, p.client, func() error {
 			for _, a := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
-				got, err := link.QueryPrograms(link.QueryOptions{Target: p.index, Attach: a})
+				got, err := bpf.Programs(p.index, a)
 				if err != nil {
 					return err
 				}
-				n += len(got.Programs)
+				n += len(got)
 			}
 			return nil
 		})

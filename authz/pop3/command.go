@@ -87,6 +87,8 @@ type command struct {
 	odd bool
 	// hidden is true of a login of which the end could be another command.
 	hidden bool
+	// holds is how many other commands stand within the line.
+	holds int
 	// malformed is true if a server that checks refuses it.
 	malformed bool
 	// piece is the number of the client's last line of this command, chunk

@@ -44,12 +44,12 @@
 // each segment is a line: it accepts "USER alice" and refuses the line end behind it. A
 // client whose window is closed keeps the answers back. What is left over is then taken
 // for the answer to the next command, and so on, until the +OK to NOOP is taken for that
-// to PASS. But what is left over are refusals: no end of a line is a command that can be
-// accepted. So as many positive answers can be owed as commands were refused that the
-// server may have accepted; behind the first line each of them counts, and so does a USER
-// whose one word ends with a command. While any are owed, a login is believed once as
-// many commands that need a maildrop were accepted behind it: one positive answer stands
-// in the place of the login, and the server's own to the others is none before a login.
+// to PASS. But what is left over are refusals, if no piece of a line is a command. So as
+// many positive answers can be owed as commands were refused that the server may have
+// accepted; behind the first line each of them counts, and so does each command within a
+// line. While any are owed, a login is believed once as many commands that need a maildrop
+// were accepted behind it: one positive answer stands in the place of the login, and the
+// server's own to the others is none before a login.
 // Of AUTH in two segments such a server could answer the first word with a list, whose
 // first line is read as an acceptance: none is known that has one.
 //

@@ -54,18 +54,19 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 	// What is left of AUTH is base64, and so a refusal at most.
 	c.odd = length > maxLine && c.verb != auth || l.Eight() && line.Splits(l.Text)
 	c.alone = length > maxLine || l.Eight()
+	if !d.announces(c) {
+		c.holds = pieces(c, l.Text, argument)
+	}
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
 		// One word of USER is exempt: it is a name like "lang", and no login yet.
 		name := c.verb == user && bytes.IndexByte(argument, ' ') < 0 || d.announces(c)
-		hides := c.hides(l.Text, argument)
-		if c.hidden = hides && !name; c.hidden && !login {
+		if c.hidden = !name && c.hides(l.Text, argument); c.hidden && !login {
 			return line.ReasonHidden
 		}
-		if hides && name {
-			d.owed++
+		if c.hidden {
+			c.odd, c.alone, c.holds = true, true, max(c.holds, 1)
 		}
-		c.odd, c.alone = c.odd || c.hidden, c.alone || c.hidden
 		return ""
 	}
 	switch {
@@ -137,6 +138,27 @@ func (c *command) hides(text, argument []byte) bool {
 	return false
 }
 
+// pieces counts the commands within a line that a server may answer positively before a
+// login and that need no argument, wherever they stand: each can be a piece of the line.
+func pieces(c *command, text, argument []byte) (n int) {
+	switch c.verb {
+	case unknown:
+		argument = text
+	case auth: // in names of mechanisms stands AUTH
+		_, argument = line.Word(argument)
+	}
+	var last uint32 // four octets, letters in lower case
+	for _, o := range argument {
+		switch last = last<<8 | uint32(o|0x20); last {
+		case 'c'<<24 | 'a'<<16 | 'p'<<8 | 'a', 'n'<<24 | 'o'<<16 | 'o'<<8 | 'p', 'q'<<24 | 'u'<<16 | 'i'<<8 | 't',
+			'a'<<24 | 'u'<<16 | 't'<<8 | 'h', 'l'<<24 | 'a'<<16 | 'n'<<8 | 'g', 'u'<<24 | 't'<<16 | 'f'<<8 | '8',
+			'r'<<24 | 's'<<16 | 'e'<<8 | 't', 's'<<24 | 't'<<16 | 'l'<<8 | 's':
+			n++
+		}
+	}
+	return n
+}
+
 // spent reports whether a server answers c with a refusal, or shows that somebody has
 // logged in: it does not wait for more of it, and nobody else has anything accepted.
 func (d *Dialogue) spent(c *command) bool {
@@ -179,7 +201,7 @@ func (d *Dialogue) doubt(c *command) string {
 // settled reports whether no command behind waiting[0] can be the one that the
 // server just answered with text: the rule of the package comment.
 func (d *Dialogue) settled(text []byte) bool {
-	if !d.client.Empty() || d.lastOwed || d.owed > 0 {
+	if !d.client.Empty() || d.lastOwed || d.owed > 0 || d.waiting[0].hidden {
 		return false
 	}
 	for i := range d.waiting[1:] {

@@ -213,9 +213,6 @@ func (d *Dialogue) loggedIn(c *command, text []byte) {
 	}
 	l := authz.Login{Result: authz.Success, Answer: d.answers.Positive(text)}
 	d.login(c, &l)
-	if c.hidden {
-		d.owed++
-	}
 	if d.settled(text) {
 		d.report(&l)
 		return

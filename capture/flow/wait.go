@@ -2,6 +2,7 @@ package flow
 
 import (
 	"math"
+	"net/netip"
 	"time"
 
 	"relaygate/authz"
@@ -168,6 +169,22 @@ func (t *Table) expire(now int64) {
 		}
 		t.again(p)
 		t.taken(p)
+	}
+	w.due = false
+	w.trim()
+}
+
+// expireBetween takes what waits between two addresses as it is.
+func (t *Table) expireBetween(a, b netip.Addr) {
+	w := &t.waiting
+	w.due = true
+	for i := range w.places {
+		p := &w.places[i]
+		src, dst := p.seg.Src.Addr(), p.seg.Dst.Addr()
+		if !p.free && (src == a && dst == b || src == b && dst == a) {
+			t.again(p)
+			t.taken(p)
+		}
 	}
 	w.due = false
 	w.trim()

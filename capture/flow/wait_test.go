@@ -84,6 +84,7 @@ func TestWait(t *testing.T) {
 		{"data before another connection's answer", reused(), 0, nil, "(C<ab>S<0>)(!" + reasonHandshakeData},
 		{"the same behind the end", reused(sv(1, 2, "", plus(capture.FIN))), 0, nil, "(C<ab>S<0>)(S<G>!" + reasonConflict},
 		{"what cannot be read", append(server[:len(server):len(server)], doubt), 0, client, "(!overlapping fragments)"},
+		{"what cannot be read between others", append(server[:len(server):len(server)], doubtOthers), 0, client, fine},
 		{"too much", shake(many...), 0, []step{cl(0, "ABCDEFGHIJ")}, "(!" + reasonMissing},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -104,6 +105,12 @@ func TestWait(t *testing.T) {
 			}
 		})
 	}
+}
+
+// doubtOthers is a doubt about a stranger and the server.
+func doubtOthers(m mode, ev *capture.Event) {
+	doubt(m, ev)
+	ev.Segment.Src = netip.AddrPortFrom(netip.MustParseAddr("203.0.113.66"), 0)
 }
 
 // reused is a connection with an end, and another between the same ends whose first bytes

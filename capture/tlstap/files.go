@@ -86,7 +86,9 @@ func (f *Finder) library(path string, img image, handle *os.File) (*library, err
 
 // attach attaches what is not yet.
 func (f *Finder) attach(now time.Time) {
+	defer f.busy.Store(nil)
 	for _, l := range f.libraries {
+		f.busy.Store(&busy{l.path, time.Now()})
 		l.attach(f.tap, now, f.log)
 		if l.probes != nil {
 			l.found = l.probes.Recognised()

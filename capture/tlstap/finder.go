@@ -69,10 +69,10 @@ type Finder struct {
 	scanErr   string                       // what the last scan said, to say it once
 	unread    int                          // processes whose turn comes at the next scan
 
-	reading atomic.Pointer[reading]           // nil while nothing is read about a process
-	heads   atomic.Pointer[map[uint32]uint64] // what the kernel was told: process to start
-	view    atomic.Pointer[view]
-	belief  belief
+	busy   atomic.Pointer[busy]              // nil between what can hang
+	heads  atomic.Pointer[map[uint32]uint64] // what the kernel was told: process to start
+	view   atomic.Pointer[view]
+	belief belief
 
 	counting sync.Mutex
 	counts   map[bpf.ServerProcess]*count
@@ -233,21 +233,22 @@ func (f *Finder) family(h *holder, t tree, now time.Time, reads *budget, room in
 	return fam
 }
 
-// reading is what Run reads: the mappings of a process, and the files of new ones.
-type reading struct {
-	pid   int
+// busy is what Run is about: a process, whose mappings it reads and the files of new ones,
+// or a library that it attaches to.
+type busy struct {
+	what  string
 	since time.Time
 }
 
-// Reading says which process Run reads about, and since when; not ok is none. It can
-// take for ever: where a file system hangs the process may wait for it with its mappings
-// locked, or the file be there.
-func (f *Finder) Reading() (pid int, since time.Time, ok bool) {
-	r := f.reading.Load()
-	if r == nil {
-		return 0, time.Time{}, false
+// Busy says what Run is about, and since when; not ok is none. It can take for ever: where
+// a file system hangs a process may wait for it with its mappings locked, which attaching
+// waits for too, or the file be there.
+func (f *Finder) Busy() (what string, since time.Time, ok bool) {
+	b := f.busy.Load()
+	if b == nil {
+		return "", time.Time{}, false
 	}
-	return r.pid, r.since, true
+	return b.what, b.since, true
 }
 
 // budget is how many mappings a scan still reads: of processes that are new or
@@ -277,8 +278,8 @@ func (f *Finder) process(pid int, stat sockdiag.Stat, reads *budget) *process {
 		reads.changed--
 	}
 	p.size = stat.Size
-	f.reading.Store(&reading{pid, time.Now()})
-	defer f.reading.Store(nil)
+	f.busy.Store(&busy{fmt.Sprintf("process %d", pid), time.Now()})
+	defer f.busy.Store(nil)
 	files, err := readMaps(f.proc, pid)
 	p.err = err
 	p.files = p.files[:0]

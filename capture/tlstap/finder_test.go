@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"relaygate/bpf"
 )
 
 // want compares what is attached, by path.
@@ -65,8 +67,8 @@ func TestHeads(t *testing.T) {
 	}
 }
 
-// TestReadingThatHangsIsSeen: whoever asks is told whose mappings cannot be read, for as
-// long as that is so.
+// TestReadingThatHangsIsSeen: whoever asks is told whose mappings cannot be read, or which
+// library not be attached to, for as long as that is so.
 func TestReadingThatHangsIsSeen(t *testing.T) {
 	w := newWorld(t)
 	w.process(10, 1, "maild", "/")
@@ -78,13 +80,40 @@ func TestReadingThatHangsIsSeen(t *testing.T) {
 	go func() { defer close(ended); w.scan(0) }()
 	locked, err := os.OpenFile(maps, os.O_WRONLY, 0) // it waits for the reader
 	must(t, err)
-	if pid, since, ok := w.finder.Reading(); pid != 10 || since.Before(began) || !ok {
-		t.Errorf("reads %d since %v, %v", pid, since, ok)
+	if what, since, ok := w.finder.Busy(); what != "process 10" || since.Before(began) || !ok {
+		t.Errorf("busy with %q since %v, %v", what, since, ok)
 	}
 	must(t, locked.Close())
 	<-ended
-	if pid, _, ok := w.finder.Reading(); ok {
-		t.Errorf("reads %d still", pid)
+	if what, _, ok := w.finder.Busy(); ok {
+		t.Errorf("busy still with %q", what)
+	}
+}
+
+// nosyTap asks what the finder is about while it attaches.
+type nosyTap struct {
+	*fakeTap
+	ask func()
+}
+
+func (n nosyTap) AttachLibrary(l bpf.Library) (Probes, error) {
+	n.ask()
+	return n.fakeTap.AttachLibrary(l)
+}
+
+func TestAttachingThatHangsIsSeen(t *testing.T) {
+	w := newWorld(t)
+	ssl, got := w.library("libssl.so.3", openSSL...), ""
+	w.process(10, 1, "maild", "/", ssl)
+	w.tables.listeners = append(w.tables.listeners, held(imaps, 1, 10))
+	w.finder.tap = nosyTap{w.tap, func() { got, _, _ = w.finder.Busy() }}
+	w.scan(0)
+	w.want(ssl)
+	if want := w.inside(ssl); got != want {
+		t.Errorf("busy with %q, want %q", got, want)
+	}
+	if what, _, ok := w.finder.Busy(); ok {
+		t.Errorf("busy still with %q", what)
 	}
 }
 

@@ -54,6 +54,7 @@ func TestBatch(t *testing.T) {
 			"by some":   read(bytes.NewReader(plain), 2+rng.IntN(batch-2)),
 			"in pieces": read(pieces{bytes.NewReader(plain), rng}, batch),
 			"as pcapng": read(bytes.NewReader(pcapng(head, records)), batch),
+			"sections":  read(bytes.NewReader(slices.Concat(pcapng(head, records[:len(records)/2]), pcapng(head, records[len(records)/2:]))), batch),
 			"packed":    read(bytes.NewReader(packed(t, plain)), batch),
 			"tagged":    read(bytes.NewReader(slices.Concat(append([][]byte{head}, tagged(head, records)...)...)), batch),
 		} {

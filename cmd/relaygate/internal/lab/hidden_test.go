@@ -16,6 +16,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"relaygate/bpf"
 	"relaygate/bpf/bpftest"
 	"relaygate/bpf/netns"
 	"relaygate/cmd/relaygate/internal/lab"
@@ -91,9 +92,9 @@ func (w *world) goAhead(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			list, err := link.QueryPrograms(link.QueryOptions{Target: l.Index, Attach: ebpf.AttachTCXIngress})
-			if err == nil {
-				i, first = len(list.Programs), list.Programs[0].ID
+			list, err := bpf.Programs(l.Index, ebpf.AttachTCXIngress)
+			if i = len(list); i > 0 {
+				first = list[0].ID
 			}
 			return err
 		})

@@ -20,8 +20,8 @@ func (t *TLS) Status(s *control.Status) {
 	if t.finder == nil {
 		return
 	}
-	if pid, since, ok := t.finder.Reading(); ok {
-		if words := hangs(pid, time.Since(since)); words != "" {
+	if what, since, ok := t.finder.Busy(); ok {
+		if words := hangs(what, time.Since(since)); words != "" {
 			s.Problems = append(s.Problems, words)
 		}
 	}
@@ -33,16 +33,16 @@ func (t *TLS) Status(s *control.Status) {
 	}
 }
 
-// hangsAfter is how long it may take to look at a process.
+// hangsAfter is how long a look at a process or a library may take.
 const hangsAfter = 30 * time.Second
 
-// hangs says that it takes longer, in words; "" if not.
-func hangs(pid int, took time.Duration) string {
+// hangs says that it takes longer, in words; "" if not. Who maps a library chose its path.
+func hangs(what string, took time.Duration) string {
 	if took < hangsAfter {
 		return ""
 	}
-	return fmt.Sprintf("what process %d has in memory cannot be read for %s, as where a file system hangs: logins in TLS to servers that are newer are not seen",
-		pid, authz.Span(took))
+	return fmt.Sprintf("the look at TLS servers is held up by %s for %s, as where a file system hangs: logins in TLS to servers that are newer are not seen",
+		printable(what), authz.Span(took))
 }
 
 // count adds what the programs on the libraries have counted.

@@ -102,7 +102,8 @@ func TestWhatKeepsTLSFromBeingRead(t *testing.T) {
 }
 
 func TestReadingThatHangsIsTold(t *testing.T) {
-	if early, late := hangs(7, hangsAfter-1), hangs(7, 5*time.Minute); early != "" || !strings.Contains(late, "process 7 ") || !strings.Contains(late, "5 min") {
+	early, late := hangs("process 7", hangsAfter-1), hangs("/lib/\x1b[2Jssl", 5*time.Minute)
+	if early != "" || !strings.Contains(late, `/lib/\x1b[2Jssl for 5 min`) {
 		t.Errorf("it says %q, and %q", early, late)
 	}
 }
