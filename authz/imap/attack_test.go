@@ -174,7 +174,7 @@ func refuseTwice(r *rand.Rand, login, noop string) []string {
 // server waits no longer for a literal or a message.
 func holdRefusals(r *rand.Rand, login, noop string) []string {
 	lines := []string{pick(r, login, "b2 XYZZY a1", "b2 LOGIN alice a1", "b2 LOGIN \xc3\xa4 a1", "b2 LOGIN [ {2+}\r\na1 {4+}\r\nxxxx") + "\r\n"}
-	switch r.IntN(5) {
+	switch r.IntN(6) {
 	case 0: // the third line is the literal or the message
 		lines = append(lines, "a1 "+pick(r, "LOGIN {14}", "SELECT {14}", "AUTHENTICATE LOGIN")+"\r\n", "a1 LOGIN x {7}\r\n", "a1 NOOP", "\r\n")
 	case 1: // the same, and the second line is the end of what was refused
@@ -187,6 +187,8 @@ func holdRefusals(r *rand.Rand, login, noop string) []string {
 		for range 1 + r.IntN(3) {
 			lines = append(lines, pick(r, noop, login, "b2 NOOP", "a1 AUTHENTICATE LOGIN", "YWxpY2U=")+"\r\n")
 		}
+	case 4: // a line in three, of which the second is another
+		return append(lines, pick(r, "b2 LOGIN b", "b2 LOGIN ", "b2 CAPABILITY ", "b2 XYZZY "), noop, pick(r, "zz\r\n", "\r\n"), login+"\r\n")
 	case 3: // what is refused behind it hides another, with the tag of the login or an end of its own
 		lines = append(lines,
 			pick(r, "a1 XYZZY", "xa1 NOOP", "b2 NOOP", "a1 AUTHENTICATE a1", "b2 AUTHENTICATE PLAIN", "b2 ID (\"a1 NOOP\")")+"\r\n",

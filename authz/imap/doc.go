@@ -44,22 +44,23 @@
 // AUTHENTICATE may not end with another command that can be answered positively
 // before a login and would bear their tag, and other commands with none at all.
 //
-// Some servers answer one line more than once: Citadel refuses a LOGIN three times; nginx
-// before 1.21 and Stalwart refuse what they can see to be no command, and the rest of its
-// line again where that comes later. To one that takes each segment for a line, the first
-// can be a command that it accepts. A client whose window is closed keeps the answers back.
-// What is left over is then taken for the answer to the next command, and so on, until the
-// OK to NOOP is taken for that to LOGIN. But what is left over are refusals, and so the
-// first to be taken for another answer is one, behind the first line, and so are the others
-// while nothing but refusals is left. So from the first of them to a command that is no
-// login, or one for which the server may wait for more, it can owe answers: its own answer
-// can be anything else. That command and all behind it then are a pipeline to the rules
-// below, although the client waits, and only tags tell what was answered. What is left are
-// refusals, and the answers to commands of that pipeline: an OK with a tag that no other
-// of them bears is none of these, and shows that nothing is left. Clients that try one
-// mechanism after the other are still believed so. A LOGIN or AUTHENTICATE that is refused
-// may not hold another command, whatever its tag would be; right behind a refusal no word
-// of it may end with one.
+// Some servers answer one line more than once: Citadel refuses a LOGIN three times;
+// nginx before 1.21 and Stalwart refuse what they can see to be no command, and the
+// rest of its line again where that comes later. To one that takes each segment for a
+// line, any can be a command that it accepts: so a word that begins with one is one, if
+// that needs no argument. A client whose window is closed keeps the answers back. What is
+// left over is then taken for the answer to the next command, and so on, until the OK
+// to NOOP is taken for that to LOGIN. But what is left over are refusals, and so the
+// first to be taken for another answer is one, behind the first line, and so are the
+// others while nothing but refusals is left. So from the first of them to a command
+// that is no login, or one for which the server may wait for more, it can owe answers:
+// its own answer can be anything else. That command and all behind it then are a
+// pipeline to the rules below, although the client waits, and only tags tell what was
+// answered. What is left are refusals, and the answers to commands of that pipeline:
+// an OK with a tag that no other of them bears is none of these, and shows that
+// nothing is left. Clients that try one mechanism after the other are still believed
+// so. A LOGIN or AUTHENTICATE that is refused may not hold another command, whatever
+// its tag would be; right behind a refusal no word of it may end with one.
 //
 // Nothing may be released behind an odd or over-long command, an unknown one, the "{5}" of a
 // synchronising literal, STARTTLS, or a SASL exchange that was not cancelled, before its

@@ -89,9 +89,9 @@ func (d *Dialogue) piped(reason string) string {
 	return reason
 }
 
-// hides reports whether some end of a line can be a command of its own, with the
-// end of a word for its tag. A server that lost the beginning would run it. rest is
-// what stands behind the line's tag and command. With ends, the end of a word counts
+// hides reports whether some part of a line can be a command of its own, with the
+// end of a word for its tag. A server that lost the beginning would run it, as one would to
+// which each segment is a line. rest is what stands behind the line's tag and command. With ends, the end of a word counts
 // for a command too: one that lost the middle would run it with the line's tag.
 func hides(rest []byte, ends bool) bool {
 	for len(rest) > 0 {
@@ -117,8 +117,13 @@ func hidesTagged(text, rest, tag []byte) bool {
 	return false
 }
 
-// early reports whether a word, or with ends its end, is a command that a server may
-// answer positively where nobody has logged in. LOGIN is none where it is the last.
+// bare are the commands of those that need no argument: a word may begin with one, where
+// the line could be cut behind it.
+var bare = [...]string{"NOOP", "CAPABILITY", "LOGOUT", "STARTTLS", "LANGUAGE", "COMPARATOR"}
+
+// early reports whether a word, or its beginning, or with ends its end, is a command that a
+// server may answer positively where nobody has logged in. LOGIN is none where it is the
+// last.
 func early(word []byte, ends, last bool) bool {
 	for i := range names[:beforeLogin] {
 		if last && names[i].verb == login {
@@ -126,6 +131,11 @@ func early(word []byte, ends, last bool) bool {
 		}
 		at := len(word) - len(names[i].name)
 		if (at == 0 || at > 0 && ends) && line.Is(word[at:], names[i].name) {
+			return true
+		}
+	}
+	for _, name := range bare {
+		if len(word) > len(name) && line.Is(word[:len(name)], name) {
 			return true
 		}
 	}

@@ -33,9 +33,15 @@ func attack(r *rand.Rand) []linetest.Segment {
 func twist(r *rand.Rand) []string {
 	good := pick(r, "USER alice", "NOOP", "QUIT", "CAPA")
 	any := pick(r, "USER alice", "PASS wrong", "NOOP", "XYZZY", "")
-	switch r.IntN(12) {
-	case 10: // a piece that is a command
-		return []string{pick(r, "USER a", "PASS w", "X"), pick(r, "NOOP", "CAPA", "QUIT", "AUTH"), pick(r, "", "x") + "\r\n"}
+	switch r.IntN(14) {
+	case 10: // a name that ends with a command
+		return []string{"USER a", pick(r, "NOOP", "CAPA", "QUIT", "AUTH") + "\r\n"}
+	case 11, 12: // a line that holds some
+		lines := []string{pick(r, "USER a", "USER ", "PASS x", "X", " ", "AUTH PLAIN eHh4", "NOOP")}
+		for range 1 + r.IntN(3) {
+			lines = append(lines, pick(r, "USER=a", "user12", "NOOP", "QUIT", "CAPA", "RSET"))
+		}
+		return append(lines, pick(r, "\r\n", "z\r\n"))
 	case 9: // another login where PASS is due
 		return []string{"USER alice\r\n", pick(r, "AUTH PLAIN "+plain("alice", "wrong"), "APOP alice "+strings.Repeat("0", 32)) + "\r\n"}
 	case 0: // an octet that ends a line or a text for some

@@ -127,5 +127,6 @@ func (d *Dialogue) response(l *line.Line) {
 	}
 	d.turn = serverTurn
 	c.alone = true
+	c.holds += holds(auth, l.Text, nil)
 	c.piece, c.chunk = d.pieces, d.chunks
 }

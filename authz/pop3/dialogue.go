@@ -76,8 +76,8 @@ type progress struct {
 	// accepted.
 	refusedLast, lastOwed, askOwed bool
 	// owed is how many positive answers of one line may come late: one for each command
-	// that was refused behind others and could have been accepted, and for each that stood
-	// within a line. Behind a login it counts down.
+	// that was refused behind others and could have been accepted, for each that a line
+	// holds, and for a login that ends with one. Behind a login it counts down.
 	owed int
 	// named is true from the positive answer to USER, or its refusal in a pipeline, to the
 	// refusal of it alone or of PASS.
@@ -200,7 +200,6 @@ func (d *Dialogue) encrypted(reason string) {
 // answered takes the oldest command away: its answer is complete.
 func (d *Dialogue) answered() {
 	n := len(d.waiting) - 1
-	d.owed += d.waiting[0].holds
 	if n > 0 {
 		copy(d.waiting, d.waiting[1:])
 	}

@@ -41,14 +41,21 @@
 //
 // Some servers answer one line more than once. nginx before 1.21 refuses what it can see
 // to be no command, and the rest of its line again where that comes later. To pop3-n3
-// each segment is a line: it accepts "USER alice" and refuses the line end behind it. A
-// client whose window is closed keeps the answers back. What is left over is then taken
-// for the answer to the next command, and so on, until the +OK to NOOP is taken for that
-// to PASS. But what is left over are refusals, if no piece of a line is a command. So as
-// many positive answers can be owed as commands were refused that the server may have
-// accepted; behind the first line each of them counts, and so does each command within a
-// line. While any are owed, a login is believed once as many commands that need a maildrop
-// were accepted behind it: one positive answer stands in the place of the login, and the
+// each segment is a line, wherever it begins: it accepts "USER alice" and refuses the line
+// end behind it, and of "USER aQUITz" in three segments it accepts two. A client whose
+// window is closed keeps the answers back. What is left over is then taken for the answer
+// to the next command, and so on, until the +OK to NOOP is taken for that to PASS. But what
+// is left over of a line are refusals, and an acceptance at most for each command that it
+// holds behind its own, at any place. So these positive answers can be owed:
+//
+//   - one for each command behind the first line that was refused and that the server may
+//     have accepted; and for the first line if it is USER, whose name can begin with USER;
+//   - one for each command that a line holds. A name that begins with one does not count,
+//     as USER without a name is refused; nor does what a login holds that was accepted
+//     in step, while nothing was owed, as that is the answer to its beginning.
+//
+// While any are owed, a login is believed once as many commands that need a maildrop were
+// accepted behind it: one positive answer stands in the place of the login, and the
 // server's own to the others is none before a login.
 // Of AUTH in two segments such a server could answer the first word with a list, whose
 // first line is read as an acceptance: none is known that has one.

@@ -54,8 +54,9 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 	// What is left of AUTH is base64, and so a refusal at most.
 	c.odd = length > maxLine && c.verb != auth || l.Eight() && line.Splits(l.Text)
 	c.alone = length > maxLine || l.Eight()
-	if !d.announces(c) {
-		c.holds = pieces(c, l.Text, argument)
+	if c.holds = holds(c.verb, l.Text, argument); !login || !d.inStep {
+		d.owed += c.holds
+		c.holds = 0
 	}
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
@@ -64,9 +65,7 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 		if c.hidden = !name && c.hides(l.Text, argument); c.hidden && !login {
 			return line.ReasonHidden
 		}
-		if c.hidden {
-			c.odd, c.alone, c.holds = true, true, max(c.holds, 1)
-		}
+		c.odd, c.alone = c.odd || c.hidden, c.alone || c.hidden
 		return ""
 	}
 	switch {
@@ -96,38 +95,64 @@ func (d *Dialogue) naming() bool {
 	return d.named
 }
 
-// hidden are the commands that hides looks for, by the octet with which they end: those
-// that can be answered positively before a login.
-var hidden = func() (ends [256][]int) {
-	for i := range commands {
-		if c := &commands[i]; !c.kind.transaction && c.kind.verb != pass {
-			last := c.name[len(c.name)-1]
-			ends[last] = append(ends[last], i)
-			if small := last | 0x20; small != last {
-				ends[small] = append(ends[small], i)
-			}
+// first and last are the commands that holds and hides look for, by the octets with which
+// they begin and end: those that can be answered positively before a login.
+var first, last = func() (first, last [256][]int) {
+	add := func(by *[256][]int, octet byte, i int) {
+		by[octet] = append(by[octet], i)
+		if small := octet | 0x20; small != octet {
+			by[small] = append(by[small], i)
 		}
 	}
-	return ends
+	for i := range commands {
+		if c := &commands[i]; !c.kind.transaction && c.kind.verb != pass {
+			add(&first, c.name[0], i)
+			add(&last, c.name[len(c.name)-1], i)
+		}
+	}
+	return first, last
 }()
+
+// holds counts the commands that could be answered positively before a login, if the line
+// were cut in front of each. A name that is one from its first octet is none in it: USER
+// without a name is refused. Nor is AUTH in AUTH, as the mechanism XOAUTH2 has it.
+func holds(of verb, text, argument []byte) (n int) {
+	if of == user {
+		text = argument
+	}
+	for at := 1; at < len(text); at++ {
+		for _, i := range first[text[at]] {
+			c := &commands[i]
+			end := at + len(c.name)
+			if end > len(text) || !line.Is(text[at:end], c.name) {
+				continue
+			}
+			if c.kind.verb == user && end == len(text) || c.kind.verb == auth && of == auth {
+				continue
+			}
+			n++
+		}
+	}
+	return n
+}
 
 // hides reports whether some end of the line is a command of its own, and one that
 // can be answered positively before a login. A server that lost the beginning
 // would run it.
 func (c *command) hides(text, argument []byte) bool {
-	first, rest := c.verb == unknown, argument
-	if first {
+	begins, rest := c.verb == unknown, argument
+	if begins {
 		rest = bytes.TrimLeft(text, " ")
 	}
-	for ; len(rest) > 0; first = false {
+	for ; len(rest) > 0; begins = false {
 		var word []byte
 		if word, rest = line.Word(rest); len(word) == 0 {
 			continue
 		}
-		for _, i := range hidden[word[len(word)-1]] {
+		for _, i := range last[word[len(word)-1]] {
 			name := commands[i].name
 			at := len(word) - len(name)
-			if at < 0 || first && at == 0 || !line.Is(word[at:], name) {
+			if at < 0 || begins && at == 0 || !line.Is(word[at:], name) {
 				continue
 			}
 			if commands[i].kind.verb != user || len(rest) > 0 {
@@ -136,27 +161,6 @@ func (c *command) hides(text, argument []byte) bool {
 		}
 	}
 	return false
-}
-
-// pieces counts the commands within a line that a server may answer positively before a
-// login and that need no argument, wherever they stand: each can be a piece of the line.
-func pieces(c *command, text, argument []byte) (n int) {
-	switch c.verb {
-	case unknown:
-		argument = text
-	case auth: // in names of mechanisms stands AUTH
-		_, argument = line.Word(argument)
-	}
-	var last uint32 // four octets, letters in lower case
-	for _, o := range argument {
-		switch last = last<<8 | uint32(o|0x20); last {
-		case 'c'<<24 | 'a'<<16 | 'p'<<8 | 'a', 'n'<<24 | 'o'<<16 | 'o'<<8 | 'p', 'q'<<24 | 'u'<<16 | 'i'<<8 | 't',
-			'a'<<24 | 'u'<<16 | 't'<<8 | 'h', 'l'<<24 | 'a'<<16 | 'n'<<8 | 'g', 'u'<<24 | 't'<<16 | 'f'<<8 | '8',
-			'r'<<24 | 's'<<16 | 'e'<<8 | 't', 's'<<24 | 't'<<16 | 'l'<<8 | 's':
-			n++
-		}
-	}
-	return n
 }
 
 // spent reports whether a server answers c with a refusal, or shows that somebody has
@@ -201,7 +205,7 @@ func (d *Dialogue) doubt(c *command) string {
 // settled reports whether no command behind waiting[0] can be the one that the
 // server just answered with text: the rule of the package comment.
 func (d *Dialogue) settled(text []byte) bool {
-	if !d.client.Empty() || d.lastOwed || d.owed > 0 || d.waiting[0].hidden {
+	if !d.client.Empty() || d.lastOwed || d.owed > 0 {
 		return false
 	}
 	for i := range d.waiting[1:] {

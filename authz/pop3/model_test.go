@@ -145,6 +145,10 @@ func (m *model) line(text []byte) (out string, drop bool) {
 		s = strings.ReplaceAll(s, "\t", " ")
 	}
 	word, argument, _ := strings.Cut(s, " ")
+	if m.segments { // any octet but a letter ends the word
+		end := strings.IndexFunc(s+" ", func(c rune) bool { return (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') })
+		word, argument = s[:end], strings.TrimSpace(s[min(end+1, len(s)):])
+	}
 	out, drop = m.command(strings.ToUpper(word), argument)
 	return m.refused(out), drop
 }
@@ -177,7 +181,7 @@ func (m *model) command(word, argument string) (out string, drop bool) {
 	}
 	switch word {
 	case "USER":
-		if m.user != "" && !m.secondUser || argument == "" {
+		if m.user != "" && !m.secondUser || argument == "" || m.in != "" {
 			return "-ERR no\r\n", false
 		}
 		m.user = argument

@@ -97,7 +97,6 @@ func (t *Table) synInside(f *flow, seg *capture.Segment) {
 		var r ref
 		r, h = t.ringEntry(f.hash, seg)
 		h.tuple, f.reuse = f.tuple, r
-		t.done.Ask(f.hash, t.second())
 	}
 	t.syn(h, seg)
 }

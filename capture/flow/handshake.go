@@ -98,7 +98,6 @@ func (t *Table) asks(hash uint64, seg *capture.Segment) {
 	r, h := t.ringEntry(hash, seg)
 	t.name(&h.tuple, &seg.Src, &seg.Dst)
 	t.tuples.add(hash, uint32(r))
-	t.done.Ask(hash, t.second())
 	t.syn(h, seg)
 }
 
@@ -120,8 +119,10 @@ func (h *handshake) ask(seg *capture.Segment) {
 // syn notes a SYN in h. Of several SYNs the latest sequence number counts: the
 // SYN-ACK says whether it was the one that the kernel took. Of copies of one that the
 // hardware addresses tell apart, as on both sides of a router, the latest place counts,
-// which is the nearest to the server.
+// which is the nearest to the server. What a file shows behind each may come before its
+// answer.
 func (t *Table) syn(h *handshake, seg *capture.Segment) {
+	t.done.Ask(h.hash, t.second())
 	switch {
 	case h.stage != asked, h.clientISN != seg.Seq+1:
 		h.several = h.several || h.stage == asked
