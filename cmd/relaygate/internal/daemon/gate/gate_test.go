@@ -182,6 +182,11 @@ func TestFailedLookForgetsNothing(t *testing.T) {
 	if g.rested() == nil {
 		t.Error("nothing is compared behind a change that could not be looked at")
 	}
+	long := time.Now().Add(time.Hour)
+	g.rest = long // very many members were compared
+	if g.inspect(t.Context(), &nft.Change{Process: "nft", PID: 1}); g.rest != long {
+		t.Errorf("a look that failed lets them rest %v shorter", long.Sub(g.rest))
+	}
 }
 
 // Members that were bitten again are told once, also after the kernel began to
