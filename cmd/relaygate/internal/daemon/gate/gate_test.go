@@ -142,7 +142,7 @@ func TestUnseenChangesAreComparedInTime(t *testing.T) {
 		}
 		for _, s := range steps {
 			before := f.compared
-			f.takes = s.took
+			must(t, g.ask(ctx, func(context.Context) error { f.takes = s.took; return nil }))
 			g.grants.Store(s.grants)
 			for range s.writes {
 				must(t, g.ask(ctx, func(ctx context.Context) error {
@@ -154,6 +154,7 @@ func TestUnseenChangesAreComparedInTime(t *testing.T) {
 			if s.writes == 0 {
 				time.Sleep(s.within)
 			}
+			synctest.Wait()
 			if got := f.compared - before; got != s.want {
 				t.Errorf("%s: compared %d times, want %d", s.what, got, s.want)
 			}
