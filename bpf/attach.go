@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -54,7 +55,7 @@ func (t *Tap) Reattach() (cookies []uint64, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("detach the tap: %w", err)
 	}
-	cookies, err = t.Followed()
+	cookies, err = cookiesOf[tapFlow](t.objs.Flows)
 	for _, cookie := range cookies {
 		err = errors.Join(err, t.Forget(cookie))
 	}
@@ -64,14 +65,53 @@ func (t *Tap) Reattach() (cookies []uint64, err error) {
 	return cookies, t.attach()
 }
 
-// Followed lists the connections that have an entry, also where nothing of them is
-// recorded any more. In parts: one by one a busy table is begun anew again and again.
-func (t *Tap) Followed() (cookies []uint64, err error) {
+// Known lists the connections of which anything is kept: those that are followed, also
+// where nothing of them is recorded any more, and those that showed a ServerHello.
+func (t *Tap) Known() (cookies []uint64, err error) {
+	followed, err := cookiesOf[tapFlow](t.objs.Flows)
+	shaken, failed := cookiesOf[[randomBytes]byte](t.objs.Hellos)
+	cookies = append(followed, shaken...)
+	slices.Sort(cookies)
+	return slices.Compact(cookies), errors.Join(err, failed)
+}
+
+// End forgets all that is kept of a connection that is over, as if its end had been told.
+// It is no error if nothing is.
+func (t *Tap) End(cookie uint64) error {
+	return errors.Join(t.Forget(cookie), t.forgetHello(cookie))
+}
+
+// forgetHello is that of hello.h.
+func (t *Tap) forgetHello(cookie uint64) error {
+	var random [randomBytes]byte
+	var origin tapOrigin
+	err := t.objs.Hellos.Lookup(&cookie, &random)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = t.objs.Randoms.Lookup(&random, &origin)
+	}
+	if err == nil && origin.Owner == cookie {
+		err = t.objs.Randoms.Delete(&random)
+	}
+	if err == nil || errors.Is(err, ebpf.ErrKeyNotExist) {
+		err = t.objs.Hellos.Delete(&cookie)
+	}
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("forget the handshake of a connection: %w", err)
+	}
+	return nil
+}
+
+// cookiesOf lists the keys of a map, with values of type V. In parts: one by one a busy
+// table is begun anew again and again.
+func cookiesOf[V any](m *ebpf.Map) (cookies []uint64, err error) {
 	const part = 1024
 	var at ebpf.MapBatchCursor
-	keys, flows := make([]uint64, part), make([]tapFlow, part)
+	keys, values := make([]uint64, part), make([]V, part)
 	for {
-		n, err := t.objs.Flows.BatchLookup(&at, keys, flows, nil)
+		n, err := m.BatchLookup(&at, keys, values, nil)
 		cookies = append(cookies, keys[:n]...)
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
 			return cookies, nil

@@ -53,6 +53,33 @@ func TestForget(t *testing.T) {
 	}
 }
 
+// TestEnd: of a connection whose end was not told nothing stays, and of another one all.
+func TestEnd(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	tap := load(t, ns)
+	must(t, tap.SetServers(nil)) // from now on handshakes are noted
+	l := bpftest.Listen(t, ns, "tcp", addr)
+	for _, random := range []string{"r", "s"} {
+		client := bpftest.Dial(t, ns, addr)
+		bpftest.Send(t, bpftest.Accept(t, l), client, "\x16\x03\x03\x00\x2a\x02\x00\x00\x26\x03\x03"+strings.Repeat(random, 32)+"\x00\x13\x01\x00")
+	}
+	first := rest(t, tap)[0].Cookie
+	must(t, tap.Forget(first)) // what it showed is known all the same
+	all, err := tap.Known()
+	must(t, err)
+	if len(all) != 2 || !slices.Contains(all, first) {
+		t.Fatalf("known are %v, want two, %d among them", all, first)
+	}
+	for range 2 { // again it is no error
+		must(t, tap.End(first))
+	}
+	left, err := tap.Known()
+	must(t, err)
+	if len(left) != 1 || left[0] == first || tap.Randoms(t) != 2 {
+		t.Errorf("known are %v, with %d randoms and by cookie, want the other one", left, tap.Randoms(t))
+	}
+}
+
 // TestClosedWithoutRoom: the end of a connection does not get lost where the ring of
 // events is full.
 func TestClosedWithoutRoom(t *testing.T) {

@@ -59,6 +59,8 @@ type progress struct {
 	// inStep is true if the server owed nothing when the present client line
 	// began.
 	inStep bool
+	// whole is true if it came at once, in one segment.
+	whole bool
 	// pieces and chunks count the client's complete lines and the chunks of
 	// both directions; linePiece is pieces when the present server line began.
 	pieces, chunks, linePiece uint64
@@ -154,7 +156,7 @@ func (d *Dialogue) Feed(c authz.Chunk) []authz.Login {
 	d.chunks++
 	if c.Dir == authz.FromClient {
 		d.greetingCut = false
-		d.readClient(c.Bytes)
+		d.readClient(c.Bytes, c.Whole)
 	} else {
 		d.readServer(c.Bytes)
 		if c.Cut > 0 {

@@ -54,14 +54,15 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 	// What is left of AUTH is base64, and so a refusal at most.
 	c.odd = length > maxLine && c.verb != auth || l.Eight() && line.Splits(l.Text)
 	c.alone = length > maxLine || l.Eight()
-	if !d.announces(c) {
+	whole := d.atOnce(l)
+	if !whole && !d.announces(c) {
 		c.holds = holds(c.verb, l.Text, argument)
 	}
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
 		// One word of USER is exempt: it is a name like "lang", and no login yet.
 		name := c.verb == user && bytes.IndexByte(argument, ' ') < 0 || d.announces(c)
-		if c.hidden = !name && c.hides(l.Text, argument); c.hidden && !login {
+		if c.hidden = !whole && !name && c.hides(l.Text, argument); c.hidden && !login {
 			return line.ReasonHidden
 		}
 		if c.hidden {
@@ -84,6 +85,12 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 	d.bareLF = d.bareLF || l.BareLF()
 	d.owed, c.holds = d.owed+c.holds, 0 // of a login, too: what comes before can hold its beginning
 	return ""
+}
+
+// atOnce reports whether every server reads all of a line at once. None is known that
+// reads fewer octets than are in a short one.
+func (d *Dialogue) atOnce(l *line.Line) bool {
+	return d.whole && len(l.Text)+len("\r\n") <= maxShort
 }
 
 // naming reports whether the server has a user name, or may get one, when it comes to the

@@ -31,6 +31,9 @@ const (
 	sockIDOffsetAnswer = 4 // and in the answer
 )
 
+// tcpClosing are the states FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK and CLOSING.
+const tcpClosing = 1<<4 | 1<<5 | 1<<8 | 1<<9 | 1<<11
+
 // Socket is a TCP socket as the kernel's tables show it. Addresses are
 // unmapped.
 type Socket struct {

@@ -246,7 +246,7 @@ func TestKernelAnswersThatCannotBeRead(t *testing.T) {
 			return map[bool]int{true: 1}[ok], err
 		},
 		"sessions": func() (n int, err error) {
-			err = c.sessions([]uint16{port}, func(Session) error { n++; return nil })
+			err = c.sessions([]uint16{port}, 1<<tcpEstablished, func(Session) error { n++; return nil })
 			return n, err
 		},
 	}

@@ -98,14 +98,16 @@ func TestLooksRest(t *testing.T) {
 		{0, interval},
 		{10 * time.Millisecond, interval},
 		{100 * time.Millisecond, 2 * time.Second},
-		{time.Second, longest},
-		{time.Hour, longest},
+		{time.Second, longest - time.Second},
+		{time.Hour, interval},
 	} {
 		if got := rest(tt.took); got != tt.want {
 			t.Errorf("behind a look of %v it rests %v, want %v", tt.took, got, tt.want)
 		}
 	}
-	if took := staleAfter / 3; rest(took)+took >= staleAfter {
-		t.Errorf("a look is not believed for the %v until there is another", rest(took)+took)
+	for took := time.Duration(0); took < (staleAfter-interval)/2; took += 10 * time.Millisecond {
+		if until := took + rest(took) + took; until >= staleAfter {
+			t.Fatalf("one that takes %v is not believed for the %v until there is another", took, until)
+		}
 	}
 }

@@ -37,25 +37,56 @@ func (t *Tables) Alive() ([]Session, error) {
 	t.dumping.Lock()
 	defer t.dumping.Unlock()
 	var all []Session
-	for _, ns := range t.namespaces {
-		err := ns.dump.sessions(t.ports, func(s Session) error {
-			if len(all) == sessionLimit {
-				return errTooManySessions
-			}
-			s.Netns = ns.id
-			all = append(all, s)
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("network namespace %d: %w", ns.id, err)
+	err := t.list(1<<tcpEstablished, func(s Session) error {
+		if len(all) == sessionLimit {
+			return errTooManySessions
 		}
+		all = append(all, s)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return all, nil
 }
 
-// sessions hands on the sessions on the local ports. One call at a time: the
-// answers are read as they come and not kept.
-func (c conn) sessions(ports []uint16, yield func(Session) error) (err error) {
+// Unended are the cookies of the connections on the watched ports that Alive lists, and
+// of those that a side has begun to close: the kernel still sees to them, for minutes
+// where the other side is gone.
+func (t *Tables) Unended() (map[uint64]bool, error) {
+	t.dumping.Lock()
+	defer t.dumping.Unlock()
+	all := make(map[uint64]bool)
+	err := t.list(1<<tcpEstablished|tcpClosing, func(s Session) error {
+		if len(all) == sessionLimit {
+			return errTooManySessions
+		}
+		all[s.Cookie] = true
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// list hands on the connections of all namespaces in these states.
+func (t *Tables) list(states uint32, yield func(Session) error) error {
+	for _, ns := range t.namespaces {
+		err := ns.dump.sessions(t.ports, states, func(s Session) error {
+			s.Netns = ns.id
+			return yield(s)
+		})
+		if err != nil {
+			return fmt.Errorf("network namespace %d: %w", ns.id, err)
+		}
+	}
+	return nil
+}
+
+// sessions hands on the connections on the local ports in these states. One call at a
+// time: the answers are read as they come and not kept.
+func (c conn) sessions(ports []uint16, states uint32, yield func(Session) error) (err error) {
 	c.asking.Lock()
 	defer c.asking.Unlock()
 	defer func() {
@@ -65,7 +96,7 @@ func (c conn) sessions(ports []uint16, yield func(Session) error) (err error) {
 	}()
 	req := netlink.Message{Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | netlink.Dump}}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		req.Data = dumpRequest(family, 1<<tcpEstablished, 1<<(inetDiagInfo-1), ports)
+		req.Data = dumpRequest(family, states, 1<<(inetDiagInfo-1), ports)
 		c.soon()
 		if _, err := c.Send(req); err != nil {
 			return fmt.Errorf("list the sessions: %w", err)
@@ -81,7 +112,7 @@ func (c conn) sessions(ports []uint16, yield func(Session) error) (err error) {
 			if err != nil {
 				return fmt.Errorf("list the sessions: %w", err)
 			}
-			if s.State != tcpEstablished || !s.heard {
+			if states>>s.State&1 == 0 || !s.heard {
 				continue
 			}
 			if err := yield(Session{Cookie: s.cookie, Local: s.Local, Remote: s.Remote, Silent: s.silent}); err != nil {

@@ -1,6 +1,7 @@
 package sockdiag
 
 import (
+	"maps"
 	"net"
 	"net/netip"
 	"testing"
@@ -55,6 +56,39 @@ func TestAlive(t *testing.T) {
 		if s.Remote != want[s.Cookie] || s.Netns != h.ID() || s.Silent < 0 || s.Silent > time.Minute {
 			t.Errorf("session %+v is not the one of %v", s, want[s.Cookie])
 		}
+	}
+}
+
+// TestUnended: the kernel still sees to a connection that either side has begun to close,
+// and to one whose socket nobody has any more.
+func TestUnended(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	tables := open(t, Options{Ports: []uint16{61144}, Netns: []*bpf.Netns{held(t, ns)}})
+	l := bpftest.Listen(t, ns, "tcp4", "127.0.0.1:61144")
+	want := make(map[uint64]bool)
+	dial := func() (client, server net.Conn) {
+		client, server = bpftest.Dial(t, ns, "127.0.0.1:61144"), bpftest.Accept(t, l)
+		want[cookie(t, server)] = true
+		return client, server
+	}
+	dial()
+	client, _ := dial()
+	must(t, client.(*net.TCPConn).CloseWrite())
+	_, server := dial()
+	must(t, server.(*net.TCPConn).CloseWrite())
+	_, server = dial()
+	for err := error(nil); err == nil; { // more than the client takes
+		must(t, server.SetWriteDeadline(time.Now().Add(100*time.Millisecond)))
+		_, err = server.Write(make([]byte, 1<<20))
+	}
+	bpftest.Close(t, server)
+	client, server = dial()
+	delete(want, cookie(t, server))
+	bpftest.Close(t, server)
+	bpftest.Close(t, client)
+
+	if got, err := tables.Unended(); err != nil || !maps.Equal(got, want) {
+		t.Errorf("got %v (%v), want %v", got, err, want)
 	}
 }
 

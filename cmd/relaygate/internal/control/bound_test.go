@@ -4,7 +4,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 	"time"
@@ -85,5 +87,56 @@ func TestClientsAreBounded(t *testing.T) {
 		if time.Since(begin) > readTimeout {
 			t.Fatalf("behind them nobody is answered: %v", err)
 		}
+	}
+}
+
+// Root is let in while very many connections of others are on their way to be closed, and
+// no more than a few times.
+func TestRefusedClientsTakeNoRoom(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, who has room of its own")
+	}
+	const most = 2
+	bound := Bound(most)
+	enters := func(c net.Conn) bool {
+		bound(c, http.StateNew)
+		return !errors.Is(c.SetDeadline(time.Time{}), net.ErrClosed) && !errors.Is(c.SetDeadline(time.Time{}), io.ErrClosedPipe)
+	}
+	stranger := func() net.Conn { c, _ := net.Pipe(); return c }
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	root := func() net.Conn {
+		client, err := net.Dial("unix", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = client.Close() })
+		server, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = server.Close() })
+		return server
+	}
+	first := stranger()
+	for i, c := range append([]net.Conn{first}, stranger(), stranger(), stranger()) {
+		if got := enters(c); got != (i < most) {
+			t.Errorf("stranger %d is let in: %v", i, got)
+		}
+	}
+	for range 2 * forRoot {
+		enters(stranger())
+	}
+	for i := range forRoot + 2 {
+		if got := enters(root()); got != (i < forRoot) {
+			t.Errorf("root's connection %d is let in: %v", i, got)
+		}
+	}
+	bound(first, http.StateClosed)
+	if enters(stranger()) {
+		t.Error("a stranger is let in where only root has room")
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"sync/atomic"
+	"sync"
 	"syscall"
 	"time"
 
@@ -140,17 +140,22 @@ const (
 
 // Bound has a server close its connections beyond a number: somebody may leave his open,
 // and without descriptors nobody's login is believed. Root has a few more, so that nobody
-// else keeps its orders away.
+// else keeps its orders away, nor by those that are closed for that again and again.
 func Bound(most int64) func(net.Conn, http.ConnState) {
-	var clients atomic.Int64
+	var mu sync.Mutex
+	clients := make(map[net.Conn]bool)
 	return func(c net.Conn, state http.ConnState) {
-		switch state {
+		mu.Lock()
+		defer mu.Unlock()
+		switch n := int64(len(clients)); state {
 		case http.StateNew:
-			if n := clients.Add(1); n > most+forRoot || n > most && !isRoot(c) {
+			if n >= most+forRoot || n >= most && !isRoot(c) {
 				_ = c.Close() // its reader sees that and ends it
+				return
 			}
+			clients[c] = true
 		case http.StateClosed, http.StateHijacked:
-			clients.Add(-1)
+			delete(clients, c)
 		}
 	}
 }

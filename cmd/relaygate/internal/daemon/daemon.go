@@ -143,16 +143,12 @@ type daemon struct {
 	reloadError atomic.Pointer[string]        // nil: the last reload was good
 }
 
+// close closes all. The tap comes behind what has to be kept: to take it from a library the
+// kernel waits for each process that has that, which a file system may hold up.
 func (d *daemon) close() error {
 	var errs []error
 	if d.metrics != nil {
 		errs = append(errs, d.metrics.Close())
-	}
-	if d.tap != nil {
-		errs = append(errs, d.tap.Close())
-	}
-	if d.trust != nil {
-		errs = append(errs, d.trust.Close())
 	}
 	if d.cutter != nil {
 		errs = append(errs, d.cutter.close())
@@ -167,6 +163,16 @@ func (d *daemon) close() error {
 	}
 	if d.gate != nil {
 		errs = append(errs, d.gate.Close())
+	}
+	if d.tap != nil {
+		ended := make(chan error, 1)
+		go func() { ended <- d.tap.Close() }()
+		if err := endOf(ended); err != nil {
+			errs = append(errs, fmt.Errorf("tap: %w", err))
+		}
+	}
+	if d.trust != nil {
+		errs = append(errs, d.trust.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -229,12 +235,17 @@ func mayHang(run func(context.Context, func()) error) func(context.Context, func
 			return err
 		case <-ctx.Done():
 		}
-		select {
-		case err := <-ended:
-			return err
-		case <-time.After(endWithin):
-			return errors.New("its file system hangs: what it had to do last is not done")
-		}
+		return endOf(ended)
+	}
+}
+
+// endOf is the error with which something ends, or that it does not.
+func endOf(ended <-chan error) error {
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(endWithin):
+		return errors.New("its file system hangs: what it had to do last is not done")
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/daemon/gate"
 	"relaygate/cmd/relaygate/internal/daemon/keeper"
+	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/state"
 	"relaygate/nft"
 )
@@ -84,6 +85,34 @@ func TestEndWaitsForNoFileSystem(t *testing.T) {
 		must(t, f.remain(grant.New(grant.Config{})))
 		close(hang)
 		synctest.Wait() // the folder goes
+	})
+}
+
+// hangingTap cannot be closed, as where a process hangs that has a library it is attached to.
+type hangingTap struct {
+	livetap.Tap
+	hang <-chan struct{}
+}
+
+func (h hangingTap) Close() error { <-h.hang; return nil }
+
+// The end waits for no process, and the state is written all the same.
+func TestEndWaitsForNoProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "state.db")
+		hang := make(chan struct{})
+		d := &daemon{keeper: openKeeper(t, path), tap: hangingTap{hang: hang}}
+		began, ended := time.Now(), make(chan error, 1)
+		go func() { ended <- d.close() }()
+		synctest.Wait()
+		must(t, openKeeper(t, path).Close(nil, nil)) // nobody holds it any more
+		if err := <-ended; err == nil || !strings.Contains(err.Error(), "hangs") {
+			t.Errorf("it ends with %v", err)
+		}
+		if took := time.Since(began); took > endWithin {
+			t.Errorf("it took %v", took)
+		}
+		close(hang)
 	})
 }
 

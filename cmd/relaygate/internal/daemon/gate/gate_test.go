@@ -142,7 +142,7 @@ func TestUnseenChangesAreComparedInTime(t *testing.T) {
 		}
 		for _, s := range steps {
 			before := f.compared
-			f.takes = s.took
+			must(t, g.ask(ctx, func(context.Context) error { f.takes = s.took; return nil }))
 			g.grants.Store(s.grants)
 			for range s.writes {
 				must(t, g.ask(ctx, func(ctx context.Context) error {
@@ -154,6 +154,7 @@ func TestUnseenChangesAreComparedInTime(t *testing.T) {
 			if s.writes == 0 {
 				time.Sleep(s.within)
 			}
+			synctest.Wait()
 			if got := f.compared - before; got != s.want {
 				t.Errorf("%s: compared %d times, want %d", s.what, got, s.want)
 			}
@@ -181,6 +182,11 @@ func TestFailedLookForgetsNothing(t *testing.T) {
 	g.inspect(t.Context(), &nft.Change{Process: "nft", PID: 1})
 	if g.rested() == nil {
 		t.Error("nothing is compared behind a change that could not be looked at")
+	}
+	long := time.Now().Add(time.Hour)
+	g.rest = long // very many members were compared
+	if g.inspect(t.Context(), &nft.Change{Process: "nft", PID: 1}); g.rest != long {
+		t.Errorf("a look that failed lets them rest %v shorter", long.Sub(g.rest))
 	}
 }
 

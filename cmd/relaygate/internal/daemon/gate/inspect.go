@@ -52,7 +52,10 @@ func (g *Gate) inspect(ctx context.Context, change *nft.Change) {
 		// What was told is not told again.
 		g.broken = g.broken || change != nil && (change.Members || change.Lost)
 		if change != nil {
-			g.doubted, g.rest = change.String(), time.Now().Add(checkEvery)
+			g.doubted = change.String()
+			if later := time.Now().Add(checkEvery); g.rest.Before(later) {
+				g.rest = later
+			}
 		}
 		g.mend(ctx)
 	case change != nil && (change.Members || change.Lost):

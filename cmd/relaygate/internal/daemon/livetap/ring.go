@@ -141,23 +141,22 @@ func (t *ringTap) Keep(ctx context.Context, lost func([]uint64) error) {
 // sweep tells lost of connections that are over without a word of the kernel's, which
 // would fill the tables in time: it only says so while the socket asks for that, and
 // another sockops program may set for what it asks without regard to others. The socket
-// tables miss them twice: what one side has begun to close may still be read. The error
-// is lost's.
+// tables miss them twice: they change while they are listed. The error is lost's.
 func (t *ringTap) sweep(lost func([]uint64) error) error {
-	followed, err := t.programs.Followed()
-	alive, failed := t.Alive() // behind it: what was opened meanwhile is not missed
+	known, err := t.programs.Known()
+	unended, failed := t.trust.tables.Unended() // behind it: what was opened meanwhile is not missed
 	if err := errors.Join(err, failed); err != nil {
 		t.log.Warn("connections that are over may stay", "error", err)
 		return nil
 	}
-	over := t.overdue(followed, alive)
+	over := t.overdue(known, unended)
 	if len(over) == 0 {
 		return nil
 	}
 	t.log.Warn("the kernel did not tell that connections ended: another sockops program may have turned that off", "connections", len(over))
 	t.over.Add(uint64(len(over)))
 	for _, cookie := range over {
-		if err := t.programs.Forget(cookie); err != nil {
+		if err := t.programs.End(cookie); err != nil {
 			t.log.Warn("a connection that is over stays", "error", err)
 		}
 	}
@@ -165,18 +164,15 @@ func (t *ringTap) sweep(lost func([]uint64) error) error {
 }
 
 // overdue are those that are missing for the second time.
-func (t *ringTap) overdue(followed []uint64, alive []sockdiag.Session) (over []uint64) {
+func (t *ringTap) overdue(known []uint64, unended map[uint64]bool) (over []uint64) {
 	missing := make(map[uint64]bool)
-	for _, cookie := range followed {
-		missing[cookie] = true
-	}
-	for i := range alive {
-		delete(missing, alive[i].Cookie)
-	}
-	for cookie := range missing {
-		if t.missing[cookie] {
+	for _, cookie := range known {
+		switch {
+		case unended[cookie]:
+		case t.missing[cookie]:
 			over = append(over, cookie)
-			delete(missing, cookie)
+		default:
+			missing[cookie] = true
 		}
 	}
 	t.missing = missing

@@ -48,10 +48,11 @@ func Daemon(t testing.TB, ns *netns.Namespace, o lab.Options) *lab.Daemon {
 	d, err := lab.StartDaemon(t.Context(), ns, o)
 	bpftest.Must(t, err)
 	t.Cleanup(func() {
-		bpftest.Must(t, d.Stop())
-		if t.Failed() {
+		err := d.Stop()
+		if err != nil || t.Failed() {
 			t.Logf("relaygate's log:\n%s", d.Log())
 		}
+		bpftest.Must(t, err)
 	})
 	return d
 }
