@@ -54,7 +54,7 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 	// What is left of AUTH is base64, and so a refusal at most.
 	c.odd = length > maxLine && c.verb != auth || l.Eight() && line.Splits(l.Text)
 	c.alone = length > maxLine || l.Eight()
-	whole := d.atOnce(l)
+	whole := d.inStep && d.atOnce(l)
 	if !whole && !d.announces(c) {
 		c.holds = holds(c.verb, l.Text, argument)
 	}
@@ -87,8 +87,8 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 	return ""
 }
 
-// atOnce reports whether every server reads all of a line at once. None is known that
-// reads fewer octets than are in a short one.
+// atOnce reports whether every server reads all of a line at once, if nothing stands before
+// it. None is known that reads fewer octets than are in a short one.
 func (d *Dialogue) atOnce(l *line.Line) bool {
 	return d.whole && len(l.Text)+len("\r\n") <= maxShort
 }

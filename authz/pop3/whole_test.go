@@ -1,6 +1,7 @@
 package pop3
 
 import (
+	"strings"
 	"testing"
 
 	"relaygate/authz"
@@ -39,6 +40,20 @@ func TestLineOfOneSegment(t *testing.T) {
 		}
 		if told != tt.want {
 			t.Errorf("%s: %q, want %q", tt.name, told, tt.want)
+		}
+	}
+}
+
+// Of several lines in one segment, those behind the first are not read at once by a server
+// that reads so many octets: one to which each of these is a line takes the beginning of
+// the second for the end of the first.
+func TestLinesOfOneSegment(t *testing.T) {
+	password := strings.Repeat("x", maxShort-len("USER alice\r\nPASS ")) + "QUITz"
+	d := New()
+	for i, c := range linetest.Talk("+OK ready", "USER alice\r\nPASS "+password, "+OK\r\n+OK bye") {
+		c.Whole = c.Dir == authz.FromClient
+		if got := d.Feed(c); len(got) > 0 {
+			t.Errorf("chunk %d: %s", i, linetest.String(got[0]))
 		}
 	}
 }

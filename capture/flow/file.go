@@ -50,6 +50,7 @@ func (t *Table) name(k *tuple, client, server *netip.AddrPort) {
 
 // followed takes a segment of a flow.
 func (t *Table) followed(id ID, f *flow, dir authz.Dir, seg *capture.Segment) {
+	silent := t.now - f.last
 	f.last = t.now
 	contradicts := f.guard.contradicts(seg)
 	if contradicts {
@@ -65,7 +66,7 @@ func (t *Table) followed(id ID, f *flow, dir authz.Dir, seg *capture.Segment) {
 			t.aheadOfAnswer(f, seg)
 		}
 		if f.reads() && before(seg.Seq, f.clientNext) && carries(seg) {
-			t.late(id, f, seg)
+			t.late(id, f, seg, silent)
 		}
 		if f.phase == following {
 			t.fromClient(id, f, seg)
@@ -176,12 +177,12 @@ func (t *Table) replaced(id ID, f *flow, seg *capture.Segment, contradicts bool)
 // has no use for such, but a file whose packets are out of order shows so what it took.
 // So a copy that differs from what was read is a doubt, and one of what is kept no more:
 // commands may have had the answers to others since then. What keeps a connection alive
-// may be any byte (RFC 1122 §4.2.3.6).
-func (t *Table) late(id ID, f *flow, seg *capture.Segment) {
+// that was silent may be any byte (RFC 1122 §4.2.3.6).
+func (t *Table) late(id ID, f *flow, seg *capture.Segment, silent int64) {
 	start, n := firstByte(seg), length(seg)
 	from := distance(f.clientNext, start)
 	switch {
-	case from == -1 && n == 1, f.client == nil, !before(f.clientISN, start+uint32(n)):
+	case from == -1 && n == 1 && silent > t.waiting.late, f.client == nil, !before(f.clientISN, start+uint32(n)):
 	case seg.Flags&capture.URG != 0:
 		t.taint(id, reasonUrgent)
 	case from < -f.client.kept || !f.client.took(from, seg.Payload):

@@ -108,6 +108,9 @@ func livesOf(seed uint64, rng *rand.Rand) (lives []*life, all []tapped) {
 		l.run(nil, 50+rng.IntN(250))
 		l.ends(rng.IntN(4))
 		now += l.events + rng.IntN(1+rng.IntN(60))
+		if rng.IntN(2) == 0 { // or long after
+			now += 500 + rng.IntN(4000)
+		}
 	}
 	for range rng.IntN(8) { // what the kernel dropped
 		l := lives[rng.IntN(len(lives))]

@@ -172,7 +172,8 @@ func (t *Table) acknowledged(id ID, f *flow, n int) string {
 	f.clientNext += uint32(n)
 	if len(ready) > 0 {
 		t.data(id, authz.FromClient, ready, 0)
-		t.events[len(t.events)-1].Chunk.Whole = len(ready) == int(f.single)
+		late := t.disorderly && f.conn.Cookie == 0 // its parts can be shown later
+		t.events[len(t.events)-1].Chunk.Whole = len(ready) == int(f.single) && !late
 		f.single = 0
 	}
 	switch {

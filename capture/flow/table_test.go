@@ -97,7 +97,7 @@ func TestEventFields(t *testing.T) {
 			tell(t, table, m, begin(m, []step{cl(0, "AB")}))
 			var ev capture.Event
 			sv(0, 2, "1")(m, &ev)
-			ev.Time = start
+			ev.Time = start.Add(time.Minute)
 			conn := authz.Conn{Client: clientAddr, Server: serverAddr, Service: services[110], Cookie: ev.Segment.Cookie}
 			if conn.Cookie != 0 {
 				conn.Netns = 7

@@ -79,6 +79,8 @@ func TestWait(t *testing.T) {
 		{"two copies", shake(sv(0, 2, "1"), cl(0, "A"), cl(0, "XB"), cl(0, "AB")), 0, nil, "(!" + reasonConflict},
 		{"another copy behind", shake(sv(0, 2, "1"), cl(0, "AB"), cl(0, "XB")), 0, nil, "(C<AB>S<1>!" + reasonLate},
 		{"another copy of two before", join(server, client[:3], []step{cl(0, "XB")}, client[3:]), 0, nil, "(S<G>C<AB>S<1>!" + reasonLate},
+		{"another copy of the last byte", shake(cl(0, "AX"), sv(0, 2, "1")), lateness - 2*time.Millisecond, []step{cl(1, "B")}, "(C<AX>S<1>!" + reasonLate},
+		{"what keeps alive", shake(cl(0, "AX"), sv(0, 2, "1")), lateness + 1, []step{cl(1, "B"), sv(1, 2, "")}, "(C<AX>S<1>"},
 		{"another connection's answer", []step{sv(-1, 1, "", plus(capture.SYN)), sv(0, 1, "G"), syn(), cl(0, "")}, 0, nil, "(!" + reasonUnanswered + ")"},
 		{"a forged answer", join([]step{sv(-1, 0, "", plus(capture.SYN), sent(capture.SenderOutside)), sv(0, 0, "F", sent(capture.SenderOutside))}, client), 0, nil, "(!" + reasonForgedAnswer + ")"},
 		{"data behind a SYN and what cannot be read", []step{sv(50, 50, "x"), syn()}, lateness, []step{

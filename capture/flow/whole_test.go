@@ -51,3 +51,22 @@ func TestWhole(t *testing.T) {
 		}
 	}
 }
+
+// TestWholeOutOfOrder: a file that is out of order can show the parts of what was in one
+// segment later, which the server's kernel dropped.
+func TestWholeOutOfOrder(t *testing.T) {
+	for name, m := range modes {
+		table := newTable(Limits{})
+		table.disorder()
+		for _, st := range begin(m, []step{cl(0, "ABCD"), sv(0, 4, "")}) {
+			var ev capture.Event
+			st(m, &ev)
+			ev.Time = start
+			for _, e := range table.Feed(&ev) {
+				if inFile := table.slots.at(e.ID).conn.Cookie == 0; e.Kind == Data && e.Chunk.Whole == inFile {
+					t.Errorf("%s: whole is %v", name, e.Chunk.Whole)
+				}
+			}
+		}
+	}
+}
