@@ -12,4 +12,7 @@ type Chunk struct {
 	// Cut counts the bytes that the server sent right behind Bytes and that
 	// the tap did not keep (snap length). Client bytes are never cut.
 	Cut int
+	// Whole says that one segment of the client, or one read of a TLS library, brought
+	// all of Bytes: who reads what came reads no line in it in parts.
+	Whole bool
 }

@@ -34,9 +34,9 @@ func twist(r *rand.Rand) []string {
 	good := pick(r, "USER alice", "NOOP", "QUIT", "CAPA")
 	any := pick(r, "USER alice", "PASS wrong", "NOOP", "XYZZY", "")
 	switch r.IntN(14) {
-	case 10: // a name that ends with a command
-		return []string{"USER a", pick(r, "NOOP", "CAPA", "QUIT", "AUTH") + "\r\n"}
-	case 11, 12: // a line that holds some
+	case 10: // a piece that is a command
+		return []string{pick(r, "USER a", "PASS w", "X"), pick(r, "NOOP", "CAPA", "QUIT", "AUTH"), pick(r, "", "x") + "\r\n"}
+	case 11, 12: // several, of which some have an argument
 		lines := []string{pick(r, "USER a", "USER ", "PASS x", "X", " ", "AUTH PLAIN eHh4", "NOOP")}
 		for range 1 + r.IntN(3) {
 			lines = append(lines, pick(r, "USER=a", "user12", "NOOP", "QUIT", "CAPA", "RSET"))

@@ -8,8 +8,8 @@ import (
 	"relaygate/authz/sasl"
 )
 
-// readClient takes what the server's kernel acknowledged.
-func (d *Dialogue) readClient(b []byte) {
+// readClient takes what the server's kernel acknowledged. whole says that it came at once.
+func (d *Dialogue) readClient(b []byte, whole bool) {
 	if d.pieces == 0 && d.client.Empty() && line.HelloTLS(b) {
 		d.encrypted(line.ReasonHello)
 		return
@@ -19,7 +19,7 @@ func (d *Dialogue) readClient(b []byte) {
 			d.taint(wentOn(&d.waiting[n-1]))
 			return
 		}
-		if d.client.Empty() {
+		if d.whole = whole && d.client.Empty(); d.client.Empty() {
 			d.inStep = d.owesNothing()
 		}
 		l, rest, state := d.client.Next(b)
@@ -127,6 +127,8 @@ func (d *Dialogue) response(l *line.Line) {
 	}
 	d.turn = serverTurn
 	c.alone = true
-	c.holds += holds(auth, l.Text, nil)
+	if !d.atOnce(l) {
+		c.holds += holds(auth, l.Text, nil)
+	}
 	c.piece, c.chunk = d.pieces, d.chunks
 }

@@ -87,7 +87,7 @@ type command struct {
 	odd bool
 	// hidden is true of a login of which the end could be another command.
 	hidden bool
-	// holds is how many other commands a login in step holds, as they count if it is refused.
+	// holds is how many other commands stand within the line.
 	holds int
 	// malformed is true if a server that checks refuses it.
 	malformed bool

@@ -59,6 +59,8 @@ type progress struct {
 	// inStep is true if the server owed nothing when the present client line
 	// began.
 	inStep bool
+	// whole is true if it came at once, in one segment.
+	whole bool
 	// pieces and chunks count the client's complete lines and the chunks of
 	// both directions; linePiece is pieces when the present server line began.
 	pieces, chunks, linePiece uint64
@@ -76,8 +78,8 @@ type progress struct {
 	// accepted.
 	refusedLast, lastOwed, askOwed bool
 	// owed is how many positive answers of one line may come late: one for each command
-	// that was refused behind others and could have been accepted, for each that a line
-	// holds, and for a login that ends with one. Behind a login it counts down.
+	// that was refused behind others and could have been accepted, and for each that stood
+	// within a line. Behind a login it counts down.
 	owed int
 	// named is true from the positive answer to USER, or its refusal in a pipeline, to the
 	// refusal of it alone or of PASS.
@@ -154,7 +156,7 @@ func (d *Dialogue) Feed(c authz.Chunk) []authz.Login {
 	d.chunks++
 	if c.Dir == authz.FromClient {
 		d.greetingCut = false
-		d.readClient(c.Bytes)
+		d.readClient(c.Bytes, c.Whole)
 	} else {
 		d.readServer(c.Bytes)
 		if c.Cut > 0 {
@@ -200,6 +202,7 @@ func (d *Dialogue) encrypted(reason string) {
 // answered takes the oldest command away: its answer is complete.
 func (d *Dialogue) answered() {
 	n := len(d.waiting) - 1
+	d.owed += d.waiting[0].holds
 	if n > 0 {
 		copy(d.waiting, d.waiting[1:])
 	}

@@ -37,7 +37,8 @@
 // end with another command that can be answered positively before a login; only a user
 // name of one word may, as it is no login yet, and XCLIENT of a trusted proxy. A login may
 // that is in step ("APOP testuser" and a digest): it is odd, and counts once a command that
-// needs a maildrop was accepted behind it.
+// needs a maildrop was accepted behind it. A line in step that one segment brought is none
+// of that, if it has 128 octets at most: every server reads it at once.
 //
 // Some servers answer one line more than once. nginx before 1.21 refuses what it can see
 // to be no command, and the rest of its line again where that comes later. To pop3-n3
@@ -50,15 +51,16 @@
 //
 //   - one for each command behind the first line that was refused and that the server may
 //     have accepted; and for the first line if it is USER, whose name can begin with USER;
-//   - one for each command that a line holds. A name that begins with one does not count,
-//     as USER without a name is refused; nor does what a login holds that was accepted
-//     in step, while nothing was owed, as that is the answer to its beginning.
+//   - one for each command that a line holds, unless one segment brought it, as above. A
+//     name that begins with one does not count, as USER without a name is refused; nor does
+//     what a login in step holds that is believed at once, as its answer is that to its
+//     beginning.
 //
 // While any are owed, a login is believed once as many commands that need a maildrop were
 // accepted behind it: one positive answer stands in the place of the login, and the
-// server's own to the others is none before a login.
-// Of AUTH in two segments such a server could answer the first word with a list, whose
-// first line is read as an acceptance: none is known that has one.
+// server's own to the others is none before a login. Of AUTH in two segments such a server
+// could answer the first word with a list, whose first line is read as an acceptance: none
+// is known that has one.
 //
 // Clients ask old servers for AUTH and CAPA, though, and both are refused. The
 // server's own answer is then a list, of which the second line is no answer: a login

@@ -54,18 +54,20 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 	// What is left of AUTH is base64, and so a refusal at most.
 	c.odd = length > maxLine && c.verb != auth || l.Eight() && line.Splits(l.Text)
 	c.alone = length > maxLine || l.Eight()
-	if c.holds = holds(c.verb, l.Text, argument); !login || !d.inStep {
-		d.owed += c.holds
-		c.holds = 0
+	whole := d.atOnce(l)
+	if !whole && !d.announces(c) {
+		c.holds = holds(c.verb, l.Text, argument)
 	}
 	if d.inStep {
 		d.bareLF, d.refusedHere = l.BareLF(), false
 		// One word of USER is exempt: it is a name like "lang", and no login yet.
 		name := c.verb == user && bytes.IndexByte(argument, ' ') < 0 || d.announces(c)
-		if c.hidden = !name && c.hides(l.Text, argument); c.hidden && !login {
+		if c.hidden = !whole && !name && c.hides(l.Text, argument); c.hidden && !login {
 			return line.ReasonHidden
 		}
-		c.odd, c.alone = c.odd || c.hidden, c.alone || c.hidden
+		if c.hidden {
+			c.odd, c.alone, c.holds = true, true, max(c.holds, 1)
+		}
 		return ""
 	}
 	switch {
@@ -81,7 +83,14 @@ func (d *Dialogue) classify(c *command, l *line.Line, argument []byte) string {
 		return "mixed line ends in a pipeline"
 	}
 	d.bareLF = d.bareLF || l.BareLF()
+	d.owed, c.holds = d.owed+c.holds, 0 // of a login, too: what comes before can hold its beginning
 	return ""
+}
+
+// atOnce reports whether every server reads all of a line at once. None is known that
+// reads fewer octets than are in a short one.
+func (d *Dialogue) atOnce(l *line.Line) bool {
+	return d.whole && len(l.Text)+len("\r\n") <= maxShort
 }
 
 // naming reports whether the server has a user name, or may get one, when it comes to the
@@ -205,7 +214,7 @@ func (d *Dialogue) doubt(c *command) string {
 // settled reports whether no command behind waiting[0] can be the one that the
 // server just answered with text: the rule of the package comment.
 func (d *Dialogue) settled(text []byte) bool {
-	if !d.client.Empty() || d.lastOwed || d.owed > 0 {
+	if !d.client.Empty() || d.lastOwed || d.owed > 0 || d.waiting[0].hidden {
 		return false
 	}
 	for i := range d.waiting[1:] {

@@ -141,7 +141,6 @@ func (d *Dialogue) negative(c *command, text []byte) {
 		d.taint(reasonRefusedHere)
 		return
 	}
-	d.owed += c.holds
 	switch {
 	case c.odd:
 		d.taint("refused line that servers may cut differently")
@@ -214,12 +213,6 @@ func (d *Dialogue) loggedIn(c *command, text []byte) {
 	}
 	l := authz.Login{Result: authz.Success, Answer: d.answers.Positive(text)}
 	d.login(c, &l)
-	if d.owed > 0 { // else this is its own answer
-		d.owed += c.holds
-	}
-	if c.hidden {
-		d.owed++
-	}
 	if d.settled(text) {
 		d.report(&l)
 		return

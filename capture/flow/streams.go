@@ -77,6 +77,12 @@ func (t *Table) candidate(f *flow, from int, payload []byte, fin bool, finAt int
 	if len(payload) == 0 {
 		return ""
 	}
+	switch n := int32(len(payload)); {
+	case from == 0 && f.client.end() == 0:
+		f.single = n
+	case from > 0 || f.single != n:
+		f.single = 0
+	}
 	if f.client == nil {
 		f.client = t.pool.window()
 	} else if !f.client.agrees(from, payload) {
@@ -166,6 +172,8 @@ func (t *Table) acknowledged(id ID, f *flow, n int) string {
 	f.clientNext += uint32(n)
 	if len(ready) > 0 {
 		t.data(id, authz.FromClient, ready, 0)
+		t.events[len(t.events)-1].Chunk.Whole = len(ready) == int(f.single)
+		f.single = 0
 	}
 	switch {
 	case f.client == nil:

@@ -103,7 +103,7 @@ func TestEventFields(t *testing.T) {
 				conn.Netns = 7
 			}
 			want := []Event{
-				{Kind: Data, Chunk: authz.Chunk{Dir: authz.FromClient, Bytes: []byte("AB")}},
+				{Kind: Data, Chunk: authz.Chunk{Dir: authz.FromClient, Bytes: []byte("AB"), Whole: true}},
 				{Kind: Data, Chunk: authz.Chunk{Dir: authz.FromServer, Bytes: []byte("1")}},
 			}
 			if diff := cmp.Diff(want, table.Feed(&ev)); diff != "" {

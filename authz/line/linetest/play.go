@@ -56,6 +56,7 @@ type player struct {
 
 	in       []byte // in the server's kernel, not read
 	acked    []byte // received and not yet seen acknowledged
+	parts    int    // of which they came
 	out      []byte // written by the server, not sent
 	greeted  bool
 	stuck    bool // the server waits for more than is in
@@ -118,6 +119,7 @@ func (p *player) send() {
 	p.client = p.client[1:]
 	p.in = append(p.in, b...)
 	p.acked = append(p.acked, b...)
+	p.parts++
 	p.stuck = false
 	if p.r.IntN(2) == 0 {
 		p.release()
@@ -126,8 +128,8 @@ func (p *player) send() {
 
 // release shows what the server's kernel acknowledged.
 func (p *player) release() {
-	c := authz.Chunk{Dir: authz.FromClient, Bytes: p.acked}
-	p.acked = nil
+	c := authz.Chunk{Dir: authz.FromClient, Bytes: p.acked, Whole: p.parts == 1}
+	p.acked, p.parts = nil, 0
 	p.feed(c)
 }
 

@@ -193,7 +193,7 @@ func (r *Reader) plain(ev *capture.Event) {
 	if !s.confirmed {
 		r.ask(s)
 	}
-	r.speak(id, s, authz.Chunk{Dir: p.Dir, Bytes: p.Bytes, Cut: p.Missing})
+	r.speak(id, s, authz.Chunk{Dir: p.Dir, Bytes: p.Bytes, Cut: p.Missing, Whole: fromClient})
 }
 
 // seen notes that plaintext of a connection came.
