@@ -1,10 +1,13 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // local are the file systems that no network and no other process answers for.
@@ -34,29 +37,35 @@ func mayHang(mountinfo string) map[string]bool {
 	return points
 }
 
+// mostLinks are followed on one path, as path_resolution(7) has it.
+const mostLinks = 40
+
 // leadsTo is where a path leads, also if nothing is there yet. File systems that may hang
 // are not asked: neither a start nor a verb waits for those, nor can a thread be left behind
 // that does, as none could give up its capabilities then.
 func leadsTo(path string, slow map[string]bool) string {
-	const most = 40                                                     // links, as path_resolution(7) has it
 	if folder, err := os.Getwd(); err == nil && !filepath.IsAbs(path) { // the configuration's is as it was typed
 		path = folder + "/" + path
 	}
 	at, rest := "/", strings.Split(path, "/")
 	for links := 0; len(rest) > 0; {
-		if rest[0] == ".." {
-			at, rest = filepath.Dir(at), rest[1:]
+		name := rest[0]
+		rest = rest[1:]
+		if name == "" || name == "." || name == ".." {
+			at = filepath.Join(at, name)
 			continue
 		}
-		next := filepath.Join(at, rest[0])
-		rest = rest[1:]
-		if slow[next] {
-			return filepath.Join(append([]string{next}, rest...)...)
+		next := filepath.Join(at, name)
+		target, err := "", error(nil)
+		if !slow[next] && links < mostLinks {
+			target, err = os.Readlink(next)
 		}
-		target, err := os.Readlink(next)
-		if err != nil || links == most {
+		switch {
+		case errors.Is(err, unix.EINVAL): // no link
 			at = next
 			continue
+		case target == "":
+			return filepath.Join(append([]string{next}, rest...)...)
 		}
 		links++
 		if filepath.IsAbs(target) {

@@ -5,7 +5,9 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 )
 
 // A file system that may hang is not asked where a path leads, whatever leads to it.
@@ -34,9 +36,13 @@ func TestLeadsTo(t *testing.T) {
 		in("round"):          in("round"),
 		in("real/../folder"): in("real"),
 	} {
-		if got := leadsTo(path, map[string]bool{in("mnt"): true}); got != want {
+		if got := leadsTo(path, map[string]bool{in("mnt"): true, "/": true}); got != want {
 			t.Errorf("%s leads to %s, want %s", path, got, want)
 		}
+	}
+	begin := time.Now()
+	if got, far := leadsTo(strings.Repeat("/a", 1<<20), nil), 1<<21; len(got) != far || time.Since(begin) > 20*time.Second {
+		t.Errorf("%d bytes are left of %d, %v later", len(got), far, time.Since(begin))
 	}
 	if got := leadsTo(in("mnt/link/file"), nil); got != in("real/file") {
 		t.Errorf("without mounts it leads to %s", got)
