@@ -2,6 +2,7 @@ package imap
 
 import (
 	"bytes"
+	"slices"
 
 	"relaygate/authz/line"
 )
@@ -91,8 +92,9 @@ func (d *Dialogue) piped(reason string) string {
 
 // hides reports whether some part of a line can be a command of its own, with the
 // end of a word for its tag. A server that lost the beginning would run it, as one would to
-// which each segment is a line. rest is what stands behind the line's tag and command. With ends, the end of a word counts
-// for a command too: one that lost the middle would run it with the line's tag.
+// which each segment is a line. rest is what stands behind the line's tag and command. With
+// ends, the end of a word counts for a command too: one that lost the middle would run it
+// with the line's tag.
 func hides(rest []byte, ends bool) bool {
 	for len(rest) > 0 {
 		var word []byte
@@ -121,21 +123,43 @@ func hidesTagged(text, rest, tag []byte) bool {
 // the line could be cut behind it.
 var bare = [...]string{"NOOP", "CAPABILITY", "LOGOUT", "STARTTLS", "LANGUAGE", "COMPARATOR"}
 
+// soonFirst and soonLast are the places in names of the commands that a server may answer positively where
+// nobody has logged in, by the octets with which they begin and end.
+var soonFirst, soonLast = func() (first, last [256][]int) {
+	add := func(by *[256][]int, octet byte, i int) {
+		by[octet] = append(by[octet], i)
+		by[octet|0x20] = append(by[octet|0x20], i) // all are letters
+	}
+	for i := range names[:beforeLogin] {
+		name := names[i].name
+		add(&first, name[0], i)
+		add(&last, name[len(name)-1], i)
+	}
+	return first, last
+}()
+
 // early reports whether a word, or its beginning, or with ends its end, is a command that a
 // server may answer positively where nobody has logged in. LOGIN is none where it is the
 // last.
 func early(word []byte, ends, last bool) bool {
-	for i := range names[:beforeLogin] {
-		if last && names[i].verb == login {
+	if len(word) == 0 {
+		return false
+	}
+	for _, i := range soonFirst[word[0]] {
+		name := names[i].name
+		if last && names[i].verb == login || len(word) < len(name) || !line.Is(word[:len(name)], name) {
 			continue
 		}
-		at := len(word) - len(names[i].name)
-		if (at == 0 || at > 0 && ends) && line.Is(word[at:], names[i].name) {
+		if len(word) == len(name) || slices.Contains(bare[:], name) {
 			return true
 		}
 	}
-	for _, name := range bare {
-		if len(word) > len(name) && line.Is(word[:len(name)], name) {
+	if !ends {
+		return false
+	}
+	for _, i := range soonLast[word[len(word)-1]] {
+		at := len(word) - len(names[i].name)
+		if at > 0 && line.Is(word[at:], names[i].name) && (!last || names[i].verb != login) {
 			return true
 		}
 	}

@@ -102,12 +102,8 @@ func (t *Table) Feed(ev *capture.Event) []Event {
 }
 
 // PassesOver reports whether a segment of a file has nothing to say any more: its
-// connection is done since it was decoded.
+// connection is done. It was not when it was decoded, so ask where DoneSet.Changed says so.
 func (t *Table) PassesOver(ev *capture.Event) bool {
-	return t.done.Changed(ev.Segment.Hash) && t.passesOver(ev)
-}
-
-func (t *Table) passesOver(ev *capture.Event) bool {
 	seg := &ev.Segment
 	return ev.Kind == capture.Packet && t.done.PassesOver(seg, t.ports.Has(seg.Dst.Port()), ev.Time.Unix())
 }

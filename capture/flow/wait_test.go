@@ -23,7 +23,7 @@ func played(t *testing.T, table *Table, m mode, from time.Time, steps []step) st
 		var ev capture.Event
 		st(m, &ev)
 		ev.Time = from.Add(time.Duration(i) * time.Millisecond)
-		if ev.Segment.Hash = table.hasher.Pair(ev.Segment.Src, ev.Segment.Dst); table.passesOver(&ev) {
+		if ev.Segment.Hash = table.hasher.Pair(ev.Segment.Src, ev.Segment.Dst); table.PassesOver(&ev) {
 			continue
 		}
 		s.add(table.Feed(&ev))

@@ -43,7 +43,8 @@ type Reader struct {
 	fed      time.Time // of the event being fed
 	now      time.Time // the same, or when what waited for it came
 	out      []authz.Verdict
-	late     *waiting // of files
+	late     *waiting         // of files
+	done     *capture.DoneSet // of files
 	steered  []Steering
 }
 
@@ -71,7 +72,7 @@ func NewFileReader(services map[uint16]authz.Service, proxies []netip.Prefix, ev
 	r := newReader(flow.Config{Services: services, Done: done, Late: Lateness}, evidence)
 	r.proxies = proxies
 	r.IgnoreSessions()
-	r.late = new(waiting)
+	r.late, r.done = new(waiting), done
 	return r
 }
 
@@ -113,7 +114,7 @@ func (r *Reader) FeedAll(events []capture.Event) []authz.Verdict {
 	r.begin(r.now)
 	for i := range events {
 		ev := &events[i]
-		if r.flows.PassesOver(ev) {
+		if r.done.Changed(ev.Segment.Hash) && r.flows.PassesOver(ev) {
 			continue
 		}
 		r.now = ev.Time
