@@ -21,7 +21,7 @@ guest() {
 	mkdir -p "$work/guest/bin" "$work/guest/sbin"
 	for folder in dev etc proc root run sys/fs/cgroup tmp; do mkdir -p "$work/guest/$folder"; done
 	busybox=$(command -v busybox) && cp "$busybox" "$work/guest/bin/busybox"
-	for name in sh ip modprobe mount poweroff; do ln -s busybox "$work/guest/bin/$name"; done
+	for name in sh cat ip modprobe mount poweroff; do ln -s busybox "$work/guest/bin/$name"; done
 	ln -s ../bin/busybox "$work/guest/sbin/modprobe" # where the kernel looks for it
 	echo root:x:0:0::/root:/bin/sh >"$work/guest/etc/passwd"
 	cp bin/relaygate "$work/guest/bin/"
