@@ -23,6 +23,7 @@ import (
 // also by one that was made later.
 func TestOtherInterfaces(t *testing.T) {
 	bpftest.RequireRoot(t)
+	bpftest.RequireLinux(t, 6, 6, "tcx")
 	bpftest.Do(t, bpftest.Namespace(t), func() error {
 		add := func(name string) (int, error) {
 			l := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "-peer"}
@@ -123,6 +124,7 @@ func crowd(t *testing.T, index int) (leave func()) {
 // its place, and nothing of it is left.
 func TestInsteadOfTCX(t *testing.T) {
 	bpftest.RequireRoot(t)
+	bpftest.RequireLinux(t, 6, 6, "tcx")
 	bpftest.Do(t, bpftest.Namespace(t), func() error {
 		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lan"}, PeerName: "lan-peer"}); err != nil {
 			return err
@@ -148,6 +150,7 @@ func TestInsteadOfTCX(t *testing.T) {
 // not, no login is believed.
 func TestUnseenInterface(t *testing.T) {
 	bpftest.RequireRoot(t)
+	bpftest.RequireLinux(t, 6, 6, "tcx")
 	bpftest.Do(t, bpftest.Namespace(t), func() error {
 		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lan"}, PeerName: "lan-peer"}); err != nil {
 			return err
