@@ -121,7 +121,7 @@ type command struct {
 	// odd is true if servers are known to cut such a command differently: any
 	// answer but a positive one ends the belief in what follows.
 	odd bool
-	// hides is true of a login in step if an end of it can be another command.
+	// hides is true of a login in step if a part of it can be another command.
 	hides bool
 	// malformed is true if a server that checks refuses it.
 	malformed bool

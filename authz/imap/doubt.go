@@ -123,8 +123,8 @@ func hidesTagged(text, rest, tag []byte) bool {
 // the line could be cut behind it.
 var bare = [...]string{"NOOP", "CAPABILITY", "LOGOUT", "STARTTLS", "LANGUAGE", "COMPARATOR"}
 
-// soonFirst and soonLast are the places in names of the commands that a server may answer positively where
-// nobody has logged in, by the octets with which they begin and end.
+// soonFirst and soonLast are the places in names of the commands that a server may answer
+// positively where nobody has logged in, by the octets with which they begin and end.
 var soonFirst, soonLast = func() (first, last [256][]int) {
 	add := func(by *[256][]int, octet byte, i int) {
 		by[octet] = append(by[octet], i)

@@ -7,12 +7,11 @@ import (
 	"relaygate/authz/line"
 )
 
-// Reasons to taint that several rules give.
+// Reasons to taint that are named in several places.
 const (
 	reasonRefusedHere = "a login was accepted in a pipeline of which something was refused"
+	reasonList        = "multi-line answer is too long"
 )
-
-const reasonList = "multi-line answer is too long"
 
 // Bounds are the reasons that say of a bound that it was hit, besides line's and sasl's.
 var Bounds = []string{reasonList}

@@ -40,7 +40,8 @@ type flow struct {
 	hasClientFIN, clientDone, hasServerFIN bool
 	// hasClientPast: a candidate was too far ahead to keep.
 	hasClientPast bool
-	// single is how many bytes of the client wait, if one segment brought all of them.
+	// single is how many bytes of the client wait, if one segment brought all of
+	// them; else 0.
 	single int32
 	// aborted: an RST came from the client's address, and no segment of the
 	// server since (files). reset: it came where the server's kernel may have taken it.

@@ -90,10 +90,11 @@ func Run(t testing.TB, ns *netns.Namespace, dir, name, layer string, argv ...str
 	s, err := start(ns, dir, name, layer, argv...)
 	bpftest.Must(t, err)
 	t.Cleanup(func() {
-		bpftest.Must(t, s.Stop())
-		if t.Failed() {
+		err := s.Stop()
+		if err != nil || t.Failed() {
 			t.Logf("%s said:\n%s", name, s.Log())
 		}
+		bpftest.Must(t, err)
 	})
 	return s
 }
