@@ -209,8 +209,14 @@ func TestAnnouncedClients(t *testing.T) {
 		{name: "header and the same ID", want: "success granted", client: "203.0.113.9:55000", play: func(k *talk) {
 			imap(k, "C: "+header1, "S: * OK ready", "C: "+idClient, "S: i OK done", login[0], login[1])
 		}},
-		{name: "ID of a stranger", want: "success granted", play: func(k *talk) {
+		{name: "ID of a proxy that is not trusted", want: "tainted", why: "x-originating-ip", play: func(k *talk) {
 			stranger(k, "S: * OK ready", "C: "+idClient, "S: i OK done", login[0], login[1])
+		}},
+		{name: "ID of a stranger, refused", want: "success granted", play: func(k *talk) {
+			stranger(k, "S: * OK ready", "C: "+idClient, "S: i NO no", login[0], login[1])
+		}},
+		{name: "ID of a stranger who names nobody", want: "success granted", play: func(k *talk) {
+			stranger(k, "S: * OK ready", `C: i ID ("name" "x" "x-originating-ip" NIL)`, "S: i OK done", login[0], login[1])
 		}},
 		{name: "ID behind the login", want: "success refused", play: func(k *talk) {
 			imap(k, "S: * OK ready", login[0], login[1], "C: "+idClient, "S: i OK done")
