@@ -206,6 +206,18 @@ func TestAnnouncedClients(t *testing.T) {
 		{name: "header and another ID", want: "tainted", why: "two different clients", play: func(k *talk) {
 			imap(k, "C: "+header1, "S: * OK ready", `C: j ID ("x-originating-ip" "203.0.113.8")`, "S: j OK done", login[0], login[1])
 		}},
+		{name: "header that names nobody, and an ID", want: "tainted", why: "names none", play: func(k *talk) {
+			imap(k, "C: PROXY UNKNOWN", "S: * OK ready", "C: "+idClient, "S: i OK done", login[0], login[1])
+		}},
+		{name: "header that names nobody, and an ID in TLS", want: "tainted", why: "names none", play: func(k *talk) {
+			k.open(balancer, imaps, 7, nil)
+			k.raw("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00")
+			k.hello()
+			k.inside("S: * OK ready", "C: "+idClient, "S: i OK done", login[0], login[1])
+		}},
+		{name: "header that names nobody, and XCLIENT", want: "tainted", why: "names none", play: func(k *talk) {
+			pop3(k, "C: PROXY UNKNOWN", "S: +OK ready", "C: XCLIENT ADDR=203.0.113.9", "S: +OK", "C: USER alice", "S: +OK", "C: PASS secret", "S: +OK")
+		}},
 		{name: "header and the same ID", want: "success granted", client: "203.0.113.9:55000", play: func(k *talk) {
 			imap(k, "C: "+header1, "S: * OK ready", "C: "+idClient, "S: i OK done", login[0], login[1])
 		}},
