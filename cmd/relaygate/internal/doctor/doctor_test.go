@@ -144,17 +144,20 @@ func TestForwardersAreTold(t *testing.T) {
 		advice string
 	}{
 		{
-			"watched", listeners, config.Config{TrustedNetns: trusted, Services: map[uint16]authz.Service{110: {Protocol: authz.POP3}}},
+			"watched", listeners,
+			config.Config{TrustedNetns: trusted, Services: map[uint16]authz.Service{110: {Protocol: authz.POP3}}},
 			"port 110: ", "watch.trusted_netns",
 		},
 		{"guarded", listeners, config.Config{TrustedNetns: trusted, Gate: config.Gate{Ports: []uint16{25}}}, "port 25: ", "this host's address"},
 		{
-			"relay port", listeners, config.Config{TrustedNetns: trusted, Gate: config.Gate{Mode: nft.Redirect, RelayPort: 925}},
+			"relay port", listeners,
+			config.Config{TrustedNetns: trusted, Gate: config.Gate{Mode: nft.Redirect, RelayPort: 925}},
 			"port 925: ", "this host's address",
 		},
 		{"on a gateway", around, config.Config{TrustedNetns: trusted, Gate: config.Gate{Ports: []uint16{24, 25}}}, "port 25: ", "passes the gate"},
 		{
-			"no such namespace", listeners, config.Config{TrustedNetns: []string{"/proc/0/ns/net"}},
+			"no such namespace", listeners,
+			config.Config{TrustedNetns: []string{"/proc/0/ns/net"}},
 			"listeners: open network namespace", "correct watch.trusted_netns",
 		},
 	} {

@@ -19,7 +19,7 @@ import (
 const (
 	intoContainer = "; if that leads to a mail server in a container, let it use the host's network, or name its network namespace in watch.trusted_netns"
 	handedOn      = "who comes by it has this host's address for the mail server, and is in no list of members: let a mail server in a container use the host's network"
-	aroundGate    = "that is on this host: what it hands on to a mail server behind it is not forwarded, and passes the gate; let nobody listen there, or close the port by rules of your own"
+	aroundGate    = "what it hands on to a mail server behind this host is not forwarded, and passes the gate: close the port by rules of your own, or turn Docker's userland-proxy off (dockerd itself hands on nothing)"
 )
 
 // listeners says who listens on the ports that are watched and guarded.
