@@ -61,7 +61,8 @@ func filterChains(cfg Config) []chain {
 // sees both addresses as they are. A connection's translation outlives the
 // membership: with its old source port, a former member would still be led to
 // the relay port. So the guard asks again, for each new connection. Only what
-// opens a connection is led: one that was there before the rules stays.
+// opens a connection is led: one that was there before the rules stays. Who names the
+// relay port himself is refused before another table's DNAT can lead him around the guard.
 func redirectChains(cfg Config) []chain {
 	lead := all(counter(), portOnlyDNAT(cfg.RelayPort))
 	arriving := all(knock([]uint16{cfg.RelayPort}), notLoopback())
@@ -72,6 +73,10 @@ func redirectChains(cfg Config) []chain {
 			rules: []rule{{all(knock(cfg.Ports), notLoopback(), toThisHost(), jump("lead")), "new connections"}},
 		},
 		gateChain("guard", all(translatedFrom(cfg.Ports))),
+		chain{
+			name: "direct", comment: "before any DNAT", hook: &hook{"filter", unix.NF_INET_PRE_ROUTING, beforeDstnat},
+			rules: []rule{{all(arriving, toThisHost(), jump("guard")), "new connections"}},
+		},
 		chain{
 			name: "in", comment: "at the relay port", hook: &hook{"filter", unix.NF_INET_LOCAL_IN, beforeFilter},
 			rules: append(braked(cfg.Brakes, arriving), rule{all(arriving, jump("guard")), "new connections"}),

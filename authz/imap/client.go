@@ -68,7 +68,7 @@ func (d *Dialogue) command(l *line.Line) {
 		d.taint("a line does not begin with a tag")
 		return
 	}
-	if c.verb == id && d.Trusted() {
+	if c.verb == id {
 		var ok bool
 		if c.client, ok = originating(rest); !ok {
 			d.taint(proxy.ReasonNoAddress)

@@ -101,7 +101,7 @@ func (t *Tables) doubt(l *Listener) string {
 		return fmt.Sprintf("no process is seen that holds the listener on %v", l.Local)
 	}
 	for _, p := range l.Processes {
-		if p.forwards() {
+		if p.Forwards() {
 			return fmt.Sprintf("the listener on %v only forwards: %v holds it", l.Local, p)
 		}
 	}

@@ -71,8 +71,8 @@ func knownForwarder(name string) bool {
 	return false
 }
 
-// forwards says whether the process is a known forwarder by either name.
-func (p Process) forwards() bool { return knownForwarder(p.Name) || knownForwarder(p.Program) }
+// Forwards says whether the process is a known forwarder by either name.
+func (p Process) Forwards() bool { return knownForwarder(p.Name) || knownForwarder(p.Program) }
 
 // holders finds the processes that hold the sockets of these inodes; the result has
 // an entry for each of them, also with an error. Processes come and go while it looks,

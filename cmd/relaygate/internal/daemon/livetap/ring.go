@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -37,7 +38,7 @@ func openRingTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hu
 	if err != nil {
 		return nil, fmt.Errorf("load the kernel tap: %w", err)
 	}
-	where := "sockets of this network namespace"
+	where := strings.Join(append([]string{"sockets of this network namespace"}, cfg.TrustedNetns...), ", of ")
 	if bpf.HaveLent() != nil {
 		where += lentUnseen
 	}
