@@ -1,6 +1,7 @@
 package lab_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -188,6 +189,56 @@ func TestHiddenBytes(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestHiddenByAnotherPort: the firewall leads another port to the mail server's, behind the
+// taps on interfaces and, as here, without connection tracking.
+func TestHiddenByAnotherPort(t *testing.T) {
+	const another = 2143
+	for tap, interfaces := range map[string]string{"cgroup": "", "tcx": `"to-stranger", "to-client4"`, "afpacket": `"to-stranger", "to-client4"`} {
+		t.Run(tap, func(t *testing.T) {
+			w, c := ghostly(t, fmt.Sprintf("tap = %q\ninterfaces = [%s]\n", tap, interfaces))
+			leads(t, w.Server, another, c.port)
+			other := c.wire
+			other.port = another
+			c.hides(func(s segment) { other.send(t, s.frame(t, other, c.localPort)) })
+			if tap == "cgroup" {
+				w.onlyClient4(t)
+				return
+			}
+			settles(t, 2*time.Second, w.says(t, "why "+ghostClient.String(), "the firewall translates IPv4"))
+			if got := w.expires(t); len(got) != 0 {
+				t.Errorf("granted: %v", got)
+			}
+		})
+	}
+}
+
+// leads has a firewall give packets to a port another one.
+func leads(t *testing.T, ns *netns.Namespace, from, to uint16) {
+	t.Helper()
+	const tcpPort, tcpChecksum = 2, 16 // in its header
+	bpftest.Do(t, ns, func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := c.AddTable(&nftables.Table{Name: "ports", Family: nftables.TableFamilyIPv4})
+		chain := c.AddChain(&nftables.Chain{
+			Name: "in", Table: table, Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
+		})
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: tcpPort, Len: 2},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, from)},
+			&expr.Immediate{Register: 1, Data: binary.BigEndian.AppendUint16(nil, to)},
+			&expr.Payload{
+				OperationType: expr.PayloadWrite, SourceRegister: 1, Base: expr.PayloadBaseTransportHeader,
+				Offset: tcpPort, Len: 2, CsumType: expr.CsumTypeInet, CsumOffset: tcpChecksum,
+			},
+		}})
+		return c.Flush()
+	})
 }
 
 // hides has a client send its command unseen, and others in its place.

@@ -1,0 +1,163 @@
+package nft
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Translations tells of rules by which packets change their address or port. What such a
+// rule leads to a socket, whoever looks before it takes for another socket's. Our own table
+// leads to the relay port alone. It may be asked from any goroutine.
+type Translations struct {
+	mu         sync.Mutex // guards what follows
+	conn       conn
+	looked     bool
+	generation uint32 // of the rules that were looked at
+	four, six  string // the tables in which there are some, or ""
+}
+
+// OpenTranslations asks a network namespace, the own one for 0.
+func OpenTranslations(netns int) (*Translations, error) {
+	c, err := dial(netns)
+	if err != nil {
+		return nil, err
+	}
+	return &Translations{conn: c}, nil
+}
+
+// Close ends the asking.
+func (t *Translations) Close() error { return t.conn.Close() }
+
+// Of names a table that translates IPv4, or IPv6; "" if none does.
+func (t *Translations) Of(six bool) (table string, err error) {
+	legacy, file := "iptables", "/proc/thread-self/net/ip_tables_names"
+	if six {
+		legacy, file = "ip6tables", "/proc/thread-self/net/ip6_tables_names"
+	}
+	// Those of x_tables have a table for it, whose rules are not read.
+	names, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("list tables of %s: %w", legacy, err)
+	}
+	if slices.Contains(strings.Fields(string(names)), "nat") {
+		return legacy + " nat", nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	const attempts = 10 // others may be writing all the time
+	for range attempts {
+		if err = t.look(); !errors.Is(err, errInterrupted) {
+			break
+		}
+	}
+	if six {
+		return t.six, err
+	}
+	return t.four, err
+}
+
+// look reads the rules, if they are others than before.
+func (t *Translations) look() error {
+	generation, err := t.conn.generation()
+	if errors.Is(err, unix.EINVAL) {
+		return nil // a kernel without nf_tables
+	}
+	if err != nil || t.looked && generation == t.generation {
+		return err
+	}
+	t.looked, t.four, t.six = false, "", ""
+	err = t.conn.list(message(unix.NFT_MSG_GETRULE, 0, nfgenmsg(unix.NFPROTO_UNSPEC, 0)), func(m netlink.Message) error {
+		table, does, err := translates(m)
+		if err != nil || !does || table == (tableID{unix.NFPROTO_INET, Table}) {
+			return err
+		}
+		name := fmt.Sprintf("%s of nf_tables", table.name)
+		if table.family != unix.NFPROTO_IPV6 {
+			t.four = name
+		}
+		if table.family != unix.NFPROTO_IPV4 {
+			t.six = name
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("look for rules that translate: %w", err)
+	}
+	t.looked, t.generation = true, generation
+	return nil
+}
+
+// translates says whether a rule does, and of which table it is.
+func translates(m netlink.Message) (table tableID, does bool, err error) {
+	err = decode(m, func(ad *netlink.AttributeDecoder) {
+		switch ad.Type() {
+		case unix.NFTA_RULE_TABLE:
+			table = tableID{m.Data[0], ad.String()}
+		case unix.NFTA_RULE_EXPRESSIONS:
+			ad.Nested(func(list *netlink.AttributeDecoder) error {
+				for list.Next() {
+					list.Nested(func(e *netlink.AttributeDecoder) error {
+						does = translating(e) || does
+						return nil
+					})
+				}
+				return nil
+			})
+		}
+	})
+	return table, does, err
+}
+
+// translating says whether an expression gives a packet another destination, or may give
+// it other addresses or ports. That of others' connections (SNAT, masquerade) is none.
+func translating(e *netlink.AttributeDecoder) (does bool) {
+	name := ""
+	for e.Next() {
+		switch {
+		case e.Type() == unix.NFTA_EXPR_NAME:
+			name = e.String()
+			does = name == "redir"
+		case e.Type() == unix.NFTA_EXPR_DATA:
+			e.Nested(func(data *netlink.AttributeDecoder) error {
+				data.ByteOrder = binary.BigEndian
+				switch name {
+				case "nat":
+					does = numbers(data)[unix.NFTA_NAT_TYPE] == unix.NFT_NAT_DNAT
+				case "payload":
+					a := numbers(data)
+					writes := a[unix.NFTA_PAYLOAD_SREG] != 0
+					address := a[unix.NFTA_PAYLOAD_LEN] >= 4 // less are a mark (DSCP) or hops
+					does = writes && (address || a[unix.NFTA_PAYLOAD_BASE] == unix.NFT_PAYLOAD_TRANSPORT_HEADER)
+				case "target": // of iptables-nft
+					for data.Next() {
+						if data.Type() == unix.NFTA_TARGET_NAME {
+							does = slices.Contains([]string{"DNAT", "REDIRECT", "NETMAP", "DNPT", "SNPT"}, data.String())
+						}
+					}
+				}
+				return nil
+			})
+		}
+	}
+	return does
+}
+
+// numbers are the attributes that are numbers, by type.
+func numbers(data *netlink.AttributeDecoder) map[uint16]uint32 {
+	found := make(map[uint16]uint32)
+	for data.Next() {
+		if len(data.Bytes()) == 4 {
+			found[data.Type()] = data.Uint32()
+		}
+	}
+	return found
+}
