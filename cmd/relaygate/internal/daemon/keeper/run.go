@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	"relaygate/cmd/relaygate/internal/daemon/message"
@@ -146,23 +147,36 @@ func (k *Keeper) Close(e *engine.Engine, counters map[string]uint64) (failed err
 		k.write(row{bucket: countersBucket, key: name, value: n})
 	}
 	if e != nil {
-		k.owner.Do = func(_ context.Context, do func(*engine.Engine, time.Time)) error { do(e, time.Now()); return nil }
+		ctx := context.Background()
+		k.owner = ended(e)
+		_ = k.store.Flush() // what it finds wrong with the file is mended
+		k.mend(ctx)
 		if e.Grants().Len() <= exactAtStop {
 			k.markAll(e.Grants())
 		}
-		failed = k.collect(context.Background())
-		rows := k.mendLast(e)
+		failed = k.collect(ctx)
 		if r := k.run.Load(); r != nil {
 			stopped := *r
 			stopped.Stopped = true
 			k.run.Store(&stopped)
-			rows = append(rows, k.runRow())
-		}
-		for _, r := range rows {
-			k.write(r)
+			k.write(k.runRow())
 		}
 	}
 	return errors.Join(failed, k.store.Close())
+}
+
+// ended is an owner that has ended: its engine is asked by whoever has it.
+func ended(e *engine.Engine) Owner {
+	return Owner{
+		Do: func(_ context.Context, do func(*engine.Engine, time.Time)) error { do(e, time.Now()); return nil },
+		Prefixes: func(_ context.Context, visit func(*netip.Prefix)) error {
+			for g := range e.Grants().All() {
+				visit(&g.Prefix)
+			}
+			return nil
+		},
+		Forgotten: func(context.Context) error { return nil },
+	}
 }
 
 // pending counts what is not on the disk yet.
