@@ -29,19 +29,6 @@ func (k *Keeper) stored(bucket string) (list []netip.Prefix, err error) {
 	return list, err
 }
 
-func (k *Keeper) write(r row) {
-	k.encoded.Reset()
-	if r.value == nil {
-		k.store.Delete(r.bucket, r.key)
-		return
-	}
-	if err := state.Encode(&k.encoded, r.value); err != nil {
-		k.log.Error("a record cannot be kept over a restart", "kind", r.bucket, "error", err)
-		return
-	}
-	k.store.Put(r.bucket, r.key, k.encoded.Bytes())
-}
-
 // forget deletes what the journal in memory holds no more.
 func (k *Keeper) forget(ctx context.Context) {
 	k.journal.Store(0)
@@ -147,7 +134,9 @@ func (k *Keeper) mend(ctx context.Context) {
 	if err != nil {
 		return // the daemon ends
 	}
-	k.put(k.runRow())
+	if r := k.run.Load(); r != nil {
+		k.put(runBucket, runKey, *r)
+	}
 	k.mark(marks{list, true})
 	k.SweepAgain() // which wakes run
 }
