@@ -28,12 +28,11 @@ type Trust struct {
 	tables *sockdiag.Tables
 	// inside are the mail servers behind this host; nil if it is no gateway.
 	inside atomic.Pointer[[]netip.Prefix]
-	// wire: the tap is on the interfaces of a host, and shows what the sockets of its
-	// own namespace say alone. unsure: it does not show whether this host sent what
-	// leaves, or another for whom it forwards.
-	wire, unsure bool
-	// tap is that tap, if it may miss what clients send.
-	tap *wireTap
+	// On the interfaces of a host a tap shows what the sockets of its own namespace say
+	// alone. unsure: it does not show whether this host sent what leaves, or another for
+	// whom it forwards. tap is the one that may miss what clients send.
+	unsure bool
+	tap    *wireTap
 }
 
 // OpenTrust opens the configured namespaces and their socket tables.
@@ -140,7 +139,7 @@ func (t *Trust) problems() (list []string) {
 			list = append(list, fmt.Sprintf("logins over %s are not believed: %s", family(six), reasonForwarded(six)))
 		}
 	}
-	if t.wire && len(t.named) > 0 {
+	if (t.unsure || t.tap != nil) && len(t.named) > 0 {
 		list = append(list, "mail servers in trusted network namespaces are not believed: this tap does not show whose words this host forwards")
 	}
 	for _, path := range slices.Sorted(maps.Keys(t.named)) {

@@ -72,7 +72,7 @@ func openWireTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hu
 		return nil, errors.Join(err, w.Close())
 	}
 	if !w.inside {
-		t.wire, t.tap = true, w
+		t.tap = w
 	}
 	return w, nil
 }
