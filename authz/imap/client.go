@@ -25,7 +25,6 @@ func (d *Dialogue) readClient(b []byte) {
 		}
 		if d.client.Empty() && (d.phase == atCommand || d.phase == serverTurn) {
 			d.lockStep = d.idle()
-			d.inStep = d.lockStep && !d.owing
 		}
 		l, rest, state := d.client.Next(b)
 		if state != line.Complete {
@@ -137,7 +136,7 @@ func (d *Dialogue) text(l *line.Line, arguments []byte) {
 			c.malformed, c.odd, c.alone = true, true, true
 		}
 		c.user = string(d.arguments.user)
-		if c.malformed && !d.inStep {
+		if c.malformed && !d.inStep() {
 			d.taint(d.piped("malformed LOGIN in a pipeline"))
 		}
 	}
@@ -157,7 +156,7 @@ func (d *Dialogue) authenticate(text []byte) {
 	}
 	if !d.exchange.Begin(name) || bytes.IndexByte(initial, ' ') >= 0 {
 		c.verb, c.alone, c.odd = unknown, true, true
-		if !d.inStep {
+		if !d.inStep() {
 			d.taint(d.piped("malformed AUTHENTICATE in a pipeline"))
 		}
 		return

@@ -59,7 +59,7 @@ func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
 	// What is left of AUTHENTICATE is one word, and so a refusal at most.
 	c.odd = long && c.verb == login || l.Tab() || l.Eight() && (line.Splits(l.Text) || hides(arguments, true))
 	c.alone = c.alone || c.odd || long || l.Eight()
-	if d.inStep {
+	if d.inStep() {
 		d.bareLF, d.refusedHere = l.BareLF(), false
 		if !c.logsIn() && hides(arguments, false) || c.logsIn() && hidesTagged(l.Text, arguments, c.tag.bytes()) {
 			return line.ReasonHidden

@@ -4,7 +4,7 @@ package imap
 func (d *Dialogue) announce(c *command, lit literal) {
 	d.literals++
 	switch {
-	case !d.inStep:
+	case !d.inStep():
 		d.taint(d.piped("a literal in a pipeline"))
 		return
 	case d.literals > maxPieces:

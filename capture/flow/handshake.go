@@ -101,8 +101,8 @@ func (t *Table) asks(hash uint64, seg *capture.Segment) {
 	t.syn(h, seg)
 }
 
-// opens notes a SYN that this host sent from the server's end: both may open a connection towards each other
-// (RFC 9293 §3.5), and who is at the server's is no listener then.
+// opens notes a SYN that this host sent from the server's end: both may open a connection
+// towards each other (RFC 9293 §3.5), and who is at the server's is no listener then.
 func (t *Table) opens(hash uint64, seg *capture.Segment) {
 	r, h := t.ringEntry(hash, seg)
 	t.name(&h.tuple, &seg.Dst, &seg.Src)

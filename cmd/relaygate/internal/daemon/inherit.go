@@ -40,7 +40,7 @@ func (d *daemon) inherit(was keeper.Restored) error {
 	n := d.owner.rejoin(now, live)
 	for _, s := range was.Sessions {
 		if d.owner.sessions.open[s.Conn] == nil {
-			d.keeper.DropRestored(s.Conn)
+			d.keeper.DropSession(s.Conn)
 		}
 	}
 	d.log.Info("took over what stood before the start", "grants", eng.Grants().Len(), "over", over, "denials", len(was.State.Denials), "sessions", n)

@@ -222,7 +222,7 @@ func (o *owner) judge(verdicts []authz.Verdict) {
 	}
 	o.tls.Judged(o.engine.Covered())
 	if len(o.engine.Holds()) > 0 {
-		o.follow(time.Now(), verdicts)
+		o.follow(time.Now())
 	}
 	o.sessions.admitted = o.sessions.admitted[:0]
 	o.steer()

@@ -93,9 +93,6 @@ var errBehind = errors.New("the gate does not hold all of it yet")
 
 // reload puts the configuration of the file in force, all of it or nothing.
 func (d *daemon) reload(ctx context.Context) error {
-	if d.opts.Reload == nil {
-		return errors.New("there is no configuration file")
-	}
 	next, err := d.opts.Reload()
 	if err != nil {
 		return err

@@ -82,9 +82,9 @@ func (r *Reader) hold(id flow.ID) {
 	r.sessions[id].waits = n
 }
 
-// settle takes a flow from the verdict that waits with it, and returns that, nil if none
+// release takes a flow from the verdict that waits with it, and returns that, nil if none
 // does.
-func (r *Reader) settle(id flow.ID) *authz.Verdict {
+func (r *Reader) release(id flow.ID) *authz.Verdict {
 	if int(id) >= len(r.sessions) || r.sessions[id].waits == 0 {
 		return nil
 	}
@@ -108,7 +108,7 @@ func (r *Reader) tellThose(w *waiting, all bool) {
 			break
 		}
 		if u.flow > 0 {
-			if r.settle(u.flow - 1); r.flows.Held(u.flow - 1) {
+			if r.release(u.flow - 1); r.flows.Held(u.flow - 1) {
 				r.flows.Forget(u.flow - 1)
 			}
 		}

@@ -29,13 +29,14 @@ type Trust struct {
 	tables *sockdiag.Tables
 	// inside are the mail servers behind this host; nil if it is no gateway.
 	inside atomic.Pointer[[]netip.Prefix]
-	// wire: the tap is on the interfaces of a host, and shows what the sockets of its
-	// own namespace say alone. unsure: it does not show whether this host sent what
-	// leaves, or another for whom it forwards.
-	wire, unsure bool
-	// tap is that tap, if it may miss what clients send.
+	// unsure: the tap does not show whether this host sent what leaves, or another for whom
+	// it forwards.
+	unsure bool
+	// tap is the one that may miss what clients send, if it may.
 	tap *wireTap
-	// firewall says whether there is another way to the mail server than such a tap sees.
+	// firewall says whether there is another way to the mail server than the tap sees, which
+	// is on the interfaces of a host. Such a tap shows what the sockets of its own namespace
+	// say alone. Any other has none.
 	firewall *nft.Translations
 }
 
@@ -122,7 +123,6 @@ func (t *Trust) refused(six bool) string {
 // onInterfaces is told that the tap is on those of a host.
 func (t *Trust) onInterfaces() (err error) {
 	t.firewall, err = nft.OpenTranslations(0)
-	t.wire = err == nil
 	return err
 }
 
@@ -168,7 +168,7 @@ func (t *Trust) problems() (list []string) {
 			list = append(list, fmt.Sprintf("logins over %s are not believed: %s", family(six), words))
 		}
 	}
-	if t.wire && len(t.named) > 0 {
+	if t.firewall != nil && len(t.named) > 0 {
 		list = append(list, "mail servers in trusted network namespaces are not believed: this tap does not show whose words this host forwards")
 	}
 	for _, path := range slices.Sorted(maps.Keys(t.named)) {
