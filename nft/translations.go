@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -23,7 +24,13 @@ type Translations struct {
 	looked     bool
 	generation uint32 // of the rules that were looked at
 	four, six  string // the tables in which there are some, or ""
+	rest       time.Time
 }
+
+// Each change of our own set makes a generation, too: with a login at once behind the other
+// the rules would be read for each. So they are not read again for lookRest times as long as
+// it took, a few milliseconds mostly.
+const lookRest = 20
 
 // OpenTranslations asks a network namespace, the own one for 0.
 func OpenTranslations(netns int) (*Translations, error) {
@@ -71,7 +78,8 @@ func (t *Translations) look() error {
 	if errors.Is(err, unix.EINVAL) {
 		return nil // a kernel without nf_tables
 	}
-	if err != nil || t.looked && generation == t.generation {
+	began := time.Now()
+	if err != nil || t.looked && (generation == t.generation || began.Before(t.rest)) {
 		return err
 	}
 	t.looked, t.four, t.six = false, "", ""
@@ -93,6 +101,7 @@ func (t *Translations) look() error {
 		return fmt.Errorf("look for rules that translate: %w", err)
 	}
 	t.looked, t.generation = true, generation
+	t.rest = began.Add(lookRest * time.Since(began))
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"relaygate/bpf/bpftest"
 )
@@ -58,6 +59,7 @@ func TestTranslations(t *testing.T) {
 						}
 					}
 					_, err = asked.Of(false) // each look but the last is of rules of before
+					time.Sleep(time.Until(asked.rest))
 					return err
 				})
 			}
