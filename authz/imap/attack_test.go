@@ -42,10 +42,10 @@ func hideInLiteral(r *rand.Rand, login, noop string) []string {
 
 // hideInExchange sends commands where the server may expect a response.
 func hideInExchange(r *rand.Rand, login, noop string) []string {
-	initial := pick(r, "", "", " =", " "+plain("alice", "wrong"), " AAAA")
+	initial := pick(r, "", "", " =", " "+plain("alice", "wrong"), " AAAA", " x y a1 NOOP", " AAAA x a1 NOOP")
 	return []string{
 		pick(r, "a1", "b2") + " AUTHENTICATE " + pick(r, "PLAIN", "LOGIN", "XFOO", "GSSAPI") + initial + "\r\n",
-		pick(r, login, noop, "*", "*\r\n"+login, "*\r\n"+noop, plain("alice", "wrong"), "") + "\r\n",
+		pick(r, login, noop, "*", "*\r\n"+login, "*\r\n"+noop, plain("alice", "wrong"), "", "x y a1 NOOP") + "\r\n",
 		pick(r, login, noop, "*", plain("alice", "wrong"), "") + "\r\n",
 		noop + "\r\n",
 	}
