@@ -116,6 +116,9 @@ func (d *Dialogue) text(l *line.Line, arguments []byte) {
 		case l.Eight() && c.verb != login:
 			d.taint(reasonEightBit)
 			return
+		case d.owing && hides(arguments, true):
+			d.taint(line.ReasonHidden)
+			return
 		case l.Eight() || len(l.Text)+len("\r\n") > maxLine:
 			c.odd, c.alone = true, true
 		}
