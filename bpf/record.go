@@ -76,7 +76,7 @@ var reasons = map[Reason]string{
 	FlowFull:        "too much was sent before a verdict",
 	PlainUnanswered: "the client sent too much inside TLS without an answer",
 	PlainFull:       "too much was sent inside TLS before a verdict",
-	SameRandom:      "two connections showed the same server random",
+	SameRandom:      "two connections showed the same server random, as where a proxy on this host passes TLS on",
 	TwoHellos:       "the connection showed two ServerHellos",
 	AttachedLate:    "the connection was opened before the server and its TLS library were followed",
 	CallUnseen:      "a call of the TLS library was not seen whole",
