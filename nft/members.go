@@ -149,19 +149,13 @@ func (g *Gate) write(generation uint32, members []member, held bool) error {
 	return err
 }
 
-// Remove shuts addresses out. One that is not there, or no table, is no error.
-// Each is a transaction of its own, as one that ran out would undo the others.
-func (g *Gate) Remove(addrs ...netip.Addr) error {
-	var failed []error
-	for _, addr := range addrs {
-		set, key, err := g.cfg.place(addr)
-		if err != nil {
-			failed = append(failed, err)
-			continue
-		}
-		failed = append(failed, g.removeMember(member{set: set, key: key}))
+// Remove shuts an address out. One that is not there, or no table, is no error.
+func (g *Gate) Remove(addr netip.Addr) error {
+	set, key, err := g.cfg.place(addr)
+	if err != nil {
+		return err
 	}
-	return errors.Join(failed...)
+	return g.removeMember(member{set: set, key: key})
 }
 
 func (g *Gate) removeMember(m member) error {
@@ -183,14 +177,6 @@ func (g *Gate) removeMember(m member) error {
 		return fmt.Errorf("remove %s: %w", m.key, err)
 	}
 	return nil
-}
-
-func (g *Gate) removeMembers(members []Element) error {
-	addrs := make([]netip.Addr, len(members))
-	for i, e := range members {
-		addrs[i] = e.Addr
-	}
-	return g.Remove(addrs...)
 }
 
 // Read returns the members in the kernel's table that have a timeout; none if
