@@ -196,14 +196,12 @@ func (g *Gate) Read() ([]Element, error) {
 	seen := make(map[netip.Addr]bool)
 	for _, set := range sets {
 		err := g.conn.list(listElements(g.table, set), func(m netlink.Message) error {
-			members, err := parseElements(m)
-			for _, m := range members {
-				if m.remaining > 0 && m.remaining < forever && !seen[m.key] {
-					seen[m.key] = true
-					elements = append(elements, Element{m.key, m.timeout, m.remaining})
+			return eachElement(m, func(e listed) {
+				if e.remaining > 0 && e.remaining < forever && !seen[e.key] {
+					seen[e.key] = true
+					elements = append(elements, Element{e.key, e.timeout, e.remaining})
 				}
-			}
-			return err
+			})
 		})
 		// While the set changes or its hash table is resized, the kernel may
 		// repeat some and leave out others, which lets nobody in.
