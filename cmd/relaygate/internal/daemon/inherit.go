@@ -71,7 +71,7 @@ func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []k
 			}
 			// Nobody's session keeps a shared address open.
 			if s := held[g.Prefix]; s != nil && !olderThan(s, &g.Grant) && len(g.Users) <= d.opts.Config.MaxUsers {
-				g.Extend(now, since, d.owner.lifetime)
+				g.Extend(now, since, d.opts.Config.Lifetime)
 			}
 			if !yield(*g) {
 				return false

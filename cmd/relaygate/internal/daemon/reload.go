@@ -153,7 +153,6 @@ func runOf(cfg *config.Config) keeper.Run {
 func (o *owner) reconfigure(now time.Time, cfg *config.Config) error {
 	changes := o.engine.Record(o.grants().SetConfig(now, cfg.Grants()))
 	o.engine.Evidence().SetRetain(cfg.Retain)
-	o.lifetime = cfg.Lifetime
 	o.gate.SetLifetime(cfg.Lifetime)
 	for _, c := range changes {
 		o.change(now, c)

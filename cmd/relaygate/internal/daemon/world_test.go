@@ -45,7 +45,7 @@ func newTestOwner(t *testing.T, start time.Time) *owner {
 	out := discard(t)
 	o := &owner{
 		engine: e, gate: gate.Discard(), files: newFiles(&config.Config{}, out.Logger), log: out.Logger, out: out, hub: control.NewHub(),
-		keeper: k, cutter: &cutter{}, lifetime: testLifetime, sessions: sessions{open: make(map[authz.Conn]*held)},
+		keeper: k, cutter: &cutter{}, sessions: sessions{open: make(map[authz.Conn]*held)},
 	}
 	o.cutter.set.Store(&cutSettings{})
 	o.login(t, start, "alice")

@@ -108,9 +108,8 @@ func (r *Reader) tellThose(w *waiting, all bool) {
 			break
 		}
 		if u.flow > 0 {
-			if r.release(u.flow - 1); r.flows.Held(u.flow - 1) {
-				r.flows.Forget(u.flow - 1)
-			}
+			r.release(u.flow - 1)
+			r.flows.Forget(u.flow - 1)
 		}
 		v := &w.verdicts[w.told]
 		r.note(v, v.Reason)
