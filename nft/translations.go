@@ -16,8 +16,10 @@ import (
 )
 
 // Translations tells of rules by which packets change their address or port. What such a
-// rule leads to a socket, whoever looks before it takes for another socket's. Our own table
-// leads to the relay port alone. It may be asked from any goroutine.
+// rule leads to a socket, whoever looks before it takes for another socket's. That goes for
+// those that leave, too (SNAT, masquerade): a connection that the kernel has forgotten begins
+// anew with the server's next segment, whose answers are then translated. Our own table leads
+// to the relay port alone. It may be asked from any goroutine.
 type Translations struct {
 	mu         sync.Mutex // guards what follows
 	conn       conn
@@ -126,31 +128,28 @@ func translates(m netlink.Message) (table tableID, does bool, err error) {
 	return table, does, err
 }
 
-// translating says whether an expression gives a packet another destination, or may give
-// it other addresses or ports. That of others' connections (SNAT, masquerade) is none.
+// translating says whether an expression gives packets other addresses or ports, or may.
 func translating(e *netlink.AttributeDecoder) (does bool) {
 	name := ""
 	for e.Next() {
 		switch {
 		case e.Type() == unix.NFTA_EXPR_NAME:
 			name = e.String()
-			does = name == "redir"
-		case e.Type() == unix.NFTA_EXPR_DATA:
+			does = slices.Contains([]string{"nat", "masq", "redir"}, name)
+		case e.Type() == unix.NFTA_EXPR_DATA && name == "payload":
 			e.Nested(func(data *netlink.AttributeDecoder) error {
 				data.ByteOrder = binary.BigEndian
-				switch name {
-				case "nat":
-					does = numbers(data)[unix.NFTA_NAT_TYPE] == unix.NFT_NAT_DNAT
-				case "payload":
-					a := numbers(data)
-					writes := a[unix.NFTA_PAYLOAD_SREG] != 0
-					address := a[unix.NFTA_PAYLOAD_LEN] >= 4 // less are a mark (DSCP) or hops
-					does = writes && (address || a[unix.NFTA_PAYLOAD_BASE] == unix.NFT_PAYLOAD_TRANSPORT_HEADER)
-				case "target": // of iptables-nft
-					for data.Next() {
-						if data.Type() == unix.NFTA_TARGET_NAME {
-							does = slices.Contains([]string{"DNAT", "REDIRECT", "NETMAP", "DNPT", "SNPT"}, data.String())
-						}
+				a := numbers(data)
+				end := a[unix.NFTA_PAYLOAD_OFFSET] + a[unix.NFTA_PAYLOAD_LEN]
+				mark := a[unix.NFTA_PAYLOAD_BASE] == unix.NFT_PAYLOAD_NETWORK_HEADER && end <= behindHops
+				does = a[unix.NFTA_PAYLOAD_SREG] != 0 && !mark
+				return nil
+			})
+		case e.Type() == unix.NFTA_EXPR_DATA && name == "target": // of iptables-nft
+			e.Nested(func(data *netlink.AttributeDecoder) error {
+				for data.Next() {
+					if data.Type() == unix.NFTA_TARGET_NAME {
+						does = slices.Contains(targets, data.String())
 					}
 				}
 				return nil
@@ -159,6 +158,12 @@ func translating(e *netlink.AttributeDecoder) (does bool) {
 	}
 	return does
 }
+
+var targets = []string{"DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP", "DNPT", "SNPT"}
+
+// behindHops is where the addresses are, in an IP header, or right before: what is written
+// up to there are a mark (DSCP) or hops, and their neighbours, as it goes by pairs of octets.
+const behindHops = 10
 
 // numbers are the attributes that are numbers, by type.
 func numbers(data *netlink.AttributeDecoder) map[uint16]uint32 {

@@ -11,19 +11,21 @@ import (
 
 func TestTranslations(t *testing.T) {
 	requireNft(t)
-	const nat = "type nat hook prerouting priority -100;"
+	const nat, snat = "type nat hook prerouting priority -100;", "type nat hook postrouting priority 100;"
 	for _, tt := range []struct {
 		name, four, six string // the tables that translate
 		commands        []string
 	}{
 		{"no rules", "", "", nil},
-		{"filters and masquerading", "", "", []string{
+		{"filters and marks", "", "", []string{
 			"add table ip t", "add chain ip t in { type filter hook input priority 0; }", "add rule ip t in tcp dport 110 accept",
-			"add chain ip t nat { type nat hook postrouting priority 100; }", "add rule ip t nat masquerade", "add rule ip t nat snat to 192.0.2.1",
+			"add chain ip t post { type nat hook postrouting priority 100; }", "add rule ip t post accept",
 			"add chain ip t pre { " + nat + " }",
 			"add rule ip t in ip dscp set cs1", "add rule ip t in ip ttl set 3", "add rule ip t in tcp option maxseg size set 1200", "add rule ip t in meta mark set 1",
-			"add table ip6 t", "add chain ip6 t in { type filter hook input priority 0; }", "add rule ip6 t in ip6 dscp set cs1",
+			"add table ip6 t", "add chain ip6 t in { type filter hook input priority 0; }", "add rule ip6 t in ip6 dscp set cs1", "add rule ip6 t in ip6 hoplimit set 3",
 		}},
+		{"masquerading", "t", "", []string{"add table ip t", "add chain ip t post { " + snat + " }", "add rule ip t post masquerade"}},
+		{"another source", "", "t", []string{"add table ip6 t", "add chain ip6 t post { " + snat + " }", "add rule ip6 t post snat to 2001:db8::1"}},
 		{"another port", "t", "", []string{"add table ip t", "add chain ip t pre { " + nat + " }", "add rule ip t pre tcp dport 1110 redirect to :110"}},
 		{"another address", "", "t", []string{"add table ip6 t", "add chain ip6 t pre { " + nat + " }", "add rule ip6 t pre tcp dport 110 dnat to 2001:db8::1"}},
 		{"both families", "t", "t", []string{"add table inet t", "add chain inet t pre { " + nat + " }", "add rule inet t pre tcp dport 1110 dnat to :110"}},
@@ -33,6 +35,9 @@ func TestTranslations(t *testing.T) {
 		}},
 		{"a port without connection tracking", "t", "", []string{
 			"add table ip t", "add chain ip t pre { type filter hook prerouting priority -300; }", "add rule ip t pre tcp dport 1110 tcp dport set 110",
+		}},
+		{"a port by its place behind the IP header", "t", "", []string{
+			"add table ip t", "add chain ip t pre { type filter hook prerouting priority -300; }", "add rule ip t pre @nh,176,16 set 110",
 		}},
 		{"an address without connection tracking", "", "t", []string{
 			"add table ip6 t", "add chain ip6 t pre { type filter hook prerouting priority -300; }", "add rule ip6 t pre ip6 daddr set 2001:db8::1",
@@ -83,7 +88,8 @@ func TestTranslationsOfXTables(t *testing.T) {
 	for command, want := range map[string]bool{
 		"iptables-nft -t nat -A PREROUTING -p tcp --dport 1110 -j REDIRECT --to-ports 110":    true,
 		"iptables-nft -t nat -A PREROUTING -p tcp --dport 1110 -j DNAT --to-destination :110": true,
-		"iptables-nft -t nat -A POSTROUTING -j MASQUERADE":                                    false,
+		"iptables-nft -t nat -A POSTROUTING -j MASQUERADE":                                    true,
+		"iptables-nft -t nat -A POSTROUTING -j SNAT --to-source 192.0.2.1":                    true,
 		"iptables-nft -A INPUT -p tcp --dport 110 -j ACCEPT":                                  false,
 		"iptables-legacy -t nat -A POSTROUTING -j MASQUERADE":                                 true,
 		"iptables-legacy -A INPUT -p tcp --dport 110 -j ACCEPT":                               false,

@@ -101,11 +101,12 @@
 // mode-changing command, OK that says "Unable to authenticate" (a server of Microsoft's),
 // ID with another client's address, if it is accepted from a peer that is no trusted proxy
 // (it is one all the same, and its address not the client's), a literal from the server,
-// which could hold lines that look like answers; a line that ends with another command; lines without a legal tag, blank lines (nginx answers them
-// with the previous tag); controls in lines, quoted strings and literals (servers exist
-// that repeat a literal in their refusal, line breaks included); every brace that some
-// server takes for a literal and another does not ("{+5}", "~{5}", "{05}", "{5-}", a brace
-// in an unclosed quoted string); a bound that was hit.
+// which could hold lines that look like answers; a line that ends with another command;
+// lines without a legal tag, blank lines (nginx answers them with the previous tag);
+// controls in lines, quoted strings and literals (servers exist that repeat a literal in
+// their refusal, line breaks included); every brace that some server takes for a literal
+// and another does not ("{+5}", "~{5}", "{05}", "{5-}", a brace in an unclosed quoted
+// string); a bound that was hit.
 //
 // STARTTLS that is accepted with nothing behind it, and TLS from the first
 // octet, end the reading as encrypted.
