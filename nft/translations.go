@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -20,9 +21,10 @@ import (
 type Translations struct {
 	mu         sync.Mutex // guards what follows
 	conn       conn
-	looked     bool
-	generation uint32 // of the rules that were looked at
-	four, six  string // the tables in which there are some, or ""
+	looked     time.Time     // when the last look ended, 0 if it failed
+	took       time.Duration // it
+	generation uint32        // of the rules that were looked at
+	four, six  string        // the tables in which there are some, or ""
 }
 
 // OpenTranslations asks a network namespace, the own one for 0.
@@ -65,16 +67,27 @@ func (t *Translations) Of(six bool) (table string, err error) {
 	return t.four, err
 }
 
-// look reads the rules, if they are others than before.
+// Where there are very many rules looks take a lookShare-th of the time: each grant makes a
+// new generation.
+const (
+	dearLook  = 10 * time.Millisecond
+	lookShare = 10
+)
+
+// look reads the rules, if they may be others than before.
 func (t *Translations) look() error {
+	begin := time.Now()
+	if t.took > dearLook && begin.Sub(t.looked) < lookShare*t.took {
+		return nil
+	}
 	generation, err := t.conn.generation()
 	if errors.Is(err, unix.EINVAL) {
 		return nil // a kernel without nf_tables
 	}
-	if err != nil || t.looked && generation == t.generation {
+	if err != nil || !t.looked.IsZero() && generation == t.generation {
 		return err
 	}
-	t.looked, t.four, t.six = false, "", ""
+	t.looked, t.four, t.six = time.Time{}, "", ""
 	err = t.conn.list(message(unix.NFT_MSG_GETRULE, 0, nfgenmsg(unix.NFPROTO_UNSPEC, 0)), func(m netlink.Message) error {
 		table, does, err := translates(m)
 		if err != nil || !does || table == (tableID{unix.NFPROTO_INET, Table}) {
@@ -92,7 +105,8 @@ func (t *Translations) look() error {
 	if err != nil {
 		return fmt.Errorf("look for rules that translate: %w", err)
 	}
-	t.looked, t.generation = true, generation
+	t.looked, t.generation = time.Now(), generation
+	t.took = t.looked.Sub(begin)
 	return nil
 }
 
@@ -131,12 +145,13 @@ func translating(e *netlink.AttributeDecoder) (does bool) {
 				data.ByteOrder = binary.BigEndian
 				switch name {
 				case "nat":
-					does = numbers(data)[unix.NFTA_NAT_TYPE] == unix.NFT_NAT_DNAT
+					for data.Next() {
+						if data.Type() == unix.NFTA_NAT_TYPE {
+							does = data.Uint32() == unix.NFT_NAT_DNAT
+						}
+					}
 				case "payload":
-					a := numbers(data)
-					writes := a[unix.NFTA_PAYLOAD_SREG] != 0
-					address := a[unix.NFTA_PAYLOAD_LEN] >= 4 // less are a mark (DSCP) or hops
-					does = writes && (address || a[unix.NFTA_PAYLOAD_BASE] == unix.NFT_PAYLOAD_TRANSPORT_HEADER)
+					does = rewriting(data)
 				case "target": // of iptables-nft
 					for data.Next() {
 						if data.Type() == unix.NFTA_TARGET_NAME {
@@ -151,13 +166,19 @@ func translating(e *netlink.AttributeDecoder) (does bool) {
 	return does
 }
 
-// numbers are the attributes that are numbers, by type.
-func numbers(data *netlink.AttributeDecoder) map[uint16]uint32 {
-	found := make(map[uint16]uint32)
+// rewriting says whether an expression on a packet's bytes may write addresses or ports.
+func rewriting(data *netlink.AttributeDecoder) bool {
+	var base, size, source uint32
 	for data.Next() {
-		if len(data.Bytes()) == 4 {
-			found[data.Type()] = data.Uint32()
+		switch data.Type() {
+		case unix.NFTA_PAYLOAD_BASE:
+			base = data.Uint32()
+		case unix.NFTA_PAYLOAD_LEN:
+			size = data.Uint32()
+		case unix.NFTA_PAYLOAD_SREG:
+			source = data.Uint32()
 		}
 	}
-	return found
+	const address = 4 // octets; less are a mark (DSCP) or hops
+	return source != 0 && (size >= address || base == unix.NFT_PAYLOAD_TRANSPORT_HEADER)
 }

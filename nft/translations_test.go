@@ -4,6 +4,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"relaygate/bpf/bpftest"
 )
@@ -61,6 +62,7 @@ func TestTranslations(t *testing.T) {
 					return err
 				})
 			}
+			asked.took = 0 // else it may rest, where the machine is slow
 			for six, want := range map[bool]string{false: tt.four, true: tt.six} {
 				var got string
 				bpftest.Do(t, ns, func() (err error) {
@@ -113,4 +115,24 @@ func TestTranslationsOfXTables(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTranslationsRest: where a look is dear the next one waits.
+func TestTranslationsRest(t *testing.T) {
+	asked := Translations{looked: time.Now(), took: time.Hour, four: "t"}
+	bpftest.Do(t, bpftest.Namespace(t), func() error {
+		if got, err := asked.Of(false); got != "t" || err != nil {
+			t.Errorf("while it rests: %q, %v", got, err)
+		}
+		var err error
+		if asked.conn, err = dial(0); err != nil {
+			return err
+		}
+		defer asked.Close()
+		asked.looked = asked.looked.Add(-lookShare * asked.took)
+		if got, err := asked.Of(false); got != "" || err != nil {
+			t.Errorf("behind that: %q, %v", got, err)
+		}
+		return nil
+	})
 }

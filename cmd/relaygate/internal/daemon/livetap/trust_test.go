@@ -80,13 +80,11 @@ func TestTranslatedIsNotSeen(t *testing.T) {
 	v4 := authz.Conn{Client: netip.MustParseAddrPort("192.0.2.7:50000"), Server: netip.MustParseAddrPort("192.0.2.1:143")}
 	v6 := authz.Conn{Client: netip.MustParseAddrPort("[2001:db8::7]:50000"), Server: netip.MustParseAddrPort("[2001:db8::1]:143")}
 	bpftest.Do(t, bpftest.Namespace(t), func() error {
-		trust := &Trust{tables: tables}
-		if err := trust.onInterfaces(); err != nil {
-			return err
-		}
-		defer bpftest.Close(t, trust.firewall)
 		want := func(when, refused string) {
 			t.Helper()
+			trust := &Trust{tables: tables}
+			must(t, trust.onInterfaces())
+			defer bpftest.Close(t, trust.firewall)
 			for family, conn := range map[string]authz.Conn{"IPv4": v4, "IPv6": v6} {
 				// Without a namespace in the tables each is refused at last.
 				ok, reason := trust.Confirm(conn, time.Now())
