@@ -8,6 +8,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"relaygate/bpf"
 	"relaygate/bpf/bpftest"
@@ -68,8 +69,8 @@ func TestListenerAtAnotherPort(t *testing.T) {
 			tap := load(t, ns)
 			mail := bpftest.Listen(t, ns, "tcp", test.addr)
 			login(t, bpftest.Dial(t, ns, test.addr), bpftest.Accept(t, mail))
-			if got := rest(t, tap); len(got) < 2 || got[0].Reason != bpf.None {
-				t.Fatalf("records are %+v, want a connection that is believed", got)
+			if got := rest(t, tap); len(got) < 2 || got[0].Reason != bpf.None || got[0].Listener != socketCookie(t, mail) {
+				t.Fatalf("records are %+v, want a connection that is believed, and listener %d", got, socketCookie(t, mail))
 			}
 			proxy := bpftest.Listen(t, ns, "tcp", test.proxy)
 			leadTo(t, ns, proxy, port)
@@ -77,4 +78,13 @@ func TestListenerAtAnotherPort(t *testing.T) {
 			wantUnbelieved(t, tap, bpf.ForeignPort)
 		})
 	}
+}
+
+func socketCookie(t *testing.T, l net.Listener) (cookie uint64) {
+	t.Helper()
+	raw, err := l.(syscall.Conn).SyscallConn()
+	must(t, err)
+	must(t, raw.Control(func(fd uintptr) { cookie, err = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE) }))
+	must(t, err)
+	return cookie
 }

@@ -125,11 +125,13 @@ type Record struct {
 
 	// Opened: the addresses as the server's socket sees them, unmapped; the
 	// first sequence numbers of the streams (RFC 9293 IRS+1 and ISS+1); the
-	// inode number of the network namespace; the owner of the listener.
+	// inode number of the network namespace; the owner of the listener, and its cookie,
+	// which interfaces do not show.
 	Client, Server       netip.AddrPort
 	ClientISN, ServerISN uint32
 	Netns                uint64
 	UID                  uint32
+	Listener             uint64
 
 	// Opened: None if the connection is followed; else nothing more of it
 	// comes, not even a Closed, and the owner and namespace are for
@@ -160,7 +162,7 @@ func decodeEvent(raw []byte, rec *Record) (position uint64, err error) {
 		rec.Client = addrPort(ev.Family, ev.Client, ev.ClientPort)
 		rec.Server = addrPort(ev.Family, ev.Server, ev.ServerPort)
 		rec.ClientISN, rec.ServerISN = ev.ClientIsn, ev.ServerIsn
-		rec.Netns, rec.UID = uint64(ev.Netns), ev.Uid
+		rec.Netns, rec.UID, rec.Listener = uint64(ev.Netns), ev.Uid, ev.Listener
 	case tapEventKindCLOSED:
 		rec.Kind = Closed
 	case tapEventKindRECORD_LOST:

@@ -101,6 +101,7 @@ type tapEvent struct {
 	Cookie     uint64
 	Time       uint64
 	Position   uint64
+	Listener   uint64
 	Kind       tapEventKind
 	Reason     tapReason
 	Netns      uint32
@@ -124,14 +125,15 @@ const (
 )
 
 type tapFirst struct {
-	_        structs.HostLayout
-	Head     tapPacket
-	Data     [4056]uint8
-	Payload  uint32
-	Listener uint32
-	Seq      uint32
-	Port     uint16
-	_        [2]byte
+	_            structs.HostLayout
+	Head         tapPacket
+	Data         [4056]uint8
+	Listener     uint64
+	ListenerPort uint32
+	Payload      uint32
+	Seq          uint32
+	Port         uint16
+	_            [2]byte
 }
 
 type tapFlow struct {

@@ -122,3 +122,23 @@ func TestTranslationsOfXTables(t *testing.T) {
 		})
 	}
 }
+
+// TestTranslationsRest: behind a look the next one waits.
+func TestTranslationsRest(t *testing.T) {
+	asked := Translations{looked: true, rest: time.Now().Add(time.Hour), generation: 1<<32 - 1, four: "t"}
+	bpftest.Do(t, bpftest.Namespace(t), func() error {
+		var err error
+		if asked.conn, err = dial(0); err != nil {
+			return err
+		}
+		defer asked.Close()
+		if got, err := asked.Of(false); got != "t" || err != nil {
+			t.Errorf("while it rests: %q, %v", got, err)
+		}
+		asked.rest = time.Now()
+		if got, err := asked.Of(false); got != "" || err != nil {
+			t.Errorf("behind that: %q, %v", got, err)
+		}
+		return nil
+	})
+}

@@ -62,8 +62,9 @@ static __always_inline int measure(struct __sk_buff *skb, struct shape *shape)
 struct first {
 	struct packet head;
 	__u8 data[FIRST_BYTES - sizeof(struct packet)];
-	__u32 payload;	/* 0: there is none */
-	__u32 listener; /* its port */
+	__u64 listener;	      /* its cookie */
+	__u32 listener_port;
+	__u32 payload; /* 0: there is none */
 	__be32 seq;
 	__be16 port;
 };
@@ -86,8 +87,11 @@ static __always_inline void note_first(struct __sk_buff *skb, __u32 port)
 	if (!first)
 		return;
 	first->payload = 0;
-	first->listener = port;
-	if (!watched(port) || !measure(skb, &shape) || !shape.tcp || !shape.payload || shape.control || lent(skb))
+	first->listener_port = port;
+	if (!watched(port))
+		return;
+	first->listener = bpf_get_socket_cookie(skb);
+	if (!measure(skb, &shape) || !shape.tcp || !shape.payload || shape.control || lent(skb))
 		return;
 	barrier_var(last);
 	if (last >= sizeof(first->data) || bpf_skb_load_bytes(skb, 0, first->data, last + 1) ||
@@ -99,16 +103,16 @@ static __always_inline void note_first(struct __sk_buff *skb, __u32 port)
 }
 
 /*
- * at_another_port says whether a listener at another port accepted this connection: a firewall
- * (TPROXY) or a program (BPF_PROG_TYPE_SK_LOOKUP) can lead it there, as to a proxy at which
- * the client names the server.
+ * listener_of is the cookie of the listener that accepted this connection, or 0 if it is
+ * at another port: a firewall (TPROXY) or a program (BPF_PROG_TYPE_SK_LOOKUP) can lead
+ * it there, as to a proxy at which the client names the server.
  */
-static __always_inline int at_another_port(struct bpf_sock_ops *ops)
+static __always_inline __u64 listener_of(struct bpf_sock_ops *ops)
 {
 	__u32 zero = 0;
 	struct first *first = bpf_map_lookup_elem(&firsts, &zero);
 
-	return !first || first->listener != ops->local_port;
+	return first && first->listener_port == ops->local_port ? first->listener : 0;
 }
 
 /* first_of is the segment that makes this connection, if it carries its first bytes. */

@@ -88,6 +88,7 @@ struct event {
 	 * and below that of Closed. It orders the two rings exactly.
 	 */
 	__u64 position;
+	__u64 listener; /* cookie of who accepted it, 0 on interfaces */
 	enum event_kind kind;
 	enum reason reason;
 	__u32 netns; /* inode number */

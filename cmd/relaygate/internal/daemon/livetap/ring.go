@@ -54,7 +54,7 @@ func (t *ringTap) Next(ev *capture.Event) error {
 	if ev.Kind != capture.Opened || !ev.Trusted {
 		return nil
 	}
-	if ok, reason := t.trust.tables.Check(ev.Conn.Server, ev.Conn.Netns); !ok {
+	if ok, reason := t.trust.tables.CheckListener(ev.Conn.Server, ev.Conn.Netns, ev.Listener); !ok {
 		ev.Trusted, ev.Reason = false, reason
 	}
 	return nil
