@@ -83,14 +83,14 @@ func untagged(answer string) string {
 // mechanismName returns a mechanism that is safe to show: of a success any
 // legal name, because the server took it for a mechanism; else a known one.
 func mechanismName(name string, r Result) string {
-	if known := registered(name, mechanisms); known != "" || name == "" {
+	name = strings.ToUpper(name)
+	if known := registered(name, mechanisms); known != "" {
 		return known
 	}
-	name = strings.ToUpper(name)
 	if r == Success && len(name) <= 20 && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == "" {
 		return name // RFC 4422 §3.1
 	}
-	return registered(name, mechanisms)
+	return ""
 }
 
 // statuses of RFC 1939 §3 and RFC 9051 §7.1.

@@ -40,6 +40,7 @@ const (
 
 	ForeignNetns = Reason(tapReasonFOREIGN_NETNS)
 	ForeignOwner = Reason(tapReasonFOREIGN_OWNER)
+	ForeignPort  = Reason(tapReasonFOREIGN_PORT)
 	FastOpen     = Reason(tapReasonFAST_OPEN)
 	Multipath    = Reason(tapReasonMULTIPATH)
 
@@ -67,6 +68,7 @@ var reasons = map[Reason]string{
 	None:            "",
 	ForeignNetns:    "the listener is in a network namespace that is not trusted",
 	ForeignOwner:    "the listener belongs to a user who is not trusted",
+	ForeignPort:     "a listener at another port accepted the connection, as a transparent proxy does",
 	FastOpen:        "the client sent data with the handshake, as TCP Fast Open does",
 	Multipath:       "the connection is a part of a Multipath TCP connection",
 	RingFull:        "the tap's ring buffer was full",

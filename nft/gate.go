@@ -155,7 +155,11 @@ func (g *Gate) freshTable(adopt bool) []netlink.Message {
 // members are removed, as others' elements may be in the sets.
 func (g *Gate) CloseAll(members ...Element) error {
 	if g.cfg.Mode == UserSets {
-		return g.removeMembers(members)
+		var failed []error
+		for _, e := range members { // one by one: one that ran out would undo the others
+			failed = append(failed, g.Remove(e.Addr))
+		}
+		return errors.Join(failed...)
 	}
 	var batch []netlink.Message
 	for _, set := range []string{allow4, allow6, net6} {

@@ -48,7 +48,7 @@ func TestFilter(t *testing.T) {
 
 	// What the rules counted is no change to them.
 	must(t, g.Check())
-	must(t, g.Remove(member4, member6))
+	must(t, errors.Join(g.Remove(member4), g.Remove(member6)))
 	w.expect(t, "removed member", member4, server4, 25, false)
 	w.expect(t, "removed member", member6, server6, 25, false)
 	must(t, g.Add(minute(netip.AddrFrom16(strange4.As16()), strange6)...))

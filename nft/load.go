@@ -159,11 +159,7 @@ func (g *Gate) held(members []member) (map[place]time.Duration, error) {
 	}
 	for _, set := range []string{allow4, allow6, net6} {
 		err := g.conn.list(listElements(g.table, set), func(m netlink.Message) error {
-			found, err := parseElements(m)
-			for _, m := range found {
-				held[m.place()] = m.remaining
-			}
-			return err
+			return eachElement(m, func(e listed) { held[e.place()] = e.remaining })
 		})
 		if err != nil && !errors.Is(err, errInterrupted) {
 			return nil, fmt.Errorf("list set %s: %w", set, err)

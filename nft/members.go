@@ -149,19 +149,13 @@ func (g *Gate) write(generation uint32, members []member, held bool) error {
 	return err
 }
 
-// Remove shuts addresses out. One that is not there, or no table, is no error.
-// Each is a transaction of its own, as one that ran out would undo the others.
-func (g *Gate) Remove(addrs ...netip.Addr) error {
-	var failed []error
-	for _, addr := range addrs {
-		set, key, err := g.cfg.place(addr)
-		if err != nil {
-			failed = append(failed, err)
-			continue
-		}
-		failed = append(failed, g.removeMember(member{set: set, key: key}))
+// Remove shuts an address out. One that is not there, or no table, is no error.
+func (g *Gate) Remove(addr netip.Addr) error {
+	set, key, err := g.cfg.place(addr)
+	if err != nil {
+		return err
 	}
-	return errors.Join(failed...)
+	return g.removeMember(member{set: set, key: key})
 }
 
 func (g *Gate) removeMember(m member) error {
@@ -185,14 +179,6 @@ func (g *Gate) removeMember(m member) error {
 	return nil
 }
 
-func (g *Gate) removeMembers(members []Element) error {
-	addrs := make([]netip.Addr, len(members))
-	for i, e := range members {
-		addrs[i] = e.Addr
-	}
-	return g.Remove(addrs...)
-}
-
 // Read returns the members in the kernel's table that have a timeout; none if
 // there is no table. It is for the start: listing a full set takes minutes.
 //
@@ -210,14 +196,12 @@ func (g *Gate) Read() ([]Element, error) {
 	seen := make(map[netip.Addr]bool)
 	for _, set := range sets {
 		err := g.conn.list(listElements(g.table, set), func(m netlink.Message) error {
-			members, err := parseElements(m)
-			for _, m := range members {
-				if m.remaining > 0 && m.remaining < forever && !seen[m.key] {
-					seen[m.key] = true
-					elements = append(elements, Element{m.key, m.timeout, m.remaining})
+			return eachElement(m, func(e listed) {
+				if e.remaining > 0 && e.remaining < forever && !seen[e.key] {
+					seen[e.key] = true
+					elements = append(elements, Element{e.key, e.timeout, e.remaining})
 				}
-			}
-			return err
+			})
 		})
 		// While the set changes or its hash table is resized, the kernel may
 		// repeat some and leave out others, which lets nobody in.

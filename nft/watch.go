@@ -34,7 +34,7 @@ type Change struct {
 	// Sync tells which. What was packed behind another table's is not seen.
 	Members bool
 	// Lost is true if more came than could be followed: anything may have
-	// changed.
+	// changed, and Members is true.
 	Lost bool
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 // Expire closes what ran out until now, ends denials, and renews what the
-// kernel was told where more is promised (Rearmed). Call it before Login of the
+// kernel was told where more is promised (Rearmed). Call it before Admit of the
 // same moment, and at Next. It does a bounded piece of work: while there is more,
 // Next is not in the future.
 func (t *Table) Expire(now time.Time) []Change {

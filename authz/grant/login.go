@@ -24,20 +24,10 @@ type Admission struct {
 	reason  string // why
 }
 
-// Login judges a verdict and grants or renews its client's address for one
-// lifetime from then, or says why not (Refused). It reports false where there is
-// nothing to say: the verdict is no success, or the address needs no grant
-// because an always rule names it.
-func (t *Table) Login(now time.Time, v authz.Verdict) (Change, bool) {
-	var a Admission
-	if !t.Admit(now, &v, &a) {
-		return Change{}, false
-	}
-	return t.Explain(&a), true
-}
-
-// Admit is the part of Login that decides, into a. Explain is the rest, and must
-// follow before anything else is done to the table.
+// Admit judges a verdict, into a, and grants or renews its client's address for one
+// lifetime from then, or says why not (Refused). It reports false where there is nothing
+// to say: the verdict is no success, or the address needs no grant because an always rule
+// names it. Else Explain must follow before anything else is done to the table.
 func (t *Table) Admit(now time.Time, v *authz.Verdict, a *Admission) bool {
 	at := t.see(now)
 	if v.Result != authz.Success {

@@ -17,6 +17,15 @@ func (t *Table) List() []Grant {
 	return slices.SortedFunc(t.All(), func(a, b Grant) int { return a.Prefix.Compare(b.Prefix) })
 }
 
+// Login admits a login and tells of it.
+func (t *Table) Login(now time.Time, v authz.Verdict) (Change, bool) {
+	var a Admission
+	if !t.Admit(now, &v, &a) {
+		return Change{}, false
+	}
+	return t.Explain(&a), true
+}
+
 // world is a table with everything around it in the most obvious form: a kernel
 // whose elements end by themselves, sessions, denials, and what was promised.
 type world struct {

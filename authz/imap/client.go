@@ -25,7 +25,6 @@ func (d *Dialogue) readClient(b []byte) {
 		}
 		if d.client.Empty() && (d.phase == atCommand || d.phase == serverTurn) {
 			d.lockStep = d.idle()
-			d.inStep = d.lockStep && !d.owing
 		}
 		l, rest, state := d.client.Next(b)
 		if state != line.Complete {
@@ -117,6 +116,9 @@ func (d *Dialogue) text(l *line.Line, arguments []byte) {
 		case l.Eight() && c.verb != login:
 			d.taint(reasonEightBit)
 			return
+		case d.owing && hides(arguments, true):
+			d.taint(line.ReasonHidden)
+			return
 		case l.Eight() || len(l.Text)+len("\r\n") > maxLine:
 			c.odd, c.alone = true, true
 		}
@@ -137,7 +139,7 @@ func (d *Dialogue) text(l *line.Line, arguments []byte) {
 			c.malformed, c.odd, c.alone = true, true, true
 		}
 		c.user = string(d.arguments.user)
-		if c.malformed && !d.inStep {
+		if c.malformed && !d.inStep() {
 			d.taint(d.piped("malformed LOGIN in a pipeline"))
 		}
 	}
@@ -157,7 +159,7 @@ func (d *Dialogue) authenticate(text []byte) {
 	}
 	if !d.exchange.Begin(name) || bytes.IndexByte(initial, ' ') >= 0 {
 		c.verb, c.alone, c.odd = unknown, true, true
-		if !d.inStep {
+		if !d.inStep() {
 			d.taint(d.piped("malformed AUTHENTICATE in a pipeline"))
 		}
 		return

@@ -71,9 +71,8 @@ type progress struct {
 	next int
 	// bareLF is true if a line of the window ended with LF alone.
 	bareLF bool
-	// lockStep is true if nothing was outstanding when the present command began, inStep
-	// if the server owed nothing then.
-	lockStep, inStep bool
+	// lockStep is true if nothing was outstanding when the present command began.
+	lockStep bool
 	// pieces counts the client's complete lines and literals; linePiece is
 	// pieces when the present server line began.
 	pieces, linePiece uint64
@@ -170,6 +169,9 @@ func (d *Dialogue) awaitsGreeting() bool {
 func (d *Dialogue) idle() bool {
 	return d.next == len(d.window) && d.server.Empty()
 }
+
+// inStep reports whether the server owed nothing when the present command began.
+func (d *Dialogue) inStep() bool { return d.lockStep && !d.owing }
 
 // present is the command whose pieces the client is sending.
 func (d *Dialogue) present() *command { return &d.window[len(d.window)-1] }

@@ -1,5 +1,7 @@
 package imap
 
+import "slices"
+
 // multiplex reads what Dovecot 2.4 sends to a trusted proxy that asked for it in ID
 // ("x-multiplex"): behind the line "* MULTIPLEX 0" its octets belong to several channels,
 // of which number 0 is IMAP. A header comes first. Then a mark with a zero and a number
@@ -34,9 +36,10 @@ func (m *multiplex) begins() bool { return m.state == inHeader && m.begun == 0 }
 // next returns what of b belongs to IMAP, valid until the next call. It reports false if
 // b is not framed so.
 func (m *multiplex) next(b []byte) (imap []byte, ok bool) {
-	m.imap = m.imap[:0]
+	m.imap = slices.Grow(m.imap[:0], len("\x03")+len(b)) // at once: what grows leaves a copy behind
 	for _, c := range b {
 		if !m.octet(c) {
+			clear(m.imap)
 			return nil, false
 		}
 	}

@@ -90,8 +90,21 @@ func TestMultiplex(t *testing.T) {
 
 // A server can repeat a password where it refuses the login.
 func TestMultiplexKeepsNothing(t *testing.T) {
-	d, _ := framedTalk(t, true, proxyID+proxyLogin, announced+frameHeader+framedID+"L NO canary\r\n", 1<<10)
-	if b := d.framed.imap[:cap(d.framed.imap)]; bytes.Contains(b, []byte("canary")) {
-		t.Errorf("%q is kept", b)
+	for _, behind := range []string{"\r\n", "\x03\xfe\x02"} { // what nobody knows
+		d, _ := framedTalk(t, true, proxyID+proxyLogin, announced+frameHeader+framedID+"L NO canary"+behind, 1<<10)
+		if b := d.framed.imap[:cap(d.framed.imap)]; bytes.Contains(b, []byte("canary")) {
+			t.Errorf("%q is kept", b)
+		}
+	}
+}
+
+func TestMultiplexCopiesNothing(t *testing.T) {
+	var m multiplex
+	m.state = inMark // what it holds back comes out, too
+	b := bytes.Repeat([]byte("x"), 1000)
+	m.imap = make([]byte, 0, 8)
+	first := m.imap[:8]
+	if got, ok := m.next(b); !ok || len(got) != 1001 || !bytes.Equal(first, make([]byte, 8)) {
+		t.Errorf("%v, %d octets, and %q in what was too small", ok, len(got), first)
 	}
 }

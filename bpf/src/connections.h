@@ -41,6 +41,8 @@ static __always_inline enum reason doubt(struct bpf_sock_ops *ops, struct tcp_so
 		return FOREIGN_NETNS;
 	if (!bpf_map_lookup_elem(&trusted_owners, &uid))
 		return FOREIGN_OWNER;
+	if (at_another_port(ops))
+		return FOREIGN_PORT;
 	/* Those of the SYN went to the server unseen too: RFC 7413. */
 	if (tp->fastopen_rsk || (burdened(ops) && !first_of(ops))) {
 		COUNT(fast_open);

@@ -10,6 +10,7 @@
 
 #include "headers.h"
 #include "lent.h"
+#include "ports.h"
 #include "record.h"
 #include "tap.h"
 
@@ -61,7 +62,8 @@ static __always_inline int measure(struct __sk_buff *skb, struct shape *shape)
 struct first {
 	struct packet head;
 	__u8 data[FIRST_BYTES - sizeof(struct packet)];
-	__u32 payload; /* 0: there is none */
+	__u32 payload;	/* 0: there is none */
+	__u32 listener; /* its port */
 	__be32 seq;
 	__be16 port;
 };
@@ -74,8 +76,8 @@ struct {
 	__type(value, struct first);
 } firsts SEC(".maps");
 
-/* note_first keeps what a listener is shown. */
-static __always_inline void note_first(struct __sk_buff *skb)
+/* note_first keeps what the listener at a port is shown. */
+static __always_inline void note_first(struct __sk_buff *skb, __u32 port)
 {
 	__u32 zero = 0, last = skb->len - 1;
 	struct first *first = bpf_map_lookup_elem(&firsts, &zero);
@@ -84,7 +86,8 @@ static __always_inline void note_first(struct __sk_buff *skb)
 	if (!first)
 		return;
 	first->payload = 0;
-	if (!measure(skb, &shape) || !shape.tcp || !shape.payload || shape.control || lent(skb))
+	first->listener = port;
+	if (!watched(port) || !measure(skb, &shape) || !shape.tcp || !shape.payload || shape.control || lent(skb))
 		return;
 	barrier_var(last);
 	if (last >= sizeof(first->data) || bpf_skb_load_bytes(skb, 0, first->data, last + 1) ||
@@ -93,6 +96,19 @@ static __always_inline void note_first(struct __sk_buff *skb)
 		return;
 	first->head.wire_len = first->head.captured = last + 1;
 	first->payload = shape.payload;
+}
+
+/*
+ * at_another_port says whether a listener at another port accepted this connection: a firewall
+ * (TPROXY) or a program (BPF_PROG_TYPE_SK_LOOKUP) can lead it there, as to a proxy at which
+ * the client names the server.
+ */
+static __always_inline int at_another_port(struct bpf_sock_ops *ops)
+{
+	__u32 zero = 0;
+	struct first *first = bpf_map_lookup_elem(&firsts, &zero);
+
+	return !first || first->listener != ops->local_port;
 }
 
 /* first_of is the segment that makes this connection, if it carries its first bytes. */

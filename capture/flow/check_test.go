@@ -4,7 +4,6 @@ import "testing"
 
 // check verifies what always holds inside a table.
 func check(t *testing.T, table *Table) {
-	t.Helper()
 	open := checkFlows(t, table)
 	checkClients(t, table, open)
 	checkTuples(t, table, open)
@@ -14,7 +13,6 @@ func check(t *testing.T, table *Table) {
 
 // checkWaiting looks whether the rows lead to what waits, and to nothing else.
 func checkWaiting(t *testing.T, w *waiting) {
-	t.Helper()
 	if !w.any() {
 		return
 	}
@@ -33,7 +31,6 @@ func checkWaiting(t *testing.T, w *waiting) {
 
 // checkFlows counts the flows, and looks at their windows.
 func checkFlows(t *testing.T, table *Table) (open int) {
-	t.Helper()
 	for id := range table.slots.size() {
 		f := table.slots.at(id)
 		if f.phase == free {
@@ -64,7 +61,6 @@ func checkFlows(t *testing.T, table *Table) (open int) {
 
 // checkClients counts the flows in the lists of their clients.
 func checkClients(t *testing.T, table *Table, open int) {
-	t.Helper()
 	listed := 0
 	for _, slot := range table.slots.clients.slots {
 		if slot == 0 {
@@ -87,7 +83,6 @@ func checkClients(t *testing.T, table *Table, open int) {
 
 // checkTuples looks where the tuples lead.
 func checkTuples(t *testing.T, table *Table, open int) {
-	t.Helper()
 	known := 0
 	for _, slot := range table.tuples.slots {
 		if slot == 0 {
@@ -113,7 +108,6 @@ func leads(table *Table, k *tuple, r ref) bool {
 
 // checkPool looks whether free buffers are bounded and wiped.
 func checkPool(t *testing.T, p *pool) {
-	t.Helper()
 	if p.held > p.limit {
 		t.Fatalf("buffers of %d bytes", p.held)
 	}

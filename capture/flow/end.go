@@ -49,9 +49,6 @@ func (t *Table) Hold(id ID) bool {
 	return true
 }
 
-// Held reports whether a flow is held.
-func (t *Table) Held(id ID) bool { return t.slots.at(id).phase == held }
-
 // end closes a flow of a file of whose server no more can come.
 func (t *Table) end(id ID, f *flow) {
 	gap := f.serverGap()

@@ -21,7 +21,7 @@ const (
 	Data
 	// Tainted: the flow is in doubt, Reason says why. No Data follows.
 	Tainted
-	// Closed ends a flow: the slot ID is free, unless it is Held.
+	// Closed ends a flow: the slot ID is free, unless it is held (Hold).
 	Closed
 )
 

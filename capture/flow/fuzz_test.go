@@ -116,6 +116,7 @@ func FuzzFeed(f *testing.F) {
 
 // TestPlay plays such games at random.
 func TestPlay(t *testing.T) {
+	t.Parallel()
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 3000 {
 		data := make([]byte, opSize*(1+rng.IntN(200)))

@@ -101,8 +101,8 @@ func (t *Table) asks(hash uint64, seg *capture.Segment) {
 	t.syn(h, seg)
 }
 
-// opens notes a SYN that this host sent from the server's end: both may open a connection towards each other
-// (RFC 9293 §3.5), and who is at the server's is no listener then.
+// opens notes a SYN that this host sent from the server's end: both may open a connection
+// towards each other (RFC 9293 §3.5), and who is at the server's is no listener then.
 func (t *Table) opens(hash uint64, seg *capture.Segment) {
 	r, h := t.ringEntry(hash, seg)
 	t.name(&h.tuple, &seg.Dst, &seg.Src)
@@ -185,7 +185,7 @@ func (t *Table) shake(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) 
 		}
 	case h.stage == answered:
 		t.complete(r, h, dir, seg)
-	case seg.Flags&capture.RST == 0 && t.wait(h.hash, seg):
+	case (seg.Flags&capture.RST == 0 || t.waiting.again == seg) && t.wait(h.hash, seg): // a new one refuses the SYN
 	case tells(seg): // of what is done, of what cannot be read, or of what h begins
 		if dir == authz.FromClient {
 			h.ahead = t.now

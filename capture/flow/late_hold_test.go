@@ -209,6 +209,7 @@ func (r *reader) take(e *Event, now time.Time, answers int) {
 // however late a tap shows it, a login that was held as long as something can be late rests
 // on what the server read and wrote.
 func TestModelHeld(t *testing.T) {
+	t.Parallel()
 	held, far := 0, 0
 	for seed := range uint64(3000) {
 		rng := rand.New(rand.NewPCG(seed, 3))

@@ -35,6 +35,7 @@ func newLateModel(seed uint64, faulty, evil bool) *model {
 
 // TestModelLate: the same where the packets come late, each by another time.
 func TestModelLate(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(1500) {
 		m := newLateModel(seed, seed%4 != 0, false)
 		m.run(t, 20000)
@@ -50,6 +51,7 @@ func TestModelLate(t *testing.T) {
 // TestModelLateDecoys: whatever a client sends then, what was released and the server did
 // not read is tainted once all was shown.
 func TestModelLateDecoys(t *testing.T) {
+	t.Parallel()
 	whole, tainted := 0, 0
 	for seed := range uint64(5000) {
 		m := newLateModel(seed, seed%4 != 0, true)

@@ -8,6 +8,9 @@ import (
 	"relaygate/capture"
 )
 
+// Held reports whether a flow is held.
+func (t *Table) Held(id ID) bool { return t.slots.at(id).phase == held }
+
 // TestLateCopies: of bytes that the server has acknowledged, another copy is nothing to a
 // live flow, and a doubt in a file, which can show it late.
 func TestLateCopies(t *testing.T) {

@@ -21,6 +21,7 @@ func (m *model) run(t *testing.T, n int) {
 // TestModelHonest: whatever an honest network does, all of the true streams is
 // released, in an order that respects cause and effect, and nothing is tainted.
 func TestModelHonest(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(3000) {
 		m := newModel(seed, seed%4 != 0, false)
 		m.run(t, 20000)
@@ -33,6 +34,7 @@ func TestModelHonest(t *testing.T) {
 
 // TestModelDeaf: what the tap misses costs bytes, and makes none up.
 func TestModelDeaf(t *testing.T) {
+	t.Parallel()
 	tainted, whole := 0, 0
 	for seed := range uint64(3000) {
 		m := newModel(seed, seed%4 != 0, false)
@@ -53,6 +55,7 @@ func TestModelDeaf(t *testing.T) {
 // TestModelDecoys: whatever a client sends, nothing is released but what the
 // server read, in whatever way its kernel chose.
 func TestModelDecoys(t *testing.T) {
+	t.Parallel()
 	tainted, useful := 0, 0
 	for seed := range uint64(20000) {
 		m := newModel(seed, seed%4 != 0, true)

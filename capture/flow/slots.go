@@ -36,8 +36,8 @@ type flow struct {
 	phase  phase
 	origin authz.Origin
 	closed bool // Closed was told
-	// A FIN of the client is a candidate until it was acknowledged: clientDone.
-	hasClientFIN, clientDone, hasServerFIN bool
+	// A FIN of the client is a candidate until it was acknowledged.
+	hasClientFIN, hasServerFIN bool
 	// hasClientPast: a candidate was too far ahead to keep.
 	hasClientPast bool
 	// single is how many bytes of the client wait, if one segment brought all of
@@ -60,6 +60,9 @@ type flow struct {
 
 // reads reports whether what the client sent in f is read.
 func (f *flow) reads() bool { return f.phase >= following && f.phase <= held }
+
+// clientDone reports whether the client's FIN was acknowledged.
+func (f *flow) clientDone() bool { return f.hasClientFIN && before(f.clientFIN, f.clientNext) }
 
 // pageSize is how many slots are allocated at one time.
 const pageSize = 256

@@ -22,7 +22,7 @@ func (t *Table) fromClient(id ID, f *flow, seg *capture.Segment) {
 		return
 	}
 	fin := seg.Flags&capture.FIN != 0
-	if to < 0 || to == from && !fin || f.clientDone {
+	if to < 0 || to == from && !fin || f.clientDone() {
 		return
 	}
 	if before(start, f.clientISN) && carries(seg) {
@@ -160,9 +160,7 @@ func (t *Table) acknowledged(id ID, f *flow, n int) string {
 	}
 	fin := f.hasClientFIN && f.clientFIN == f.clientNext+uint32(len(ready))
 	switch rest := n - len(ready); {
-	case rest == 0:
-	case rest == 1 && fin:
-		f.clientDone = true
+	case rest == 0, rest == 1 && fin:
 	case f.conn.Cookie != 0 && f.clientNext == f.clientISN && len(ready) == 0:
 		return reasonHandshakeData // which a live tap does not see
 	default:

@@ -175,7 +175,7 @@ func (t *Tables) CheckConnection(c authz.Conn, opened time.Time) (ok bool, reaso
 		return false, fmt.Sprintf("whether the connection exists is not known: network namespace %d: %v", own.id, err)
 	}
 	if !ok {
-		return false, "no socket of this host has this connection"
+		return false, "no socket of this host has this connection, but perhaps a transparent proxy's"
 	}
 	if ok, reason := t.Check(c.Server, own.id); !ok {
 		return false, reason

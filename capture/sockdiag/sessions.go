@@ -33,55 +33,41 @@ type Session struct {
 // Alive lists the sessions on the watched ports of all namespaces: one look at
 // the tables of each. A connection that either side has begun to close is no
 // session any more.
-func (t *Tables) Alive() ([]Session, error) {
-	t.dumping.Lock()
-	defer t.dumping.Unlock()
-	var all []Session
-	err := t.list(1<<tcpEstablished, func(s Session) error {
-		if len(all) == sessionLimit {
-			return errTooManySessions
-		}
-		all = append(all, s)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return all, nil
-}
+func (t *Tables) Alive() ([]Session, error) { return t.list(1 << tcpEstablished) }
 
 // Unended are the cookies of the connections on the watched ports that Alive lists, and
 // of those that a side has begun to close: the kernel still sees to them, for minutes
 // where the other side is gone.
 func (t *Tables) Unended() (map[uint64]bool, error) {
-	t.dumping.Lock()
-	defer t.dumping.Unlock()
-	all := make(map[uint64]bool)
-	err := t.list(1<<tcpEstablished|tcpClosing, func(s Session) error {
-		if len(all) == sessionLimit {
-			return errTooManySessions
-		}
-		all[s.Cookie] = true
-		return nil
-	})
+	list, err := t.list(1<<tcpEstablished | tcpClosing)
 	if err != nil {
 		return nil, err
+	}
+	all := make(map[uint64]bool, len(list))
+	for i := range list {
+		all[list[i].Cookie] = true
 	}
 	return all, nil
 }
 
-// list hands on the connections of all namespaces in these states.
-func (t *Tables) list(states uint32, yield func(Session) error) error {
+// list lists the connections of all namespaces in these states.
+func (t *Tables) list(states uint32) (all []Session, err error) {
+	t.dumping.Lock()
+	defer t.dumping.Unlock()
 	for _, ns := range t.namespaces {
 		err := ns.dump.sessions(t.ports, states, func(s Session) error {
+			if len(all) == sessionLimit {
+				return errTooManySessions
+			}
 			s.Netns = ns.id
-			return yield(s)
+			all = append(all, s)
+			return nil
 		})
 		if err != nil {
-			return fmt.Errorf("network namespace %d: %w", ns.id, err)
+			return nil, fmt.Errorf("network namespace %d: %w", ns.id, err)
 		}
 	}
-	return nil
+	return all, nil
 }
 
 // sessions hands on the connections on the local ports in these states. One call at a

@@ -65,12 +65,7 @@ func (f *clientFlags) daemon() (*offline.Daemon, error) {
 	if !ok { // not even that
 		return nil, err
 	}
-	d.Mistakes = err
-	if d.Config, err = config.Default(); err != nil {
-		return nil, err
-	}
-	d.Config.Relayhosts, d.Config.UsersFile = known.Relayhosts, known.UsersFile
-	d.Config.StatePath, d.Config.Socket = known.StatePath, known.Socket
+	d.Config, d.Mistakes = known, err
 	return d, nil
 }
 

@@ -135,7 +135,7 @@ func TestReloadNeedsTheChosenFile(t *testing.T) {
 
 // A daemon that hangs is critical before a monitoring system gives the check up.
 func TestCheckOfADaemonThatHangs(t *testing.T) {
-	t.Parallel() // it only waits
+	t.Parallel() // it only waits, and TestBatch does not
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket) // nobody accepts
 	must(t, err)

@@ -172,22 +172,12 @@ func replayFile(ctx context.Context, e *env, cfg *config.Config, name string, ba
 	decoder.PassOver(done)
 	reader := engine.NewFileReader(cfg.Services, cfg.TrustedProxies, authz.NewEvidence(authz.EvidenceConfig{NamesOnly: true}), done)
 	defer func() { sum.file(file.Packets(), decoder.Stats(), reader.Flows()) }()
-	emit := func(verdicts []authz.Verdict) error {
-		for i := range verdicts {
-			v := &verdicts[i]
-			sum.verdict(v)
-			if err := out.print(v); err != nil {
-				return fmt.Errorf("%w: %w", errOutput, err)
-			}
-		}
-		return nil
-	}
 	began := e.Now()
 	settle = func() error {
 		if file.Time().Before(began) { // stored before: how fast it comes tells nothing
 			return nil
 		}
-		return emit(reader.Settle())
+		return tell(reader.Settle(), out, sum)
 	}
 	var events [batch]capture.Event
 	var readErr error
@@ -196,18 +186,30 @@ func replayFile(ctx context.Context, e *env, cfg *config.Config, name string, ba
 		if n, readErr = file.Batch(events[:]); readErr != nil {
 			break
 		}
-		if err := emit(reader.FeedAll(events[:n])); err != nil {
+		if err := tell(reader.FeedAll(events[:n]), out, sum); err != nil {
 			return err
 		}
 		bar.tick()
 	}
-	if err := emit(reader.Flush(file.Time())); err != nil {
+	if err := tell(reader.Flush(file.Time()), out, sum); err != nil {
 		return err
 	}
 	if errors.Is(readErr, io.EOF) {
 		return nil
 	}
 	return readErr
+}
+
+// tell counts verdicts and prints them.
+func tell(verdicts []authz.Verdict, out printer, sum *summary) error {
+	for i := range verdicts {
+		v := &verdicts[i]
+		sum.verdict(v)
+		if err := out.print(v); err != nil {
+			return fmt.Errorf("%w: %w", errOutput, err)
+		}
+	}
+	return nil
 }
 
 func openCapture(e *env, name string, through func(io.Reader) io.Reader, d *capture.Decoder) (*capture.File, error) {

@@ -30,6 +30,7 @@ import (
 // of any size. The captures are real ones, worn: packets are missing, come twice, or
 // change places, and all of it happens again between the same ports.
 func TestBatch(t *testing.T) {
+	t.Parallel()
 	cfg, err := config.Default()
 	must(t, err)
 	captures := capturesOf(t)

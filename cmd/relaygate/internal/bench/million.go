@@ -117,9 +117,11 @@ func fillTable(now time.Time) *grant.Table {
 			},
 			Origin: authz.FromHost,
 		}
-		if c, ok := t.Login(now, v); !ok || c.Kind != grant.Granted {
-			must.Do(fmt.Errorf("grant %s: %+v", member(i), c))
+		var a grant.Admission
+		if !t.Admit(now, &v, &a) || a.Kind != grant.Granted {
+			must.Do(fmt.Errorf("grant %s: %+v", member(i), a))
 		}
+		t.Explain(&a)
 	}
 	return t
 }

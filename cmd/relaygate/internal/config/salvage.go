@@ -9,12 +9,16 @@ import (
 
 // Salvage is what can be read of a file that Load refuses, line by line, so that what
 // it names can be left closed: the files for mail servers, whether they shall stay, and
-// where a relaygate that runs, and its state, would be. It reports false if the file
-// cannot be read: then it is what the defaults say.
+// where a relaygate that runs, and its state, would be. All else is as by default. It
+// reports false if the file cannot be read: then it is the defaults.
 func Salvage(path string) (known *Config, ok bool) {
 	var r raw
+	known, err := Default()
+	if err != nil { // on a host without a user root, say
+		known = new(Config)
+	}
 	if decode("default.toml", DefaultFile, &r) != nil {
-		return new(Config), false // it is a part of the program
+		return known, false // it is a part of the program
 	}
 	data, err := readFile(path)
 	table := ""
@@ -29,16 +33,16 @@ func Salvage(path string) (known *Config, ok bool) {
 			r = with
 		}
 	}
-	cfg := &Config{Relayhosts: r.Files.Relayhosts, UsersFile: r.Files.Users, Socket: r.Control.Socket, StatePath: r.State.Path}
-	for _, p := range []*string{&cfg.Relayhosts, &cfg.UsersFile, &cfg.Socket, &cfg.StatePath} {
+	known.Relayhosts, known.UsersFile, known.Socket, known.StatePath = r.Files.Relayhosts, r.Files.Users, r.Control.Socket, r.State.Path
+	for _, p := range []*string{&known.Relayhosts, &known.UsersFile, &known.Socket, &known.StatePath} {
 		if !filepath.IsAbs(*p) {
 			*p = ""
 		}
 	}
 	for exit, word := range exits {
 		if r.Gate.OnExit == word {
-			cfg.Gate.OnExit = OnExit(exit)
+			known.Gate.OnExit = OnExit(exit)
 		}
 	}
-	return cfg, err == nil
+	return known, err == nil
 }

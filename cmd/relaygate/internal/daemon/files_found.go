@@ -9,7 +9,6 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/relayhosts"
-	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/story"
 )
 
@@ -59,10 +58,7 @@ func (o *owner) found(now time.Time, foreign *relayhosts.Foreign, changed bool) 
 
 // others notes what somebody else did for an address.
 func (o *owner) others(now time.Time, kind authz.EventKind, p netip.Prefix, reason string) {
-	e := authz.Event{Kind: kind, Time: now, Last: now, Prefix: p, Reason: reason}
-	o.engine.Evidence().Add(e)
-	o.keeper.Noted(p)
-	o.hub.Publish(now, control.NewEvent(&e))
+	o.note(now, &authz.Event{Kind: kind, Prefix: p, Reason: reason}, kind.String())
 }
 
 // naming says whether relayhosts names an address that has no grant, "" if not: where it

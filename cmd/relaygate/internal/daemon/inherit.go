@@ -40,7 +40,7 @@ func (d *daemon) inherit(was keeper.Restored) error {
 	n := d.owner.rejoin(now, live)
 	for _, s := range was.Sessions {
 		if d.owner.sessions.open[s.Conn] == nil {
-			d.keeper.DropRestored(s.Conn)
+			d.keeper.DropSession(s.Conn)
 		}
 	}
 	d.log.Info("took over what stood before the start", "grants", eng.Grants().Len(), "over", over, "denials", len(was.State.Denials), "sessions", n)
@@ -71,7 +71,7 @@ func (d *daemon) restore(now time.Time, was grant.State, is *survivors, live []k
 			}
 			// Nobody's session keeps a shared address open.
 			if s := held[g.Prefix]; s != nil && !olderThan(s, &g.Grant) && len(g.Users) <= d.opts.Config.MaxUsers {
-				g.Extend(now, since, d.owner.lifetime)
+				g.Extend(now, since, d.opts.Config.Lifetime)
 			}
 			if !yield(*g) {
 				return false

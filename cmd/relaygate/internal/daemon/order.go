@@ -81,7 +81,7 @@ func (d *daemon) decide(ctx context.Context, by control.By, o *control.Order) ([
 	err := d.owner.ask(ctx, func(now time.Time) {
 		t := d.owner.grants()
 		before := t.Len()
-		changes = d.owner.engine.Record(obey(t, now, string(by), o, d.owner.lifetime))
+		changes = d.owner.engine.Record(obey(t, now, string(by), o, d.config.Load().Lifetime))
 		after = aftermathOf(t, o.Prefix, before)
 		for _, c := range changes {
 			d.owner.change(now, c)

@@ -38,7 +38,6 @@ type owner struct {
 	cutter   *cutter
 	keeper   *keeper.Keeper
 	sessions sessions
-	lifetime time.Duration
 	watchdog watchdog
 	looked   time.Time // when look was called last
 	sleep    clock.Sleep
@@ -58,7 +57,7 @@ type question struct {
 func newOwner(e *engine.Engine, d *daemon) *owner {
 	return &owner{
 		engine: e, gate: d.gate, files: d.files, log: d.log, out: d.out, hub: d.hub, asked: make(chan question, 16),
-		cutter: d.cutter, keeper: d.keeper, lifetime: d.opts.Config.Lifetime,
+		cutter: d.cutter, keeper: d.keeper,
 		sessions: sessions{open: make(map[authz.Conn]*held)},
 		watchdog: newWatchdog(d.gate.Beat, d.log),
 	}
@@ -222,7 +221,7 @@ func (o *owner) judge(verdicts []authz.Verdict) {
 	}
 	o.tls.Judged(o.engine.Covered())
 	if len(o.engine.Holds()) > 0 {
-		o.follow(time.Now(), verdicts)
+		o.follow(time.Now())
 	}
 	o.sessions.admitted = o.sessions.admitted[:0]
 	o.steer()

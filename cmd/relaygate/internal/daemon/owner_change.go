@@ -66,11 +66,16 @@ func (o *owner) bite(now time.Time, p netip.Prefix, n uint64, reason string) {
 	if n == 0 {
 		return
 	}
-	e := authz.Event{Kind: authz.EventBraked, Time: now, Last: now, Count: int(min(n, 1<<31)), Prefix: p, Reason: reason}
-	o.engine.Evidence().Add(e)
-	o.keeper.Noted(p)
-	shape := control.NewEvent(&e)
-	shape.Event = "brake"
-	o.hub.Publish(now, shape)
+	o.note(now, &authz.Event{Kind: authz.EventBraked, Count: int(min(n, 1<<31)), Prefix: p, Reason: reason}, "brake")
 	o.log.Warn("braked", "address", authz.PrefixString(p), "times", n, "reason", reason)
+}
+
+// note puts an event in the journal that no change of a grant is, and tells watchers.
+func (o *owner) note(now time.Time, e *authz.Event, name string) {
+	e.Time, e.Last = now, now
+	o.engine.Evidence().Add(*e)
+	o.keeper.Noted(e.Prefix)
+	shape := control.NewEvent(e)
+	shape.Event = name
+	o.hub.Publish(now, shape)
 }

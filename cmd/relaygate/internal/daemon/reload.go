@@ -93,9 +93,6 @@ var errBehind = errors.New("the gate does not hold all of it yet")
 
 // reload puts the configuration of the file in force, all of it or nothing.
 func (d *daemon) reload(ctx context.Context) error {
-	if d.opts.Reload == nil {
-		return errors.New("there is no configuration file")
-	}
 	next, err := d.opts.Reload()
 	if err != nil {
 		return err
@@ -156,7 +153,6 @@ func runOf(cfg *config.Config) keeper.Run {
 func (o *owner) reconfigure(now time.Time, cfg *config.Config) error {
 	changes := o.engine.Record(o.grants().SetConfig(now, cfg.Grants()))
 	o.engine.Evidence().SetRetain(cfg.Retain)
-	o.lifetime = cfg.Lifetime
 	o.gate.SetLifetime(cfg.Lifetime)
 	for _, c := range changes {
 		o.change(now, c)

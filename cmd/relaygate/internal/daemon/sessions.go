@@ -53,23 +53,17 @@ type sessions struct {
 }
 
 // follow does what the last Feed says about sessions.
-func (o *owner) follow(now time.Time, verdicts []authz.Verdict) {
+func (o *owner) follow(now time.Time) {
 	for _, h := range o.engine.Holds() {
 		if !h.Open {
 			o.closed(now, h.Conn, now.Add(-age(now, h.Time)), "closed")
 			continue
 		}
-		user := ""
-		for i := range verdicts {
-			if v := &verdicts[i]; v.Conn == h.Conn && v.Result == authz.Success {
-				user = v.User
-			}
-		}
-		s := grant.Session{Client: h.Conn.Client.Addr(), User: user, Begin: now}
+		s := grant.Session{Client: h.Conn.Client.Addr(), User: h.User, Begin: now}
 		if slices.Contains(o.sessions.admitted, h.Conn) {
 			o.hold(now, h.Conn, s, h.Conn.Cookie == 0)
 		}
-		o.sessionEvent(now, h.Conn, user, "opened")
+		o.sessionEvent(now, h.Conn, h.User, "opened")
 	}
 }
 

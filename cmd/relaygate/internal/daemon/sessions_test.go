@@ -251,9 +251,9 @@ func TestRestoreHoldsWhatSessionsHold(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := &daemon{
-			opts: Options{Config: &config.Config{MaxUsers: 2}}, keeper: k,
+			opts: Options{Config: &config.Config{MaxUsers: 2, Lifetime: testLifetime}}, keeper: k,
 			cutter: newCutter(&cutSettings{}, nil),
-			owner:  &owner{engine: e, lifetime: testLifetime, hub: control.NewHub(), sessions: sessions{open: make(map[authz.Conn]*held)}},
+			owner:  &owner{engine: e, hub: control.NewHub(), sessions: sessions{open: make(map[authz.Conn]*held)}},
 		}
 		is := survivors{finder(tt.alive), func(netip.Addr) bool { return false }, now.Add(-24 * time.Hour)}
 		live, _, err := d.restore(now, grant.State{}, &is, nil)

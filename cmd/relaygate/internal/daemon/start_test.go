@@ -46,9 +46,9 @@ func TestWhatAStartLeavesClosedIsDeleted(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := &daemon{
-			opts: Options{Config: &config.Config{}}, keeper: openKeeper(t, path),
+			opts: Options{Config: &config.Config{Lifetime: testLifetime}}, keeper: openKeeper(t, path),
 			cutter: newCutter(&cutSettings{}, nil),
-			owner:  &owner{engine: e, lifetime: testLifetime, hub: control.NewHub(), sessions: sessions{open: make(map[authz.Conn]*held)}},
+			owner:  &owner{engine: e, hub: control.NewHub(), sessions: sessions{open: make(map[authz.Conn]*held)}},
 		}
 		is := survivors{finder([]sockdiag.Session{}), func(netip.Addr) bool { return false }, now}
 		if _, _, err := d.restore(now, tt.state, &is, nil); err != nil {

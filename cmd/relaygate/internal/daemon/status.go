@@ -66,10 +66,7 @@ func (o *owner) status(now time.Time, s *control.Status) {
 	s.Logins, s.Refused, s.Tainted, s.Encrypted = counts.Logins, counts.Failures, counts.Tainted, counts.Encrypted
 	s.Doubts, s.Changes = o.engine.Doubts(), o.engine.Changes()
 	s.Grants, s.Sessions, s.Denials = t.Len(), t.Followed(), len(t.Denials())
-	if p, ok := t.Paused(); ok {
-		s.Paused = &control.Pause{Since: control.Time{Time: p.Since}, By: p.By, Note: p.Note}
-	}
-	s.Totals = o.counters()
+	s.Paused, s.Totals = story.Paused(t), o.counters()
 	stopped := t.Stopped()
 	s.Shared, s.Spread = stopped.Users, stopped.Addresses
 	s.Tap.Flows, s.Tap.Opened, s.Tap.Untrusted = uint64(flows.Open), flows.Opened, counts.Untrusted

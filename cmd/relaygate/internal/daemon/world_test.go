@@ -45,7 +45,7 @@ func newTestOwner(t *testing.T, start time.Time) *owner {
 	out := discard(t)
 	o := &owner{
 		engine: e, gate: gate.Discard(), files: newFiles(&config.Config{}, out.Logger), log: out.Logger, out: out, hub: control.NewHub(),
-		keeper: k, cutter: &cutter{}, lifetime: testLifetime, sessions: sessions{open: make(map[authz.Conn]*held)},
+		keeper: k, cutter: &cutter{}, sessions: sessions{open: make(map[authz.Conn]*held)},
 	}
 	o.cutter.set.Store(&cutSettings{})
 	o.login(t, start, "alice")
@@ -77,13 +77,14 @@ func saveGrants(t *testing.T, path string, grants iter.Seq[grant.Saved]) {
 // login grants testClient.
 func (o *owner) login(t *testing.T, now time.Time, user string) {
 	t.Helper()
-	c, ok := o.grants().Login(now, authz.Verdict{
+	var a grant.Admission
+	v := authz.Verdict{
 		Login: authz.Login{Result: authz.Success, User: user, Mechanism: "LOGIN"}, Time: now, Conn: testConn, Origin: authz.FromHost,
-	})
-	if !ok || c.Kind != grant.Granted {
-		t.Fatalf("the login is %+v", c)
 	}
-	o.engine.Record([]grant.Change{c})
+	if !o.engine.Admit(now, &v, &a) || a.Kind != grant.Granted {
+		t.Fatalf("the login is %+v", a)
+	}
+	o.engine.Explain(&a)
 }
 
 // expires is when the grant ends, if nothing more happens.

@@ -132,8 +132,8 @@ func TestForwardersAreTold(t *testing.T) {
 	defer rename(name)
 	rename([]byte("docker-proxy"))
 	container := bpftest.Namespace(t)
-	for _, port := range []string{":25", ":110", ":925"} {
-		bpftest.Listen(t, container, "tcp4", port)
+	for _, addr := range []string{"127.0.0.1:24", ":25", ":110", ":925"} {
+		bpftest.Listen(t, container, "tcp4", addr)
 	}
 	trusted := []string{fmt.Sprintf("/proc/self/fd/%d", container.FD())}
 	for _, tt := range []struct {

@@ -64,11 +64,12 @@ func listeners(cfg *config.Config) []Finding {
 	return list
 }
 
-// around looks for who listens on a gateway itself, on the ports that it guards.
+// around looks for who listens on a gateway itself, on the ports that it guards. At the
+// loopback address, as a mail server for this host's own does, nobody else gets.
 func around(cfg *config.Config) []Finding {
 	byPort, list := listening(cfg.Gate.Ports, cfg)
 	for _, port := range cfg.Gate.Ports {
-		if on := byPort[port]; len(on.holders) > 0 {
+		if on := byPort[port]; on.outside {
 			list = append(list, Finding{
 				Subject: fmt.Sprintf("port %d", port), State: Advice, Words: strings.Join(on.holders, ", "), Then: aroundGate,
 			})
@@ -89,8 +90,8 @@ func unprivileged() uint16 {
 
 // listened is who holds the listeners on a port, and why one is not believed.
 type listened struct {
-	holders, doubts    []string
-	believed, forwards bool // one of them is, only hands connections on
+	holders, doubts             []string
+	believed, forwards, outside bool // one of them is, only hands connections on, can be reached from elsewhere
 }
 
 // listening looks at the listeners here and in trusted network namespaces, by port. It
@@ -155,6 +156,7 @@ func (on *listened) add(l *sockdiag.Listener, tables *sockdiag.Tables, owners []
 		reason += ": if the mail server runs as that user, name it in watch.owners"
 	}
 	on.believed = on.believed || ok
+	on.outside = on.outside || !l.Local.Addr().IsLoopback()
 	on.forwards = on.forwards || slices.ContainsFunc(l.Processes, sockdiag.Process.Forwards)
 	if !ok {
 		on.doubts = once(on.doubts, reason)

@@ -102,3 +102,29 @@ func (e *Engine) Record(changes []grant.Change) []grant.Change {
 
 // Evidence is the journal, which what is here and Record keep.
 func (e *Engine) Evidence() *authz.Evidence { return e.evidence }
+
+// Changes counts what happened to grants since New, by grant.Kind. Every kind is
+// there from the start, so that a counter does not appear with its first event.
+func (e *Engine) Changes() map[string]uint64 {
+	changes := make(map[string]uint64)
+	for k := grant.Granted; k <= grant.Resumed; k++ {
+		changes[k.String()] = e.changes[k]
+	}
+	return changes
+}
+
+// count notes and counts a change.
+func (e *Engine) count(c *grant.Change) {
+	e.changes[c.Kind]++
+	if c.Kind != grant.Rearmed && !vain(c) {
+		e.evidence.Add(c.Event())
+	}
+}
+
+// vain reports whether c is an order about a network that was refused: in the story of
+// each address there it would tell nothing.
+func vain(c *grant.Change) bool {
+	p := c.Grant.Prefix
+	whole := p.IsSingleIP() || p.Addr().Is6() && p.Bits() == 64 // what one client has
+	return c.Kind == grant.Refused && c.By != "" && !whole
+}

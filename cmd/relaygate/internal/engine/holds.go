@@ -23,6 +23,8 @@ type Hold struct {
 	// Conn is the connection of the verdict: its client is the one that a
 	// trusted proxy announced, if one did. Conn.Cookie names it on a live tap.
 	Conn authz.Conn
+	// User is who logged in, where it opened.
+	User string
 }
 
 func newHolds() holds { return holds{conns: make(map[flow.ID]authz.Conn)} }
@@ -30,13 +32,13 @@ func newHolds() holds { return holds{conns: make(map[flow.ID]authz.Conn)} }
 // IgnoreSessions makes the Reader keep no account of sessions: Holds stays empty.
 func (r *Reader) IgnoreSessions() { r.held = holds{} }
 
-func (h *holds) open(id flow.ID, now time.Time, c *authz.Conn) {
+func (h *holds) open(id flow.ID, now time.Time, v *authz.Verdict) {
 	if h.conns == nil {
 		return
 	}
 	h.close(id, now)
-	h.conns[id] = *c
-	h.changes = append(h.changes, Hold{Open: true, Time: now, Conn: *c})
+	h.conns[id] = v.Conn
+	h.changes = append(h.changes, Hold{Open: true, Time: now, Conn: v.Conn, User: v.User})
 }
 
 func (h *holds) close(id flow.ID, now time.Time) {

@@ -82,9 +82,9 @@ func (r *Reader) hold(id flow.ID) {
 	r.sessions[id].waits = n
 }
 
-// settle takes a flow from the verdict that waits with it, and returns that, nil if none
+// release takes a flow from the verdict that waits with it, and returns that, nil if none
 // does.
-func (r *Reader) settle(id flow.ID) *authz.Verdict {
+func (r *Reader) release(id flow.ID) *authz.Verdict {
 	if int(id) >= len(r.sessions) || r.sessions[id].waits == 0 {
 		return nil
 	}
@@ -108,9 +108,8 @@ func (r *Reader) tellThose(w *waiting, all bool) {
 			break
 		}
 		if u.flow > 0 {
-			if r.settle(u.flow - 1); r.flows.Held(u.flow - 1) {
-				r.flows.Forget(u.flow - 1)
-			}
+			r.release(u.flow - 1)
+			r.flows.Forget(u.flow - 1)
 		}
 		v := &w.verdicts[w.told]
 		r.note(v, v.Reason)

@@ -13,9 +13,8 @@ import (
 // library read and wrote. A fresh dialogue reads that; nothing that was said in
 // clear text counts behind it.
 type tls struct {
-	// on is false without a tap of TLS libraries: then TLS ends the reading.
-	on bool
-	// explain says why the plaintext of a connection is not seen.
+	// explain says why the plaintext of a connection is not seen. It is nil without a tap
+	// of TLS libraries: then TLS ends the reading.
 	explain func(authz.Conn) string
 	// byCookie are the live connections that are read. The flow table bounds
 	// them.
@@ -72,12 +71,11 @@ const (
 // FollowTLS turns the reading of plaintext on. explain says in words why that of a
 // connection is not seen, "" if it does not know.
 func (r *Reader) FollowTLS(explain func(authz.Conn) string) {
-	r.tls.on, r.tls.explain = true, explain
-	r.tls.byCookie = make(map[uint64]flow.ID)
+	r.tls.explain, r.tls.byCookie = explain, make(map[uint64]flow.ID)
 }
 
 // follows reports whether a connection is followed into TLS.
-func (r *Reader) follows(s *session) bool { return r.tls.on && s.conn.Cookie != 0 }
+func (r *Reader) follows(s *session) bool { return r.tls.explain != nil && s.conn.Cookie != 0 }
 
 // encrypted takes a connection into TLS, or to its threshold.
 func (r *Reader) encrypted(id flow.ID, c authz.Chunk, began string) {

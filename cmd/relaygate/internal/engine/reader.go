@@ -56,14 +56,6 @@ type Confirm func(c authz.Conn, opened time.Time) (ok bool, reason string)
 // not why.
 type Whole func(authz.Conn) (ok bool, reason string)
 
-// Counts are running totals since the start.
-type Counts struct {
-	Logins, Failures, Tainted, Encrypted uint64
-	// Untrusted counts connections to listeners that are not believed.
-	Untrusted uint64
-	TLS       TLSCounts
-}
-
 // NewFileReader makes a Reader for capture files, of the given services by server port,
 // which notes in evidence what it reads, and keeps no account of sessions. The proxies
 // may announce clients. A connection of which nothing more is to be said is in done, for
@@ -167,7 +159,7 @@ func (r *Reader) open(id flow.ID) {
 	}
 	s := &r.sessions[id]
 	if s.waits > 0 {
-		r.settle(id)
+		r.release(id)
 	}
 	*s = session{}
 	conn, origin := r.flows.Conn(id)
@@ -266,7 +258,7 @@ func (r *Reader) tainted(id flow.ID, reason string, past bool) {
 		if !past {
 			return
 		}
-		if v := r.settle(id); v != nil {
+		if v := r.release(id); v != nil {
 			v.Login = doubted(&v.Login, reason)
 		}
 		return

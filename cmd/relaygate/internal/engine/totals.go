@@ -4,12 +4,19 @@ import (
 	"maps"
 	"slices"
 
-	"relaygate/authz/grant"
 	"relaygate/authz/imap"
 	"relaygate/authz/line"
 	"relaygate/authz/pop3"
 	"relaygate/authz/sasl"
 )
+
+// Counts are running totals since the start.
+type Counts struct {
+	Logins, Failures, Tainted, Encrypted uint64
+	// Untrusted counts connections to listeners that are not believed.
+	Untrusted uint64
+	TLS       TLSCounts
+}
 
 // doubts counts tainted verdicts by reason.
 type doubts map[string]uint64
@@ -45,29 +52,3 @@ func (d doubts) add(reason string) {
 // Doubts counts the tainted verdicts by reason: at most 64 reasons, and those of
 // bounds also while they are 0.
 func (r *Reader) Doubts() map[string]uint64 { return maps.Clone(r.doubts) }
-
-// Changes counts what happened to grants since New, by grant.Kind. Every kind is
-// there from the start, so that a counter does not appear with its first event.
-func (e *Engine) Changes() map[string]uint64 {
-	changes := make(map[string]uint64)
-	for k := grant.Granted; k <= grant.Resumed; k++ {
-		changes[k.String()] = e.changes[k]
-	}
-	return changes
-}
-
-// count notes and counts a change.
-func (e *Engine) count(c *grant.Change) {
-	e.changes[c.Kind]++
-	if c.Kind != grant.Rearmed && !vain(c) {
-		e.evidence.Add(c.Event())
-	}
-}
-
-// vain reports whether c is an order about a network that was refused: in the story of
-// each address there it would tell nothing.
-func vain(c *grant.Change) bool {
-	p := c.Grant.Prefix
-	whole := p.IsSingleIP() || p.Addr().Is6() && p.Bits() == 64 // what one client has
-	return c.Kind == grant.Refused && c.By != "" && !whole
-}

@@ -26,7 +26,7 @@ func (r *Reader) login(id flow.ID, s *session, l *authz.Login) {
 	}
 	v := r.verdict(s, l, why)
 	if l.Result == authz.Success {
-		r.held.open(id, r.now, &v.Conn)
+		r.held.open(id, r.now, v)
 	}
 }
 

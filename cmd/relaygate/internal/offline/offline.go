@@ -92,26 +92,22 @@ func (d *Daemon) Denials(now time.Time) ([]control.Denial, control.Offline, erro
 }
 
 // Status tells what is left of a status.
-func (d *Daemon) Status(now time.Time) (s control.Status, err error) {
+func (d *Daemon) Status(now time.Time) (control.Status, error) {
 	l, err := d.read(now, all)
 	if err != nil {
-		return s, err
+		return control.Status{}, err
 	}
 	t := l.grants
 	d.kernel(&l.about, netip.Addr{}, now)
 	d.beside(&l.about, t)
-	s = control.Status{
+	return control.Status{
 		Now: control.Time{Time: now}, Problems: []string{l.about.Why}, Grants: t.Len(), Denials: len(t.Denials()),
 		Totals: l.totals, State: control.State{Path: l.about.State, Written: l.about.AsOf, Error: l.about.Error},
 		Tap:    control.Tap{POP3: d.Config.Ports(authz.POP3), IMAP: d.Config.Ports(authz.IMAP)},
 		Gate:   control.Gate{Mode: d.Config.Gate.Mode.String(), Ports: d.Config.Gate.Ports, Words: d.Config.Gate.Words()},
 		Doubts: map[string]uint64{}, Changes: map[string]uint64{}, Drops: map[string]uint64{}, Files: []control.File{},
-		Offline: &l.about,
-	}
-	if p, ok := t.Paused(); ok {
-		s.Paused = &control.Pause{Since: control.Time{Time: p.Since}, By: p.By, Note: p.Note}
-	}
-	return s, nil
+		Paused: story.Paused(t), Offline: &l.about,
+	}, nil
 }
 
 func all(netip.Prefix) bool { return true }

@@ -1,7 +1,6 @@
 package offline
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"os"
@@ -35,9 +34,9 @@ func leave(t *testing.T, relayhosts string, now time.Time, grants ...grant.Grant
 		saved := grant.Save(now, grant.Boot{}, g)
 		s.Put("grants", g.Prefix.String(), state.AppendGrant(nil, &saved))
 	}
-	var denial bytes.Buffer
-	must(t, state.Encode(&denial, grant.Denial{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Since: now, By: "root", Note: "sends spam"}))
-	s.Put("denials", "203.0.113.0/24", denial.Bytes())
+	denial, err := state.Encode(grant.Denial{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Since: now, By: "root", Note: "sends spam"})
+	must(t, err)
+	s.Put("denials", "203.0.113.0/24", denial)
 	must(t, s.Close())
 	return &Daemon{Config: cfg, File: "test", Silence: &control.SilentError{Socket: cfg.Socket, Err: syscall.ENOENT}}
 }

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bytes"
 	"fmt"
 
 	"github.com/fxamacker/cbor/v2"
@@ -10,7 +9,7 @@ import (
 // Records are CBOR (RFC 8949), which takes a third of JSON's time and half its
 // room. Names are kept as they came, UTF-8 or not, and times to the microsecond.
 var (
-	encoding = mode(cbor.EncOptions{Time: cbor.TimeUnixMicro}.UserBufferEncMode())
+	encoding = mode(cbor.EncOptions{Time: cbor.TimeUnixMicro}.EncMode())
 	decoding = mode(cbor.DecOptions{UTF8: cbor.UTF8DecodeInvalid}.DecMode())
 )
 
@@ -22,12 +21,13 @@ func mode[T any](m T, err error) T {
 	return m
 }
 
-// Encode appends what v looks like in a record to b.
-func Encode(b *bytes.Buffer, v any) error {
-	if err := encoding.MarshalToBuffer(v, b); err != nil {
-		return fmt.Errorf("encode a record: %w", err)
+// Encode is what v looks like in a record.
+func Encode(v any) ([]byte, error) {
+	data, err := encoding.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encode a record: %w", err)
 	}
-	return nil
+	return data, nil
 }
 
 // Decode reads what Encode wrote into what v points to.

@@ -54,6 +54,15 @@ func Denials(t *grant.Table) []control.Denial {
 	return out
 }
 
+// Paused is the pause in force, nil if there is none.
+func Paused(t *grant.Table) *control.Pause {
+	p, ok := t.Paused()
+	if !ok {
+		return nil
+	}
+	return &control.Pause{Since: control.Time{Time: p.Since}, By: p.By, Note: p.Note}
+}
+
 // Observed says that nothing is opened or closed by a grant, "" if something is.
 func Observed(cfg *config.Config) string {
 	if cfg.Gate.Mode != nft.Observe || cfg.Relayhosts != "" {

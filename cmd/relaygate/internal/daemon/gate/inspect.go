@@ -50,7 +50,7 @@ func (g *Gate) inspect(ctx context.Context, change *nft.Change) {
 		g.noteError(err)
 		g.log.Error("the gate could not be checked", "error", err)
 		// What was told is not told again.
-		g.broken = g.broken || change != nil && (change.Members || change.Lost)
+		g.broken = g.broken || change != nil && change.Members
 		if change != nil {
 			g.doubted = change.String()
 			if later := time.Now().Add(checkEvery); g.rest.Before(later) {
@@ -58,7 +58,7 @@ func (g *Gate) inspect(ctx context.Context, change *nft.Change) {
 			}
 		}
 		g.mend(ctx)
-	case change != nil && (change.Members || change.Lost):
+	case change != nil && change.Members:
 		g.compare(ctx, change.String())
 	case change != nil:
 		g.suspect(change)

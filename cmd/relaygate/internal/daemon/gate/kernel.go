@@ -18,7 +18,7 @@ type table interface {
 	Read() ([]nft.Element, error)
 	Add(...nft.Element) error
 	Renew(...nft.Element) error
-	Remove(...netip.Addr) error
+	Remove(netip.Addr) error
 	Rebuild([]nft.Element) error
 	Load(iter.Seq[nft.Element], func() error) error
 	Repair(iter.Seq[nft.Element], func() error) error
@@ -63,7 +63,7 @@ func (noTable) Claim() error                                         { return ni
 func (noTable) Read() ([]nft.Element, error)                         { return nil, nil }
 func (noTable) Add(...nft.Element) error                             { return nil }
 func (noTable) Renew(...nft.Element) error                           { return nil }
-func (noTable) Remove(...netip.Addr) error                           { return nil }
+func (noTable) Remove(netip.Addr) error                              { return nil }
 func (noTable) Rebuild([]nft.Element) error                          { return nil }
 func (noTable) Load(iter.Seq[nft.Element], func() error) error       { return nil }
 func (noTable) Repair(iter.Seq[nft.Element], func() error) error     { return nil }

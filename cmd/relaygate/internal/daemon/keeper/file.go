@@ -8,21 +8,9 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
-	"relaygate/cmd/relaygate/internal/daemon/clock"
 	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/state"
 )
-
-// grantRows are those of all grants, made where the owner has ended.
-func grantRows(t *grant.Table, now time.Time) (rows []row) {
-	b := clock.Boot()
-	for g := range t.All() {
-		if g.Source != grant.Always {
-			rows = append(rows, row{bucket: grantsBucket, key: g.Prefix.String(), value: grant.Save(now, b, g)})
-		}
-	}
-	return rows
-}
 
 // stored are the prefixes of which a bucket holds something.
 func (k *Keeper) stored(bucket string) (list []netip.Prefix, err error) {
@@ -39,23 +27,6 @@ func (k *Keeper) stored(bucket string) (list []netip.Prefix, err error) {
 		k.log.Error("the state cannot be compared with what holds", "error", err)
 	}
 	return list, err
-}
-
-func (k *Keeper) write(r row) {
-	k.encoded.Reset()
-	switch v := r.value.(type) {
-	case nil:
-		k.store.Delete(r.bucket, r.key)
-		return
-	case grant.Saved:
-		k.encoded.Write(state.AppendGrant(k.encoded.AvailableBuffer(), &v))
-	default:
-		if err := state.Encode(&k.encoded, v); err != nil {
-			k.log.Error("a record cannot be kept over a restart", "kind", r.bucket, "error", err)
-			return
-		}
-	}
-	k.store.Put(r.bucket, r.key, k.encoded.Bytes())
 }
 
 // forget deletes what the journal in memory holds no more.
@@ -163,23 +134,9 @@ func (k *Keeper) mend(ctx context.Context) {
 	if err != nil {
 		return // the daemon ends
 	}
-	k.put(k.runRow())
+	if r := k.run.Load(); r != nil {
+		k.put(runBucket, runKey, *r)
+	}
 	k.mark(marks{list, true})
 	k.SweepAgain() // which wakes run
-}
-
-// mendLast is mend where the owner has ended, and e is nobody's any more: it returns what
-// is to be written then.
-func (k *Keeper) mendLast(e *engine.Engine) (rows []row) {
-	now := time.Now()
-	done, empty, err := k.store.Mend(now)
-	if err != nil || done == "" {
-		return nil
-	}
-	k.log.Error(done, "path", k.path, "empty", empty)
-	if empty {
-		rows = append(grantRows(e.Grants(), now), ruleRows(e.Grants(), now, clock.Boot())...)
-		rows = append(rows, k.runRow())
-	}
-	return rows
 }

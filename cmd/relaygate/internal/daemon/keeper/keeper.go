@@ -2,11 +2,10 @@
 // denials, the pause, sessions, the journal and counters.
 //
 //	Changed, Noted ─mark─▶ Run ─question─▶ owner ─record─▶ state.Store ─▶ disk
-//	Granted ──────────────────────────────────────record─▶
+//	Granted, PutSession, PutCounters ─────────────record─▶
 package keeper
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -49,12 +48,10 @@ type Keeper struct {
 
 	wake    chan struct{}
 	asked   chan chan error
-	rows    chan row // sessions and counters: what finds no room comes again
 	run     atomic.Pointer[Run]
 	taken   atomic.Int64    // how much of what was marked is asked for
 	journal atomic.Int64    // records of it that were written since the last forget
-	encoded bytes.Buffer    // run's, for what it writes
-	denials map[string]bool // their keys in the file; run's too
+	denials map[string]bool // their keys in the file; run's
 	// For what the owner writes, and the owner's.
 	text []byte
 	kept authz.Kept
@@ -88,15 +85,8 @@ func (k *Keeper) SetRetain(d time.Duration) { k.retain.Store(int64(d)) }
 // Fresh says that nothing was known from before.
 func (k *Keeper) Fresh() bool { return k.store.Fresh() }
 
-// row is a record to be written, or to be deleted where value is nil.
-type row struct {
-	bucket, key string
-	value       any
-}
-
 // The bounds and the pace of what is kept.
 const (
-	rowQueue = 16384
 	askBatch = 250 // prefixes per question: about a millisecond in a storm
 	// maxWaiting and maxWaitingBytes are what may wait for the disk when more is
 	// asked for. The store's own bounds leave room for an answer above that: 25 MB,
@@ -133,24 +123,11 @@ func Open(path string, retain time.Duration, now time.Time, log *slog.Logger) (*
 		log.Error("the state is in memory until it can be written, and a restart would forget", "path", path, "error", err)
 	}
 	k := &Keeper{
-		store: s, path: path, log: log, rows: make(chan row, rowQueue), wake: make(chan struct{}, 1), asked: make(chan chan error),
+		store: s, path: path, log: log, wake: make(chan struct{}, 1), asked: make(chan chan error),
 		marked: make(map[netip.Prefix]bool), spare: make(map[netip.Prefix]bool),
 	}
 	k.SetRetain(retain)
 	return k, nil
-}
-
-// ruleRows are all denials and the pause.
-func ruleRows(t *grant.Table, now time.Time, b grant.Boot) []row {
-	pause := row{bucket: pauseBucket, key: pauseKey}
-	if p, ok := t.Paused(); ok {
-		pause.value = p
-	}
-	rows := []row{pause}
-	for _, d := range t.Denials() {
-		rows = append(rows, row{bucket: denialsBucket, key: d.Prefix.String(), value: d.Keep(now, b)})
-	}
-	return rows
 }
 
 // Session is one that holds a grant, as the file has it.
@@ -163,18 +140,18 @@ type Session struct {
 // sessionKey is the key of a session.
 func sessionKey(c authz.Conn) string { return strconv.FormatUint(c.Cookie, 16) }
 
-// PutSession writes a session down, and DropSession deletes it. They report false if
-// there is no room.
+// PutSession writes a session down. It reports false if too much waits for the disk
+// already: then it is to come again.
 func (k *Keeper) PutSession(s Session) bool {
-	return k.put(row{bucket: sessionsBucket, key: sessionKey(s.Conn), value: s})
+	if k.crowded() {
+		return false
+	}
+	k.put(sessionsBucket, sessionKey(s.Conn), s)
+	return true
 }
 
-func (k *Keeper) DropSession(c authz.Conn) bool {
-	return k.put(row{bucket: sessionsBucket, key: sessionKey(c)})
-}
-
-// DropRestored deletes a session of Load. It comes before Run.
-func (k *Keeper) DropRestored(c authz.Conn) { k.store.Delete(sessionsBucket, sessionKey(c)) }
+// DropSession deletes it.
+func (k *Keeper) DropSession(c authz.Conn) { k.store.Delete(sessionsBucket, sessionKey(c)) }
 
 // Run is what a daemon did, for the next one to compare.
 type Run struct {
@@ -190,30 +167,22 @@ type Run struct {
 // PutRun writes down what this daemon does.
 func (k *Keeper) PutRun(r Run) {
 	k.run.Store(&r)
-	k.put(k.runRow())
+	k.put(runBucket, runKey, r)
 }
 
-// runRow is that of PutRun.
-func (k *Keeper) runRow() row {
-	if r := k.run.Load(); r != nil {
-		return row{bucket: runBucket, key: runKey, value: *r}
-	}
-	return row{bucket: runBucket, key: runKey}
-}
-
-// PutCounters writes counters down, if there is room: they come again.
+// PutCounters writes counters down.
 func (k *Keeper) PutCounters(counts map[string]uint64) {
 	for name, n := range counts {
-		k.put(row{bucket: countersBucket, key: name, value: n})
+		k.put(countersBucket, name, n)
 	}
 }
 
-// put writes a row that nobody waits for. It reports false if there is no room.
-func (k *Keeper) put(r row) bool {
-	select {
-	case k.rows <- r:
-		return true
-	default:
-		return false
+// put hands a record to the store, which does not wait for the disk.
+func (k *Keeper) put(bucket, key string, v any) {
+	data, err := state.Encode(v)
+	if err != nil {
+		k.log.Error("a record cannot be kept over a restart", "kind", bucket, "error", err)
+		return
 	}
+	k.store.Put(bucket, key, data)
 }

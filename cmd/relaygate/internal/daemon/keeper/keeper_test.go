@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -242,6 +243,22 @@ func TestFileForgetsWithTheJournal(t *testing.T) {
 		t.Errorf("the file remembers %v, %v", left, err)
 	}
 	must(t, k.Close(nil, nil))
+}
+
+// A file that somebody spoiled is made again at a stop, with all that holds then.
+func TestSpoiledFileIsMadeAgainAtAStop(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	k := newKept(t, path)
+	k.PutRun(Run{Mode: "filter"})
+	k.manual(t, "192.0.2.7/32")
+	k.do(t, k.table().Deny(k.now, netip.MustParsePrefix("203.0.113.0/24"), 0, "root", "")...)
+	must(t, os.Truncate(path, 0))
+	must(t, k.Close(k.engine, map[string]uint64{"logins": 7}))
+	k = newKept(t, path)
+	if r := k.holds(t, "192.0.2.7/32"); r.Counters["logins"] != 7 || len(r.State.Denials) != 1 || r.Run != (Run{Mode: "filter", Stopped: true}) || len(r.Journal) != 1 {
+		t.Errorf("the file holds %+v", r)
+	}
+	k.end(t)
 }
 
 // What renewals tell is kept at a stop, and before it where the kernel is told of them.

@@ -43,8 +43,9 @@ func (k *Keeper) note(e *engine.Engine, key string, p netip.Prefix) {
 	k.journal.Add(1)
 }
 
-// keepNow keeps marked things as they are; the rules are returned.
-func (k *Keeper) keepNow(e *engine.Engine, now time.Time, m marks) (rules []row) {
+// keepNow keeps marked things as they are; the rules are returned, nil unless they are
+// marked.
+func (k *Keeper) keepNow(e *engine.Engine, now time.Time, m marks) (rules *grant.State) {
 	b, t := clock.Boot(), e.Grants()
 	for _, p := range m.prefixes {
 		key := p.String()
@@ -58,7 +59,13 @@ func (k *Keeper) keepNow(e *engine.Engine, now time.Time, m marks) (rules []row)
 		}
 	}
 	if m.rules {
-		rules = ruleRows(t, now, b)
+		rules = &grant.State{Denials: t.Denials()}
+		for i, d := range rules.Denials {
+			rules.Denials[i] = d.Keep(now, b)
+		}
+		if p, ok := t.Paused(); ok {
+			rules.Paused = &p
+		}
 	}
 	return rules
 }

@@ -3,8 +3,10 @@ package keeper
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
+	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/daemon/message"
 	"relaygate/cmd/relaygate/internal/engine"
 )
@@ -27,8 +29,6 @@ func (k *Keeper) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return <-written
-		case r := <-k.rows:
-			k.write(r)
 		case <-k.wake:
 			if due == nil {
 				due = time.After(collectEvery)
@@ -79,22 +79,19 @@ func (k *Keeper) collect(ctx context.Context) error {
 }
 
 // collectMarked does that part by part. Where the disk does not take it, the rest
-// stays marked, which is cheaper than rows.
+// stays marked, which is cheaper than records.
 func (k *Keeper) collectMarked(ctx context.Context) error {
 	left := k.take()
 	defer k.taken.Store(0)
 	for left.rules || len(left.prefixes) > 0 {
 		n := min(len(left.prefixes), askBatch)
-		rows, err := k.keep(ctx, marks{left.prefixes[:n], left.rules})
+		rules, err := k.keep(ctx, marks{left.prefixes[:n], left.rules})
 		if err != nil {
 			k.mark(left)
 			return err
 		}
-		if left.rules {
-			rows = append(rows, k.lifted(rows)...)
-		}
-		for _, r := range rows {
-			k.write(r)
+		if rules != nil {
+			k.putRules(rules)
 		}
 		left = marks{prefixes: left.prefixes[n:]}
 		k.taken.Store(int64(len(left.prefixes)))
@@ -102,21 +99,24 @@ func (k *Keeper) collectMarked(ctx context.Context) error {
 	return nil
 }
 
-// lifted are the rows of denials that the file has and rules has not.
-func (k *Keeper) lifted(rules []row) (gone []row) {
-	was := k.denials
-	k.denials = make(map[string]bool, len(rules))
-	for _, r := range rules {
-		if r.bucket == denialsBucket {
-			k.denials[r.key] = true
-		}
+// putRules writes the pause and all denials down, and deletes those that were lifted.
+func (k *Keeper) putRules(s *grant.State) {
+	if s.Paused != nil {
+		k.put(pauseBucket, pauseKey, *s.Paused)
+	} else {
+		k.store.Delete(pauseBucket, pauseKey)
 	}
-	for key := range was {
-		if !k.denials[key] {
-			gone = append(gone, row{bucket: denialsBucket, key: key})
-		}
+	lifted := k.denials
+	k.denials = make(map[string]bool, len(s.Denials))
+	for _, d := range s.Denials {
+		key := d.Prefix.String()
+		k.put(denialsBucket, key, d)
+		k.denials[key] = true
+		delete(lifted, key)
 	}
-	return gone
+	for key := range lifted {
+		k.store.Delete(denialsBucket, key)
+	}
 }
 
 // crowded says that too much waits for the disk.
@@ -126,7 +126,7 @@ func (k *Keeper) crowded() bool {
 }
 
 // keep lets the owner keep marked things, if the disk takes them.
-func (k *Keeper) keep(ctx context.Context, m marks) (rules []row, err error) {
+func (k *Keeper) keep(ctx context.Context, m marks) (rules *grant.State, err error) {
 	if k.crowded() {
 		if err := k.store.Flush(); err != nil {
 			return nil, err
@@ -139,37 +139,44 @@ func (k *Keeper) keep(ctx context.Context, m marks) (rules []row, err error) {
 // Close writes what is left: what was marked, and the counters. The owner has ended, and
 // e is nobody's any more; it is nil where there was none yet.
 func (k *Keeper) Close(e *engine.Engine, counters map[string]uint64) (failed error) {
-	for len(k.rows) > 0 {
-		k.write(<-k.rows)
-	}
-	for name, n := range counters {
-		k.write(row{bucket: countersBucket, key: name, value: n})
-	}
+	k.PutCounters(counters)
 	if e != nil {
-		k.owner.Do = func(_ context.Context, do func(*engine.Engine, time.Time)) error { do(e, time.Now()); return nil }
+		ctx := context.Background()
+		k.owner = ended(e)
+		_ = k.store.Flush() // what it finds wrong with the file is mended
+		k.mend(ctx)
 		if e.Grants().Len() <= exactAtStop {
 			k.markAll(e.Grants())
 		}
-		failed = k.collect(context.Background())
-		rows := k.mendLast(e)
+		failed = k.collect(ctx)
 		if r := k.run.Load(); r != nil {
 			stopped := *r
 			stopped.Stopped = true
-			k.run.Store(&stopped)
-			rows = append(rows, k.runRow())
-		}
-		for _, r := range rows {
-			k.write(r)
+			k.PutRun(stopped)
 		}
 	}
 	return errors.Join(failed, k.store.Close())
+}
+
+// ended is an owner that has ended: its engine is asked by whoever has it.
+func ended(e *engine.Engine) Owner {
+	return Owner{
+		Do: func(_ context.Context, do func(*engine.Engine, time.Time)) error { do(e, time.Now()); return nil },
+		Prefixes: func(_ context.Context, visit func(*netip.Prefix)) error {
+			for g := range e.Grants().All() {
+				visit(&g.Prefix)
+			}
+			return nil
+		},
+		Forgotten: func(context.Context) error { return nil },
+	}
 }
 
 // pending counts what is not on the disk yet.
 func (k *Keeper) pending() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	n := len(k.marked) + int(k.taken.Load()) + len(k.rows) + k.store.Stats().Pending
+	n := len(k.marked) + int(k.taken.Load()) + k.store.Stats().Pending
 	if k.sweep || k.rules {
 		n++
 	}

@@ -51,7 +51,13 @@ func openPacketTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.
 	if err != nil {
 		return nil, fmt.Errorf("tap the interfaces: %w", err)
 	}
-	p.AFPacket, t.wire, t.unsure = a, !p.inside, !p.inside
+	p.AFPacket, t.unsure = a, !p.inside
+	if p.inside {
+		return p, nil
+	}
+	if err := t.onInterfaces(); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
 	return p, nil
 }
 

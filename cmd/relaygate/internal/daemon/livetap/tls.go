@@ -39,11 +39,12 @@ func OpenTLS(cfg *config.Config, tap Tap, trust *Trust, log *slog.Logger, hub *c
 		return t, nil
 	}
 	ring, ok := tap.(*ringTap)
-	if cfg.Inside() {
+	switch {
+	case cfg.Inside():
 		t.why = "the TLS libraries of mail servers behind this host are out of sight"
-	} else if !ok {
+	case !ok:
 		t.why = "packets of interfaces do not show which process a connection belongs to"
-	} else {
+	default:
 		t.why = forGood(bpf.HaveUprobes(), bpf.InitialPIDs())
 	}
 	if t.why != "" {

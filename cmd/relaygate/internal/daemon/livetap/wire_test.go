@@ -139,7 +139,7 @@ func TestInsteadOfTCX(t *testing.T) {
 		if _, err := openWireTap(cfg, trust, slog.New(slog.DiscardHandler), control.NewHub()); err == nil || !strings.Contains(err.Error(), "lan-peer") {
 			t.Errorf("tcx: %v", err)
 		}
-		if trust.wire || trust.tap != nil {
+		if trust.unsure || trust.tap != nil {
 			t.Errorf("it is left with %+v", trust)
 		}
 		return nil
