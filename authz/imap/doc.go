@@ -93,6 +93,12 @@
 // every command released so far was answered, and none refused. Had a line been dropped,
 // an answer would be missing for good.
 //
+// # Frames
+//
+// Dovecot 2.4 answers the ID of a trusted proxy that asks for it with "* MULTIPLEX 0", and
+// frames what it sends from then on: of its channels that of IMAP is read. To others, and
+// to any other command, that line is data, and frames behind it are in doubt.
+//
 // # What taints
 //
 // A tagged answer with another tag than that of the oldest open command (nginx

@@ -156,9 +156,9 @@ func TestForwardersAreTold(t *testing.T) {
 		},
 		{"on a gateway", around, config.Config{TrustedNetns: trusted, Gate: config.Gate{Ports: []uint16{24, 25}}}, "port 25: ", "passes the gate"},
 		{
-			"no such namespace", listeners,
-			config.Config{TrustedNetns: []string{"/proc/0/ns/net"}},
-			"listeners: open network namespace", "correct watch.trusted_netns",
+			"no such namespace", around,
+			config.Config{TrustedNetns: []string{"/proc/0/ns/net"}, Gate: config.Gate{Ports: []uint16{24}}},
+			"network namespace: open network namespace", "correct watch.trusted_netns",
 		},
 	} {
 		tt.cfg.Owners = []uint32{0}

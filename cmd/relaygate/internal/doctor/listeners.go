@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -29,11 +28,7 @@ func listeners(cfg *config.Config) []Finding {
 	if cfg.Gate.Mode == nft.Redirect {
 		ports = append(ports, cfg.Gate.RelayPort)
 	}
-	byPort, err := listening(ports, cfg)
-	if err != nil {
-		return []Finding{found("listeners", len(cfg.TrustedNetns) > 0, "", err, "mail servers there are not believed: correct watch.trusted_netns")}
-	}
-	var list []Finding
+	byPort, list := listening(ports, cfg)
 	for _, port := range ports {
 		on := byPort[port]
 		f := Finding{Subject: fmt.Sprintf("port %d", port), State: OK, Words: strings.Join(on.holders, ", ")}
@@ -71,11 +66,8 @@ func listeners(cfg *config.Config) []Finding {
 
 // around looks for who listens on a gateway itself, on the ports that it guards. At the
 // loopback address, as a mail server for this host's own does, nobody else gets.
-func around(cfg *config.Config) (list []Finding) {
-	byPort, err := listening(cfg.Gate.Ports, cfg)
-	if err != nil {
-		return []Finding{found("listeners", false, "", err, "")}
-	}
+func around(cfg *config.Config) []Finding {
+	byPort, list := listening(cfg.Gate.Ports, cfg)
 	for _, port := range cfg.Gate.Ports {
 		if on := byPort[port]; on.outside {
 			list = append(list, Finding{
@@ -102,38 +94,45 @@ type listened struct {
 	believed, forwards, outside bool // one of them is, only hands connections on, can be reached from elsewhere
 }
 
-// listening looks at the listeners here and in trusted network namespaces, by port.
-func listening(ports []uint16, cfg *config.Config) (_ map[uint16]listened, err error) {
+// listening looks at the listeners here and in trusted network namespaces, by port. It
+// returns findings about what it could not see.
+func listening(ports []uint16, cfg *config.Config) (byPort map[uint16]listened, list []Finding) {
+	unseen := func(subject string, err error, then string) {
+		list = append(list, found(subject, false, "", err, then))
+	}
 	var trusted []*bpf.Netns
 	defer func() {
 		for _, ns := range trusted {
-			err = errors.Join(err, ns.Close())
+			_ = ns.Close() // it was only looked at
 		}
 	}()
 	for _, path := range append([]string{bpf.OwnNetns}, cfg.TrustedNetns...) {
 		ns, err := bpf.OpenNetns(path)
 		if err != nil {
-			return nil, err
+			unseen("network namespace", err, "mail servers there are not believed: correct watch.trusted_netns, or start their container before relaygate")
+			continue
 		}
 		trusted = append(trusted, ns)
 	}
 	tables, err := sockdiag.New(sockdiag.Options{Ports: ports, Netns: trusted, Owners: cfg.Owners})
 	if err != nil {
-		return nil, err
+		unseen("listeners", err, "")
+		return nil, list
 	}
-	defer func() { _ = tables.Close() }() // it was only looked at
-	list, _, err := tables.Listeners()
-	if err != nil && len(list) == 0 {
-		return nil, err
+	defer func() { _ = tables.Close() }() // likewise
+	seen, _, err := tables.Listeners()
+	if err != nil && len(seen) == 0 {
+		unseen("listeners", err, "")
+		return nil, list
 	}
-	byPort := make(map[uint16]listened)
-	for i := range list {
-		l := &list[i]
+	byPort = make(map[uint16]listened)
+	for i := range seen {
+		l := &seen[i]
 		on := byPort[l.Local.Port()]
 		on.add(l, tables, cfg.Owners)
 		byPort[l.Local.Port()] = on
 	}
-	return byPort, nil
+	return byPort, list
 }
 
 // add notes one listener.

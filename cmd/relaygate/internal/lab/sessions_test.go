@@ -134,12 +134,20 @@ func TestTrustedNamespace(t *testing.T) {
 	login(t, inner.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
 	settles(t, time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
 
-	const lost = "is not the one of the start any more"
+	const lost = "is not one of the start"
 	if out := w.verb(t, "status"); strings.Contains(out, lost) {
 		t.Errorf("status says of one that is there:\n%s", out)
 	}
 	name(inner.Stranger.NS) // as where its container was made anew
 	must(t, w.says(t, "status", path+" "+lost)())
 	must(t, os.Remove(path))
+	must(t, w.says(t, "status", path+" "+lost)())
+
+	// At the next start, before its container: the gate stands all the same.
+	must(t, w.daemon.Stop())
+	w.start(t)
+	must(t, w.says(t, "status", path+" "+lost)())
+	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
+	name(inner.Server)
 	must(t, w.says(t, "status", path+" "+lost)())
 }

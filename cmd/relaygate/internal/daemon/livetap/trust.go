@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/netip"
 	"slices"
@@ -25,7 +26,7 @@ import (
 // that only hands connections on.
 type Trust struct {
 	netns  []*bpf.Netns      // the own one first
-	named  map[string]uint64 // the inodes of the configured ones, by path
+	named  map[string]uint64 // the inodes of the configured ones, by path; 0 of one that was not there
 	tables *sockdiag.Tables
 	// inside are the mail servers behind this host; nil if it is no gateway.
 	inside atomic.Pointer[[]netip.Prefix]
@@ -53,7 +54,11 @@ func OpenTrust(cfg *config.Config) (_ *Trust, err error) {
 	}()
 	for _, path := range append([]string{bpf.OwnNetns}, cfg.TrustedNetns...) {
 		ns, err := bpf.OpenNetns(path)
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // its container has not started: the gate need not wait
+			t.named[path] = 0
+			continue
+		case err != nil:
 			return nil, fmt.Errorf("trust %s: %w", path, err)
 		}
 		if path != bpf.OwnNetns {
@@ -174,7 +179,7 @@ func (t *Trust) problems() (list []string) {
 	for _, path := range slices.Sorted(maps.Keys(t.named)) {
 		var st unix.Stat_t
 		if err := unix.Stat(path, &st); err != nil || st.Ino != t.named[path] {
-			list = append(list, "the trusted network namespace "+path+" is not the one of the start any more: mail servers there are not believed until relaygate is restarted")
+			list = append(list, "the trusted network namespace "+path+" is not one of the start: mail servers there are not believed until relaygate is restarted")
 		}
 	}
 	return list
