@@ -8,8 +8,8 @@
 // does not follow it (Forget). Programs on cgroup_skb ingress and egress copy the
 // packets of these connections, from the IP header on, until user space says
 // SetDone. Believed are listeners of a trusted
-// network namespace whose socket belongs to a trusted user; of all others
-// nothing is copied. What egress shows was sent by that very socket: nobody
+// network namespace whose socket belongs to a trusted user and is at the watched port
+// itself; of all others nothing is copied. What egress shows was sent by that very socket: nobody
 // else can forge it. What ingress shows has not yet passed TCP: only bytes that
 // the server acknowledged are real. What a client in this kernel lent it, and can
 // still change, is marked.

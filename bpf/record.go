@@ -40,6 +40,7 @@ const (
 
 	ForeignNetns = Reason(tapReasonFOREIGN_NETNS)
 	ForeignOwner = Reason(tapReasonFOREIGN_OWNER)
+	ForeignPort  = Reason(tapReasonFOREIGN_PORT)
 	FastOpen     = Reason(tapReasonFAST_OPEN)
 	Multipath    = Reason(tapReasonMULTIPATH)
 
@@ -67,6 +68,7 @@ var reasons = map[Reason]string{
 	None:            "",
 	ForeignNetns:    "the listener is in a network namespace that is not trusted",
 	ForeignOwner:    "the listener belongs to a user who is not trusted",
+	ForeignPort:     "a listener at another port accepted the connection, as a transparent proxy does",
 	FastOpen:        "the client sent data with the handshake, as TCP Fast Open does",
 	Multipath:       "the connection is a part of a Multipath TCP connection",
 	RingFull:        "the tap's ring buffer was full",
@@ -74,7 +76,7 @@ var reasons = map[Reason]string{
 	FlowFull:        "too much was sent before a verdict",
 	PlainUnanswered: "the client sent too much inside TLS without an answer",
 	PlainFull:       "too much was sent inside TLS before a verdict",
-	SameRandom:      "two connections showed the same server random",
+	SameRandom:      "two connections showed the same server random, as where a proxy on this host passes TLS on",
 	TwoHellos:       "the connection showed two ServerHellos",
 	AttachedLate:    "the connection was opened before the server and its TLS library were followed",
 	CallUnseen:      "a call of the TLS library was not seen whole",
@@ -123,11 +125,13 @@ type Record struct {
 
 	// Opened: the addresses as the server's socket sees them, unmapped; the
 	// first sequence numbers of the streams (RFC 9293 IRS+1 and ISS+1); the
-	// inode number of the network namespace; the owner of the listener.
+	// inode number of the network namespace; the owner of the listener, and its cookie,
+	// which interfaces do not show.
 	Client, Server       netip.AddrPort
 	ClientISN, ServerISN uint32
 	Netns                uint64
 	UID                  uint32
+	Listener             uint64
 
 	// Opened: None if the connection is followed; else nothing more of it
 	// comes, not even a Closed, and the owner and namespace are for
@@ -158,7 +162,7 @@ func decodeEvent(raw []byte, rec *Record) (position uint64, err error) {
 		rec.Client = addrPort(ev.Family, ev.Client, ev.ClientPort)
 		rec.Server = addrPort(ev.Family, ev.Server, ev.ServerPort)
 		rec.ClientISN, rec.ServerISN = ev.ClientIsn, ev.ServerIsn
-		rec.Netns, rec.UID = uint64(ev.Netns), ev.Uid
+		rec.Netns, rec.UID, rec.Listener = uint64(ev.Netns), ev.Uid, ev.Listener
 	case tapEventKindCLOSED:
 		rec.Kind = Closed
 	case tapEventKindRECORD_LOST:

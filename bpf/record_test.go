@@ -17,7 +17,7 @@ func encode(t testing.TB, v any) []byte {
 
 func TestDecodeEvent(t *testing.T) {
 	opened := encode(t, tapEvent{
-		Kind: tapEventKindOPENED, Cookie: 7, Time: 8, Position: 9, Netns: 10, Uid: 11, ClientIsn: 12, ServerIsn: 13,
+		Kind: tapEventKindOPENED, Cookie: 7, Time: 8, Position: 9, Netns: 10, Uid: 11, Listener: 14, ClientIsn: 12, ServerIsn: 13,
 		Family: 10, ClientPort: 50000, ServerPort: 143,
 		Client: netip.MustParseAddr("::ffff:192.0.2.7").As16(), Server: netip.MustParseAddr("2001:db8::1").As16(),
 	})
@@ -37,7 +37,7 @@ func TestDecodeEvent(t *testing.T) {
 	}
 	var rec Record
 	position, err := decodeEvent(opened, &rec)
-	if err != nil || position != 9 || rec.Kind != Opened || rec.Cookie != 7 || rec.Time != 8 || rec.Netns != 10 || rec.UID != 11 || rec.ClientISN != 12 || rec.ServerISN != 13 {
+	if err != nil || position != 9 || rec.Kind != Opened || rec.Cookie != 7 || rec.Time != 8 || rec.Netns != 10 || rec.UID != 11 || rec.Listener != 14 || rec.ClientISN != 12 || rec.ServerISN != 13 {
 		t.Errorf("got %+v, position %d, %v", rec, position, err)
 	}
 	if want := netip.MustParseAddrPort("192.0.2.7:50000"); rec.Client != want {
@@ -108,7 +108,7 @@ func TestDecodePlain(t *testing.T) {
 
 func TestReasonsHaveWords(t *testing.T) {
 	seen := map[string]Reason{"": None}
-	for r := ForeignNetns; r <= Stray; r++ {
+	for r := ForeignNetns; r <= ForeignPort; r++ {
 		words := r.String()
 		if old, ok := seen[words]; ok || bytes.HasPrefix([]byte(words), []byte("unknown")) {
 			t.Errorf("reason %d says %q, as %d does", r, words, old)

@@ -101,6 +101,7 @@ type tapEvent struct {
 	Cookie     uint64
 	Time       uint64
 	Position   uint64
+	Listener   uint64
 	Kind       tapEventKind
 	Reason     tapReason
 	Netns      uint32
@@ -124,13 +125,15 @@ const (
 )
 
 type tapFirst struct {
-	_       structs.HostLayout
-	Head    tapPacket
-	Data    [4056]uint8
-	Payload uint32
-	Seq     uint32
-	Port    uint16
-	_       [6]byte
+	_            structs.HostLayout
+	Head         tapPacket
+	Data         [4056]uint8
+	Listener     uint64
+	ListenerPort uint32
+	Payload      uint32
+	Seq          uint32
+	Port         uint16
+	_            [2]byte
 }
 
 type tapFlow struct {
@@ -197,6 +200,7 @@ const (
 	tapReasonFOREIGN_OWNER    tapReason = 2
 	tapReasonFAST_OPEN        tapReason = 3
 	tapReasonMULTIPATH        tapReason = 4
+	tapReasonFOREIGN_PORT     tapReason = 21
 	tapReasonRING_FULL        tapReason = 5
 	tapReasonUNANSWERED       tapReason = 6
 	tapReasonFLOW_FULL        tapReason = 7
@@ -213,7 +217,7 @@ const (
 	tapReasonSTRAY            tapReason = 17
 	tapReasonBLIND            tapReason = 18
 	tapReasonUNFINISHED       tapReason = 20
-	tapReasonREASONS          tapReason = 21
+	tapReasonREASONS          tapReason = 22
 )
 
 type tapServer struct {

@@ -43,6 +43,7 @@ type Event struct {
 
 	Conn                 authz.Conn // Opened, Closed, Lost
 	ClientISN, ServerISN uint32     // Opened
+	Listener             uint64     // Opened: cookie of who accepted it, 0 if that was not seen
 	Inside               bool       // Opened: the server is behind this host, a gateway
 	Trusted              bool       // Opened: the listener may be believed; Plain: the process may
 	Reason               string     // Doubt, Lost, Opened and Plain (why not trusted)

@@ -104,6 +104,7 @@ func (r *Ring) event(ev *Event) bool {
 	case bpf.Opened:
 		ev.Kind = Opened
 		ev.ClientISN, ev.ServerISN = r.rec.ClientISN, r.rec.ServerISN
+		ev.Listener = r.rec.Listener
 		ev.Inside = r.server == SenderInside
 		ev.Trusted = r.rec.Reason == bpf.None
 		ev.Reason = r.openedReason()

@@ -1,10 +1,15 @@
 package nft
 
-import "golang.org/x/sys/unix"
+import (
+	"slices"
 
-// Priorities, each a little ahead of those whom the gate must not miss.
+	"golang.org/x/sys/unix"
+)
+
+// Priorities, each a little ahead of those whom the gate must not miss, or behind those
+// whose work it must not lose.
 const (
-	mangle       = -150      // NF_IP_PRI_MANGLE
+	behindMangle = -150 + 1  // NF_IP_PRI_MANGLE + 1
 	beforeDstnat = -100 - 10 // NF_IP_PRI_NAT_DST - 10
 	beforeFilter = 0 - 10    // NF_IP_PRI_FILTER - 10
 )
@@ -61,7 +66,8 @@ func filterChains(cfg Config) []chain {
 // sees both addresses as they are. A connection's translation outlives the
 // membership: with its old source port, a former member would still be led to
 // the relay port. So the guard asks again, for each new connection. Only what
-// opens a connection is led: one that was there before the rules stays.
+// opens a connection is led: one that was there before the rules stays. Who names the
+// relay port himself is refused before another table's DNAT can lead him around the guard.
 func redirectChains(cfg Config) []chain {
 	lead := all(counter(), portOnlyDNAT(cfg.RelayPort))
 	arriving := all(knock([]uint16{cfg.RelayPort}), notLoopback())
@@ -72,6 +78,10 @@ func redirectChains(cfg Config) []chain {
 			rules: []rule{{all(knock(cfg.Ports), notLoopback(), toThisHost(), jump("lead")), "new connections"}},
 		},
 		gateChain("guard", all(translatedFrom(cfg.Ports))),
+		chain{
+			name: "direct", comment: "before any DNAT", hook: &hook{"filter", unix.NF_INET_PRE_ROUTING, beforeDstnat},
+			rules: []rule{{all(arriving, toThisHost(), jump("guard")), "new connections"}},
+		},
 		chain{
 			name: "in", comment: "at the relay port", hook: &hook{"filter", unix.NF_INET_LOCAL_IN, beforeFilter},
 			rules: append(braked(cfg.Brakes, arriving), rule{all(arriving, jump("guard")), "new connections"}),
@@ -88,18 +98,23 @@ func drainChain() chain {
 	}
 }
 
-// markChains mark every packet, as it carries nothing over from the one before.
-// Where a brake bites, the packet stays as a stranger's.
+// markChains mark every packet, as it carries nothing over from the one before. They do
+// it behind rules that write a mark of their own, as firewalls do that restore a
+// connection's, and take the bits from everybody first. Where a brake bites, the packet
+// stays as a stranger's.
 func markChains(cfg Config) []chain {
-	mark := setMark(cfg.Mark)
+	mark := changeMark(cfg.Mark, cfg.Mark)
 	rules := []rule{{all(fromLoopback(), mark), "this host"}}
 	rules = append(rules, staticRules(mark)...)
 	rules = append(rules, memberRules(all(counter(), mark), all(counter(), mark), "members")...)
 	return append(brakeChains(cfg.Brakes, accept()),
 		chain{name: "mark_members", comment: "who gets the mark", rules: rules},
 		chain{
-			name: "pre", comment: "before routing", hook: &hook{"filter", unix.NF_INET_PRE_ROUTING, mangle},
-			rules: append(braked(cfg.Brakes, all(knock(cfg.Ports), notLoopback())), rule{all(toPorts(cfg.Ports), jump("mark_members")), "packets to guarded ports"}),
+			name: "pre", comment: "before routing", hook: &hook{"filter", unix.NF_INET_PRE_ROUTING, behindMangle},
+			rules: slices.Concat(
+				[]rule{{all(toPorts(cfg.Ports), changeMark(cfg.Mark, 0)), "whoever else set the mark"}},
+				braked(cfg.Brakes, all(knock(cfg.Ports), notLoopback())),
+				[]rule{{all(toPorts(cfg.Ports), jump("mark_members")), "packets to guarded ports"}}),
 		})
 }
 

@@ -177,12 +177,12 @@ func portOnlyDNAT(port uint16) match {
 	}
 }
 
-// setMark: meta mark set meta mark | bits
-func setMark(bits uint32) match {
+// changeMark: meta mark set meta mark & ~bits | to
+func changeMark(bits, to uint32) match {
 	native := func(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 	return match{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: register},
-		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: native(^bits), Xor: native(bits)},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: native(^bits), Xor: native(to)},
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: register, SourceRegister: true},
 	}
 }

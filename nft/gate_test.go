@@ -119,7 +119,7 @@ func TestObserveOpensAndClosesNothing(t *testing.T) {
 }
 
 // A container's published port: another table changes the destination before
-// the input hook, and the packets are forwarded.
+// the input hook, and the packets are forwarded. The relay port can be published too.
 func TestDNATIsNoWayAround(t *testing.T) {
 	w := newWorld(t)
 	container := bpftest.Namespace(t)
@@ -137,16 +137,28 @@ func TestDNATIsNoWayAround(t *testing.T) {
 		&expr.Immediate{Register: unix.NFT_REG_2, Data: binary.BigEndian.AppendUint16(nil, 2525)},
 		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: unix.NFT_REG_1, RegProtoMin: unix.NFT_REG_2},
 	}
-	addTable(t, another(t, w.server), "containers", ruleset{
-		chains: []chain{{
-			name: "pre", hook: &hook{"nat", unix.NF_INET_PRE_ROUTING, -100},
-			rules: []rule{{expressions: all(toThisHost(), toPorts([]uint16{25}), sourceFamily4(), dnat)}},
-		}},
-	})
-	w.expect(t, "stranger without a gate", strange4, server4, 25, true)
-	rebuild(t, openGate(t, filter(w.server)), minute(member4)...)
-	w.expect(t, "stranger", strange4, server4, 25, false)
-	w.expect(t, "member", member4, server4, 25, true)
+	published := &hook{"nat", unix.NF_INET_PRE_ROUTING, -100}
+	for _, tt := range []struct {
+		cfg    Config
+		port   uint16
+		member bool // passes
+	}{
+		{filter(w.server), 25, true},
+		{inMode(Redirect, w.server), 925, false}, // but by port 25
+	} {
+		addTable(t, another(t, w.server), "containers", ruleset{
+			chains: []chain{{name: "pre", hook: published, rules: []rule{
+				{expressions: all(toThisHost(), toPorts([]uint16{tt.port}), sourceFamily4(), dnat)},
+			}}},
+		})
+		g := openGate(t, tt.cfg)
+		must(t, g.Delete())
+		w.expect(t, "stranger without a gate", strange4, server4, tt.port, true)
+		rebuild(t, g, minute(member4)...)
+		w.expect(t, "stranger", strange4, server4, tt.port, false)
+		w.expect(t, "member", member4, server4, tt.port, tt.member)
+		w.expect(t, "static member", static4A, server4, tt.port, true)
+	}
 }
 
 // sourceFamily4: meta nfproto ipv4

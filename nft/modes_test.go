@@ -2,6 +2,7 @@ package nft
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -130,6 +131,34 @@ func TestMark(t *testing.T) {
 	for _, to := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1"), server4, server6} {
 		if err := dialFrom(w.server, netip.Addr{}, to, 25); err != nil {
 			t.Errorf("from the host itself to %s: %v", to, err)
+		}
+	}
+}
+
+// A firewall writes marks of its own, as one does that restores a connection's: whatever
+// they are, and whichever was there first, members have the mark and strangers have not.
+func TestMarkBesideOthers(t *testing.T) {
+	for _, all := range []uint32{0, 0x00100000} {
+		for _, first := range []bool{true, false} {
+			w := newWorld(t)
+			serve(t, w.server, 25)
+			restore := func() {
+				addTable(t, another(t, w.server), "firewall", ruleset{chains: []chain{{
+					name: "pre", hook: &hook{"filter", unix.NF_INET_PRE_ROUTING, -150}, // NF_IP_PRI_MANGLE
+					rules: []rule{{expressions: changeMark(^uint32(0), all)}},
+				}}})
+			}
+			if first {
+				restore()
+			}
+			rebuild(t, openGate(t, inMode(Mark, w.server)), minute(member4, member6)...)
+			if !first {
+				restore()
+			}
+			addTable(t, another(t, w.server), "own", onlyMarked())
+			for _, c := range who {
+				w.expect(t, fmt.Sprintf("%s, with mark %#x before: %v:", c.name, all, first), c.from, c.to, 25, c.passes)
+			}
 		}
 	}
 }

@@ -85,7 +85,8 @@ func TestListedByNft(t *testing.T) {
 			`th dport 925 tcp flags syn / syn,ack iifname != "lo" jump guard`,
 		}},
 		{Mark, []uint16{25}, []string{
-			"type filter hook prerouting priority mangle; policy accept;",
+			"type filter hook prerouting priority mangle + 1; policy accept;",
+			"th dport 25 meta l4proto tcp meta mark set meta mark & 0xffefffff",
 			"ip saddr @allow4 counter packets 0 bytes 0 meta mark set meta mark | 0x00100000",
 			"ip saddr @allow4 update @rate4 { ip saddr limit rate over 60/minute burst 60 packets } jump too_fast",
 		}},

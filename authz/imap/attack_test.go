@@ -42,10 +42,10 @@ func hideInLiteral(r *rand.Rand, login, noop string) []string {
 
 // hideInExchange sends commands where the server may expect a response.
 func hideInExchange(r *rand.Rand, login, noop string) []string {
-	initial := pick(r, "", "", " =", " "+plain("alice", "wrong"), " AAAA")
+	initial := pick(r, "", "", " =", " "+plain("alice", "wrong"), " AAAA", " x y a1 NOOP", " AAAA x a1 NOOP")
 	return []string{
 		pick(r, "a1", "b2") + " AUTHENTICATE " + pick(r, "PLAIN", "LOGIN", "XFOO", "GSSAPI") + initial + "\r\n",
-		pick(r, login, noop, "*", "*\r\n"+login, "*\r\n"+noop, plain("alice", "wrong"), "") + "\r\n",
+		pick(r, login, noop, "*", "*\r\n"+login, "*\r\n"+noop, plain("alice", "wrong"), "", "x y a1 NOOP") + "\r\n",
 		pick(r, login, noop, "*", plain("alice", "wrong"), "") + "\r\n",
 		noop + "\r\n",
 	}
@@ -174,7 +174,13 @@ func refuseTwice(r *rand.Rand, login, noop string) []string {
 // server waits no longer for a literal or a message.
 func holdRefusals(r *rand.Rand, login, noop string) []string {
 	lines := []string{pick(r, login, "b2 XYZZY a1", "b2 LOGIN alice a1", "b2 LOGIN \xc3\xa4 a1", "b2 LOGIN [ {2+}\r\na1 {4+}\r\nxxxx") + "\r\n"}
-	switch r.IntN(6) {
+	switch r.IntN(7) {
+	case 5: // a literal where answers can be owed, which holds another command or its end
+		hidden := pick(r, "a3 NOOP", "xa3 NOOP", "x a3 NOOPzz", "a3 NOOP zz", "NOOP", "a3", "x\xc3\xa4a3 NOOP", "b2 ID NIL", "x")
+		size := fmt.Sprintf(pick(r, "{%d}", "{%d}", "{%d+}"), max(0, len(hidden)+pickInt(r, 0, 0, 0, -1, 2, -len("a3 NOOP"))))
+		return append(append([]string{"c3 CAPABILITY\r\n"}, lines...),
+			pick(r, "b2 ID NIL", "b2 XYZZY", "a3 XYZZY", "a3 AUTHENTICATE LOGIN", "b2 AUTHENTICATE LOGIN YWxpY2U=")+"\r\n", "a3 LOGIN "+pick(r, "", "x ", "[ ")+size+"\r\n",
+			hidden+pick(r, "", " x\r\n", " \xc3\xa4\r\n"), pick(r, "", " a3 NOOP", " {1}\r\nx", " {1}")+"\r\n", pick(r, "a3", "a4")+" LOGIN alice wrong\r\n")
 	case 0: // the third line is the literal or the message
 		lines = append(lines, "a1 "+pick(r, "LOGIN {14}", "SELECT {14}", "AUTHENTICATE LOGIN")+"\r\n", "a1 LOGIN x {7}\r\n", "a1 NOOP", "\r\n")
 	case 1: // the same, and the second line is the end of what was refused
@@ -185,7 +191,7 @@ func holdRefusals(r *rand.Rand, login, noop string) []string {
 		}
 	case 2:
 		for range 1 + r.IntN(3) {
-			lines = append(lines, pick(r, noop, login, "b2 NOOP", "a1 AUTHENTICATE LOGIN", "YWxpY2U=")+"\r\n")
+			lines = append(lines, pick(r, noop, login, "b2 NOOP", "a1 AUTHENTICATE LOGIN", "a1 AUTHENTICATE LOGIN YWxpY2U=", "YWxpY2U=")+"\r\n")
 		}
 	case 4: // a line in three, of which the second is another
 		return append(lines, pick(r, "b2 LOGIN b", "b2 LOGIN ", "b2 CAPABILITY ", "b2 XYZZY "), noop, pick(r, "zz\r\n", "\r\n"), login+"\r\n")

@@ -67,7 +67,7 @@ func (d *Dialogue) command(l *line.Line) {
 		d.taint("a line does not begin with a tag")
 		return
 	}
-	if c.verb == id && d.Trusted() {
+	if c.verb == id {
 		var ok bool
 		if c.client, ok = originating(rest); !ok {
 			d.taint(proxy.ReasonNoAddress)
@@ -115,6 +115,9 @@ func (d *Dialogue) text(l *line.Line, arguments []byte) {
 			return
 		case l.Eight() && c.verb != login:
 			d.taint(reasonEightBit)
+			return
+		case d.owing && hides(arguments, true):
+			d.taint(line.ReasonHidden)
 			return
 		case l.Eight() || len(l.Text)+len("\r\n") > maxLine:
 			c.odd, c.alone = true, true

@@ -91,6 +91,8 @@ type progress struct {
 	literal  literal
 	literals int // of the present command
 
+	framed multiplex // the server's octets, once it said so
+
 	proxy.Peer // who may announce its client with ID
 }
 

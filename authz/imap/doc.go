@@ -58,9 +58,11 @@
 // pipeline to the rules below, although the client waits, and only tags tell what was
 // answered. What is left are refusals, and the answers to commands of that pipeline:
 // an OK with a tag that no other of them bears is none of these, and shows that
-// nothing is left. Clients that try one mechanism after the other are still believed
-// so. A LOGIN or AUTHENTICATE that is refused may not hold another command, whatever
-// its tag would be; right behind a refusal no word of it may end with one.
+// nothing is left. So octets above 0x7f, long tokens and literals may stand in such a
+// pipeline, although a "+" can be a challenge that is left, if no word is or ends with a
+// command. Clients that try one mechanism after the other are still believed so. A LOGIN
+// or AUTHENTICATE that is refused may not hold another command, whatever its tag would
+// be; right behind a refusal no word of it may end with one.
 //
 // Nothing may be released behind an odd or over-long command, an unknown one, the "{5}" of a
 // synchronising literal, STARTTLS, or a SASL exchange that was not cancelled, before its
@@ -97,12 +99,14 @@
 // answers without a tag), an answer that began before its command ended, "* BAD" (the
 // server could not make out a command), PREAUTH, OK after BYE, OK to an unknown or
 // mode-changing command, OK that says "Unable to authenticate" (a server of Microsoft's),
-// a literal from the server, which could hold lines that look like answers; a line that
-// ends with another command; lines without a legal tag, blank lines (nginx answers them
-// with the previous tag); controls in lines, quoted strings and literals (servers exist
-// that repeat a literal in their refusal, line breaks included); every brace that some
-// server takes for a literal and another does not ("{+5}", "~{5}", "{05}", "{5-}", a brace
-// in an unclosed quoted string); a bound that was hit.
+// ID with another client's address, if it is accepted from a peer that is no trusted proxy
+// (it is one all the same, and its address not the client's), a literal from the server,
+// which could hold lines that look like answers; a line that ends with another command;
+// lines without a legal tag, blank lines (nginx answers them with the previous tag);
+// controls in lines, quoted strings and literals (servers exist that repeat a literal in
+// their refusal, line breaks included); every brace that some server takes for a literal
+// and another does not ("{+5}", "~{5}", "{05}", "{5-}", a brace in an unclosed quoted
+// string); a bound that was hit.
 //
 // STARTTLS that is accepted with nothing behind it, and TLS from the first
 // octet, end the reading as encrypted.

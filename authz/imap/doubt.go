@@ -70,7 +70,7 @@ func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
 	switch {
 	case hides(arguments, c.logsIn()):
 		return line.ReasonHidden
-	case c.odd || long || l.Eight():
+	case c.odd || !d.lockStep && (long || l.Eight()):
 		return d.piped("a line in a pipeline that servers may cut differently")
 	case c.alone && !d.lockStep:
 		return "a command in a pipeline that cannot be pipelined"
@@ -98,11 +98,17 @@ func (d *Dialogue) piped(reason string) string {
 func hides(rest []byte, ends bool) bool {
 	for len(rest) > 0 {
 		var word []byte
-		if word, rest = line.Word(rest); early(word, ends, len(rest) == 0) {
+		if word, rest = line.Word(rest); early(word, ends, oneAtMost(rest)) {
 			return true
 		}
 	}
 	return false
+}
+
+// oneAtMost reports whether what stands behind a word is one argument at most, and no
+// literal: LOGIN has two.
+func oneAtMost(rest []byte) bool {
+	return bytes.IndexByte(rest, ' ') < 0 && bytes.IndexByte(rest, '{') < 0
 }
 
 // hidesTagged is hides for a command whose answer must bear a tag. text is the whole
@@ -111,7 +117,7 @@ func hidesTagged(text, rest, tag []byte) bool {
 	last := bytes.TrimRight(text[:len(text)-len(rest)], " ")
 	for len(rest) > 0 {
 		var word []byte
-		if word, rest = line.Word(rest); bytes.HasSuffix(last, tag) && early(word, false, len(rest) == 0) {
+		if word, rest = line.Word(rest); bytes.HasSuffix(last, tag) && early(word, false, oneAtMost(rest)) {
 			return true
 		}
 		last = word
@@ -139,15 +145,15 @@ var soonFirst, soonLast = func() (first, last [256][]int) {
 }()
 
 // early reports whether a word, or its beginning, or with ends its end, is a command that a
-// server may answer positively where nobody has logged in. LOGIN is none where it is the
-// last.
-func early(word []byte, ends, last bool) bool {
+// server may answer positively, or begin, where nobody has logged in. LOGIN is none if at
+// most one argument stands behind it.
+func early(word []byte, ends, short bool) bool {
 	if len(word) == 0 {
 		return false
 	}
 	for _, i := range soonFirst[word[0]] {
 		name := names[i].name
-		if last && names[i].verb == login || len(word) < len(name) || !line.Is(word[:len(name)], name) {
+		if short && names[i].verb == login || len(word) < len(name) || !line.Is(word[:len(name)], name) {
 			continue
 		}
 		if len(word) == len(name) || slices.Contains(bare[:], name) {
@@ -159,7 +165,7 @@ func early(word []byte, ends, last bool) bool {
 	}
 	for _, i := range soonLast[word[len(word)-1]] {
 		at := len(word) - len(names[i].name)
-		if at > 0 && line.Is(word[at:], names[i].name) && (!last || names[i].verb != login) {
+		if at > 0 && line.Is(word[at:], names[i].name) && (!short || names[i].verb != login) {
 			return true
 		}
 	}

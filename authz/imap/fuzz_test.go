@@ -25,6 +25,7 @@ func FuzzBehindTLS(f *testing.F) {
 	linetest.Fuzz(f, "testdata/*.txt", []string{
 		"",
 		"Ca1 ID (\"x-originating-ip\" \"192.0.2.1\")\r\na2 LOGIN alice x\r\n|Sa1 OK\r\n",
+		"Ca1 ID (\"x-multiplex\" \"0\")\r\na2 LOGIN alice x\r\n|S* MULTIPLEX 0\r\n" + frameHeader + "a1 OK\r\n" + frameMark,
 		"Ca1 LOGIN alice x\r\n",
 	}, func() linetest.Dialogue {
 		d := NewAfterTLS()

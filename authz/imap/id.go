@@ -52,10 +52,12 @@ func parameter(list []byte) (value, rest []byte) {
 	return quoted, nil
 }
 
-// speaksFor takes the positive answer to an ID in which a trusted peer announces
-// its client.
+// speaksFor takes the positive answer to an ID in which the peer announces its client.
 func (d *Dialogue) speaksFor(c *command) {
 	switch {
+	case !d.Trusted():
+		// Its address is a proxy's, behind which are others than who logs in.
+		d.taint("a proxy speaks for the client (ID with x-originating-ip was accepted)")
 	case c.twin:
 		// Which of the two commands was answered only the number tells.
 		d.taint("a proxy announces a client with a tag that is used twice")

@@ -1,11 +1,13 @@
 package imap
 
+import "relaygate/authz/line"
+
 // announce takes the literal at the end of a line of command c.
 func (d *Dialogue) announce(c *command, lit literal) {
 	d.literals++
 	switch {
-	case !d.inStep():
-		d.taint(d.piped("a literal in a pipeline"))
+	case !d.lockStep:
+		d.taint("a literal in a pipeline")
 		return
 	case d.literals > maxPieces:
 		d.taint(reasonLiterals)
@@ -29,18 +31,22 @@ func (d *Dialogue) announce(c *command, lit literal) {
 // enterLiteral expects the octets of the literal.
 func (d *Dialogue) enterLiteral() {
 	d.phase = inLiteral
-	if d.literal.left == 0 {
+	if d.literal.size == 0 {
 		d.endLiteral()
 	}
 }
 
 // octets takes what b holds of the literal and returns the rest. A control
 // character in a literal could be a line end to a server that does not know
-// literals, or that repeats it.
+// literals, or that repeats it. And where the server can owe an answer, its "+" may have
+// been a challenge, so that the literal is a line to it.
 func (d *Dialogue) octets(b []byte) (rest []byte) {
-	n := min(d.literal.left, len(b))
+	text, rest, state := d.client.Octets(b, d.literal.size)
+	if state != line.Complete {
+		return nil
+	}
 	c := d.present()
-	for _, o := range b[:n] {
+	for _, o := range text {
 		if o < ' ' || o == 0x7f || o == 0xff {
 			d.taint("control character in a literal")
 			return nil
@@ -50,11 +56,14 @@ func (d *Dialogue) octets(b []byte) (rest []byte) {
 			return nil
 		}
 	}
-	d.arguments.keep(b[:n])
-	if d.literal.left -= n; d.literal.left == 0 {
-		d.endLiteral()
+	if d.owing && hides(text, true) {
+		d.taint(line.ReasonHidden)
+		return nil
 	}
-	return b[n:]
+	d.arguments.keep(text)
+	d.client.Wipe()
+	d.endLiteral()
+	return rest
 }
 
 // endLiteral counts the literal as one complete argument.

@@ -109,7 +109,7 @@ func (m *model) execute(tag, verb string, args []string) (out string, drop bool)
 		}
 		return m.login(tag, args[0], args[1])
 	case "AUTHENTICATE":
-		return m.authenticate(tag, args), false
+		return m.andRemainder(m.authenticate(tag, args), args), false
 	case "STARTTLS":
 		if m.tlsReturns && m.in == "" {
 			m.tls = true
@@ -178,7 +178,7 @@ func (m *model) response(text string) string {
 		if m.saslNoTag {
 			return "BAD invalid command\r\n"
 		}
-		return tag + " NO not base64\r\n"
+		return m.andRemainder(tag+" NO not base64\r\n", strings.Fields(text))
 	}
 	if m.saslStep++; mechanism == "LOGIN" && m.saslStep == 1 {
 		m.saslU = string(b)
@@ -191,5 +191,15 @@ func (m *model) response(text string) string {
 		user, password, _ = strings.Cut(rest, "\x00")
 	}
 	out, _ := m.login(tag, user, password)
+	return out
+}
+
+// andRemainder adds what a server says that runs the last two words of an exchange, too,
+// where it refuses it.
+func (m *model) andRemainder(out string, words []string) string {
+	if n := len(words); m.remainder && n > 2 && refuses.MatchString(out) {
+		more, _ := m.execute(words[n-2], strings.ToUpper(words[n-1]), nil)
+		return out + more
+	}
 	return out
 }

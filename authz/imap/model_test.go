@@ -67,6 +67,7 @@ type model struct {
 	twice       bool // refuses all twice, the second time with the last word for the tag (invented)
 	brackets    bool // takes the rest of a line behind a bracket for a word, and sees no literal there (go-imap 1)
 	segments    bool // takes each segment for a line, whatever it holds (invented)
+	remainder   bool // runs the end of what it refuses of an exchange (Courier)
 	edge        bool // reads again only when more has come (epoll, EPOLLET)
 
 	kept, lines          []byte // lossy: the beginning of a line; whole lines
@@ -84,7 +85,7 @@ type model struct {
 
 var models = []model{
 	{name: "dovecot", anyLiteral: true, plus: true, maxLiteral: 1 << 16, quotes: true, ir: true, max: 65536, long: longClose, tag: badUntagged},
-	{name: "courier", tabs: true, tag: badTaken, maxLiteral: 1 << 13, quotes: true, tlsReturns: true, max: 16384, long: longClose, dropAtLogin: true},
+	{name: "courier", tabs: true, tag: badTaken, maxLiteral: 1 << 13, quotes: true, tlsReturns: true, max: 16384, long: longClose, dropAtLogin: true, remainder: true},
 	{name: "cyrus", nul: nulCut, tag: badUntagged, plus: true, maxLiteral: 8192, quotes: true, ir: true, tlsReturns: true, dropAtTLS: true, max: 131072, long: longClose},
 	{name: "mailutils", tabs: true, tag: badTaken, anyLiteral: true, plus: true, plusFirst: true, lax: true, maxLiteral: 1 << 20, max: 65536, long: longRefuse},
 	{name: "nginx", blank: badPrevious, tag: badBare, plus: true, maxLiteral: 4096, quotes: true, ir: true, saslNoTag: true, max: 4096, long: longClose},
@@ -107,7 +108,7 @@ func randomModel(r *rand.Rand) model {
 		quotes: b(2), echo: b(3), ir: b(2), eatsIR: b(8), loose: b(4), saslNoTag: b(4),
 		tlsReturns: b(2), dropAtTLS: b(3), dropAtLogin: b(4), dropAtGreet: b(8), unknownOK: b(6),
 		lossy: b(6), reads: []int{0, 0, 0, 0, 1024, 4096}[r.IntN(6)], hasty: b(4), edge: b(2), thrice: b(4), twice: b(4),
-		brackets: b(4), early: b(4), segments: b(8),
+		brackets: b(4), early: b(4), segments: b(8), remainder: b(4),
 	}
 	if m.segments {
 		m.unknownOK = false // else the beginning of a word is a command

@@ -13,6 +13,16 @@ func (d *Dialogue) readServer(b []byte) {
 	if d.greetingCut {
 		return
 	}
+	if d.framed.state != unframed {
+		b, ok := d.framed.next(b)
+		if !ok {
+			d.taint("the server's channels cannot be told apart")
+			return
+		}
+		d.responses(b)
+		clear(b) // a server can repeat what it refuses
+		return
+	}
 	greets := d.awaitsGreeting() && d.server.Empty()
 	if greets {
 		if _, again := d.answers.Greeted(b); again {
@@ -42,6 +52,10 @@ func (d *Dialogue) responses(b []byte) {
 		b = rest
 		d.respond(l.Text)
 		d.server.Wipe()
+		if d.framed.begins() {
+			d.readServer(b)
+			return
+		}
 	}
 }
 
@@ -134,6 +148,8 @@ func (d *Dialogue) untagged(r *response) {
 	switch {
 	case r.is("BYE"):
 		d.bye = true
+	case r.is("MULTIPLEX") && d.Trusted() && d.next < len(d.window) && d.window[d.next].verb == id:
+		d.framed.state = inHeader
 	case r.is("PREAUTH"):
 		d.taint("PREAUTH after the greeting")
 	case r.is("BAD"):

@@ -9,7 +9,7 @@ import (
 // literal is what the end of a line announces (RFC 9051 §4.3).
 type literal struct {
 	there bool
-	left  int  // octets that have not come
+	size  int  // in octets
 	sync  bool // the client waits for the server's "+"
 }
 
@@ -175,5 +175,5 @@ func parseLiteral(text []byte) (literal, string) {
 			return literal{}, reasonLiteral
 		}
 	}
-	return literal{there: true, left: size, sync: !plus}, ""
+	return literal{there: true, size: size, sync: !plus}, ""
 }

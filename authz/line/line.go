@@ -138,6 +138,22 @@ func (r *Reader) next(b []byte) (l Line, rest []byte, s State) {
 	return Line{text, noted}, rest, Complete
 }
 
+// Octets takes n octets from b, whatever they are, and returns them once all have come,
+// and what it left. There is room for Max.
+func (r *Reader) Octets(b []byte, n int) (text, rest []byte, s State) {
+	missing := n - len(r.buf)
+	if len(b) < missing {
+		r.join(b)
+		return nil, nil, Partial
+	}
+	text, rest = b[:missing], b[missing:]
+	if len(r.buf) > 0 {
+		r.join(text)
+		text = r.buf
+	}
+	return text, rest, Complete
+}
+
 // join appends the piece, and leaves no copy behind where the buffer grows.
 func (r *Reader) join(piece []byte) {
 	if need := len(r.buf) + len(piece); need > cap(r.buf) {
@@ -203,8 +219,8 @@ func unprintable(w uint64) uint64 {
 // Begun is what came of a line that is not complete, valid until Next or Wipe.
 func (r *Reader) Begun() []byte { return r.buf }
 
-// Wipe overwrites the joined text of the line that Next returned, and stands
-// at the start of the next line. Call it as soon as the line was understood.
+// Wipe overwrites the joined text of the line that Next returned, or of what Octets did,
+// and stands at the start of the next line. Call it as soon as that was understood.
 func (r *Reader) Wipe() {
 	clear(r.buf) // behind its end it always is
 	r.buf = r.buf[:0]

@@ -97,6 +97,40 @@ func TestReaderSplits(t *testing.T) {
 	}
 }
 
+// TestReaderOctets: so many octets are taken as are asked for, in any pieces, and what
+// stands behind them is a line.
+func TestReaderOctets(t *testing.T) {
+	whole := []byte("\r\n\x00\xff}tail\r\n")
+	for n := 1; n <= len(whole)-len("\r\n"); n++ {
+		for first := range len(whole) {
+			for second := first; second <= len(whole); second++ {
+				r := Reader{Max: 100, Strict: true}
+				var rest []byte
+				state := Partial
+				for _, piece := range [][]byte{whole[:first], whole[first:second], whole[second:]} {
+					if state == Complete {
+						rest = append(rest, piece...)
+						continue
+					}
+					var text, behind []byte
+					text, behind, state = r.Octets(piece, n)
+					if state == Partial {
+						continue
+					}
+					if string(text) != string(whole[:n]) {
+						t.Fatalf("%d octets, cut at %d and %d: %q", n, first, second, text)
+					}
+					rest = append(rest, behind...)
+					r.Wipe()
+				}
+				if string(rest) != string(whole[n:]) || !r.Empty() {
+					t.Fatalf("%d octets, cut at %d and %d: %q is left, empty %v", n, first, second, rest, r.Empty())
+				}
+			}
+		}
+	}
+}
+
 // TestReaderWipes: what was joined is overwritten, also in buffers that became
 // too small.
 func TestReaderWipes(t *testing.T) {

@@ -41,6 +41,8 @@ static __always_inline enum reason doubt(struct bpf_sock_ops *ops, struct tcp_so
 		return FOREIGN_NETNS;
 	if (!bpf_map_lookup_elem(&trusted_owners, &uid))
 		return FOREIGN_OWNER;
+	if (!listener_of(ops))
+		return FOREIGN_PORT;
 	/* Those of the SYN went to the server unseen too: RFC 7413. */
 	if (tp->fastopen_rsk || (burdened(ops) && !first_of(ops))) {
 		COUNT(fast_open);
@@ -65,6 +67,7 @@ static __always_inline void fill(struct event *ev, struct bpf_sock_ops *ops, __u
 	ev->reason = reason;
 	ev->netns = netns;
 	ev->uid = uid;
+	ev->listener = listener_of(ops);
 	ev->client_isn = ops->rcv_nxt;
 	ev->server_isn = ops->snd_nxt;
 	ev->client_port = bpf_ntohl(ops->remote_port);

@@ -10,6 +10,7 @@
 
 #include "headers.h"
 #include "lent.h"
+#include "ports.h"
 #include "record.h"
 #include "tap.h"
 
@@ -61,6 +62,8 @@ static __always_inline int measure(struct __sk_buff *skb, struct shape *shape)
 struct first {
 	struct packet head;
 	__u8 data[FIRST_BYTES - sizeof(struct packet)];
+	__u64 listener;	      /* its cookie */
+	__u32 listener_port;
 	__u32 payload; /* 0: there is none */
 	__be32 seq;
 	__be16 port;
@@ -74,8 +77,8 @@ struct {
 	__type(value, struct first);
 } firsts SEC(".maps");
 
-/* note_first keeps what a listener is shown. */
-static __always_inline void note_first(struct __sk_buff *skb)
+/* note_first keeps what the listener at a port is shown. */
+static __always_inline void note_first(struct __sk_buff *skb, __u32 port)
 {
 	__u32 zero = 0, last = skb->len - 1;
 	struct first *first = bpf_map_lookup_elem(&firsts, &zero);
@@ -84,6 +87,10 @@ static __always_inline void note_first(struct __sk_buff *skb)
 	if (!first)
 		return;
 	first->payload = 0;
+	first->listener_port = port;
+	if (!watched(port))
+		return;
+	first->listener = bpf_get_socket_cookie(skb);
 	if (!measure(skb, &shape) || !shape.tcp || !shape.payload || shape.control || lent(skb))
 		return;
 	barrier_var(last);
@@ -93,6 +100,19 @@ static __always_inline void note_first(struct __sk_buff *skb)
 		return;
 	first->head.wire_len = first->head.captured = last + 1;
 	first->payload = shape.payload;
+}
+
+/*
+ * listener_of is the cookie of the listener that accepted this connection, or 0 if it is
+ * at another port: a firewall (TPROXY) or a program (BPF_PROG_TYPE_SK_LOOKUP) can lead
+ * it there, as to a proxy at which the client names the server.
+ */
+static __always_inline __u64 listener_of(struct bpf_sock_ops *ops)
+{
+	__u32 zero = 0;
+	struct first *first = bpf_map_lookup_elem(&firsts, &zero);
+
+	return first && first->listener_port == ops->local_port ? first->listener : 0;
 }
 
 /* first_of is the segment that makes this connection, if it carries its first bytes. */

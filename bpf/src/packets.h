@@ -57,8 +57,15 @@ static __always_inline void tap(struct __sk_buff *skb, __u32 egress)
 	__u64 cookie, *place;
 	__u32 begins;
 
+	if (!sk)
+		return;
+	if (sk->state == BPF_TCP_LISTEN) {
+		if (!egress)
+			note_first(skb, sk->src_port);
+		return;
+	}
 	/* The socket's own port: a packet's can be rewritten on its way. */
-	if (!sk || !watched(sk->src_port))
+	if (!watched(sk->src_port))
 		return;
 	/* Before the look into the table: a state of later would be that of a later table. */
 	begins = !egress && sk->state == BPF_TCP_SYN_RECV;
@@ -73,11 +80,8 @@ static __always_inline void tap(struct __sk_buff *skb, __u32 egress)
 			hastened(skb, cookie);
 		return;
 	}
-	if (!flow) {
-		if (sk->state == BPF_TCP_LISTEN && !egress)
-			note_first(skb);
+	if (!flow)
 		return;
-	}
 	if (flow->state != READING && !(egress && flow->state == ENCRYPTED)) {
 		if (flow->state == DONE || flow->state == LOST)
 			*place = cookie;

@@ -53,6 +53,7 @@ enum reason {
 	FOREIGN_OWNER = 2,
 	FAST_OPEN = 3,
 	MULTIPATH = 4,
+	FOREIGN_PORT = 21,
 	/* Lost: how. */
 	RING_FULL = 5,
 	UNANSWERED = 6,
@@ -74,7 +75,7 @@ enum reason {
 	STRAY = 17,
 	BLIND = 18, /* its beginning may not have been seen whole */
 	UNFINISHED = 20, /* a checksum is yet to be filled in */
-	REASONS = 21,
+	REASONS = 22,
 };
 
 /* A record of the events ring. */
@@ -87,6 +88,7 @@ struct event {
 	 * and below that of Closed. It orders the two rings exactly.
 	 */
 	__u64 position;
+	__u64 listener; /* cookie of who accepted it, 0 on interfaces */
 	enum event_kind kind;
 	enum reason reason;
 	__u32 netns; /* inode number */

@@ -29,7 +29,7 @@ func (t *Table) unknown(hash uint64, seg *capture.Segment) {
 	case isSYN(seg) && seg.Sent == capture.SenderHost:
 		t.opens(hash, seg)
 	case t.done.Has(hash): // it comes behind its connection's end
-	case (tells(seg) || isSYNACK(seg)) && t.wait(hash, seg):
+	case (tells(seg) || isSYNACK(seg) || from && ends(seg)) && t.wait(hash, seg):
 	case tells(seg):
 		k := tuple{hash: hash}
 		if from {

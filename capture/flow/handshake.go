@@ -185,7 +185,7 @@ func (t *Table) shake(r ref, h *handshake, dir authz.Dir, seg *capture.Segment) 
 		}
 	case h.stage == answered:
 		t.complete(r, h, dir, seg)
-	case seg.Flags&capture.RST == 0 && t.wait(h.hash, seg):
+	case (seg.Flags&capture.RST == 0 || t.waiting.again == seg) && t.wait(h.hash, seg): // a new one refuses the SYN
 	case tells(seg): // of what is done, of what cannot be read, or of what h begins
 		if dir == authz.FromClient {
 			h.ahead = t.now

@@ -21,6 +21,9 @@ func carries(seg *capture.Segment) bool { return length(seg) > 0 }
 // tells is true for a segment that shows a session by itself.
 func tells(seg *capture.Segment) bool { return carries(seg) && !seg.Aside }
 
+// ends is true for a segment behind which its sender says no more.
+func ends(seg *capture.Segment) bool { return seg.Flags&(capture.FIN|capture.RST) != 0 }
+
 // firstByte is the sequence number of the first byte that a segment has, or could have:
 // a SYN comes before it (RFC 9293 §3.4).
 func firstByte(seg *capture.Segment) uint32 {

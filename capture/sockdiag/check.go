@@ -16,16 +16,25 @@ const (
 	impatience = time.Second
 )
 
-// Check says whether the listener that accepted a connection on the server's
-// address may be believed, and if not why. If the answer is not known it waits
-// a moment for Run to look; when in doubt the answer is no.
+// Check says whether whoever accepts connections on the server's address may be believed,
+// and if not why. If the answer is not known it waits a moment for Run to look; when in
+// doubt the answer is no.
 func (t *Tables) Check(server netip.AddrPort, netns uint64) (ok bool, reason string) {
+	return t.CheckListener(server, netns, anyListener)
+}
+
+// anyListener stands for each that could have accepted a connection.
+const anyListener = 0
+
+// CheckListener is Check for the listener with this cookie alone, which accepted the
+// connection: another may have had its place when the tables were looked at.
+func (t *Tables) CheckListener(server netip.AddrPort, netns, cookie uint64) (ok bool, reason string) {
 	s := t.current.Load()
 	var room [4]*Listener
-	accepting := s.accepting(room[:0], server, netns)
+	accepting := s.accepting(room[:0], server, netns, cookie)
 	if len(accepting) == 0 || time.Since(s.at) > staleAfter {
 		s = t.fresh(s)
-		accepting = s.accepting(room[:0], server, netns)
+		accepting = s.accepting(room[:0], server, netns, cookie)
 	}
 	if s.err != nil {
 		return false, fmt.Sprintf("who listens on %v is not known: %v", server, s.err)
@@ -69,11 +78,12 @@ func (t *Tables) fresh(old *snapshot) *snapshot {
 }
 
 // accepting appends all listeners that could have accepted a connection to the
-// address: which of them did is not known afterwards.
-func (s *snapshot) accepting(all []*Listener, server netip.AddrPort, netns uint64) []*Listener {
+// address, or the one that did.
+func (s *snapshot) accepting(all []*Listener, server netip.AddrPort, netns, cookie uint64) []*Listener {
 	for i := range s.listeners {
 		l := &s.listeners[i]
-		if l.Netns == netns && l.Local.Port() == server.Port() && l.covers(server.Addr()) {
+		if l.Netns == netns && l.Local.Port() == server.Port() && l.covers(server.Addr()) &&
+			(cookie == anyListener || cookie == l.cookie) {
 			all = append(all, l)
 		}
 	}
@@ -101,7 +111,7 @@ func (t *Tables) doubt(l *Listener) string {
 		return fmt.Sprintf("no process is seen that holds the listener on %v", l.Local)
 	}
 	for _, p := range l.Processes {
-		if p.forwards() {
+		if p.Forwards() {
 			return fmt.Sprintf("the listener on %v only forwards: %v holds it", l.Local, p)
 		}
 	}
@@ -124,7 +134,7 @@ func (t *Tables) Owners(server netip.AddrPort, netns uint64) []Process {
 		return nil
 	}
 	var all []Process
-	for _, l := range s.accepting(nil, server, netns) {
+	for _, l := range s.accepting(nil, server, netns, anyListener) {
 		if t.doubt(l) != "" {
 			return nil
 		}
@@ -175,7 +185,7 @@ func (t *Tables) CheckConnection(c authz.Conn, opened time.Time) (ok bool, reaso
 		return false, fmt.Sprintf("whether the connection exists is not known: network namespace %d: %v", own.id, err)
 	}
 	if !ok {
-		return false, "no socket of this host has this connection"
+		return false, "no socket of this host has this connection, but perhaps a transparent proxy's"
 	}
 	if ok, reason := t.Check(c.Server, own.id); !ok {
 		return false, reason
@@ -184,7 +194,7 @@ func (t *Tables) CheckConnection(c authz.Conn, opened time.Time) (ok bool, reaso
 	if err != nil {
 		return false, fmt.Sprintf("who listens on %v is not known: %v", c.Server, err)
 	}
-	known, found := t.current.Load().accepting(nil, c.Server, own.id), false
+	known, found := t.current.Load().accepting(nil, c.Server, own.id, anyListener), false
 	for _, s := range listening {
 		if !s.covers(c.Server.Addr()) {
 			continue
@@ -205,7 +215,7 @@ func (t *Tables) CheckConnection(c authz.Conn, opened time.Time) (ok bool, reaso
 // bound to a device by that device alone.
 func (t *Tables) exists(own namespace, c authz.Conn) (bool, error) {
 	devices := []uint32{0}
-	for _, l := range t.current.Load().accepting(nil, c.Server, own.id) {
+	for _, l := range t.current.Load().accepting(nil, c.Server, own.id, anyListener) {
 		if !slices.Contains(devices, l.device) {
 			devices = append(devices, l.device)
 		}

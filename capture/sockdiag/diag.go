@@ -19,6 +19,8 @@ const (
 	inetDiagBytecode   = 1 // INET_DIAG_REQ_BYTECODE
 	inetDiagInfo       = 2
 	inetDiagSKV6Only   = 11
+	inetDiagSockOpt    = 22 // struct inet_diag_sockopt, of bits
+	inetTransparent    = 1 << 5
 	inetDiagMsgLen     = 72
 	inetDiagNoCookie   = 1<<32 - 1
 	tcpEstablished     = 1
@@ -47,6 +49,10 @@ type Socket struct {
 	UID uint32
 	// Inode is 0 for a connection that nobody has accepted yet.
 	Inode uint32
+
+	// transparent sockets take what is for other hosts and ports (IP_TRANSPARENT, ip(7)).
+	// An accepted connection's is as its listener was.
+	transparent bool
 
 	device uint32 // that it is bound to (SO_BINDTODEVICE, socket(7)), 0 for none
 	cookie uint64
@@ -133,7 +139,7 @@ func (c conn) listening(ports []uint16) ([]Socket, error) {
 
 // has says whether there is a connection with these addresses, bound to the device or to
 // none. The kernel's request and time-wait sockets are none, nor is the listener in its
-// stead.
+// stead, nor one that is transparent: which listener accepted it is not to be seen.
 func (c conn) has(local, remote netip.AddrPort, device uint32) (bool, error) {
 	family := uint8(unix.AF_INET6)
 	if local.Addr().Is4() {
@@ -161,7 +167,7 @@ func (c conn) has(local, remote netip.AddrPort, device uint32) (bool, error) {
 		if err != nil {
 			return false, fmt.Errorf("look up a connection: %w", err)
 		}
-		if s.Local == local && s.Remote == remote && s.connected() {
+		if s.Local == local && s.Remote == remote && s.connected() && !s.transparent {
 			return true, nil
 		}
 	}
@@ -249,6 +255,9 @@ func parse(b []byte) (Socket, error) {
 		switch attrs.Type() {
 		case inetDiagSKV6Only:
 			s.V6Only = attrs.Uint8() != 0
+		case inetDiagSockOpt:
+			options := attrs.Bytes()
+			s.transparent = len(options) > 0 && options[0]&inetTransparent != 0
 		case inetDiagInfo:
 			s.silent, s.heard = silence(attrs.Bytes())
 		}

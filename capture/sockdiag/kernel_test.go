@@ -182,6 +182,37 @@ func TestKernelEstablished(t *testing.T) {
 	}
 }
 
+// TestKernelTransparent: a firewall (TPROXY) can lead what is for the mail server's port to
+// a transparent listener at any other.
+func TestKernelTransparent(t *testing.T) {
+	ns := bpftest.Namespace(t)
+	transparent := net.ListenConfig{Control: func(network, _ string, c syscall.RawConn) (failed error) {
+		level, option := unix.SOL_IP, unix.IP_TRANSPARENT
+		if network == "tcp6" {
+			level, option = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+		}
+		err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, option, 1) })
+		return errors.Join(err, failed)
+	}}
+	transparent.SetMultipathTCP(false)
+	for network, address := range map[string]string{"tcp4": "127.0.0.1:61144", "tcp6": "[::1]:61144"} {
+		var l net.Listener
+		bpftest.Do(t, ns, func() (err error) {
+			l, err = transparent.Listen(t.Context(), network, address)
+			return err
+		})
+		client := bpftest.Dial(t, ns, address)
+		server, err := l.Accept()
+		must(t, err)
+		c := authz.Conn{Client: client.LocalAddr().(*net.TCPAddr).AddrPort(), Server: netip.MustParseAddrPort(address)}
+		tables := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{held(t, ns)}})
+		if ok, reason := tables.CheckConnection(c, time.Now()); ok || !strings.Contains(reason, "transparent proxy") {
+			t.Errorf("%s: %v, %q", network, ok, reason)
+		}
+		must(t, errors.Join(server.Close(), l.Close()))
+	}
+}
+
 // TestKernelBoundToDevice: a connection is found whose listener is bound to a device.
 func TestKernelBoundToDevice(t *testing.T) {
 	ns := bpftest.Namespace(t)

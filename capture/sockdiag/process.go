@@ -44,8 +44,9 @@ var forwarders = map[string]bool{
 	"qemu-system-x86_64": true, "qemu-system-i386": true, "qemu-system-aarch64": true, "qemu-kvm": true, "kvm": true,
 	"VBoxHeadless": true, "VirtualBoxVM": true,
 	"lxd": true, "incusd": true, "limactl": true,
-	"socat": true, "nc": true, "nc.openbsd": true, "nc.traditional": true, "ncat": true, "netcat": true,
-	"rinetd": true, "redir": true, "6tunnel": true, "simpleproxy": true, "portfwd": true, "sslh": true, "systemd-socket-proxyd": true,
+	"socat": true, "socat1": true, "nc": true, "nc.openbsd": true, "nc.traditional": true, "ncat": true, "netcat": true,
+	"rinetd": true, "redir": true, "6tunnel": true, "simpleproxy": true, "portfwd": true, "systemd-socket-proxyd": true,
+	"sslh": true, "sslh-select": true, "sslh-ev": true,
 	"ssh": true, "sshd": true, "sshd-session": true, "autossh": true, "frps": true, "frpc": true, "chisel": true, "wstunnel": true,
 }
 
@@ -71,8 +72,8 @@ func knownForwarder(name string) bool {
 	return false
 }
 
-// forwards says whether the process is a known forwarder by either name.
-func (p Process) forwards() bool { return knownForwarder(p.Name) || knownForwarder(p.Program) }
+// Forwards says whether the process is a known forwarder by either name.
+func (p Process) Forwards() bool { return knownForwarder(p.Name) || knownForwarder(p.Program) }
 
 // holders finds the processes that hold the sockets of these inodes; the result has
 // an entry for each of them, also with an error. Processes come and go while it looks,

@@ -122,6 +122,53 @@ func TestDoubtfulListenersAreTold(t *testing.T) {
 	}
 }
 
+// A program that only hands connections on, as docker-proxy does, is told on every port,
+// with what to do, and on a gateway that it leads around the gate.
+func TestForwardersAreTold(t *testing.T) {
+	bpftest.RequireRoot(t)
+	name, err := os.ReadFile("/proc/self/comm")
+	bpftest.Must(t, err)
+	rename := func(to []byte) { bpftest.Must(t, os.WriteFile("/proc/self/comm", to, 0)) }
+	defer rename(name)
+	rename([]byte("docker-proxy"))
+	container := bpftest.Namespace(t)
+	for _, addr := range []string{"127.0.0.1:24", ":25", ":110", ":925"} {
+		bpftest.Listen(t, container, "tcp4", addr)
+	}
+	trusted := []string{fmt.Sprintf("/proc/self/fd/%d", container.FD())}
+	for _, tt := range []struct {
+		name   string
+		look   func(*config.Config) []Finding
+		cfg    config.Config
+		want   string // subject and words
+		advice string
+	}{
+		{
+			"watched", listeners,
+			config.Config{TrustedNetns: trusted, Services: map[uint16]authz.Service{110: {Protocol: authz.POP3}}},
+			"port 110: ", "watch.trusted_netns",
+		},
+		{"guarded", listeners, config.Config{TrustedNetns: trusted, Gate: config.Gate{Ports: []uint16{25}}}, "port 25: ", "this host's address"},
+		{
+			"relay port", listeners,
+			config.Config{TrustedNetns: trusted, Gate: config.Gate{Mode: nft.Redirect, RelayPort: 925}},
+			"port 925: ", "this host's address",
+		},
+		{"on a gateway", around, config.Config{TrustedNetns: trusted, Gate: config.Gate{Ports: []uint16{24, 25}}}, "port 25: ", "passes the gate"},
+		{
+			"no such namespace", listeners,
+			config.Config{TrustedNetns: []string{"/proc/0/ns/net"}},
+			"listeners: open network namespace", "correct watch.trusted_netns",
+		},
+	} {
+		tt.cfg.Owners = []uint32{0}
+		got := tt.look(&tt.cfg)
+		if len(got) != 1 || got[0].State == OK || !strings.HasPrefix(got[0].Subject+": "+got[0].Words, tt.want) || !strings.Contains(got[0].Then, tt.advice) {
+			t.Errorf("%s: %+v", tt.name, got)
+		}
+	}
+}
+
 func TestTheDaemonsProblemsAreTold(t *testing.T) {
 	ask := func(s control.Status, err error) []Finding {
 		return daemon(t.Context(), Patient{Config: &config.Config{}, Status: func(context.Context) (control.Status, error) { return s, err }})

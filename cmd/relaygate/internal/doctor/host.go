@@ -4,120 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"relaygate/authz"
 	"relaygate/authz/relayhosts"
-	"relaygate/bpf"
-	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/story"
 	"relaygate/nft"
 )
-
-// listeners says who listens on the ports that are watched and guarded.
-func listeners(cfg *config.Config) []Finding {
-	watched := slices.Sorted(maps.Keys(cfg.Services))
-	ports := slices.Concat(watched, cfg.Gate.Ports)
-	if cfg.Gate.Mode == nft.Redirect {
-		ports = append(ports, cfg.Gate.RelayPort)
-	}
-	byPort, err := listening(ports, cfg.Owners)
-	if err != nil {
-		return []Finding{found("listeners", false, "", err, "")}
-	}
-	var list []Finding
-	for _, port := range ports {
-		on := byPort[port]
-		f := Finding{Subject: fmt.Sprintf("port %d", port), State: OK, Words: strings.Join(on.holders, ", ")}
-		isRelay := cfg.Gate.Mode == nft.Redirect && port == cfg.Gate.RelayPort
-		switch {
-		case len(on.doubts) > 0 && slices.Contains(watched, port):
-			f.State, f.Then = Advice, "logins there are not believed: "+strings.Join(on.doubts, "; ")
-		case len(on.holders) > 0:
-		case isRelay:
-			f.State, f.Needed, f.Words = Missing, true, "nobody listens on the relay port"
-			f.Then = "granted addresses would be refused: let the mail server listen there"
-		default:
-			f.State, f.Words = Advice, "nobody listens here"
-			f.Then = "nothing to do if the mail server does not offer it"
-		}
-		list = append(list, f)
-		if isRelay && port >= unprivileged() {
-			list = append(list, Finding{
-				Subject: f.Subject, State: Advice, Words: "any user of this host may listen there while the mail server does not",
-				Then: "let net.ipv4.ip_unprivileged_port_start be above it, and choose a gate.relay_port below 1024",
-			})
-		}
-	}
-	return list
-}
-
-// unprivileged is the first port on which any user may listen (ip(7)).
-func unprivileged() uint16 {
-	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
-	port, wrong := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 16)
-	if err != nil || wrong != nil {
-		return 1024
-	}
-	return uint16(port)
-}
-
-// listened is who holds the listeners on a port, and why one is not believed.
-type listened struct{ holders, doubts []string }
-
-// listening looks at the listeners, by port.
-func listening(ports []uint16, owners []uint32) (map[uint16]listened, error) {
-	own, err := bpf.OpenNetns(bpf.OwnNetns)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = own.Close() }() // it was only looked at
-	tables, err := sockdiag.New(sockdiag.Options{Ports: ports, Netns: []*bpf.Netns{own}, Owners: owners})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = tables.Close() }() // likewise
-	list, _, err := tables.Listeners()
-	if err != nil && len(list) == 0 {
-		return nil, err
-	}
-	byPort := make(map[uint16]listened)
-	add := func(list []string, s string) []string {
-		if slices.Contains(list, s) {
-			return list
-		}
-		return append(list, s)
-	}
-	for _, l := range list {
-		on := byPort[l.Local.Port()]
-		ok, reason := tables.Check(l.Local, l.Netns)
-		who := fmt.Sprintf("a process of uid %d", l.UID)
-		switch {
-		case len(l.Processes) > 0:
-			who = l.Processes[0].String()
-		case slices.Contains(owners, l.UID) && os.Geteuid() != 0:
-			who, ok = "somebody who cannot be seen by this user", true
-		}
-		on.holders = add(on.holders, who)
-		if !slices.Contains(owners, l.UID) {
-			reason += ": if the mail server runs as that user, name it in watch.owners"
-		}
-		if !ok {
-			on.doubts = add(on.doubts, reason)
-		}
-		byPort[l.Local.Port()] = on
-	}
-	return byPort, nil
-}
 
 // secondLock: while the table is gone, and before the daemon has started, only
 // the mail server's own rule keeps strangers out.

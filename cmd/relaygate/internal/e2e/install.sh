@@ -70,13 +70,14 @@ if missing /usr/sbin/dovecot /usr/lib/dovecot/imap-login /usr/lib/dovecot/pop3-l
 	apt-get install -y --no-install-recommends \
 		dovecot-imapd dovecot-pop3d nginx-core libnginx-mod-mail haproxy stunnel4 openssl python3 nftables
 fi
-if missing "$layers/cyrus" "$layers/courier" "$layers/exim" "$layers/postfix" "$layers/firewalld"; then
+if missing "$layers/cyrus" "$layers/courier" "$layers/exim" "$layers/postfix" "$layers/firewalld" "$layers/docker"; then
 	update
 	layer cyrus cyrus-imapd cyrus-pop3d msmtp-mta
 	layer courier courier-imap courier-pop msmtp-mta
 	layer exim exim4-daemon-heavy
 	layer postfix postfix
 	layer firewalld firewalld iptables
+	layer docker docker.io iptables
 fi
 if missing "$layers/debian11" "$layers/debian13"; then
 	if missing /usr/sbin/debootstrap; then

@@ -11,6 +11,8 @@ const (
 	reasonBadHeader  = "malformed PROXY header"
 	reasonLateHeader = "the server spoke before the PROXY header was complete"
 	reasonNoProxy    = "a PROXY header, from none of watch.trusted_proxies"
+
+	reasonNamesNobody = "a proxy announces a client behind a PROXY header that names none"
 )
 
 // peer is what a trusted proxy says about the client that it speaks for. Such a
@@ -18,6 +20,7 @@ const (
 type peer struct {
 	scanner *proxy.Scanner // nil once the first bytes are known
 	receipt *proxy.Receipt // nil where the server need not, or no longer, show that it took the header
+	headed  bool           // there was a header
 	// announced is whom the PROXY header names, client who it was in the end:
 	// ID and XCLIENT announce too. Neither is valid where nobody is.
 	announced, client netip.AddrPort
@@ -25,18 +28,21 @@ type peer struct {
 
 func newPeer() *peer { return &peer{scanner: &proxy.Scanner{}} }
 
-// listen takes over what the dialogue heard. It reports false if that is another
-// client than the one who was announced before.
-func (p *peer) listen(d dialogue) bool {
+// listen takes over what the dialogue heard. It returns a reason to taint if that is
+// another client than the one who was announced before. A proxy that sends a header may
+// pass on what its clients say: where it names nobody, they cannot either.
+func (p *peer) listen(d dialogue) (reason string) {
 	client := d.Announced()
 	switch {
 	case !client.IsValid(), client == p.client.Addr():
-		return true
+		return ""
 	case p.client.IsValid():
-		return false
+		return proxy.ReasonTwoClients
+	case p.headed:
+		return reasonNamesNobody
 	}
 	p.client = netip.AddrPortFrom(client, 0)
-	return true
+	return ""
 }
 
 // header takes a PROXY header off the client's first bytes. It returns what
@@ -57,7 +63,7 @@ func (p *peer) header(protocol authz.Protocol, c authz.Chunk) (begun []byte, res
 	case proxy.Malformed:
 		return nil, c, reasonBadHeader
 	case proxy.Complete:
-		p.announced = p.scanner.Source()
+		p.announced, p.headed = p.scanner.Source(), true
 		p.client, p.receipt, p.scanner = p.announced, &proxy.Receipt{}, nil
 		c.Bytes = left
 		return nil, c, ""

@@ -206,11 +206,29 @@ func TestAnnouncedClients(t *testing.T) {
 		{name: "header and another ID", want: "tainted", why: "two different clients", play: func(k *talk) {
 			imap(k, "C: "+header1, "S: * OK ready", `C: j ID ("x-originating-ip" "203.0.113.8")`, "S: j OK done", login[0], login[1])
 		}},
+		{name: "header that names nobody, and an ID", want: "tainted", why: "names none", play: func(k *talk) {
+			imap(k, "C: PROXY UNKNOWN", "S: * OK ready", "C: "+idClient, "S: i OK done", login[0], login[1])
+		}},
+		{name: "header that names nobody, and an ID in TLS", want: "tainted", why: "names none", play: func(k *talk) {
+			k.open(balancer, imaps, 7, nil)
+			k.raw("\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00")
+			k.hello()
+			k.inside("S: * OK ready", "C: "+idClient, "S: i OK done", login[0], login[1])
+		}},
+		{name: "header that names nobody, and XCLIENT", want: "tainted", why: "names none", play: func(k *talk) {
+			pop3(k, "C: PROXY UNKNOWN", "S: +OK ready", "C: XCLIENT ADDR=203.0.113.9", "S: +OK", "C: USER alice", "S: +OK", "C: PASS secret", "S: +OK")
+		}},
 		{name: "header and the same ID", want: "success granted", client: "203.0.113.9:55000", play: func(k *talk) {
 			imap(k, "C: "+header1, "S: * OK ready", "C: "+idClient, "S: i OK done", login[0], login[1])
 		}},
-		{name: "ID of a stranger", want: "success granted", play: func(k *talk) {
+		{name: "ID of a proxy that is not trusted", want: "tainted", why: "x-originating-ip", play: func(k *talk) {
 			stranger(k, "S: * OK ready", "C: "+idClient, "S: i OK done", login[0], login[1])
+		}},
+		{name: "ID of a stranger, refused", want: "success granted", play: func(k *talk) {
+			stranger(k, "S: * OK ready", "C: "+idClient, "S: i NO no", login[0], login[1])
+		}},
+		{name: "ID of a stranger who names nobody", want: "success granted", play: func(k *talk) {
+			stranger(k, "S: * OK ready", `C: i ID ("name" "x" "x-originating-ip" NIL)`, "S: i OK done", login[0], login[1])
 		}},
 		{name: "ID behind the login", want: "success refused", play: func(k *talk) {
 			imap(k, "S: * OK ready", login[0], login[1], "C: "+idClient, "S: i OK done")

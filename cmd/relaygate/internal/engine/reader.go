@@ -217,9 +217,11 @@ func (r *Reader) data(id flow.ID, c authz.Chunk) {
 // speak feeds the dialogue of a connection.
 func (r *Reader) speak(id flow.ID, s *session, c authz.Chunk) {
 	logins := s.dialogue.Feed(c)
-	if s.peer != nil && !s.peer.listen(s.dialogue) {
-		r.doubt(id, proxy.ReasonTwoClients)
-		return
+	if s.peer != nil {
+		if reason := s.peer.listen(s.dialogue); reason != "" {
+			r.doubt(id, reason)
+			return
+		}
 	}
 	if len(logins) == 0 {
 		return

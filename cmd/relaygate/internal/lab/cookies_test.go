@@ -1,6 +1,7 @@
 package lab_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -58,6 +59,12 @@ func (c *rawClient) say(seq, ack uint32, flags, payload string) {
 // hears waits for a segment of the server that is as wanted.
 func (c *rawClient) hears(want func(*layers.TCP) bool) *layers.TCP {
 	c.t.Helper()
+	return c.hearsFrom(netip.Addr{}, want)
+}
+
+// hearsFrom waits for one that comes from an address, or from any if there is none.
+func (c *rawClient) hearsFrom(addr netip.Addr, want func(*layers.TCP) bool) *layers.TCP {
+	c.t.Helper()
 	buf := make([]byte, 2048)
 	for {
 		n, err := unix.Read(c.fd, buf)
@@ -69,7 +76,10 @@ func (c *rawClient) hears(want func(*layers.TCP) bool) *layers.TCP {
 		}
 		p := gopacket.NewPacket(buf[:n], layers.LayerTypeEthernet, gopacket.Default)
 		tcp, ok := p.Layer(layers.LayerTypeTCP).(*layers.TCP)
-		if ok && uint16(tcp.DstPort) == c.localPort && want(tcp) {
+		if !ok || uint16(tcp.DstPort) != c.localPort || !want(tcp) {
+			continue
+		}
+		if from := p.NetworkLayer().NetworkFlow().Src().Raw(); !addr.IsValid() || bytes.Equal(from, addr.AsSlice()) {
 			return tcp
 		}
 	}

@@ -28,13 +28,14 @@ func TestForwardedWords(t *testing.T) {
 		name    string
 		from    netip.Addr
 		prepare func() error // of the host
+		tcx     string       // why nobody is believed by that at all
 	}{
 		{"own addresses are taken from outside", ghostServer.Addr(), func() error {
 			return os.WriteFile("/proc/sys/net/ipv4/conf/to-client6/accept_local", []byte("1"), 0)
-		}},
+		}, ""},
 		{"translated, where the connection was forgotten", container, func() error {
 			return errors.Join(translate(anotherSource(ghostServer.Addr())...), netlink.ConntrackTableFlush(netlink.ConntrackTable))
-		}},
+		}, "the firewall translates IPv4"},
 	} {
 		for _, tap := range []string{"afpacket", "tcx"} {
 			t.Run(way.name+", "+tap, func(t *testing.T) {
@@ -47,12 +48,17 @@ func TestForwardedWords(t *testing.T) {
 					bpftest.Do(t, w.Server, way.prepare)
 					return way.from
 				})
+				refused := "this host forwards IPv4"
 				if tap == "tcx" {
+					refused = way.tcx
+				}
+				if refused == "" {
 					w.onlyClient4(t)
 					return
 				}
-				settles(t, 2*time.Second, w.says(t, "why "+ghostClient.String(), "this host forwards IPv4"))
-				must(t, w.says(t, "status", "logins over IPv4 are not believed")())
+				must(t, w.says(t, "status", "logins over IPv4 are not believed: "+refused)())
+				login(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
+				settles(t, 2*time.Second, w.says(t, "why "+lab.Client4.String(), refused))
 				if got := w.expires(t); len(got) != 0 {
 					t.Errorf("granted: %v", got)
 				}

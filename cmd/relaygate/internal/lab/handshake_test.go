@@ -32,15 +32,16 @@ func ghostServes(t *testing.T, ns *netns.Namespace, device string, bits int, por
 	})
 }
 
+const ghostPort = 1143
+
 // ghostly is a host on which an IMAP server answers whatever a client without a kernel
 // says, that is the ghost.
 func ghostly(t *testing.T, watch string) (*world, *rawClient) {
 	t.Helper()
-	const port = 1143
 	w := newWorld(t, time.Minute, "[watch]\nimap = [143, 1143]\n"+watch)
-	ghostServes(t, w.Server, "lo", 32, port)
+	ghostServes(t, w.Server, "lo", 32, ghostPort)
 	station(t, w.Server, "to-stranger", ghostClient)
-	end := wire{ns: w.Stranger.NS, iface: "eth0", to: hardware(t, w.Server, "to-stranger"), port: port}
+	end := wire{ns: w.Stranger.NS, iface: "eth0", to: hardware(t, w.Server, "to-stranger"), port: ghostPort}
 	return w, newRawClient(t, end, 20001)
 }
 

@@ -1,6 +1,7 @@
 package lab_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/gopacket/layers"
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf"
@@ -188,6 +190,101 @@ func TestHiddenBytes(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestHiddenByTranslation: the firewall gives what a client sends another port or address,
+// behind the taps on interfaces.
+func TestHiddenByTranslation(t *testing.T) {
+	for _, way := range []hidden{
+		{"a port, without connection tracking", func(t *testing.T, w *world) {
+			leads(t, w.Server, another, ghostPort)
+		}, func(t *testing.T, _ *world, c *rawClient, s segment) {
+			other := c.wire
+			other.port = another
+			other.send(t, s.frame(t, other, c.localPort))
+		}},
+		{"an address, where it masquerades what leaves", masquerades, asIfForgotten},
+	} {
+		for tap, interfaces := range map[string]string{"cgroup": "", "tcx": `"to-stranger", "to-client4"`, "afpacket": `"to-stranger", "to-client4"`} {
+			t.Run(way.name+", "+tap, func(t *testing.T) {
+				w, c := ghostly(t, fmt.Sprintf("tap = %q\ninterfaces = [%s]\n", tap, interfaces))
+				way.prepare(t, w)
+				c.hides(func(s segment) { way.send(t, w, c, s) })
+				if tap == "cgroup" {
+					w.onlyClient4(t)
+					return
+				}
+				settles(t, 2*time.Second, w.says(t, "why "+ghostClient.String(), "the firewall translates IPv4"))
+				if got := w.expires(t); len(got) != 0 {
+					t.Errorf("granted: %v", got)
+				}
+			})
+		}
+	}
+}
+
+const another = 2143
+
+// masquerades has a firewall send all that leaves from the address of its interface.
+func masquerades(t *testing.T, w *world) {
+	bpftest.Do(t, w.Server, func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := c.AddTable(&nftables.Table{Name: "outgoing", Family: nftables.TableFamilyIPv4})
+		chain := c.AddChain(&nftables.Chain{
+			Name: "post", Table: table, Type: nftables.ChainTypeNAT,
+			Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
+		})
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Masq{}}})
+		return c.Flush()
+	})
+}
+
+// asIfForgotten sends a segment to the address from which the server says its greeting again
+// once the kernel has forgotten the connection. A client makes it forget by a reset that is
+// none to the server, and some seconds of silence.
+func asIfForgotten(t *testing.T, w *world, c *rawClient, s segment) {
+	forget := func() {
+		bpftest.Do(t, w.Server, func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
+	}
+	other := netip.MustParseAddr("203.0.113.1") // of to-stranger
+	forget()
+	c.hearsFrom(other, begins("* OK"))
+	frame := s.frame(t, c.wire, c.localPort)
+	copy(frame[14+16:], other.AsSlice())
+	c.send(t, checksummed(frame))
+	c.hearsFrom(other, func(tcp *layers.TCP) bool { return tcp.Ack == 1001 && tcp.Seq == s.ack })
+	forget()
+	c.say(1000, s.ack, "A", "") // what is answered, once more
+}
+
+// leads has a firewall give packets to a port another one.
+func leads(t *testing.T, ns *netns.Namespace, from, to uint16) {
+	t.Helper()
+	const tcpPort, tcpChecksum = 2, 16 // in its header
+	bpftest.Do(t, ns, func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := c.AddTable(&nftables.Table{Name: "ports", Family: nftables.TableFamilyIPv4})
+		chain := c.AddChain(&nftables.Chain{
+			Name: "in", Table: table, Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
+		})
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: tcpPort, Len: 2},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, from)},
+			&expr.Immediate{Register: 1, Data: binary.BigEndian.AppendUint16(nil, to)},
+			&expr.Payload{
+				OperationType: expr.PayloadWrite, SourceRegister: 1, Base: expr.PayloadBaseTransportHeader,
+				Offset: tcpPort, Len: 2, CsumType: expr.CsumTypeInet, CsumOffset: tcpChecksum,
+			},
+		}})
+		return c.Flush()
+	})
 }
 
 // hides has a client send its command unseen, and others in its place.

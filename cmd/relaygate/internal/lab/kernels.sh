@@ -5,8 +5,8 @@
 # (dpkg-deb -x). Needs qemu-system-x86, busybox-static, cpio, kmod and xz-utils, no root.
 #
 # RELAYGATE_ACCEL=kvm is quick where the machine can. The default, tcg, is so slow that
-# tests with many members or little time, such as TestCutAmongMany and TestChaos of nft,
-# can fail by it. RELAYGATE_RUN chooses tests, as go test -run does; "-" means the demo alone.
+# tests with little time, such as TestChaos of nft, can fail by it. RELAYGATE_RUN chooses
+# tests, as go test -run does; "-" means the demo alone.
 set -eu
 
 accel=${RELAYGATE_ACCEL:-tcg}

@@ -52,6 +52,12 @@ func openPacketTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.
 		return nil, fmt.Errorf("tap the interfaces: %w", err)
 	}
 	p.AFPacket, t.unsure = a, !p.inside
+	if p.inside {
+		return p, nil
+	}
+	if err := t.onInterfaces(); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
 	return p, nil
 }
 

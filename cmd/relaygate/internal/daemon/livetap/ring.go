@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -37,7 +38,7 @@ func openRingTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hu
 	if err != nil {
 		return nil, fmt.Errorf("load the kernel tap: %w", err)
 	}
-	where := "sockets of this network namespace"
+	where := strings.Join(append([]string{"sockets of this network namespace"}, cfg.TrustedNetns...), ", of ")
 	if bpf.HaveLent() != nil {
 		where += lentUnseen
 	}
@@ -53,7 +54,7 @@ func (t *ringTap) Next(ev *capture.Event) error {
 	if ev.Kind != capture.Opened || !ev.Trusted {
 		return nil
 	}
-	if ok, reason := t.trust.tables.Check(ev.Conn.Server, ev.Conn.Netns); !ok {
+	if ok, reason := t.trust.tables.CheckListener(ev.Conn.Server, ev.Conn.Netns, ev.Listener); !ok {
 		ev.Trusted, ev.Reason = false, reason
 	}
 	return nil

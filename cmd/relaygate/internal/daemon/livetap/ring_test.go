@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -136,6 +137,43 @@ func TestEndsThatTheKernelDoesNotTell(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "connections=1"); n != 1 || tap.over.Load() != 1 {
 		t.Errorf("%d are counted, and the log says %d times:\n%s", tap.over.Load(), n, log.String())
+	}
+}
+
+// TestListenerInAnothersPlace: who takes the mail server's place is not believed for it,
+// though the tables were looked at before.
+func TestListenerInAnothersPlace(t *testing.T) {
+	const port, addr = 61154, "127.0.0.1:61154"
+	ns := bpftest.Namespace(t)
+	held, err := bpf.OpenNetns(fmt.Sprintf("/proc/self/fd/%d", ns.FD()))
+	must(t, err)
+	defer bpftest.Close(t, held)
+	spaces, owners := []*bpf.Netns{held}, []uint32{0}
+	programs, err := bpf.Load(bpf.Options{Ports: []uint16{port}, Netns: spaces, Owners: owners})
+	must(t, err)
+	defer bpftest.Close(t, programs)
+	mail := bpftest.Listen(t, ns, "tcp", addr)
+	tables, err := sockdiag.New(sockdiag.Options{Ports: []uint16{port}, Netns: spaces, Owners: owners})
+	must(t, err)
+	defer bpftest.Close(t, tables)
+	tap := &ringTap{Ring: capture.NewRing(programs), programs: programs, trust: &Trust{tables: tables}}
+	opened := func(l net.Listener) (ev capture.Event) {
+		t.Helper()
+		bpftest.Dial(t, ns, addr)
+		bpftest.Accept(t, l)
+		tap.SetDeadline(time.Now().Add(10 * time.Second))
+		must(t, tap.Next(&ev))
+		if ev.Kind != capture.Opened {
+			t.Fatalf("got %+v, want a connection that opened", ev)
+		}
+		return ev
+	}
+	if ev := opened(mail); !ev.Trusted {
+		t.Errorf("the mail server is not believed because %q", ev.Reason)
+	}
+	bpftest.Close(t, mail)
+	if ev := opened(bpftest.Listen(t, ns, "tcp", addr)); ev.Trusted || !strings.Contains(ev.Reason, "nobody is known") {
+		t.Errorf("another in its place: %v because %q", ev.Trusted, ev.Reason)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/hostinfo"
+	"relaygate/nft"
 )
 
 // Trust is whose listeners are believed: those in the daemon's own network
@@ -28,11 +29,15 @@ type Trust struct {
 	tables *sockdiag.Tables
 	// inside are the mail servers behind this host; nil if it is no gateway.
 	inside atomic.Pointer[[]netip.Prefix]
-	// On the interfaces of a host a tap shows what the sockets of its own namespace say
-	// alone. unsure: it does not show whether this host sent what leaves, or another for
-	// whom it forwards. tap is the one that may miss what clients send.
+	// unsure: the tap does not show whether this host sent what leaves, or another for whom
+	// it forwards.
 	unsure bool
-	tap    *wireTap
+	// tap is the one that may miss what clients send, if it may.
+	tap *wireTap
+	// firewall says whether there is another way to the mail server than the tap sees, which
+	// is on the interfaces of a host. Such a tap shows what the sockets of its own namespace
+	// say alone. Any other has none.
+	firewall *nft.Translations
 }
 
 // OpenTrust opens the configured namespaces and their socket tables.
@@ -99,18 +104,42 @@ func (t *Trust) Confirm(c authz.Conn, opened time.Time) (ok bool, reason string)
 
 // Whole is asked with each login: whether the tap has seen who said what until then.
 func (t *Trust) Whole(c authz.Conn) (ok bool, reason string) {
-	if t.unsure && hostinfo.Forwards(c.Server.Addr().Is6()) {
-		return false, reasonForwarded(c.Server.Addr().Is6())
-	}
-	if t.tap != nil {
+	reason = t.refused(c.Server.Addr().Is6())
+	if reason == "" && t.tap != nil {
 		reason = t.tap.doubt(c.Cookie)
 	}
 	return reason == "", reason
 }
 
-// reasonForwarded is why nobody is believed whose words may be others'.
-func reasonForwarded(six bool) string {
-	return fmt.Sprintf("this host forwards %s, and this tap does not show whose packets leave: a container could speak as its mail server", family(six))
+// refused says why nobody is believed over IPv4, or IPv6, by a tap on the interfaces of a
+// host; "" if that is not so.
+func (t *Trust) refused(six bool) string {
+	if t.unsure && hostinfo.Forwards(six) {
+		return fmt.Sprintf("this host forwards %s, and this tap does not show whose packets leave: a container could speak as its mail server", family(six))
+	}
+	return t.translated(six)
+}
+
+// onInterfaces is told that the tap is on those of a host.
+func (t *Trust) onInterfaces() (err error) {
+	t.firewall, err = nft.OpenTranslations(0)
+	return err
+}
+
+// translated says why nobody is believed as the firewall may change the address or port of
+// what clients send, "" if it does not. The tap sees it before: a client could have the
+// server read other words than those that it shows there.
+func (t *Trust) translated(six bool) string {
+	if t.firewall == nil {
+		return ""
+	}
+	switch by, err := t.firewall.Of(six); {
+	case err != nil:
+		return fmt.Sprintf("whether the firewall translates %s is not known: %v", family(six), err)
+	case by != "":
+		return fmt.Sprintf("the firewall translates %s (table %s), and this tap does not show what comes to the mail server by another address or port", family(six), by)
+	}
+	return ""
 }
 
 func family(six bool) string {
@@ -135,11 +164,11 @@ func (t *Trust) problems() (list []string) {
 		}
 	}
 	for _, six := range []bool{false, true} {
-		if t.unsure && hostinfo.Forwards(six) {
-			list = append(list, fmt.Sprintf("logins over %s are not believed: %s", family(six), reasonForwarded(six)))
+		if words := t.refused(six); words != "" {
+			list = append(list, fmt.Sprintf("logins over %s are not believed: %s", family(six), words))
 		}
 	}
-	if (t.unsure || t.tap != nil) && len(t.named) > 0 {
+	if t.firewall != nil && len(t.named) > 0 {
 		list = append(list, "mail servers in trusted network namespaces are not believed: this tap does not show whose words this host forwards")
 	}
 	for _, path := range slices.Sorted(maps.Keys(t.named)) {
@@ -161,6 +190,9 @@ func (t *Trust) Close() error {
 	var errs []error
 	if t.tables != nil {
 		errs = append(errs, t.tables.Close())
+	}
+	if t.firewall != nil {
+		errs = append(errs, t.firewall.Close())
 	}
 	for _, ns := range t.netns {
 		errs = append(errs, ns.Close())

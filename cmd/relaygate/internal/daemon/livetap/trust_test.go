@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+
 	"relaygate/authz"
 	"relaygate/bpf/bpftest"
 	"relaygate/capture/sockdiag"
@@ -65,4 +68,71 @@ func TestForwardedIsNotOwn(t *testing.T) {
 			return nil
 		})
 	}
+}
+
+// TestTranslatedIsNotSeen: nobody is believed by a tap on interfaces while a rule of the
+// firewall gives what comes in another address or port, behind the tap.
+func TestTranslatedIsNotSeen(t *testing.T) {
+	bpftest.RequireRoot(t)
+	tables, err := sockdiag.New(sockdiag.Options{Ports: []uint16{143}})
+	must(t, err)
+	t.Cleanup(func() { bpftest.Close(t, tables) })
+	v4 := authz.Conn{Client: netip.MustParseAddrPort("192.0.2.7:50000"), Server: netip.MustParseAddrPort("192.0.2.1:143")}
+	v6 := authz.Conn{Client: netip.MustParseAddrPort("[2001:db8::7]:50000"), Server: netip.MustParseAddrPort("[2001:db8::1]:143")}
+	bpftest.Do(t, bpftest.Namespace(t), func() error {
+		trust := &Trust{tables: tables}
+		if err := trust.onInterfaces(); err != nil {
+			return err
+		}
+		defer bpftest.Close(t, trust.firewall)
+		want := func(when, refused string) {
+			t.Helper()
+			said := func(six bool) (words string) {
+				conn := v4
+				if six {
+					conn = v6
+				}
+				// Without a namespace in the tables each is refused at last.
+				ok, reason := trust.Confirm(conn, time.Now())
+				if ok {
+					t.Errorf("%s: %v is believed", when, conn)
+				}
+				return reason
+			}
+			agrees := func() bool {
+				return strings.Contains(said(false), "firewall translates IPv4") == (refused == "IPv4") &&
+					strings.Contains(said(true), "firewall translates IPv6") == (refused == "IPv6")
+			}
+			// The rules are not read for each login.
+			for until := time.Now().Add(5 * time.Second); !agrees() && time.Now().Before(until); time.Sleep(time.Millisecond) {
+			}
+			if !agrees() {
+				t.Errorf("%s: refused because %q and %q", when, said(false), said(true))
+			}
+			if got := trust.problems(); len(got) != min(len(refused), 1) || len(got) > 0 && !strings.Contains(got[0], refused) {
+				t.Errorf("%s: problems are %q", when, got)
+			}
+		}
+		want("no rules", "")
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv6, Name: "nat"})
+		chain := c.AddChain(&nftables.Chain{
+			Name: "in", Table: table, Type: nftables.ChainTypeNAT,
+			Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest,
+		})
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Redir{}}})
+		if err := c.Flush(); err != nil {
+			return err
+		}
+		want("one that redirects", "IPv6")
+		c.DelTable(table)
+		if err := c.Flush(); err != nil {
+			return err
+		}
+		want("without it again", "")
+		return nil
+	})
 }

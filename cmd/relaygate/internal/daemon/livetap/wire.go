@@ -71,9 +71,13 @@ func openWireTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hu
 	if err := w.seeOthers(); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
-	if !w.inside {
-		t.tap = w
+	if w.inside {
+		return w, nil
 	}
+	if err := t.onInterfaces(); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	t.tap = w
 	return w, nil
 }
 

@@ -41,6 +41,7 @@ if [ "$layer" ]; then cp -a "$layer" "$own/upper"; else mkdir "$own/upper"; fi
 mount -t overlay overlay -o "lowerdir=$lower,upperdir=$own/upper,workdir=$own/work" "$own/root"
 mount --rbind /dev "$own/root/dev"
 mount --rbind /proc "$own/root/proc"
+mount --rbind /sys "$own/root/sys"
 mkdir -p "$own/root$shared"
 mount --bind "$shared" "$own/root$shared"
 exec chroot "$own/root" "$@"

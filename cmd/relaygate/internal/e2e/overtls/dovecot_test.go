@@ -147,6 +147,7 @@ ssl_curve_list = P-256
 auth_allow_cleartext = yes
 auth_mechanisms = plain login
 auth_failure_delay = 0
+login_trusted_networks = 192.0.2.11
 mail_driver = maildir
 mail_path = %[1]s/mail
 mail_index_path = MEMORY

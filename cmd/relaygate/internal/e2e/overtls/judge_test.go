@@ -39,11 +39,11 @@ type agent struct {
 	lost   []string             // what watch says of lost events
 }
 
-// agentConfig believes HAProxy, and a balancer on another host, about the clients
-// that they announce.
+// agentConfig believes HAProxy, and a balancer and a director on another host, about the
+// clients that they announce.
 const agentConfig = `
 [watch]
-trusted_proxies = [%q, %q]
+trusted_proxies = [%q, %q, %q]
 `
 
 // startAgent runs relaygate beside the servers.
@@ -52,7 +52,7 @@ func (w *world) startAgent(t *testing.T) *agent {
 	a := &agent{logins: make(map[string][]verdict), grants: make(map[string]bool)}
 	d, err := lab.StartDaemon(t.Context(), w.server, lab.Options{
 		Exe: program, Dir: t.TempDir(), Lifetime: 10 * time.Minute,
-		Config: fmt.Sprintf(agentConfig, atAnnounced.v4, atBalancer.v4),
+		Config: fmt.Sprintf(agentConfig, atAnnounced.v4, atBalancer.v4, atDirector.v4),
 	})
 	must(t, err)
 	a.Daemon = d

@@ -20,7 +20,7 @@ import (
 func (w *world) start(t *testing.T, name, over string, argv ...string) *layer.Server {
 	t.Helper()
 	host := w.server
-	if name == balancer {
+	if name == balancer || name == director {
 		host = w.client
 	}
 	return layer.Run(t, host, w.dir, name, over, argv...)

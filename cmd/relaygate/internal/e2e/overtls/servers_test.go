@@ -51,8 +51,10 @@ func (w *world) startAll(t *testing.T) {
 		{balancer, w.startBalancer},
 		{debian11, w.startOldDovecot},
 		{debian13, w.startNewDovecot},
+		{director, w.startDirector},
 	} {
-		behind := s.name == "dovecot-busy" && slices.ContainsFunc([]string{"nginx", "haproxy", "stunnel", balancer}, wanted)
+		behind := s.name == "dovecot-busy" && slices.ContainsFunc([]string{"nginx", "haproxy", "stunnel", balancer}, wanted) ||
+			s.name == debian13 && wanted(director)
 		if wanted(s.name) || behind {
 			s.start(t)
 		}

@@ -52,8 +52,12 @@ var (
 	atOld, atNew                       = at(11), at(12)
 )
 
-// atBalancer is the clients' host, from which the balancer connects.
-var atBalancer = place{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8:6::10")}
+// atBalancer is the clients' host, from which the balancer connects, atDirector another
+// address of it.
+var (
+	atBalancer = place{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8:6::10")}
+	atDirector = place{netip.MustParseAddr("192.0.2.11"), netip.MustParseAddr("2001:db8:6::11")}
+)
 
 func at(i int) place { return place{nth(servers4, i), nth(servers6, i)} }
 
@@ -120,7 +124,8 @@ func (w *world) join() error {
 		}
 	}
 	return w.client.Do(func() error {
-		return errors.Join(netns.AddRoute(clients4, netip.Addr{}), netns.AddRoute(clients6, netip.Addr{}))
+		more := netns.AddAddresses("eth0", netip.PrefixFrom(atDirector.v4, 32), netip.PrefixFrom(atDirector.v6, 128))
+		return errors.Join(more, netns.AddRoute(clients4, netip.Addr{}), netns.AddRoute(clients6, netip.Addr{}))
 	})
 }
 

@@ -1,0 +1,177 @@
+package nft
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Translations tells of rules by which packets change their address or port. What such a
+// rule leads to a socket, whoever looks before it takes for another socket's. That goes for
+// those that leave, too (SNAT, masquerade): a connection that the kernel has forgotten begins
+// anew with the server's next segment, whose answers are then translated. Our own table leads
+// to the relay port alone. It may be asked from any goroutine.
+type Translations struct {
+	mu         sync.Mutex // guards what follows
+	conn       conn
+	looked     bool
+	generation uint32 // of the rules that were looked at
+	four, six  string // the tables in which there are some, or ""
+	rest       time.Time
+}
+
+// Each change of our own set makes a generation, too: with a login at once behind the other
+// the rules would be read for each. So they are not read again for lookRest times as long as
+// it took, a few milliseconds mostly.
+const lookRest = 20
+
+// OpenTranslations asks a network namespace, the own one for 0.
+func OpenTranslations(netns int) (*Translations, error) {
+	c, err := dial(netns)
+	if err != nil {
+		return nil, err
+	}
+	return &Translations{conn: c}, nil
+}
+
+// Close ends the asking.
+func (t *Translations) Close() error { return t.conn.Close() }
+
+// Of names a table that translates IPv4, or IPv6; "" if none does.
+func (t *Translations) Of(six bool) (table string, err error) {
+	legacy, file := "iptables", "/proc/thread-self/net/ip_tables_names"
+	if six {
+		legacy, file = "ip6tables", "/proc/thread-self/net/ip6_tables_names"
+	}
+	// Those of x_tables have a table for it, whose rules are not read.
+	names, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("list tables of %s: %w", legacy, err)
+	}
+	if slices.Contains(strings.Fields(string(names)), "nat") {
+		return legacy + " nat", nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	const attempts = 10 // others may be writing all the time
+	for range attempts {
+		if err = t.look(); !errors.Is(err, errInterrupted) {
+			break
+		}
+	}
+	if six {
+		return t.six, err
+	}
+	return t.four, err
+}
+
+// look reads the rules, if they are others than before.
+func (t *Translations) look() error {
+	generation, err := t.conn.generation()
+	if errors.Is(err, unix.EINVAL) {
+		return nil // a kernel without nf_tables
+	}
+	began := time.Now()
+	if err != nil || t.looked && (generation == t.generation || began.Before(t.rest)) {
+		return err
+	}
+	t.looked, t.four, t.six = false, "", ""
+	err = t.conn.list(message(unix.NFT_MSG_GETRULE, 0, nfgenmsg(unix.NFPROTO_UNSPEC, 0)), func(m netlink.Message) error {
+		table, does, err := translates(m)
+		if err != nil || !does || table == (tableID{unix.NFPROTO_INET, Table}) {
+			return err
+		}
+		name := fmt.Sprintf("%s of nf_tables", table.name)
+		if table.family != unix.NFPROTO_IPV6 {
+			t.four = name
+		}
+		if table.family != unix.NFPROTO_IPV4 {
+			t.six = name
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("look for rules that translate: %w", err)
+	}
+	t.looked, t.generation = true, generation
+	t.rest = began.Add(lookRest * time.Since(began))
+	return nil
+}
+
+// translates says whether a rule does, and of which table it is.
+func translates(m netlink.Message) (table tableID, does bool, err error) {
+	err = decode(m, func(ad *netlink.AttributeDecoder) {
+		switch ad.Type() {
+		case unix.NFTA_RULE_TABLE:
+			table = tableID{m.Data[0], ad.String()}
+		case unix.NFTA_RULE_EXPRESSIONS:
+			ad.Nested(func(list *netlink.AttributeDecoder) error {
+				for list.Next() {
+					list.Nested(func(e *netlink.AttributeDecoder) error {
+						does = translating(e) || does
+						return nil
+					})
+				}
+				return nil
+			})
+		}
+	})
+	return table, does, err
+}
+
+// translating says whether an expression gives packets other addresses or ports, or may.
+func translating(e *netlink.AttributeDecoder) (does bool) {
+	name := ""
+	for e.Next() {
+		switch {
+		case e.Type() == unix.NFTA_EXPR_NAME:
+			name = e.String()
+			does = slices.Contains([]string{"nat", "masq", "redir"}, name)
+		case e.Type() == unix.NFTA_EXPR_DATA && name == "payload":
+			e.Nested(func(data *netlink.AttributeDecoder) error {
+				data.ByteOrder = binary.BigEndian
+				a := numbers(data)
+				end := a[unix.NFTA_PAYLOAD_OFFSET] + a[unix.NFTA_PAYLOAD_LEN]
+				mark := a[unix.NFTA_PAYLOAD_BASE] == unix.NFT_PAYLOAD_NETWORK_HEADER && end <= behindHops
+				does = a[unix.NFTA_PAYLOAD_SREG] != 0 && !mark
+				return nil
+			})
+		case e.Type() == unix.NFTA_EXPR_DATA && name == "target": // of iptables-nft
+			e.Nested(func(data *netlink.AttributeDecoder) error {
+				for data.Next() {
+					if data.Type() == unix.NFTA_TARGET_NAME {
+						does = slices.Contains(targets, data.String())
+					}
+				}
+				return nil
+			})
+		}
+	}
+	return does
+}
+
+var targets = []string{"DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP", "DNPT", "SNPT"}
+
+// behindHops is where the addresses are, in an IP header, or right before: what is written
+// up to there are a mark (DSCP) or hops, and their neighbours, as it goes by pairs of octets.
+const behindHops = 10
+
+// numbers are the attributes that are numbers, by type.
+func numbers(data *netlink.AttributeDecoder) map[uint16]uint32 {
+	found := make(map[uint16]uint32)
+	for data.Next() {
+		if len(data.Bytes()) == 4 {
+			found[data.Type()] = data.Uint32()
+		}
+	}
+	return found
+}
