@@ -416,7 +416,7 @@ func TestGateQueueNeverWaits(t *testing.T) {
 	if g.overflow.Load() {
 		t.Error("the first op found no room")
 	}
-	g.remove(gr, now, func(netip.Addr) (grant.Grant, bool) { return grant.Grant{}, false })
+	g.remove(gr, now, grant.New(grant.Config{}))
 	if !g.overflow.Load() {
 		t.Error("an op was lost and no rebuild asked for")
 	}
