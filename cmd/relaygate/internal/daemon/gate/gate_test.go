@@ -347,7 +347,7 @@ type loadTable struct {
 	loaded []nft.Element
 }
 
-func (f *loadTable) Load(want iter.Seq[nft.Element], between func() error) error {
+func (f *loadTable) Repair(want iter.Seq[nft.Element], between func() error) error {
 	for e := range want {
 		f.loaded = append(f.loaded, e)
 		if err := between(); err != nil {
@@ -368,7 +368,7 @@ func TestRefusedMemberEndsNoLoad(t *testing.T) {
 		want.members = append(want.members, nft.Element{Addr: a, Remaining: time.Minute})
 	}
 	g.ops <- operation{element: nft.Element{Addr: netip.MustParseAddr("2001:db8::7")}, generation: 1}
-	if err := g.load(t.Context(), want, nil, f.Load); err != nil || len(f.loaded) != 3 {
+	if err := g.load(t.Context(), want, true); err != nil || len(f.loaded) != 3 {
 		t.Errorf("%v; %v were loaded, want three", err, f.loaded)
 	}
 }
@@ -382,7 +382,7 @@ func TestLateElementsEndInTime(t *testing.T) {
 	for i, left := range []time.Duration{time.Minute, 5 * time.Second} {
 		want.members = append(want.members, nft.Element{Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), Timeout: time.Minute, Remaining: left})
 	}
-	must(t, g.load(t.Context(), want, nil, f.Load))
+	must(t, g.load(t.Context(), want, true))
 	if len(f.loaded) != 1 || f.loaded[0].Remaining > 50*time.Second || f.loaded[0].Remaining < 40*time.Second {
 		t.Errorf("loaded %+v, want one with 50 s left", f.loaded)
 	}
@@ -416,7 +416,7 @@ func TestGateQueueNeverWaits(t *testing.T) {
 	if g.overflow.Load() {
 		t.Error("the first op found no room")
 	}
-	g.remove(gr, now, func(netip.Addr) (grant.Grant, bool) { return grant.Grant{}, false })
+	g.remove(gr, now, grant.New(grant.Config{}))
 	if !g.overflow.Load() {
 		t.Error("an op was lost and no rebuild asked for")
 	}

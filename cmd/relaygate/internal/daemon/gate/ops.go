@@ -59,7 +59,7 @@ func (g *Gate) Write(t *grant.Table, c *grant.Change, now time.Time) {
 	case c.Arm:
 		g.add(c.Grant, now, c.Kind != grant.Granted)
 	case c.Kind == grant.Revoked, c.Kind == grant.Expired:
-		g.remove(c.Grant, now, t.Get)
+		g.remove(c.Grant, now, t)
 	}
 }
 
@@ -73,13 +73,12 @@ func (g *Gate) add(gr grant.Grant, now time.Time, held bool) {
 	}
 }
 
-// remove shuts out what a grant let in, unless another grant does: covered
-// finds that one.
-func (g *Gate) remove(gr grant.Grant, now time.Time, covered func(netip.Addr) (grant.Grant, bool)) {
+// remove shuts out what a grant let in, unless another of the table does.
+func (g *Gate) remove(gr grant.Grant, now time.Time, t *grant.Table) {
 	g.Flush(false)
 	for p := range grant.Members(gr.Prefix) {
 		g.send(operation{remove: p.Addr()})
-		if other, ok := covered(p.Addr()); ok && other.Source != grant.Always {
+		if other, ok := t.Get(p.Addr()); ok && other.Source != grant.Always {
 			if e, ok := element(p, other.Expires, g.lifetime, now); ok {
 				g.send(operation{element: e, made: now})
 			}

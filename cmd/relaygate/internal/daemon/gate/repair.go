@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"net/netip"
 	"slices"
 	"time"
@@ -37,7 +36,7 @@ func (g *Gate) Begin(static []netip.Prefix, want Projection) error {
 		return fmt.Errorf("watch the gate: %w", err)
 	}
 	g.watch.Store(w)
-	err = g.load(context.Background(), want, g.nft.Rebuild, g.nft.Load)
+	err = g.load(context.Background(), want, false)
 	if errors.Is(err, nft.ErrFull) && cfg.Mode == nft.UserSets { // others are in
 		g.broken, err = true, nil
 		g.tellBehind()
@@ -53,12 +52,10 @@ func (g *Gate) Begin(static []netip.Prefix, want Projection) error {
 	return nil
 }
 
-// load writes all of want: a few at once, very many in chunks between which
-// single changes are written. What was removed meanwhile is not added by a later
-// chunk, and what was queued before want was made is in it.
-func (g *Gate) load(ctx context.Context, want Projection, few func([]nft.Element) error,
-	many func(iter.Seq[nft.Element], func() error) error,
-) error {
+// load writes all of want: a few at once, very many, or what is to be repaired, in chunks
+// between which single changes are written. What was removed meanwhile is not added by a
+// later chunk, and what was queued before want was made is in it.
+func (g *Gate) load(ctx context.Context, want Projection, repair bool) error {
 	removed := make(map[netip.Addr]bool)
 	between := func() error {
 		for len(g.ops) > 0 {
@@ -82,12 +79,16 @@ func (g *Gate) load(ctx context.Context, want Projection, few func([]nft.Element
 		return ctx.Err()
 	}
 	var err error
-	if len(want.members) < loadFrom && few != nil {
-		if err = few(want.members); err == nil || errors.Is(err, nft.ErrElement) {
+	if !repair && len(want.members) < loadFrom {
+		if err = g.nft.Rebuild(want.members); err == nil || errors.Is(err, nft.ErrElement) {
 			err = errors.Join(err, between())
 		}
 	} else {
-		err = many(func(yield func(nft.Element) bool) {
+		chunks := g.nft.Load
+		if repair {
+			chunks = g.nft.Repair
+		}
+		err = chunks(func(yield func(nft.Element) bool) {
 			for _, e := range want.members {
 				e.Remaining -= time.Since(want.at) // seconds, for a million
 				if e.Remaining > 0 && !removed[e.Addr] && !yield(e) {
@@ -147,17 +148,13 @@ func (g *Gate) repair(ctx context.Context, reason string, explained bool) {
 	})
 	g.log.Warn("the gate was lost", "reason", reason)
 	g.publish("lost: " + reason)
-	g.refill(ctx, reason, nil, g.nft.Repair)
+	g.refill(ctx, reason, true)
 }
 
 // rebuild makes the whole table anew.
-func (g *Gate) rebuild(ctx context.Context, why string) {
-	g.refill(ctx, why, g.nft.Rebuild, g.nft.Load)
-}
+func (g *Gate) rebuild(ctx context.Context, why string) { g.refill(ctx, why, false) }
 
-func (g *Gate) refill(ctx context.Context, why string, few func([]nft.Element) error,
-	many func(iter.Seq[nft.Element], func() error) error,
-) {
+func (g *Gate) refill(ctx context.Context, why string, repair bool) {
 	start := time.Now()
 	err := g.shut() // before the snapshot, which may let some of them in again
 	var want Projection
@@ -165,7 +162,7 @@ func (g *Gate) refill(ctx context.Context, why string, few func([]nft.Element) e
 		want, err = g.owner.Snapshot(ctx)
 	}
 	if err == nil {
-		err = g.load(ctx, want, few, many)
+		err = g.load(ctx, want, repair)
 	}
 	if err != nil {
 		g.broken = true

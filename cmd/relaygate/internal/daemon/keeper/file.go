@@ -29,40 +29,17 @@ func (k *Keeper) stored(bucket string) (list []netip.Prefix, err error) {
 	return list, err
 }
 
-// forget deletes what the journal in memory holds no more.
+// forget deletes of the journal what that in memory holds no more, or what is too old, and
+// asks part by part.
 func (k *Keeper) forget(ctx context.Context) {
 	k.journal.Store(0)
 	list, _ := k.stored(journalBucket) // an error has been said; what stays is only too much
-	k.prune(ctx, list, time.Time{})
-}
-
-// prune lets the owner do pruneNow, part by part.
-func (k *Keeper) prune(ctx context.Context, list []netip.Prefix, oldest time.Time) {
+	oldest := k.oldest(time.Now())
 	for part := range slices.Chunk(list, askBatch) {
-		if k.owner.Do(ctx, func(e *engine.Engine, _ time.Time) { k.pruneNow(e, part, oldest) }) != nil {
+		if k.owner.Do(ctx, func(e *engine.Engine, _ time.Time) { k.forgetNow(e, part, oldest) }) != nil {
 			return // the daemon ends
 		}
 	}
-}
-
-// outdated lists the prefixes of which the journal in the file knows nothing that is
-// younger than the configuration has it now.
-func (k *Keeper) outdated(oldest time.Time) (list []netip.Prefix) {
-	err := k.store.Each(journalBucket, func(key string, data []byte) error {
-		if kept, err := state.ParseKept(data); err == nil && !stale(&kept, oldest) {
-			return nil
-		}
-		if p, err := netip.ParsePrefix(key); err == nil {
-			list = append(list, p)
-		} else {
-			k.store.Delete(journalBucket, key)
-		}
-		return nil
-	})
-	if err != nil {
-		k.log.Error("the state cannot be read", "error", err)
-	}
-	return list
 }
 
 // oldest is when what is forgotten now was seen last.
@@ -77,8 +54,15 @@ func stale(kept *authz.Kept, oldest time.Time) bool {
 
 // Load reads the state file, and forgets of the journal what is too old.
 func (k *Keeper) Load(now time.Time) (Restored, error) {
-	for _, p := range k.outdated(k.oldest(now)) {
-		k.store.Delete(journalBucket, p.String())
+	oldest := k.oldest(now)
+	err := k.store.Each(journalBucket, func(key string, data []byte) error {
+		if kept, err := state.ParseKept(data); err != nil || stale(&kept, oldest) {
+			k.store.Delete(journalBucket, key)
+		}
+		return nil
+	})
+	if err != nil {
+		k.log.Error("the state cannot be read", "error", err)
 	}
 	r, err := load(k.store, now, every)
 	k.tellBad(r.Bad)

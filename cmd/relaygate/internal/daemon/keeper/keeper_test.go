@@ -227,16 +227,19 @@ func TestRecordsThatCannotBeUnderstood(t *testing.T) {
 }
 
 // TestFileForgetsWithTheJournal: the bounds of the journal in memory are those of
-// the file's.
+// the file's, which tells nothing that is older than it should be.
 func TestFileForgetsWithTheJournal(t *testing.T) {
 	k := newKept(t, filepath.Join(t.TempDir(), "state.db"))
+	old := netip.MustParsePrefix("192.0.2.8/32")
+	k.engine.Evidence().Add(authz.Event{Kind: authz.EventBraked, Time: k.now.Add(-2 * time.Hour), Prefix: old})
+	k.Noted(old)
 	k.manual(t, "192.0.2.7/32")
 	for i := range 3 * askBatch { // pushed out, as far as the engine knows
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{11, 0, byte(i >> 8), byte(i)}), 32)
 		k.store.Put(journalBucket, p.String(), state.AppendKept(nil, &authz.Kept{Prefix: p, Until: k.now.Add(time.Hour)}))
 	}
-	if list, err := k.stored(journalBucket); len(list) != 3*askBatch+1 || err != nil {
-		t.Fatalf("%d records of the journal, %v, want %d", len(list), err, 3*askBatch+1)
+	if list, err := k.stored(journalBucket); len(list) != 3*askBatch+2 || err != nil {
+		t.Fatalf("%d records of the journal, %v, want %d", len(list), err, 3*askBatch+2)
 	}
 	k.forget(t.Context())
 	if left, err := k.stored(journalBucket); len(left) != 1 || left[0] != netip.MustParsePrefix("192.0.2.7/32") || err != nil {

@@ -70,9 +70,9 @@ func (k *Keeper) keepNow(e *engine.Engine, now time.Time, m marks) (rules *grant
 	return rules
 }
 
-// pruneNow takes out of the journal in the file what that in memory does not hold, or
+// forgetNow takes out of the journal in the file what that in memory does not hold, or
 // holds nothing of that is younger than oldest.
-func (k *Keeper) pruneNow(e *engine.Engine, list []netip.Prefix, oldest time.Time) {
+func (k *Keeper) forgetNow(e *engine.Engine, list []netip.Prefix, oldest time.Time) {
 	for _, p := range list {
 		if !e.Evidence().Kept(p, &k.kept) || stale(&k.kept, oldest) {
 			k.store.Delete(journalBucket, p.String())

@@ -48,8 +48,6 @@ func (k *Keeper) Run(ctx context.Context) error {
 			}
 			done <- errors.Join(err, k.store.Flush(), k.store.Unwritten())
 		case <-forget.C:
-			oldest := k.oldest(time.Now())
-			k.prune(ctx, k.outdated(oldest), oldest)
 			k.journal.Store(forgetAfter)
 		}
 		if k.journal.Load() >= forgetAfter {
