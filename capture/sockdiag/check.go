@@ -110,6 +110,9 @@ func (t *Tables) doubt(l *Listener) string {
 	if len(l.Processes) == 0 {
 		return fmt.Sprintf("no process is seen that holds the listener on %v", l.Local)
 	}
+	if l.transparent && l.Local.Addr().IsUnspecified() {
+		return fmt.Sprintf("the listener on %v takes what is for other hosts, too (IP_TRANSPARENT): which server its clients name is not known", l.Local)
+	}
 	for _, p := range l.Processes {
 		if p.Forwards() {
 			return fmt.Sprintf("the listener on %v only forwards: %v holds it", l.Local, p)
@@ -214,14 +217,15 @@ func (t *Tables) CheckConnection(c authz.Conn, opened time.Time) (ok bool, reaso
 // exists says whether there is such a connection. The kernel finds one whose listener is
 // bound to a device by that device alone.
 func (t *Tables) exists(own namespace, c authz.Conn) (bool, error) {
-	devices := []uint32{0}
+	devices, transparent := []uint32{0}, false
 	for _, l := range t.current.Load().accepting(nil, c.Server, own.id, anyListener) {
 		if !slices.Contains(devices, l.device) {
 			devices = append(devices, l.device)
 		}
+		transparent = transparent || l.transparent
 	}
 	for _, device := range devices {
-		if ok, err := own.ask.has(c.Server, c.Client, device); ok || err != nil {
+		if ok, err := own.ask.has(c.Server, c.Client, device, transparent); ok || err != nil {
 			return ok, err
 		}
 	}

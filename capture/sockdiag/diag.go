@@ -139,8 +139,8 @@ func (c conn) listening(ports []uint16) ([]Socket, error) {
 
 // has says whether there is a connection with these addresses, bound to the device or to
 // none. The kernel's request and time-wait sockets are none, nor is the listener in its
-// stead, nor one that is transparent: which listener accepted it is not to be seen.
-func (c conn) has(local, remote netip.AddrPort, device uint32) (bool, error) {
+// stead. A transparent one counts where a listener there is.
+func (c conn) has(local, remote netip.AddrPort, device uint32, transparent bool) (bool, error) {
 	family := uint8(unix.AF_INET6)
 	if local.Addr().Is4() {
 		family = unix.AF_INET
@@ -167,7 +167,7 @@ func (c conn) has(local, remote netip.AddrPort, device uint32) (bool, error) {
 		if err != nil {
 			return false, fmt.Errorf("look up a connection: %w", err)
 		}
-		if s.Local == local && s.Remote == remote && s.connected() && !s.transparent {
+		if s.Local == local && s.Remote == remote && s.connected() && (transparent || !s.transparent) {
 			return true, nil
 		}
 	}

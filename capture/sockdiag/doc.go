@@ -6,5 +6,6 @@
 // namespaces. What it cannot see is that such a listener only forwards: a
 // docker-proxy runs as root in the host's namespace, and a tenant's container
 // speaks through it. So Tables.Check refuses listeners that a known forwarder
-// holds, and those of which it cannot say who holds them.
+// holds, those of which it cannot say who holds them, and those that take what is for
+// any host, as a transparent proxy's does: its client names the server.
 package sockdiag

@@ -183,31 +183,50 @@ func TestKernelEstablished(t *testing.T) {
 }
 
 // TestKernelTransparent: a firewall (TPROXY) can lead what is for the mail server's port to
-// a transparent listener at any other.
+// a transparent listener at any other, whose connections are so, too.
 func TestKernelTransparent(t *testing.T) {
-	ns := bpftest.Namespace(t)
-	transparent := net.ListenConfig{Control: func(network, _ string, c syscall.RawConn) (failed error) {
+	set := func(network string, c syscall.RawConn) (failed error) {
 		level, option := unix.SOL_IP, unix.IP_TRANSPARENT
 		if network == "tcp6" {
 			level, option = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
 		}
 		err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, option, 1) })
 		return errors.Join(err, failed)
-	}}
-	transparent.SetMultipathTCP(false)
-	for network, address := range map[string]string{"tcp4": "127.0.0.1:61144", "tcp6": "[::1]:61144"} {
+	}
+	for _, test := range []struct {
+		network, listen, address string
+		listener                 bool // is transparent, else its connection alone
+		want                     string
+	}{
+		{"tcp4", "127.0.0.1:61144", "127.0.0.1:61144", true, ""},
+		{"tcp4", "0.0.0.0:61144", "127.0.0.1:61144", true, "for other hosts"},
+		{"tcp6", "[::]:61144", "[::1]:61144", true, "for other hosts"},
+		{"tcp4", "0.0.0.0:61144", "127.0.0.1:61144", false, "transparent proxy"},
+		{"tcp6", "[::1]:61144", "[::1]:61144", false, "transparent proxy"},
+	} {
+		ns := bpftest.Namespace(t)
+		var config net.ListenConfig
+		config.SetMultipathTCP(false)
+		if test.listener {
+			config.Control = func(network, _ string, c syscall.RawConn) error { return set(network, c) }
+		}
 		var l net.Listener
 		bpftest.Do(t, ns, func() (err error) {
-			l, err = transparent.Listen(t.Context(), network, address)
+			l, err = config.Listen(t.Context(), test.network, test.listen)
 			return err
 		})
-		client := bpftest.Dial(t, ns, address)
+		client := bpftest.Dial(t, ns, test.address)
 		server, err := l.Accept()
 		must(t, err)
-		c := authz.Conn{Client: client.LocalAddr().(*net.TCPAddr).AddrPort(), Server: netip.MustParseAddrPort(address)}
+		if !test.listener {
+			raw, err := server.(syscall.Conn).SyscallConn()
+			must(t, err)
+			must(t, set(test.network, raw))
+		}
+		c := authz.Conn{Client: client.LocalAddr().(*net.TCPAddr).AddrPort(), Server: netip.MustParseAddrPort(test.address)}
 		tables := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{held(t, ns)}})
-		if ok, reason := tables.CheckConnection(c, time.Now()); ok || !strings.Contains(reason, "transparent proxy") {
-			t.Errorf("%s: %v, %q", network, ok, reason)
+		if ok, reason := tables.CheckConnection(c, time.Now()); ok != (test.want == "") || !strings.Contains(reason, test.want) {
+			t.Errorf("%+v: %v, %q", test, ok, reason)
 		}
 		must(t, errors.Join(server.Close(), l.Close()))
 	}
@@ -273,7 +292,7 @@ func TestKernelAnswersThatCannotBeRead(t *testing.T) {
 			return len(list), err
 		},
 		"connection": func() (int, error) {
-			ok, err := c.has(addr(server.LocalAddr()), addr(client.LocalAddr()), 0)
+			ok, err := c.has(addr(server.LocalAddr()), addr(client.LocalAddr()), 0, false)
 			return map[bool]int{true: 1}[ok], err
 		},
 		"sessions": func() (n int, err error) {

@@ -104,7 +104,7 @@ type sessions interface {
 // tables is what is asked of a namespace's socket tables.
 type tables interface {
 	listening(ports []uint16) ([]Socket, error)
-	has(local, remote netip.AddrPort, device uint32) (bool, error)
+	has(local, remote netip.AddrPort, device uint32, transparent bool) (bool, error)
 	Close() error
 }
 

@@ -194,6 +194,7 @@ func TestCheckConnection(t *testing.T) {
 	client := netip.MustParseAddrPort("192.0.2.7:50000")
 	accepted := Socket{Local: server, Remote: client, State: tcpEstablished, UID: 97}
 	bound := func(s Socket, device uint32) Socket { s.device = device; return s }
+	transparent := func(s Socket) Socket { s.transparent = true; return s }
 	for _, test := range []struct {
 		name    string
 		sockets []Socket
@@ -221,6 +222,9 @@ func TestCheckConnection(t *testing.T) {
 		{"of another device", []Socket{bound(accepted, 2), bound(listener("0.0.0.0:143", 0, 1), 3)}, nil, nil, time.Second, "no socket of this host"},
 		{"of a device, and a listener of none", []Socket{bound(accepted, 2), listener("0.0.0.0:143", 0, 1)}, nil, nil, time.Second, "no socket of this host"},
 		{"of the listener's device", []Socket{bound(accepted, 2), bound(listener("0.0.0.0:143", 0, 1), 2)}, nil, nil, time.Second, ""},
+		{"of a transparent listener elsewhere", []Socket{transparent(accepted), listener("0.0.0.0:143", 0, 1)}, nil, nil, time.Second, "a transparent proxy's"},
+		{"of a transparent listener for all hosts", []Socket{transparent(accepted), transparent(listener("0.0.0.0:143", 0, 1))}, nil, nil, time.Second, "for other hosts"},
+		{"of a transparent listener for one address", []Socket{transparent(accepted), transparent(listener("192.0.2.1:143", 0, 1))}, nil, nil, time.Second, ""},
 		{"accepted by a login process", []Socket{accepted, listener("0.0.0.0:143", 0, 1)}, nil, nil, time.Second, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -33,9 +33,9 @@ func (f *fakeTables) listening(ports []uint16) ([]Socket, error) {
 	return all, f.err
 }
 
-func (f *fakeTables) has(local, remote netip.AddrPort, device uint32) (bool, error) {
+func (f *fakeTables) has(local, remote netip.AddrPort, device uint32, transparent bool) (bool, error) {
 	return slices.ContainsFunc(f.sockets, func(s Socket) bool {
-		return s.Local == local && s.Remote == remote && (s.device == 0 || s.device == device)
+		return s.Local == local && s.Remote == remote && (s.device == 0 || s.device == device) && (transparent || !s.transparent)
 	}), f.err
 }
 
