@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
@@ -60,7 +61,7 @@ func TestTranslations(t *testing.T) {
 				bpftest.Do(t, ns, func() (err error) {
 					if i > 0 {
 						if out, err := exec.Command("nft", strings.Fields(tt.commands[i-1])...).CombinedOutput(); err != nil {
-							t.Fatalf("%s: %s", tt.commands[i-1], out)
+							return fmt.Errorf("%s: %s", tt.commands[i-1], out)
 						}
 					}
 					_, err = asked.Of(false) // each look but the last is of rules of before
@@ -100,11 +101,15 @@ func TestTranslationsOfXTables(t *testing.T) {
 			if _, err := exec.LookPath(args[0]); err != nil {
 				t.Skipf("needs %s: %v", args[0], err)
 			}
+			var out []byte
+			if ns.Do(func() (err error) {
+				out, err = exec.Command(args[0], args[1:]...).CombinedOutput()
+				return err
+			}) != nil {
+				t.Skipf("this kernel cannot: %s", out)
+			}
 			var got, six string
 			bpftest.Do(t, ns, func() error {
-				if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-					t.Skipf("this kernel cannot: %s", out)
-				}
 				asked, err := OpenTranslations(0)
 				if err != nil {
 					return err
