@@ -30,6 +30,12 @@ func TestTranslations(t *testing.T) {
 		{"another port", "t", "", []string{"add table ip t", "add chain ip t pre { " + nat + " }", "add rule ip t pre tcp dport 1110 redirect to :110"}},
 		{"another address", "", "t", []string{"add table ip6 t", "add chain ip6 t pre { " + nat + " }", "add rule ip6 t pre tcp dport 110 dnat to 2001:db8::1"}},
 		{"both families", "t", "t", []string{"add table inet t", "add chain inet t pre { " + nat + " }", "add rule inet t pre tcp dport 1110 dnat to :110"}},
+		{"an address by a map", "t", "", []string{
+			"add table ip t", "add chain ip t pre { " + nat + " }", "add rule ip t pre dnat to tcp dport map { 1110 : 192.0.2.1 }",
+		}},
+		{"a port as it comes in, of either family", "t", "t", []string{
+			"add table netdev t", "add chain netdev t in { type filter hook ingress device lo priority 0; }", "add rule netdev t in tcp dport 1110 tcp dport set 110",
+		}},
 		{"one of many rules", "t", "", []string{
 			"add table ip t", "add chain ip t x", "add rule ip t x tcp dport 1110 redirect to :110", "add rule ip t x accept",
 			"add table ip u", "add chain ip u x", "add rule ip u x accept",
