@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
@@ -29,6 +30,12 @@ func TestTranslations(t *testing.T) {
 		{"another port", "t", "", []string{"add table ip t", "add chain ip t pre { " + nat + " }", "add rule ip t pre tcp dport 1110 redirect to :110"}},
 		{"another address", "", "t", []string{"add table ip6 t", "add chain ip6 t pre { " + nat + " }", "add rule ip6 t pre tcp dport 110 dnat to 2001:db8::1"}},
 		{"both families", "t", "t", []string{"add table inet t", "add chain inet t pre { " + nat + " }", "add rule inet t pre tcp dport 1110 dnat to :110"}},
+		{"an address by a map", "t", "", []string{
+			"add table ip t", "add chain ip t pre { " + nat + " }", "add rule ip t pre dnat to tcp dport map { 1110 : 192.0.2.1 }",
+		}},
+		{"a port as it comes in, of either family", "t", "t", []string{
+			"add table netdev t", "add chain netdev t in { type filter hook ingress device lo priority 0; }", "add rule netdev t in tcp dport 1110 tcp dport set 110",
+		}},
 		{"one of many rules", "t", "", []string{
 			"add table ip t", "add chain ip t x", "add rule ip t x tcp dport 1110 redirect to :110", "add rule ip t x accept",
 			"add table ip u", "add chain ip u x", "add rule ip u x accept",
@@ -60,7 +67,7 @@ func TestTranslations(t *testing.T) {
 				bpftest.Do(t, ns, func() (err error) {
 					if i > 0 {
 						if out, err := exec.Command("nft", strings.Fields(tt.commands[i-1])...).CombinedOutput(); err != nil {
-							t.Fatalf("%s: %s", tt.commands[i-1], out)
+							return fmt.Errorf("%s: %s", tt.commands[i-1], out)
 						}
 					}
 					_, err = asked.Of(false) // each look but the last is of rules of before
@@ -100,11 +107,15 @@ func TestTranslationsOfXTables(t *testing.T) {
 			if _, err := exec.LookPath(args[0]); err != nil {
 				t.Skipf("needs %s: %v", args[0], err)
 			}
+			var out []byte
+			if ns.Do(func() (err error) {
+				out, err = exec.Command(args[0], args[1:]...).CombinedOutput()
+				return err
+			}) != nil {
+				t.Skipf("this kernel cannot: %s", out)
+			}
 			var got, six string
 			bpftest.Do(t, ns, func() error {
-				if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-					t.Skipf("this kernel cannot: %s", out)
-				}
 				asked, err := OpenTranslations(0)
 				if err != nil {
 					return err

@@ -69,6 +69,9 @@ func (ns *Namespace) Do(fn func() error) error {
 	})
 }
 
+// errEnded says that a function ended its goroutine, as tests do that fail there.
+var errEnded = errors.New("what was run did not return")
+
 // onThrowawayThread runs fn on a locked thread that is never unlocked, so that
 // the runtime ends the thread with the goroutine and no later goroutine can
 // find itself in a foreign namespace.
@@ -76,7 +79,9 @@ func onThrowawayThread(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		done <- fn()
+		err := errEnded
+		defer func() { done <- err }()
+		err = fn()
 	}()
 	return <-done
 }

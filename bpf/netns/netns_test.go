@@ -2,6 +2,7 @@ package netns_test
 
 import (
 	"net"
+	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,17 @@ func TestJoinedNamespacesPassPackets(t *testing.T) {
 	}
 	if lost > 0 {
 		t.Errorf("of %d packets %d were lost", 2*rounds, lost)
+	}
+}
+
+// A test that fails within a namespace ends its goroutine there, and must not hang for that.
+func TestWhatDoesNotReturnIsAnError(t *testing.T) {
+	err := bpftest.Namespace(t).Do(func() error {
+		runtime.Goexit()
+		return nil
+	})
+	if err == nil {
+		t.Error("there is no error")
 	}
 }
 

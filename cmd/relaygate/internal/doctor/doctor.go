@@ -64,6 +64,7 @@ func Examine(ctx context.Context, p Patient) []Finding {
 	} else {
 		list = append(list, cgroups(p.Config), firewall(p.Config))
 		list = append(list, forwarded(p.Config)...)
+		list = append(list, translated(p.Config)...)
 		list = append(list, listeners(p.Config)...)
 	}
 	list = append(list, secondLock(p.Config)...)

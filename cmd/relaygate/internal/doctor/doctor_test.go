@@ -210,27 +210,6 @@ func TestRelayPortOfAnybodyIsTold(t *testing.T) {
 	}
 }
 
-// A packet socket does not tell this host's words from those that it forwards.
-func TestForwardingIsTold(t *testing.T) {
-	bpftest.RequireRoot(t)
-	for _, on := range []string{"0", "1"} {
-		bpftest.Do(t, bpftest.Namespace(t), func() error {
-			if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte(on), 0); err != nil {
-				return err
-			}
-			for tap, want := range map[config.Tap]bool{config.TapAFPacket: on == "1", config.TapTCX: false} {
-				told := slices.ContainsFunc(forwarded(&config.Config{Tap: tap}), func(f Finding) bool {
-					return f.Subject == "forwarding of IPv4" && f.State == Advice
-				})
-				if told != want {
-					t.Errorf("tap %d, forwarding %s: told %v, want %v", tap, on, told, want)
-				}
-			}
-			return nil
-		})
-	}
-}
-
 // Who may not ask the daemon is not told to start it.
 func TestDaemonThatMayNotBeAsked(t *testing.T) {
 	for _, tt := range []struct {

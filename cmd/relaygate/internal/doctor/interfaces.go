@@ -13,6 +13,7 @@ import (
 
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/hostinfo"
+	"relaygate/nft"
 )
 
 // interfaces looks for those that are to be tapped.
@@ -72,6 +73,31 @@ func forwarded(cfg *config.Config) (list []Finding) {
 		if hostinfo.Forwards(six) {
 			f.State, f.Words = Advice, "is on"
 			f.Then = "logins over it are not believed, as a packet socket does not show whose packets leave: turn it off, or use another tap"
+		}
+		list = append(list, f)
+	}
+	return list
+}
+
+// translated looks whether the firewall makes ways to the mail server that a tap on
+// interfaces does not show.
+func translated(cfg *config.Config) (list []Finding) {
+	if cfg.Tap != config.TapTCX && cfg.Tap != config.TapAFPacket {
+		return nil
+	}
+	const unknown = "logins are not believed while it is not known"
+	rules, err := nft.OpenTranslations(0)
+	if err != nil {
+		return []Finding{found("translation", true, "", err, unknown)}
+	}
+	defer func() { _ = rules.Close() }() // they were only looked at
+	for _, six := range []bool{false, true} {
+		name := map[bool]string{false: "IPv4", true: "IPv6"}[six]
+		table, err := rules.Of(six)
+		f := found("translation of "+name, true, "no rule does", err, unknown)
+		if table != "" {
+			f.State, f.Words = Advice, "by rules of the table "+table
+			f.Then = "logins over it are not believed, as a tap on interfaces does not show what comes by another address or port: use tap cgroup, or do without them"
 		}
 		list = append(list, f)
 	}

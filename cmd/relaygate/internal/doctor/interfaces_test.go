@@ -1,0 +1,71 @@
+package doctor
+
+import (
+	"net/netip"
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+
+	"relaygate/bpf/bpftest"
+	"relaygate/cmd/relaygate/internal/config"
+)
+
+// A packet socket does not tell this host's words from those that it forwards.
+func TestForwardingIsTold(t *testing.T) {
+	bpftest.RequireRoot(t)
+	for _, on := range []string{"0", "1"} {
+		bpftest.Do(t, bpftest.Namespace(t), func() error {
+			if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte(on), 0); err != nil {
+				return err
+			}
+			for tap, want := range map[config.Tap]bool{config.TapAFPacket: on == "1", config.TapTCX: false} {
+				told := slices.ContainsFunc(forwarded(&config.Config{Tap: tap}), func(f Finding) bool {
+					return f.Subject == "forwarding of IPv4" && f.State == Advice
+				})
+				if told != want {
+					t.Errorf("tap %d, forwarding %s: told %v, want %v", tap, on, told, want)
+				}
+			}
+			return nil
+		})
+	}
+}
+
+// The taps on interfaces do not show what the firewall translates.
+func TestTranslationIsTold(t *testing.T) {
+	bpftest.RequireRoot(t)
+	bpftest.Do(t, bpftest.Namespace(t), func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		for _, rule := range []bool{false, true} {
+			if rule {
+				table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv6, Name: "nat"})
+				chain := c.AddChain(&nftables.Chain{Name: "out", Table: table})
+				c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+					&expr.Immediate{Register: 1, Data: netip.IPv6Loopback().AsSlice()},
+					&expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 16},
+				}})
+				if err := c.Flush(); err != nil {
+					return err
+				}
+			}
+			for tap, want := range map[config.Tap]bool{config.TapCgroup: false, config.TapTCX: rule, config.TapAFPacket: rule} {
+				var told []string
+				for _, f := range translated(&config.Config{Tap: tap}) {
+					if f.State != OK {
+						told = append(told, f.Subject)
+					}
+				}
+				if want != slices.Equal(told, []string{"translation of IPv6"}) || !want && len(told) > 0 {
+					t.Errorf("tap %d, a rule %v: told %q", tap, rule, told)
+				}
+			}
+		}
+		return nil
+	})
+}
