@@ -32,12 +32,14 @@ const (
 	suspectTime = 2 * time.Minute
 	// maxDatagrams, maxFragmentBytes and maxPieces bound the memory: datagrams
 	// waiting or kept for comparison, their payload in bytes, and pieces of one.
-	maxDatagrams     = 1024
+	// Each is kept for suspectTime: behind a small MTU every segment is one, and a
+	// session has some twenty.
+	maxDatagrams     = 4096
 	maxFragmentBytes = 4 << 20
 	maxPieces        = 128
 	// suspectSlots are the hashes of identifiers that are suspect. A collision
 	// costs a Doubt.
-	suspectSlots = 1 << 14
+	suspectSlots = 1 << 17
 	// maxDatagram is the longest payload that fragments can make, in bytes.
 	maxDatagram = 65535
 )

@@ -126,12 +126,12 @@ func forgeByEcho(r *rand.Rand, login, noop string) []string {
 // lateAnswers lets a server that knows no such literals owe answers with the
 // tag of later commands.
 func lateAnswers(r *rand.Rand, login, noop string) []string {
-	word := pick(r, "a1", "a1", "a1 NOOP")
+	word := pick(r, "a1", "a1", "b2", "b2", "b2 XYZZY", "b2 SELECT {14}", "a1 NOOP")
 	lines := []string{fmt.Sprintf("a1 LOGIN {%d+}\r\n%[2]s {%[1]d+}\r\n%[2]s\r\n", len(word), word)}
-	for range 1 + r.IntN(3) {
-		lines = append(lines, noop+"\r\n")
+	for range 1 + r.IntN(4) {
+		lines = append(lines, pick(r, noop, noop, "b2 NOOP", "b2 NOOP", "b2 LOGIN {14}", "b2 LOGIN {7}", "x b2 NOOP", login)+"\r\n")
 	}
-	return append(lines, login+"\r\n")
+	return append(lines, pick(r, login, "b2 LOGIN alice wrong")+"\r\n")
 }
 
 // behead is for servers that throw away what they read behind a line: each piece
@@ -176,11 +176,12 @@ func holdRefusals(r *rand.Rand, login, noop string) []string {
 	lines := []string{pick(r, login, "b2 XYZZY a1", "b2 LOGIN alice a1", "b2 LOGIN \xc3\xa4 a1", "b2 LOGIN [ {2+}\r\na1 {4+}\r\nxxxx") + "\r\n"}
 	switch r.IntN(7) {
 	case 5: // a literal where answers can be owed, which holds another command or its end
-		hidden := pick(r, "a3 NOOP", "xa3 NOOP", "x a3 NOOPzz", "a3 NOOP zz", "NOOP", "a3", "x\xc3\xa4a3 NOOP", "b2 ID NIL", "x")
+		hidden := pick(r, "a3 NOOP", "xa3 NOOP", "x a3 NOOPzz", "a3 NOOP zz", "NOOP", "a3", "x\xc3\xa4a3 NOOP", "b2 ID NIL", "b2 XYZZY", "a3 XYZZY", "a3", "x")
 		size := fmt.Sprintf(pick(r, "{%d}", "{%d}", "{%d+}"), max(0, len(hidden)+pickInt(r, 0, 0, 0, -1, 2, -len("a3 NOOP"))))
 		return append(append([]string{"c3 CAPABILITY\r\n"}, lines...),
 			pick(r, "b2 ID NIL", "b2 XYZZY", "a3 XYZZY", "a3 AUTHENTICATE LOGIN", "b2 AUTHENTICATE LOGIN YWxpY2U=")+"\r\n", "a3 LOGIN "+pick(r, "", "x ", "[ ")+size+"\r\n",
-			hidden+pick(r, "", " x\r\n", " \xc3\xa4\r\n"), pick(r, "", " a3 NOOP", " {1}\r\nx", " {1}")+"\r\n", pick(r, "a3", "a4")+" LOGIN alice wrong\r\n")
+			hidden+pick(r, "", " x\r\n", " \xc3\xa4\r\n"), pick(r, "", " a3 NOOP", " {1}\r\nx", " {1}", " XYZZY")+"\r\n",
+			pick(r, "b2 NOOP", "a4 NOOP", "a3 LOGIN alice wrong")+"\r\n", pick(r, "a3", "a4", "b2")+" LOGIN alice wrong\r\n")
 	case 0: // the third line is the literal or the message
 		lines = append(lines, "a1 "+pick(r, "LOGIN {14}", "SELECT {14}", "AUTHENTICATE LOGIN")+"\r\n", "a1 LOGIN x {7}\r\n", "a1 NOOP", "\r\n")
 	case 1: // the same, and the second line is the end of what was refused

@@ -26,15 +26,15 @@
 //   - a synchronising literal is a literal if the server sends its "+" before
 //     the first octet is released; if it refuses the command instead, belief ends;
 //   - LOGIN may be over-long, hold TAB, what some text library takes for a line
-//     end, and literals that the server was not asked for ("{5+}", RFC 7888). Some
-//     server may cut such a command in several. Its first answer is then that to
-//     the first part, which begins with the tag and LOGIN: if that is OK, somebody
-//     is logged in. Anything else ends the belief, because answers to the other
-//     parts may come late. Such a command is called odd, and so is LOGIN or
-//     AUTHENTICATE with too few or too many arguments, as the last of them may be a
-//     command. Capabilities do not help: go-imap 1 names LITERAL+, but sees no
-//     literal behind a bracket, and runs its octets. LOGIN with other eight-bit
-//     octets is odd if it ends with any other command;
+//     end, and literals that the server was not asked for ("{5+}", RFC 7888), if no
+//     word of them is or ends with a command. Some server may cut such a command in
+//     several. Its first answer is then that to the first part, which begins with the
+//     tag and LOGIN: if that is OK, somebody is logged in. Anything else ends the
+//     belief, because answers to the other parts may come late. Such a command is
+//     called odd, and so is LOGIN or AUTHENTICATE with too few or too many arguments,
+//     as the last of them may be a command. Capabilities do not help: go-imap 1 names
+//     LITERAL+, but sees no literal behind a bracket, and runs its octets. LOGIN with
+//     other eight-bit octets is odd if it ends with any other command;
 //   - AUTHENTICATE and the messages behind it may be over-long, as tokens are (RFC 7628).
 //     The second part of one is a single word and no command: its answer can but refuse;
 //   - unknown commands are understood if refused.
@@ -58,11 +58,12 @@
 // pipeline to the rules below, although the client waits, and only tags tell what was
 // answered. What is left are refusals, and the answers to commands of that pipeline:
 // an OK with a tag that no other of them bears is none of these, and shows that
-// nothing is left. So octets above 0x7f, long tokens and literals may stand in such a
-// pipeline, although a "+" can be a challenge that is left, if no word is or ends with a
-// command. Clients that try one mechanism after the other are still believed so. A LOGIN
-// or AUTHENTICATE that is refused may not hold another command, whatever its tag would
-// be; right behind a refusal no word of it may end with one.
+// nothing is left. So octets above 0x7f and long tokens may stand in such a pipeline if no
+// word is or ends with a command, and literals, if they do not hold the tag either: a "+"
+// can be a challenge that is left, and the literal a line, so that its LOGIN is odd.
+// Clients that try one mechanism after the other are still believed so. A LOGIN or
+// AUTHENTICATE that is refused may not hold another command, whatever its tag would be;
+// right behind a refusal no word of it may end with one.
 //
 // Nothing may be released behind an odd or over-long command, an unknown one, the "{5}" of a
 // synchronising literal, STARTTLS, or a SASL exchange that was not cancelled, before its

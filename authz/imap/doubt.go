@@ -105,6 +105,12 @@ func hides(rest []byte, ends bool) bool {
 	return false
 }
 
+// hidden reports whether a literal of c, or what stands behind one, can be answered as a
+// line of its own that bears the tag of c. If c is not odd, the server asked for the literal.
+func (d *Dialogue) hidden(c *command, text []byte) bool {
+	return c.odd && hides(text, true) || d.owing && bytes.Contains(text, c.tag.bytes())
+}
+
 // oneAtMost reports whether what stands behind a word is one argument at most, and no
 // literal: LOGIN has two.
 func oneAtMost(rest []byte) bool {

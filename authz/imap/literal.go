@@ -17,8 +17,9 @@ func (d *Dialogue) announce(c *command, lit literal) {
 		return
 	}
 	// A literal that the server did not ask for is one that it may not know
-	// (RFC 7888 §4), or not see: it would run the octets as commands.
-	if !lit.sync {
+	// (RFC 7888 §4), or not see: it would run the octets as commands. So would one whose
+	// "+" is a challenge that it owed.
+	if !lit.sync || d.owing {
 		c.odd, c.alone = true, true
 	}
 	d.literal = lit
@@ -38,8 +39,7 @@ func (d *Dialogue) enterLiteral() {
 
 // octets takes what b holds of the literal and returns the rest. A control
 // character in a literal could be a line end to a server that does not know
-// literals, or that repeats it. And where the server can owe an answer, its "+" may have
-// been a challenge, so that the literal is a line to it.
+// literals, or that repeats it.
 func (d *Dialogue) octets(b []byte) (rest []byte) {
 	text, rest, state := d.client.Octets(b, d.literal.size)
 	if state != line.Complete {
@@ -56,7 +56,7 @@ func (d *Dialogue) octets(b []byte) (rest []byte) {
 			return nil
 		}
 	}
-	if d.owing && hides(text, true) {
+	if d.hidden(c, text) {
 		d.taint(line.ReasonHidden)
 		return nil
 	}
