@@ -1,6 +1,10 @@
 package imap
 
-import "relaygate/authz/line"
+import (
+	"bytes"
+
+	"relaygate/authz/line"
+)
 
 // announce takes the literal at the end of a line of command c.
 func (d *Dialogue) announce(c *command, lit literal) {
@@ -39,7 +43,8 @@ func (d *Dialogue) enterLiteral() {
 // octets takes what b holds of the literal and returns the rest. A control
 // character in a literal could be a line end to a server that does not know
 // literals, or that repeats it. And where the server can owe an answer, its "+" may have
-// been a challenge, so that the literal is a line to it.
+// been a challenge, so that the literal is a line to it. It can be one to a server that lost
+// the line before, too, if it was not asked for it.
 func (d *Dialogue) octets(b []byte) (rest []byte) {
 	text, rest, state := d.client.Octets(b, d.literal.size)
 	if state != line.Complete {
@@ -56,7 +61,8 @@ func (d *Dialogue) octets(b []byte) (rest []byte) {
 			return nil
 		}
 	}
-	if d.owing && hides(text, true) {
+	d.literal.tagged = !d.literal.sync && bytes.HasSuffix(text, c.tag.bytes())
+	if d.owing && hides(text, true) || !d.literal.sync && hidesTagged(text, text, c.tag.bytes()) {
 		d.taint(line.ReasonHidden)
 		return nil
 	}

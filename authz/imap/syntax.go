@@ -11,6 +11,8 @@ type literal struct {
 	there bool
 	size  int  // in octets
 	sync  bool // the client waits for the server's "+"
+	// tagged is true if it does not, and the octets ended with the command's tag.
+	tagged bool
 }
 
 // arguments reads the arguments of a command over all its lines and literals.
