@@ -116,7 +116,7 @@ func (d *Dialogue) text(l *line.Line, arguments []byte) {
 		case l.Eight() && c.verb != login:
 			d.taint(reasonEightBit)
 			return
-		case d.owing && hides(arguments, true), d.literal.tagged && hides(arguments, false):
+		case d.owing && hides(arguments, true, false), d.literal.tagged && hides(arguments, false, false):
 			d.taint(line.ReasonHidden)
 			return
 		case l.Eight() || len(l.Text)+len("\r\n") > maxLine:

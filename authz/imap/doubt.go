@@ -57,18 +57,18 @@ func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
 		return reasonEightBit
 	}
 	// What is left of AUTHENTICATE is one word, and so a refusal at most.
-	c.odd = long && c.verb == login || l.Tab() || l.Eight() && (line.Splits(l.Text) || hides(arguments, true))
+	c.odd = long && c.verb == login || l.Tab() || l.Eight() && (line.Splits(l.Text) || hides(arguments, true, false))
 	c.alone = c.alone || c.odd || long || l.Eight()
 	if d.inStep() {
 		d.bareLF, d.refusedHere = l.BareLF(), false
-		if !c.logsIn() && hides(arguments, false) || c.logsIn() && hidesTagged(l.Text, arguments, c.tag.bytes()) {
+		if !c.logsIn() && hides(arguments, false, false) || c.logsIn() && hidesTagged(l.Text, arguments, c.tag.bytes(), false) {
 			return line.ReasonHidden
 		}
-		c.hides = c.logsIn() && hides(arguments, d.refusedLast)
+		c.hides = c.logsIn() && hides(arguments, d.refusedLast, false)
 		return ""
 	}
 	switch {
-	case hides(arguments, c.logsIn()):
+	case hides(arguments, c.logsIn(), false):
 		return line.ReasonHidden
 	case c.odd || !d.lockStep && (long || l.Eight()):
 		return d.piped("a line in a pipeline that servers may cut differently")
@@ -94,11 +94,11 @@ func (d *Dialogue) piped(reason string) string {
 // end of a word for its tag. A server that lost the beginning would run it, as one would to
 // which each segment is a line. rest is what stands behind the line's tag and command. With
 // ends, the end of a word counts for a command too: one that lost the middle would run it
-// with the line's tag.
-func hides(rest []byte, ends bool) bool {
+// with the line's tag. With more, arguments may follow rest, as behind a literal.
+func hides(rest []byte, ends, more bool) bool {
 	for len(rest) > 0 {
 		var word []byte
-		if word, rest = line.Word(rest); early(word, ends, oneAtMost(rest)) {
+		if word, rest = line.Word(rest); early(word, ends, !more && oneAtMost(rest)) {
 			return true
 		}
 	}
@@ -113,11 +113,11 @@ func oneAtMost(rest []byte) bool {
 
 // hidesTagged is hides for a command whose answer must bear a tag. text is the whole
 // line.
-func hidesTagged(text, rest, tag []byte) bool {
+func hidesTagged(text, rest, tag []byte, more bool) bool {
 	last := bytes.TrimRight(text[:len(text)-len(rest)], " ")
 	for len(rest) > 0 {
 		var word []byte
-		if word, rest = line.Word(rest); bytes.HasSuffix(last, tag) && early(word, false, oneAtMost(rest)) {
+		if word, rest = line.Word(rest); bytes.HasSuffix(last, tag) && early(word, false, !more && oneAtMost(rest)) {
 			return true
 		}
 		last = word

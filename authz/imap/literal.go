@@ -62,7 +62,7 @@ func (d *Dialogue) octets(b []byte) (rest []byte) {
 		}
 	}
 	d.literal.tagged = !d.literal.sync && bytes.HasSuffix(text, c.tag.bytes())
-	if d.owing && hides(text, true) || !d.literal.sync && hidesTagged(text, text, c.tag.bytes()) {
+	if d.owing && hides(text, true, true) || !d.literal.sync && hidesTagged(text, text, c.tag.bytes(), true) {
 		d.taint(line.ReasonHidden)
 		return nil
 	}
