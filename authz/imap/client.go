@@ -116,7 +116,7 @@ func (d *Dialogue) text(l *line.Line, arguments []byte) {
 		case l.Eight() && c.verb != login:
 			d.taint(reasonEightBit)
 			return
-		case d.hidden(c, arguments):
+		case d.hidden(c, arguments, false):
 			d.taint(line.ReasonHidden)
 			return
 		case l.Eight() || len(l.Text)+len("\r\n") > maxLine:

@@ -42,7 +42,8 @@
 // A server may lose what it has read of a line that is not complete, as WildDuck does
 // in POP3: the last piece of a line in segments is a line to it. So LOGIN and
 // AUTHENTICATE may not end with another command that can be answered positively
-// before a login and would bear their tag, and other commands with none at all.
+// before a login and would bear their tag, nor LOGIN hold one in a literal that the server
+// was not asked for, and other commands end with none at all.
 //
 // Some servers answer one line more than once: Citadel refuses a LOGIN three times;
 // nginx before 1.21 and Stalwart refuse what they can see to be no command, and the

@@ -57,18 +57,18 @@ func (d *Dialogue) classify(c *command, l *line.Line, arguments []byte) string {
 		return reasonEightBit
 	}
 	// What is left of AUTHENTICATE is one word, and so a refusal at most.
-	c.odd = long && c.verb == login || l.Tab() || l.Eight() && (line.Splits(l.Text) || hides(arguments, true))
+	c.odd = long && c.verb == login || l.Tab() || l.Eight() && (line.Splits(l.Text) || hides(arguments, true, false))
 	c.alone = c.alone || c.odd || long || l.Eight()
 	if d.inStep() {
 		d.bareLF, d.refusedHere = l.BareLF(), false
-		if !c.logsIn() && hides(arguments, false) || c.logsIn() && hidesTagged(l.Text, arguments, c.tag.bytes()) {
+		if !c.logsIn() && hides(arguments, false, false) || c.logsIn() && hidesTagged(l.Text, arguments, c.tag.bytes()) {
 			return line.ReasonHidden
 		}
-		c.hides = c.logsIn() && hides(arguments, d.refusedLast)
+		c.hides = c.logsIn() && hides(arguments, d.refusedLast, false)
 		return ""
 	}
 	switch {
-	case hides(arguments, c.logsIn()):
+	case hides(arguments, c.logsIn(), false):
 		return line.ReasonHidden
 	case c.odd || !d.lockStep && (long || l.Eight()):
 		return d.piped("a line in a pipeline that servers may cut differently")
@@ -94,11 +94,11 @@ func (d *Dialogue) piped(reason string) string {
 // end of a word for its tag. A server that lost the beginning would run it, as one would to
 // which each segment is a line. rest is what stands behind the line's tag and command. With
 // ends, the end of a word counts for a command too: one that lost the middle would run it
-// with the line's tag.
-func hides(rest []byte, ends bool) bool {
+// with the line's tag. With more, arguments may follow rest, as behind a literal.
+func hides(rest []byte, ends, more bool) bool {
 	for len(rest) > 0 {
 		var word []byte
-		if word, rest = line.Word(rest); early(word, ends, oneAtMost(rest)) {
+		if word, rest = line.Word(rest); early(word, ends, !more && oneAtMost(rest)) {
 			return true
 		}
 	}
@@ -107,8 +107,9 @@ func hides(rest []byte, ends bool) bool {
 
 // hidden reports whether a literal of c, or what stands behind one, can be answered as a
 // line of its own that bears the tag of c. If c is not odd, the server asked for the literal.
-func (d *Dialogue) hidden(c *command, text []byte) bool {
-	return c.odd && hides(text, true) || d.owing && bytes.Contains(text, c.tag.bytes())
+// With more, arguments may follow.
+func (d *Dialogue) hidden(c *command, text []byte, more bool) bool {
+	return c.odd && hides(text, true, more) || d.owing && bytes.Contains(text, c.tag.bytes())
 }
 
 // oneAtMost reports whether what stands behind a word is one argument at most, and no

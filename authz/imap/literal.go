@@ -56,7 +56,7 @@ func (d *Dialogue) octets(b []byte) (rest []byte) {
 			return nil
 		}
 	}
-	if d.hidden(c, text) {
+	if d.hidden(c, text, true) {
 		d.taint(line.ReasonHidden)
 		return nil
 	}

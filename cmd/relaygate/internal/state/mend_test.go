@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -133,6 +134,8 @@ func scarceMemory(t *testing.T) (enough func()) {
 	t.Helper()
 	var before unix.Rlimit
 	must(t, unix.Getrlimit(unix.RLIMIT_AS, &before))
+	runtime.KeepAlive(make([]byte, 512<<20)) // what Go had once it need not ask for
+	runtime.GC()
 	status, err := os.ReadFile("/proc/self/statm")
 	must(t, err)
 	var pages uint64
