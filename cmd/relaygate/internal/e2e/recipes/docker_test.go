@@ -3,6 +3,7 @@
 package recipes
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -127,8 +128,8 @@ func TestDockerPublishesNoWayAround(t *testing.T) {
 	expect(n.Stranger, lab.Server4, 25, !open, netip.Addr{})
 }
 
-// forgetContainer removes the cgroups of a container that has ended, of version 2 and 1,
-// and those of Docker if no other is there.
+// forgetContainer removes the cgroups of a container, of version 2 and 1, once its processes
+// have ended, and those of Docker if no other is there.
 func forgetContainer(t *testing.T, path string) {
 	t.Helper()
 	id, err := os.ReadFile(path)
@@ -140,9 +141,12 @@ func forgetContainer(t *testing.T, path string) {
 		groups, err := filepath.Glob(filepath.Join(place, strings.TrimSpace(string(id))))
 		must(t, err)
 		for _, group := range groups {
-			if err := os.Remove(group); err != nil && !errors.Is(err, fs.ErrNotExist) { // several are links
-				t.Error(err)
-			}
+			must(t, lab.Poll(context.Background(), 10*time.Second, 50*time.Millisecond, func() error {
+				if err := os.Remove(group); !errors.Is(err, fs.ErrNotExist) { // several are links
+					return err
+				}
+				return nil
+			}))
 			_ = os.Remove(filepath.Dir(group))
 		}
 	}
