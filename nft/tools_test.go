@@ -29,9 +29,7 @@ func TestOtherTools(t *testing.T) {
 		t.Run(tt.command, func(t *testing.T) {
 			ns := bpftest.Namespace(t)
 			args := strings.Fields(tt.command)
-			if _, err := exec.LookPath(args[0]); err != nil {
-				t.Skipf("needs %s: %v", args[0], err)
-			}
+			requireTool(t, args[0])
 			g := openGate(t, inMode(Filter, ns))
 			rebuild(t, g, minute(member4)...)
 			bpftest.Do(t, ns, func() error {
@@ -50,15 +48,17 @@ func TestOtherTools(t *testing.T) {
 	}
 }
 
-// requireNft skips a test without nft(8), which in CI is there.
-func requireNft(t *testing.T) {
+// requireTool skips a test without a program, which in CI is there.
+func requireTool(t *testing.T, name string) {
 	t.Helper()
-	_, err := exec.LookPath("nft")
+	_, err := exec.LookPath(name)
 	if err != nil && os.Getenv("CI") == "" {
-		t.Skipf("needs nft(8): %v", err)
+		t.Skipf("needs %s: %v", name, err)
 	}
 	must(t, err)
 }
+
+func requireNft(t *testing.T) { t.Helper(); requireTool(t, "nft") }
 
 // nft(8) reads back each mode as it was meant.
 func TestListedByNft(t *testing.T) {

@@ -117,7 +117,7 @@ func translates(m netlink.Message) (table tableID, does bool, err error) {
 			ad.Nested(func(list *netlink.AttributeDecoder) error {
 				for list.Next() {
 					list.Nested(func(e *netlink.AttributeDecoder) error {
-						does = translating(e) || does
+						does = translating(e, m.Data[0]) || does
 						return nil
 					})
 				}
@@ -128,8 +128,9 @@ func translates(m netlink.Message) (table tableID, does bool, err error) {
 	return table, does, err
 }
 
-// translating says whether an expression gives packets other addresses or ports, or may.
-func translating(e *netlink.AttributeDecoder) (does bool) {
+// translating says whether an expression of a table of a family gives packets other addresses
+// or ports, or may.
+func translating(e *netlink.AttributeDecoder, family byte) (does bool) {
 	name := ""
 	for e.Next() {
 		switch {
@@ -141,7 +142,7 @@ func translating(e *netlink.AttributeDecoder) (does bool) {
 				data.ByteOrder = binary.BigEndian
 				a := numbers(data)
 				end := a[unix.NFTA_PAYLOAD_OFFSET] + a[unix.NFTA_PAYLOAD_LEN]
-				mark := a[unix.NFTA_PAYLOAD_BASE] == unix.NFT_PAYLOAD_NETWORK_HEADER && end <= behindHops
+				mark := a[unix.NFTA_PAYLOAD_BASE] == unix.NFT_PAYLOAD_NETWORK_HEADER && end <= behindHops(family)
 				does = a[unix.NFTA_PAYLOAD_SREG] != 0 && !mark
 				return nil
 			})
@@ -161,9 +162,15 @@ func translating(e *netlink.AttributeDecoder) (does bool) {
 
 var targets = []string{"DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP", "DNPT", "SNPT"}
 
-// behindHops is where the addresses are, in an IP header, or right before: what is written
-// up to there are a mark (DSCP) or hops, and their neighbours, as it goes by pairs of octets.
-const behindHops = 10
+// behindHops is how far the octets of an IP header reach that no address comes before: what
+// is written there are a mark (DSCP) or hops, and their neighbours, as it goes by pairs of
+// octets. The addresses of IPv6 begin before the hops of IPv4 end.
+func behindHops(family byte) uint32 {
+	if family == unix.NFPROTO_IPV4 {
+		return 10
+	}
+	return 8
+}
 
 // numbers are the attributes that are numbers, by type.
 func numbers(data *netlink.AttributeDecoder) map[uint16]uint32 {

@@ -49,6 +49,9 @@ func TestTranslations(t *testing.T) {
 		{"an address without connection tracking", "", "t", []string{
 			"add table ip6 t", "add chain ip6 t pre { type filter hook prerouting priority -300; }", "add rule ip6 t pre ip6 daddr set 2001:db8::1",
 		}},
+		{"the beginning of an address", "", "t", []string{
+			"add table ip6 t", "add chain ip6 t pre { type filter hook prerouting priority -300; }", "add rule ip6 t pre @nh,64,16 set 0x2001",
+		}},
 		{"taken away again", "", "", []string{
 			"add table ip t", "add chain ip t pre { " + nat + " }", "add rule ip t pre tcp dport 1110 redirect to :110", "delete table ip t",
 		}},
@@ -104,9 +107,7 @@ func TestTranslationsOfXTables(t *testing.T) {
 		t.Run(command, func(t *testing.T) {
 			ns := bpftest.Namespace(t)
 			args := strings.Fields(command)
-			if _, err := exec.LookPath(args[0]); err != nil {
-				t.Skipf("needs %s: %v", args[0], err)
-			}
+			requireTool(t, args[0])
 			var out []byte
 			if ns.Do(func() (err error) {
 				out, err = exec.Command(args[0], args[1:]...).CombinedOutput()

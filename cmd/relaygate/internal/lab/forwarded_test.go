@@ -75,7 +75,7 @@ func anotherSource(source netip.Addr) []expr.Any {
 	}
 }
 
-// translate has a rule of the current namespace translate the sources of what is forwarded.
+// translate has a rule of the current namespace translate the sources of what leaves.
 func translate(rule ...expr.Any) error {
 	c, err := nftables.New()
 	if err != nil {

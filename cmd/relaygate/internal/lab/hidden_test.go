@@ -227,19 +227,7 @@ const another = 2143
 
 // masquerades has a firewall send all that leaves from the address of its interface.
 func masquerades(t *testing.T, w *world) {
-	bpftest.Do(t, w.Server, func() error {
-		c, err := nftables.New()
-		if err != nil {
-			return err
-		}
-		table := c.AddTable(&nftables.Table{Name: "outgoing", Family: nftables.TableFamilyIPv4})
-		chain := c.AddChain(&nftables.Chain{
-			Name: "post", Table: table, Type: nftables.ChainTypeNAT,
-			Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
-		})
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Masq{}}})
-		return c.Flush()
-	})
+	bpftest.Do(t, w.Server, func() error { return translate(&expr.Masq{}) })
 }
 
 // asIfForgotten sends a segment to the address from which the server says its greeting again
