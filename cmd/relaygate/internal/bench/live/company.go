@@ -45,6 +45,18 @@ func (m *measure) gate(brakes nft.Brakes) company {
 	}}
 }
 
+// least is a tap whose programs do nothing, and the gate: whoever looks at each packet
+// of a cgroup and asks an nftables set takes that much.
+func (m *measure) least() company {
+	gate := m.gate(nft.Brakes{})
+	return company{gate.port, func(while func()) {
+		var empty hooks
+		defer m.End(empty.close)
+		empty.attachEmpties()
+		gate.keep(while)
+	}}
+}
+
 // undisturbed is the time that something takes if nothing disturbs it: nine in ten
 // turns took longer. Those that did vary, the others hardly do.
 func undisturbed(list []time.Duration) time.Duration { return percentile(list, 10) }

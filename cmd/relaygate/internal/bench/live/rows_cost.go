@@ -50,10 +50,13 @@ func (m *measure) downloads(ctx context.Context) {
 		whole := m.costs(Task{Verb: "fetch", Count: form.mails, Size: mailSize})
 		const piece = 16 << 20
 		took := m.takeTurns(ctx, pick(m, 10, 40), func(p pair) time.Duration { return p.fetch(piece, form.segment) },
-			[]company{nobody, m.daemon(ctx, pairPort, gateMode)})
+			[]company{nobody, m.daemon(ctx, pairPort, gateMode), m.least()})
 		perMB := micro(bench.Median(whole)) / float64(form.mails*mailSize>>20)
-		more := micro(took[1].all()-took[0].all()) / (piece >> 20)
-		m.Tell(bench.AtMost("mail download, CPU with / without: "+form.name, form.goal, 1+more/perMB, "×",
-			fmt.Sprintf("%.1f µs/MB more, on %.0f µs/MB of two processes with all copies", more, perMB)))
+		more := func(who int) float64 { return micro(took[who].all()-took[0].all()) / (piece >> 20) }
+		m.Tell(
+			bench.AtMost("mail download, CPU with / without: "+form.name, form.goal, 1+more(1)/perMB, "×",
+				fmt.Sprintf("%.1f µs/MB more, on %.0f µs/MB of two processes with all copies", more(1), perMB)),
+			bench.Told("the same of programs that do nothing, and of the gate", 1+more(2)/perMB, "×",
+				fmt.Sprintf("%.1f µs/MB more", more(2))))
 	}
 }
