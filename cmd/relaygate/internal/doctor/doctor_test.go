@@ -64,9 +64,7 @@ func TestFoldersOfOthersAreTold(t *testing.T) {
 	if got := files(cfg); len(got) != 1 || got[0].State != OK {
 		t.Errorf("%+v, want all good", got)
 	}
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
+	bpftest.Must(t, os.Chmod(dir, 0o777))
 	if got := files(cfg); len(got) != 1 || !got[0].Bad() {
 		t.Errorf("%+v, want a folder that is open to others", got)
 	}
@@ -80,9 +78,7 @@ func TestFoldersOfOthersAreTold(t *testing.T) {
 // What the start makes needs a folder that can be written to, or be made.
 func TestPlacesThatCannotBeWrittenAreTold(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(dir+"/file", nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	bpftest.Must(t, os.WriteFile(dir+"/file", nil, 0o600))
 	for path, bad := range map[string]bool{
 		dir + "/state.db": false, dir + "/to/be/made/state.db": false, dir + "/file/state.db": true, "/proc/sys/state.db": true,
 	} {
@@ -96,9 +92,7 @@ func TestPlacesThatCannotBeWrittenAreTold(t *testing.T) {
 // A listener that the daemon would not believe is no good news.
 func TestDoubtfulListenersAreTold(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	bpftest.Must(t, err)
 	defer func() { _ = l.Close() }()
 	port := uint16(l.Addr().(*net.TCPAddr).Port)
 	uid := uint32(os.Getuid())
@@ -237,9 +231,7 @@ func TestForeignList(t *testing.T) {
 	for text, want := range map[string]string{
 		"": "", "host.example\n": "", "192.0.2.1\n": "names 1 client:", "192.0.2.1\n\"2001:db8::1\"\n192.0.2.0/24\n": "names 3 clients:",
 	} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		bpftest.Must(t, os.WriteFile(path, []byte(text), 0o600))
 		got := foreign(path)
 		if want == "" && got != nil || want != "" && (len(got) != 1 || got[0].State != Advice || !strings.Contains(got[0].Words, path+" "+want)) {
 			t.Errorf("of %q: %+v, want %q", text, got, want)

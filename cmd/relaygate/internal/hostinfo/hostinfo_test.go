@@ -66,9 +66,7 @@ func TestFollowSeesEachChange(t *testing.T) {
 		ns, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")},
 		peer, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24")},
 	)
-	if err != nil {
-		t.Fatal(err)
-	}
+	bpftest.Must(t, err)
 	hosts := follow(t, ns)
 	until(t, hosts, "192.0.2.1", authz.RuleOwn)
 
@@ -77,9 +75,7 @@ func TestFollowSeesEachChange(t *testing.T) {
 	})
 	until(t, hosts, "2001:db8::1", authz.RuleOwn)
 
-	if err := ns.DefaultRoute(netip.MustParseAddr("192.0.2.254")); err != nil {
-		t.Fatal(err)
-	}
+	bpftest.Must(t, ns.DefaultRoute(netip.MustParseAddr("192.0.2.254")))
 	until(t, hosts, "192.0.2.254", authz.RuleNextHop)
 
 	bpftest.Do(t, ns, func() error {
@@ -136,9 +132,7 @@ func TestWhatServesAsDefaultRoute(t *testing.T) {
 		ns, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8::1/64")},
 		peer, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24")},
 	)
-	if err != nil {
-		t.Fatal(err)
-	}
+	bpftest.Must(t, err)
 	hosts := follow(t, ns)
 	for _, tt := range []struct{ dst, gw, rule string }{
 		{"203.0.113.0/24", "192.0.2.50", authz.RuleDefault},
@@ -185,9 +179,7 @@ func TestRelevantRoutes(t *testing.T) {
 		ns, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")},
 		peer, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24")},
 	)
-	if err != nil {
-		t.Fatal(err)
-	}
+	bpftest.Must(t, err)
 	for _, tt := range []struct {
 		dst, gw string
 		want    bool
@@ -203,9 +195,7 @@ func TestRelevantRoutes(t *testing.T) {
 		})
 		addRoute(t, ns, "eth0", tt.dst, tt.gw)
 		messages, err := c.Receive()
-		if err != nil {
-			t.Fatal(err)
-		}
+		bpftest.Must(t, err)
 		if got := slices.ContainsFunc(messages, relevant); got != tt.want {
 			t.Errorf("%s via %q: relevant %v", tt.dst, tt.gw, got)
 		}

@@ -96,9 +96,7 @@ func (s segment) frame(t *testing.T, w wire, port uint16) []byte {
 		SrcPort: layers.TCPPort(from.Port()), DstPort: layers.TCPPort(to.Port()), Seq: s.seq, Ack: s.ack, Window: 65000, Urgent: 3,
 		SYN: has('S'), ACK: has('A'), FIN: has('F'), RST: has('R'), PSH: has('P'), URG: has('U'), Options: s.options,
 	}
-	if err := tcp.SetNetworkLayerForChecksum(ip); err != nil {
-		t.Fatal(err)
-	}
+	must(t, tcp.SetNetworkLayerForChecksum(ip))
 	stack := []gopacket.SerializableLayer{&layers.Ethernet{
 		SrcMAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}, DstMAC: w.to, EthernetType: layers.EthernetTypeIPv4,
 	}}
@@ -109,9 +107,7 @@ func (s segment) frame(t *testing.T, w wire, port uint16) []byte {
 	buf := gopacket.NewSerializeBuffer()
 	err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
 		append(stack, ip, tcp, gopacket.Payload(s.payload))...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return buf.Bytes()
 }
 

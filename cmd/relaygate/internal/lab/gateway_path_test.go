@@ -38,9 +38,7 @@ type totals struct {
 
 func (w *world) totals(t *testing.T) (s totals) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(w.verb(t, "status", "--json")), &s); err != nil {
-		t.Fatal(err)
-	}
+	must(t, json.Unmarshal([]byte(w.verb(t, "status", "--json")), &s))
 	return s
 }
 
