@@ -9,6 +9,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/google/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf"
@@ -42,10 +43,9 @@ func TestWireUnfinished(t *testing.T) {
 			client, server := p.dial(t, "198.51.100.25:61143")
 			bpftest.Send(t, server, client, "* OK\r\n")
 			opened := rest(t, tap)[0]
-			packet := segment(client.LocalAddr().(*net.TCPAddr).AddrPort(), netip.MustParseAddrPort("198.51.100.25:61143"), opened.ClientISN, command)
-			binary.BigEndian.PutUint32(packet[28:], opened.ServerISN+uint32(len("* OK\r\n")))
-			binary.BigEndian.PutUint16(packet[34:], 500) // the window
-			frame := ethernetFrame(hardwareAddr(t, p.server, "eth0"), packet)
+			frame := bpftest.Segment(t, bpftest.Interface(t, p.server, "eth0").HardwareAddr,
+				client.LocalAddr().(*net.TCPAddr).AddrPort(), netip.MustParseAddrPort("198.51.100.25:61143"),
+				layers.TCP{Seq: opened.ClientISN, Ack: opened.ServerISN + uint32(len("* OK\r\n")), PSH: true, ACK: true, Window: 500}, command)
 			prepare(frame, test.start, test.at)
 			bpftest.Do(t, p.client, func() error {
 				return errors.Join(noOffload("lan"), injectUnfinished(p.index, frame, test.start, test.at))
@@ -83,6 +83,18 @@ func prepare(frame []byte, start, at int) {
 	copy(check, []byte{0, 0})
 	binary.BigEndian.PutUint16(check, checksum(append(pseudo, frame[tcpAt:]...)))
 	copy(place, shown[:])
+}
+
+// checksum is that of RFC 1071.
+func checksum(b []byte) uint16 {
+	var sum uint32
+	for i, c := range b {
+		sum += uint32(c) << (8 * (1 - i%2))
+	}
+	for sum > 0xffff {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
 }
 
 // noOffload has the kernel fill checksums in, not the interface.

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -8,7 +9,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/vishvananda/netlink"
 
 	"relaygate/bpf/bpftest"
 	"relaygate/bpf/netns"
@@ -153,20 +153,12 @@ func TestWireBudgets(t *testing.T) {
 func TestWireLanes(t *testing.T) {
 	b := newWireBench(t)
 	ns, peer := bpftest.Namespace(t), bpftest.Namespace(t)
-	var right, wrong uint32
-	for name, index := range map[string]*uint32{"lan": &right, "wan": &wrong} {
-		must(t, netns.Join(ns, name, nil, peer, name, nil))
-		bpftest.Do(t, ns, func() error {
-			l, err := netlink.LinkByName(name)
-			if err == nil {
-				*index = uint32(l.Attrs().Index)
-			}
-			return err
-		})
-	}
-	at := func(index uint32, f frame) frame {
-		f.ifindex = index
-		return edited(f, func(b []byte) []byte { copy(b, macOf(t, ns, index)); return b })
+	must(t, netns.Join(ns, "lan", nil, peer, "lan", nil))
+	must(t, netns.Join(ns, "wan", nil, peer, "wan", nil))
+	right, wrong := bpftest.Interface(t, ns, "lan"), bpftest.Interface(t, ns, "wan")
+	at := func(i *net.Interface, f frame) frame {
+		f.ifindex = uint32(i.Index)
+		return edited(f, func(b []byte) []byte { copy(b, i.HardwareAddr); return b })
 	}
 	shake := handshake()
 	login, ok := cl(psh|ack, 1001, 5001, "a1 LOGIN"), sv(psh|ack, 5001, 1009, "a1 OK")
@@ -190,11 +182,11 @@ func TestWireLanes(t *testing.T) {
 		t.Errorf("%d forged segments are counted, want 4", n)
 	}
 	// With its interface a connection ends.
-	must(t, b.Detach(int(wrong)))
+	must(t, b.Detach(wrong.Index))
 	if got := drain(t, b.reader); len(got) != 0 {
 		t.Errorf("another interface is gone: records are %+v", got)
 	}
-	must(t, b.Detach(int(right)))
+	must(t, b.Detach(right.Index))
 	if got := drain(t, b.reader); story(got) != "C" || b.followed(t) != 0 {
 		t.Errorf("its interface is gone: records are %+v", got)
 	}
@@ -212,13 +204,6 @@ func TestWireDoubtsEnd(t *testing.T) {
 	if n := b.counted(t).Unreadable; n != 1 {
 		t.Errorf("%d are counted", n)
 	}
-}
-
-func macOf(t testing.TB, ns *netns.Namespace, index uint32) (mac []byte) {
-	t.Helper()
-	l, err := netlink.LinkByIndex(int(index))
-	must(t, err)
-	return l.Attrs().HardwareAddr
 }
 
 // BenchmarkWire says what a packet costs, above an empty program.

@@ -1,5 +1,5 @@
 // Package bpftest has what tests of kernel parts share: who may run them,
-// namespaces that end with the test, what a connection needs, and Must.
+// namespaces that end with the test, what a connection needs, frames on a wire, and Must.
 //
 // A tap sees every namespace of the machine, and the tests of packages run side
 // by side. So a package listens on ports that no other package's tap watches:
