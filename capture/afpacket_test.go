@@ -44,12 +44,8 @@ func newTappedBy(t *testing.T, inside bool, interfaces ...string) *tapped {
 	n := &tapped{server: bpftest.Namespace(t), client: bpftest.Namespace(t)}
 	must(t, netns.Join(n.server, "mail0", bpftest.Prefixes("192.0.2.1/24", "2001:db8::1/64"),
 		n.client, "wan0", bpftest.Prefixes("192.0.2.7/24", "2001:db8::7/64")))
-	bpftest.Do(t, n.server, func() error {
-		mail, err := net.InterfaceByName("mail0")
-		if err != nil {
-			return err
-		}
-		n.mac = mail.HardwareAddr
+	n.mac = bpftest.Interface(t, n.server, "mail0").HardwareAddr
+	bpftest.Do(t, n.server, func() (err error) {
 		var indexes []int
 		for _, name := range interfaces {
 			indexes = append(indexes, indexOf(t, name))

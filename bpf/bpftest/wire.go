@@ -51,7 +51,7 @@ func OpenWire(t testing.TB, ns *netns.Namespace, name string) (w Wire) {
 			return err
 		}
 		t.Cleanup(func() { _ = unix.Close(w.FD) }) // nothing is lost
-		if err := unix.SetsockoptTimeval(w.FD, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20}); err != nil {
+		if err := unix.SetsockoptTimeval(w.FD, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 30}); err != nil {
 			return err
 		}
 		return unix.Bind(w.FD, &unix.SockaddrLinklayer{Ifindex: w.index, Protocol: ip})

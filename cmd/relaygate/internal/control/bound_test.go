@@ -59,7 +59,7 @@ func TestClientsAreBounded(t *testing.T) {
 		idle()
 	}
 	more := idle()
-	must(t, more.SetReadDeadline(time.Now().Add(readTimeout / 2)))
+	must(t, more.SetReadDeadline(time.Now().Add(readTimeout/2)))
 	if _, err := more.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("one more ends with %v, want that it is closed at once", err)
 	}

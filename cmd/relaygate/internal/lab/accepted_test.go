@@ -60,7 +60,7 @@ func TestConnectionsOfBeforeTheServer(t *testing.T) {
 					return netns.AddAddresses("lo", netip.PrefixFrom(server.Addr(), 32))
 				})
 				station(t, w.Server, "to-stranger", ghostClient)
-				end := wire{ns: w.Stranger.NS, iface: "eth0", to: hardware(t, w.Server, "to-stranger"), port: laterPort}
+				end := wire{ns: w.Stranger.NS, iface: "eth0", to: bpftest.Interface(t, w.Server, "to-stranger").HardwareAddr, port: laterPort}
 				c := newRawClient(t, end, client.Port())
 				tenant, first := way.have(t, w, c)
 				imapAnswers(t, bpftest.Listen(t, w.Server, "tcp4", server.String()))

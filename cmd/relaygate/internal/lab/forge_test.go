@@ -3,12 +3,12 @@ package lab_test
 import (
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf/bpftest"
@@ -37,19 +37,7 @@ type wire struct {
 // wireTo is the other end of the router's interface.
 func (w *gatewayWorld) wireTo(t *testing.T, name string, ns *netns.Namespace, iface string) wire {
 	t.Helper()
-	return wire{ns: ns, iface: iface, to: hardware(t, w.gateway.Router, name)}
-}
-
-func hardware(t *testing.T, ns *netns.Namespace, name string) (mac net.HardwareAddr) {
-	t.Helper()
-	bpftest.Do(t, ns, func() error {
-		l, err := netlink.LinkByName(name)
-		if err == nil {
-			mac = l.Attrs().HardwareAddr
-		}
-		return err
-	})
-	return mac
+	return wire{ns: ns, iface: iface, to: bpftest.Interface(t, w.gateway.Router, name).HardwareAddr}
 }
 
 // segment is one of a forged conversation.
@@ -83,32 +71,15 @@ func (s segment) frame(t *testing.T, w wire, port uint16) []byte {
 	if s.server {
 		from, to = to, from
 	}
-	has := func(flag byte) bool {
-		for i := range len(s.flags) {
-			if s.flags[i] == flag {
-				return true
-			}
-		}
-		return false
+	has := func(flag string) bool { return strings.Contains(s.flags, flag) }
+	frame := bpftest.Segment(t, w.to, from, to, layers.TCP{
+		Seq: s.seq, Ack: s.ack, Window: 65000, Urgent: 3,
+		SYN: has("S"), ACK: has("A"), FIN: has("F"), RST: has("R"), PSH: has("P"), URG: has("U"), Options: s.options,
+	}, s.payload)
+	if w.vlan != 0 { // IEEE 802.1Q
+		return slices.Insert(frame, 12, 0x81, 0, byte(w.vlan>>8), byte(w.vlan))
 	}
-	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: from.Addr().AsSlice(), DstIP: to.Addr().AsSlice()}
-	tcp := &layers.TCP{
-		SrcPort: layers.TCPPort(from.Port()), DstPort: layers.TCPPort(to.Port()), Seq: s.seq, Ack: s.ack, Window: 65000, Urgent: 3,
-		SYN: has('S'), ACK: has('A'), FIN: has('F'), RST: has('R'), PSH: has('P'), URG: has('U'), Options: s.options,
-	}
-	must(t, tcp.SetNetworkLayerForChecksum(ip))
-	stack := []gopacket.SerializableLayer{&layers.Ethernet{
-		SrcMAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}, DstMAC: w.to, EthernetType: layers.EthernetTypeIPv4,
-	}}
-	if w.vlan != 0 {
-		stack[0].(*layers.Ethernet).EthernetType = layers.EthernetTypeDot1Q
-		stack = append(stack, &layers.Dot1Q{VLANIdentifier: w.vlan, Type: layers.EthernetTypeIPv4})
-	}
-	buf := gopacket.NewSerializeBuffer()
-	err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
-		append(stack, ip, tcp, gopacket.Payload(s.payload))...)
-	must(t, err)
-	return buf.Bytes()
+	return frame
 }
 
 // send lets frames come in at the router.
@@ -155,15 +126,7 @@ func (w *gatewayWorld) station(t *testing.T, name string, addr netip.Addr) {
 // station makes a host know one behind an interface.
 func station(t *testing.T, ns *netns.Namespace, name string, addr netip.Addr) {
 	t.Helper()
-	bpftest.Do(t, ns, func() error {
-		l, err := netlink.LinkByName(name)
-		if err != nil {
-			return err
-		}
-		return netlink.NeighAdd(&netlink.Neigh{
-			LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 8},
-		})
-	})
+	bpftest.Station(t, ns, name, addr, net.HardwareAddr{2, 0, 0, 0, 0, 8})
 }
 
 // granted plays a conversation and says whether it opened the gate for the

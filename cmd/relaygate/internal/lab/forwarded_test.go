@@ -40,10 +40,8 @@ func TestForwardedWords(t *testing.T) {
 		for _, tap := range []string{"afpacket", "tcx"} {
 			t.Run(way.name+", "+tap, func(t *testing.T) {
 				w, c := ghostly(t, "tap = \""+tap+"\"\ninterfaces = [\"to-stranger\", \"to-client4\"]\n")
-				bpftest.Do(t, w.Server, func() error {
-					return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)
-				})
-				inside := wire{ns: w.Client6.NS, iface: "eth0", to: hardware(t, w.Server, "to-client6"), port: c.port}
+				bpftest.Sysctl(t, w.Server, "1", "ipv4/ip_forward")
+				inside := wire{ns: w.Client6.NS, iface: "eth0", to: bpftest.Interface(t, w.Server, "to-client6").HardwareAddr, port: c.port}
 				forge(t, c, inside, func() netip.Addr {
 					bpftest.Do(t, w.Server, way.prepare)
 					return way.from
@@ -107,7 +105,7 @@ func TestForwardedWordsOfATrustedNamespace(t *testing.T) {
 	w.station(t, "to-stranger", ghostClient)
 	end := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0")
 	end.port = port
-	forge(t, newRawClient(t, end, 20001), wire{ns: w.gateway.Neighbour.NS, iface: "eth0", to: hardware(t, w.gateway.Router, "dmz"), port: port}, nil)
+	forge(t, newRawClient(t, end, 20001), wire{ns: w.gateway.Neighbour.NS, iface: "eth0", to: bpftest.Interface(t, w.gateway.Router, "dmz").HardwareAddr, port: port}, nil)
 	settles(t, 2*time.Second, w.says(t, "why "+ghostClient.String(), "no socket of this host sent what the server says"))
 	if got := w.expires(t); len(got) != 0 {
 		t.Errorf("granted: %v", got)

@@ -302,9 +302,6 @@ func imapAnswers(t *testing.T, l net.Listener) {
 func TestGatewayDoubtsWhatTheKernelMayChange(t *testing.T) {
 	const port = 1143
 	watch := "imap = [143, 1143]\n" + tcxLan
-	sysctl := func(ns *netns.Namespace, name, value string) {
-		bpftest.Do(t, ns, func() error { return os.WriteFile("/proc/sys/net/"+name, []byte(value), 0) })
-	}
 	server := netip.AddrPortFrom(lab.Server4, port)
 	listen := func(w *gatewayWorld, mptcp bool, control func(fd int) error) {
 		bpftest.Do(t, w.Server, func() error {
@@ -361,8 +358,8 @@ func TestGatewayDoubtsWhatTheKernelMayChange(t *testing.T) {
 	})
 	t.Run("TCP Fast Open", func(t *testing.T) {
 		w := newGatewayWorld(t, lab.Options{Lifetime: time.Minute}, watch)
-		sysctl(w.Server, "ipv4/tcp_fastopen", "1539") // client, server, and neither asks for a cookie
-		sysctl(w.Client4.NS, "ipv4/tcp_fastopen", "1541")
+		bpftest.Sysctl(t, w.Server, "1539", "ipv4/tcp_fastopen") // client, server, and neither asks for a cookie
+		bpftest.Sysctl(t, w.Client4.NS, "1541", "ipv4/tcp_fastopen")
 		listen(w, false, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_FASTOPEN, 16) })
 		bpftest.Do(t, w.Client4.NS, func() error {
 			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

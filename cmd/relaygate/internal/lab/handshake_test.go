@@ -3,7 +3,6 @@ package lab_test
 import (
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -41,7 +40,7 @@ func ghostly(t *testing.T, watch string) (*world, *rawClient) {
 	w := newWorld(t, time.Minute, "[watch]\nimap = [143, 1143]\n"+watch)
 	ghostServes(t, w.Server, "lo", 32, ghostPort)
 	station(t, w.Server, "to-stranger", ghostClient)
-	end := wire{ns: w.Stranger.NS, iface: "eth0", to: hardware(t, w.Server, "to-stranger"), port: ghostPort}
+	end := wire{ns: w.Stranger.NS, iface: "eth0", to: bpftest.Interface(t, w.Server, "to-stranger").HardwareAddr, port: ghostPort}
 	return w, newRawClient(t, end, 20001)
 }
 
@@ -81,9 +80,7 @@ func (w *world) onlyClient4(t *testing.T) {
 // handshake, whose streams begin there: what was said before another process heard.
 func TestResetAndBackByACookie(t *testing.T) {
 	w, c := ghostly(t, "tap = \"afpacket\"\ninterfaces = [\"to-stranger\", \"to-client4\"]\n")
-	bpftest.Do(t, w.Server, func() error {
-		return os.WriteFile("/proc/sys/net/ipv4/tcp_syncookies", []byte("2"), 0)
-	})
+	bpftest.Sysctl(t, w.Server, "2", "ipv4/tcp_syncookies")
 	const greeting, hidden = "* OK ready\r\n", "a1 LOGIN x \""
 	c.say(1000, 0, "S", "")
 	first := c.hears(func(tcp *layers.TCP) bool { return tcp.SYN }).Seq + 1

@@ -34,12 +34,12 @@ type hidden struct {
 
 var ways = []hidden{
 	{"by another interface", nil, func(t *testing.T, w *world, c *rawClient, s segment) {
-		other := wire{ns: w.Client6.NS, iface: "eth0", to: hardware(t, w.Server, "to-client6"), port: c.port}
+		other := wire{ns: w.Client6.NS, iface: "eth0", to: bpftest.Interface(t, w.Server, "to-client6").HardwareAddr, port: c.port}
 		other.send(t, s.frame(t, other, c.localPort))
 	}},
 	{"by an interface that has just come", nil, func(t *testing.T, w *world, c *rawClient, s segment) {
 		must(t, netns.Join(w.Server, "new", nil, w.Client6.NS, "new", nil))
-		other := wire{ns: w.Client6.NS, iface: "new", to: hardware(t, w.Server, "new"), port: c.port}
+		other := wire{ns: w.Client6.NS, iface: "new", to: bpftest.Interface(t, w.Server, "new").HardwareAddr, port: c.port}
 		other.send(t, s.frame(t, other, c.localPort))
 	}},
 	{"by the loopback device, from who makes packets on this host", nil, func(t *testing.T, w *world, c *rawClient, s segment) {
@@ -87,14 +87,11 @@ func (w *world) goAhead(t *testing.T) {
 	if !strings.Contains(w.verb(t, "status"), "tcx (") {
 		return
 	}
+	index := bpftest.Interface(t, w.Server, "to-stranger").Index
 	settles(t, 3*time.Second, func() error {
 		i, first := 0, ebpf.ProgramID(0)
 		bpftest.Do(t, w.Server, func() error {
-			l, err := net.InterfaceByName("to-stranger")
-			if err != nil {
-				return err
-			}
-			list, err := bpf.Programs(l.Index, ebpf.AttachTCXIngress)
+			list, err := bpf.Programs(index, ebpf.AttachTCXIngress)
 			if i = len(list); i > 0 {
 				first = list[0].ID
 			}
@@ -129,12 +126,9 @@ func attachTCX(t *testing.T, ns *netns.Namespace, iface string, at ebpf.AttachTy
 	t.Cleanup(func() { bpftest.Close(t, prog) })
 	info, err := prog.Info()
 	must(t, err)
+	index := bpftest.Interface(t, ns, iface).Index
 	bpftest.Do(t, ns, func() error {
-		i, err := net.InterfaceByName(iface)
-		if err != nil {
-			return err
-		}
-		l, err := link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: prog, Attach: at, Anchor: anchor})
+		l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: prog, Attach: at, Anchor: anchor})
 		if err == nil {
 			t.Cleanup(func() { bpftest.Close(t, l) })
 		}
