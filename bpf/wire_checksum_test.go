@@ -7,13 +7,13 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"github.com/google/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf"
 	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
 )
 
 // Places in a frame of IPv4 and TCP without options.
@@ -48,7 +48,7 @@ func TestWireUnfinished(t *testing.T) {
 				layers.TCP{Seq: opened.ClientISN, Ack: opened.ServerISN + uint32(len("* OK\r\n")), PSH: true, ACK: true, Window: 500}, command)
 			prepare(frame, test.start, test.at)
 			bpftest.Do(t, p.client, func() error {
-				return errors.Join(noOffload("lan"), injectUnfinished(p.index, frame, test.start, test.at))
+				return errors.Join(netns.SetOffload("lan", false, unix.ETHTOOL_STXCSUM), injectUnfinished(p.index, frame, test.start, test.at))
 			})
 			read := make([]byte, len(command))
 			patient(t, server)
@@ -95,26 +95,6 @@ func checksum(b []byte) uint16 {
 		sum = sum&0xffff + sum>>16
 	}
 	return ^uint16(sum)
-}
-
-// noOffload has the kernel fill checksums in, not the interface.
-func noOffload(name string) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	off := struct{ command, value uint32 }{command: unix.ETHTOOL_STXCSUM}
-	request := struct {
-		name [unix.IFNAMSIZ]byte
-		data unsafe.Pointer
-		_    [16]byte
-	}{data: unsafe.Pointer(&off)}
-	copy(request.name[:], name)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
-	if errno != 0 {
-		err = errno
-	}
-	return errors.Join(err, unix.Close(fd))
 }
 
 // injectUnfinished puts a frame on an interface whose checksum is yet to be filled in.

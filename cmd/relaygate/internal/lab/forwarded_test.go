@@ -75,16 +75,19 @@ func anotherSource(source netip.Addr) []expr.Any {
 
 // translate has a rule of the current namespace translate the sources of what leaves.
 func translate(rule ...expr.Any) error {
+	return firewall(nftables.TableFamilyIPv4, &nftables.Chain{
+		Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
+	}, rule...)
+}
+
+// firewall gives the current namespace a rule, in a table and a chain of its own.
+func firewall(family nftables.TableFamily, chain *nftables.Chain, rule ...expr.Any) error {
 	c, err := nftables.New()
 	if err != nil {
 		return err
 	}
-	table := c.AddTable(&nftables.Table{Name: "translate", Family: nftables.TableFamilyIPv4})
-	chain := c.AddChain(&nftables.Chain{
-		Name: "post", Table: table, Type: nftables.ChainTypeNAT,
-		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
-	})
-	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: rule})
+	chain.Name, chain.Table = "chain", c.AddTable(&nftables.Table{Name: "firewall", Family: family})
+	c.AddRule(&nftables.Rule{Table: chain.Table, Chain: c.AddChain(chain), Exprs: rule})
 	return c.Flush()
 }
 

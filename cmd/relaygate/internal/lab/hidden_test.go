@@ -148,20 +148,12 @@ func passing(frame []byte) []byte {
 // that share an address.
 func takesAll(t *testing.T, w *world) {
 	bpftest.Do(t, w.Server, func() error {
-		c, err := nftables.New()
-		if err != nil {
-			return err
-		}
-		table := c.AddTable(&nftables.Table{Name: "shared", Family: nftables.TableFamilyNetdev})
-		chain := c.AddChain(&nftables.Chain{
-			Name: "all", Table: table, Type: nftables.ChainTypeFilter, Device: "to-stranger",
+		return firewall(nftables.TableFamilyNetdev, &nftables.Chain{
+			Type: nftables.ChainTypeFilter, Device: "to-stranger",
 			Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityFilter,
-		})
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+		},
 			&expr.Immediate{Register: 1, Data: []byte{unix.PACKET_HOST}},
-			&expr.Meta{Key: expr.MetaKeyPKTTYPE, SourceRegister: true, Register: 1},
-		}})
-		return c.Flush()
+			&expr.Meta{Key: expr.MetaKeyPKTTYPE, SourceRegister: true, Register: 1})
 	})
 }
 
@@ -247,25 +239,16 @@ func leads(t *testing.T, ns *netns.Namespace, from, to uint16) {
 	t.Helper()
 	const tcpPort, tcpChecksum = 2, 16 // in its header
 	bpftest.Do(t, ns, func() error {
-		c, err := nftables.New()
-		if err != nil {
-			return err
-		}
-		table := c.AddTable(&nftables.Table{Name: "ports", Family: nftables.TableFamilyIPv4})
-		chain := c.AddChain(&nftables.Chain{
-			Name: "in", Table: table, Type: nftables.ChainTypeFilter,
-			Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
-		})
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+		return firewall(nftables.TableFamilyIPv4, &nftables.Chain{
+			Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
+		},
 			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: tcpPort, Len: 2},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, from)},
 			&expr.Immediate{Register: 1, Data: binary.BigEndian.AppendUint16(nil, to)},
 			&expr.Payload{
 				OperationType: expr.PayloadWrite, SourceRegister: 1, Base: expr.PayloadBaseTransportHeader,
 				Offset: tcpPort, Len: 2, CsumType: expr.CsumTypeInet, CsumOffset: tcpChecksum,
-			},
-		}})
-		return c.Flush()
+			})
 	})
 }
 

@@ -6,7 +6,6 @@ import (
 	"net"
 	"sync"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -103,29 +102,4 @@ func (l *lossy) run() {
 			}
 		}
 	}
-}
-
-// ownChecksums makes an interface send whole packets: what a program carries no
-// hardware completes (ethtool -K tx off).
-func ownChecksums(t *testing.T, ns *netns.Namespace, name string) {
-	t.Helper()
-	bpftest.Do(t, ns, func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		value := struct{ cmd, data uint32 }{cmd: unix.ETHTOOL_STXCSUM}
-		var request struct {
-			name [unix.IFNAMSIZ]byte
-			data unsafe.Pointer
-			_    [16]byte
-		}
-		copy(request.name[:], name)
-		request.data = unsafe.Pointer(&value)
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
-			return errno
-		}
-		return nil
-	})
 }
