@@ -50,40 +50,26 @@ func macvlan(t *testing.T, p *pair) (net.HardwareAddr, func([]byte)) {
 // guest is a virtual machine on a bridge with the host's interface.
 func guest(t *testing.T, p *pair) (net.HardwareAddr, func([]byte)) {
 	tap := -1
-	bpftest.Do(t, p.server, func() (err error) {
-		if tap, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
-			return err
-		}
+	bpftest.In(t, p.server, func() {
+		var err error
+		tap, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		must(t, err)
 		ifr, err := unix.NewIfreq("tap0")
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-		if err := unix.IoctlIfreq(tap, unix.TUNSETIFF, ifr); err != nil {
-			return err
-		}
+		must(t, unix.IoctlIfreq(tap, unix.TUNSETIFF, ifr))
 		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
-		if err := netlink.LinkAdd(bridge); err != nil {
-			return err
-		}
+		must(t, netlink.LinkAdd(bridge))
 		for _, name := range []string{"eth0", "tap0"} {
 			port, err := netlink.LinkByName(name)
-			if err != nil {
-				return err
-			}
-			if err := errors.Join(netlink.LinkSetMaster(port, bridge), netlink.LinkSetUp(port)); err != nil {
-				return err
-			}
+			must(t, err)
+			must(t, errors.Join(netlink.LinkSetMaster(port, bridge), netlink.LinkSetUp(port)))
 		}
 		eth0, err := netlink.LinkByName("eth0")
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		addr, err := netlink.ParseAddr("2001:db8:25::25/64")
-		if err != nil {
-			return err
-		}
-		return errors.Join(netlink.LinkSetHardwareAddr(bridge, eth0.Attrs().HardwareAddr), netlink.AddrDel(eth0, addr), netns.AddAddresses("br0", netip.MustParsePrefix("2001:db8:25::25/64")))
+		must(t, err)
+		must(t, errors.Join(netlink.LinkSetHardwareAddr(bridge, eth0.Attrs().HardwareAddr), netlink.AddrDel(eth0, addr), netns.AddAddresses("br0", netip.MustParsePrefix("2001:db8:25::25/64"))))
 	})
 	t.Cleanup(func() { _ = unix.Close(tap) })
 	return bpftest.Interface(t, p.client, "lan").HardwareAddr, func(frame []byte) {

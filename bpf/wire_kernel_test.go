@@ -134,15 +134,12 @@ func TestWireLinksDieWithTheProcess(t *testing.T) {
 	p := newPair(t)
 	attached := func() (n int) {
 		t.Helper()
-		bpftest.Do(t, p.client, func() error {
+		bpftest.In(t, p.client, func() {
 			for _, a := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
 				got, err := bpf.Programs(p.index, a)
-				if err != nil {
-					return err
-				}
+				must(t, err)
 				n += len(got)
 			}
-			return nil
 		})
 		return n
 	}

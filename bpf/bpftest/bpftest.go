@@ -70,6 +70,15 @@ func Do(t testing.TB, ns *netns.Namespace, fn func() error) {
 	Must(t, ns.Do(fn))
 }
 
+// In runs fn inside ns. What fails there, by Must or t.Fatal, ends the test.
+func In(t testing.TB, ns *netns.Namespace, fn func()) {
+	t.Helper()
+	Do(t, ns, func() error {
+		fn()
+		return nil
+	})
+}
+
 // RequireLinux skips the test on kernels that are too old for what it is about.
 // On newer ones a missing feature is a failure.
 func RequireLinux(t testing.TB, major, minor int, feature string) {

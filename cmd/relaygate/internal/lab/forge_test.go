@@ -85,27 +85,18 @@ func (s segment) frame(t *testing.T, w wire, port uint16) []byte {
 // send lets frames come in at the router.
 func (w wire) send(t *testing.T, frames ...[]byte) {
 	t.Helper()
-	bpftest.Do(t, w.ns, func() error {
+	bpftest.In(t, w.ns, func() {
 		i, err := net.InterfaceByName(w.iface)
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		defer unix.Close(fd)
 		if w.raw {
-			if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
-				return err
-			}
+			must(t, unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1))
 		}
 		for _, f := range frames {
-			if err := unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: i.Index}); err != nil {
-				return err
-			}
+			must(t, unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: i.Index}))
 		}
-		return nil
 	})
 }
 

@@ -362,11 +362,9 @@ func TestGatewayDoubtsWhatTheKernelMayChange(t *testing.T) {
 		bpftest.Sysctl(t, w.Server, "1539", "ipv4/tcp_fastopen") // client, server, and neither asks for a cookie
 		bpftest.Sysctl(t, w.Client4.NS, "1541", "ipv4/tcp_fastopen")
 		listen(w, false, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_FASTOPEN, 16) })
-		bpftest.Do(t, w.Client4.NS, func() error {
+		bpftest.In(t, w.Client4.NS, func() {
 			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-			if err != nil {
-				return err
-			}
+			must(t, err)
 			defer unix.Close(fd)
 			err = unix.Sendto(fd, []byte("a1 LOGIN alice x\r\n"), unix.MSG_FASTOPEN, &unix.SockaddrInet4{Port: port, Addr: lab.Server4.As4()})
 			var got string
@@ -376,14 +374,12 @@ func TestGatewayDoubtsWhatTheKernelMayChange(t *testing.T) {
 				n, err = unix.Read(fd, b[:])
 				got += string(b[:n])
 			}
-			if err != nil {
-				return err
-			}
+			must(t, err)
 			info, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
 			if err == nil && info.Options&0x20 == 0 { // TCPI_OPT_SYN_DATA
 				err = errors.New("the SYN carried no data: the test proves nothing")
 			}
-			return err
+			must(t, err)
 		})
 		nobody(w)
 	})

@@ -28,25 +28,19 @@ type lossy struct {
 func newLossy(t *testing.T, ns *netns.Namespace, a, b string, percent int, seed uint64) *lossy {
 	t.Helper()
 	l := &lossy{rng: rand.New(rand.NewPCG(seed, 2)), percent: percent}
-	bpftest.Do(t, ns, func() error {
+	bpftest.In(t, ns, func() {
 		for i, name := range []string{a, b} {
 			iface, err := net.InterfaceByName(name)
-			if err != nil {
-				return err
-			}
+			must(t, err)
 			// A protocol from the start would bring frames of all interfaces.
 			l.ends[i], err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-			if err != nil {
-				return err
-			}
+			must(t, err)
 			err = errors.Join(
 				unix.SetsockoptInt(l.ends[i], unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
 				unix.Bind(l.ends[i], &unix.SockaddrLinklayer{Protocol: uint16(unix.ETH_P_ALL>>8 | unix.ETH_P_ALL<<8&0xff00), Ifindex: iface.Index}))
-			if err != nil {
-				return err
-			}
+			must(t, err)
 		}
-		return unix.Pipe2(l.stop[:], unix.O_CLOEXEC)
+		must(t, unix.Pipe2(l.stop[:], unix.O_CLOEXEC))
 	})
 	l.running.Go(l.run)
 	t.Cleanup(func() {
