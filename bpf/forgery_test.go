@@ -101,9 +101,7 @@ func TestUnprivilegedAcceptor(t *testing.T) {
 
 func TestOpenBeforeTheLoad(t *testing.T) {
 	ns := bpftest.Namespace(t)
-	l := bpftest.Listen(t, ns, "tcp", addr)
-	client := bpftest.Dial(t, ns, addr)
-	server := bpftest.Accept(t, l)
+	client, server := bpftest.Connect(t, ns, addr)
 	tap := load(t, ns)
 	login(t, client, server)
 	bpftest.Close(t, client)

@@ -121,9 +121,7 @@ func TestForeignHello(t *testing.T) {
 	cookie := cookieOf(t, answers(t, tap, 1), victim)
 	hello := string(victim.wire.in[:200])
 
-	echo := bpftest.Listen(t, ns, "tcp", "127.0.0.2:61143")
-	mallory := bpftest.Dial(t, ns, "127.0.0.2:61143")
-	server := bpftest.Accept(t, echo)
+	mallory, server := bpftest.Connect(t, ns, "127.0.0.2:61143")
 	bpftest.Send(t, mallory, server, hello)
 	victim.say(t, "PASS a\r\n")
 	if got := answers(t, tap, 1); count(got, bpf.Handshake) != 0 || plainOf(got, cookie) != "C:PASS a\r\nS:+OK PASS a\r\n" {
@@ -159,9 +157,7 @@ func TestTwoHellos(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	tap := load(t, ns)
 	must(t, tap.SetServers(nil))
-	l := bpftest.Listen(t, ns, "tcp", addr)
-	client := bpftest.Dial(t, ns, addr)
-	server := bpftest.Accept(t, l)
+	client, server := bpftest.Connect(t, ns, addr)
 	hello := func(random byte) string {
 		return "\x16\x03\x03\x00\x2a\x02\x00\x00\x26\x03\x03" + strings.Repeat(string(random), 32) + "\x00\x13\x01\x00"
 	}

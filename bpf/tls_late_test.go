@@ -92,11 +92,7 @@ func TestLateCall(t *testing.T) {
 			}
 			must(t, first())
 			conn := bpftest.Dial(t, ns, addr)
-			for deadline := time.Now().Add(20 * time.Second); !childReads(server.PID); runtime.Gosched() {
-				if time.Now().After(deadline) {
-					t.Fatal("the server does not read")
-				}
-			}
+			untilChildReads(t, server.PID)
 			rest(t, tap)
 			must(t, then())
 			c := shakeHands(t, conn)
@@ -120,11 +116,7 @@ func TestCallWithoutRoom(t *testing.T) {
 	attach(t, tap, d, server)
 	empty := tap.FillCalls(t)
 	conn := bpftest.Dial(t, ns, addr)
-	for deadline := time.Now().Add(20 * time.Second); !childReads(server.PID); runtime.Gosched() {
-		if time.Now().After(deadline) {
-			t.Fatal("the server does not read")
-		}
-	}
+	untilChildReads(t, server.PID)
 	empty()
 	c := shakeHands(t, conn)
 	c.say(t, "a1 ID (\"name\" \"")
@@ -135,12 +127,15 @@ func TestCallWithoutRoom(t *testing.T) {
 	}
 }
 
-// childReads says whether the only child of a process waits in read(2).
-func childReads(pid uint32) bool {
-	child, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	if err != nil {
-		return false
+// untilChildReads waits until the only child of a process waits in read(2).
+func untilChildReads(t *testing.T, pid uint32) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
+		child, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+		call, _ := os.ReadFile("/proc/" + strings.TrimSpace(string(child)) + "/syscall")
+		if strings.HasPrefix(string(call), fmt.Sprintf("%d ", unix.SYS_READ)) {
+			return
+		}
 	}
-	call, err := os.ReadFile("/proc/" + strings.TrimSpace(string(child)) + "/syscall")
-	return err == nil && strings.HasPrefix(string(call), fmt.Sprintf("%d ", unix.SYS_READ))
+	t.Fatal("the server does not read")
 }

@@ -28,21 +28,15 @@ func TestExpects(t *testing.T) {
 		}, true, "watched in advance: /usr/lib"},
 		{"two names of one file", func(w *world) []string {
 			ssl := w.install(w.root+"/usr/lib/libssl.so.3.0", openSSL...)
-			if err := os.Link(ssl, w.root+"/usr/lib/libssl.so.3"); err != nil {
-				w.t.Fatal(err)
-			}
+			must(w.t, os.Link(ssl, w.root+"/usr/lib/libssl.so.3"))
 			return []string{ssl}
 		}, true, "watched in advance"},
 		{"links stay in the root", func(w *world) []string {
 			ssl := w.install(w.root+"/opt/libssl.so.3", openSSL...)
 			outside := w.install(filepath.Join(w.t.TempDir(), "libssl.so.3"), openSSL...)
-			if err := os.MkdirAll(w.root+"/usr/lib", 0o755); err != nil {
-				w.t.Fatal(err)
-			}
+			must(w.t, os.MkdirAll(w.root+"/usr/lib", 0o755))
 			for name, to := range map[string]string{"libssl.so.1": "/opt/libssl.so.3", "libssl.so.2": "../../../../../../opt/libssl.so.3", "libssl.so.3": outside} {
-				if err := os.Symlink(to, filepath.Join(w.root, "usr/lib", name)); err != nil {
-					w.t.Fatal(err)
-				}
+				must(w.t, os.Symlink(to, filepath.Join(w.root, "usr/lib", name)))
 			}
 			return []string{ssl}
 		}, true, "watched in advance"},
