@@ -62,8 +62,8 @@ func TestExpects(t *testing.T) {
 			w.scan(unusedAfter)
 			w.want(want...)
 			s := w.finder.Servers()[0]
-			if s.Seen != test.seen || !strings.Contains(s.String(), test.says) {
-				t.Errorf("seen %v: %v, want %q", s.Seen, s, test.says)
+			if s.Seen() != test.seen || !strings.Contains(s.String(), test.says) {
+				t.Errorf("seen %v: %v, want %q", s.Seen(), s, test.says)
 			}
 			w.tables.set()
 			w.scan(unusedAfter)
@@ -85,21 +85,21 @@ func TestExpectationEnds(t *testing.T) {
 	w.want(ssl, old)
 
 	for i := range unreadLimit {
-		if s := w.finder.Servers()[0]; !s.Seen {
+		if s := w.finder.Servers()[0]; !s.Seen() {
 			t.Errorf("after %d connections that were not read: %v", i, s)
 		}
 		w.finder.Judged(connection(), false)
 		w.scan(interval)
 	}
-	if s := w.finder.Servers()[0]; s.Seen || !strings.Contains(s.Why, "no TLS library was found") {
-		t.Errorf("after %d connections that were not read: seen %v, %q", unreadLimit, s.Seen, s.Why)
+	if s := w.finder.Servers()[0]; s.Seen() || !strings.Contains(s.Why, "no TLS library was found") {
+		t.Errorf("after %d connections that were not read: seen %v, %q", unreadLimit, s.Seen(), s.Why)
 	}
 	w.process(11, 10, "login", "/", ssl)
 	w.finder.Judged(connection(), true)
 	w.scan(interval)
 	w.scan(unusedAfter)
 	w.want(ssl)
-	if s := w.finder.Servers()[0]; !s.Seen || len(s.Libraries) != 1 {
+	if s := w.finder.Servers()[0]; !s.Seen() || len(s.Libraries) != 1 {
 		t.Errorf("server is %+v", s)
 	}
 	w.end(11)

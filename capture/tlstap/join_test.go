@@ -76,7 +76,7 @@ func TestLiveJoin(t *testing.T) {
 	pid, in, out := sslServer(t, ns, program, library, livePort)
 	wait(t, "the server is seen", func() bool {
 		servers := l.finder.Servers()
-		return len(servers) == 1 && servers[0].PID == pid && servers[0].Seen && used(servers[0], library) != nil
+		return len(servers) == 1 && servers[0].PID == pid && servers[0].Seen() && used(servers[0], library) != nil
 	})
 
 	raw := bpftest.Dial(t, ns, fmt.Sprint("127.0.0.1:", livePort))

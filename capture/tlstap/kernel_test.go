@@ -66,7 +66,7 @@ func TestLiveLibraries(t *testing.T) {
 			wait(t, "the library is attached", func() bool { return slices.Contains(tap.inodes(), want) })
 			wait(t, "the server is seen", func() bool {
 				servers := l.finder.Servers()
-				return len(servers) == 1 && servers[0].Seen && servers[0].PID == s.cmd.Process.Pid
+				return len(servers) == 1 && servers[0].Seen() && servers[0].PID == s.cmd.Process.Pid
 			})
 			s.end()
 			wait(t, "the server is gone", func() bool { return len(l.finder.Servers()) == 0 && len(tap.heads()) == 0 })
@@ -94,7 +94,7 @@ func TestLiveUpgrade(t *testing.T) {
 	wait(t, "both are attached", func() bool { return slices.Equal(tap.inodes(), want) })
 	wait(t, "the server is seen", func() bool {
 		servers := l.finder.Servers()
-		return len(servers) == 1 && servers[0].Seen && len(servers[0].Libraries) == 2
+		return len(servers) == 1 && servers[0].Seen() && len(servers[0].Libraries) == 2
 	})
 	s.end()
 }
@@ -122,7 +122,7 @@ func TestLiveOverwritten(t *testing.T) {
 	wait(t, "the functions are watched where they are now", func() bool { return slices.Equal(reads(), []uint64{codeOffset + 0x40}) })
 	wait(t, "the server is seen", func() bool {
 		servers := l.finder.Servers()
-		return len(servers) == 1 && servers[0].Seen && len(servers[0].Libraries) == 1
+		return len(servers) == 1 && servers[0].Seen() && len(servers[0].Libraries) == 1
 	})
 	s.end()
 }
