@@ -16,9 +16,7 @@ import (
 
 // TestLateProbes attaches after a handshake, and detaches during a dialogue.
 func TestLateProbes(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	d, ns, tap := opensslTap(t)
 	server := d.serve(t, ns, addr)
 	must(t, tap.SetServers([]bpf.ServerProcess{server}))
 	early := dialTLS(t, ns, addr)
@@ -54,9 +52,7 @@ func TestLateProbes(t *testing.T) {
 
 // TestLateServer makes a process a server in the middle of its dialogue.
 func TestLateServer(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	d, ns, tap := opensslTap(t)
 	server := d.serve(t, ns, addr)
 	attach(t, tap, d)
 	c := dialTLS(t, ns, addr)
@@ -109,9 +105,7 @@ func TestLateCall(t *testing.T) {
 // TestCallWithoutRoom: the first call of a connection is not noted, which shakes
 // hands and brings the beginning of its dialogue.
 func TestCallWithoutRoom(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	d, ns, tap := opensslTap(t)
 	server := d.serve(t, ns, addr, "lazy", "fork")
 	attach(t, tap, d, server)
 	empty := tap.FillCalls(t)

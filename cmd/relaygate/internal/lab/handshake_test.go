@@ -70,7 +70,13 @@ func (w *world) onlyClient4(t *testing.T) {
 	t.Helper()
 	w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort), "a1 LOGIN alice "+lab.Password+"\r\n")
 	settles(t, 2*time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
-	if got := w.expires(t); len(got) != 1 {
+	w.grantedTo(t, 1)
+}
+
+// grantedTo checks how many hold a grant.
+func (w *world) grantedTo(t *testing.T, want int) {
+	t.Helper()
+	if got := w.expires(t); len(got) != want {
 		t.Errorf("granted: %v", got)
 	}
 }
