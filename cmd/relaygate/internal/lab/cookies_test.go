@@ -94,7 +94,7 @@ func TestGatewayServerWithSYNCookies(t *testing.T) {
 				return err
 			})
 			w.station(t, "to-stranger", ghostClient)
-			end := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0")
+			end := w.wireTo(t, "to-stranger", w.Stranger.NS)
 			end.port = port
 			c := newRawClient(t, end, 20001)
 

@@ -34,10 +34,10 @@ type wire struct {
 	port  uint16           // of the server, 0 for the ghost's
 }
 
-// wireTo is the other end of the router's interface.
-func (w *gatewayWorld) wireTo(t *testing.T, name string, ns *netns.Namespace, iface string) wire {
+// wireTo is the other end of the router's interface, in a namespace.
+func (w *gatewayWorld) wireTo(t *testing.T, name string, ns *netns.Namespace) wire {
 	t.Helper()
-	return wire{ns: ns, iface: iface, to: bpftest.Interface(t, w.gateway.Router, name).HardwareAddr}
+	return wire{ns: ns, iface: "eth0", to: bpftest.Interface(t, w.gateway.Router, name).HardwareAddr}
 }
 
 // segment is one of a forged conversation.
@@ -211,8 +211,8 @@ func TestForgedServers(t *testing.T) {
 			w := newGatewayWorld(t, lab.Options{Lifetime: time.Minute}, tt.watch)
 			w.haunt(t, "lan")
 			ends := map[string]*netns.Namespace{"lan": w.Server, "dmz": w.gateway.Neighbour.NS, "to-stranger": w.Stranger.NS}
-			client := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0")
-			server := w.wireTo(t, tt.from, ends[tt.from], "eth0")
+			client := w.wireTo(t, "to-stranger", w.Stranger.NS)
+			server := w.wireTo(t, tt.from, ends[tt.from])
 			server.vlan = tt.vlan
 			if got := w.granted(t, client, server, forgedLogin()); got != tt.want {
 				t.Errorf("granted: %v, want %v\n%s", got, tt.want, w.verb(t, "why", ghostClient.String()))
@@ -227,7 +227,7 @@ func TestForgedClients(t *testing.T) {
 	server := func(s segment) segment { s.server = true; return s }
 	w := newGatewayWorld(t, lab.Options{Lifetime: time.Minute}, tcxLan)
 	w.haunt(t, "lan")
-	client, inside := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0"), w.wireTo(t, "lan", w.Server, "eth0")
+	client, inside := w.wireTo(t, "to-stranger", w.Stranger.NS), w.wireTo(t, "lan", w.Server)
 	for _, tt := range []struct {
 		name         string
 		conversation []segment

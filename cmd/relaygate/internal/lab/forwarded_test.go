@@ -104,7 +104,7 @@ func TestForwardedWordsOfATrustedNamespace(t *testing.T) {
 	must(t, w.says(t, "status", "mail servers in trusted network namespaces are not believed")())
 	ghostServes(t, w.Server, "eth0", 24, port)
 	w.station(t, "to-stranger", ghostClient)
-	end := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0")
+	end := w.wireTo(t, "to-stranger", w.Stranger.NS)
 	end.port = port
 	forge(t, newRawClient(t, end, 20001), wire{ns: w.gateway.Neighbour.NS, iface: "eth0", to: bpftest.Interface(t, w.gateway.Router, "dmz").HardwareAddr, port: port}, nil)
 	settles(t, 2*time.Second, w.says(t, "why "+ghostClient.String(), "no socket of this host sent what the server says"))

@@ -106,9 +106,8 @@ func TestForwardedLoginsOpenNothingOnAHost(t *testing.T) {
 func TestTCXOpensForALoginOnAHost(t *testing.T) {
 	bpftest.RequireLinux(t, 6, 6, "tcx")
 	w := newWorld(t, 30*time.Second, strings.Replace(tapInterfaces, "afpacket", "tcx", 1))
-	imap := "a1 LOGIN alice " + lab.Password + "\r\n"
-	w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort), imap)
-	w.stay(t, w.Client6, netip.AddrPortFrom(lab.Server6, lab.IMAPPort), imap)
+	w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort))
+	w.stay(t, w.Client6, netip.AddrPortFrom(lab.Server6, lab.IMAPPort))
 	settles(t, 2*time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
 	settles(t, 2*time.Second, open(t.Context(), w.Client6.At(lab.Server6)))
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))

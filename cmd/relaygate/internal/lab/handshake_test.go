@@ -68,7 +68,7 @@ func TestBytesWithTheLastAcknowledgement(t *testing.T) {
 // seen everything before, then. It stays connected, as the socket tables must show it.
 func (w *world) onlyClient4(t *testing.T) {
 	t.Helper()
-	w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort), "a1 LOGIN alice "+lab.Password+"\r\n")
+	w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort))
 	settles(t, 2*time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
 	w.grantedTo(t, 1)
 }

@@ -279,7 +279,7 @@ func TestHiddenBytesBehindAGateway(t *testing.T) {
 			})
 			imapAnswers(t, bpftest.Listen(t, w.Server, "tcp4", server.String()))
 			w.station(t, "to-stranger", ghostClient)
-			end := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0")
+			end := w.wireTo(t, "to-stranger", w.Stranger.NS)
 			end.port = server.Port()
 			c := newRawClient(t, end, 20001)
 			c.hides(func(s segment) { c.send(t, passing(s.frame(t, c.wire, c.localPort))) })
