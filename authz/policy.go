@@ -92,7 +92,7 @@ func (p *Policy) CheckPrefix(prefix netip.Prefix) Decision {
 	if err != nil {
 		return Decision{Rule: RuleInvalid, Reason: "is not a prefix"}
 	}
-	return p.check(netip.PrefixFrom(n.Addr().WithZone(""), n.Bits()))
+	return p.check(n)
 }
 
 func (p *Policy) check(n netip.Prefix) Decision {

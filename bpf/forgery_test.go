@@ -2,7 +2,6 @@ package bpf_test
 
 import (
 	"context"
-	"encoding/binary"
 	"net"
 	"net/netip"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf"
@@ -101,9 +101,7 @@ func TestUnprivilegedAcceptor(t *testing.T) {
 
 func TestOpenBeforeTheLoad(t *testing.T) {
 	ns := bpftest.Namespace(t)
-	l := bpftest.Listen(t, ns, "tcp", addr)
-	client := bpftest.Dial(t, ns, addr)
-	server := bpftest.Accept(t, l)
+	client, server := bpftest.Connect(t, ns, addr)
 	tap := load(t, ns)
 	login(t, client, server)
 	bpftest.Close(t, client)
@@ -164,11 +162,9 @@ func TestFastOpen(t *testing.T) {
 // fastOpen is a listener that takes data with the handshake, and a client that sends some.
 func fastOpen(t *testing.T, ns *netns.Namespace, data string) (l net.Listener, client int) {
 	t.Helper()
+	// Client and server, data without a cookie (ip-sysctl: tcp_fastopen).
+	bpftest.Sysctl(t, ns, "1543", "ipv4/tcp_fastopen")
 	bpftest.Do(t, ns, func() (err error) {
-		// Client and server, data without a cookie (ip-sysctl: tcp_fastopen).
-		if err := os.WriteFile("/proc/sys/net/ipv4/tcp_fastopen", []byte("1543"), 0); err != nil {
-			return err
-		}
 		lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 			return control(c, func(fd int) error {
 				return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, 5)
@@ -212,21 +208,14 @@ func TestSpoofedFrames(t *testing.T) {
 			next = r.ServerISN + uint32(len("+OK ready\r\n"))
 		}
 	}
-	mac := hardwareAddr(t, host, "lan")
 	const forged = "+OK\r\n+OK forged\r\n"
-	bpftest.Do(t, outside, func() error {
-		for _, frame := range [][]byte{
-			ethernetFrame(mac, segment(from, to, next, forged)),
-			ethernetFrame(net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, segment(from, to, next, forged)),
-			ethernetFrame(mac, segment(from, from, next, forged)),
-			ethernetFrame(mac, segment(to, from, next, forged)),
-		} {
-			if err := inject("wan", frame); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	mac := bpftest.Interface(t, host, "lan").HardwareAddr
+	forge := func(station net.HardwareAddr, from, to netip.AddrPort) []byte {
+		return bpftest.Segment(t, station, from, to, layers.TCP{Seq: next, PSH: true, ACK: true}, forged)
+	}
+	bpftest.Inject(t, outside, "wan",
+		forge(mac, from, to), forge(net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, from, to),
+		forge(mac, from, from), forge(mac, to, from))
 	bpftest.Send(t, server, client, "-ERR no\r\n")
 	got = append(got, collect(t, tap, func(s seen) bool { return s.payload == "-ERR no\r\n" })...)
 	arrived := false
@@ -242,43 +231,4 @@ func TestSpoofedFrames(t *testing.T) {
 	if !arrived {
 		t.Error("no forged frame arrived at all: the test proves nothing")
 	}
-}
-
-// segment is an IPv4 packet with right checksums.
-func segment(from, to netip.AddrPort, seq uint32, payload string) []byte {
-	b := make([]byte, 40, 40+len(payload))
-	copy(b[12:], from.Addr().AsSlice())
-	copy(b[16:], to.Addr().AsSlice())
-	binary.BigEndian.PutUint16(b[20:], from.Port())
-	binary.BigEndian.PutUint16(b[22:], to.Port())
-	binary.BigEndian.PutUint32(b[24:], seq)
-	b[32], b[33] = 5<<4, 0x18 // PSH, ACK
-	b = append(b, payload...)
-	// The pseudo header (RFC 9293 §3.1) stands where the IP header will be.
-	b[9] = 6
-	binary.BigEndian.PutUint16(b[10:], uint16(20+len(payload)))
-	binary.BigEndian.PutUint16(b[36:], checksum(b))
-	b[0], b[8] = 0x45, 64
-	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
-	binary.BigEndian.PutUint16(b[10:], 0)
-	binary.BigEndian.PutUint16(b[10:], checksum(b[:20]))
-	return b
-}
-
-// checksum is that of RFC 1071.
-func checksum(b []byte) uint16 {
-	var sum uint32
-	for i, c := range b {
-		sum += uint32(c) << (8 * (1 - i%2))
-	}
-	for sum > 0xffff {
-		sum = sum&0xffff + sum>>16
-	}
-	return ^uint16(sum)
-}
-
-func ethernetFrame(to net.HardwareAddr, packet []byte) []byte {
-	frame := append([]byte(nil), to...)
-	frame = append(frame, 2, 0, 0, 0, 0, 9, 8, 0)
-	return append(frame, packet...)
 }

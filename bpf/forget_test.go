@@ -27,9 +27,7 @@ func TestForget(t *testing.T) {
 	}
 	cookie := got[0].Cookie
 	for range 2 { // again it is no error
-		if err := tap.Forget(cookie); err != nil {
-			t.Fatal(err)
-		}
+		must(t, tap.Forget(cookie))
 	}
 	if ok, err := tap.Has(cookie); ok || err != nil {
 		t.Errorf("Has is %v, %v behind Forget", ok, err)

@@ -3,12 +3,11 @@ package bpf_test
 import (
 	"io"
 	"net"
-	"os"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf"
@@ -146,18 +145,9 @@ func TestLentAgain(t *testing.T) {
 	tap := load(t, p.server)
 	client, server := p.dial(t, "198.51.100.25:61143")
 	// The first time goes to another station, and the last segment is not sent again alone.
-	bpftest.Do(t, p.client, func() error { return os.WriteFile("/proc/sys/net/ipv4/tcp_early_retrans", []byte("0"), 0) })
+	bpftest.Sysctl(t, p.client, "0", "ipv4/tcp_early_retrans")
 	sendTo := func(mac net.HardwareAddr) {
-		bpftest.Do(t, p.client, func() error {
-			link, err := netlink.LinkByName("lan")
-			if err != nil {
-				return err
-			}
-			return netlink.NeighSet(&netlink.Neigh{
-				LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT,
-				IP: net.IPv4(198, 51, 100, 25), HardwareAddr: mac,
-			})
-		})
+		bpftest.Station(t, p.client, "lan", netip.MustParseAddr("198.51.100.25"), mac)
 	}
 	sendTo(net.HardwareAddr{2, 0, 0, 0, 0, 9})
 	read := lend(t, client, server, func(t *testing.T, fd int, lent page) error {
@@ -166,7 +156,7 @@ func TestLentAgain(t *testing.T) {
 		}
 		offset := int64(len(before))
 		_, err := unix.Sendfile(fd, lent.fd, &offset, len(shown)-len(before))
-		sendTo(hardwareAddr(t, p.server, "eth0"))
+		sendTo(bpftest.Interface(t, p.server, "eth0").HardwareAddr)
 		return err
 	})
 	wantSeen(t, tap, true, read)

@@ -188,9 +188,7 @@ func TestPortsNotWatched(t *testing.T) {
 func TestSynCookies(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	tap := load(t, ns)
-	bpftest.Do(t, ns, func() error {
-		return os.WriteFile("/proc/sys/net/ipv4/tcp_syncookies", []byte("2"), 0)
-	})
+	bpftest.Sysctl(t, ns, "2", "ipv4/tcp_syncookies")
 	l := bpftest.Listen(t, ns, "tcp", addr)
 	login(t, bpftest.Dial(t, ns, addr), bpftest.Accept(t, l))
 	got := rest(t, tap)

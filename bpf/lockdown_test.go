@@ -74,9 +74,7 @@ func TestLockedDown(t *testing.T) {
 		"none [integrity] confidentiality\n": false,
 		"none integrity [confidentiality]\n": true,
 	} {
-		if err := os.WriteFile(file, []byte(modes), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(file, []byte(modes), 0o600))
 		if got := lockedDown(file); got != want {
 			t.Errorf("%q: locked down %v", modes, got)
 		}

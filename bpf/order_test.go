@@ -61,7 +61,7 @@ func TestOrderUnderLoad(t *testing.T) {
 		case rec.Kind == bpf.Opened && f == nil:
 			flows[rec.Cookie] = &flowState{}
 		case rec.Kind == bpf.Packet && f != nil && !f.closed:
-			f.add(payload(t, rec), rec.Egress)
+			f.add(see(rec).payload, rec.Egress)
 		case rec.Kind == bpf.Closed && f != nil && !f.closed:
 			f.closed = true
 			closed++
@@ -149,9 +149,7 @@ func serve(c net.Conn) {
 func TestLostEndsTheRecording(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	tap := load(t, ns)
-	l := bpftest.Listen(t, ns, "tcp", addr)
-	client := bpftest.Dial(t, ns, addr)
-	server := bpftest.Accept(t, l)
+	client, server := bpftest.Connect(t, ns, addr)
 	line := string(make([]byte, 1000))
 	for range 9 {
 		bpftest.Send(t, client, server, line)
@@ -181,9 +179,7 @@ func TestLostEndsTheRecording(t *testing.T) {
 func TestBigAnswer(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	tap := load(t, ns)
-	l := bpftest.Listen(t, ns, "tcp", addr)
-	client := bpftest.Dial(t, ns, addr)
-	server := bpftest.Accept(t, l)
+	client, server := bpftest.Connect(t, ns, addr)
 	bpftest.Send(t, server, client, string(make([]byte, 40000)))
 	var whole, cut int
 	for _, r := range rest(t, tap) {

@@ -60,10 +60,8 @@ func collect(t testing.TB, tap readable, stop func(seen) bool) []seen {
 		if err := tap.Reader().Next(&rec); err != nil {
 			t.Fatalf("after %d records %v: %v", len(all), all, err)
 		}
-		s := seen{Record: rec, payload: payload(t, rec)}
-		s.Data = nil
-		all = append(all, s)
-		if stop(s) {
+		all = append(all, see(rec))
+		if stop(all[len(all)-1]) {
 			return all
 		}
 	}
@@ -81,30 +79,28 @@ func rest(t testing.TB, tap readable) []seen {
 			return all
 		}
 		must(t, err)
-		s := seen{Record: rec, payload: payload(t, rec)}
-		s.Data = nil
-		all = append(all, s)
+		all = append(all, see(rec))
 	}
 }
 
 func kind(k bpf.Kind) func(seen) bool { return func(s seen) bool { return s.Kind == k } }
 
-// payload is the text behind the TCP header of a packet without IPv6
+// see keeps of a record the text behind the TCP header of a packet without IPv6
 // extension headers, or what passed through TLS.
-func payload(t testing.TB, rec bpf.Record) string {
-	t.Helper()
+func see(rec bpf.Record) seen {
+	s := seen{Record: rec}
+	s.Data = nil
 	switch rec.Kind {
 	case bpf.Plain:
-		return string(rec.Data)
+		s.payload = string(rec.Data)
 	case bpf.Packet:
-	default:
-		return ""
+		offset := 40
+		if rec.Data[0]>>4 == 4 {
+			offset = int(rec.Data[0]&0xf) * 4
+		}
+		s.payload = string(rec.Data[offset+int(rec.Data[offset+12]>>4)*4:])
 	}
-	offset := 40
-	if rec.Data[0]>>4 == 4 {
-		offset = int(rec.Data[0]&0xf) * 4
-	}
-	return string(rec.Data[offset+int(rec.Data[offset+12]>>4)*4:])
+	return s
 }
 
 // dialogueOf joins the payloads of the packets, each behind its direction.

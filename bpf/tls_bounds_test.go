@@ -31,9 +31,7 @@ func wantLost(t *testing.T, tap *bpf.Tap, reason bpf.Reason, more func()) []seen
 // TestPlainRingFull fills the ring in the middle of a login with nobody
 // reading.
 func TestPlainRingFull(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns, func(o *bpf.Options) { o.RingBytes = uint32(2 * os.Getpagesize()) })
+	d, ns, tap := opensslTap(t, func(o *bpf.Options) { o.RingBytes = uint32(2 * os.Getpagesize()) })
 	attach(t, tap, d, d.serve(t, ns, addr))
 	c := dialTLS(t, ns, addr)
 	cookie := cookieOf(t, rest(t, tap), c)
@@ -54,9 +52,7 @@ func TestPlainRingFull(t *testing.T) {
 // TestPlainLostUntold has the server say too much while there is no room to tell of that,
 // and user space end the recording of the packets and write over the mark.
 func TestPlainLostUntold(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns, func(o *bpf.Options) { o.RingBytes = 32 << 20 }) // only the other ring fills
+	d, ns, tap := opensslTap(t, func(o *bpf.Options) { o.RingBytes = 32 << 20 }) // only the other ring fills
 	attach(t, tap, d, d.serve(t, ns, addr, "big"))
 	c := dialTLS(t, ns, addr)
 	cookie := cookieOf(t, collect(t, tap, kind(bpf.Handshake)), c)
@@ -98,9 +94,7 @@ func TestPlainLostUntold(t *testing.T) {
 // TestPlainTooMuch has a client say more in one piece than it may, and one say
 // much over time.
 func TestPlainTooMuch(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	d, ns, tap := opensslTap(t)
 	attach(t, tap, d, d.serve(t, ns, addr))
 	c := dialTLS(t, ns, addr)
 	cookie := cookieOf(t, collect(t, tap, kind(bpf.Handshake)), c)
@@ -119,9 +113,7 @@ func TestPlainTooMuch(t *testing.T) {
 
 // TestPlainBigAnswer has the server write more in one call than a record holds.
 func TestPlainBigAnswer(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	d, ns, tap := opensslTap(t)
 	attach(t, tap, d, d.serve(t, ns, addr, "big"))
 	c := dialTLS(t, ns, addr)
 	c.say(t, "USER a\r\n")
@@ -140,9 +132,7 @@ func TestPlainBigAnswer(t *testing.T) {
 
 // TestDeadCalls kills processes within a call.
 func TestDeadCalls(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	d, ns, tap := opensslTap(t)
 	server := d.serve(t, ns, addr, "fork")
 	attach(t, tap, d, server)
 	const clients = 3

@@ -81,9 +81,7 @@ func TestChosenByClient(t *testing.T) {
 // as a proxy is, that shows another connection's server random as its own.
 func TestChosenByServer(t *testing.T) {
 	const strange = 61444
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	d, ns, tap := opensslTap(t)
 	// The client's parent is this process.
 	attach(t, tap, d, d.serve(t, ns, addr), process(t, os.Getpid()))
 	victim := dialTLS(t, ns, addr)

@@ -31,9 +31,7 @@ func (d *tlsd) run(t testing.TB, ns *netns.Namespace, uid uint32, args ...string
 // TestPlantedRandom has processes show a live connection's random in objects of
 // their own.
 func TestPlantedRandom(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	d, ns, tap := opensslTap(t)
 	server := d.serve(t, ns, addr)
 	// The planter's parent is this process. While it counts as a server the
 	// probes fire, or the test would prove nothing.
@@ -75,9 +73,7 @@ func TestPlantedRandom(t *testing.T) {
 
 // TestStrangers has only strangers use the library.
 func TestStrangers(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	d, ns, tap := opensslTap(t)
 	d.serve(t, ns, addr)
 	probes := attach(t, tap, d)
 	dialTLS(t, ns, addr).say(t, "USER a\r\n")
@@ -92,9 +88,7 @@ func TestStrangers(t *testing.T) {
 // TestClientRole has a client in the same library, whose object shows the same
 // random as the server's.
 func TestClientRole(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	d, ns, tap := opensslTap(t)
 	server := d.serve(t, ns, addr)
 	attach(t, tap, d, server)
 	d.run(t, ns, nobody, "client", fmt.Sprint(port), "USER a\r\n")
@@ -112,18 +106,14 @@ func TestClientRole(t *testing.T) {
 // TestForeignHello has a client send another connection's ServerHello, and its
 // server send it back.
 func TestForeignHello(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	d, ns, tap := opensslTap(t)
 	attach(t, tap, d, d.serve(t, ns, addr))
 	victim := dialTLS(t, ns, addr)
 	victim.say(t, "USER a\r\n")
 	cookie := cookieOf(t, answers(t, tap, 1), victim)
 	hello := string(victim.wire.in[:200])
 
-	echo := bpftest.Listen(t, ns, "tcp", "127.0.0.2:61143")
-	mallory := bpftest.Dial(t, ns, "127.0.0.2:61143")
-	server := bpftest.Accept(t, echo)
+	mallory, server := bpftest.Connect(t, ns, "127.0.0.2:61143")
 	bpftest.Send(t, mallory, server, hello)
 	victim.say(t, "PASS a\r\n")
 	if got := answers(t, tap, 1); count(got, bpf.Handshake) != 0 || plainOf(got, cookie) != "C:PASS a\r\nS:+OK PASS a\r\n" {
@@ -159,9 +149,7 @@ func TestTwoHellos(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	tap := load(t, ns)
 	must(t, tap.SetServers(nil))
-	l := bpftest.Listen(t, ns, "tcp", addr)
-	client := bpftest.Dial(t, ns, addr)
-	server := bpftest.Accept(t, l)
+	client, server := bpftest.Connect(t, ns, addr)
 	hello := func(random byte) string {
 		return "\x16\x03\x03\x00\x2a\x02\x00\x00\x26\x03\x03" + strings.Repeat(string(random), 32) + "\x00\x13\x01\x00"
 	}

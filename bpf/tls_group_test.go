@@ -19,18 +19,14 @@ import (
 // enter makes this process a member of a control group.
 func enter(t *testing.T, group string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0))
 }
 
 // makeGroup makes a control group until the test ends.
 func makeGroup(t *testing.T, root, name string) string {
 	t.Helper()
 	path := filepath.Join(root, fmt.Sprintf("relaygate-test-%d-%s", os.Getpid(), name))
-	if err := os.Mkdir(path, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(path, 0o755))
 	t.Cleanup(func() {
 		tick := time.NewTicker(10 * time.Millisecond)
 		defer tick.Stop()
@@ -56,14 +52,10 @@ const orphan = `(while kill -0 $$ 2>/dev/null; do :; done; exec "$@") &`
 func TestPlantedElsewhere(t *testing.T) {
 	d := buildTLSD(t, bpf.OpenSSL)
 	root, err := bpf.RootCgroup()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	unit, session := makeGroup(t, root, "unit"), makeGroup(t, root, "session")
 	text, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for line := range strings.Lines(string(text)) {
 		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
 			t.Cleanup(func() { enter(t, filepath.Join(root, path)) })
@@ -89,9 +81,7 @@ func TestPlantedElsewhere(t *testing.T) {
 		for _, script := range []string{`exec "$@"`, orphan} {
 			enter(t, test.head)
 			at, err := os.Open(test.planter)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			cmd := exec.Command("sh", "-c", script, "sh", d.program, "plant", hex.EncodeToString(victim.random()), "+OK forged\r\n", d.cert, d.key)
 			cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(at.Fd())}
 			out, err := cmd.CombinedOutput()

@@ -85,9 +85,7 @@ func TestSTARTTLS(t *testing.T) {
 
 // TestReusedObject has one object serve one connection after the other.
 func TestReusedObject(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	d, ns, tap := opensslTap(t)
 	attach(t, tap, d, d.serve(t, ns, addr, "reuse"))
 	for i := range 3 {
 		c := dialTLS(t, ns, addr)
@@ -113,9 +111,7 @@ func (s secrets) Write(b []byte) (int, error) {
 // TestRenegotiation has a server ask for another handshake, which shows itself in
 // no ServerHello that can be read (RFC 5246 §7.4.1.1): what follows is nobody's.
 func TestRenegotiation(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	d, ns, tap := opensslTap(t)
 	attach(t, tap, d, d.serve(t, ns, addr, "tls12", "again", "fork"))
 	handshakes := make(secrets, 10)
 	c := dialTLS(t, ns, addr, func(c *tls.Config) {

@@ -16,9 +16,7 @@ import (
 
 // TestLateProbes attaches after a handshake, and detaches during a dialogue.
 func TestLateProbes(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	d, ns, tap := opensslTap(t)
 	server := d.serve(t, ns, addr)
 	must(t, tap.SetServers([]bpf.ServerProcess{server}))
 	early := dialTLS(t, ns, addr)
@@ -54,9 +52,7 @@ func TestLateProbes(t *testing.T) {
 
 // TestLateServer makes a process a server in the middle of its dialogue.
 func TestLateServer(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	d, ns, tap := opensslTap(t)
 	server := d.serve(t, ns, addr)
 	attach(t, tap, d)
 	c := dialTLS(t, ns, addr)
@@ -92,11 +88,7 @@ func TestLateCall(t *testing.T) {
 			}
 			must(t, first())
 			conn := bpftest.Dial(t, ns, addr)
-			for deadline := time.Now().Add(20 * time.Second); !childReads(server.PID); runtime.Gosched() {
-				if time.Now().After(deadline) {
-					t.Fatal("the server does not read")
-				}
-			}
+			untilChildReads(t, server.PID)
 			rest(t, tap)
 			must(t, then())
 			c := shakeHands(t, conn)
@@ -113,18 +105,12 @@ func TestLateCall(t *testing.T) {
 // TestCallWithoutRoom: the first call of a connection is not noted, which shakes
 // hands and brings the beginning of its dialogue.
 func TestCallWithoutRoom(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	d, ns, tap := opensslTap(t)
 	server := d.serve(t, ns, addr, "lazy", "fork")
 	attach(t, tap, d, server)
 	empty := tap.FillCalls(t)
 	conn := bpftest.Dial(t, ns, addr)
-	for deadline := time.Now().Add(20 * time.Second); !childReads(server.PID); runtime.Gosched() {
-		if time.Now().After(deadline) {
-			t.Fatal("the server does not read")
-		}
-	}
+	untilChildReads(t, server.PID)
 	empty()
 	c := shakeHands(t, conn)
 	c.say(t, "a1 ID (\"name\" \"")
@@ -135,12 +121,15 @@ func TestCallWithoutRoom(t *testing.T) {
 	}
 }
 
-// childReads says whether the only child of a process waits in read(2).
-func childReads(pid uint32) bool {
-	child, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	if err != nil {
-		return false
+// untilChildReads waits until the only child of a process waits in read(2).
+func untilChildReads(t *testing.T, pid uint32) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
+		child, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+		call, _ := os.ReadFile("/proc/" + strings.TrimSpace(string(child)) + "/syscall")
+		if strings.HasPrefix(string(call), fmt.Sprintf("%d ", unix.SYS_READ)) {
+			return
+		}
 	}
-	call, err := os.ReadFile("/proc/" + strings.TrimSpace(string(child)) + "/syscall")
-	return err == nil && strings.HasPrefix(string(call), fmt.Sprintf("%d ", unix.SYS_READ))
+	t.Fatal("the server does not read")
 }

@@ -4,17 +4,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"relaygate/bpf"
-	"relaygate/bpf/bpftest"
 )
 
 // TestLibrariesShareMaps: the programs on a library file have no room of their own in the
 // kernel but for their constants, as there can be many files.
 func TestLibrariesShareMaps(t *testing.T) {
-	d := buildTLSD(t, bpf.OpenSSL)
-	ns := bpftest.Namespace(t)
-	tap := load(t, ns)
+	d, ns, tap := opensslTap(t)
 	probes := attach(t, tap, d, d.serve(t, ns, addr))
 	own := slices.DeleteFunc(probes.OwnMaps(t), func(name string) bool { return strings.HasPrefix(name, ".") })
 	if len(own) > 0 {

@@ -18,9 +18,7 @@ import (
 func TestWriteInsideRead(t *testing.T) {
 	for _, options := range [][]string{{"tls12"}, {"tls12", "ex"}, {}} {
 		t.Run(fmt.Sprint(options), func(t *testing.T) {
-			d := buildTLSD(t, bpf.OpenSSL)
-			ns := bpftest.Namespace(t)
-			tap := load(t, ns)
+			d, ns, tap := opensslTap(t)
 			attach(t, tap, d, d.serve(t, ns, addr, append(options, "lazy", "inside")...))
 			c := dialTLS(t, ns, addr)
 			patient(t, c)

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
+	"github.com/google/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf"
@@ -94,7 +94,8 @@ func answered(t *testing.T, c io.ReadWriter, line string) {
 // ownTCP is a client's end of a connection without a kernel behind it.
 type ownTCP struct {
 	net.Conn      // nil: what crypto/tls does not call
-	fd, index     int
+	t             *testing.T
+	wire          bpftest.Wire
 	mac           net.HardwareAddr
 	local, remote netip.AddrPort
 
@@ -115,34 +116,12 @@ func newOwnTCP(t *testing.T, host, outside *netns.Namespace, local, remote netip
 // halfTCP is a connection of which the last acknowledgement is still to come.
 func halfTCP(t *testing.T, host, outside *netns.Namespace, local, remote netip.AddrPort) *ownTCP {
 	t.Helper()
-	c := &ownTCP{local: local, remote: remote, seq: 1000, mac: hardwareAddr(t, host, "lan")}
-	bpftest.Do(t, host, func() error {
-		link, err := netlink.LinkByName("lan")
-		if err != nil {
-			return err
-		}
-		return netlink.NeighSet(&netlink.Neigh{
-			LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT,
-			IP: local.Addr().AsSlice(), HardwareAddr: hardwareAddr(t, outside, "wan"),
-		})
-	})
-	bpftest.Do(t, outside, func() error {
-		i, err := net.InterfaceByName("wan")
-		if err != nil {
-			return err
-		}
-		c.index = i.Index
-		const ip = unix.ETH_P_IP<<8&0xff00 | unix.ETH_P_IP>>8 // in network order
-		if c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, ip); err != nil {
-			return err
-		}
-		t.Cleanup(func() { _ = unix.Close(c.fd) }) // nothing is lost
-		if err := unix.Bind(c.fd, &unix.SockaddrLinklayer{Ifindex: c.index, Protocol: ip}); err != nil {
-			return err
-		}
-		return unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20})
-	})
-	err := c.send(syn, 0, 0, "\x02\x04\x05\xb4") // its maximum segment size, 1460
+	c := &ownTCP{
+		t: t, local: local, remote: remote, seq: 1000,
+		mac: bpftest.Interface(t, host, "lan").HardwareAddr, wire: bpftest.OpenWire(t, outside, "wan"),
+	}
+	bpftest.Station(t, host, "lan", local.Addr(), bpftest.Interface(t, outside, "wan").HardwareAddr)
+	err := c.send(syn, 0, 0, "")
 	c.seq++
 	for err == nil && c.next == 0 {
 		err = c.receive()
@@ -157,31 +136,23 @@ const sliver, open = 20, 1 << 15
 
 const fin, syn, push, ack, urg = 0x01, 0x02, 0x08, 0x10, 0x20
 
-// send sends one segment; what a SYN says are options.
+// send sends one segment.
 func (c *ownTCP) send(flags byte, upTo uint32, window uint16, payload string) error {
-	b := segment(c.local, c.remote, c.seq, payload)
-	binary.BigEndian.PutUint32(b[28:], upTo)
-	b[33] = flags
-	if flags == syn {
-		b[32] += 1 << 4
+	tcp := layers.TCP{
+		Seq: c.seq, Ack: upTo, Window: window,
+		FIN: flags&fin != 0, SYN: flags&syn != 0, PSH: flags&push != 0, ACK: flags&ack != 0, URG: flags&urg != 0,
 	}
-	binary.BigEndian.PutUint16(b[34:], window)
-	// Again with the pseudo header where the IP header is.
-	head := append([]byte(nil), b[:12]...)
-	clear(b[:12])
-	b[9] = unix.IPPROTO_TCP
-	binary.BigEndian.PutUint16(b[10:], uint16(20+len(payload)))
-	binary.BigEndian.PutUint16(b[36:], 0)
-	binary.BigEndian.PutUint16(b[36:], checksum(b))
-	copy(b, head)
-	return unix.Sendto(c.fd, ethernetFrame(c.mac, b), 0, &unix.SockaddrLinklayer{Ifindex: c.index})
+	if tcp.SYN {
+		tcp.Options = []layers.TCPOption{{OptionType: layers.TCPOptionKindMSS, OptionLength: 4, OptionData: []byte{5, 0xb4}}}
+	}
+	return c.wire.Send(bpftest.Segment(c.t, c.mac, c.local, c.remote, tcp, payload))
 }
 
 // receive takes one frame.
 func (c *ownTCP) receive() error {
 	const link = 14
 	frame := make([]byte, 1<<16)
-	n, err := unix.Read(c.fd, frame)
+	n, err := unix.Read(c.wire.FD, frame)
 	if err == unix.EINTR {
 		return nil
 	}

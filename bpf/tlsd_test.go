@@ -26,6 +26,13 @@ type tlsd struct {
 	library            bpf.Library
 }
 
+// opensslTap has a namespace tapped, for a server with OpenSSL.
+func opensslTap(t testing.TB, change ...func(*bpf.Options)) (*tlsd, *netns.Namespace, *bpf.Tap) {
+	t.Helper()
+	d, ns := buildTLSD(t, bpf.OpenSSL), bpftest.Namespace(t)
+	return d, ns, load(t, ns, change...)
+}
+
 // buildTLSD compiles the test server. Where that cannot be done the test is
 // skipped, but not in CI.
 func buildTLSD(t testing.TB, kind bpf.LibraryKind, flags ...string) *tlsd {

@@ -30,7 +30,7 @@ func asleep(t *testing.T, tap *bpf.Tap) (end func() []string) {
 				t.Error(err)
 			}
 			if rec.Kind == bpf.Packet {
-				if p := payload(t, rec); p != "" {
+				if p := see(rec).payload; p != "" {
 					payloads = append(payloads, p)
 				}
 			}
@@ -116,9 +116,7 @@ func TestWhatWakes(t *testing.T) {
 func TestNobodyIsWokenTwice(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	tap := load(t, ns)
-	l := bpftest.Listen(t, ns, "tcp", addr)
-	client := bpftest.Dial(t, ns, addr)
-	server := bpftest.Accept(t, l)
+	client, server := bpftest.Connect(t, ns, addr)
 	for range 100 {
 		bpftest.Send(t, client, server, "a1 NOOP\r\n")
 		bpftest.Send(t, server, client, "a1 OK\r\n")

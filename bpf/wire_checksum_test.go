@@ -7,12 +7,13 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"unsafe"
 
+	"github.com/google/gopacket/layers"
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf"
 	"relaygate/bpf/bpftest"
+	"relaygate/bpf/netns"
 )
 
 // Places in a frame of IPv4 and TCP without options.
@@ -42,13 +43,12 @@ func TestWireUnfinished(t *testing.T) {
 			client, server := p.dial(t, "198.51.100.25:61143")
 			bpftest.Send(t, server, client, "* OK\r\n")
 			opened := rest(t, tap)[0]
-			packet := segment(client.LocalAddr().(*net.TCPAddr).AddrPort(), netip.MustParseAddrPort("198.51.100.25:61143"), opened.ClientISN, command)
-			binary.BigEndian.PutUint32(packet[28:], opened.ServerISN+uint32(len("* OK\r\n")))
-			binary.BigEndian.PutUint16(packet[34:], 500) // the window
-			frame := ethernetFrame(hardwareAddr(t, p.server, "eth0"), packet)
+			frame := bpftest.Segment(t, bpftest.Interface(t, p.server, "eth0").HardwareAddr,
+				client.LocalAddr().(*net.TCPAddr).AddrPort(), netip.MustParseAddrPort("198.51.100.25:61143"),
+				layers.TCP{Seq: opened.ClientISN, Ack: opened.ServerISN + uint32(len("* OK\r\n")), PSH: true, ACK: true, Window: 500}, command)
 			prepare(frame, test.start, test.at)
 			bpftest.Do(t, p.client, func() error {
-				return errors.Join(noOffload("lan"), injectUnfinished(p.index, frame, test.start, test.at))
+				return errors.Join(netns.SetOffload("lan", false, unix.ETHTOOL_STXCSUM), injectUnfinished(p.index, frame, test.start, test.at))
 			})
 			read := make([]byte, len(command))
 			patient(t, server)
@@ -85,24 +85,16 @@ func prepare(frame []byte, start, at int) {
 	copy(place, shown[:])
 }
 
-// noOffload has the kernel fill checksums in, not the interface.
-func noOffload(name string) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
+// checksum is that of RFC 1071.
+func checksum(b []byte) uint16 {
+	var sum uint32
+	for i, c := range b {
+		sum += uint32(c) << (8 * (1 - i%2))
 	}
-	off := struct{ command, value uint32 }{command: unix.ETHTOOL_STXCSUM}
-	request := struct {
-		name [unix.IFNAMSIZ]byte
-		data unsafe.Pointer
-		_    [16]byte
-	}{data: unsafe.Pointer(&off)}
-	copy(request.name[:], name)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
-	if errno != 0 {
-		err = errno
+	for sum > 0xffff {
+		sum = sum&0xffff + sum>>16
 	}
-	return errors.Join(err, unix.Close(fd))
+	return ^uint16(sum)
 }
 
 // injectUnfinished puts a frame on an interface whose checksum is yet to be filled in.

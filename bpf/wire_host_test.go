@@ -1,15 +1,14 @@
 package bpf_test
 
 import (
-	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 
+	"github.com/google/gopacket/layers"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -18,32 +17,22 @@ import (
 	"relaygate/bpf/netns"
 )
 
-// ethernet6 begins a frame of IPv6.
-func ethernet6(to net.HardwareAddr) []byte {
-	return append(append([]byte(nil), to...), 2, 0, 0, 0, 0, 9, 0x86, 0xdd)
-}
-
-// A neighbour shares the host's interface eth0: it returns how a packet of IPv6
-// leaves it towards the client.
-type neighbour func(t *testing.T, p *pair) (send func(packet []byte) error)
+// A neighbour shares the host's interface eth0: it returns how a frame leaves it towards
+// the client, and to which station it has to be.
+type neighbour func(t *testing.T, p *pair) (station net.HardwareAddr, send func(frame []byte))
 
 // routed is a container behind the host, which forwards IPv6.
-func routed(t *testing.T, p *pair) func([]byte) error {
+func routed(t *testing.T, p *pair) (net.HardwareAddr, func([]byte)) {
 	container := bpftest.Namespace(t)
 	err := netns.Join(p.server, "docker0", []netip.Prefix{netip.MustParsePrefix("2001:db8:d0::1/64")},
 		container, "eth0", []netip.Prefix{netip.MustParsePrefix("2001:db8:d0::2/64")})
 	must(t, err)
-	bpftest.Do(t, p.server, func() error {
-		return os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0)
-	})
-	to := hardwareAddr(t, p.server, "docker0")
-	return func(packet []byte) error {
-		return container.Do(func() error { return inject("eth0", append(ethernet6(to), packet...)) })
-	}
+	bpftest.Sysctl(t, p.server, "1", "ipv6/conf/all/forwarding")
+	return bpftest.Interface(t, p.server, "docker0").HardwareAddr, func(frame []byte) { bpftest.Inject(t, container, "eth0", frame) }
 }
 
 // macvlan is a container with an interface on the host's.
-func macvlan(t *testing.T, p *pair) func([]byte) error {
+func macvlan(t *testing.T, p *pair) (net.HardwareAddr, func([]byte)) {
 	container := bpftest.Namespace(t)
 	bpftest.Do(t, p.server, func() error {
 		eth0, err := netlink.LinkByName("eth0")
@@ -55,64 +44,43 @@ func macvlan(t *testing.T, p *pair) func([]byte) error {
 		}})
 	})
 	bpftest.Do(t, container, func() error { return netns.AddAddresses("mv0") })
-	to := hardwareAddr(t, p.client, "lan")
-	return func(packet []byte) error {
-		return container.Do(func() error { return inject("mv0", append(ethernet6(to), packet...)) })
-	}
+	return bpftest.Interface(t, p.client, "lan").HardwareAddr, func(frame []byte) { bpftest.Inject(t, container, "mv0", frame) }
 }
 
 // guest is a virtual machine on a bridge with the host's interface.
-func guest(t *testing.T, p *pair) func([]byte) error {
+func guest(t *testing.T, p *pair) (net.HardwareAddr, func([]byte)) {
 	tap := -1
-	bpftest.Do(t, p.server, func() (err error) {
-		if tap, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
-			return err
-		}
+	bpftest.In(t, p.server, func() {
+		var err error
+		tap, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		must(t, err)
 		ifr, err := unix.NewIfreq("tap0")
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-		if err := unix.IoctlIfreq(tap, unix.TUNSETIFF, ifr); err != nil {
-			return err
-		}
+		must(t, unix.IoctlIfreq(tap, unix.TUNSETIFF, ifr))
 		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
-		if err := netlink.LinkAdd(bridge); err != nil {
-			return err
-		}
+		must(t, netlink.LinkAdd(bridge))
 		for _, name := range []string{"eth0", "tap0"} {
 			port, err := netlink.LinkByName(name)
-			if err != nil {
-				return err
-			}
-			if err := errors.Join(netlink.LinkSetMaster(port, bridge), netlink.LinkSetUp(port)); err != nil {
-				return err
-			}
+			must(t, err)
+			must(t, errors.Join(netlink.LinkSetMaster(port, bridge), netlink.LinkSetUp(port)))
 		}
 		eth0, err := netlink.LinkByName("eth0")
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		addr, err := netlink.ParseAddr("2001:db8:25::25/64")
-		if err != nil {
-			return err
-		}
-		return errors.Join(netlink.LinkSetHardwareAddr(bridge, eth0.Attrs().HardwareAddr), netlink.AddrDel(eth0, addr), netns.AddAddresses("br0", netip.MustParsePrefix("2001:db8:25::25/64")))
+		must(t, err)
+		must(t, errors.Join(netlink.LinkSetHardwareAddr(bridge, eth0.Attrs().HardwareAddr), netlink.AddrDel(eth0, addr), netns.AddAddresses("br0", netip.MustParsePrefix("2001:db8:25::25/64"))))
 	})
 	t.Cleanup(func() { _ = unix.Close(tap) })
-	to := hardwareAddr(t, p.client, "lan")
-	return func(packet []byte) error {
-		_, err := unix.Write(tap, append(ethernet6(to), packet...))
-		return err
+	return bpftest.Interface(t, p.client, "lan").HardwareAddr, func(frame []byte) {
+		_, err := unix.Write(tap, frame)
+		must(t, err)
 	}
 }
 
 // tenant shares the host's namespace and makes packets itself.
-func tenant(t *testing.T, p *pair) func([]byte) error {
-	to := hardwareAddr(t, p.client, "lan")
-	return func(packet []byte) error {
-		return p.server.Do(func() error { return inject("eth0", append(ethernet6(to), packet...)) })
-	}
+func tenant(t *testing.T, p *pair) (net.HardwareAddr, func([]byte)) {
+	return bpftest.Interface(t, p.client, "lan").HardwareAddr, func(frame []byte) { bpftest.Inject(t, p.server, "eth0", frame) }
 }
 
 // TestWireForged has a neighbour send what the host's mail server would say, to a
@@ -130,7 +98,7 @@ func TestWireForged(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := newPair(t)
-			send := test.by(t, p)
+			station, send := test.by(t, p)
 			w := p.tapHost(t)
 			client, server := p.dial(t, "[2001:db8:25::25]:61143")
 			bpftest.Send(t, server, client, "+OK ready\r\n")
@@ -140,7 +108,7 @@ func TestWireForged(t *testing.T) {
 			next := got[0].ServerISN + uint32(len("+OK ready\r\n"))
 			acked := got[0].ClientISN + uint32(len("USER alice\r\nPASS guess\r\n"))
 			const forgery = "+OK\r\n+OK forged\r\n"
-			must(t, send(segment6(from, to, next, acked, forgery)))
+			send(bpftest.Segment(t, station, from, to, layers.TCP{Seq: next, Ack: acked, PSH: true, ACK: true}, forgery))
 			read := make([]byte, len(forgery))
 			patient(t, client)
 			if _, err := io.ReadFull(client, read); err != nil || string(read) != forgery {
@@ -166,30 +134,9 @@ func (p *pair) tapHost(t *testing.T) *bpf.Wire {
 	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, w) })
 	w.HurryUp()
-	bpftest.Do(t, p.server, func() error {
-		i, err := net.InterfaceByName("eth0")
-		if err != nil {
-			return err
-		}
-		return w.Attach(i.Index)
-	})
+	eth0 := bpftest.Interface(t, p.server, "eth0")
+	bpftest.Do(t, p.server, func() error { return w.Attach(eth0.Index) })
 	return w
-}
-
-// segment6 is segment for IPv6.
-func segment6(from, to netip.AddrPort, seq, ack uint32, payload string) []byte {
-	nowhere := netip.IPv4Unspecified()
-	tcp := segment(netip.AddrPortFrom(nowhere, from.Port()), netip.AddrPortFrom(nowhere, to.Port()), seq, payload)[20:]
-	b := append(make([]byte, 40), tcp...)
-	copy(b[8:], from.Addr().AsSlice())
-	copy(b[24:], to.Addr().AsSlice())
-	// The pseudo header (RFC 8200 §8.1) has the same sum.
-	b[5], b[7] = byte(len(tcp)), 6
-	binary.BigEndian.PutUint32(b[48:], ack)
-	binary.BigEndian.PutUint16(b[56:], 0)
-	binary.BigEndian.PutUint16(b[56:], checksum(b))
-	b[0], b[6], b[7] = 6<<4, 6, 64
-	return b
 }
 
 // TestWireOpens: a user's socket that connects from the port of a mail server answers a
@@ -202,17 +149,14 @@ func TestWireOpens(t *testing.T) {
 	w, err := bpf.LoadWire(bpf.WireOptions{Ports: []uint16{port}, Servers: bpftest.Prefixes("::/0")})
 	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, w) })
+	lan := bpftest.Interface(t, host, "lan")
 	bpftest.As(t, host, nobody, func() error {
-		i, err := net.InterfaceByName("lan")
-		if err != nil {
-			return err
-		}
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
 		t.Cleanup(func() { _ = unix.Close(fd) }) // nothing is lost
-		err = errors.Join(w.Attach(i.Index), unix.Bind(fd, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: port}))
+		err = errors.Join(w.Attach(lan.Index), unix.Bind(fd, &unix.SockaddrInet4{Addr: at.Addr().As4(), Port: port}))
 		if err != nil {
 			return err
 		}

@@ -31,13 +31,7 @@ func newPair(t *testing.T) *pair {
 	p := &pair{client: bpftest.Namespace(t), server: bpftest.Namespace(t)}
 	must(t, netns.Join(p.client, "lan", bpftest.Prefixes("198.51.100.1/24", "2001:db8:25::1/64"),
 		p.server, "eth0", bpftest.Prefixes("198.51.100.25/24", "2001:db8:25::25/64")))
-	bpftest.Do(t, p.client, func() error {
-		i, err := net.InterfaceByName("lan")
-		if err == nil {
-			p.index = i.Index
-		}
-		return err
-	})
+	p.index = bpftest.Interface(t, p.client, "lan").Index
 	return p
 }
 
@@ -140,15 +134,12 @@ func TestWireLinksDieWithTheProcess(t *testing.T) {
 	p := newPair(t)
 	attached := func() (n int) {
 		t.Helper()
-		bpftest.Do(t, p.client, func() error {
+		bpftest.In(t, p.client, func() {
 			for _, a := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
 				got, err := bpf.Programs(p.index, a)
-				if err != nil {
-					return err
-				}
+				must(t, err)
 				n += len(got)
 			}
-			return nil
 		})
 		return n
 	}

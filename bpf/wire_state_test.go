@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -8,7 +9,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/vishvananda/netlink"
 
 	"relaygate/bpf/bpftest"
 	"relaygate/bpf/netns"
@@ -24,17 +24,13 @@ func (b wireBench) change(t testing.TB, edit func(*wireWire)) {
 		t.Fatalf("no connection is followed: %v", all.Err())
 	}
 	edit(&value)
-	if err := b.objs.Wires.Put(&key, &value); err != nil {
-		t.Fatal(err)
-	}
+	must(t, b.objs.Wires.Put(&key, &value))
 }
 
 func (b wireBench) counted(t testing.TB) Counters {
 	t.Helper()
 	c, err := b.Counters()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return c
 }
 
@@ -58,9 +54,7 @@ func TestWireDone(t *testing.T) {
 			if test.other {
 				cookie++
 			}
-			if err := b.SetDone(test.client, test.server, cookie); err != nil {
-				t.Fatal(err)
-			}
+			must(t, b.SetDone(test.client, test.server, cookie))
 			got := b.play(t, login, sv(rst|ack, 5001, 1009, ""))
 			if story(got) != test.want {
 				t.Errorf("records are %s, want %s", story(got), test.want)
@@ -75,9 +69,7 @@ func TestWireForget(t *testing.T) {
 	b := newWireBench(t)
 	cookie := b.play(t, handshake()...)[0].Cookie
 	for _, other := range []uint64{1, 0, 0} { // another's number; again it is no error
-		if err := b.Forget(client4, mail4, cookie+other); err != nil {
-			t.Fatal(err)
-		}
+		must(t, b.Forget(client4, mail4, cookie+other))
 		want := ""
 		if other != 0 {
 			want = "c"
@@ -161,22 +153,12 @@ func TestWireBudgets(t *testing.T) {
 func TestWireLanes(t *testing.T) {
 	b := newWireBench(t)
 	ns, peer := bpftest.Namespace(t), bpftest.Namespace(t)
-	var right, wrong uint32
-	for name, index := range map[string]*uint32{"lan": &right, "wan": &wrong} {
-		if err := netns.Join(ns, name, nil, peer, name, nil); err != nil {
-			t.Fatal(err)
-		}
-		bpftest.Do(t, ns, func() error {
-			l, err := netlink.LinkByName(name)
-			if err == nil {
-				*index = uint32(l.Attrs().Index)
-			}
-			return err
-		})
-	}
-	at := func(index uint32, f frame) frame {
-		f.ifindex = index
-		return edited(f, func(b []byte) []byte { copy(b, macOf(t, ns, index)); return b })
+	must(t, netns.Join(ns, "lan", nil, peer, "lan", nil))
+	must(t, netns.Join(ns, "wan", nil, peer, "wan", nil))
+	right, wrong := bpftest.Interface(t, ns, "lan"), bpftest.Interface(t, ns, "wan")
+	at := func(i *net.Interface, f frame) frame {
+		f.ifindex = uint32(i.Index)
+		return edited(f, func(b []byte) []byte { copy(b, i.HardwareAddr); return b })
 	}
 	shake := handshake()
 	login, ok := cl(psh|ack, 1001, 5001, "a1 LOGIN"), sv(psh|ack, 5001, 1009, "a1 OK")
@@ -200,15 +182,11 @@ func TestWireLanes(t *testing.T) {
 		t.Errorf("%d forged segments are counted, want 4", n)
 	}
 	// With its interface a connection ends.
-	if err := b.Detach(int(wrong)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, b.Detach(wrong.Index))
 	if got := drain(t, b.reader); len(got) != 0 {
 		t.Errorf("another interface is gone: records are %+v", got)
 	}
-	if err := b.Detach(int(right)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, b.Detach(right.Index))
 	if got := drain(t, b.reader); story(got) != "C" || b.followed(t) != 0 {
 		t.Errorf("its interface is gone: records are %+v", got)
 	}
@@ -219,9 +197,7 @@ func TestWireLanes(t *testing.T) {
 func TestWireDoubtsEnd(t *testing.T) {
 	b := newWireBench(t)
 	b.play(t, edited(cl(ack, 1001, 5001, "xx"), fragmentOf(0x2000)))
-	if err := b.Tick(b.start.Add(tick)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, b.Tick(b.start.Add(tick)))
 	if got := b.play(t, then(cl(psh|ack, 1001, 5001, "a1 LOGIN"))...); story(got) != "Oc" {
 		t.Errorf("records are %s", story(got))
 	}
@@ -230,39 +206,22 @@ func TestWireDoubtsEnd(t *testing.T) {
 	}
 }
 
-func macOf(t testing.TB, ns *netns.Namespace, index uint32) (mac []byte) {
-	t.Helper()
-	l, err := netlink.LinkByIndex(int(index))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l.Attrs().HardwareAddr
-}
-
 // BenchmarkWire says what a packet costs, above an empty program.
 func BenchmarkWire(b *testing.B) {
 	w := newWireBench(b)
 	empty, err := ebpf.NewProgram(emptyProgram())
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	defer empty.Close()
 	const repeat = 1_000_000
 	cost := func(prog *ebpf.Program, f frame) time.Duration {
 		_, took, err := prog.Benchmark(f.bytes(), repeat, nil)
-		if err != nil {
-			b.Fatal(err)
-		}
+		must(b, err)
 		return took
 	}
 	cookie := w.play(b, handshake()...)[0].Cookie
 	six := w.play(b, sixes(handshake())...)[0].Cookie
-	if err := w.SetDone(client4, mail4, cookie); err != nil {
-		b.Fatal(err)
-	}
-	if err := w.SetDone(client6, mail6, six); err != nil {
-		b.Fatal(err)
-	}
+	must(b, w.SetDone(client4, mail4, cookie))
+	must(b, w.SetDone(client6, mail6, six))
 	web := frame{mail: netip.MustParseAddrPort("198.51.100.25:443"), flags: ack, payload: strings.Repeat("x", 60)}
 	download := sv(ack, 5001, 1001, strings.Repeat("x", 60))
 	stranger := frame{client: netip.MustParseAddrPort("203.0.113.7:999"), flags: ack, seq: 1}

@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -16,9 +15,7 @@ func TestAFPacketFilter(t *testing.T) {
 	n := newTapped(t)
 	for _, ns := range []*netns.Namespace{n.server, n.client} {
 		// The kernel's own multicast reports have extension headers too.
-		bpftest.Do(t, ns, func() error {
-			return os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0)
-		})
+		bpftest.Sysctl(t, ns, "1", "ipv6/conf/all/disable_ipv6")
 	}
 	for _, tt := range []struct {
 		name   string

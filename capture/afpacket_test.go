@@ -44,12 +44,8 @@ func newTappedBy(t *testing.T, inside bool, interfaces ...string) *tapped {
 	n := &tapped{server: bpftest.Namespace(t), client: bpftest.Namespace(t)}
 	must(t, netns.Join(n.server, "mail0", bpftest.Prefixes("192.0.2.1/24", "2001:db8::1/64"),
 		n.client, "wan0", bpftest.Prefixes("192.0.2.7/24", "2001:db8::7/64")))
-	bpftest.Do(t, n.server, func() error {
-		mail, err := net.InterfaceByName("mail0")
-		if err != nil {
-			return err
-		}
-		n.mac = mail.HardwareAddr
+	n.mac = bpftest.Interface(t, n.server, "mail0").HardwareAddr
+	bpftest.Do(t, n.server, func() (err error) {
 		var indexes []int
 		for _, name := range interfaces {
 			indexes = append(indexes, indexOf(t, name))
@@ -217,20 +213,15 @@ func (n *tapped) inject(t *testing.T, kind uint16, packets ...[]byte) {
 // send sends packets by an interface.
 func (n *tapped) send(t *testing.T, from *netns.Namespace, by string, kind uint16, packets ...[]byte) {
 	t.Helper()
-	bpftest.Do(t, from, func() error {
+	bpftest.In(t, from, func() {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		defer unix.Close(fd)
 		to := &unix.SockaddrLinklayer{Protocol: networkOrder(kind), Ifindex: indexOf(t, by), Halen: 6}
 		copy(to.Addr[:], n.mac)
 		for _, p := range packets {
-			if err := unix.Sendto(fd, p, 0, to); err != nil {
-				return err
-			}
+			must(t, unix.Sendto(fd, p, 0, to))
 		}
-		return nil
 	})
 }
 
@@ -417,23 +408,18 @@ func TestAFPacketErrors(t *testing.T) {
 			t.Errorf("%s: got no error", tt.name)
 		}
 	}
-	bpftest.Do(t, bpftest.Namespace(t), func() error {
+	bpftest.In(t, bpftest.Namespace(t), func() {
 		for _, inside := range []bool{false, true} {
 			decoder := NewDecoder(NewPortSet(many[:maxFilterPorts]...))
 			tap, err := OpenAFPacket(interfaces[:maxFilterInterfaces], inside, decoder)
-			if err != nil {
-				return err
-			}
+			must(t, err)
 			if err := tap.SetInterfaces(interfaces); err == nil {
 				t.Error("too many interfaces later: got no error")
 			}
-			if err := tap.Close(); err != nil {
-				return err
-			}
+			must(t, tap.Close())
 			if err := tap.Next(&Event{}); !errors.Is(err, os.ErrClosed) {
 				t.Errorf("closed: got %v", err)
 			}
 		}
-		return nil
 	})
 }

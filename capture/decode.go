@@ -95,7 +95,7 @@ func (d *Decoder) frame(p *packet, link linkType, frame []byte, wireLen int, ev 
 func (d *Decoder) ip(p *packet, data []byte, wireLen int, ev *Event) bool {
 	d.queue, d.next = d.queue[:0], 0
 	wireLen = max(wireLen, len(data))
-	if d.frags.pending.Len() != 0 {
+	if d.waiting() {
 		d.expireFragments(p.time)
 	}
 	var found bool

@@ -47,10 +47,10 @@ func (d *Decoder) tcp(p *packet, body []byte, missing int, ev *Event) bool {
 	s.Dst = netip.AddrPortFrom(p.dst, be16(body[2:]))
 	s.Sent, s.Aside, s.Link = p.sent, p.aside, p.link
 	s.Seq, s.Ack = be32(body[4:]), be32(body[8:])
-	s.Flags = Flags(body[13] & 0x3f)
+	s.Flags = flags(body)
 	s.Payload, s.Missing = body[header:], missing
 	s.MPTCP, s.TFO = options(body[tcpHeaderLen:header])
-	if d.frags.pending.Len() != 0 && len(s.Payload)+missing > 0 {
+	if d.waiting() && len(s.Payload)+missing > 0 {
 		d.doubtUnfinished(p)
 	}
 	return true

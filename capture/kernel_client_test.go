@@ -6,6 +6,9 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"testing"
+
+	"relaygate/bpf/bpftest"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -14,8 +17,9 @@ import (
 
 // rawClient is a client without a kernel, which says what it likes.
 type rawClient struct {
+	t             *testing.T
 	rng           *rand.Rand
-	fd, index     int
+	wire          bpftest.Wire
 	to            net.HardwareAddr
 	local, remote netip.AddrPort
 
@@ -81,39 +85,24 @@ func (c *rawClient) say(off int, tcp layers.TCP, payload []byte) {
 		data := binary.BigEndian.AppendUint32(nil, stamp)
 		tcp.Options = append(tcp.Options, layers.TCPOption{OptionType: layers.TCPOptionKindTimestamps, OptionLength: 10, OptionData: append(data, 0, 0, 0, 0)})
 	}
-	tcp.SrcPort, tcp.DstPort = layers.TCPPort(c.local.Port()), layers.TCPPort(c.remote.Port())
 	tcp.Seq, tcp.Window = c.isn+1+uint32(off), 60000
 	if c.chance(10) {
 		tcp.Window = uint16(c.rng.IntN(40))
 	}
 	c.said = append(c.said, fmt.Sprintf("%d %q SYN %v ACK %v FIN %v RST %v URG %v damaged %v options %v", off, payload,
 		tcp.SYN, tcp.ACK, tcp.FIN, tcp.RST, tcp.URG, damaged, tcp.Options))
-	ip := &layers.IPv4{
-		Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: c.local.Addr().AsSlice(), DstIP: c.remote.Addr().AsSlice(),
-	}
-	if err := tcp.SetNetworkLayerForChecksum(ip); err != nil {
-		panic(err)
-	}
-	buf := gopacket.NewSerializeBuffer()
-	ethernet := &layers.Ethernet{SrcMAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}, DstMAC: c.to, EthernetType: layers.EthernetTypeIPv4}
-	options := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
-	if err := gopacket.SerializeLayers(buf, options, ethernet, ip, &tcp, gopacket.Payload(payload)); err != nil {
-		panic(err)
-	}
-	frame := buf.Bytes()
+	frame := bpftest.Segment(c.t, c.to, c.local, c.remote, tcp, string(payload))
 	if damaged {
 		frame[14+20+16] ^= 0x55 // the checksum
 	}
-	if err := unix.Sendto(c.fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: c.index}); err != nil {
-		panic(err)
-	}
+	must(c.t, c.wire.Send(frame))
 }
 
 // hear takes what the server sent.
 func (c *rawClient) hear() {
 	buf := make([]byte, 4096)
 	for {
-		n, _, err := unix.Recvfrom(c.fd, buf, unix.MSG_DONTWAIT)
+		n, _, err := unix.Recvfrom(c.wire.FD, buf, unix.MSG_DONTWAIT)
 		if err != nil {
 			return
 		}

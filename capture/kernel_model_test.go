@@ -14,9 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"relaygate/authz"
 	"relaygate/bpf"
 	"relaygate/bpf/bpftest"
@@ -153,20 +150,10 @@ type modelWorld struct {
 func newModelWorld(t *testing.T) *modelWorld {
 	host, outside := bpftest.Namespace(t), bpftest.Namespace(t)
 	must(t, netns.Join(host, "lan", []netip.Prefix{netip.PrefixFrom(modelServer.Addr(), 24)}, outside, "wan", nil))
-	w := &modelWorld{host: host, client: rawClient{remote: modelServer}}
-	bpftest.Do(t, outside, func() error {
-		wan, err := net.InterfaceByName("wan")
-		if err != nil {
-			return err
-		}
-		const ip = unix.ETH_P_IP<<8&0xff00 | unix.ETH_P_IP>>8 // in network order
-		if w.client.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
-			return err
-		}
-		t.Cleanup(func() { _ = unix.Close(w.client.fd) }) // nothing is lost
-		w.client.index = wan.Index
-		return unix.Bind(w.client.fd, &unix.SockaddrLinklayer{Ifindex: wan.Index, Protocol: ip})
-	})
+	w := &modelWorld{host: host, client: rawClient{
+		t: t, remote: modelServer, wire: bpftest.OpenWire(t, outside, "wan"), to: bpftest.Interface(t, host, "lan").HardwareAddr,
+	}}
+	bpftest.Station(t, host, "lan", modelClient, net.HardwareAddr{2, 0, 0, 0, 0, 9})
 	held, err := bpf.OpenNetns(fmt.Sprintf("/proc/self/fd/%d", host.FD()))
 	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, held) })
@@ -178,13 +165,6 @@ func newModelWorld(t *testing.T) *modelWorld {
 // tap opens the taps of the host.
 func (w *modelWorld) tap(t *testing.T, host *bpf.Netns) error {
 	lan, err := net.InterfaceByName("lan")
-	if err != nil {
-		return err
-	}
-	w.client.to = lan.HardwareAddr
-	err = netlink.NeighSet(&netlink.Neigh{
-		LinkIndex: lan.Index, State: netlink.NUD_PERMANENT, IP: modelClient.AsSlice(), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9},
-	})
 	if err != nil {
 		return err
 	}

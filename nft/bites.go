@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -77,40 +76,27 @@ func (g *Gate) Bitten() ([]Bitten, error) {
 // parseCounter returns how many packets a rule's counters saw.
 func parseCounter(m netlink.Message) (packets uint64, err error) {
 	err = decode(m, func(ad *netlink.AttributeDecoder) {
-		if ad.Type() != unix.NFTA_RULE_EXPRESSIONS {
-			return
+		if ad.Type() == unix.NFTA_RULE_EXPRESSIONS {
+			nested(ad, func(list *netlink.AttributeDecoder) { packets += counted(list) })
 		}
-		ad.Nested(func(list *netlink.AttributeDecoder) error {
-			for list.Next() {
-				list.Nested(func(e *netlink.AttributeDecoder) error {
-					packets += counted(e)
-					return nil
-				})
-			}
-			return nil
-		})
 	})
 	return packets, err
 }
 
 // counted is the number of packets in a counter, 0 for another expression.
-func counted(e *netlink.AttributeDecoder) (packets uint64) {
+func counted(expression *netlink.AttributeDecoder) (packets uint64) {
 	name := ""
-	for e.Next() {
+	nested(expression, func(e *netlink.AttributeDecoder) {
 		switch {
 		case e.Type() == unix.NFTA_EXPR_NAME:
 			name = e.String()
 		case e.Type() == unix.NFTA_EXPR_DATA && name == "counter":
-			e.Nested(func(data *netlink.AttributeDecoder) error {
-				data.ByteOrder = binary.BigEndian
-				for data.Next() {
-					if data.Type() == unix.NFTA_COUNTER_PACKETS {
-						packets = data.Uint64()
-					}
+			nested(e, func(data *netlink.AttributeDecoder) {
+				if data.Type() == unix.NFTA_COUNTER_PACKETS {
+					packets = data.Uint64()
 				}
-				return nil
 			})
 		}
-	}
+	})
 	return packets
 }

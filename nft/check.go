@@ -82,12 +82,7 @@ func compare(built, now inventory) error {
 
 // inventory reads the table. Errors wrap ErrTableGone if there is none.
 func (c conn) inventory(table tableID) (list inventory, err error) {
-	const attempts = 10 // others may be writing all the time
-	for range attempts {
-		if list, err = c.inventoryOnce(table); !errors.Is(err, errInterrupted) {
-			break
-		}
-	}
+	err = again(errInterrupted, func() (err error) { list, err = c.inventoryOnce(table); return err })
 	return list, err
 }
 
@@ -175,10 +170,7 @@ func parseObject(m netlink.Message) (o object, table string, err error) {
 		case ad.Type() == layout.handle:
 			o.handle = ad.Uint64()
 		case m.Header.Type == newRule && slices.Contains(layout.state, ad.Type()):
-			ad.Nested(func(list *netlink.AttributeDecoder) error {
-				o.state = withoutCounters(list)
-				return nil
-			})
+			nested(ad, func(list *netlink.AttributeDecoder) { o.state += withoutCount(list.Bytes()) })
 		case slices.Contains(layout.state, ad.Type()):
 			o.state += string(ad.Bytes())
 		}
@@ -186,17 +178,12 @@ func parseObject(m netlink.Message) (o object, table string, err error) {
 	return o, table, err
 }
 
-// withoutCounters joins the descriptions of a rule's expressions, but for what
-// its counters count.
-func withoutCounters(list *netlink.AttributeDecoder) (state string) {
+// withoutCount is the description of an expression, but for what a counter counts.
+func withoutCount(expression []byte) string {
 	counter := attributes{}
 	counter.string(unix.NFTA_EXPR_NAME, "counter")
-	for list.Next() {
-		expression := list.Bytes()
-		if bytes.HasPrefix(expression, counter) {
-			expression = counter
-		}
-		state += string(expression)
+	if bytes.HasPrefix(expression, counter) {
+		return string(counter)
 	}
-	return state
+	return string(expression)
 }

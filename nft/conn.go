@@ -193,6 +193,18 @@ func (c conn) room(batch []netlink.Message) error {
 // errInterrupted says that the ruleset changed while it was being listed.
 var errInterrupted = errors.New("ruleset changed while it was listed")
 
+// again does what fails because others write meanwhile until that is not why it fails, some
+// times: they may be writing all the time.
+func again(meanwhile error, do func() error) (err error) {
+	const attempts = 10
+	for range attempts {
+		if err = do(); !errors.Is(err, meanwhile) {
+			break
+		}
+	}
+	return err
+}
+
 // list calls each with every object that answers a request to dump. After its
 // first error it is not called again.
 func (c conn) list(request netlink.Message, each func(netlink.Message) error) error {

@@ -143,7 +143,7 @@ func parseTracked(m netlink.Message) (t tracked, err error) {
 		switch ad.Type() {
 		case ctaTupleOrig:
 			t.key.bytes(ctaTupleOrig|unix.NLA_F_NESTED, ad.Bytes())
-			ad.Nested(t.parseTuple)
+			t.parseTuple(ad)
 		case ctaID, ctaZone:
 			t.key.bytes(ad.Type(), ad.Bytes())
 		}
@@ -151,28 +151,23 @@ func parseTracked(m netlink.Message) (t tracked, err error) {
 	return t, err
 }
 
-func (t *tracked) parseTuple(ad *netlink.AttributeDecoder) error {
+func (t *tracked) parseTuple(tuple *netlink.AttributeDecoder) {
 	var source netip.Addr
 	var port uint16
-	for ad.Next() {
-		tuple := ad.Type()
-		ad.Nested(func(part *netlink.AttributeDecoder) error {
-			part.ByteOrder = binary.BigEndian
-			for part.Next() {
-				switch {
-				case tuple == ctaTupleIP && (part.Type() == ctaIPv4Source || part.Type() == ctaIPv6Source):
-					source, _ = netip.AddrFromSlice(part.Bytes())
-				case tuple == ctaTupleProto && part.Type() == ctaProtoNum:
-					t.protocol = part.Uint8()
-				case tuple == ctaTupleProto && part.Type() == ctaProtoSourcePort:
-					port = part.Uint16()
-				case tuple == ctaTupleProto && part.Type() == ctaProtoDestPort:
-					t.port = part.Uint16()
-				}
+	nested(tuple, func(ad *netlink.AttributeDecoder) {
+		of := ad.Type()
+		nested(ad, func(part *netlink.AttributeDecoder) {
+			switch {
+			case of == ctaTupleIP && (part.Type() == ctaIPv4Source || part.Type() == ctaIPv6Source):
+				source, _ = netip.AddrFromSlice(part.Bytes())
+			case of == ctaTupleProto && part.Type() == ctaProtoNum:
+				t.protocol = part.Uint8()
+			case of == ctaTupleProto && part.Type() == ctaProtoSourcePort:
+				port = part.Uint16()
+			case of == ctaTupleProto && part.Type() == ctaProtoDestPort:
+				t.port = part.Uint16()
 			}
-			return nil
 		})
-	}
+	})
 	t.client = netip.AddrPortFrom(source, port)
-	return nil
 }

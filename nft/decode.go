@@ -33,6 +33,16 @@ func decode(m netlink.Message, each func(ad *netlink.AttributeDecoder)) error {
 	return nil
 }
 
+// nested calls each at every attribute in the present one, which is nested.
+func nested(ad *netlink.AttributeDecoder, each func(ad *netlink.AttributeDecoder)) {
+	ad.Nested(func(in *netlink.AttributeDecoder) error {
+		for in.Next() {
+			each(in)
+		}
+		return nil
+	})
+}
+
 // listed is an element as the kernel describes it.
 type listed struct {
 	member
@@ -53,49 +63,38 @@ func eachElement(m netlink.Message, each func(listed)) error {
 		case unix.NFTA_SET_ELEM_LIST_SET:
 			set = ad.String()
 		case unix.NFTA_SET_ELEM_LIST_ELEMENTS:
-			ad.Nested(func(list *netlink.AttributeDecoder) error {
-				for list.Next() {
-					e := listed{member: member{set: set, remaining: forever}}
-					list.Nested(e.parse)
-					if e.key.IsValid() {
-						each(e)
-					}
+			nested(ad, func(list *netlink.AttributeDecoder) {
+				e := listed{member: member{set: set, remaining: forever}}
+				if e.parse(list); e.key.IsValid() {
+					each(e)
 				}
-				return nil
 			})
 		}
 	})
 }
 
-// parse reads one element. Without a timeout it stays for ever.
-func (l *listed) parse(ad *netlink.AttributeDecoder) error {
+// parse reads the present attribute, one element. Without a timeout it stays for ever.
+func (l *listed) parse(element *netlink.AttributeDecoder) {
 	var timeout, left time.Duration
-	for ad.Next() {
+	nested(element, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.NFTA_SET_ELEM_KEY:
-			ad.Nested(func(key *netlink.AttributeDecoder) error {
-				for key.Next() {
-					if key.Type() == unix.NFTA_DATA_VALUE {
-						l.key, _ = netip.AddrFromSlice(key.Bytes())
-					}
+			nested(ad, func(key *netlink.AttributeDecoder) {
+				if key.Type() == unix.NFTA_DATA_VALUE {
+					l.key, _ = netip.AddrFromSlice(key.Bytes())
 				}
-				return nil
 			})
 		case unix.NFTA_SET_ELEM_TIMEOUT:
 			timeout = duration(ad.Uint64())
 		case unix.NFTA_SET_ELEM_EXPIRATION:
 			left = duration(ad.Uint64())
 		case unix.NFTA_SET_ELEM_EXPR:
-			ad.Nested(func(e *netlink.AttributeDecoder) error {
-				l.packets = counted(e)
-				return nil
-			})
+			l.packets = counted(ad)
 		}
-	}
+	})
 	if timeout > 0 {
 		l.timeout, l.remaining = timeout, min(left, timeout)
 	}
-	return nil
 }
 
 // duration converts milliseconds, up to MaxTimeout.

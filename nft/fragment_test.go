@@ -77,21 +77,10 @@ type wire struct {
 
 func (w world) wire(t *testing.T, port uint16) wire {
 	t.Helper()
-	x := wire{port: layers.TCPPort(port)}
-	bpftest.Do(t, w.server, func() error {
-		ifi, err := net.InterfaceByName("wan")
-		if err == nil {
-			x.server = ifi.HardwareAddr
-		}
-		return err
-	})
-	bpftest.Do(t, w.clients, func() error {
-		ifi, err := net.InterfaceByName("eth0")
-		if err != nil {
-			return err
-		}
-		x.own = ifi.HardwareAddr
-		x.Conn, err = packet.Listen(ifi, packet.Raw, unix.ETH_P_ALL, nil)
+	eth0 := bpftest.Interface(t, w.clients, "eth0")
+	x := wire{port: layers.TCPPort(port), own: eth0.HardwareAddr, server: bpftest.Interface(t, w.server, "wan").HardwareAddr}
+	bpftest.Do(t, w.clients, func() (err error) {
+		x.Conn, err = packet.Listen(eth0, packet.Raw, unix.ETH_P_ALL, nil)
 		return err
 	})
 	t.Cleanup(func() { _ = x.Close() })
@@ -154,15 +143,7 @@ func (x wire) syn(t *testing.T, from, to netip.Addr, port layers.TCPPort) []byte
 		network = &layers.IPv6{SrcIP: from.AsSlice(), DstIP: to.AsSlice(), NextHeader: layers.IPProtocolTCP}
 	}
 	must(t, tcp.SetNetworkLayerForChecksum(network))
-	return serialize(t, tcp)
-}
-
-func serialize(t *testing.T, l ...gopacket.SerializableLayer) []byte {
-	t.Helper()
-	buf := gopacket.NewSerializeBuffer()
-	opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
-	must(t, gopacket.SerializeLayers(buf, opts, l...))
-	return slices.Clone(buf.Bytes())
+	return bpftest.Frame(t, tcp)
 }
 
 func (x wire) fragments(t *testing.T, from, to netip.Addr, id layers.TCPPort, segment []byte, size int) (frames [][]byte) {
@@ -180,7 +161,7 @@ func (x wire) fragments(t *testing.T, from, to netip.Addr, id layers.TCPPort, se
 			if more {
 				ip.Flags = layers.IPv4MoreFragments
 			}
-			frames = append(frames, serialize(t, eth, ip, piece))
+			frames = append(frames, bpftest.Frame(t, eth, ip, piece))
 			continue
 		}
 		// RFC 8200 §4.5
@@ -195,7 +176,7 @@ func (x wire) fragments(t *testing.T, from, to netip.Addr, id layers.TCPPort, se
 			Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolIPv6Fragment,
 			SrcIP: from.AsSlice(), DstIP: to.AsSlice(),
 		}
-		frames = append(frames, serialize(t, eth, ip, gopacket.Payload(slices.Concat(header, piece))))
+		frames = append(frames, bpftest.Frame(t, eth, ip, gopacket.Payload(slices.Concat(header, piece))))
 	}
 	return frames
 }

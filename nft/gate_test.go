@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
@@ -126,9 +125,7 @@ func TestDNATIsNoWayAround(t *testing.T) {
 	bridge, inside := netip.MustParsePrefix("198.51.100.1/24"), netip.MustParsePrefix("198.51.100.2/24")
 	must(t, netns.Join(w.server, "br0", []netip.Prefix{bridge}, container, "eth0", []netip.Prefix{inside}))
 	must(t, container.DefaultRoute(bridge.Addr()))
-	bpftest.Do(t, w.server, func() error {
-		return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)
-	})
+	bpftest.Sysctl(t, w.server, "1", "ipv4/ip_forward")
 	serve(t, container, 2525)
 
 	to := inside.Addr().As4()

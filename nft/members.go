@@ -46,13 +46,7 @@ func (g *Gate) add(members []member, held bool) error {
 	if g.cfg.Mode != UserSets {
 		return g.addAt(anyGeneration, members, held)
 	}
-	const attempts = 10
-	for range attempts - 1 {
-		if err := g.addToUserSets(members, held); !errors.Is(err, unix.ERESTART) {
-			return err
-		}
-	}
-	return g.addToUserSets(members, held)
+	return again(unix.ERESTART, func() error { return g.addToUserSets(members, held) })
 }
 
 func (g *Gate) addToUserSets(members []member, held bool) error {

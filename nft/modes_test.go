@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
@@ -169,11 +168,7 @@ func TestGateway(t *testing.T) {
 	router4, mail4 := netip.MustParsePrefix("198.51.100.1/24"), netip.MustParsePrefix("198.51.100.2/24")
 	router6, mail6 := netip.MustParsePrefix("2001:db8:1::1/64"), netip.MustParsePrefix("2001:db8:1::2/64")
 	must(t, netns.Join(w.server, "lan", []netip.Prefix{router4, router6}, inside, "eth0", []netip.Prefix{mail4, mail6}))
-	bpftest.Do(t, w.server, func() error {
-		return errors.Join(
-			os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0),
-			os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0))
-	})
+	bpftest.Sysctl(t, w.server, "1", "ipv4/ip_forward", "ipv6/conf/all/forwarding")
 	for ns, gateways := range map[*netns.Namespace][]netip.Addr{
 		inside: {router4.Addr(), router6.Addr()}, w.clients: {server4, server6},
 	} {

@@ -123,12 +123,8 @@ func TestSavedRuleset(t *testing.T) {
 	w := newWorld(t)
 	serve(t, w.server, 25)
 	g, err := Open(inMode(Filter, w.server))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := g.Claim(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	must(t, g.Claim())
 	rebuild(t, g, minute(member4)...)
 	var saved []byte
 	bpftest.Do(t, w.server, func() (err error) {
@@ -153,9 +149,7 @@ func TestSavedRuleset(t *testing.T) {
 	if err := g.Check(); err != nil {
 		t.Error(err)
 	}
-	if err := g.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, g.Close())
 	commit(t, another(t, w.server), flushRuleset())
 	if out, err := load(); err != nil {
 		t.Errorf("afterwards: %v, %s", err, out)

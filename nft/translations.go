@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -62,12 +61,7 @@ func (t *Translations) Of(six bool) (table string, err error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	const attempts = 10 // others may be writing all the time
-	for range attempts {
-		if err = t.look(); !errors.Is(err, errInterrupted) {
-			break
-		}
-	}
+	err = again(errInterrupted, t.look)
 	if six {
 		return t.six, err
 	}
@@ -114,15 +108,7 @@ func translates(m netlink.Message) (table tableID, does bool, err error) {
 		case unix.NFTA_RULE_TABLE:
 			table = tableID{m.Data[0], ad.String()}
 		case unix.NFTA_RULE_EXPRESSIONS:
-			ad.Nested(func(list *netlink.AttributeDecoder) error {
-				for list.Next() {
-					list.Nested(func(e *netlink.AttributeDecoder) error {
-						does = translating(e, m.Data[0]) || does
-						return nil
-					})
-				}
-				return nil
-			})
+			nested(ad, func(list *netlink.AttributeDecoder) { does = translating(list, m.Data[0]) || does })
 		}
 	})
 	return table, does, err
@@ -130,33 +116,26 @@ func translates(m netlink.Message) (table tableID, does bool, err error) {
 
 // translating says whether an expression of a table of a family gives packets other addresses
 // or ports, or may.
-func translating(e *netlink.AttributeDecoder, family byte) (does bool) {
+func translating(expression *netlink.AttributeDecoder, family byte) (does bool) {
 	name := ""
-	for e.Next() {
+	nested(expression, func(e *netlink.AttributeDecoder) {
 		switch {
 		case e.Type() == unix.NFTA_EXPR_NAME:
 			name = e.String()
 			does = slices.Contains([]string{"nat", "masq", "redir"}, name)
 		case e.Type() == unix.NFTA_EXPR_DATA && name == "payload":
-			e.Nested(func(data *netlink.AttributeDecoder) error {
-				data.ByteOrder = binary.BigEndian
-				a := numbers(data)
-				end := a[unix.NFTA_PAYLOAD_OFFSET] + a[unix.NFTA_PAYLOAD_LEN]
-				mark := a[unix.NFTA_PAYLOAD_BASE] == unix.NFT_PAYLOAD_NETWORK_HEADER && end <= behindHops(family)
-				does = a[unix.NFTA_PAYLOAD_SREG] != 0 && !mark
-				return nil
-			})
+			a := numbers(e)
+			end := a[unix.NFTA_PAYLOAD_OFFSET] + a[unix.NFTA_PAYLOAD_LEN]
+			mark := a[unix.NFTA_PAYLOAD_BASE] == unix.NFT_PAYLOAD_NETWORK_HEADER && end <= behindHops(family)
+			does = a[unix.NFTA_PAYLOAD_SREG] != 0 && !mark
 		case e.Type() == unix.NFTA_EXPR_DATA && name == "target": // of iptables-nft
-			e.Nested(func(data *netlink.AttributeDecoder) error {
-				for data.Next() {
-					if data.Type() == unix.NFTA_TARGET_NAME {
-						does = slices.Contains(targets, data.String())
-					}
+			nested(e, func(data *netlink.AttributeDecoder) {
+				if data.Type() == unix.NFTA_TARGET_NAME {
+					does = slices.Contains(targets, data.String())
 				}
-				return nil
 			})
 		}
-	}
+	})
 	return does
 }
 
@@ -172,13 +151,13 @@ func behindHops(family byte) uint32 {
 	return 8
 }
 
-// numbers are the attributes that are numbers, by type.
+// numbers are those in an attribute that are numbers, by type.
 func numbers(data *netlink.AttributeDecoder) map[uint16]uint32 {
 	found := make(map[uint16]uint32)
-	for data.Next() {
-		if len(data.Bytes()) == 4 {
-			found[data.Type()] = data.Uint32()
+	nested(data, func(ad *netlink.AttributeDecoder) {
+		if len(ad.Bytes()) == 4 {
+			found[ad.Type()] = ad.Uint32()
 		}
-	}
+	})
 	return found
 }

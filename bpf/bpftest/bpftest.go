@@ -1,5 +1,5 @@
 // Package bpftest has what tests of kernel parts share: who may run them,
-// namespaces that end with the test, what a connection needs, and Must.
+// namespaces that end with the test, what a connection needs, frames on a wire, and Must.
 //
 // A tap sees every namespace of the machine, and the tests of packages run side
 // by side. So a package listens on ports that no other package's tap watches:
@@ -68,6 +68,15 @@ func Must(t testing.TB, err error) {
 func Do(t testing.TB, ns *netns.Namespace, fn func() error) {
 	t.Helper()
 	Must(t, ns.Do(fn))
+}
+
+// In runs fn inside ns. What fails there, by Must or t.Fatal, ends the test.
+func In(t testing.TB, ns *netns.Namespace, fn func()) {
+	t.Helper()
+	Do(t, ns, func() error {
+		fn()
+		return nil
+	})
 }
 
 // RequireLinux skips the test on kernels that are too old for what it is about.

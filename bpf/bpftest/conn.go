@@ -87,6 +87,13 @@ func Accept(t testing.TB, l net.Listener) net.Conn {
 	return c
 }
 
+// Connect makes a connection inside ns, by a listener of its own.
+func Connect(t testing.TB, ns *netns.Namespace, addr string) (client, server net.Conn) {
+	t.Helper()
+	l := Listen(t, ns, "tcp", addr)
+	return Dial(t, ns, addr), Accept(t, l)
+}
+
 // Send writes s at one end and waits until it has come out at the other.
 func Send(t testing.TB, from, to net.Conn, s string) {
 	t.Helper()

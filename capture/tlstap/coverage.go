@@ -90,7 +90,7 @@ func (f *Finder) Explain(conn authz.Conn) string {
 		return f.nobody(conn, v)
 	}
 	s := v.servers[i]
-	if !s.Seen {
+	if !s.Seen() {
 		return s.String()
 	}
 	var silent []string

@@ -45,7 +45,7 @@ func TestCoverageWords(t *testing.T) {
 			w.tables.set(held(imaps, 1, 10))
 			w.scan(0)
 			all := w.finder.Coverage()
-			if len(all) != 1 || all[0].Seen != test.seen || !strings.Contains(all[0].String(), test.want) {
+			if len(all) != 1 || all[0].Seen() != test.seen || !strings.Contains(all[0].String(), test.want) {
 				t.Fatalf("coverage is %v, want %q", all, test.want)
 			}
 			if why := w.finder.Explain(connection()); !test.seen && why != all[0].String() {
@@ -80,7 +80,7 @@ func TestCoverageNamesAndCounts(t *testing.T) {
 		t.Fatalf("coverage is %+v", all)
 	}
 	s := all[0]
-	if s.PID != 10 || s.Name != "maild" || s.Processes != 4 || s.Handshakes != 3 || s.Read != 2 || !s.Seen {
+	if s.PID != 10 || s.Name != "maild" || s.Processes != 4 || s.Handshakes != 3 || s.Read != 2 || !s.Seen() {
 		t.Errorf("server is %+v", s)
 	}
 	if len(s.Listeners) != 2 || len(s.Libraries) != 1 {
@@ -165,7 +165,7 @@ func TestCoverageOfAnotherLibrary(t *testing.T) {
 		w.scan(interval)
 		w.finder.Judged(connection(), test.read)
 		w.scan(interval)
-		if s := w.finder.Servers()[0]; s.Seen != (test.why == "") || !strings.HasPrefix(s.Why, test.why) {
+		if s := w.finder.Servers()[0]; s.Seen() != (test.why == "") || !strings.HasPrefix(s.Why, test.why) {
 			t.Errorf("after connection %d: %+v, want %q", i+1, s, test.why)
 		}
 	}
@@ -177,7 +177,7 @@ func TestCoverageOfInit(t *testing.T) {
 	w.tables.set(held(imaps, 1, 1))
 	w.scan(0)
 	all := w.finder.Coverage()
-	if len(all) != 1 || all[0].Seen || !strings.Contains(all[0].Why, "only init") {
+	if len(all) != 1 || all[0].Seen() || !strings.Contains(all[0].Why, "only init") {
 		t.Errorf("coverage is %+v", all)
 	}
 	if why := w.finder.Explain(connection()); !strings.Contains(why, "only init") {

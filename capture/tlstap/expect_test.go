@@ -28,21 +28,15 @@ func TestExpects(t *testing.T) {
 		}, true, "watched in advance: /usr/lib"},
 		{"two names of one file", func(w *world) []string {
 			ssl := w.install(w.root+"/usr/lib/libssl.so.3.0", openSSL...)
-			if err := os.Link(ssl, w.root+"/usr/lib/libssl.so.3"); err != nil {
-				w.t.Fatal(err)
-			}
+			must(w.t, os.Link(ssl, w.root+"/usr/lib/libssl.so.3"))
 			return []string{ssl}
 		}, true, "watched in advance"},
 		{"links stay in the root", func(w *world) []string {
 			ssl := w.install(w.root+"/opt/libssl.so.3", openSSL...)
 			outside := w.install(filepath.Join(w.t.TempDir(), "libssl.so.3"), openSSL...)
-			if err := os.MkdirAll(w.root+"/usr/lib", 0o755); err != nil {
-				w.t.Fatal(err)
-			}
+			must(w.t, os.MkdirAll(w.root+"/usr/lib", 0o755))
 			for name, to := range map[string]string{"libssl.so.1": "/opt/libssl.so.3", "libssl.so.2": "../../../../../../opt/libssl.so.3", "libssl.so.3": outside} {
-				if err := os.Symlink(to, filepath.Join(w.root, "usr/lib", name)); err != nil {
-					w.t.Fatal(err)
-				}
+				must(w.t, os.Symlink(to, filepath.Join(w.root, "usr/lib", name)))
 			}
 			return []string{ssl}
 		}, true, "watched in advance"},
@@ -68,8 +62,8 @@ func TestExpects(t *testing.T) {
 			w.scan(unusedAfter)
 			w.want(want...)
 			s := w.finder.Servers()[0]
-			if s.Seen != test.seen || !strings.Contains(s.String(), test.says) {
-				t.Errorf("seen %v: %v, want %q", s.Seen, s, test.says)
+			if s.Seen() != test.seen || !strings.Contains(s.String(), test.says) {
+				t.Errorf("seen %v: %v, want %q", s.Seen(), s, test.says)
 			}
 			w.tables.set()
 			w.scan(unusedAfter)
@@ -91,21 +85,21 @@ func TestExpectationEnds(t *testing.T) {
 	w.want(ssl, old)
 
 	for i := range unreadLimit {
-		if s := w.finder.Servers()[0]; !s.Seen {
+		if s := w.finder.Servers()[0]; !s.Seen() {
 			t.Errorf("after %d connections that were not read: %v", i, s)
 		}
 		w.finder.Judged(connection(), false)
 		w.scan(interval)
 	}
-	if s := w.finder.Servers()[0]; s.Seen || !strings.Contains(s.Why, "no TLS library was found") {
-		t.Errorf("after %d connections that were not read: seen %v, %q", unreadLimit, s.Seen, s.Why)
+	if s := w.finder.Servers()[0]; s.Seen() || !strings.Contains(s.Why, "no TLS library was found") {
+		t.Errorf("after %d connections that were not read: seen %v, %q", unreadLimit, s.Seen(), s.Why)
 	}
 	w.process(11, 10, "login", "/", ssl)
 	w.finder.Judged(connection(), true)
 	w.scan(interval)
 	w.scan(unusedAfter)
 	w.want(ssl)
-	if s := w.finder.Servers()[0]; !s.Seen || len(s.Libraries) != 1 {
+	if s := w.finder.Servers()[0]; !s.Seen() || len(s.Libraries) != 1 {
 		t.Errorf("server is %+v", s)
 	}
 	w.end(11)

@@ -207,12 +207,12 @@ func TestAttachIsTriedAgain(t *testing.T) {
 	if w.tap.tried < 4 || w.tap.tried > 10 {
 		t.Errorf("tried %d times in %v", w.tap.tried, 100*interval)
 	}
-	if s := w.finder.Coverage(); len(s) != 1 || s[0].Seen || !strings.Contains(s[0].Why, "operation not permitted") {
+	if s := w.finder.Coverage(); len(s) != 1 || s[0].Seen() || !strings.Contains(s[0].Why, "operation not permitted") {
 		t.Errorf("coverage is %+v", s)
 	}
 	w.tap.err = nil
 	w.scan(retryLast)
-	if s := w.finder.Coverage(); len(s) != 1 || !s[0].Seen || s[0].Why != "" || len(w.tap.inodes()) != 1 {
+	if s := w.finder.Coverage(); len(s) != 1 || !s[0].Seen() || s[0].Why != "" || len(w.tap.inodes()) != 1 {
 		t.Errorf("coverage is %+v", s)
 	}
 }
@@ -229,7 +229,7 @@ func TestServersAreToldAgainAfterAnError(t *testing.T) {
 	if ok, _, _ := w.finder.Believe(connection(), 10, 10); ok {
 		t.Error("believed a process that the kernel was not told")
 	}
-	if all := w.finder.Servers(); len(all) != 1 || all[0].Seen || !strings.Contains(all[0].Why, "map is full") {
+	if all := w.finder.Servers(); len(all) != 1 || all[0].Seen() || !strings.Contains(all[0].Why, "map is full") {
 		t.Errorf("coverage is %+v", all)
 	}
 	w.tap.tellErr = nil
@@ -251,8 +251,8 @@ func TestLibrariesAreBounded(t *testing.T) {
 	if got := len(w.tap.inodes()); got != libraryLimit {
 		t.Errorf("attached to %d files, want %d", got, libraryLimit)
 	}
-	if s := w.finder.Coverage()[0]; s.Seen || !strings.Contains(s.Why, "more than 64 TLS") {
-		t.Errorf("seen %v, because %q", s.Seen, s.Why)
+	if s := w.finder.Coverage()[0]; s.Seen() || !strings.Contains(s.Why, "more than 64 TLS") {
+		t.Errorf("seen %v, because %q", s.Seen(), s.Why)
 	}
 }
 

@@ -72,11 +72,11 @@ func TestLiveJoin(t *testing.T) {
 	tap, err := bpf.Load(bpf.Options{Ports: []uint16{livePort}, Owners: []uint32{0}, Netns: []*bpf.Netns{trust}})
 	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, tap) })
-	l := follow(t, ns, trust, KernelTap{tap})
+	finder := follow(t, trust, KernelTap{tap})
 	pid, in, out := sslServer(t, ns, program, library, livePort)
 	wait(t, "the server is seen", func() bool {
-		servers := l.finder.Servers()
-		return len(servers) == 1 && servers[0].PID == pid && servers[0].Seen && used(servers[0], library) != nil
+		servers := finder.Servers()
+		return len(servers) == 1 && servers[0].PID == pid && servers[0].Seen() && used(servers[0], library) != nil
 	})
 
 	raw := bpftest.Dial(t, ns, fmt.Sprint("127.0.0.1:", livePort))
@@ -103,7 +103,7 @@ func TestLiveJoin(t *testing.T) {
 			if ev.Conn.Cookie != conn.Cookie || int(ev.Plain.Owner) != pid {
 				t.Fatalf("plaintext is %+v", ev)
 			}
-			if ok, _, reason := l.finder.Believe(conn, ev.Plain.Process, ev.Plain.Owner); !ok {
+			if ok, _, reason := finder.Believe(conn, ev.Plain.Process, ev.Plain.Owner); !ok {
 				t.Errorf("not believed: %s", reason)
 			}
 			said[ev.Plain.Dir] += string(ev.Plain.Bytes)
@@ -112,7 +112,7 @@ func TestLiveJoin(t *testing.T) {
 	if conn.Client.String() != raw.LocalAddr().String() {
 		t.Errorf("client is %v, want %v", conn.Client, raw.LocalAddr())
 	}
-	wait(t, "the handshake is recognised", func() bool { return used(l.finder.Servers()[0], library).Recognised })
+	wait(t, "the handshake is recognised", func() bool { return used(finder.Servers()[0], library).Recognised })
 }
 
 // pass writes at one end and waits until it has come out at the other.

@@ -56,7 +56,7 @@ func TestLiveLibraries(t *testing.T) {
 			t.Parallel()
 			ns := bpftest.Namespace(t)
 			tap := &fakeTap{}
-			l := follow(t, ns, trusted(t, ns), tap)
+			finder := follow(t, trusted(t, ns), tap)
 			dir := t.TempDir()
 			path := filepath.Join(dir, "libssl.so.3")
 			must(t, os.WriteFile(path, crafted{symbols: openSSL}.bytes(t), 0o644))
@@ -65,11 +65,11 @@ func TestLiveLibraries(t *testing.T) {
 			test.do(t, s, dir)
 			wait(t, "the library is attached", func() bool { return slices.Contains(tap.inodes(), want) })
 			wait(t, "the server is seen", func() bool {
-				servers := l.finder.Servers()
-				return len(servers) == 1 && servers[0].Seen && servers[0].PID == s.cmd.Process.Pid
+				servers := finder.Servers()
+				return len(servers) == 1 && servers[0].Seen() && servers[0].PID == s.cmd.Process.Pid
 			})
 			s.end()
-			wait(t, "the server is gone", func() bool { return len(l.finder.Servers()) == 0 && len(tap.heads()) == 0 })
+			wait(t, "the server is gone", func() bool { return len(finder.Servers()) == 0 && len(tap.heads()) == 0 })
 		})
 	}
 }
@@ -79,7 +79,7 @@ func TestLiveLibraries(t *testing.T) {
 func TestLiveUpgrade(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	tap := &fakeTap{}
-	l := follow(t, ns, trusted(t, ns), tap)
+	finder := follow(t, trusted(t, ns), tap)
 	w := newWorld(t)
 	path, next := w.library("libssl.so.3", openSSL...), w.library("libssl.so.3", openSSL...)
 	want := []uint64{inode(t, path), inode(t, next)}
@@ -93,8 +93,8 @@ func TestLiveUpgrade(t *testing.T) {
 	s.say("map %s", path)
 	wait(t, "both are attached", func() bool { return slices.Equal(tap.inodes(), want) })
 	wait(t, "the server is seen", func() bool {
-		servers := l.finder.Servers()
-		return len(servers) == 1 && servers[0].Seen && len(servers[0].Libraries) == 2
+		servers := finder.Servers()
+		return len(servers) == 1 && servers[0].Seen() && len(servers[0].Libraries) == 2
 	})
 	s.end()
 }
@@ -104,7 +104,7 @@ func TestLiveUpgrade(t *testing.T) {
 func TestLiveOverwritten(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	tap := &fakeTap{}
-	l := follow(t, ns, trusted(t, ns), tap)
+	finder := follow(t, trusted(t, ns), tap)
 	path := newWorld(t).library("libssl.so.3", openSSL...)
 	s := startServer(t, ns)
 	s.say("listen 127.0.0.1:%d", livePort)
@@ -121,8 +121,8 @@ func TestLiveOverwritten(t *testing.T) {
 	s.say("map %s", path)
 	wait(t, "the functions are watched where they are now", func() bool { return slices.Equal(reads(), []uint64{codeOffset + 0x40}) })
 	wait(t, "the server is seen", func() bool {
-		servers := l.finder.Servers()
-		return len(servers) == 1 && servers[0].Seen && len(servers[0].Libraries) == 1
+		servers := finder.Servers()
+		return len(servers) == 1 && servers[0].Seen() && len(servers[0].Libraries) == 1
 	})
 	s.end()
 }
@@ -188,7 +188,8 @@ func TestOneInodeTwice(t *testing.T) {
 func TestLiveStrangers(t *testing.T) {
 	ns, other := bpftest.Namespace(t), bpftest.Namespace(t)
 	tap := &fakeTap{}
-	l := follow(t, ns, trusted(t, ns), tap)
+	trust := trusted(t, ns)
+	finder := follow(t, trust, tap)
 	w := newWorld(t)
 	var theirs []uint64
 	elsewhere, unwatched := startServer(t, other), startServer(t, ns)
@@ -214,13 +215,13 @@ func TestLiveStrangers(t *testing.T) {
 		t.Errorf("heads are %v, want %d", got, s.cmd.Process.Pid)
 	}
 	c := connection()
-	c.Server, c.Netns = l.finder.Servers()[0].Listeners[0], l.trust.ID()
-	if ok, _, reason := l.finder.Believe(c, uint32(s.cmd.Process.Pid), uint32(s.cmd.Process.Pid)); !ok {
+	c.Server, c.Netns = finder.Servers()[0].Listeners[0], trust.ID()
+	if ok, _, reason := finder.Believe(c, uint32(s.cmd.Process.Pid), uint32(s.cmd.Process.Pid)); !ok {
 		t.Errorf("the server is not believed: %s", reason)
 	}
 	for _, stranger := range []*server{elsewhere, unwatched} {
 		pid := uint32(stranger.cmd.Process.Pid)
-		if ok, _, _ := l.finder.Believe(c, pid, pid); ok {
+		if ok, _, _ := finder.Believe(c, pid, pid); ok {
 			t.Errorf("believed process %d", pid)
 		}
 	}

@@ -122,20 +122,11 @@ func (s *server) end() {
 	}
 }
 
-// live is a finder at work on the real /proc and socket tables.
-type live struct {
-	t      *testing.T
-	ns     *netns.Namespace
-	trust  *bpf.Netns
-	tables *sockdiag.Tables
-	finder *Finder
-}
-
 const livePort = 61153
 
-// follow runs a finder in a namespace until the test ends; what it attaches to
-// is gone then.
-func follow(t *testing.T, ns *netns.Namespace, trust *bpf.Netns, tap Tap) *live {
+// follow runs a finder on the real /proc and the socket tables of a namespace until the test
+// ends; what it attaches to is gone then.
+func follow(t *testing.T, trust *bpf.Netns, tap Tap) *Finder {
 	t.Helper()
 	tables, err := sockdiag.New(sockdiag.Options{Ports: []uint16{livePort}, Owners: []uint32{0}, Netns: []*bpf.Netns{trust}})
 	must(t, err)
@@ -152,7 +143,7 @@ func follow(t *testing.T, ns *netns.Namespace, trust *bpf.Netns, tap Tap) *live 
 			t.Errorf("still attached to %v", fake.inodes())
 		}
 	})
-	return &live{t: t, ns: ns, trust: trust, tables: tables, finder: finder}
+	return finder
 }
 
 func trusted(t *testing.T, ns *netns.Namespace) *bpf.Netns {

@@ -28,11 +28,8 @@ type Server struct {
 	Processes int
 	// Libraries are the TLS libraries that the family uses or may use.
 	Libraries []LibraryUse
-	// Seen is true if its TLS can be read: it has libraries or has not needed
-	// one, and all of them are attached. Why says in words why not, to stand
-	// behind "because".
-	Seen bool
-	Why  string
+	// Why says in words why its TLS cannot be read, to stand behind "because".
+	Why string
 	// Handshakes and Read count TLS connections that ended or were judged,
 	// and those of them whose plaintext was read.
 	Handshakes, Read uint64
@@ -61,6 +58,10 @@ type LibraryUse struct {
 
 // namesListed is how many command names are listed.
 const namesListed = 8
+
+// Seen says whether its TLS can be read: it has libraries or has not needed one, and all of
+// them are attached.
+func (s Server) Seen() bool { return s.Why == "" }
 
 // Who names the server.
 func (s Server) Who() string {
@@ -115,7 +116,6 @@ func (f *Finder) published(fam *family) Server {
 	}
 	slices.SortFunc(s.Libraries, func(a, b LibraryUse) int { return strings.Compare(a.Path, b.Path) })
 	s.Why = f.why(fam, s.Libraries)
-	s.Seen = s.Why == ""
 	return s
 }
 
@@ -135,7 +135,7 @@ func (f *Finder) publish(families []*family, onlyInit []sockdiag.Listener, err e
 	for _, fam := range families {
 		s := f.published(fam)
 		if err != nil {
-			s.Seen, s.Why = false, err.Error()
+			s.Why = err.Error()
 		}
 		v.servers = append(v.servers, s)
 	}

@@ -208,12 +208,8 @@ func newWorld(t *testing.T) *world {
 func (w *world) write(path, text string) {
 	w.t.Helper()
 	path = filepath.Join(w.proc, path)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		w.t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		w.t.Fatal(err)
-	}
+	must(w.t, os.MkdirAll(filepath.Dir(path), 0o755))
+	must(w.t, os.WriteFile(path, []byte(text), 0o644))
 }
 
 // process makes or changes a process that executes files: each time it has
@@ -228,34 +224,24 @@ func (w *world) process(pid, parent int, name, cgroup string, files ...string) {
 	var maps strings.Builder
 	for i, path := range files {
 		var st syscall.Stat_t
-		if err := syscall.Stat(path, &st); err != nil {
-			w.t.Fatal(err)
-		}
+		must(w.t, syscall.Stat(path, &st))
 		fmt.Fprintf(&maps, "%x-%x r-xp 00001000 fe:00 %d      %s\n", i, i+1, st.Ino, w.inside(path))
 	}
 	w.write(dir+"/maps", maps.String())
-	if err := os.RemoveAll(filepath.Join(w.proc, dir, "root")); err != nil {
-		w.t.Fatal(err)
-	}
-	if err := os.Symlink(w.root, filepath.Join(w.proc, dir, "root")); err != nil {
-		w.t.Fatal(err)
-	}
+	must(w.t, os.RemoveAll(filepath.Join(w.proc, dir, "root")))
+	must(w.t, os.Symlink(w.root, filepath.Join(w.proc, dir, "root")))
 }
 
 func (w *world) end(pid int) {
 	w.t.Helper()
-	if err := os.RemoveAll(filepath.Join(w.proc, strconv.Itoa(pid))); err != nil {
-		w.t.Fatal(err)
-	}
+	must(w.t, os.RemoveAll(filepath.Join(w.proc, strconv.Itoa(pid))))
 }
 
 // library makes a file with functions in a folder of its own.
 func (w *world) library(name string, symbols ...symbol) string {
 	w.t.Helper()
 	dir, err := os.MkdirTemp(w.root, "")
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	must(w.t, err)
 	return w.install(filepath.Join(dir, name), symbols...)
 }
 
@@ -265,12 +251,8 @@ func (w *world) inside(path string) string { return strings.TrimPrefix(path, w.r
 // install makes a library at a path.
 func (w *world) install(path string, symbols ...symbol) string {
 	w.t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		w.t.Fatal(err)
-	}
-	if err := os.WriteFile(path, crafted{symbols: symbols}.bytes(w.t), 0o644); err != nil {
-		w.t.Fatal(err)
-	}
+	must(w.t, os.MkdirAll(filepath.Dir(path), 0o755))
+	must(w.t, os.WriteFile(path, crafted{symbols: symbols}.bytes(w.t), 0o644))
 	return path
 }
 

@@ -21,6 +21,8 @@ import (
 type Config struct {
 	// Full takes captures of full size, and the slow peers.
 	Full bool
+	// Part is of the live section's parts those whose names have it; all if it is empty.
+	Part string
 	// Relaygate, Baseline and Self, which is make bench, are programs.
 	Relaygate, Baseline, Self string
 	// Dir is for captures.

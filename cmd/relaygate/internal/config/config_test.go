@@ -14,8 +14,11 @@ import (
 
 	"relaygate/authz"
 	"relaygate/authz/relayhosts"
+	"relaygate/bpf/bpftest"
 	"relaygate/nft"
 )
+
+var must = bpftest.Must
 
 var defaultGate = Gate{
 	Mode: nft.Observe, Ports: []uint16{25}, RelayPort: 925, Mark: 0x100000,
@@ -25,9 +28,7 @@ var defaultGate = Gate{
 
 func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 	got, err := Default()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	want := &Config{
 		Services: map[uint16]authz.Service{
 			110: {Protocol: authz.POP3}, 995: {Protocol: authz.POP3, ImplicitTLS: true},
@@ -75,9 +76,7 @@ retain = "7d"
 [metrics]
 listen = "[2001:db8:0::1]:9125"
 `))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	gate := defaultGate
 	gate.Mode, gate.Named, gate.Ports, gate.OnExit = nft.UserSets, true, []uint16{25, 587}, ExitClose
 	gate.Sets.Family, gate.Sets.Table = "inet", "filter"
@@ -113,9 +112,7 @@ func TestTapWords(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg, err := Parse("x.toml", []byte(tt.file))
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			if got := cfg.tapWords(); got != tt.want {
 				t.Errorf("got %q", got)
 			}
@@ -263,9 +260,7 @@ func TestOneFileByTwoPaths(t *testing.T) {
 	for _, err := range []error{
 		os.Mkdir("real", 0o700), os.Symlink("real", "folder"), os.WriteFile("real/old", nil, 0o600), os.Symlink("real/old", "link"),
 	} {
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 	}
 	for _, tt := range []struct {
 		config, hosts, users string

@@ -13,17 +13,13 @@ import (
 // A file system that may hang is not asked where a path leads, whatever leads to it.
 func TestLeadsTo(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	in := func(path string) string { return dir + "/" + path }
 	for _, err := range []error{
 		os.Mkdir(in("real"), 0o700), os.Mkdir(in("mnt"), 0o700), os.Symlink("real", in("folder")), os.Mkdir(in("real/below"), 0o700), os.Symlink("real/below", in("deep")), os.Symlink(in("real"), in("mnt/link")),
 		os.Symlink("../mnt/./link/file", in("real/far")), os.Symlink("round", in("round")),
 	} {
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 	}
 	for path, want := range map[string]string{
 		"/":                  "/",

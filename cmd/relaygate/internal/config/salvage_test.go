@@ -25,9 +25,7 @@ func TestSalvage(t *testing.T) {
 		{"no text", "\x00\xff\n" + files, "/etc/relayhosts", ExitExpire},
 	} {
 		path := filepath.Join(t.TempDir(), "relaygate.toml")
-		if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(path, []byte(tt.text), 0o600))
 		cfg, ok := Salvage(path)
 		if !ok || cfg.Relayhosts != tt.hosts || cfg.Gate.OnExit != tt.exit || cfg.Socket != "/run/relaygate/control.sock" {
 			t.Errorf("%s: %v, %+v", tt.name, ok, cfg)

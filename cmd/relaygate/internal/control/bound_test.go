@@ -36,30 +36,22 @@ func asNobody(t *testing.T, do func()) {
 		}
 		ended <- err
 	}()
-	if err := <-ended; err != nil {
-		t.Fatal(err)
-	}
+	must(t, <-ended)
 }
 
 // Connections that somebody leaves open take no more than their share of the descriptors,
 // and do not keep root away.
 func TestClientsAreBounded(t *testing.T) {
 	var before unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 512, Max: before.Max}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &before))
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 512, Max: before.Max}))
 	defer func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &before) }()
 	c := serve(t, &fakeDaemon{}, NewHub())
 	var open []net.Conn
 	idle := func() (conn net.Conn) {
 		var err error
 		asNobody(t, func() { conn, err = net.Dial("unix", c.socket) })
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		open = append(open, conn)
 		return conn
 	}
@@ -67,9 +59,7 @@ func TestClientsAreBounded(t *testing.T) {
 		idle()
 	}
 	more := idle()
-	if err := more.SetReadDeadline(time.Now().Add(readTimeout / 2)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, more.SetReadDeadline(time.Now().Add(readTimeout/2)))
 	if _, err := more.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("one more ends with %v, want that it is closed at once", err)
 	}
@@ -104,20 +94,14 @@ func TestRefusedClientsTakeNoRoom(t *testing.T) {
 	}
 	stranger := func() net.Conn { c, _ := net.Pipe(); return c }
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer l.Close()
 	root := func() net.Conn {
 		client, err := net.Dial("unix", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		t.Cleanup(func() { _ = client.Close() })
 		server, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		t.Cleanup(func() { _ = server.Close() })
 		return server
 	}

@@ -18,7 +18,10 @@ import (
 	"time"
 
 	"relaygate/authz"
+	"relaygate/bpf/bpftest"
 )
+
+var must = bpftest.Must
 
 // fakeDaemon answers with what it holds.
 type fakeDaemon struct {
@@ -50,9 +53,7 @@ func serve(t *testing.T, d Daemon, hub *Hub) *Client {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := Listen(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- Serve(ctx, l, d, hub, slog.New(slog.DiscardHandler)) }()
@@ -108,9 +109,7 @@ func TestNoDaemon(t *testing.T) {
 func TestDaemonThatEndsBeforeTheAnswer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "control.sock")
 	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -156,13 +155,9 @@ func TestListen(t *testing.T) {
 	path := filepath.Join(dir, "s")
 	// A socket that nobody listens on any more.
 	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	stale.SetUnlinkOnClose(false)
-	if err := stale.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, stale.Close())
 	l, err := Listen(path)
 	if err != nil {
 		t.Fatalf("stale socket: %v", err)
@@ -181,9 +176,7 @@ func TestListen(t *testing.T) {
 		t.Errorf("the socket is still there: %v", err)
 	}
 	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(file, []byte("precious"), 0o600))
 	if _, err := Listen(file); err == nil {
 		t.Error("a file was replaced by a socket")
 	}
@@ -201,13 +194,9 @@ func TestModeOfTheSocket(t *testing.T) {
 			before := syscall.Umask(mask)
 			l, err := made(path)
 			syscall.Umask(before)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			info, err := os.Stat(path)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			if mode := info.Mode().Perm(); mode&^socketMode != 0 || name == "in use" && mode != socketMode {
 				t.Errorf("with umask %04o, %s: mode %04o, want %04o", mask, name, mode, socketMode)
 			}
@@ -222,9 +211,7 @@ func TestModeOfTheSocket(t *testing.T) {
 func TestListenMakesTheFolder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run", "relaygate", "s")
 	l, err := Listen(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
@@ -236,9 +223,7 @@ func TestConnectionIsKept(t *testing.T) {
 	for _, n := range []int{1, 100, 10_000} {
 		path := filepath.Join(t.TempDir(), "s")
 		l, err := Listen(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() {
@@ -262,9 +247,7 @@ func TestConnectionIsKept(t *testing.T) {
 func TestOtherVersion(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := Listen(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	other := &http.Server{Handler: http.NotFoundHandler()}
 	ended := make(chan error, 1)
 	go func() { ended <- other.Serve(l) }()

@@ -37,9 +37,7 @@ func TestWatchStreams(t *testing.T) {
 func TestWatchOfADaemonThatDies(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer func() { _ = l.Close() }()
 	go func() {
 		c, err := l.Accept()

@@ -33,9 +33,7 @@ func TestOrdersArriveAsGiven(t *testing.T) {
 		t.Errorf("the daemon got %+v", d.orders)
 	}
 	name, err := os.ReadFile("/proc/self/comm")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if by := string(d.by); !strings.Contains(by, "root (uid 0)") || !strings.Contains(by, strings.TrimSpace(string(name))) {
 		t.Errorf("ordered by %q, want root and this program", by)
 	}

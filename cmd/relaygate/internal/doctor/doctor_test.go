@@ -21,6 +21,8 @@ import (
 	"relaygate/nft"
 )
 
+var must = bpftest.Must
+
 func TestWhatIsMissingAndWhatIsUnseen(t *testing.T) {
 	refused, bad := Unseen, false
 	if os.Geteuid() == 0 { // a daemon would be refused too
@@ -64,9 +66,7 @@ func TestFoldersOfOthersAreTold(t *testing.T) {
 	if got := files(cfg); len(got) != 1 || got[0].State != OK {
 		t.Errorf("%+v, want all good", got)
 	}
-	if err := os.Chmod(dir, 0o777); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Chmod(dir, 0o777))
 	if got := files(cfg); len(got) != 1 || !got[0].Bad() {
 		t.Errorf("%+v, want a folder that is open to others", got)
 	}
@@ -80,9 +80,7 @@ func TestFoldersOfOthersAreTold(t *testing.T) {
 // What the start makes needs a folder that can be written to, or be made.
 func TestPlacesThatCannotBeWrittenAreTold(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(dir+"/file", nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(dir+"/file", nil, 0o600))
 	for path, bad := range map[string]bool{
 		dir + "/state.db": false, dir + "/to/be/made/state.db": false, dir + "/file/state.db": true, "/proc/sys/state.db": true,
 	} {
@@ -96,9 +94,7 @@ func TestPlacesThatCannotBeWrittenAreTold(t *testing.T) {
 // A listener that the daemon would not believe is no good news.
 func TestDoubtfulListenersAreTold(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer func() { _ = l.Close() }()
 	port := uint16(l.Addr().(*net.TCPAddr).Port)
 	uid := uint32(os.Getuid())
@@ -127,8 +123,8 @@ func TestDoubtfulListenersAreTold(t *testing.T) {
 func TestForwardersAreTold(t *testing.T) {
 	bpftest.RequireRoot(t)
 	name, err := os.ReadFile("/proc/self/comm")
-	bpftest.Must(t, err)
-	rename := func(to []byte) { bpftest.Must(t, os.WriteFile("/proc/self/comm", to, 0)) }
+	must(t, err)
+	rename := func(to []byte) { must(t, os.WriteFile("/proc/self/comm", to, 0)) }
 	defer rename(name)
 	rename([]byte("docker-proxy"))
 	container := bpftest.Namespace(t)
@@ -197,15 +193,12 @@ func TestRelayPortOfAnybodyIsTold(t *testing.T) {
 	bpftest.RequireRoot(t)
 	cfg := &config.Config{Gate: config.Gate{Mode: nft.Redirect, RelayPort: 925}}
 	for first, want := range map[string]bool{"1024": false, "926": false, "925": true, "0": true} {
-		bpftest.Do(t, bpftest.Namespace(t), func() error {
-			if err := os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte(first), 0); err != nil {
-				return err
-			}
+		bpftest.In(t, bpftest.Namespace(t), func() {
+			must(t, os.WriteFile("/proc/sys/net/ipv4/ip_unprivileged_port_start", []byte(first), 0))
 			told := slices.ContainsFunc(listeners(cfg), func(f Finding) bool { return strings.Contains(f.Words, "any user of this host") })
 			if told != want {
 				t.Errorf("from port %s on any user may listen: told %v, want %v", first, told, want)
 			}
-			return nil
 		})
 	}
 }
@@ -237,9 +230,7 @@ func TestForeignList(t *testing.T) {
 	for text, want := range map[string]string{
 		"": "", "host.example\n": "", "192.0.2.1\n": "names 1 client:", "192.0.2.1\n\"2001:db8::1\"\n192.0.2.0/24\n": "names 3 clients:",
 	} {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(path, []byte(text), 0o600))
 		got := foreign(path)
 		if want == "" && got != nil || want != "" && (len(got) != 1 || got[0].State != Advice || !strings.Contains(got[0].Words, path+" "+want)) {
 			t.Errorf("of %q: %+v, want %q", text, got, want)

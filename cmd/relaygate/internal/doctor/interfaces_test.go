@@ -17,10 +17,8 @@ import (
 func TestForwardingIsTold(t *testing.T) {
 	bpftest.RequireRoot(t)
 	for _, on := range []string{"0", "1"} {
-		bpftest.Do(t, bpftest.Namespace(t), func() error {
-			if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte(on), 0); err != nil {
-				return err
-			}
+		bpftest.In(t, bpftest.Namespace(t), func() {
+			must(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte(on), 0))
 			for tap, want := range map[config.Tap]bool{config.TapAFPacket: on == "1", config.TapTCX: false} {
 				told := slices.ContainsFunc(forwarded(&config.Config{Tap: tap}), func(f Finding) bool {
 					return f.Subject == "forwarding of IPv4" && f.State == Advice
@@ -29,19 +27,15 @@ func TestForwardingIsTold(t *testing.T) {
 					t.Errorf("tap %d, forwarding %s: told %v, want %v", tap, on, told, want)
 				}
 			}
-			return nil
 		})
 	}
 }
 
 // The taps on interfaces do not show what the firewall translates.
 func TestTranslationIsTold(t *testing.T) {
-	bpftest.RequireRoot(t)
-	bpftest.Do(t, bpftest.Namespace(t), func() error {
+	bpftest.In(t, bpftest.Namespace(t), func() {
 		c, err := nftables.New()
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		for _, rule := range []bool{false, true} {
 			if rule {
 				table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv6, Name: "nat"})
@@ -50,9 +44,7 @@ func TestTranslationIsTold(t *testing.T) {
 					&expr.Immediate{Register: 1, Data: netip.IPv6Loopback().AsSlice()},
 					&expr.Payload{OperationType: expr.PayloadWrite, SourceRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 8, Len: 16},
 				}})
-				if err := c.Flush(); err != nil {
-					return err
-				}
+				must(t, c.Flush())
 			}
 			for tap, want := range map[config.Tap]bool{config.TapCgroup: false, config.TapTCX: rule, config.TapAFPacket: rule} {
 				var told []string
@@ -66,6 +58,5 @@ func TestTranslationIsTold(t *testing.T) {
 				}
 			}
 		}
-		return nil
 	})
 }

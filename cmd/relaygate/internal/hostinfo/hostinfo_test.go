@@ -17,6 +17,8 @@ import (
 	"relaygate/bpf/netns"
 )
 
+var must = bpftest.Must
+
 // follow runs Follow inside ns and returns what it publishes.
 func follow(t *testing.T, ns *netns.Namespace) <-chan authz.Host {
 	t.Helper()
@@ -66,9 +68,7 @@ func TestFollowSeesEachChange(t *testing.T) {
 		ns, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")},
 		peer, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24")},
 	)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	hosts := follow(t, ns)
 	until(t, hosts, "192.0.2.1", authz.RuleOwn)
 
@@ -77,9 +77,7 @@ func TestFollowSeesEachChange(t *testing.T) {
 	})
 	until(t, hosts, "2001:db8::1", authz.RuleOwn)
 
-	if err := ns.DefaultRoute(netip.MustParseAddr("192.0.2.254")); err != nil {
-		t.Fatal(err)
-	}
+	must(t, ns.DefaultRoute(netip.MustParseAddr("192.0.2.254")))
 	until(t, hosts, "192.0.2.254", authz.RuleNextHop)
 
 	bpftest.Do(t, ns, func() error {
@@ -107,23 +105,17 @@ func TestFollowSeesEachChange(t *testing.T) {
 // addRoute adds a route by an interface, and by a next hop if one is given.
 func addRoute(t *testing.T, ns *netns.Namespace, name, dst, gw string) {
 	t.Helper()
-	bpftest.Do(t, ns, func() error {
+	bpftest.In(t, ns, func() {
 		link, err := netlink.LinkByName(name)
-		if err != nil {
-			return err
-		}
-		if err := netlink.LinkSetUp(link); err != nil {
-			return err
-		}
+		must(t, err)
+		must(t, netlink.LinkSetUp(link))
 		to, err := netlink.ParseIPNet(dst)
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		r := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: to, Gw: net.ParseIP(gw)}
 		if r.Gw == nil {
 			r.Scope = netlink.SCOPE_LINK
 		}
-		return netlink.RouteAdd(r)
+		must(t, netlink.RouteAdd(r))
 	})
 }
 
@@ -136,9 +128,7 @@ func TestWhatServesAsDefaultRoute(t *testing.T) {
 		ns, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8::1/64")},
 		peer, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24")},
 	)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	hosts := follow(t, ns)
 	for _, tt := range []struct{ dst, gw, rule string }{
 		{"203.0.113.0/24", "192.0.2.50", authz.RuleDefault},
@@ -166,14 +156,11 @@ func TestFollowAfterABurst(t *testing.T) {
 	ns := bpftest.Namespace(t)
 	hosts := follow(t, ns)
 	until(t, hosts, "127.0.0.1", authz.RuleOwn)
-	bpftest.Do(t, ns, func() error {
+	bpftest.In(t, ns, func() {
 		for i := range 1000 {
 			a := netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1})
-			if err := netns.AddAddresses("lo", netip.PrefixFrom(a, 24)); err != nil {
-				return err
-			}
+			must(t, netns.AddAddresses("lo", netip.PrefixFrom(a, 24)))
 		}
-		return nil
 	})
 	until(t, hosts, "10.3.231.1", authz.RuleOwn)
 }
@@ -185,9 +172,7 @@ func TestRelevantRoutes(t *testing.T) {
 		ns, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")},
 		peer, "eth0", []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24")},
 	)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, tt := range []struct {
 		dst, gw string
 		want    bool
@@ -203,9 +188,7 @@ func TestRelevantRoutes(t *testing.T) {
 		})
 		addRoute(t, ns, "eth0", tt.dst, tt.gw)
 		messages, err := c.Receive()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if got := slices.ContainsFunc(messages, relevant); got != tt.want {
 			t.Errorf("%s via %q: relevant %v", tt.dst, tt.gw, got)
 		}

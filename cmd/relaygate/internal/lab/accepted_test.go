@@ -60,7 +60,7 @@ func TestConnectionsOfBeforeTheServer(t *testing.T) {
 					return netns.AddAddresses("lo", netip.PrefixFrom(server.Addr(), 32))
 				})
 				station(t, w.Server, "to-stranger", ghostClient)
-				end := wire{ns: w.Stranger.NS, iface: "eth0", to: hardware(t, w.Server, "to-stranger"), port: laterPort}
+				end := wire{ns: w.Stranger.NS, iface: "eth0", to: bpftest.Interface(t, w.Server, "to-stranger").HardwareAddr, port: laterPort}
 				c := newRawClient(t, end, client.Port())
 				tenant, first := way.have(t, w, c)
 				imapAnswers(t, bpftest.Listen(t, w.Server, "tcp4", server.String()))
@@ -76,7 +76,7 @@ func TestConnectionsOfBeforeTheServer(t *testing.T) {
 				_, err := io.WriteString(tenant, "a1 OK done\r\n")
 				must(t, err)
 				c.hears(begins("a1 OK"))
-				w.stay(t, w.Client6, netip.AddrPortFrom(lab.Server6, lab.IMAPPort), "a1 LOGIN alice "+lab.Password+"\r\n")
+				w.stay(t, w.Client6, netip.AddrPortFrom(lab.Server6, lab.IMAPPort))
 				settles(t, 2*time.Second, open(t.Context(), w.Client6.At(lab.Server6)))
 				if _, ok := w.expires(t)[ghostClient.String()]; ok {
 					t.Errorf("granted:\n%s", w.verb(t, "why", ghostClient.String()))
@@ -90,7 +90,7 @@ func TestConnectionsOfBeforeTheServer(t *testing.T) {
 func (w *world) knows(t *testing.T, server netip.AddrPort) {
 	t.Helper()
 	settles(t, 5*time.Second, func() error {
-		w.stay(t, w.Client4, server, "a1 LOGIN alice "+lab.Password+"\r\n")
+		w.stay(t, w.Client4, server)
 		return lab.Poll(t.Context(), 300*time.Millisecond, 10*time.Millisecond, func() error {
 			if _, ok := w.expires(t)[lab.Client4.String()]; !ok {
 				return errors.New("the mail server is not believed so far")

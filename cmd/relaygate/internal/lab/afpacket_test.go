@@ -29,12 +29,11 @@ interfaces = ["to-client4", "to-client6", "to-stranger"]
 // can no longer be confirmed.
 func TestTappedInterfacesOpenForALogin(t *testing.T) {
 	w := newWorld(t, 30*time.Second, tapInterfaces)
-	imap := "a1 LOGIN alice " + lab.Password + "\r\n"
 	// By the loopback device, which is not named: that is no session which began unseen.
 	_, err := talkTo(&lab.Host{NS: w.Server}, netip.AddrPortFrom(lab.Server4, lab.IMAPPort), "a1 LOGIN alice "+lab.Password)
 	must(t, err)
-	w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort), imap)
-	w.stay(t, w.Client6, netip.AddrPortFrom(lab.Server6, lab.IMAPPort), imap)
+	w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort))
+	w.stay(t, w.Client6, netip.AddrPortFrom(lab.Server6, lab.IMAPPort))
 	settles(t, 2*time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
 	settles(t, 2*time.Second, open(t.Context(), w.Client6.At(lab.Server6)))
 	must(t, w.Stranger.At(lab.Server4).Refused(t.Context()))
@@ -44,8 +43,8 @@ func TestTappedInterfacesOpenForALogin(t *testing.T) {
 	}
 }
 
-// stay sends a command, waits for its answer and stays connected.
-func (w *world) stay(t *testing.T, h *lab.Host, to netip.AddrPort, command string) {
+// stay logs in and stays connected.
+func (w *world) stay(t *testing.T, h *lab.Host, to netip.AddrPort) {
 	t.Helper()
 	conn, err := h.Dial(t.Context(), to)
 	must(t, err)
@@ -53,7 +52,7 @@ func (w *world) stay(t *testing.T, h *lab.Host, to netip.AddrPort, command strin
 	lines := bufio.NewReader(conn)
 	_, err = lines.ReadString('\n')
 	must(t, err)
-	_, err = io.WriteString(conn, command)
+	_, err = io.WriteString(conn, "a1 LOGIN alice "+lab.Password+"\r\n")
 	must(t, err)
 	answer, err := lines.ReadString('\n')
 	must(t, err)
@@ -82,7 +81,7 @@ func TestStackedInterfaces(t *testing.T) {
 				w := populate(t, n, n.Server, lab.Options{
 					Lifetime: time.Minute, Config: fmt.Sprintf("[watch]\ntap = %q\ninterfaces = [\"above\"]\n", tap),
 				})
-				w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort), "a1 LOGIN alice "+lab.Password+"\r\n")
+				w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort))
 				settles(t, 2*time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
 				if s := w.totals(t); s.Logins != 1 || s.Tainted != 0 {
 					t.Errorf("status tells %+v", s)
@@ -144,7 +143,7 @@ func TestAsymmetricRoutes(t *testing.T) {
 			w := populate(t, n, n.Server, lab.Options{
 				Lifetime: time.Minute, Config: fmt.Sprintf("[watch]\ntap = %q\ninterfaces = [\"to-client4\"]\n", tap),
 			})
-			w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort), "a1 LOGIN alice "+lab.Password+"\r\n")
+			w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort))
 			settles(t, 2*time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
 		})
 	}

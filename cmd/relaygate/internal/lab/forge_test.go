@@ -3,12 +3,12 @@ package lab_test
 import (
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"relaygate/bpf/bpftest"
@@ -34,22 +34,10 @@ type wire struct {
 	port  uint16           // of the server, 0 for the ghost's
 }
 
-// wireTo is the other end of the router's interface.
-func (w *gatewayWorld) wireTo(t *testing.T, name string, ns *netns.Namespace, iface string) wire {
+// wireTo is the other end of the router's interface, in a namespace.
+func (w *gatewayWorld) wireTo(t *testing.T, name string, ns *netns.Namespace) wire {
 	t.Helper()
-	return wire{ns: ns, iface: iface, to: hardware(t, w.gateway.Router, name)}
-}
-
-func hardware(t *testing.T, ns *netns.Namespace, name string) (mac net.HardwareAddr) {
-	t.Helper()
-	bpftest.Do(t, ns, func() error {
-		l, err := netlink.LinkByName(name)
-		if err == nil {
-			mac = l.Attrs().HardwareAddr
-		}
-		return err
-	})
-	return mac
+	return wire{ns: ns, iface: "eth0", to: bpftest.Interface(t, w.gateway.Router, name).HardwareAddr}
 }
 
 // segment is one of a forged conversation.
@@ -83,62 +71,32 @@ func (s segment) frame(t *testing.T, w wire, port uint16) []byte {
 	if s.server {
 		from, to = to, from
 	}
-	has := func(flag byte) bool {
-		for i := range len(s.flags) {
-			if s.flags[i] == flag {
-				return true
-			}
-		}
-		return false
+	has := func(flag string) bool { return strings.Contains(s.flags, flag) }
+	frame := bpftest.Segment(t, w.to, from, to, layers.TCP{
+		Seq: s.seq, Ack: s.ack, Window: 65000, Urgent: 3,
+		SYN: has("S"), ACK: has("A"), FIN: has("F"), RST: has("R"), PSH: has("P"), URG: has("U"), Options: s.options,
+	}, s.payload)
+	if w.vlan != 0 { // IEEE 802.1Q
+		return slices.Insert(frame, 12, 0x81, 0, byte(w.vlan>>8), byte(w.vlan))
 	}
-	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: from.Addr().AsSlice(), DstIP: to.Addr().AsSlice()}
-	tcp := &layers.TCP{
-		SrcPort: layers.TCPPort(from.Port()), DstPort: layers.TCPPort(to.Port()), Seq: s.seq, Ack: s.ack, Window: 65000, Urgent: 3,
-		SYN: has('S'), ACK: has('A'), FIN: has('F'), RST: has('R'), PSH: has('P'), URG: has('U'), Options: s.options,
-	}
-	if err := tcp.SetNetworkLayerForChecksum(ip); err != nil {
-		t.Fatal(err)
-	}
-	stack := []gopacket.SerializableLayer{&layers.Ethernet{
-		SrcMAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}, DstMAC: w.to, EthernetType: layers.EthernetTypeIPv4,
-	}}
-	if w.vlan != 0 {
-		stack[0].(*layers.Ethernet).EthernetType = layers.EthernetTypeDot1Q
-		stack = append(stack, &layers.Dot1Q{VLANIdentifier: w.vlan, Type: layers.EthernetTypeIPv4})
-	}
-	buf := gopacket.NewSerializeBuffer()
-	err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
-		append(stack, ip, tcp, gopacket.Payload(s.payload))...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return buf.Bytes()
+	return frame
 }
 
 // send lets frames come in at the router.
 func (w wire) send(t *testing.T, frames ...[]byte) {
 	t.Helper()
-	bpftest.Do(t, w.ns, func() error {
+	bpftest.In(t, w.ns, func() {
 		i, err := net.InterfaceByName(w.iface)
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		defer unix.Close(fd)
 		if w.raw {
-			if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
-				return err
-			}
+			must(t, unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1))
 		}
 		for _, f := range frames {
-			if err := unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: i.Index}); err != nil {
-				return err
-			}
+			must(t, unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: i.Index}))
 		}
-		return nil
 	})
 }
 
@@ -159,15 +117,7 @@ func (w *gatewayWorld) station(t *testing.T, name string, addr netip.Addr) {
 // station makes a host know one behind an interface.
 func station(t *testing.T, ns *netns.Namespace, name string, addr netip.Addr) {
 	t.Helper()
-	bpftest.Do(t, ns, func() error {
-		l, err := netlink.LinkByName(name)
-		if err != nil {
-			return err
-		}
-		return netlink.NeighAdd(&netlink.Neigh{
-			LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 8},
-		})
-	})
+	bpftest.Station(t, ns, name, addr, net.HardwareAddr{2, 0, 0, 0, 0, 8})
 }
 
 // granted plays a conversation and says whether it opened the gate for the
@@ -261,8 +211,8 @@ func TestForgedServers(t *testing.T) {
 			w := newGatewayWorld(t, lab.Options{Lifetime: time.Minute}, tt.watch)
 			w.haunt(t, "lan")
 			ends := map[string]*netns.Namespace{"lan": w.Server, "dmz": w.gateway.Neighbour.NS, "to-stranger": w.Stranger.NS}
-			client := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0")
-			server := w.wireTo(t, tt.from, ends[tt.from], "eth0")
+			client := w.wireTo(t, "to-stranger", w.Stranger.NS)
+			server := w.wireTo(t, tt.from, ends[tt.from])
 			server.vlan = tt.vlan
 			if got := w.granted(t, client, server, forgedLogin()); got != tt.want {
 				t.Errorf("granted: %v, want %v\n%s", got, tt.want, w.verb(t, "why", ghostClient.String()))
@@ -277,7 +227,7 @@ func TestForgedClients(t *testing.T) {
 	server := func(s segment) segment { s.server = true; return s }
 	w := newGatewayWorld(t, lab.Options{Lifetime: time.Minute}, tcxLan)
 	w.haunt(t, "lan")
-	client, inside := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0"), w.wireTo(t, "lan", w.Server, "eth0")
+	client, inside := w.wireTo(t, "to-stranger", w.Stranger.NS), w.wireTo(t, "lan", w.Server)
 	for _, tt := range []struct {
 		name         string
 		conversation []segment

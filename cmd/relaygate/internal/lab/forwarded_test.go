@@ -40,10 +40,8 @@ func TestForwardedWords(t *testing.T) {
 		for _, tap := range []string{"afpacket", "tcx"} {
 			t.Run(way.name+", "+tap, func(t *testing.T) {
 				w, c := ghostly(t, "tap = \""+tap+"\"\ninterfaces = [\"to-stranger\", \"to-client4\"]\n")
-				bpftest.Do(t, w.Server, func() error {
-					return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)
-				})
-				inside := wire{ns: w.Client6.NS, iface: "eth0", to: hardware(t, w.Server, "to-client6"), port: c.port}
+				bpftest.Sysctl(t, w.Server, "1", "ipv4/ip_forward")
+				inside := wire{ns: w.Client6.NS, iface: "eth0", to: bpftest.Interface(t, w.Server, "to-client6").HardwareAddr, port: c.port}
 				forge(t, c, inside, func() netip.Addr {
 					bpftest.Do(t, w.Server, way.prepare)
 					return way.from
@@ -59,9 +57,7 @@ func TestForwardedWords(t *testing.T) {
 				must(t, w.says(t, "status", "logins over IPv4 are not believed: "+refused)())
 				login(t, w.Client4, lab.IMAPLogin(lab.Server4, lab.Password))
 				settles(t, 2*time.Second, w.says(t, "why "+lab.Client4.String(), refused))
-				if got := w.expires(t); len(got) != 0 {
-					t.Errorf("granted: %v", got)
-				}
+				w.grantedTo(t, 0)
 			})
 		}
 	}
@@ -77,16 +73,19 @@ func anotherSource(source netip.Addr) []expr.Any {
 
 // translate has a rule of the current namespace translate the sources of what leaves.
 func translate(rule ...expr.Any) error {
+	return firewall(nftables.TableFamilyIPv4, &nftables.Chain{
+		Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
+	}, rule...)
+}
+
+// firewall gives the current namespace a rule, in a table and a chain of its own.
+func firewall(family nftables.TableFamily, chain *nftables.Chain, rule ...expr.Any) error {
 	c, err := nftables.New()
 	if err != nil {
 		return err
 	}
-	table := c.AddTable(&nftables.Table{Name: "translate", Family: nftables.TableFamilyIPv4})
-	chain := c.AddChain(&nftables.Chain{
-		Name: "post", Table: table, Type: nftables.ChainTypeNAT,
-		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
-	})
-	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: rule})
+	chain.Name, chain.Table = "chain", c.AddTable(&nftables.Table{Name: "firewall", Family: family})
+	c.AddRule(&nftables.Rule{Table: chain.Table, Chain: c.AddChain(chain), Exprs: rule})
 	return c.Flush()
 }
 
@@ -105,13 +104,11 @@ func TestForwardedWordsOfATrustedNamespace(t *testing.T) {
 	must(t, w.says(t, "status", "mail servers in trusted network namespaces are not believed")())
 	ghostServes(t, w.Server, "eth0", 24, port)
 	w.station(t, "to-stranger", ghostClient)
-	end := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0")
+	end := w.wireTo(t, "to-stranger", w.Stranger.NS)
 	end.port = port
-	forge(t, newRawClient(t, end, 20001), wire{ns: w.gateway.Neighbour.NS, iface: "eth0", to: hardware(t, w.gateway.Router, "dmz"), port: port}, nil)
+	forge(t, newRawClient(t, end, 20001), wire{ns: w.gateway.Neighbour.NS, iface: "eth0", to: bpftest.Interface(t, w.gateway.Router, "dmz").HardwareAddr, port: port}, nil)
 	settles(t, 2*time.Second, w.says(t, "why "+ghostClient.String(), "no socket of this host sent what the server says"))
-	if got := w.expires(t); len(got) != 0 {
-		t.Errorf("granted: %v", got)
-	}
+	w.grantedTo(t, 0)
 }
 
 // forge has a client say a login that its server does not hear, and another say that

@@ -3,7 +3,6 @@ package lab_test
 import (
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -41,7 +40,7 @@ func ghostly(t *testing.T, watch string) (*world, *rawClient) {
 	w := newWorld(t, time.Minute, "[watch]\nimap = [143, 1143]\n"+watch)
 	ghostServes(t, w.Server, "lo", 32, ghostPort)
 	station(t, w.Server, "to-stranger", ghostClient)
-	end := wire{ns: w.Stranger.NS, iface: "eth0", to: hardware(t, w.Server, "to-stranger"), port: ghostPort}
+	end := wire{ns: w.Stranger.NS, iface: "eth0", to: bpftest.Interface(t, w.Server, "to-stranger").HardwareAddr, port: ghostPort}
 	return w, newRawClient(t, end, 20001)
 }
 
@@ -69,9 +68,15 @@ func TestBytesWithTheLastAcknowledgement(t *testing.T) {
 // seen everything before, then. It stays connected, as the socket tables must show it.
 func (w *world) onlyClient4(t *testing.T) {
 	t.Helper()
-	w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort), "a1 LOGIN alice "+lab.Password+"\r\n")
+	w.stay(t, w.Client4, netip.AddrPortFrom(lab.Server4, lab.IMAPPort))
 	settles(t, 2*time.Second, open(t.Context(), w.Client4.At(lab.Server4)))
-	if got := w.expires(t); len(got) != 1 {
+	w.grantedTo(t, 1)
+}
+
+// grantedTo checks how many hold a grant.
+func (w *world) grantedTo(t *testing.T, want int) {
+	t.Helper()
+	if got := w.expires(t); len(got) != want {
 		t.Errorf("granted: %v", got)
 	}
 }
@@ -81,9 +86,7 @@ func (w *world) onlyClient4(t *testing.T) {
 // handshake, whose streams begin there: what was said before another process heard.
 func TestResetAndBackByACookie(t *testing.T) {
 	w, c := ghostly(t, "tap = \"afpacket\"\ninterfaces = [\"to-stranger\", \"to-client4\"]\n")
-	bpftest.Do(t, w.Server, func() error {
-		return os.WriteFile("/proc/sys/net/ipv4/tcp_syncookies", []byte("2"), 0)
-	})
+	bpftest.Sysctl(t, w.Server, "2", "ipv4/tcp_syncookies")
 	const greeting, hidden = "* OK ready\r\n", "a1 LOGIN x \""
 	c.say(1000, 0, "S", "")
 	first := c.hears(func(tcp *layers.TCP) bool { return tcp.SYN }).Seq + 1

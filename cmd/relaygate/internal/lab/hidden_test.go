@@ -34,12 +34,12 @@ type hidden struct {
 
 var ways = []hidden{
 	{"by another interface", nil, func(t *testing.T, w *world, c *rawClient, s segment) {
-		other := wire{ns: w.Client6.NS, iface: "eth0", to: hardware(t, w.Server, "to-client6"), port: c.port}
+		other := wire{ns: w.Client6.NS, iface: "eth0", to: bpftest.Interface(t, w.Server, "to-client6").HardwareAddr, port: c.port}
 		other.send(t, s.frame(t, other, c.localPort))
 	}},
 	{"by an interface that has just come", nil, func(t *testing.T, w *world, c *rawClient, s segment) {
 		must(t, netns.Join(w.Server, "new", nil, w.Client6.NS, "new", nil))
-		other := wire{ns: w.Client6.NS, iface: "new", to: hardware(t, w.Server, "new"), port: c.port}
+		other := wire{ns: w.Client6.NS, iface: "new", to: bpftest.Interface(t, w.Server, "new").HardwareAddr, port: c.port}
 		other.send(t, s.frame(t, other, c.localPort))
 	}},
 	{"by the loopback device, from who makes packets on this host", nil, func(t *testing.T, w *world, c *rawClient, s segment) {
@@ -87,14 +87,11 @@ func (w *world) goAhead(t *testing.T) {
 	if !strings.Contains(w.verb(t, "status"), "tcx (") {
 		return
 	}
+	index := bpftest.Interface(t, w.Server, "to-stranger").Index
 	settles(t, 3*time.Second, func() error {
 		i, first := 0, ebpf.ProgramID(0)
 		bpftest.Do(t, w.Server, func() error {
-			l, err := net.InterfaceByName("to-stranger")
-			if err != nil {
-				return err
-			}
-			list, err := bpf.Programs(l.Index, ebpf.AttachTCXIngress)
+			list, err := bpf.Programs(index, ebpf.AttachTCXIngress)
 			if i = len(list); i > 0 {
 				first = list[0].ID
 			}
@@ -129,12 +126,9 @@ func attachTCX(t *testing.T, ns *netns.Namespace, iface string, at ebpf.AttachTy
 	t.Cleanup(func() { bpftest.Close(t, prog) })
 	info, err := prog.Info()
 	must(t, err)
+	index := bpftest.Interface(t, ns, iface).Index
 	bpftest.Do(t, ns, func() error {
-		i, err := net.InterfaceByName(iface)
-		if err != nil {
-			return err
-		}
-		l, err := link.AttachTCX(link.TCXOptions{Interface: i.Index, Program: prog, Attach: at, Anchor: anchor})
+		l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: prog, Attach: at, Anchor: anchor})
 		if err == nil {
 			t.Cleanup(func() { bpftest.Close(t, l) })
 		}
@@ -154,20 +148,12 @@ func passing(frame []byte) []byte {
 // that share an address.
 func takesAll(t *testing.T, w *world) {
 	bpftest.Do(t, w.Server, func() error {
-		c, err := nftables.New()
-		if err != nil {
-			return err
-		}
-		table := c.AddTable(&nftables.Table{Name: "shared", Family: nftables.TableFamilyNetdev})
-		chain := c.AddChain(&nftables.Chain{
-			Name: "all", Table: table, Type: nftables.ChainTypeFilter, Device: "to-stranger",
+		return firewall(nftables.TableFamilyNetdev, &nftables.Chain{
+			Type: nftables.ChainTypeFilter, Device: "to-stranger",
 			Hooknum: nftables.ChainHookIngress, Priority: nftables.ChainPriorityFilter,
-		})
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+		},
 			&expr.Immediate{Register: 1, Data: []byte{unix.PACKET_HOST}},
-			&expr.Meta{Key: expr.MetaKeyPKTTYPE, SourceRegister: true, Register: 1},
-		}})
-		return c.Flush()
+			&expr.Meta{Key: expr.MetaKeyPKTTYPE, SourceRegister: true, Register: 1})
 	})
 }
 
@@ -215,9 +201,7 @@ func TestHiddenByTranslation(t *testing.T) {
 					return
 				}
 				settles(t, 2*time.Second, w.says(t, "why "+ghostClient.String(), "the firewall translates IPv4"))
-				if got := w.expires(t); len(got) != 0 {
-					t.Errorf("granted: %v", got)
-				}
+				w.grantedTo(t, 0)
 			})
 		}
 	}
@@ -253,25 +237,16 @@ func leads(t *testing.T, ns *netns.Namespace, from, to uint16) {
 	t.Helper()
 	const tcpPort, tcpChecksum = 2, 16 // in its header
 	bpftest.Do(t, ns, func() error {
-		c, err := nftables.New()
-		if err != nil {
-			return err
-		}
-		table := c.AddTable(&nftables.Table{Name: "ports", Family: nftables.TableFamilyIPv4})
-		chain := c.AddChain(&nftables.Chain{
-			Name: "in", Table: table, Type: nftables.ChainTypeFilter,
-			Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
-		})
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
+		return firewall(nftables.TableFamilyIPv4, &nftables.Chain{
+			Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
+		},
 			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: tcpPort, Len: 2},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, from)},
 			&expr.Immediate{Register: 1, Data: binary.BigEndian.AppendUint16(nil, to)},
 			&expr.Payload{
 				OperationType: expr.PayloadWrite, SourceRegister: 1, Base: expr.PayloadBaseTransportHeader,
 				Offset: tcpPort, Len: 2, CsumType: expr.CsumTypeInet, CsumOffset: tcpChecksum,
-			},
-		}})
-		return c.Flush()
+			})
 	})
 }
 
@@ -304,7 +279,7 @@ func TestHiddenBytesBehindAGateway(t *testing.T) {
 			})
 			imapAnswers(t, bpftest.Listen(t, w.Server, "tcp4", server.String()))
 			w.station(t, "to-stranger", ghostClient)
-			end := w.wireTo(t, "to-stranger", w.Stranger.NS, "eth0")
+			end := w.wireTo(t, "to-stranger", w.Stranger.NS)
 			end.port = server.Port()
 			c := newRawClient(t, end, 20001)
 			c.hides(func(s segment) { c.send(t, passing(s.frame(t, c.wire, c.localPort))) })

@@ -6,7 +6,6 @@ import (
 	"net"
 	"sync"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -29,25 +28,19 @@ type lossy struct {
 func newLossy(t *testing.T, ns *netns.Namespace, a, b string, percent int, seed uint64) *lossy {
 	t.Helper()
 	l := &lossy{rng: rand.New(rand.NewPCG(seed, 2)), percent: percent}
-	bpftest.Do(t, ns, func() error {
+	bpftest.In(t, ns, func() {
 		for i, name := range []string{a, b} {
 			iface, err := net.InterfaceByName(name)
-			if err != nil {
-				return err
-			}
+			must(t, err)
 			// A protocol from the start would bring frames of all interfaces.
 			l.ends[i], err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-			if err != nil {
-				return err
-			}
+			must(t, err)
 			err = errors.Join(
 				unix.SetsockoptInt(l.ends[i], unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
 				unix.Bind(l.ends[i], &unix.SockaddrLinklayer{Protocol: uint16(unix.ETH_P_ALL>>8 | unix.ETH_P_ALL<<8&0xff00), Ifindex: iface.Index}))
-			if err != nil {
-				return err
-			}
+			must(t, err)
 		}
-		return unix.Pipe2(l.stop[:], unix.O_CLOEXEC)
+		must(t, unix.Pipe2(l.stop[:], unix.O_CLOEXEC))
 	})
 	l.running.Go(l.run)
 	t.Cleanup(func() {
@@ -103,29 +96,4 @@ func (l *lossy) run() {
 			}
 		}
 	}
-}
-
-// ownChecksums makes an interface send whole packets: what a program carries no
-// hardware completes (ethtool -K tx off).
-func ownChecksums(t *testing.T, ns *netns.Namespace, name string) {
-	t.Helper()
-	bpftest.Do(t, ns, func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		value := struct{ cmd, data uint32 }{cmd: unix.ETHTOOL_STXCSUM}
-		var request struct {
-			name [unix.IFNAMSIZ]byte
-			data unsafe.Pointer
-			_    [16]byte
-		}
-		copy(request.name[:], name)
-		request.data = unsafe.Pointer(&value)
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
-			return errno
-		}
-		return nil
-	})
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/google/gopacket/pcapgo"
 
 	"relaygate/authz"
+	"relaygate/bpf/bpftest"
 )
 
 // TestCanaryNeverComesOutOfReplay crafts a capture of each dialogue.
@@ -110,10 +111,8 @@ func (tp *tape) frame(t *testing.T, dir authz.Dir, tcp *layers.TCP, payload []by
 	eth := &layers.Ethernet{SrcMAC: from.mac, DstMAC: to.mac, EthernetType: layers.EthernetTypeIPv4}
 	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: from.ip.To4(), DstIP: to.ip.To4()}
 	must(t, tcp.SetNetworkLayerForChecksum(ip))
-	buf := gopacket.NewSerializeBuffer()
-	opts := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
-	must(t, gopacket.SerializeLayers(buf, opts, eth, ip, tcp, gopacket.Payload(payload)))
+	frame := bpftest.Frame(t, eth, ip, tcp, gopacket.Payload(payload))
 	tp.time = tp.time.Add(time.Millisecond)
-	info := gopacket.CaptureInfo{Timestamp: tp.time, CaptureLength: len(buf.Bytes()), Length: len(buf.Bytes())}
-	must(t, tp.w.WritePacket(info, buf.Bytes()))
+	info := gopacket.CaptureInfo{Timestamp: tp.time, CaptureLength: len(frame), Length: len(frame)}
+	must(t, tp.w.WritePacket(info, frame))
 }

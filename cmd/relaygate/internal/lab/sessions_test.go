@@ -80,17 +80,13 @@ func TestOpenSessionAndReloads(t *testing.T) {
 	settles(t, time.Second, open(t.Context(), four))
 	for end := time.Now().Add(3 * sessionLifetime / 2); time.Now().Before(end); {
 		must(t, w.daemon.Reload("[gate]\nmode = \"filter\"\nmax_new_per_minute = 0\n"))
-		bpftest.Do(t, w.Server, func() error {
+		bpftest.In(t, w.Server, func() {
 			c, err := nftables.New()
-			if err != nil {
-				return err
-			}
+			must(t, err)
 			c.AddTable(other)
 			s := &nftables.Set{Table: other, Name: "theirs", KeyType: nftables.TypeIPAddr}
-			if err := c.AddSet(s, element(lab.Stranger4, 0)); err != nil {
-				return err
-			}
-			return c.Flush()
+			must(t, c.AddSet(s, element(lab.Stranger4, 0)))
+			must(t, c.Flush())
 		})
 		stays(t, time.Now().Add(sessionLifetime/20), open(t.Context(), four))
 	}

@@ -45,9 +45,7 @@ func TestSplicingProxy(t *testing.T) {
 				return
 			}
 			settles(t, 2*time.Second, w.says(t, "why "+lab.Stranger4.String(), "can still change what it sent"))
-			if got := w.expires(t); len(got) != 0 {
-				t.Errorf("granted: %v", got)
-			}
+			w.grantedTo(t, 0)
 		})
 	}
 }

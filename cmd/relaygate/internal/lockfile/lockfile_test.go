@@ -13,15 +13,17 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"relaygate/bpf/bpftest"
 )
+
+var must = bpftest.Must
 
 // The holder is told in a PID namespace too that has not got it.
 func TestHolderInAnotherNamespace(t *testing.T) {
 	const asked = "RELAYGATE_TEST_HOLDER"
 	if path := os.Getenv(asked); path != "" {
-		if err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("proc", "/proc", "proc", 0, "")); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("proc", "/proc", "proc", 0, "")))
 		fmt.Printf("process %s of %d\n", Holder(path), os.Getpid())
 		return
 	}
@@ -30,9 +32,7 @@ func TestHolderInAnotherNamespace(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "lock")
 	lock, err := Take(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	c := exec.Command(os.Args[0], "-test.run=^TestHolderInAnotherNamespace$")
 	c.Env = append(os.Environ(), asked+"="+path)
 	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
@@ -80,9 +80,7 @@ func TestHolder(t *testing.T) {
 		t.Errorf("process %s holds a file that is not there", got)
 	}
 	lock, err := Take(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if got := Holder(path); got != strconv.Itoa(os.Getpid()) {
 		t.Errorf("process %q holds the lock, want this one", got)
 	}
@@ -92,15 +90,11 @@ func TestHolder(t *testing.T) {
 	if _, err := Take(path); !errors.As(err, new(*HeldError)) {
 		t.Errorf("error %v", err)
 	}
-	if err := lock.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, lock.Close())
 	if got := Holder(path); got != "" { // its number is there still
 		t.Errorf("process %s holds a lock that was given up", got)
 	}
 	lock, err = Take(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	_ = lock.Close()
 }

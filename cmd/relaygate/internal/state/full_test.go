@@ -66,35 +66,27 @@ func disk(t *testing.T) string {
 			t.Error(err)
 		}
 	})
-	if err := os.Chmod(folder, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Chmod(folder, 0o700))
 	return folder
 }
 
 func remount(t *testing.T, folder string, flags uintptr, options string) {
 	t.Helper()
-	if err := unix.Mount("relaygate", folder, "tmpfs", unix.MS_REMOUNT|flags, options); err != nil {
-		t.Fatal(err)
-	}
+	must(t, unix.Mount("relaygate", folder, "tmpfs", unix.MS_REMOUNT|flags, options))
 }
 
 // fillDisk takes what room a disk has left.
 func fillDisk(t *testing.T, folder string) {
 	t.Helper()
 	f, err := os.Create(filepath.Join(folder, "mail"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for err == nil {
 		_, err = f.Write(make([]byte, 4096))
 	}
 	if !errors.Is(err, unix.ENOSPC) {
 		t.Fatal(err)
 	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, f.Close())
 }
 
 // A start that cannot write its file goes on in memory with all that the old one holds,
@@ -132,9 +124,7 @@ func TestStartThatCannotWrite(t *testing.T) {
 			s.Put("denials", "203.0.113.9", []byte("for good"))
 			shut(t, s)
 			if tt.old != nil {
-				if err := tt.old(path); err != nil {
-					t.Fatal(err)
-				}
+				must(t, tt.old(path))
 			}
 			fillDisk(t, folder)
 			if tt.readOnly {
@@ -142,9 +132,7 @@ func TestStartThatCannotWrite(t *testing.T) {
 			}
 			before, _ := os.ReadFile(path) // there may be none
 			s, err := Open(path, at, "denials")
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			s.Put("grants", "192.0.2.200", []byte("x"))
 			flush(t, s)
 			if _, _, err := s.Mend(at); err == nil || s.Unwritten() == nil || s.Stats().LastError == "" {

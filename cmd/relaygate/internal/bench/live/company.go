@@ -3,12 +3,11 @@ package live
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"time"
 
 	"relaygate/cmd/relaygate/internal/bench"
 	"relaygate/cmd/relaygate/internal/bench/must"
+	"relaygate/cmd/relaygate/internal/lab"
 	"relaygate/nft"
 )
 
@@ -23,7 +22,7 @@ var nobody = company{pairPort, func(while func()) { while() }}
 
 // daemon is relaygate with a gate.
 func (m *measure) daemon(ctx context.Context, port int, gate string) company {
-	return company{port, func(while func()) { m.withGate(ctx, gate, func(*agent) { while() }) }}
+	return company{port, func(while func()) { m.withGate(ctx, gate, func(*lab.Daemon) { while() }) }}
 }
 
 // reader is one of a TPACKET_V3 ring.
@@ -82,9 +81,6 @@ func (m *measure) takeTurns(ctx context.Context, rounds int, do func(pair) time.
 	list := make([]turns, len(all))
 	for i := range all {
 		list[i] = turns{undisturbed(own[i]), bench.Median(agent[i])}
-	}
-	if os.Getenv("PART") != "" {
-		fmt.Fprintln(m.Log, own, agent)
 	}
 	return list
 }

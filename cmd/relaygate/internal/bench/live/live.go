@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +21,7 @@ import (
 
 	"relaygate/cmd/relaygate/internal/bench"
 	"relaygate/cmd/relaygate/internal/bench/must"
+	"relaygate/cmd/relaygate/internal/lab"
 )
 
 // Section is the live half of the table.
@@ -54,7 +54,7 @@ func measureAll(ctx context.Context, c *bench.Config) {
 		{"pipeline", m.pipeline},
 		{"log tailers", m.tailers},
 	} {
-		if only := os.Getenv("PART"); only != "" && !strings.Contains(only, part.name) {
+		if !strings.Contains(part.name, c.Part) {
 			continue
 		}
 		start := time.Now()
@@ -78,12 +78,12 @@ func pick[T any](m *measure, quick, full T) T {
 }
 
 // withAgent runs do while the daemon runs.
-func (m *measure) withAgent(ctx context.Context, do func(*agent)) {
+func (m *measure) withAgent(ctx context.Context, do func(*lab.Daemon)) {
 	m.withGate(ctx, gateMode, do)
 }
 
 // withTimes is withAgent while the kernel measures how long BPF programs run.
-func (m *measure) withTimes(ctx context.Context, do func(*agent)) {
+func (m *measure) withTimes(ctx context.Context, do func(*lab.Daemon)) {
 	stats := must.Get(ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME)))
 	defer m.End(stats.Close)
 	m.withAgent(ctx, do)

@@ -8,6 +8,7 @@ import (
 
 	"relaygate/cmd/relaygate/internal/bench"
 	"relaygate/cmd/relaygate/internal/bench/must"
+	"relaygate/cmd/relaygate/internal/lab"
 )
 
 // growth measures packets beside more and more connections that are followed.
@@ -32,7 +33,7 @@ func (m *measure) growth(ctx context.Context) {
 
 // memory says what a connection takes in the kernel and a grant in the daemon.
 func (m *measure) memory(ctx context.Context) {
-	m.withAgent(ctx, func(a *agent) {
+	m.withAgent(ctx, func(a *lab.Daemon) {
 		m.withObjects(a.PID(), func(o *objects) {
 			const over = 8 // bytes per connection: OVER_PLACES of bpf/src/packets.h
 			places := float64(o.maps["flows"].MaxEntries())

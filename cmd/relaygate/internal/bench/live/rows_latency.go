@@ -7,6 +7,7 @@ import (
 
 	"relaygate/cmd/relaygate/internal/bench"
 	"relaygate/cmd/relaygate/internal/bench/must"
+	"relaygate/cmd/relaygate/internal/lab"
 )
 
 // latency measures from the last byte of the positive answer leaving the server
@@ -42,7 +43,7 @@ func (m *measure) latency(ctx context.Context) {
 // latencyPair measures the daemon and the C program once each. The latter adds
 // to the gate that the former left.
 func (m *measure) latencyPair(ctx context.Context, o *observer, program string) (daemon, peer []time.Duration) {
-	m.withAgent(ctx, func(a *agent) {
+	m.withAgent(ctx, func(a *lab.Daemon) {
 		daemon = m.loginDelays(o)
 		must.Do(a.Stop())
 		if program != "" {
@@ -67,7 +68,7 @@ func (m *measure) loginDelays(o *observer) []time.Duration {
 
 // knocks tries port 25 a moment after the client has read the positive answer.
 func (m *measure) knocks(ctx context.Context) {
-	m.withAgent(ctx, func(*agent) {
+	m.withAgent(ctx, func(*lab.Daemon) {
 		for _, k := range []struct {
 			wait  time.Duration
 			goal  float64

@@ -30,7 +30,7 @@ func (m *measure) storm(ctx context.Context) {
 	var each, own []time.Duration // per login: added to everybody, the daemon's
 	for range pairs {
 		without := m.stormOnce(nil, m.stormTask())
-		m.withAgent(ctx, func(a *agent) {
+		m.withAgent(ctx, func(a *lab.Daemon) {
 			with := m.stormOnce(a, m.stormTask())
 			rates, withRates = append(rates, without.rate), append(withRates, with.rate)
 			ratios = append(ratios, with.rate/without.rate)
@@ -60,7 +60,7 @@ type storming struct {
 }
 
 // stormOnce lets a storm pass; a is nil without the daemon.
-func (m *measure) stormOnce(a *agent, t Task) storming {
+func (m *measure) stormOnce(a *lab.Daemon, t Task) storming {
 	before := m.groups.spent("agent")
 	var r Result
 	spent := m.cost(func() {
@@ -106,7 +106,7 @@ func (m *measure) compare(t Task, done int) (lost, wrong int) {
 // how long who waited, and what the programs of the daemon took.
 func (m *measure) stormWatched(ctx context.Context, own time.Duration) {
 	m.withObserver(func(o *observer) {
-		m.withTimes(ctx, func(a *agent) {
+		m.withTimes(ctx, func(a *lab.Daemon) {
 			watch := startMonitor(m.serverNS)
 			s, bpf := m.stormCost(a, m.stormTask())
 			came := watch.stop()
@@ -130,7 +130,7 @@ func (m *measure) paced(ctx context.Context) {
 			Verb: "login", First: m.addresses(count), Count: count, Gap: time.Second / time.Duration(rate),
 			Workers: 16, Wrong: 10,
 		}
-		m.withTimes(ctx, func(a *agent) {
+		m.withTimes(ctx, func(a *lab.Daemon) {
 			s, bpf := m.stormCost(a, t)
 			m.Tell(bench.Told(fmt.Sprintf("CPU per login at %d logins a second", rate), micro(s.own+bpf), "µs",
 				fmt.Sprintf("the daemon %.1f, its BPF programs %.1f", micro(s.own), micro(bpf))))
@@ -139,7 +139,7 @@ func (m *measure) paced(ctx context.Context) {
 }
 
 // stormCost is one storm, and what the daemon's programs took for each login.
-func (m *measure) stormCost(a *agent, t Task) (s storming, bpf time.Duration) {
+func (m *measure) stormCost(a *lab.Daemon, t Task) (s storming, bpf time.Duration) {
 	m.withObjects(a.PID(), func(programs *objects) {
 		var empty hooks
 		defer m.End(empty.close)

@@ -32,7 +32,7 @@ func (m *measure) tailers(ctx context.Context) {
 	m.withObserver(func(o *observer) {
 		var own time.Duration
 		m.logged(func(string) {
-			m.withAgent(ctx, func(*agent) { own = m.tailed(ctx, o) })
+			m.withAgent(ctx, func(*lab.Daemon) { own = m.tailed(ctx, o) })
 		})
 		const what = "answer leaves → element is there, p50: "
 		m.Tell(bench.Told(what+"relaygate", micro(own), "µs", fmt.Sprintf("%d logins, %v apart", tailedLogins, tailedGap)))

@@ -12,6 +12,7 @@ import (
 
 	"relaygate/cmd/relaygate/internal/bench"
 	"relaygate/cmd/relaygate/internal/bench/must"
+	"relaygate/cmd/relaygate/internal/lab"
 )
 
 func nativeUint64(b []byte) uint64 { return binary.NativeEndian.Uint64(b) }
@@ -20,7 +21,7 @@ func nativeUint64(b []byte) uint64 { return binary.NativeEndian.Uint64(b) }
 // a mail is read, and commands are answered.
 func (m *measure) afterVerdict(ctx context.Context) {
 	const mails, commands = 16, 20_000
-	m.withAgent(ctx, func(a *agent) {
+	m.withAgent(ctx, func(a *lab.Daemon) {
 		m.withObjects(a.PID(), func(o *objects) {
 			m.connected(mailPort, func() {
 				before := activityOf(a, o)
@@ -56,7 +57,7 @@ type activity struct {
 	switches int64 // of the daemon's threads, because they waited
 }
 
-func activityOf(a *agent, o *objects) activity {
+func activityOf(a *lab.Daemon, o *objects) activity {
 	return activity{
 		bytes:    produced(o.maps["packets"]) + produced(o.maps["events"]),
 		wakeups:  counter(o.maps["counters"], "wakeups"),
@@ -127,7 +128,7 @@ type packetTimer struct {
 
 // withPacketTimer runs do while the daemon runs and its programs are timed.
 func (m *measure) withPacketTimer(ctx context.Context, do func(*packetTimer)) {
-	m.withTimes(ctx, func(a *agent) {
+	m.withTimes(ctx, func(a *lab.Daemon) {
 		m.withObjects(a.PID(), func(o *objects) {
 			t := &packetTimer{objects: o}
 			defer m.End(t.empty.close)

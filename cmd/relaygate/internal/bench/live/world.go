@@ -75,23 +75,20 @@ func (w *world) addresses(n int) int {
 
 // withGate runs do while the daemon runs, with a table gate of its own in the
 // configuration. Its gate goes with it, so that the next one begins with nothing.
-func (m *measure) withGate(ctx context.Context, gate string, do func(*agent)) {
+func (m *measure) withGate(ctx context.Context, gate string, do func(*lab.Daemon)) {
 	dir := must.Get(os.MkdirTemp(m.Dir, "agent"))
 	defer m.End(func() error { return os.RemoveAll(dir) })
 	d := must.Get(lab.StartDaemon(ctx, m.serverNS, lab.Options{
 		Exe: m.Relaygate, Dir: dir, Lifetime: time.Hour, Mode: gate,
 		Config: fmt.Sprintf("[watch]\npop3 = [%d, %d]\n", mailPort, pairPort),
 	}))
-	a := &agent{Daemon: d}
-	defer m.End(func() error { return errors.Join(a.Stop(), m.serverNS.Do(dropGate)) })
+	defer m.End(func() error { return errors.Join(d.Stop(), m.serverNS.Do(dropGate)) })
 	must.Do(m.groups.move("agent", d.PID()))
-	do(a)
+	do(d)
 }
 
 // gateMode is the gate that is measured: port 25 is closed to all but members.
 const gateMode = "mode = \"filter\"\nmax_new_per_minute = 0\nmax_concurrent = 0\n"
-
-type agent struct{ *lab.Daemon }
 
 func (w *world) close() error {
 	var errs []error

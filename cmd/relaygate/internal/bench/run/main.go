@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -38,7 +39,7 @@ func main() {
 func run(ctx context.Context, args []string, out, log io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	full := flags.Bool("full", false, "captures of full size, slow peers, more rounds")
-	only := flags.String("only", "", "measure one section")
+	only := flags.String("only", "", "measure one section, or of the live one some parts: live/storm")
 	walk := flags.String("walk", "", "walk over the records of a `FILE` and do nothing else")
 	capture := flags.Bool("generate", false, "write a capture: name the file, and a profile in JSON")
 	million := flags.Bool("million", false, "measure a million grants, also in the relaygate at the given path")
@@ -86,11 +87,12 @@ func measure(ctx context.Context, o options, out, log io.Writer) (err error) {
 		return fmt.Errorf("make the folder for the results: %w", err)
 	}
 	sections := append(bench.Sections(), live.Section())
-	if o.only != "" {
-		sections = slices.DeleteFunc(sections, func(s bench.Section) bool { return s.Name != o.only })
+	only, part, _ := strings.Cut(o.only, "/")
+	if only != "" {
+		sections = slices.DeleteFunc(sections, func(s bench.Section) bool { return s.Name != only })
 	}
 	rows, err := bench.Run(ctx, &bench.Config{
-		Full: o.full, Relaygate: o.program, Baseline: baseline, Self: self, Dir: dir, Log: log,
+		Full: o.full, Part: part, Relaygate: o.program, Baseline: baseline, Self: self, Dir: dir, Log: log,
 	}, sections)
 	machine := bench.ThisMachine(runtime.NumCPU(), time.Now(), o.full)
 	fmt.Fprintf(out, "%s, %d cores, Linux %s, %s\n", machine.CPU, machine.Cores, machine.Kernel, machine.Time.Format(time.DateOnly))

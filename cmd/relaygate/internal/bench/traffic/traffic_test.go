@@ -10,7 +10,11 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
+
+	"relaygate/bpf/bpftest"
 )
+
+var must = bpftest.Must
 
 // TestGenerate: the same profile gives the same bytes; every packet is sound to
 // gopacket, and none goes back in time.
@@ -19,9 +23,7 @@ func TestGenerate(t *testing.T) {
 		t.Run(p.Name, func(t *testing.T) {
 			var file, again bytes.Buffer
 			truth, err := Generate(&file, p)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			if _, err := Generate(&again, p); err != nil {
 				t.Fatal(err)
 			}
@@ -44,18 +46,14 @@ func TestGenerate(t *testing.T) {
 func readAll(t *testing.T, r io.Reader) (n int64) {
 	t.Helper()
 	in, err := pcapgo.NewReader(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	before := int64(0)
 	for ; ; n++ {
 		data, ci, err := in.ReadPacketData()
 		if errors.Is(err, io.EOF) {
 			return n
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if ci.Timestamp.UnixMicro() < before {
 			t.Fatalf("packet %d goes back in time", n)
 		}

@@ -282,9 +282,7 @@ func TestStoryOfRenewals(t *testing.T) {
 		k.manual(t, p.String())
 		k.engine.Evidence().Add(authz.Event{Kind: authz.EventBraked, Time: k.now, Last: k.now, Prefix: p})
 		k.Changed(&grant.Change{Kind: grant.Renewed, Arm: tt.arm, Grant: grant.Grant{Prefix: p}})
-		if err := k.collect(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		must(t, k.collect(t.Context()))
 		if tt.stops {
 			k.end(t)
 			k = newKept(t, path)
@@ -296,8 +294,6 @@ func TestStoryOfRenewals(t *testing.T) {
 		if events, err := r.Journal[0].Events(); err != nil || len(events) != tt.want {
 			t.Errorf("%s: %v, %+v, want %d events", tt.name, err, events, tt.want)
 		}
-		if err := k.Close(nil, nil); err != nil {
-			t.Fatal(err)
-		}
+		must(t, k.Close(nil, nil))
 	}
 }

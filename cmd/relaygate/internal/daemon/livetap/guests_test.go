@@ -77,24 +77,15 @@ func (l link) at(index int) netlink.Link {
 
 // TestInterfacesOfGuests asks the kernel which interfaces there are.
 func TestInterfacesOfGuests(t *testing.T) {
-	bpftest.RequireRoot(t)
-	bpftest.Do(t, bpftest.Namespace(t), func() error {
+	bpftest.In(t, bpftest.Namespace(t), func() {
 		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
-		if err := netlink.LinkAdd(bridge); err != nil {
-			return err
-		}
+		must(t, netlink.LinkAdd(bridge))
 		port := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "port0", MasterIndex: bridge.Index}, PeerName: "eth0"}
-		if err := netlink.LinkAdd(port); err != nil {
-			return err
-		}
+		must(t, netlink.LinkAdd(port))
 		eth0, err := netlink.LinkByName("eth0")
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		attrs := netlink.LinkAttrs{Name: "guest0", ParentIndex: eth0.Attrs().Index}
-		if err := netlink.LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}); err != nil {
-			return err
-		}
+		must(t, netlink.LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}))
 		for name, want := range map[string]string{
 			"lo": "", "br0": "", "guest0": "",
 			"port0": "a part of br0, where containers and guests could speak as this host: name br0 in watch.interfaces",
@@ -109,58 +100,43 @@ func TestInterfacesOfGuests(t *testing.T) {
 				t.Errorf("%s: %v, want %q", name, err, want)
 			}
 		}
-		return nil
 	})
 }
 
 // TestGuestsCome: what leaves by an interface that becomes one of guests too is not
 // believed any more, until it is none.
 func TestGuestsCome(t *testing.T) {
-	bpftest.RequireRoot(t)
-	bpftest.Do(t, bpftest.Namespace(t), func() error {
+	bpftest.In(t, bpftest.Namespace(t), func() {
 		eth0 := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "peer"}
-		if err := netlink.LinkAdd(eth0); err != nil {
-			return err
-		}
+		must(t, netlink.LinkAdd(eth0))
 		cfg := &config.Config{Interfaces: []string{"eth0"}, Services: map[uint16]authz.Service{143: {Protocol: authz.IMAP}}}
 		tap, err := openPacketTap(cfg, &Trust{}, slog.New(slog.DiscardHandler), control.NewHub())
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		defer bpftest.Close(t, tap)
 		p := tap.(*packetTap)
 		guest := &netlink.Macvlan{LinkAttrs: netlink.LinkAttrs{Name: "guest0", ParentIndex: eth0.Index}, Mode: netlink.MACVLAN_MODE_BRIDGE}
-		if err := netlink.LinkAdd(guest); err != nil {
-			return err
-		}
+		must(t, netlink.LinkAdd(guest))
 		p.follow()
 		if len(p.at) != 0 || len(p.not) != 1 || !strings.Contains(problem("eth0", p.not["eth0"]), "also carries guest0") {
 			t.Errorf("with a guest: %v, %v", p.at, p.not)
 		}
-		if err := netlink.LinkDel(guest); err != nil {
-			return err
-		}
+		must(t, netlink.LinkDel(guest))
 		p.follow()
 		if p.at["eth0"] != eth0.Index || len(p.not) != 0 {
 			t.Errorf("without one: %v, %v", p.at, p.not)
 		}
-		return nil
 	})
 }
 
 // TestGuestsElsewhere: that other interfaces come and go, as those of containers do, is no
 // doubt about one.
 func TestGuestsElsewhere(t *testing.T) {
-	bpftest.RequireRoot(t)
 	ns := bpftest.Namespace(t)
-	bpftest.Do(t, ns, func() error {
+	bpftest.In(t, ns, func() {
 		for i := range 50 { // more than the kernel lists at once
 			pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: fmt.Sprintf("eth%d", i)}, PeerName: fmt.Sprintf("peer%d", i)}
-			if err := netlink.LinkAdd(pair); err != nil {
-				return err
-			}
+			must(t, netlink.LinkAdd(pair))
 		}
-		return nil
 	})
 	ended, others := make(chan struct{}), make(chan error)
 	go func() {

@@ -11,12 +11,9 @@ import (
 // TestLinksCome: one that came is told of once, also if it is gone by then; what is known
 // may change.
 func TestLinksCome(t *testing.T) {
-	bpftest.RequireRoot(t)
-	bpftest.Do(t, bpftest.Namespace(t), func() error {
+	bpftest.In(t, bpftest.Namespace(t), func() {
 		l, err := openLinks()
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		defer func() {
 			must(t, l.close())
 		}()
@@ -32,32 +29,21 @@ func TestLinksCome(t *testing.T) {
 			t.Error("nothing has come")
 		}
 		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "new"}, PeerName: "peer"}
-		if err := netlink.LinkAdd(veth); err != nil {
-			return err
-		}
+		must(t, netlink.LinkAdd(veth))
 		if !came() || came() {
 			t.Error("it is not told, or twice")
 		}
 		peer, err := netlink.LinkByName("peer")
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		known[veth.Index], known[peer.Attrs().Index] = true, true
-		if err := netlink.LinkSetUp(veth); err != nil {
-			return err
-		}
+		must(t, netlink.LinkSetUp(veth))
 		if came() {
 			t.Error("what is known has come")
 		}
-		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "short"}}); err != nil {
-			return err
-		}
-		if err := netlink.LinkDel(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "short"}}); err != nil {
-			return err
-		}
+		must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "short"}}))
+		must(t, netlink.LinkDel(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "short"}}))
 		if !came() {
 			t.Error("one that is gone again was not told of")
 		}
-		return nil
 	})
 }

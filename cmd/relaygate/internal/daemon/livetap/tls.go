@@ -150,7 +150,7 @@ type server struct {
 // tell says whether a server's TLS is read.
 func (t *TLS) tell(s *tlstap.Server) {
 	text := printable(s.String())
-	if s.Seen {
+	if s.Seen() {
 		t.log.Info("TLS is read", "server", text)
 	} else {
 		t.log.Warn("TLS is not read", "server", text)

@@ -84,7 +84,7 @@ func unseen(servers []tlstap.Server) string {
 			continue
 		}
 		all++
-		if s.Seen {
+		if s.Seen() {
 			seen++
 			continue
 		}
@@ -121,7 +121,7 @@ func newTLSServers(servers []tlstap.Server) []control.TLSServer {
 func newTLSServer(s *tlstap.Server) control.TLSServer {
 	out := control.TLSServer{
 		Name: control.Text(s.Name), PID: s.PID, Listeners: []string{}, Processes: s.Processes,
-		TLS: encrypts(s), Seen: s.Seen, Words: control.Text(s.String()),
+		TLS: encrypts(s), Seen: s.Seen(), Words: control.Text(s.String()),
 		Handshakes: s.Handshakes, Read: s.Read, Libraries: []control.TLSLibrary{},
 	}
 	for _, l := range s.Listeners {

@@ -18,16 +18,16 @@ func TestUnseenServersAreNamed(t *testing.T) {
 	at := func(addr string) []netip.AddrPort { return []netip.AddrPort{netip.MustParseAddrPort(addr)} }
 	used := []tlstap.LibraryUse{{Path: "/usr/lib/libssl.so.3", Users: []string{"imap-login"}, Attached: true}}
 	advance := []tlstap.LibraryUse{{Path: "/usr/lib/libssl.so.3", Attached: true}}
-	dovecot := tlstap.Server{Name: "dovecot", PID: 12, Listeners: at("[::]:993"), Libraries: used, Seen: true}
+	dovecot := tlstap.Server{Name: "dovecot", PID: 12, Listeners: at("[::]:993"), Libraries: used}
 	for _, tt := range []struct {
 		name   string
 		server tlstap.Server
 		speaks bool
 		want   string // the problem with dovecot beside it, "" for none
 	}{
-		{"seen", tlstap.Server{Name: "nginx", PID: 5, Listeners: at("[::]:143"), Libraries: used, Seen: true}, true, ""},
+		{"seen", tlstap.Server{Name: "nginx", PID: 5, Listeners: at("[::]:143"), Libraries: used}, true, ""},
 		{"clear text", tlstap.Server{Name: "popa3d", PID: 5, Listeners: at("[::]:110"), Why: "no TLS library was found"}, false, ""},
-		{"clear text, watched in advance", tlstap.Server{Name: "popa3d", PID: 5, Listeners: at("[::]:110"), Libraries: advance, Seen: true}, false, ""},
+		{"clear text, watched in advance", tlstap.Server{Name: "popa3d", PID: 5, Listeners: at("[::]:110"), Libraries: advance}, false, ""},
 		{
 			"a TLS port",
 			tlstap.Server{Name: "maild", PID: 5, Listeners: at("[::]:995"), Why: "no TLS library was found"},

@@ -40,19 +40,15 @@ func TestForwardedIsNotOwn(t *testing.T) {
 		{"ipv6/conf/all/forwarding", false, ""},
 		{"ipv6/conf/lo/force_forwarding", true, "IPv6"},
 	} {
-		bpftest.Do(t, bpftest.Namespace(t), func() error {
+		bpftest.In(t, bpftest.Namespace(t), func() {
 			// It has what the first namespace has.
-			if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0); err != nil {
-				return err
-			}
+			must(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0))
 			if tt.on != "" {
 				err := os.WriteFile("/proc/sys/net/"+tt.on, []byte("1"), 0)
 				if errors.Is(err, fs.ErrNotExist) && strings.Contains(tt.on, "force_forwarding") {
-					return nil // before Linux 6.17
+					return // before Linux 6.17
 				}
-				if err != nil {
-					return err
-				}
+				must(t, err)
 			}
 			trust := &Trust{tables: tables, unsure: tt.unsure}
 			for family, conn := range map[string]authz.Conn{"IPv4": v4, "IPv6": v6} {
@@ -65,7 +61,6 @@ func TestForwardedIsNotOwn(t *testing.T) {
 			if got := trust.problems(); len(got) != min(len(tt.refused), 1) || len(got) > 0 && !strings.Contains(got[0], tt.refused) {
 				t.Errorf("%+v: problems are %q", tt, got)
 			}
-			return nil
 		})
 	}
 }
@@ -79,11 +74,9 @@ func TestTranslatedIsNotSeen(t *testing.T) {
 	t.Cleanup(func() { bpftest.Close(t, tables) })
 	v4 := authz.Conn{Client: netip.MustParseAddrPort("192.0.2.7:50000"), Server: netip.MustParseAddrPort("192.0.2.1:143")}
 	v6 := authz.Conn{Client: netip.MustParseAddrPort("[2001:db8::7]:50000"), Server: netip.MustParseAddrPort("[2001:db8::1]:143")}
-	bpftest.Do(t, bpftest.Namespace(t), func() error {
+	bpftest.In(t, bpftest.Namespace(t), func() {
 		trust := &Trust{tables: tables}
-		if err := trust.onInterfaces(); err != nil {
-			return err
-		}
+		must(t, trust.onInterfaces())
 		defer bpftest.Close(t, trust.firewall)
 		want := func(when, refused string) {
 			t.Helper()
@@ -115,24 +108,17 @@ func TestTranslatedIsNotSeen(t *testing.T) {
 		}
 		want("no rules", "")
 		c, err := nftables.New()
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv6, Name: "nat"})
 		chain := c.AddChain(&nftables.Chain{
 			Name: "in", Table: table, Type: nftables.ChainTypeNAT,
 			Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest,
 		})
 		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Redir{}}})
-		if err := c.Flush(); err != nil {
-			return err
-		}
+		must(t, c.Flush())
 		want("one that redirects", "IPv6")
 		c.DelTable(table)
-		if err := c.Flush(); err != nil {
-			return err
-		}
+		must(t, c.Flush())
 		want("without it again", "")
-		return nil
 	})
 }

@@ -24,26 +24,19 @@ import (
 func TestOtherInterfaces(t *testing.T) {
 	bpftest.RequireRoot(t)
 	bpftest.RequireLinux(t, 6, 6, "tcx")
-	bpftest.Do(t, bpftest.Namespace(t), func() error {
-		add := func(name string) (int, error) {
+	bpftest.In(t, bpftest.Namespace(t), func() {
+		add := func(name string) int {
 			l := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "-peer"}
-			err := netlink.LinkAdd(l)
-			return l.Index, err
+			must(t, netlink.LinkAdd(l))
+			return l.Index
 		}
-		if _, err := add("lan"); err != nil {
-			return err
-		}
+		add("lan")
 		cfg := &config.Config{Interfaces: []string{"lan", "tunnel"}, Services: map[uint16]authz.Service{143: {Protocol: authz.IMAP}}}
 		tap, err := openWireTap(cfg, &Trust{}, slog.New(slog.DiscardHandler), control.NewHub())
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		defer bpftest.Close(t, tap)
 		w := tap.(*wireTap)
-		late, err := add("late")
-		if err != nil {
-			return err
-		}
+		late := add("late")
 		// The kernel has told of it, and that was read before it was listed.
 		if came, err := w.others.links.came(w.knows); err != nil || !came {
 			t.Errorf("it came: %v, %v", came, err)
@@ -61,18 +54,14 @@ func TestOtherInterfaces(t *testing.T) {
 		}
 		same(true)
 		peer, err := netlink.LinkByName("lan-peer")
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		const loopback = 1
 		for _, index := range []int{loopback, peer.Attrs().Index, late} {
 			if on, err := w.programs.Attached(index); err != nil || !on {
 				t.Errorf("interface %d: attached %v, %v", index, on, err)
 			}
 		}
-		if err := netlink.LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "late", Index: late}}); err != nil {
-			return err
-		}
+		must(t, netlink.LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "late", Index: late}}))
 		same(false)
 		w.keepOthers()
 		same(true)
@@ -80,10 +69,7 @@ func TestOtherInterfaces(t *testing.T) {
 			t.Errorf("it still knows the interfaces %v", w.others.tapped)
 		}
 		// One that is named is another until it is tapped as such.
-		tunnel, err := add("tunnel")
-		if err != nil {
-			return err
-		}
+		tunnel := add("tunnel")
 		if w.keepOthers(); !w.others.tapped[tunnel] {
 			t.Error("what comes in by a named one is not seen at once")
 		}
@@ -95,7 +81,6 @@ func TestOtherInterfaces(t *testing.T) {
 		if on, err := w.programs.Attached(tunnel); err != nil || !on {
 			t.Errorf("attached %v, %v", on, err)
 		}
-		return nil
 	})
 }
 
@@ -125,14 +110,10 @@ func crowd(t *testing.T, index int) (leave func()) {
 func TestInsteadOfTCX(t *testing.T) {
 	bpftest.RequireRoot(t)
 	bpftest.RequireLinux(t, 6, 6, "tcx")
-	bpftest.Do(t, bpftest.Namespace(t), func() error {
-		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lan"}, PeerName: "lan-peer"}); err != nil {
-			return err
-		}
+	bpftest.In(t, bpftest.Namespace(t), func() {
+		must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lan"}, PeerName: "lan-peer"}))
 		peer, err := netlink.LinkByName("lan-peer")
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		crowd(t, peer.Attrs().Index)
 		cfg := &config.Config{Interfaces: []string{"lan"}, Services: map[uint16]authz.Service{143: {Protocol: authz.IMAP}}}
 		trust := &Trust{}
@@ -142,7 +123,6 @@ func TestInsteadOfTCX(t *testing.T) {
 		if trust.unsure || trust.tap != nil {
 			t.Errorf("it is left with %+v", trust)
 		}
-		return nil
 	})
 }
 
@@ -151,26 +131,18 @@ func TestInsteadOfTCX(t *testing.T) {
 func TestUnseenInterface(t *testing.T) {
 	bpftest.RequireRoot(t)
 	bpftest.RequireLinux(t, 6, 6, "tcx")
-	bpftest.Do(t, bpftest.Namespace(t), func() error {
-		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lan"}, PeerName: "lan-peer"}); err != nil {
-			return err
-		}
+	bpftest.In(t, bpftest.Namespace(t), func() {
+		must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "lan"}, PeerName: "lan-peer"}))
 		cfg := &config.Config{Interfaces: []string{"lan"}, Services: map[uint16]authz.Service{143: {Protocol: authz.IMAP}}}
 		trust := &Trust{}
 		tap, err := openWireTap(cfg, trust, slog.New(slog.DiscardHandler), control.NewHub())
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		defer bpftest.Close(t, tap)
 		w := tap.(*wireTap)
 		other, err := netlink.LinkByName("lan-peer")
-		if err != nil {
-			return err
-		}
+		must(t, err)
 		lan, peer := w.attached["lan"], other.Attrs().Index
-		if err := w.programs.Detach(peer); err != nil { // as an administrator can
-			return err
-		}
+		must(t, w.programs.Detach(peer)) // as an administrator can
 		if w.areTapped(maps.Clone(w.others.tapped)) {
 			t.Error("it is not missed")
 		}
@@ -193,6 +165,5 @@ func TestUnseenInterface(t *testing.T) {
 				t.Errorf("interface %d: attached %v, %v", index, on, err)
 			}
 		}
-		return nil
 	})
 }

@@ -17,8 +17,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/control"
 )
+
+var must = bpftest.Must
 
 var measured = control.Status{
 	Since: control.Time{Time: time.Unix(1_000_000_000, 5e8)}, Problems: []string{"never a label", "never a label"},
@@ -46,9 +49,7 @@ func gatherer(t *testing.T, s control.Status, err error) prometheus.Gatherer {
 	t.Helper()
 	r := prometheus.NewPedanticRegistry()
 	snapshot := func(context.Context) (control.Status, error) { return s, err }
-	if err := r.Register(&collector{ctx: t.Context(), snapshot: snapshot}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, r.Register(&collector{ctx: t.Context(), snapshot: snapshot}))
 	return r
 }
 
@@ -100,9 +101,7 @@ func TestScrapeSaysWhatStatusSays(t *testing.T) {
 
 func TestManualHasMetrics(t *testing.T) {
 	manual, err := os.ReadFile("../../../packaging/relaygate.8")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, m := range list {
 		if !regexp.MustCompile(`(?m)^\.It Li ` + m.name + `(\{\w+\})?$`).Match(manual) {
 			t.Errorf("%s is not in the manual", m.name)
@@ -146,9 +145,7 @@ func TestMetricsServerIsBoundedAndEnds(t *testing.T) {
 
 	ask := func(header string) (net.Conn, string) {
 		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		// A server that closes at once may make the write fail: the read tells.
 		_, _ = io.WriteString(c, "GET /metrics HTTP/1.1\r\nHost: x\r\n"+header+"\r\n")
 		line, _ := bufio.NewReader(c).ReadString('\n')

@@ -97,11 +97,18 @@ type dialogue struct {
 	seen strings.Builder
 }
 
-func (d *dialogue) say(format string, args ...any) error {
-	line := fmt.Sprintf(format, args...)
+func (d *dialogue) say(line string) error {
 	fmt.Fprintf(&d.seen, "C: %s\n", line)
 	_, err := io.WriteString(d.Conn, line+"\r\n")
 	return err
+}
+
+// ask says a line and reads the answer to it.
+func (d *dialogue) ask(line string, prefixes ...string) (int, error) {
+	if err := d.say(line); err != nil {
+		return 0, err
+	}
+	return d.answer(prefixes...)
 }
 
 // answer reads lines up to one that begins with one of the prefixes, and says
@@ -176,10 +183,7 @@ func (d *dialogue) secure(a *attempt) error {
 		if a.injected != "" {
 			command += "\r\n" + strings.TrimSuffix(a.injected, "\r\n")
 		}
-		if err := d.say("%s", command); err != nil {
-			return err
-		}
-		if _, err := d.answer(ok); err != nil {
+		if _, err := d.ask(command, ok); err != nil {
 			return err
 		}
 	}
@@ -205,20 +209,14 @@ func plain(user, password string) string {
 func (d *dialogue) imap(a *attempt) error {
 	for i, password := range a.password {
 		tag := fmt.Sprintf("a%d", i)
+		last := tag + " LOGIN " + a.user + " " + password
 		if a.sasl {
-			if err := d.say("%s AUTHENTICATE PLAIN", tag); err != nil {
+			if _, err := d.ask(tag+" AUTHENTICATE PLAIN", "+"); err != nil {
 				return err
 			}
-			if _, err := d.answer("+"); err != nil {
-				return err
-			}
-			if err := d.say("%s", plain(a.user, password)); err != nil {
-				return err
-			}
-		} else if err := d.say("%s LOGIN %s %s", tag, a.user, password); err != nil {
-			return err
+			last = plain(a.user, password)
 		}
-		which, err := d.answer(tag+" OK", tag+" NO")
+		which, err := d.ask(last, tag+" OK", tag+" NO")
 		if err != nil {
 			return err
 		}
@@ -229,10 +227,8 @@ func (d *dialogue) imap(a *attempt) error {
 		a.refused++
 	}
 	for i := range a.after {
-		if err := d.say("b%d NOOP", i); err != nil {
-			return err
-		}
-		if _, err := d.answer(fmt.Sprintf("b%d ", i)); err != nil {
+		tag := fmt.Sprintf("b%d ", i)
+		if _, err := d.ask(tag+"NOOP", tag); err != nil {
 			return err
 		}
 	}
@@ -242,28 +238,14 @@ func (d *dialogue) imap(a *attempt) error {
 // pop3 is imap for POP3.
 func (d *dialogue) pop3(a *attempt) error {
 	for _, password := range a.password {
+		first, goOn, last := "USER "+a.user, "+OK", "PASS "+password
 		if a.sasl {
-			if err := d.say("AUTH PLAIN"); err != nil {
-				return err
-			}
-			if _, err := d.answer("+ "); err != nil {
-				return err
-			}
-			if err := d.say("%s", plain(a.user, password)); err != nil {
-				return err
-			}
-		} else {
-			if err := d.say("USER %s", a.user); err != nil {
-				return err
-			}
-			if _, err := d.answer("+OK"); err != nil {
-				return err
-			}
-			if err := d.say("PASS %s", password); err != nil {
-				return err
-			}
+			first, goOn, last = "AUTH PLAIN", "+ ", plain(a.user, password)
 		}
-		which, err := d.answer("+OK", "-ERR")
+		if _, err := d.ask(first, goOn); err != nil {
+			return err
+		}
+		which, err := d.ask(last, "+OK", "-ERR")
 		if err != nil {
 			return err
 		}
@@ -274,10 +256,7 @@ func (d *dialogue) pop3(a *attempt) error {
 		a.refused++
 	}
 	for range a.after {
-		if err := d.say("CAPA"); err != nil {
-			return err
-		}
-		if _, err := d.answer(".\r\n", "-ERR"); err != nil {
+		if _, err := d.ask("CAPA", ".\r\n", "-ERR"); err != nil {
 			return err
 		}
 	}
@@ -286,7 +265,7 @@ func (d *dialogue) pop3(a *attempt) error {
 
 // bye ends the session, if the server has not done so after a refusal.
 func (d *dialogue) bye(command, answer string) error {
-	if d.say("%s", command) != nil {
+	if d.say(command) != nil {
 		return nil
 	}
 	if _, err := d.answer(answer); !hungUp(err) {

@@ -188,11 +188,9 @@ func (w *world) download(t *testing.T, times int) {
 	defer v.Close()
 	must(t, v.SetDeadline(time.Now().Add(2*time.Minute)))
 	v.r = bufio.NewReaderSize(v.Conn, 1<<16)
-	must(t, v.say("a1 LOGIN %s %s", v.user, right))
-	_, err := v.answer("a1 OK")
+	_, err := v.ask("a1 LOGIN "+v.user+" "+right, "a1 OK")
 	must(t, err)
-	must(t, v.say("a2 SELECT INBOX"))
-	_, err = v.answer("a2 OK")
+	_, err = v.ask("a2 SELECT INBOX", "a2 OK")
 	must(t, err)
 	for range times {
 		must(t, v.say("a3 FETCH 1 BODY.PEEK[]"))

@@ -69,10 +69,7 @@ func (w *world) failFirst(a *attempt) error {
 		return err
 	}
 	begin := func(tag string) error {
-		if err := d.say("%s STARTTLS", tag); err != nil {
-			return err
-		}
-		_, err := d.answer(tag + " OK")
+		_, err := d.ask(tag+" STARTTLS", tag+" OK")
 		return err
 	}
 	// Courier gives up with what comes next, and loses the beginning of that.

@@ -3,7 +3,6 @@
 package recipes
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -72,11 +71,7 @@ func (w *world) addInside(t *testing.T) {
 	t.Helper()
 	w.smtp = bpftest.Namespace(t)
 	must(t, netns.Join(w.Server, "lan", []netip.Prefix{gateway4, gateway6}, w.smtp, "eth0", []netip.Prefix{inner4, inner6}))
-	bpftest.Do(t, w.Server, func() error {
-		return errors.Join(
-			os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0),
-			os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0))
-	})
+	bpftest.Sysctl(t, w.Server, "1", "ipv4/ip_forward", "ipv6/conf/all/forwarding")
 	must(t, w.smtp.DefaultRoute(gateway4.Addr()))
 	must(t, w.smtp.DefaultRoute(gateway6.Addr()))
 	w.at4, w.at6 = inner4.Addr(), inner6.Addr()
