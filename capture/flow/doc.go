@@ -40,6 +40,12 @@
 //     of those of IPv6. They are followed as stations are, but Unauthenticated, and
 //     what a station sends in the connection taints.
 //
+// Where the capture does not tell what this host sent, a stranger whose frames the tap
+// sees unswitched, or without hardware addresses, can send an answer in the server's place
+// that is like its own. The server sends its own all the same, unless the client's window
+// is closed: other bytes, or its FIN, where the answer was read that proved a login, taint
+// for as long as the flow is held (Hold).
+//
 // A SYN that this host sent from the server's end taints: both ends may open a
 // connection towards each other (RFC 9293 §3.5), and no listener accepted it then.
 //
