@@ -25,8 +25,8 @@
 //     server's address and comes in elsewhere is another's;
 //   - the hardware addresses: the station that the SYN was sent to answered, to
 //     another station, on the same VLAN and interface (FromHandshake). Later
-//     segments must come from it and not go to it: a stranger who borrows the
-//     server's hardware address has to send the frame to that same address. Of
+//     segments must come from it, and go neither to it nor to a group: so goes what a
+//     stranger sends who borrows the server's hardware address, to reach the tap. Of
 //     copies of the SYN, as on both sides of a router, the last one before the
 //     answer counts, which is the nearest to the server: routers that share an
 //     address (VRRP) answer their clients from another;
