@@ -61,7 +61,8 @@ const (
 func (s *DoneSet) Add(hash uint64, second int64) bool { return s.add(hash, second, 0, 0) }
 
 // AddHeld takes a connection like Add, if there is room, but for what its client sent
-// before the sequence number next: another copy of that is not passed over until Release.
+// before the sequence number next, and for answers: other copies of those are not passed
+// over until Release.
 func (s *DoneSet) AddHeld(hash uint64, second int64, next uint32, ended bool) {
 	if s.add(hash, second, stampHeld, next) && ended {
 		at, _ := s.recent.find(hash)
@@ -88,11 +89,18 @@ func (s *DoneSet) Ask(hash uint64, second int64) {
 	}
 }
 
-// before reports whether a sequence number of the client of a connection that is held
-// comes before the next that it sends.
-func (s *DoneSet) before(hash uint64, seq uint32) bool {
+// maxAnswer is how long an answer to a login is at most that is compared, in bytes: bulk
+// passes by.
+const maxAnswer = 512
+
+// compares reports whether a segment of a connection that is held may show what was read
+// otherwise: bytes that its client sent before the next, or an answer or end of its server.
+func (s *DoneSet) compares(hash uint64, toServer bool, seq uint32, length int, flags Flags) bool {
+	if !toServer {
+		return length > 0 && length <= maxAnswer || flags&FIN != 0
+	}
 	at, found := s.recent.find(hash)
-	return found && int32(seq-s.recent.late[at]) < 0
+	return length > 0 && found && int32(seq-s.recent.late[at]) < 0
 }
 
 func (s *DoneSet) add(hash uint64, second int64, state stamp, late uint32) bool {
@@ -141,7 +149,7 @@ func (s *DoneSet) PassesOver(seg *Segment, toServer bool, second int64) bool {
 	case passed:
 		return true
 	case passedHeld:
-		return !toServer || len(seg.Payload)+seg.Missing == 0 || !s.before(seg.Hash, seg.Seq)
+		return !s.compares(seg.Hash, toServer, seg.Seq, len(seg.Payload)+seg.Missing, seg.Flags)
 	case shown, shownStill:
 	}
 	return false
@@ -157,7 +165,7 @@ const (
 	shownStill
 	// passed: it is passed over.
 	passed
-	// passedHeld: so it is, unless it holds bytes of the client that are to be compared.
+	// passedHeld: so it is, unless it holds bytes that are to be compared.
 	passedHeld
 )
 

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"math/rand/v2"
+	"strings"
 	"testing"
 )
 
@@ -205,7 +206,7 @@ func TestStamps(t *testing.T) {
 }
 
 // TestHeld: of a connection that is held, bytes of the client before the next are shown,
-// and nothing else, until it is released.
+// and of the server what is short or its end, until it is released.
 func TestHeld(t *testing.T) {
 	d := newTestDecoder()
 	var done DoneSet
@@ -215,6 +216,7 @@ func TestHeld(t *testing.T) {
 	client := func(seq uint32, payload string) []byte {
 		return ethernet(etherIPv4, ipv4Packet(protoTCP, set(tcpSegment(payload), 4, u32(seq)...)))
 	}
+	server := func(segment []byte) []byte { return ethernet(etherIPv4, ipv4Reply(segment)) }
 	for i, step := range []struct {
 		do    func()
 		frame []byte
@@ -226,9 +228,13 @@ func TestHeld(t *testing.T) {
 		{nil, client(500, "x"), silent},
 		{nil, client(600, "x"), silent},
 		{nil, client(400, ""), silent},
-		{nil, ethernet(etherIPv4, ipv4Reply(set(reply("x"), 4, u32(400)...))), silent},
+		{nil, server(reply("x")), segment},
+		{nil, server(reply("")), silent},
+		{nil, server(reply(strings.Repeat("x", maxAnswer))), segment},
+		{nil, server(reply(strings.Repeat("x", maxAnswer+1))), silent},
 		{func() { done.makeRoom(stampOf(1000)) }, client(400, "x"), segment},
 		{func() { done.Release(hash) }, client(400, "x"), silent},
+		{nil, server(reply("x")), silent},
 		{func() { done.AddHeld(hash, 1000, 0, true) }, client(0xffffffff, "x"), segment},
 		{nil, client(0, "x"), silent},
 		{func() { done.Add(hash, 1000) }, client(0xffffffff, "x"), silent},

@@ -117,10 +117,11 @@ func (d *Decoder) glance(r *record, ev *Event) sight {
 	return segment
 }
 
-// compares reports whether a segment of a connection that is held has bytes of the client
-// that are to be compared.
+// compares reports whether a segment of a connection that is held has bytes that are to be
+// compared.
 func (d *Decoder) compares(frame []byte, g *glimpse) bool {
-	return g.end+g.missing > g.payload && d.ports.Has(be16(frame[g.tcp+2:])) && d.done.before(g.hash, be32(frame[g.tcp+4:]))
+	toServer := d.ports.Has(be16(frame[g.tcp+2:]))
+	return d.done.compares(g.hash, toServer, be32(frame[g.tcp+4:]), g.end+g.missing-g.payload, g.flags)
 }
 
 // waiting reports whether fragments wait for others: then no packet is plain.

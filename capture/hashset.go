@@ -19,8 +19,8 @@ type place struct {
 }
 
 // stamp is a Unix time in seconds, of 16 bits, above a bit that says whether a SYN came
-// between the same ends since, one whether client bytes of the connection are still
-// compared, and one whether it has ended. Times are half a day apart at most; one that is
+// between the same ends since, one whether copies of what the connection said are
+// still compared, and one whether it has ended. Times are half a day apart at most; one that is
 // more looks younger than it is.
 type stamp uint64
 

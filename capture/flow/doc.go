@@ -25,8 +25,8 @@
 //     server's address and comes in elsewhere is another's;
 //   - the hardware addresses: the station that the SYN was sent to answered, to
 //     another station, on the same VLAN and interface (FromHandshake). Later
-//     segments must come from it and not go to it: a stranger who borrows the
-//     server's hardware address has to send the frame to that same address. Of
+//     segments must come from it, and go neither to it nor to a group: so goes what a
+//     stranger sends who borrows the server's hardware address, to reach the tap. Of
 //     copies of the SYN, as on both sides of a router, the last one before the
 //     answer counts, which is the nearest to the server: routers that share an
 //     address (VRRP) answer their clients from another;
@@ -39,6 +39,12 @@
 //   - both are group addresses, from which no station sends: tcprewrite(1) makes such
 //     of those of IPv6. They are followed as stations are, but Unauthenticated, and
 //     what a station sends in the connection taints.
+//
+// Where the capture does not tell what this host sent, a stranger whose frames the tap
+// sees unswitched, or without hardware addresses, can send an answer in the server's place
+// that is like its own. The server sends its own all the same, unless the client's window
+// is closed: other bytes, or its FIN, where the answer was read that proved a login, taint
+// for as long as the flow is held (Hold).
 //
 // A SYN that this host sent from the server's end taints: both ends may open a
 // connection towards each other (RFC 9293 §3.5), and no listener accepted it then.

@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"relaygate/authz"
+	"relaygate/capture"
 )
 
 // Forget ends the reading of a flow, for instance when its verdict is reached.
@@ -27,8 +30,8 @@ const orderlyLogins = 200
 func (t *Table) disorder() { t.orderly, t.disorderly = 0, true }
 
 // Hold ends the reading of a flow of a file in which a login was proved, as Forget does,
-// but for what its client sent up to there: copies of that may come late, and one that
-// differs taints the flow until it is forgotten. Its slot is kept as long. It reports
+// but for what its client sent up to there, and the answer: copies of these may come late,
+// and one that differs taints the flow until it is forgotten. Its slot is kept as long. It reports
 // false where nothing comes late, as the capture was in order for long.
 func (t *Table) Hold(id ID) bool {
 	if t.orderly++; t.orderly > orderlyLogins {
@@ -41,12 +44,45 @@ func (t *Table) Hold(id ID) bool {
 	}
 	f.phase = held
 	t.pool.drop(f.server)
-	f.server = nil
+	f.server = t.lastSaid(id)
 	if t.leaving {
 		t.done.AddHeld(f.hash, t.second(), f.clientNext, f.closed)
 		t.asksStill(f)
 	}
 	return true
+}
+
+// lastSaid keeps what the server said with the last Feed, for saidAgain.
+func (t *Table) lastSaid(id ID) *window {
+	w := t.pool.window()
+	for i := range t.events {
+		e := &t.events[i]
+		if e.Kind != Data || e.ID != id || e.Chunk.Dir != authz.FromServer {
+			continue
+		}
+		if said := e.Chunk.Bytes; e.Chunk.Cut == 0 && t.pool.reserve(w, len(said)) {
+			w.put(0, said)
+			w.advanceKeeping(len(said))
+		} else {
+			w.kept = 0 // none that ends where the next byte is
+		}
+	}
+	return w
+}
+
+// saidAgain takes what the server says where a login was proved. Who borrows its addresses
+// can send an answer in its place, but not keep it from sending its own: other bytes, or its
+// end, where these were read.
+func (t *Table) saidAgain(id ID, f *flow, seg *capture.Segment) {
+	from, said := distance(f.serverNext, seg.Seq), seg.Payload
+	ended := seg.Flags&capture.FIN != 0 && from+length(seg) < 0
+	if kept := f.server.kept; from < -kept {
+		said = said[min(-kept-from, len(said)):]
+		from = -kept
+	}
+	if !before(seg.Seq, f.serverISN) && (ended || from < 0 && !f.server.took(from, said)) {
+		t.taint(id, reasonServerCopies)
+	}
 }
 
 // end closes a flow of a file of whose server no more can come.

@@ -84,6 +84,8 @@ func (t *Table) followed(id ID, f *flow, dir authz.Dir, seg *capture.Segment) {
 	switch {
 	case f.phase == following:
 		t.fromServer(id, f, seg)
+	case f.phase == held:
+		t.saidAgain(id, f, seg)
 	case f.phase == finished && seg.Flags&(capture.FIN|capture.RST) != 0:
 		t.close(id)
 	}

@@ -10,6 +10,7 @@ import (
 func TestFiles(t *testing.T) {
 	client, server, router := clientMAC, serverMAC, routerMAC
 	gateway, other := [6]byte{0, 0, 0x5e, 0, 1, 7}, [6]byte{2, 9} // a VRRP address, and what answers for it
+	all := [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	data := []step{cl(0, "AB"), sv(0, 2, "1")}
 	const read = "(C<AB>S<1>"
 	with := func(steps []step, more ...step) []step { return append(steps[:len(steps):len(steps)], more...) }
@@ -127,7 +128,7 @@ func TestFiles(t *testing.T) {
 		{"decoy from another station in a rewritten file", rewritten, shake(cl(0, "AB", macs(router, server)), sv(0, 2, "1")), "(!" + reasonStations},
 		{"answer from the server's address to itself", ethernet, with([]step{syn(), synack(macs(server, server))}, data...), "(!" + reasonForgedAnswer + ")"},
 		{"SYN to a group address", ethernet, with([]step{syn(macs(client, [6]byte{1, 0, 0x5e})), synack(macs([6]byte{1, 0, 0x5e}, client))}, data...), "(!" + reasonForgedAnswer + ")"},
-		{"SYN from a group address", ethernet, with([]step{syn(macs([6]byte{1, 0, 0x5e}, server)), synack(macs(server, [6]byte{1, 0, 0x5e})), cl(0, "")}, data...), read},
+		{"SYN from a group address", ethernet, with([]step{syn(macs([6]byte{1, 0, 0x5e}, server)), synack(macs(server, [6]byte{1, 0, 0x5e})), cl(0, "")}, data...), "(!" + reasonForgedAnswer + ")"},
 		{"the server answers, too, before groups do", groups, []step{syn(), synack(macs(server, client)), synack(), cl(0, "")}, "(!" + reasonStations},
 		{"the server answers, too, after groups did", groups, []step{syn(), synack(), synack(macs(server, client)), cl(0, "")}, "(!" + reasonStations},
 		{"decoy from a station in a file of groups", groups, shake(cl(0, "AB", macs(client, server)), sv(0, 2, "1")), "(!" + reasonStations},
@@ -139,6 +140,8 @@ func TestFiles(t *testing.T) {
 		{"answer on another VLAN", ethernet, with([]step{syn(vlan(4)), synack()}, data...), "(!" + reasonForgedAnswer + ")"},
 		{"answer on another interface", ethernet, with([]step{syn(onInterface(1)), synack()}, data...), "(!" + reasonForgedAnswer + ")"},
 		{"answer in another link layer", ethernet, with([]step{syn(), synack(func(s *capture.Segment) { s.Link = capture.Link{} })}, data...), "(!" + reasonForgedAnswer + ")"},
+		{"answer to all stations", ethernet, with([]step{syn(), synack(macs(server, all))}, data...), "(!" + reasonForgedAnswer + ")"},
+		{"server segment to all stations", ethernet, shake(cl(0, "AB"), sv(0, 2, "X", macs(server, all)), sv(0, 2, "1")), read},
 		{"server segment from another station", ethernet, shake(cl(0, "AB"), sv(0, 2, "X", macs(router, client)), sv(0, 2, "1")), read},
 		{"server segment from the server's address to itself", ethernet, shake(cl(0, "AB"), sv(0, 2, "X", macs(server, server)), sv(0, 2, "1")), read},
 		{"server segment on another VLAN", ethernet, shake(cl(0, "AB"), sv(0, 2, "X", vlan(7)), sv(0, 2, "1")), read},

@@ -66,8 +66,8 @@ func TestHoldReplaced(t *testing.T) {
 	}
 }
 
-// TestHold: a flow that is held gives nothing but the doubt of a late copy, and Closed if
-// it had not told that.
+// TestHold: a flow that is held gives nothing but the doubt of a late copy, or of another
+// answer, and Closed if it had not told that.
 func TestHold(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -81,9 +81,17 @@ func TestHold(t *testing.T) {
 		{"a late copy behind what is next", []step{cl(2, "C"), sv(1, 3, "2"), cl(1, "XC")}, false, "!" + reasonLate},
 		{"a late copy behind the end", []step{sv(1, 2, "", plus(capture.FIN)), cl(0, "XB")}, false, "!" + reasonLate},
 		{"a late copy behind an RST", []step{sv(1, 2, "", plus(capture.RST)), cl(0, "XB")}, false, "!" + reasonLate},
+		{"the answer again", []step{sv(0, 2, "1")}, false, ""},
+		{"the answer again, with what is next", []step{sv(0, 2, "12"), sv(1, 3, "2")}, false, ""},
+		{"another answer", []step{sv(0, 2, "X")}, false, "!" + reasonServerCopies},
+		{"another answer, and more", []step{sv(0, 2, "X2")}, false, "!" + reasonServerCopies},
+		{"another answer that bears other addresses", []step{sv(0, 2, "X", macs(routerMAC, clientMAC))}, false, ""},
+		{"the server's end where it answered", []step{sv(0, 3, "", plus(capture.FIN))}, false, "!" + reasonServerCopies},
+		{"an end of before the handshake", []step{sv(-9, 2, "", plus(capture.FIN)), sv(-9, 2, "123456789X")}, false, ""},
 		{"two late copies", []step{cl(0, "XB"), cl(0, "YB")}, false, "!" + reasonLate},
 		{"something between the two cannot be read", []step{doubt}, false, "!" + "overlapping fragments"},
 		{"the end at once", nil, true, ")"},
+		{"the end at once, and again", []step{sv(0, 2, "1", plus(capture.FIN))}, true, ")"},
 		{"the end at once, and a late copy", []step{cl(0, "XB")}, true, ")!" + reasonLate},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -126,5 +134,16 @@ func TestHold(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestHoldCut: an answer that the snap length cut is compared with nothing.
+func TestHoldCut(t *testing.T) {
+	table := newTable(Limits{})
+	answer := sv(0, 2, "12", missing(3))
+	played(t, table, ethernet, start, shake(cl(0, "AB"), answer))
+	table.Hold(0)
+	if got := played(t, table, ethernet, start, []step{sv(0, 2, "12345"), answer}); got != "" {
+		t.Errorf("got %q", got)
 	}
 }

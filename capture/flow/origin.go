@@ -51,9 +51,10 @@ func (g *guard) authentic(seg *capture.Segment, contradicts bool) bool {
 		return seg.Sent == capture.SenderOutside
 	case byStation, byGroups:
 		// A frame sent to the server's own address was not sent by it,
-		// whatever its source says. The destination may change: routers do.
+		// whatever its source says, nor was one to a group, which reaches every
+		// tap. The destination may change: routers do.
 		return seg.Sent == capture.SenderUnknown && seg.Link.HasMAC && sameLane(&g.link, &seg.Link) &&
-			seg.Link.Src == g.link.Src && seg.Link.Dst != g.link.Src
+			seg.Link.Src == g.link.Src && seg.Link.Dst != g.link.Src && (g.proof == byGroups || !group(seg.Link.Dst))
 	case byNothing:
 		return seg.Sent == capture.SenderUnknown && noStations(&seg.Link) && sameLane(&g.link, &seg.Link)
 	case byRewritten:
@@ -105,7 +106,7 @@ func guardOf(synLink *capture.Link, host, outside, spoke bool, answer *capture.S
 		g.proof = byGroups
 	}
 	ok := synLink.HasMAC && link.HasMAC && link.Src == synLink.Dst && link.Dst != synLink.Dst &&
-		(g.proof == byGroups || !groupOrZero(link.Src))
+		(g.proof == byGroups || !groupOrZero(link.Src) && !group(link.Dst))
 	return g, ok
 }
 

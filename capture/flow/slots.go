@@ -15,7 +15,7 @@ const (
 	// lingering: a flow of a file ended, or is in doubt from here on. Late copies of the
 	// client's bytes are compared up to the next Feed.
 	lingering
-	// held: the same up to Forget, as a login was proved.
+	// held: the same up to Forget, as a login was proved, and the server's answer with them.
 	held
 	// finished: a verdict was reached or the flow is tainted; only its end
 	// is waited for.

@@ -150,11 +150,11 @@ const batch = 64
 
 func replayFile(ctx context.Context, e *env, cfg *config.Config, name string, bar *progress, out printer, sum *summary) (err error) {
 	decoder := capture.NewDecoder(capture.NewPortSet(slices.Collect(maps.Keys(cfg.Services))...))
-	settle := func() error { return nil } // before the file's header was read
+	settle := func(time.Duration) error { return nil } // before the file's header was read
 	through := func(r io.Reader) io.Reader {
 		return newInput(ctx, r, func(waited time.Duration) error {
 			if waited >= engine.Lateness { // nothing can come late any more
-				if err := settle(); err != nil {
+				if err := settle(waited); err != nil {
 					return err
 				}
 			}
@@ -173,11 +173,11 @@ func replayFile(ctx context.Context, e *env, cfg *config.Config, name string, ba
 	reader := engine.NewFileReader(cfg.Services, cfg.TrustedProxies, authz.NewEvidence(authz.EvidenceConfig{NamesOnly: true}), done)
 	defer func() { sum.file(file.Packets(), decoder.Stats(), reader.Flows()) }()
 	began := e.Now()
-	settle = func() error {
+	settle = func(waited time.Duration) error {
 		if file.Time().Before(began) { // stored before: how fast it comes tells nothing
 			return nil
 		}
-		return tell(reader.Settle(), out, sum)
+		return tell(reader.Settle(waited), out, sum)
 	}
 	var events [batch]capture.Event
 	var readErr error

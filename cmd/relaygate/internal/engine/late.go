@@ -15,6 +15,12 @@ import (
 const (
 	// Lateness is how late a packet may come, by the file's clock.
 	Lateness = 200 * time.Millisecond
+	// refusal is how long mail servers take to refuse a login: Courier 5 s, Cyrus 3 s,
+	// Dovecot 2 s. So long a verdict waits where the file does not tell which packets
+	// this host sent: another station may have sent the answer, before the server did.
+	// That is while no more than maxPatient wait, as each holds a flow of its client.
+	refusal    = 6 * time.Second
+	maxPatient = 1 << 6
 	// maxWaiting bounds the verdicts that wait.
 	maxWaiting = 1 << 12
 	// spentVerdicts are how many that are over may stand before them.
@@ -29,11 +35,11 @@ type waiting struct {
 	before   int // those before the last call
 }
 
-// until is when a verdict is told, in Unix nanoseconds, 0 for at once, and the flow that is
-// held for it, plus one; 0 where nothing can change it any more.
+// until is when a verdict is told, in Unix nanoseconds, 0 for at once, and when it is if
+// few wait; and the flow that is held for it, plus one; 0 where nothing can change it any more.
 type until struct {
-	due  int64
-	flow flow.ID
+	due, patient int64
+	flow         flow.ID
 }
 
 // place makes room for a verdict.
@@ -76,8 +82,12 @@ func (r *Reader) hold(id flow.ID) {
 		r.drop(id)
 		return
 	}
-	n := len(r.late.until)
-	r.late.until[n-1] = until{r.fed.UnixNano() + int64(Lateness), id + 1}
+	n, now := len(r.late.until), r.fed.UnixNano()
+	u := until{now + int64(Lateness), now + int64(Lateness), id + 1}
+	if o := r.sessions[id].origin; o != authz.FromHost && o != authz.FromInside {
+		u.patient = now + int64(refusal)
+	}
+	r.late.until[n-1] = u
 	r.drop(id)
 	r.sessions[id].waits = n
 }
@@ -103,8 +113,12 @@ func (r *Reader) tell(all bool) {
 func (r *Reader) tellThose(w *waiting, all bool) {
 	now := r.now.UnixNano()
 	for ; w.told < len(w.verdicts); w.told++ {
-		u := w.until[w.told]
-		if !all && now < u.due && len(w.verdicts)-w.told <= maxWaiting {
+		u, n := w.until[w.told], len(w.verdicts)-w.told
+		due := u.due
+		if n <= maxPatient {
+			due = u.patient
+		}
+		if !all && now < due && n <= maxWaiting {
 			break
 		}
 		if u.flow > 0 {
@@ -117,11 +131,14 @@ func (r *Reader) tellThose(w *waiting, all bool) {
 	r.out = w.verdicts[w.before:w.told]
 }
 
-// Settle returns the verdicts of a file that still wait for what comes late, and those on
-// what does: nothing comes.
-func (r *Reader) Settle() []authz.Verdict {
+// Settle returns the verdicts of a file that have waited for what comes late, and those on
+// what did: nothing came for Lateness or longer.
+func (r *Reader) Settle(waited time.Duration) []authz.Verdict {
 	r.begin(r.now)
 	r.events(r.flows.Settle(r.now))
-	r.tell(true)
+	last := r.now
+	r.now = last.Add(waited)
+	r.tell(false)
+	r.now = last
 	return r.out
 }

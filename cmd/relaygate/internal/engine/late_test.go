@@ -16,6 +16,7 @@ import (
 type wire struct {
 	events []capture.Event
 	now    time.Time
+	raw    bool // it does not tell who sent them
 }
 
 // segment adds one at offsets from the first bytes of both streams.
@@ -24,6 +25,9 @@ func (w *wire) segment(port uint16, server bool, flags capture.Flags, seq, ack u
 	seg := capture.Segment{Src: c, Dst: s, Sent: capture.SenderOutside, Flags: flags, Seq: 1000 + seq, Ack: 9000 + ack, Payload: []byte(text)}
 	if server {
 		seg.Src, seg.Dst, seg.Sent, seg.Seq, seg.Ack = s, c, capture.SenderHost, 9000+seq, 1000+ack
+	}
+	if w.raw {
+		seg.Sent = capture.SenderUnknown
 	}
 	w.events = append(w.events, capture.Event{Kind: capture.Packet, Time: w.now, Segment: seg})
 	w.now = w.now.Add(50 * time.Microsecond)
@@ -135,6 +139,17 @@ func TestLate(t *testing.T) {
 				Src: netip.MustParseAddrPort("192.0.2.1:0"), Dst: netip.MustParseAddrPort("198.51.100.2:0"),
 			}})
 		}, []string{"flush", "1 tainted fragments"}},
+		{"another answer, seconds later, where anybody may have sent the first", func(w *wire) {
+			w.raw = true
+			w.login(1, accepted)
+			w.now = w.now.Add(5 * time.Second)
+			w.segment(1, true, capture.ACK, 10, 24, refused)
+		}, []string{"flush", "1 tainted conflicting copies of the same server bytes"}},
+		{"where the host sent it", func(w *wire) {
+			w.login(1, accepted)
+			w.now = w.now.Add(5 * time.Second)
+			w.segment(1, true, capture.ACK, 10, 24, refused)
+		}, []string{"1 success ", "flush"}},
 		{"another too late", func(w *wire) {
 			w.login(1, accepted)
 			w.now = w.now.Add(Lateness)
@@ -155,19 +170,29 @@ func TestLate(t *testing.T) {
 // TestManyWait: of verdicts that wait there is a bound, where a file's clock stands still;
 // and where many logins were in order, none waits.
 func TestManyWait(t *testing.T) {
+	const over = 3
+	patient := wire{now: start, raw: true}
+	for port := range uint16(maxPatient + over) {
+		patient.login(port+1, accepted)
+	}
+	patient.now = patient.now.Add(Lateness)
+	patient.login(maxPatient+over+1, accepted)
+	if at := slices.Index(patient.read(1), "flush"); at != over+1 {
+		t.Errorf("%d told before the end, though no more than %d wait for long", at, maxPatient)
+	}
 	w := wire{now: start}
-	for port := range uint16(1700) {
+	for port := range uint16(maxWaiting + over) {
 		w.login(port+1, accepted)
 		w.now = start
 	}
 	got := w.read(64)
 	at := slices.Index(got, "flush")
-	if len(got) != 1701 || at != 0 {
+	if len(got) != maxWaiting+over+1 || at != over {
 		t.Fatalf("%d told, %d before the end", len(got)-1, at)
 	}
-	for i := range got[1:] {
-		if want := fmt.Sprintf("%d success ", i+1); got[1+i] != want {
-			t.Fatalf("%q, want %q", got[1+i], want)
+	for i, told := range slices.Delete(got, at, at+1) {
+		if want := fmt.Sprintf("%d success ", i+1); told != want {
+			t.Fatalf("%q, want %q", told, want)
 		}
 	}
 	late := wire{now: start}
