@@ -183,13 +183,11 @@ func (s *Store) append(bucket []byte, list []record) error {
 }
 
 // copyOpen copies all records of a database that is open.
-func (s *Store) copyOpen(old *bbolt.DB) error {
-	return guarded(func() error {
-		return old.View(func(tx *bbolt.Tx) error {
-			if err := s.copyBuckets(tx, tx.Size()); err != nil {
-				return err
-			}
-			return s.copyTail(tx)
-		})
+func (s *Store) copyOpen(old *database) error {
+	return old.View(func(tx *bbolt.Tx) error {
+		if err := s.copyBuckets(tx, tx.Size()); err != nil {
+			return err
+		}
+		return s.copyTail(tx)
 	})
 }
