@@ -170,7 +170,7 @@ func (d *daemon) Denials(ctx context.Context) (out []control.Denial, err error) 
 
 // Why answers the control socket.
 func (d *daemon) Why(ctx context.Context, a netip.Addr) (s control.Story, err error) {
-	before, err := story.Before(a, d.config.Load().Files()...)
+	before, err := d.files.before(d.config.Load().Files(), a)
 	if err != nil {
 		d.log.Warn("what a file held before the first start cannot be told", "error", err)
 	}
