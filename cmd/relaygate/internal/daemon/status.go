@@ -12,6 +12,7 @@ import (
 	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/hostinfo"
 	"relaygate/cmd/relaygate/internal/story"
 )
 
@@ -129,6 +130,9 @@ func (d *daemon) problems(s *control.Status) {
 	s.Problems = append(s.Problems, d.tap.Problems()...)
 	for _, words := range []string{d.files.hangs(time.Now()), d.metrics.Problem()} {
 		tell(words != "", words)
+	}
+	if most := hostinfo.TrackingFull(); most > 0 {
+		tell(true, fmt.Sprintf("the kernel tracks about as many connections as it may (net.netfilter.nf_conntrack_max = %d), and refuses others, those of mail clients too", most))
 	}
 	if words := d.reloadError.Load(); words != nil {
 		tell(true, *words)
