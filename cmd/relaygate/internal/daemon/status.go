@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -151,19 +150,11 @@ func (d *daemon) problems(s *control.Status) {
 const changedLately = 10 * time.Minute
 
 // Grants answers the control socket.
-func (d *daemon) Grants(ctx context.Context) ([]control.Grant, error) {
-	type listed struct {
-		prefix netip.Prefix
-		shape  control.Grant
-	}
-	var list []listed
-	err := d.owner.parts(ctx, func(g *grant.Grant) { list = append(list, listed{g.Prefix, control.NewGrant(g)}) })
-	slices.SortFunc(list, func(a, b listed) int { return a.prefix.Compare(b.prefix) })
-	out := make([]control.Grant, len(list))
-	for i := range list {
-		out[i] = list[i].shape
-	}
-	return out, ending(err)
+func (d *daemon) Grants(ctx context.Context, visit func(*control.Grant)) error {
+	return ending(d.owner.parts(ctx, func(g *grant.Grant) {
+		shape := control.NewGrant(g)
+		visit(&shape)
+	}))
 }
 
 // Denials answers the control socket.
