@@ -78,7 +78,7 @@ func (s *Store) harm() string {
 	case err == nil && !os.SameFile(info, s.file):
 		return "somebody replaced the state file"
 	case spoiled, err == nil && info.Size() < s.file.Size(): // by itself it only grows
-		return "the state file was spoiled, or its disk fails"
+		return "somebody, or the disk, spoiled the state file"
 	}
 	return ""
 }
