@@ -1,7 +1,6 @@
 package bpf
 
 import (
-	"errors"
 	"fmt"
 	"reflect"
 
@@ -20,7 +19,7 @@ type Counters struct {
 	// want of an entry or of room in the ring (of the latter also a Lost that
 	// was not told).
 	FlowsFull, EventsFull uint64
-	// ClosesLate counts connections whose Closed found no room: see Untold.
+	// ClosesLate counts connections whose Closed found no room in the ring.
 	ClosesLate uint64
 	// Connections lost because the ring was full, because the client sent
 	// too much without an answer, or because both sent too much.
@@ -71,26 +70,6 @@ func (t *Tap) Counters() (Counters, error) { return sums[Counters](t.objs.Counte
 
 // Counters reads the counters.
 func (w *Wire) Counters() (Counters, error) { return sums[Counters](w.objs.Counters) }
-
-// Untold takes out the connections that ended without a Closed, as the ring of events
-// had no room for it.
-func (t *Tap) Untold() (cookies []uint64, err error)  { return taken(t.objs.Untold) }
-func (w *Wire) Untold() (cookies []uint64, err error) { return taken(w.objs.Untold) }
-
-// taken empties a queue.
-func taken(queue *ebpf.Map) (cookies []uint64, err error) {
-	for {
-		var cookie uint64
-		err := queue.LookupAndDelete(nil, &cookie)
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return cookies, nil
-		}
-		if err != nil {
-			return cookies, fmt.Errorf("ask which connections ended unseen: %w", err)
-		}
-		cookies = append(cookies, cookie)
-	}
-}
 
 // TLSCounters reads the counters of what TLS libraries show.
 func (t *Tap) TLSCounters() (TLSCounters, error) { return sums[TLSCounters](t.objs.Counters) }

@@ -48,7 +48,7 @@ func BestAccess(tb testing.TB) Access {
 func See(by Access) func(*Options) { return func(o *Options) { o.access = &by } }
 
 // Sleeps says whether the reader waits to be woken.
-func (t *Tap) Sleeps() bool { return atomic.LoadUint32(t.reader.sleeps) != 0 }
+func (t *Tap) Sleeps() bool { return atomic.LoadUint32(&t.reader.notes.Sleeps) != 0 }
 
 // Randoms counts the server randoms that are kept.
 func (t *Tap) Randoms(tb testing.TB) int {

@@ -149,7 +149,7 @@ func (p *LibraryProbes) load(cpu tlsMachine, l layout) error {
 		tapMapFlows:       p.tap.objs.Flows,
 		tapMapPackets:     p.tap.objs.Packets,
 		tapMapEvents:      p.tap.objs.Events,
-		tapMapSleeper:     p.tap.objs.Sleeper,
+		tapMapNotes:       p.tap.objs.Notes,
 		tapMapRandoms:     p.tap.objs.Randoms,
 		tapMapServers:     p.tap.objs.Servers,
 		tapMapDescendants: p.tap.objs.Descendants,

@@ -20,12 +20,13 @@ import (
 const lag = time.Second
 
 // Reader reads the two rings of a Tap as one stream: a connection's Opened
-// comes before its packets, and its Closed after them. Only one goroutine may
-// call its methods, except Wake.
+// comes before its packets, and its Closed after them. What was closed while there was
+// no room to say so comes at last. Only one goroutine may call its methods, except Wake.
 type Reader struct {
 	packets, events *ring
-	sleeper         []byte // mapping
-	sleeps          *uint32
+	untold          *ebpf.Map // the queue of ends that found no room
+	page            []byte    // mapping of notes
+	notes           *tapNote
 	// poll is an epoll instance that the runtime's own poller waits for: a
 	// thread that is woken there finds its work without waking others.
 	poll  *os.File
@@ -47,39 +48,41 @@ type Reader struct {
 	hasEvent     bool
 	next         Record
 	nextPosition uint64
+	// ends were taken out of the queue, and not handed on yet.
+	ends []tapEnd
 	// position is where packet, or if there is none the next one, starts in
 	// the packets ring.
 	position uint64
 }
 
-func newReader(packets, events, sleeper *ebpf.Map) (*Reader, error) {
-	r := &Reader{lag: lag}
+func newReader(packets, events, untold, notes *ebpf.Map) (*Reader, error) {
+	r := &Reader{untold: untold, lag: lag}
 	r.ready = func(uintptr) bool { return r.packets.pending() == filled || r.events.pending() == filled }
 	r.asleep = func(fd uintptr) bool {
 		if r.ready(fd) {
 			return true
 		}
-		atomic.StoreUint32(r.sleeps, 1)
+		atomic.StoreUint32(&r.notes.Sleeps, 1)
 		return r.ready(fd)
 	}
-	if err := r.open(packets, events, sleeper); err != nil {
+	if err := r.open(packets, events, notes); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
 }
 
-func (r *Reader) open(packets, events, sleeper *ebpf.Map) (err error) {
+func (r *Reader) open(packets, events, notes *ebpf.Map) (err error) {
 	if r.packets, err = openRing(packets); err != nil {
 		return fmt.Errorf("open the packets ring: %w", err)
 	}
 	if r.events, err = openRing(events); err != nil {
 		return fmt.Errorf("open the events ring: %w", err)
 	}
-	r.sleeper, err = unix.Mmap(sleeper.FD(), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	r.page, err = unix.Mmap(notes.FD(), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return fmt.Errorf("map the reader's state: %w", err)
 	}
-	r.sleeps = (*uint32)(unsafe.Pointer(&r.sleeper[0]))
+	r.notes = (*tapNote)(unsafe.Pointer(&r.page[0]))
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("epoll: %w", err)
@@ -150,6 +153,14 @@ func (r *Reader) Next(rec *Record) error {
 		case r.hasEvent:
 			// Packets came between the two reads.
 			continue
+		case len(r.ends) > 0:
+			*rec = Record{Kind: Closed, Cookie: r.ends[0].Cookie, Time: r.ends[0].Time}
+			r.ends = r.ends[1:]
+			r.crowd.records++
+			return nil
+		case r.takeEnds():
+			// What the rings have of these connections comes before.
+			continue
 		}
 		if err := r.wait(); err != nil {
 			return err
@@ -175,6 +186,27 @@ func (r *Reader) readEvent() (err error) {
 	return nil
 }
 
+// takeEnds empties the queue of ends, if the programs put any there. What cannot be taken
+// out, for want of memory say, stays there until the next time.
+func (r *Reader) takeEnds() bool {
+	if atomic.LoadUint32(&r.notes.Untold) == 0 {
+		return false
+	}
+	atomic.StoreUint32(&r.notes.Untold, 0) // before it is looked at: what comes behind notes that again
+	for {
+		var end tapEnd
+		err := r.untold.LookupAndDelete(nil, &end)
+		if err == nil {
+			r.ends = append(r.ends, end)
+			continue
+		}
+		if !errors.Is(err, ebpf.ErrKeyNotExist) {
+			atomic.StoreUint32(&r.notes.Untold, 1)
+		}
+		return len(r.ends) > 0
+	}
+}
+
 // wait sleeps until the programs, or Wake, wake it, or the deadline, or until
 // there may be something that nobody was in a hurry for.
 func (r *Reader) wait() error {
@@ -192,8 +224,8 @@ func (r *Reader) wait() error {
 	}
 	// From here on producers wake this thread. What they submitted before they
 	// could know is seen here.
-	atomic.StoreUint32(r.sleeps, 1)
-	defer atomic.StoreUint32(r.sleeps, 0)
+	atomic.StoreUint32(&r.notes.Sleeps, 1)
+	defer atomic.StoreUint32(&r.notes.Sleeps, 0)
 	if r.packets.pending() == unfilled || r.events.pending() == unfilled {
 		// It may hold up others whose producers have woken us already.
 		until = now.Add(time.Millisecond)
@@ -275,8 +307,8 @@ func (r *Reader) Close() error {
 			errs = append(errs, ring.close())
 		}
 	}
-	if r.sleeper != nil {
-		errs = append(errs, unix.Munmap(r.sleeper))
+	if r.page != nil {
+		errs = append(errs, unix.Munmap(r.page))
 	}
 	if r.poll != nil {
 		errs = append(errs, r.poll.Close())

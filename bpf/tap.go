@@ -85,7 +85,7 @@ func (t *Tap) prepare(o Options) error {
 	if err := spec.LoadAndAssign(&t.objs, nil); err != nil {
 		return fmt.Errorf("load the tap's programs: %w", err)
 	}
-	if t.reader, err = newReader(t.objs.Packets, t.objs.Events, t.objs.Sleeper); err != nil {
+	if t.reader, err = newReader(t.objs.Packets, t.objs.Events, t.objs.Untold, t.objs.Notes); err != nil {
 		return err
 	}
 	return errors.Join(setPorts(t.objs.WatchedPorts, o.Ports), t.trust(o.Owners, o.Netns))

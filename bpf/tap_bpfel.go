@@ -96,6 +96,12 @@ type tapDescendant struct {
 	Pad         uint32
 }
 
+type tapEnd struct {
+	_      structs.HostLayout
+	Cookie uint64
+	Time   uint64
+}
+
 type tapEvent struct {
 	_          structs.HostLayout
 	Cookie     uint64
@@ -156,6 +162,12 @@ const (
 	tapFlowStateLOST      tapFlowState = 3
 	tapFlowStateENCRYPTED tapFlowState = 4
 )
+
+type tapNote struct {
+	_      structs.HostLayout
+	Sleeps uint32
+	Untold uint32
+}
 
 type tapOrigin struct {
 	_      structs.HostLayout
@@ -237,10 +249,10 @@ const (
 	tapMapFirsts         = "firsts"
 	tapMapFlows          = "flows"
 	tapMapHellos         = "hellos"
+	tapMapNotes          = "notes"
 	tapMapPackets        = "packets"
 	tapMapRandoms        = "randoms"
 	tapMapServers        = "servers"
-	tapMapSleeper        = "sleeper"
 	tapMapTrustedNetns   = "trusted_netns"
 	tapMapTrustedOwners  = "trusted_owners"
 	tapMapUntold         = "untold"
@@ -318,10 +330,10 @@ type tapMapSpecs struct {
 	Firsts        *ebpf.MapSpec `ebpf:"firsts"`
 	Flows         *ebpf.MapSpec `ebpf:"flows"`
 	Hellos        *ebpf.MapSpec `ebpf:"hellos"`
+	Notes         *ebpf.MapSpec `ebpf:"notes"`
 	Packets       *ebpf.MapSpec `ebpf:"packets"`
 	Randoms       *ebpf.MapSpec `ebpf:"randoms"`
 	Servers       *ebpf.MapSpec `ebpf:"servers"`
-	Sleeper       *ebpf.MapSpec `ebpf:"sleeper"`
 	TrustedNetns  *ebpf.MapSpec `ebpf:"trusted_netns"`
 	TrustedOwners *ebpf.MapSpec `ebpf:"trusted_owners"`
 	Untold        *ebpf.MapSpec `ebpf:"untold"`
@@ -371,10 +383,10 @@ type tapMaps struct {
 	Firsts        *ebpf.Map `ebpf:"firsts"`
 	Flows         *ebpf.Map `ebpf:"flows"`
 	Hellos        *ebpf.Map `ebpf:"hellos"`
+	Notes         *ebpf.Map `ebpf:"notes"`
 	Packets       *ebpf.Map `ebpf:"packets"`
 	Randoms       *ebpf.Map `ebpf:"randoms"`
 	Servers       *ebpf.Map `ebpf:"servers"`
-	Sleeper       *ebpf.Map `ebpf:"sleeper"`
 	TrustedNetns  *ebpf.Map `ebpf:"trusted_netns"`
 	TrustedOwners *ebpf.Map `ebpf:"trusted_owners"`
 	Untold        *ebpf.Map `ebpf:"untold"`
@@ -389,10 +401,10 @@ func (m *tapMaps) Close() error {
 		m.Firsts,
 		m.Flows,
 		m.Hellos,
+		m.Notes,
 		m.Packets,
 		m.Randoms,
 		m.Servers,
-		m.Sleeper,
 		m.TrustedNetns,
 		m.TrustedOwners,
 		m.Untold,

@@ -43,10 +43,10 @@ const (
 	tlsMapDescendants           = "descendants"
 	tlsMapEvents                = "events"
 	tlsMapFlows                 = "flows"
+	tlsMapNotes                 = "notes"
 	tlsMapPackets               = "packets"
 	tlsMapRandoms               = "randoms"
 	tlsMapServers               = "servers"
-	tlsMapSleeper               = "sleeper"
 	tlsMapUntold                = "untold"
 	tlsProgRelaygateBoth        = "relaygate_both"
 	tlsProgRelaygateEarlyRead   = "relaygate_early_read"
@@ -141,10 +141,10 @@ type tlsMapSpecs struct {
 	Descendants *ebpf.MapSpec `ebpf:"descendants"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Flows       *ebpf.MapSpec `ebpf:"flows"`
+	Notes       *ebpf.MapSpec `ebpf:"notes"`
 	Packets     *ebpf.MapSpec `ebpf:"packets"`
 	Randoms     *ebpf.MapSpec `ebpf:"randoms"`
 	Servers     *ebpf.MapSpec `ebpf:"servers"`
-	Sleeper     *ebpf.MapSpec `ebpf:"sleeper"`
 	Untold      *ebpf.MapSpec `ebpf:"untold"`
 }
 
@@ -191,10 +191,10 @@ type tlsMaps struct {
 	Descendants *ebpf.Map `ebpf:"descendants"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Flows       *ebpf.Map `ebpf:"flows"`
+	Notes       *ebpf.Map `ebpf:"notes"`
 	Packets     *ebpf.Map `ebpf:"packets"`
 	Randoms     *ebpf.Map `ebpf:"randoms"`
 	Servers     *ebpf.Map `ebpf:"servers"`
-	Sleeper     *ebpf.Map `ebpf:"sleeper"`
 	Untold      *ebpf.Map `ebpf:"untold"`
 }
 
@@ -205,10 +205,10 @@ func (m *tlsMaps) Close() error {
 		m.Descendants,
 		m.Events,
 		m.Flows,
+		m.Notes,
 		m.Packets,
 		m.Randoms,
 		m.Servers,
-		m.Sleeper,
 		m.Untold,
 	)
 }

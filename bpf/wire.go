@@ -80,7 +80,7 @@ func (w *Wire) prepare(o WireOptions) error {
 	if err := spec.LoadAndAssign(&w.objs, nil); err != nil {
 		return fmt.Errorf("load the programs of the tap on interfaces: %w", err)
 	}
-	if w.reader, err = newReader(w.objs.Packets, w.objs.Events, w.objs.Sleeper); err != nil {
+	if w.reader, err = newReader(w.objs.Packets, w.objs.Events, w.objs.Untold, w.objs.Notes); err != nil {
 		return err
 	}
 	return errors.Join(setPorts(w.objs.WatchedPorts, o.Ports), w.SetServers(o.Servers), w.Tick(w.start))

@@ -92,9 +92,9 @@ const (
 	wireMapDoubts           = "doubts"
 	wireMapEvents           = "events"
 	wireMapMailServers      = "mail_servers"
+	wireMapNotes            = "notes"
 	wireMapPackets          = "packets"
 	wireMapShaking          = "shaking"
-	wireMapSleeper          = "sleeper"
 	wireMapUntold           = "untold"
 	wireMapWires            = "wires"
 	wireProgRelaygateArrive = "relaygate_arrive"
@@ -170,9 +170,9 @@ type wireMapSpecs struct {
 	Doubts      *ebpf.MapSpec `ebpf:"doubts"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	MailServers *ebpf.MapSpec `ebpf:"mail_servers"`
+	Notes       *ebpf.MapSpec `ebpf:"notes"`
 	Packets     *ebpf.MapSpec `ebpf:"packets"`
 	Shaking     *ebpf.MapSpec `ebpf:"shaking"`
-	Sleeper     *ebpf.MapSpec `ebpf:"sleeper"`
 	Untold      *ebpf.MapSpec `ebpf:"untold"`
 	Wires       *ebpf.MapSpec `ebpf:"wires"`
 }
@@ -218,9 +218,9 @@ type wireMaps struct {
 	Doubts      *ebpf.Map `ebpf:"doubts"`
 	Events      *ebpf.Map `ebpf:"events"`
 	MailServers *ebpf.Map `ebpf:"mail_servers"`
+	Notes       *ebpf.Map `ebpf:"notes"`
 	Packets     *ebpf.Map `ebpf:"packets"`
 	Shaking     *ebpf.Map `ebpf:"shaking"`
-	Sleeper     *ebpf.Map `ebpf:"sleeper"`
 	Untold      *ebpf.Map `ebpf:"untold"`
 	Wires       *ebpf.Map `ebpf:"wires"`
 }
@@ -231,9 +231,9 @@ func (m *wireMaps) Close() error {
 		m.Doubts,
 		m.Events,
 		m.MailServers,
+		m.Notes,
 		m.Packets,
 		m.Shaking,
-		m.Sleeper,
 		m.Untold,
 		m.Wires,
 	)

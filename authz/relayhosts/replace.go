@@ -90,9 +90,9 @@ func hasOtherNames(file fs.FileInfo) bool {
 // inPlaceOnly reports whether err means that the file can be written but not
 // replaced: it is a mount point (EBUSY), or its directory cannot be written, or
 // its owner or list of rights cannot be given to another file (EPERM, ERANGE), or the
-// disk is full.
+// disk is full, or fails: then what cannot be written is emptied at least.
 func inPlaceOnly(err error) bool {
-	for _, e := range []error{unix.EBUSY, unix.EROFS, unix.EACCES, unix.EPERM, unix.ERANGE, unix.ENOSPC, unix.EDQUOT} {
+	for _, e := range []error{unix.EBUSY, unix.EROFS, unix.EACCES, unix.EPERM, unix.ERANGE, unix.ENOSPC, unix.EDQUOT, unix.EIO} {
 		if errors.Is(err, e) {
 			return true
 		}

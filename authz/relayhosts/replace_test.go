@@ -225,7 +225,7 @@ func TestReplaceKilled(t *testing.T) {
 func TestReplaceInPlace(t *testing.T) {
 	for name, cause := range map[string]error{
 		"mount point": unix.EBUSY, "read-only directory": unix.EROFS,
-		"no permission": unix.EACCES, "owner": unix.EPERM,
+		"no permission": unix.EACCES, "owner": unix.EPERM, "disk that fails": unix.EIO,
 	} {
 		for _, length := range []int{0, 1, 5000} {
 			path := filepath.Join(t.TempDir(), "relayhosts")

@@ -151,21 +151,31 @@ struct {
 	__uint(max_entries, EVENTS_BYTES);
 } events SEC(".maps");
 
-/* Connections that ended while the events ring was full. User space looks here now and then. */
+/* When a connection ended. */
+struct end {
+	__u64 cookie, time;
+};
+
+/* The ends that the events ring had no room for. */
 struct {
 	__uint(type, BPF_MAP_TYPE_QUEUE);
 	__uint(max_entries, 65536); /* as many as are followed */
-	__type(value, __u64);
+	__type(value, struct end);
 } untold SEC(".maps");
 
-/* Whether the reader sleeps. It has this page too. */
+/* Whether the reader sleeps, and whether the queue has something for it. */
+struct note {
+	__u32 sleeps, untold;
+};
+
+/* The reader has this page too. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u32);
-} sleeper SEC(".maps");
+	__type(value, struct note);
+} notes SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -194,16 +204,17 @@ volatile const __u64 wakeup_bytes = 2 * 1024 * 1024;
  */
 static __always_inline void wake_reader(void)
 {
-	__u32 zero = 0, *sleeps = bpf_map_lookup_elem(&sleeper, &zero);
+	__u32 zero = 0;
+	struct note *reader = bpf_map_lookup_elem(&notes, &zero);
 	void *nothing;
 
-	if (!sleeps || !*sleeps)
+	if (!reader || !reader->sleeps)
 		return;
 	/* Only the end of a record wakes. This one says nothing. */
 	nothing = bpf_ringbuf_reserve(&events, 8, 0);
 	if (!nothing)
 		return;
-	*sleeps = 0;
+	reader->sleeps = 0;
 	bpf_ringbuf_discard(nothing, BPF_RB_FORCE_WAKEUP);
 	COUNT(wakeups);
 }
@@ -261,15 +272,24 @@ static __always_inline int tell_lost(__u64 cookie, enum reason reason)
 
 /*
  * tell_closed says that a connection has ended. That must not get lost, or user space
- * would follow it for good: where the ring has no room it is told by its queue.
+ * would follow it for good, nor when it did, as the time of a grant runs from there:
+ * where the ring has no room it is told by its queue.
  */
 static __always_inline void tell_closed(__u64 cookie)
 {
+	struct end end = {.cookie = cookie};
+	__u32 zero = 0;
+	struct note *reader;
+
 	COUNT(closed);
-	if (tell_event(CLOSED, cookie, NONE)) {
-		COUNT(closes_late);
-		bpf_map_push_elem(&untold, &cookie, BPF_ANY);
-	}
+	if (!tell_event(CLOSED, cookie, NONE))
+		return;
+	COUNT(closes_late);
+	end.time = bpf_ktime_get_ns();
+	bpf_map_push_elem(&untold, &end, BPF_ANY);
+	reader = bpf_map_lookup_elem(&notes, &zero);
+	if (reader)
+		reader->untold = 1; /* behind the push, which has a lock */
 }
 
 /* lose_reading marks a connection: one missing record and nothing can be proved. */

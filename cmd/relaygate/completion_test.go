@@ -14,9 +14,11 @@ import (
 // knowing is a daemon that knows some addresses.
 type knowing struct{ control.Daemon }
 
-func (knowing) Grants(context.Context) ([]control.Grant, error) {
+func (knowing) Grants(_ context.Context, visit func(*control.Grant)) error {
 	four, six := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")
-	return []control.Grant{{Address: &four, Users: []control.Text{"$(reboot)\x1b[2J"}}, {Address: &six}}, nil
+	visit(&control.Grant{Address: &four, Users: []control.Text{"$(reboot)\x1b[2J"}})
+	visit(&control.Grant{Address: &six})
+	return nil
 }
 
 func (knowing) Denials(context.Context) ([]control.Denial, error) {

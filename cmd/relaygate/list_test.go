@@ -17,8 +17,8 @@ type modeDaemon struct {
 	status control.Status
 }
 
-func (d *modeDaemon) Status(context.Context) (control.Status, error)  { return d.status, nil }
-func (d *modeDaemon) Grants(context.Context) ([]control.Grant, error) { return nil, nil }
+func (d *modeDaemon) Status(context.Context) (control.Status, error)     { return d.status, nil }
+func (d *modeDaemon) Grants(context.Context, func(*control.Grant)) error { return nil }
 
 // Nobody is told that the port is closed while everybody may connect, and everybody why
 // nobody is granted.

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -48,9 +49,11 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return answer[Status](ctx, c, http.MethodGet, "/v1/status", nil)
 }
 
-// Grants asks for the list of grants.
+// Grants asks for the list of grants, and puts it in order.
 func (c *Client) Grants(ctx context.Context) ([]Grant, error) {
-	return answer[[]Grant](ctx, c, http.MethodGet, "/v1/grants", nil)
+	list, err := answer[[]Grant](ctx, c, http.MethodGet, "/v1/grants", nil)
+	slices.SortFunc(list, func(a, b Grant) int { return a.prefix().Compare(b.prefix()) })
+	return list, err
 }
 
 // Denials asks for the list of denials.

@@ -39,7 +39,14 @@ func (f *fakeDaemon) Order(_ context.Context, by By, o Order) (Outcome, error) {
 func (f *fakeDaemon) Status(context.Context) (Status, error) {
 	return Status{Version: "test", Drops: map[string]uint64{"a bound": 3}}, f.err
 }
-func (f *fakeDaemon) Grants(context.Context) ([]Grant, error) { return f.grants, f.err }
+
+func (f *fakeDaemon) Grants(_ context.Context, visit func(*Grant)) error {
+	for i := range f.grants {
+		visit(&f.grants[i])
+	}
+	return f.err
+}
+
 func (f *fakeDaemon) Denials(context.Context) ([]Denial, error) {
 	return []Denial{{Prefix: netip.MustParsePrefix("192.0.2.0/24")}}, f.err
 }
@@ -95,6 +102,28 @@ func TestErrorsReachTheClient(t *testing.T) {
 		if err := ask(); err == nil || !strings.Contains(err.Error(), "the owner is away") {
 			t.Errorf("%s: error %v, want the daemon's", name, err)
 		}
+	}
+}
+
+// Grants come in order, and none are believed to be all where the daemon came no further.
+func TestGrantsAreWrittenWhileTheyAreRead(t *testing.T) {
+	single, network := netip.MustParseAddr("192.0.2.7"), netip.MustParsePrefix("192.0.2.0/28")
+	d := &fakeDaemon{}
+	c := serve(t, d, NewHub())
+	if g, err := c.Grants(t.Context()); g == nil || len(g) != 0 || err != nil {
+		t.Errorf("of no grants came %+v, %v", g, err)
+	}
+	for range 1000 { // more than is gathered before it is sent
+		d.grants = append(d.grants, Grant{Address: &single})
+	}
+	d.grants = append(d.grants, Grant{Prefix: &network})
+	g, err := c.Grants(t.Context())
+	if err != nil || len(g) != len(d.grants) || g[0].Name() != network.String() || g[1].Name() != single.String() {
+		t.Errorf("of %d came %d, %v", len(d.grants), len(g), err)
+	}
+	d.err = errors.New("the daemon ends")
+	if g, err := c.Grants(t.Context()); err == nil {
+		t.Errorf("%d grants are taken for all", len(g))
 	}
 }
 

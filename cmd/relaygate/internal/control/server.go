@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -24,7 +25,8 @@ import (
 // goroutines.
 type Daemon interface {
 	Status(context.Context) (Status, error)
-	Grants(context.Context) ([]Grant, error)
+	// Grants visits the grants, in no order.
+	Grants(context.Context, func(*Grant)) error
 	Denials(context.Context) ([]Denial, error)
 	Why(context.Context, netip.Addr) (Story, error)
 	// Order does what root asked for, and returns when the gate has done it.
@@ -192,7 +194,7 @@ func Serve(ctx context.Context, l net.Listener, d Daemon, hub *Hub, log *slog.Lo
 func handler(d Daemon, hub *Hub) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", get(d.Status))
-	mux.HandleFunc("GET /v1/grants", get(d.Grants))
+	mux.HandleFunc("GET /v1/grants", grants(d))
 	mux.HandleFunc("GET /v1/denials", get(d.Denials))
 	mux.HandleFunc("GET /v1/why", func(w http.ResponseWriter, r *http.Request) {
 		addr, err := netip.ParseAddr(r.URL.Query().Get("address"))
@@ -218,6 +220,31 @@ func get[T any](ask func(context.Context) (T, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		answer, err := ask(r.Context())
 		reply(w, answer, err)
+	}
+}
+
+// grants answers with a list that is written while it is read: as a whole, a million take
+// more memory than all else.
+func grants(d Daemon) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		out, before := json.NewEncoder(w), "["
+		err := d.Grants(r.Context(), func(g *Grant) {
+			// An error here is the client's leaving, which ends the context.
+			_, _ = io.WriteString(w, before)
+			_ = out.Encode(g)
+			before = ","
+		})
+		switch {
+		case err != nil && before == "[":
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		case err != nil:
+			panic(http.ErrAbortHandler) // the client sees that the list has no end
+		case before == "[":
+			_, _ = io.WriteString(w, "[]")
+		default:
+			_, _ = io.WriteString(w, "]")
+		}
 	}
 }
 

@@ -50,6 +50,16 @@ func NewGrant(g *grant.Grant) Grant {
 	return out
 }
 
+func (g *Grant) prefix() netip.Prefix {
+	switch {
+	case g.Address != nil:
+		return netip.PrefixFrom(*g.Address, g.Address.BitLen())
+	case g.Prefix != nil:
+		return *g.Prefix
+	}
+	return netip.Prefix{}
+}
+
 // Name is the address or prefix as text.
 func (g *Grant) Name() string {
 	if g.Address != nil {

@@ -32,6 +32,7 @@ type files struct {
 	began   atomic.Int64                                        // when the write began that goes on, Unix ns; 0 if none does
 	dirty   chan struct{}
 	flushes chan chan error
+	looking chan struct{} // see look
 
 	mu    sync.Mutex
 	stats []control.File
@@ -41,6 +42,7 @@ func newFiles(cfg *config.Config, log *slog.Logger) *files {
 	f := &files{
 		writer: relayhosts.NewWriter(relayhosts.Config{Hosts: cfg.Relayhosts, Users: cfg.UsersFile, Dialect: cfg.Dialect}),
 		hosts:  cfg.Relayhosts, log: log, dirty: make(chan struct{}, 1), flushes: make(chan chan error),
+		looking: make(chan struct{}, 1),
 	}
 	f.keep.Store(cfg.Gate.OnExit == config.ExitKeep)
 	for _, path := range cfg.Files() {

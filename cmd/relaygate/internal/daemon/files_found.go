@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -61,18 +62,24 @@ func (o *owner) others(now time.Time, kind authz.EventKind, p netip.Prefix, reas
 	o.note(now, &authz.Event{Kind: kind, Prefix: p, Reason: reason}, kind.String())
 }
 
+// before is what the files named before the first start.
+func (f *files) before(paths []string, a netip.Addr) ([]authz.Event, error) {
+	return look(f, func() ([]authz.Event, error) { return story.Before(a, paths...) })
+}
+
 // naming says whether relayhosts names an address that has no grant, "" if not: where it
 // cannot be written, or was changed a moment ago, or is another program's, it opens all the
 // same.
 func (f *files) naming(a netip.Addr) string {
 	if f.hosts == "" {
-		return story.Foreign(story.Usual, a)
+		words, _ := look(f, func() (string, error) { return story.Foreign(story.Usual, a), nil })
+		return words
 	}
 	for _, s := range f.status() {
 		if s.Path != f.hosts {
 			continue
 		}
-		line, err := relayhosts.Now(s.Path, a)
+		line, err := look(f, func() (*relayhosts.Line, error) { return relayhosts.Now(s.Path, a) })
 		switch {
 		case err != nil:
 			return fmt.Sprintf("whether %s names it cannot be told: %v", s.Path, err)
@@ -83,4 +90,37 @@ func (f *files) naming(a netip.Addr) string {
 		}
 	}
 	return ""
+}
+
+// lookWithin bounds the time that somebody who asks waits for what the files say.
+const lookWithin = 2 * time.Second
+
+var errHangs = errors.New("its file system hangs")
+
+// look reads the files. While their file system hangs one look alone does so, too: each
+// holds a thread.
+func look[T any](f *files, read func() (T, error)) (answer T, err error) {
+	late := time.After(lookWithin)
+	select {
+	case f.looking <- struct{}{}:
+	case <-late:
+		return answer, errHangs
+	}
+	type result struct {
+		answer T
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		var r result
+		r.answer, r.err = read()
+		<-f.looking
+		done <- r
+	}()
+	select {
+	case r := <-done:
+		return r.answer, r.err
+	case <-late:
+		return answer, errHangs
+	}
 }

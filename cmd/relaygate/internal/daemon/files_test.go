@@ -306,3 +306,26 @@ func testStartThatHangsEmptiesTheFiles(t *testing.T) {
 		}
 	}
 }
+
+// Who asks what the files say waits for no file system that hangs, and one look alone does.
+func TestLookThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFiles(&config.Config{}, slog.New(slog.DiscardHandler))
+		hangs, begun := make(chan struct{}), 0
+		read := func() (int, error) { begun++; <-hangs; return 7, nil }
+		for range 3 {
+			began := time.Now()
+			if got, err := look(f, read); !errors.Is(err, errHangs) || time.Since(began) != lookWithin {
+				t.Errorf("after %v: %d, %v", time.Since(began), got, err)
+			}
+		}
+		close(hangs)
+		synctest.Wait()
+		if begun != 1 {
+			t.Errorf("%d looks hung", begun)
+		}
+		if got, err := look(f, read); got != 7 || err != nil {
+			t.Errorf("behind that: %d, %v", got, err)
+		}
+	})
+}

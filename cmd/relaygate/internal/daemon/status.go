@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
 	"relaygate/authz"
 	"relaygate/authz/grant"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/hostinfo"
 	"relaygate/cmd/relaygate/internal/story"
 )
 
@@ -130,6 +130,9 @@ func (d *daemon) problems(s *control.Status) {
 	for _, words := range []string{d.files.hangs(time.Now()), d.metrics.Problem()} {
 		tell(words != "", words)
 	}
+	if most := hostinfo.TrackingFull(); most > 0 {
+		tell(true, fmt.Sprintf("the kernel tracks about as many connections as it may (net.netfilter.nf_conntrack_max = %d), and refuses others, those of mail clients too", most))
+	}
 	if words := d.reloadError.Load(); words != nil {
 		tell(true, *words)
 	}
@@ -147,19 +150,11 @@ func (d *daemon) problems(s *control.Status) {
 const changedLately = 10 * time.Minute
 
 // Grants answers the control socket.
-func (d *daemon) Grants(ctx context.Context) ([]control.Grant, error) {
-	type listed struct {
-		prefix netip.Prefix
-		shape  control.Grant
-	}
-	var list []listed
-	err := d.owner.parts(ctx, func(g *grant.Grant) { list = append(list, listed{g.Prefix, control.NewGrant(g)}) })
-	slices.SortFunc(list, func(a, b listed) int { return a.prefix.Compare(b.prefix) })
-	out := make([]control.Grant, len(list))
-	for i := range list {
-		out[i] = list[i].shape
-	}
-	return out, ending(err)
+func (d *daemon) Grants(ctx context.Context, visit func(*control.Grant)) error {
+	return ending(d.owner.parts(ctx, func(g *grant.Grant) {
+		shape := control.NewGrant(g)
+		visit(&shape)
+	}))
 }
 
 // Denials answers the control socket.
@@ -170,7 +165,7 @@ func (d *daemon) Denials(ctx context.Context) (out []control.Denial, err error) 
 
 // Why answers the control socket.
 func (d *daemon) Why(ctx context.Context, a netip.Addr) (s control.Story, err error) {
-	before, err := story.Before(a, d.config.Load().Files()...)
+	before, err := d.files.before(d.config.Load().Files(), a)
 	if err != nil {
 		d.log.Warn("what a file held before the first start cannot be told", "error", err)
 	}

@@ -37,8 +37,9 @@ func (b *backlog) Steer(engine.Steering) error { return nil }
 
 func (b *backlog) Counts() (packets uint64, drops map[string]uint64, err error) { return 0, nil, nil }
 
-// TestForgetBehindBacklog: a connection whose end found no room in the ring is known to
-// have ended while that it began still stands there. It is not followed for ever then.
+// TestForgetBehindBacklog: of a connection no event will tell the end, as of one that was
+// followed when the tap was detached, while that it began still stands in the ring. It is
+// not followed for ever then.
 func TestForgetBehindBacklog(t *testing.T) {
 	start := time.Now()
 	o := newTestOwner(t, start)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -152,6 +153,15 @@ func TestUnopenedFileStays(t *testing.T) {
 				t.Errorf("afterwards it holds %v and %v; %s", all(t, s, "grants"), all(t, s, "denials"), s.Aside())
 			}
 		})
+	}
+}
+
+// Nor is a file damaged that can be opened and not read, as on a disk that is away.
+func TestUnreadFileIsNotDamaged(t *testing.T) {
+	folder := t.TempDir() // opens, and read(2) returns an error
+	err := reading(folder, func(io.ReaderAt, *bbolt.Tx) error { return nil })
+	if !errors.Is(err, errUnopened) || !errors.Is(err, unix.EISDIR) {
+		t.Errorf("it is %v", err)
 	}
 }
 

@@ -42,8 +42,8 @@ func (s *Store) copyFrom(path string) error {
 }
 
 // unopened tells apart what is wrong with a file, and what keeps it from being opened:
-// want of descriptors or memory, say, or another program's lock. That passes, and to begin
-// without a good file would be to forget who is denied.
+// want of descriptors or memory, say, another program's lock, or a disk that is away. That
+// passes, and to begin without a good file would be to forget who is denied.
 func unopened(err error) error {
 	_, refused := errors.AsType[unix.Errno](err)
 	if refused || errors.Is(err, berrors.ErrTimeout) {
@@ -57,17 +57,21 @@ func reading(path string, do func(io.ReaderAt, *bbolt.Tx) error) error {
 	if info, err := os.Stat(path); err == nil && info.Size() == 0 {
 		return errEmpty
 	}
+	f, err := openFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return unopened(err)
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	// The database would take a disk that cannot be read for a file that is none of its own.
+	if _, err := f.ReadAt(make([]byte, 1), 0); err != nil {
+		return unopened(err)
+	}
 	return guarded(func() error {
 		old, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second, OpenFile: openFile})
 		if err != nil {
 			return unopened(err)
 		}
-		defer func() { _ = old.Close() }() // it was only read
-		f, err := openFile(path, os.O_RDONLY, 0)
-		if err != nil {
-			return unopened(err)
-		}
-		defer func() { _ = f.Close() }() // likewise
+		defer func() { _ = old.Close() }() // likewise
 		return old.View(func(tx *bbolt.Tx) error {
 			if err := checkTrees(f, tx); err != nil {
 				return err
@@ -183,13 +187,11 @@ func (s *Store) append(bucket []byte, list []record) error {
 }
 
 // copyOpen copies all records of a database that is open.
-func (s *Store) copyOpen(old *bbolt.DB) error {
-	return guarded(func() error {
-		return old.View(func(tx *bbolt.Tx) error {
-			if err := s.copyBuckets(tx, tx.Size()); err != nil {
-				return err
-			}
-			return s.copyTail(tx)
-		})
+func (s *Store) copyOpen(old *database) error {
+	return old.View(func(tx *bbolt.Tx) error {
+		if err := s.copyBuckets(tx, tx.Size()); err != nil {
+			return err
+		}
+		return s.copyTail(tx)
 	})
 }

@@ -6,9 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
-	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 
 	"relaygate/cmd/relaygate/internal/lockfile"
@@ -63,31 +61,6 @@ func takeLock(path string) (*os.File, error) {
 		return nil, fmt.Errorf("lock the state file: %w", err)
 	}
 	return lock, nil
-}
-
-// create makes an empty database with the mark of this program.
-func create(path string) (*bbolt.DB, error) {
-	open := openFile
-	if path == memory {
-		open = func(string, int, os.FileMode) (*os.File, error) { return inMemory() }
-	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout: time.Second, FreelistType: bbolt.FreelistMapType, MaxSize: maxFile, OpenFile: open,
-	})
-	if err != nil {
-		return nil, err
-	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		b, err := tx.CreateBucketIfNotExists([]byte(markBucket))
-		if err != nil {
-			return err
-		}
-		return b.Put([]byte(markKey), mark())
-	})
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return db, nil
 }
 
 func openFile(path string, flag int, mode os.FileMode) (*os.File, error) {

@@ -14,7 +14,7 @@ import (
 )
 
 // Mend makes the file anew where somebody took it away, put another in its place or
-// spoiled it, and says what it did; "" if all is well. It is made with all that it
+// spoiled it, or the disk does not read it, and says what it did; "" if all is well. It is made with all that it
 // held. Where that cannot be read any more, empty is true: then it is for the caller to
 // Put what it should hold.
 func (s *Store) Mend(now time.Time) (done string, empty bool, err error) {
@@ -52,17 +52,15 @@ func (s *Store) lost() bool {
 // reopen opens the file once more, in which all is well: where the kernel had no memory
 // to map it as it grew, the database gave up the mapping that it had, for good.
 func (s *Store) reopen() error {
-	return guarded(func() error {
-		if err := s.database().Close(); err != nil {
-			return err
-		}
-		db, err := create(s.path)
-		if err != nil { // the next try finds the former one closed
-			return fmt.Errorf("%w: %w", berrors.ErrDatabaseNotOpen, err)
-		}
-		s.db.Store(db)
-		return nil
-	})
+	if err := s.database().Close(); err != nil {
+		return err
+	}
+	db, err := create(s.path)
+	if err != nil { // the next try finds the former one closed
+		return fmt.Errorf("%w: %w", berrors.ErrDatabaseNotOpen, err)
+	}
+	s.db.Store(db)
+	return nil
 }
 
 // harm says what is wrong with the file, "" if nothing is.
@@ -80,7 +78,7 @@ func (s *Store) harm() string {
 	case err == nil && !os.SameFile(info, s.file):
 		return "somebody replaced the state file"
 	case spoiled, err == nil && info.Size() < s.file.Size(): // by itself it only grows
-		return "somebody spoiled the state file"
+		return "somebody, or the disk, spoiled the state file"
 	}
 	return ""
 }
@@ -121,14 +119,13 @@ func (s *Store) remake(now time.Time) (empty bool, err error) {
 		}
 		return false, err
 	}
-	// Of a spoiled one nobody knows whether closing it comes to an end.
-	go func() { _ = guarded(old.Close) }()
+	go func() { _ = old.Close() }() // it waits for who reads in it, whom a file system may hold up
 	return empty, nil
 }
 
 // room fails where a copy of a database has none: to find that by writing would take a
 // full disk's last bytes, and again every time.
-func room(path string, db *bbolt.DB) error {
+func room(path string, db *database) error {
 	size := int64(0)
 	err := db.View(func(tx *bbolt.Tx) error { size = tx.Size(); return nil })
 	var disk unix.Statfs_t

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -69,6 +70,41 @@ func TestMend(t *testing.T) {
 			t.Errorf("%s: afterwards %v is granted", tt.name, got)
 		}
 		shut(t, s)
+	}
+}
+
+// A page of the file that is open cannot be read, as on a disk that fails: that is an error
+// of whatever comes upon it, each time, and keeps nobody waiting, at the end neither.
+func TestPagesThatCannotBeRead(t *testing.T) {
+	for _, left := range []int64{0, 2, 3} {
+		path := filepath.Join(t.TempDir(), "state.db")
+		s := open(t, path)
+		s.Put("grants", "192.0.2.1", []byte("x"))
+		flush(t, s)
+		must(t, s.merge())
+		must(t, os.Truncate(path, left*int64(os.Getpagesize())))
+		ended := make(chan error)
+		go func() {
+			for range 2 {
+				none := func(string, []byte) error { return nil }
+				if err := s.Each("grants", none); err == nil {
+					t.Errorf("of %d pages records were read", left)
+				}
+				s.Put("grants", "192.0.2.2", []byte("x"))
+				if err := s.Flush(); err == nil || s.Stats().LastError == "" {
+					t.Errorf("to %d pages was written: %+v", left, s.Stats())
+				}
+			}
+			ended <- s.Close()
+		}()
+		select {
+		case err := <-ended:
+			if err == nil {
+				t.Errorf("with %d pages nothing is said of what was not written", left)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("with %d pages it hangs", left)
+		}
 	}
 }
 

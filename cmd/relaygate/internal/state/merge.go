@@ -44,9 +44,7 @@ func (s *Store) merge() error {
 // mergePart merges the first part of a tail that is not empty, and returns its size.
 func (s *Store) mergePart() (size int, err error) {
 	var p part
-	err = guarded(func() error {
-		return s.database().View(func(tx *bbolt.Tx) (err error) { p, err = oldest(tx, nil); return err })
-	})
+	err = s.database().View(func(tx *bbolt.Tx) (err error) { p, err = oldest(tx, nil); return err })
 	if err == nil && len(p.groups) == 0 {
 		err = fmt.Errorf("%w: the groups of changes are missing", errDamaged)
 	}

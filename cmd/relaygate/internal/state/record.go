@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -118,24 +117,12 @@ func (s *Store) Flush() error {
 func (s *Store) failed(err error) error {
 	s.stats.Errors++
 	s.stats.LastError = err.Error()
-	s.spoiled = s.spoiled || errors.Is(err, errDamaged)
+	s.spoiled = s.spoiled || errors.Is(err, errDamaged) || errors.Is(err, errFaulted)
 	s.unmapped = errors.Is(err, berrors.ErrInvalidMapping) || errors.Is(err, berrors.ErrDatabaseNotOpen)
 	return fmt.Errorf("write the state: %w", err)
 }
 
 // transact runs one transaction; writing is held.
 func (s *Store) transact(do func(*bbolt.Tx) error) error {
-	return guarded(func() error { return s.database().Update(do) })
-}
-
-// guarded turns the database's panics about damaged pages, and faults of pages
-// that the file no longer has, into errors.
-func guarded(do func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: %v", errDamaged, r)
-		}
-	}()
-	return do()
+	return s.database().Update(do)
 }

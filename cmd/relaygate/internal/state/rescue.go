@@ -20,7 +20,8 @@ func (s *Store) rescue(path string, closing []string) (n int, err error) {
 				return err
 			}
 		}
-		err := s.database().Update(func(fresh *bbolt.Tx) error { return apply(fresh, readableTail(tx, closing)) })
+		later := readableTail(tx, closing)
+		err := s.database().Update(func(fresh *bbolt.Tx) error { return apply(fresh, later) })
 		if err != nil {
 			return fmt.Errorf("%w: %w", errNotWritten, err)
 		}

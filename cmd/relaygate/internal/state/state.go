@@ -22,8 +22,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"relaygate/authz"
 )
 
@@ -52,7 +50,7 @@ var ErrLocked = errors.New("another relaygate has the state file open")
 // Store is an open state file. Its methods may be called from many goroutines.
 type Store struct {
 	path  string
-	db    atomic.Pointer[bbolt.DB]
+	db    atomic.Pointer[database]
 	file  os.FileInfo // of what was put at path; nil while all is in memory
 	lock  *os.File
 	fresh bool
@@ -128,7 +126,7 @@ func Open(path string, now time.Time, closing ...string) (s *Store, err error) {
 // memory is the path of a new file that is in no folder.
 const memory = ""
 
-func (s *Store) database() *bbolt.DB { return s.db.Load() }
+func (s *Store) database() *database { return s.db.Load() }
 
 // asideTime dates the name of a file that is put aside.
 const asideTime = "20060102T150405Z"
@@ -207,7 +205,7 @@ func (s *Store) begin(created string) error {
 }
 
 // drop gives a new file up: on a full disk another program needs its room.
-func (s *Store) drop(db *bbolt.DB, created string) error {
+func (s *Store) drop(db *database, created string) error {
 	return errors.Join(db.Close(), remove(created))
 }
 

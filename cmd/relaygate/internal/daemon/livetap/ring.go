@@ -128,7 +128,7 @@ func (t *ringTap) Keep(ctx context.Context, lost func([]uint64) error) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if t.reattach(lost) != nil || untold(t.programs, t.log, lost) != nil {
+			if t.reattach(lost) != nil {
 				return
 			}
 		case <-sweep.C:
@@ -178,19 +178,6 @@ func (t *ringTap) overdue(known []uint64, unended map[uint64]bool) (over []uint6
 	}
 	t.missing = missing
 	return over
-}
-
-// untold tells lost of the connections that ended while there was no room to say so. The
-// error is lost's.
-func untold(programs interface{ Untold() ([]uint64, error) }, log *slog.Logger, lost func([]uint64) error) error {
-	cookies, err := programs.Untold()
-	if err != nil {
-		log.Warn("connections that are over may stay", "error", err)
-	}
-	if len(cookies) == 0 {
-		return nil
-	}
-	return lost(cookies)
 }
 
 // reattach looks whether the programs are where they were put. Of the connections that

@@ -46,39 +46,6 @@ func TestTapThatCouldNotBeSeen(t *testing.T) {
 	}
 }
 
-// ended is a tap with connections whose end found no room.
-type ended struct {
-	cookies []uint64
-	err     error
-}
-
-func (e ended) Untold() ([]uint64, error) { return e.cookies, e.err }
-
-// Ends of connections that found no room are told all the same, those too that were
-// found before an error.
-func TestEndsThatFoundNoRoom(t *testing.T) {
-	over := errors.New("the daemon ends")
-	for _, test := range []struct {
-		programs  ended
-		told, err error // what lost returns, and untold
-		asked     bool
-		logged    bool
-	}{
-		{ended{nil, nil}, over, nil, false, false},
-		{ended{[]uint64{7, 8}, nil}, nil, nil, true, false},
-		{ended{[]uint64{7}, errors.New("no memory")}, nil, nil, true, true},
-		{ended{nil, errors.New("no memory")}, over, nil, false, true},
-		{ended{[]uint64{7}, nil}, over, over, true, false},
-	} {
-		var log strings.Builder
-		var got []uint64
-		err := untold(test.programs, slog.New(slog.NewTextHandler(&log, nil)), func(cookies []uint64) error { got = cookies; return test.told })
-		if !errors.Is(err, test.err) || (got != nil) != test.asked || !slices.Equal(got, test.programs.cookies) || (log.Len() > 0) != test.logged {
-			t.Errorf("%+v: told %v, %v, log %q", test.programs, got, err, log.String())
-		}
-	}
-}
-
 // Another sockops program has sockets ask for what it wants alone, as the kernel's own
 // samples do: connections that are over are found all the same, and nobody else's end.
 func TestEndsThatTheKernelDoesNotTell(t *testing.T) {

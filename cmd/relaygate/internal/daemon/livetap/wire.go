@@ -130,7 +130,7 @@ func (t *wireTap) index(name string) (int, bool) {
 
 // Keep tells the programs the time, closes what is silent, and follows the
 // interfaces: one that is made anew has another index, and no programs.
-func (t *wireTap) Keep(ctx context.Context, lost func([]uint64) error) {
+func (t *wireTap) Keep(ctx context.Context, _ func([]uint64) error) {
 	tick, sweep := time.NewTicker(keepEvery), time.NewTicker(wireSweep)
 	defer tick.Stop()
 	defer sweep.Stop()
@@ -145,9 +145,6 @@ func (t *wireTap) Keep(ctx context.Context, lost func([]uint64) error) {
 				t.follow(name)
 			}
 			t.keepOthers()
-			if untold(t.programs, t.log, lost) != nil {
-				return
-			}
 		case <-sweep.C:
 			err = t.programs.Sweep(wireIdle, wireEnding)
 		}
