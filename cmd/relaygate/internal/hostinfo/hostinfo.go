@@ -84,6 +84,15 @@ func PartOf(l netlink.Link) string {
 	return m.Attrs().Name
 }
 
+// Plain says whether an interface is made of no other: what passes it passes none besides.
+func Plain(l netlink.Link) bool {
+	switch l.Type() {
+	case "device", "veth", "tuntap": // a network card, a container's, a guest's
+		return true
+	}
+	return false
+}
+
 func readAddresses(h *authz.Host, links map[int]linkFacts) error {
 	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
