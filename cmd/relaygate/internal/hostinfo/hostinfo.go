@@ -84,10 +84,11 @@ func PartOf(l netlink.Link) string {
 	return m.Attrs().Name
 }
 
-// Plain says whether an interface is made of no other: what passes it passes none besides.
+// Plain says whether what passes what an interface is made of, if anything, passes itself,
+// flow tables or not: by a bridge's port, or below a VLAN, they go on without it.
 func Plain(l netlink.Link) bool {
 	switch l.Type() {
-	case "device", "veth", "tuntap": // a network card, a container's, a guest's
+	case "device", "bond", "veth", "tuntap": // network cards, containers', guests'
 		return true
 	}
 	return false
