@@ -20,13 +20,8 @@ import (
 func leadTo(t *testing.T, ns *netns.Namespace, l net.Listener, port int32) {
 	t.Helper()
 	const localPortAt = 60 // in struct bpf_sk_lookup
-	sockets, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.SockMap, KeySize: 4, ValueSize: 8, MaxEntries: 1})
-	must(t, err)
-	t.Cleanup(func() { bpftest.Close(t, sockets) })
-	raw, err := l.(syscall.Conn).SyscallConn()
-	must(t, err)
-	must(t, raw.Control(func(fd uintptr) { err = sockets.Put(uint32(0), uint64(fd)) }))
-	must(t, err)
+	sockets := socketMap(t)
+	put(t, sockets, l)
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.SkLookup, AttachType: ebpf.AttachSkLookup, License: "GPL",
 		Instructions: asm.Instructions{
@@ -55,6 +50,26 @@ func leadTo(t *testing.T, ns *netns.Namespace, l net.Listener, port int32) {
 	on, err := link.AttachNetNs(ns.FD(), prog)
 	must(t, err)
 	t.Cleanup(func() { bpftest.Close(t, on) })
+}
+
+// socketMap is a map for up to two sockets.
+func socketMap(t *testing.T) *ebpf.Map {
+	t.Helper()
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.SockMap, KeySize: 4, ValueSize: 8, MaxEntries: 2})
+	must(t, err)
+	t.Cleanup(func() { bpftest.Close(t, m) })
+	return m
+}
+
+// put fills it. The map's programs are those of the sockets then.
+func put(t *testing.T, m *ebpf.Map, sockets ...any) {
+	t.Helper()
+	for i, s := range sockets {
+		raw, err := s.(syscall.Conn).SyscallConn()
+		must(t, err)
+		must(t, raw.Control(func(fd uintptr) { err = m.Put(uint32(i), uint64(fd)) }))
+		must(t, err)
+	}
 }
 
 // TestListenerAtAnotherPort has root's proxy take what is for the mail server's port.

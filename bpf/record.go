@@ -47,6 +47,7 @@ const (
 	RingFull   = Reason(tapReasonRING_FULL)
 	Unanswered = Reason(tapReasonUNANSWERED)
 	FlowFull   = Reason(tapReasonFLOW_FULL)
+	Handed     = Reason(tapReasonHANDED)
 
 	PlainUnanswered = Reason(tapReasonPLAIN_UNANSWERED)
 	PlainFull       = Reason(tapReasonPLAIN_FULL)
@@ -74,6 +75,7 @@ var reasons = map[Reason]string{
 	RingFull:        "the tap's ring buffer was full",
 	Unanswered:      "the client sent too much without an answer",
 	FlowFull:        "too much was sent before a verdict",
+	Handed:          "BPF programs can hand the server's socket what the tap does not see (sockmap)",
 	PlainUnanswered: "the client sent too much inside TLS without an answer",
 	PlainFull:       "too much was sent inside TLS before a verdict",
 	SameRandom:      "two connections showed the same server random, as where a proxy on this host passes TLS on",

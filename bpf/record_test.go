@@ -108,7 +108,7 @@ func TestDecodePlain(t *testing.T) {
 
 func TestReasonsHaveWords(t *testing.T) {
 	seen := map[string]Reason{"": None}
-	for r := ForeignNetns; r <= ForeignPort; r++ {
+	for r := ForeignNetns; r <= Handed; r++ {
 		words := r.String()
 		if old, ok := seen[words]; ok || bytes.HasPrefix([]byte(words), []byte("unknown")) {
 			t.Errorf("reason %d says %q, as %d does", r, words, old)

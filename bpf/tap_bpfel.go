@@ -229,7 +229,8 @@ const (
 	tapReasonSTRAY            tapReason = 17
 	tapReasonBLIND            tapReason = 18
 	tapReasonUNFINISHED       tapReason = 20
-	tapReasonREASONS          tapReason = 22
+	tapReasonHANDED           tapReason = 22
+	tapReasonREASONS          tapReason = 23
 )
 
 type tapServer struct {

@@ -12,6 +12,7 @@ const (
 	behindMangle = -150 + 1  // NF_IP_PRI_MANGLE + 1
 	beforeDstnat = -100 - 10 // NF_IP_PRI_NAT_DST - 10
 	beforeFilter = 0 - 10    // NF_IP_PRI_FILTER - 10
+	behindIPVS   = 100       // NF_IP_PRI_NAT_SRC; ip_vs_in is one ahead
 )
 
 // staticRules and memberRules are one rule for each set of those who pass, with
@@ -46,7 +47,7 @@ func gateChain(name string, more match) chain {
 // still the one that the client named, before another table's DNAT can lead it
 // around the gate. The input hook sees reassembled packets only: without
 // connection tracking, a first fragment of 8 bytes passes prerouting with ports
-// and no flags.
+// and no flags. And behind all others there the port is the one that it comes to.
 func filterChains(cfg Config) []chain {
 	arriving := all(knock(cfg.Ports), notLoopback())
 	first := all(arriving, toThisHost())
@@ -57,7 +58,7 @@ func filterChains(cfg Config) []chain {
 			rules: append(braked(cfg.Brakes, first), rule{all(first, jump("gate")), "new connections"}),
 		},
 		chain{
-			name: "in", comment: "after reassembly", hook: &hook{"filter", unix.NF_INET_LOCAL_IN, beforeFilter},
+			name: "in", comment: "after reassembly", hook: &hook{"filter", unix.NF_INET_LOCAL_IN, behindIPVS},
 			rules: []rule{{all(arriving, jump("gate")), "new connections"}},
 		})
 }
@@ -83,7 +84,7 @@ func redirectChains(cfg Config) []chain {
 			rules: []rule{{all(arriving, toThisHost(), jump("guard")), "new connections"}},
 		},
 		chain{
-			name: "in", comment: "at the relay port", hook: &hook{"filter", unix.NF_INET_LOCAL_IN, beforeFilter},
+			name: "in", comment: "at the relay port", hook: &hook{"filter", unix.NF_INET_LOCAL_IN, behindIPVS},
 			rules: append(braked(cfg.Brakes, arriving), rule{all(arriving, jump("guard")), "new connections"}),
 		})
 }
@@ -121,7 +122,9 @@ func markChains(cfg Config) []chain {
 // gatewayChains guard servers behind this host. Asking for a connection's state
 // makes the kernel reassemble and track what it forwards. A connection whose
 // entry was deleted must pass the gate again: its next segment makes a new entry
-// and, if that one comes from the server, seems to begin there.
+// and, if that one comes from the server, seems to begin there. What comes to this host
+// and is led on (IPVS, transparent proxies) it does not forward: it sends that, as from
+// the client.
 func gatewayChains(cfg Config) []chain {
 	guard := chain{name: "guard", comment: "connections to the mail servers"}
 	for _, to := range []match{destinationIn4(servers4), destinationIn6(servers6)} {
@@ -136,5 +139,9 @@ func gatewayChains(cfg Config) []chain {
 		name: "forward", comment: "what passes through this host", hook: &hook{"filter", unix.NF_INET_FORWARD, beforeFilter},
 		rules: []rule{{all(toPorts(cfg.Ports), jump(guard.name)), "to guarded ports"}},
 	}
-	return append(brakeChains(cfg.Brakes, reset()), gateChain("gate", nil), guard, forward)
+	out := chain{
+		name: "out", comment: "what this host sends on for others", hook: &hook{"filter", unix.NF_INET_LOCAL_OUT, beforeFilter},
+		rules: []rule{{all(toPorts(cfg.Ports), notFromThisHost(), jump(guard.name)), "to guarded ports"}},
+	}
+	return append(brakeChains(cfg.Brakes, reset()), gateChain("gate", nil), guard, forward, out)
 }

@@ -52,6 +52,14 @@ func toThisHost() match {
 	}
 }
 
+// notFromThisHost: fib saddr type != local
+func notFromThisHost() match {
+	return match{
+		&expr.Fib{Register: register, FlagSADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: binary.NativeEndian.AppendUint32(nil, unix.RTN_LOCAL)},
+	}
+}
+
 // fromLoopback: iifname "lo"
 func fromLoopback() match {
 	m := notLoopback()

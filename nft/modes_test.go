@@ -162,9 +162,10 @@ func TestMarkBesideOthers(t *testing.T) {
 	}
 }
 
-func TestGateway(t *testing.T) {
-	w := newWorld(t)
-	inside := bpftest.Namespace(t)
+// newGateway is a world whose server leads on to a mail server inside.
+func newGateway(t *testing.T) (w world, inside *netns.Namespace, mail4, mail6 netip.Prefix) {
+	t.Helper()
+	w, inside = newWorld(t), bpftest.Namespace(t)
 	router4, mail4 := netip.MustParsePrefix("198.51.100.1/24"), netip.MustParsePrefix("198.51.100.2/24")
 	router6, mail6 := netip.MustParsePrefix("2001:db8:1::1/64"), netip.MustParsePrefix("2001:db8:1::2/64")
 	must(t, netns.Join(w.server, "lan", []netip.Prefix{router4, router6}, inside, "eth0", []netip.Prefix{mail4, mail6}))
@@ -176,10 +177,15 @@ func TestGateway(t *testing.T) {
 			must(t, ns.DefaultRoute(gw))
 		}
 	}
+	return w, inside, mail4, mail6
+}
+
+func TestGateway(t *testing.T) {
+	w, inside, mail4, mail6 := newGateway(t)
 	serve(t, inside, 25)
 	serve(t, inside, 110)
 	cfg := inMode(Gateway, w.server)
-	cfg.Servers = []netip.Prefix{router4.Masked(), router6.Masked()}
+	cfg.Servers = []netip.Prefix{mail4.Masked(), mail6.Masked()}
 	g := openGate(t, cfg)
 	rebuild(t, g, minute(member4, member6)...)
 	to := func(from netip.Addr) netip.Addr {

@@ -82,6 +82,7 @@ func TestListedByNft(t *testing.T) {
 			"type nat hook prerouting priority dstnat - 10; policy accept;",
 			"ip saddr @allow4 counter packets 0 bytes 0 dnat to :925",
 			"ip6 saddr @static6 counter packets 0 bytes 0 dnat to :925",
+			"type filter hook input priority 100; policy accept;",
 			`th dport 925 tcp flags syn / syn,ack iifname != "lo" jump guard`,
 		}},
 		{Mark, []uint16{25}, []string{
@@ -93,6 +94,8 @@ func TestListedByNft(t *testing.T) {
 		{Gateway, []uint16{25}, []string{
 			"type filter hook forward priority filter - 10; policy accept;",
 			"th dport 25 meta l4proto tcp jump guard",
+			"type filter hook output priority filter - 10; policy accept;",
+			"th dport 25 meta l4proto tcp fib saddr type != local jump guard",
 			"tcp flags syn / syn,ack ip daddr @servers4 jump gate",
 			"ip6 daddr @servers6 ct state new jump gate",
 			"ip6 daddr @servers6 ct direction reply jump gate",

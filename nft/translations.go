@@ -18,13 +18,15 @@ import (
 // rule leads to a socket, whoever looks before it takes for another socket's. That goes for
 // those that leave, too (SNAT, masquerade): a connection that the kernel has forgotten begins
 // anew with the server's next segment, whose answers are then translated. Our own table leads
-// to the relay port alone. It may be asked from any goroutine.
+// to the relay port alone. It tells of flow tables, too, which make such ways for what is
+// forwarded. It may be asked from any goroutine.
 type Translations struct {
 	mu         sync.Mutex // guards what follows
 	conn       conn
 	looked     bool
 	generation uint32 // of the rules that were looked at
 	four, six  string // the tables in which there are some, or ""
+	offloads   string // the same of rules that add to flow tables
 	rest       time.Time
 }
 
@@ -68,6 +70,15 @@ func (t *Translations) Of(six bool) (table string, err error) {
 	return t.four, err
 }
 
+// Offloads names a table whose rules have connections forwarded by a flow table: from one
+// interface to another, past those that are made of them, such as bridges; "" if none do.
+func (t *Translations) Offloads() (table string, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err = again(errInterrupted, t.look)
+	return t.offloads, err
+}
+
 // look reads the rules, if they are others than before.
 func (t *Translations) look() error {
 	generation, err := t.conn.generation()
@@ -78,21 +89,8 @@ func (t *Translations) look() error {
 	if err != nil || t.looked && (generation == t.generation || began.Before(t.rest)) {
 		return err
 	}
-	t.looked, t.four, t.six = false, "", ""
-	err = t.conn.list(message(unix.NFT_MSG_GETRULE, 0, nfgenmsg(unix.NFPROTO_UNSPEC, 0)), func(m netlink.Message) error {
-		table, does, err := translates(m)
-		if err != nil || !does || table == (tableID{unix.NFPROTO_INET, Table}) {
-			return err
-		}
-		name := fmt.Sprintf("%s of nf_tables", table.name)
-		if table.family != unix.NFPROTO_IPV6 {
-			t.four = name
-		}
-		if table.family != unix.NFPROTO_IPV4 {
-			t.six = name
-		}
-		return nil
-	})
+	t.looked, t.four, t.six, t.offloads = false, "", "", ""
+	err = t.conn.list(message(unix.NFT_MSG_GETRULE, 0, nfgenmsg(unix.NFPROTO_UNSPEC, 0)), t.note)
 	if err != nil {
 		return fmt.Errorf("look for rules that translate: %w", err)
 	}
@@ -101,23 +99,40 @@ func (t *Translations) look() error {
 	return nil
 }
 
-// translates says whether a rule does, and of which table it is.
-func translates(m netlink.Message) (table tableID, does bool, err error) {
-	err = decode(m, func(ad *netlink.AttributeDecoder) {
+// note takes in a rule.
+func (t *Translations) note(m netlink.Message) error {
+	var table tableID
+	var does, offloads bool
+	err := decode(m, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.NFTA_RULE_TABLE:
 			table = tableID{m.Data[0], ad.String()}
 		case unix.NFTA_RULE_EXPRESSIONS:
-			nested(ad, func(list *netlink.AttributeDecoder) { does = translating(list, m.Data[0]) || does })
+			nested(ad, func(expression *netlink.AttributeDecoder) {
+				name, translates := translating(expression, m.Data[0])
+				does, offloads = does || translates, offloads || name == "flow_offload"
+			})
 		}
 	})
-	return table, does, err
+	if err != nil || table == (tableID{unix.NFPROTO_INET, Table}) {
+		return err
+	}
+	name := fmt.Sprintf("%s of nf_tables", table.name)
+	if offloads {
+		t.offloads = name
+	}
+	if does && table.family != unix.NFPROTO_IPV6 {
+		t.four = name
+	}
+	if does && table.family != unix.NFPROTO_IPV4 {
+		t.six = name
+	}
+	return nil
 }
 
 // translating says whether an expression of a table of a family gives packets other addresses
-// or ports, or may.
-func translating(expression *netlink.AttributeDecoder, family byte) (does bool) {
-	name := ""
+// or ports, or may, and its name.
+func translating(expression *netlink.AttributeDecoder, family byte) (name string, does bool) {
 	nested(expression, func(e *netlink.AttributeDecoder) {
 		switch {
 		case e.Type() == unix.NFTA_EXPR_NAME:
@@ -136,7 +151,7 @@ func translating(expression *netlink.AttributeDecoder, family byte) (does bool) 
 			})
 		}
 	})
-	return does
+	return name, does
 }
 
 var targets = []string{"DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP", "DNPT", "SNPT"}

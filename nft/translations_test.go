@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
 	"relaygate/bpf/bpftest"
 )
 
@@ -89,6 +92,33 @@ func TestTranslations(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestOffloads: a rule that adds to a flow table is known by that, whether this kernel has
+// such tables or not.
+func TestOffloads(t *testing.T) {
+	for _, tt := range []struct {
+		table string
+		rule  match
+		want  string
+	}{
+		{"fast", all(tcp(), match{&expr.FlowOffload{Name: "f"}}), "fast of nf_tables"},
+		{"fast", all(tcp(), accept()), ""},
+		{Table, match{&expr.FlowOffload{Name: "f"}}, ""}, // our own
+	} {
+		var told Translations
+		table := tableID{unix.NFPROTO_INET, tt.table}
+		batch, err := ruleset{chains: []chain{{name: "on", rules: []rule{{expressions: tt.rule}}}}}.messages(nil, table)
+		must(t, err)
+		for _, m := range batch {
+			if m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWRULE {
+				must(t, told.note(m))
+			}
+		}
+		if told.offloads != tt.want || told.four+told.six != "" {
+			t.Errorf("%s: %q offloads, %q and %q translate, want %q and none", tt.table, told.offloads, told.four, told.six, tt.want)
+		}
 	}
 }
 

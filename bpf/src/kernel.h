@@ -39,6 +39,7 @@ struct sock {
 	__u16 sk_type;
 	struct socket *sk_socket; /* who holds it open, if anybody */
 	kuid_t sk_uid;
+	void *sk_user_data; /* what others keep with it */
 };
 
 struct net_device {

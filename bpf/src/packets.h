@@ -49,6 +49,19 @@ static __always_inline int was_hasty(const struct flow *flow, __u64 cookie)
 	return at && at + HASTY_NS > flow->opened;
 }
 
+/*
+ * handed says whether bytes may come to the socket in no packet: by programs that take
+ * what another socket sends for it (BPF_MAP_TYPE_SOCKMAP), as those do that spare local
+ * connections the network stack, or by whoever else keeps something with the socket.
+ * Those that a mail server accepts have nothing there.
+ */
+static __always_inline int handed(struct bpf_sock *sk)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+
+	return tp && tp->inet_conn.icsk_inet.sk.sk_user_data;
+}
+
 static __always_inline void tap(struct __sk_buff *skb, __u32 egress)
 {
 	struct bpf_sock *sk = skb->sk;
@@ -93,6 +106,10 @@ static __always_inline void tap(struct __sk_buff *skb, __u32 egress)
 		hello(skb, sk, &shape, flow, cookie);
 	if (flow->state != READING)
 		return;
+	if (handed(sk)) {
+		lose(flow, cookie, HANDED);
+		return;
+	}
 	if (egress && shape.payload && was_hasty(flow, cookie)) {
 		lose(flow, cookie, FAST_OPEN);
 		COUNT(fast_open);

@@ -75,7 +75,9 @@ enum reason {
 	STRAY = 17,
 	BLIND = 18, /* its beginning may not have been seen whole */
 	UNFINISHED = 20, /* a checksum is yet to be filled in */
-	REASONS = 22,
+	/* Lost: a program can hand the socket bytes that were in no packet. */
+	HANDED = 22,
+	REASONS = 23,
 };
 
 /* A record of the events ring. */

@@ -35,7 +35,7 @@ func (p Process) String() string { return fmt.Sprintf("%s (pid %d)", p.Title(), 
 // forwarders are programs that take connections only to hand them on, often into a
 // container or a guest (QEMU's hostfwd), whose "mail server" may be anybody's. Mail
 // proxies such as HAProxy and nginx are not among them: who runs one vouches for what
-// is behind it.
+// is behind it. SSH servers listen for those who log in there, Dropbear as root for anybody.
 var forwarders = map[string]bool{
 	"docker-proxy": true, "dockerd": true, "com.docker.backend": true, "vpnkit": true,
 	"rootlesskit": true, "rootlessport": true, "slirp4netns": true,
@@ -47,7 +47,7 @@ var forwarders = map[string]bool{
 	"socat": true, "socat1": true, "nc": true, "nc.openbsd": true, "nc.traditional": true, "ncat": true, "netcat": true,
 	"rinetd": true, "redir": true, "6tunnel": true, "simpleproxy": true, "portfwd": true, "systemd-socket-proxyd": true,
 	"sslh": true, "sslh-select": true, "sslh-ev": true,
-	"ssh": true, "sshd": true, "sshd-session": true, "autossh": true, "frps": true, "frpc": true, "chisel": true, "wstunnel": true,
+	"ssh": true, "sshd": true, "sshd-session": true, "dropbear": true, "autossh": true, "frps": true, "frpc": true, "chisel": true, "wstunnel": true,
 }
 
 // nameLimit is the length to which the kernel cuts command names

@@ -351,7 +351,7 @@ func TestKnownForwarder(t *testing.T) {
 		"": false, "dovecot": false, "nginx": false, "haproxy": false, "docker": false, "socat2": false, "systemd": false,
 		"docker-prox": false, "containerd-shi": false, "imap-login-very": false,
 		"docker-proxy": true, "socat": true, "socat1": true, "sslh": true, "sslh-select": true, "rootlesskit": true, "systemd-socket-": true, "containerd-shim": true,
-		"qemu-system-x86": true, "qemu-kvm": true, "qemu-img": false,
+		"qemu-system-x86": true, "qemu-kvm": true, "qemu-img": false, "sshd": true, "dropbear": true,
 	} {
 		if got := knownForwarder(name); got != want {
 			t.Errorf("%q: %v, want %v", name, got, want)

@@ -60,6 +60,7 @@ func Examine(ctx context.Context, p Patient) []Finding {
 	if p.Config.Inside() { // no server of this host's is watched
 		list = append(list, firewall(p.Config))
 		list = append(list, forwarding(p.Config)...)
+		list = append(list, offloaded(p.Config)...)
 		list = append(list, around(p.Config)...)
 	} else {
 		list = append(list, cgroups(p.Config), firewall(p.Config))

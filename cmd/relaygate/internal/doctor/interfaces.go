@@ -103,3 +103,28 @@ func translated(cfg *config.Config) (list []Finding) {
 	}
 	return list
 }
+
+// offloaded looks whether the firewall forwards past interfaces of a gateway that are made
+// of others.
+func offloaded(cfg *config.Config) []Finding {
+	stacked := func(name string) bool {
+		l, err := netlink.LinkByName(name)
+		return err == nil && !hostinfo.Plain(l)
+	}
+	if !slices.ContainsFunc(cfg.Interfaces, stacked) {
+		return nil
+	}
+	const unknown = "logins are not believed while it is not known"
+	rules, err := nft.OpenTranslations(0)
+	if err != nil {
+		return []Finding{found("flow tables", true, "", err, unknown)}
+	}
+	defer func() { _ = rules.Close() }() // they were only looked at
+	table, err := rules.Offloads()
+	f := found("flow tables", true, "no rule adds to one", err, unknown)
+	if table != "" {
+		f.State, f.Words = Advice, "are added to by rules of the table "+table
+		f.Then = "logins are not believed, as they forward past a bridge or VLAN that is tapped: do without them, or let an interface of its own lead to the mail servers"
+	}
+	return []Finding{f}
+}

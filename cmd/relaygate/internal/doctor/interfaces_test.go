@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
 
 	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/config"
@@ -58,5 +59,24 @@ func TestTranslationIsTold(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// Flow tables forward past interfaces that are made of others.
+func TestFlowTablesAreLookedFor(t *testing.T) {
+	bpftest.RequireRoot(t)
+	bpftest.Do(t, bpftest.Namespace(t), func() error {
+		for _, l := range []netlink.Link{&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "plain"}, PeerName: "peer"}, &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lan"}}} {
+			if err := netlink.LinkAdd(l); err != nil {
+				return err
+			}
+		}
+		for name, want := range map[string]int{"plain": 0, "absent": 0, "lan": 1} {
+			got := offloaded(&config.Config{Interfaces: []string{name}})
+			if len(got) != want || want > 0 && got[0].State != OK {
+				t.Errorf("%s: %+v", name, got)
+			}
+		}
+		return nil
 	})
 }

@@ -84,6 +84,16 @@ func PartOf(l netlink.Link) string {
 	return m.Attrs().Name
 }
 
+// Plain says whether what passes what an interface is made of, if anything, passes itself,
+// flow tables or not: by a bridge's port, or below a VLAN, they go on without it.
+func Plain(l netlink.Link) bool {
+	switch l.Type() {
+	case "device", "bond", "veth", "tuntap": // network cards, containers', guests'
+		return true
+	}
+	return false
+}
+
 func readAddresses(h *authz.Host, links map[int]linkFacts) error {
 	addrs, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {

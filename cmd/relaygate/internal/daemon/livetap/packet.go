@@ -18,6 +18,7 @@ import (
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
 	"relaygate/cmd/relaygate/internal/engine"
+	"relaygate/cmd/relaygate/internal/hostinfo"
 )
 
 // packetTap is AF_PACKET with named interfaces. Its connections have no cookie:
@@ -52,9 +53,6 @@ func openPacketTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.
 		return nil, fmt.Errorf("tap the interfaces: %w", err)
 	}
 	p.AFPacket, t.unsure = a, !p.inside
-	if p.inside {
-		return p, nil
-	}
 	if err := t.onInterfaces(); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
@@ -75,6 +73,9 @@ func (t *packetTap) find() (at map[string]int, not map[string]error) {
 				not[name] = err
 				continue
 			}
+		}
+		if !hostinfo.Plain(l) {
+			t.trust.stacked.Store(true)
 		}
 		at[name] = l.Attrs().Index
 	}

@@ -36,9 +36,11 @@ type Trust struct {
 	// tap is the one that may miss what clients send, if it may.
 	tap *wireTap
 	// firewall says whether there is another way to the mail server than the tap sees, which
-	// is on the interfaces of a host. Such a tap shows what the sockets of its own namespace
-	// say alone. Any other has none.
+	// is on interfaces. On a host such a tap shows what the sockets of its own namespace say
+	// alone. Any other has none.
 	firewall *nft.Translations
+	// stacked: an interface inside is made of others, by which a flow table sends itself.
+	stacked atomic.Bool
 }
 
 // OpenTrust opens the configured namespaces and their socket tables.
@@ -125,7 +127,7 @@ func (t *Trust) refused(six bool) string {
 	return t.translated(six)
 }
 
-// onInterfaces is told that the tap is on those of a host.
+// onInterfaces is told that the tap is on some.
 func (t *Trust) onInterfaces() (err error) {
 	t.firewall, err = nft.OpenTranslations(0)
 	return err
@@ -135,14 +137,33 @@ func (t *Trust) onInterfaces() (err error) {
 // what clients send, "" if it does not. The tap sees it before: a client could have the
 // server read other words than those that it shows there.
 func (t *Trust) translated(six bool) string {
-	if t.firewall == nil {
+	switch {
+	case t.firewall == nil:
 		return ""
+	case t.inside.Load() != nil:
+		return t.offloaded()
 	}
 	switch by, err := t.firewall.Of(six); {
 	case err != nil:
 		return fmt.Sprintf("whether the firewall translates %s is not known: %v", family(six), err)
 	case by != "":
 		return fmt.Sprintf("the firewall translates %s (table %s), and this tap does not show what comes to the mail server by another address or port", family(six), by)
+	}
+	return ""
+}
+
+// offloaded says why nobody is believed as the firewall may forward past the interfaces that
+// are tapped, "" if it does not. A client has some of its segments forwarded so, and others
+// not, as it likes.
+func (t *Trust) offloaded() string {
+	if !t.stacked.Load() {
+		return ""
+	}
+	switch by, err := t.firewall.Offloads(); {
+	case err != nil:
+		return fmt.Sprintf("whether the firewall has a flow table is not known: %v", err)
+	case by != "":
+		return fmt.Sprintf("the firewall has a flow table (table %s), which forwards past an interface that is made of others, as a bridge or VLAN is", by)
 	}
 	return ""
 }
@@ -173,7 +194,7 @@ func (t *Trust) problems() (list []string) {
 			list = append(list, fmt.Sprintf("logins over %s are not believed: %s", family(six), words))
 		}
 	}
-	if t.firewall != nil && len(t.named) > 0 {
+	if t.firewall != nil && t.inside.Load() == nil && len(t.named) > 0 {
 		list = append(list, "mail servers in trusted network namespaces are not believed: this tap does not show whose words this host forwards")
 	}
 	for _, path := range slices.Sorted(maps.Keys(t.named)) {

@@ -71,13 +71,12 @@ func openWireTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hu
 	if err := w.seeOthers(); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
-	if w.inside {
-		return w, nil
-	}
 	if err := t.onInterfaces(); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
-	t.tap = w
+	if !w.inside {
+		t.tap = w
+	}
 	return w, nil
 }
 
@@ -109,6 +108,9 @@ func (t *wireTap) attach(name string) error {
 	}
 	if of := hostinfo.PartOf(l); of != "" {
 		t.log.Warn("the interface is a part of another, which should be tapped instead", "interface", name, "of", of)
+	}
+	if !hostinfo.Plain(l) {
+		t.trust.stacked.Store(true)
 	}
 	index := l.Attrs().Index
 	if err := t.programs.Attach(index); err != nil {
