@@ -33,7 +33,8 @@ func (t *Tables) take(maySearch bool) (search bool) {
 	return false
 }
 
-// search finds the holders that are sought, and looks again.
+// search finds the holders that are sought, and looks again. A listener that came meanwhile
+// is for Run to see at once.
 func (t *Tables) search() {
 	begin := time.Now()
 	held, err := holders(t.proc, t.sought, t.fileLimit)
@@ -41,6 +42,7 @@ func (t *Tables) search() {
 	t.held, t.searchErr, t.cost, t.sought = held, err, time.Since(begin), nil
 	t.looking.Unlock()
 	t.take(false)
+	t.lookSoon()
 }
 
 // same says whether nobody needs to be told of the new snapshot.

@@ -85,7 +85,7 @@ type Tables struct {
 
 	current atomic.Pointer[snapshot]
 	ask     chan struct{}
-	waited  atomic.Int64 // when Check last waited, Unix ns
+	vain    atomic.Pointer[vain] // the last one
 }
 
 // namespace is one trusted network namespace.
@@ -182,6 +182,14 @@ func (t *Tables) Run(ctx context.Context) error {
 			searches.Go(t.search)
 		}
 		timer.Reset(rest(time.Since(begin)))
+	}
+}
+
+// lookSoon has Run look at once.
+func (t *Tables) lookSoon() {
+	select {
+	case t.ask <- struct{}{}:
+	default: // it will
 	}
 }
 
