@@ -1,6 +1,7 @@
 package tlstap
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -8,9 +9,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"relaygate/bpf"
+	"relaygate/capture/sockdiag"
 )
 
 // want compares what is attached, by path.
@@ -55,16 +58,52 @@ func TestHeads(t *testing.T) {
 			for inode, pids := range test.holds {
 				w.tables.listeners = append(w.tables.listeners, held(imaps, inode, pids...))
 			}
-			w.scan(0)
+			w.finder.follow()
 			if got := w.tap.heads(); !slices.Equal(got, test.want) || w.tap.told != 1 {
 				t.Errorf("told %d times, heads %v, want %v", w.tap.told, got, test.want)
 			}
+			w.scan(0)
 			w.scan(interval)
 			if w.tap.told != 1 {
 				t.Error("told the same again")
 			}
 		})
 	}
+}
+
+// slowTables need a second to tell who listens.
+type slowTables struct{ *fakeTables }
+
+func (s slowTables) Servers() []sockdiag.Listener {
+	<-time.After(time.Second)
+	return s.fakeTables.Servers()
+}
+
+// TestServersAreToldAheadOfTheScan: where scans take long, and so wait, a server that has
+// started is told at once.
+func TestServersAreToldAheadOfTheScan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.process(10, 1, "maild", "/")
+		w.process(20, 1, "maild", "/")
+		w.finder.tables = slowTables{w.tables}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- w.finder.Run(ctx) }()
+		defer func() {
+			cancel()
+			must(t, <-done)
+		}()
+		<-time.After(2*time.Second + longest) // two scans
+		for _, pid := range []int{10, 20} {
+			w.tables.set(held(imaps, uint32(pid), pid))
+			<-time.After(time.Second)
+			synctest.Wait()
+			if got := w.tap.heads(); !slices.Equal(got, []uint32{uint32(pid)}) {
+				t.Errorf("told of %v, want %d", got, pid)
+			}
+		}
+	})
 }
 
 // TestReadingThatHangsIsSeen: whoever asks is told whose mappings cannot be read, or which

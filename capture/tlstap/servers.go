@@ -2,6 +2,7 @@ package tlstap
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -78,9 +79,19 @@ func (h *holder) head() bpf.ServerProcess {
 	return bpf.ServerProcess{PID: uint32(h.process.PID), Start: h.process.Start}
 }
 
+// follow tells the kernel the servers as soon as their listeners change, ahead of the scan,
+// which waits where there are many processes: of a connection that began before its server
+// was told nothing is believed.
+func (f *Finder) follow() {
+	listeners := f.tables.Servers()
+	list, _ := heads(listeners, above(f.files, listeners))
+	_ = f.tell(list) // an error: said, and the scan tries again
+}
+
 // tell gives the kernel the heads, if they are others than before; now and then
 // all the same, because it also tidies up then.
-func (f *Finder) tell(list []holder) error {
+func (f *Finder) tell(list []holder) (err error) {
+	defer func() { f.complain(err) }()
 	next := make(map[uint32]uint64, len(list))
 	all := make([]bpf.ServerProcess, 0, len(list))
 	for i := range list {
@@ -95,7 +106,7 @@ func (f *Finder) tell(list []holder) error {
 	f.heads.Store(&next)
 	if err := f.tap.SetServers(all); err != nil {
 		f.heads.Store(nil) // to try again
-		return err
+		return fmt.Errorf("tell the kernel the servers: %w", err)
 	}
 	return nil
 }
