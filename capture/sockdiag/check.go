@@ -131,8 +131,8 @@ func (t *Tables) judge(l *Listener) (authz.Belief, string) {
 	if belief, reason := t.doubt(l); belief != authz.Believed {
 		return belief, reason
 	}
-	if onlyInit(l.Processes) {
-		return authz.Undecided, fmt.Sprintf("init (pid 1) alone holds the listener on %v: which program it starts for a connection is not known", l.Local)
+	if !l.Started() {
+		return authz.Undecided, fmt.Sprintf("%v alone holds the listener on %v: which program it starts for a connection is not known", l.Processes[0], l.Local)
 	}
 	return authz.Believed, ""
 }
@@ -166,12 +166,8 @@ func (t *Tables) believable(l *Listener) bool {
 	return belief == authz.Believed
 }
 
-// onlyInit says whether init alone holds a listener (systemd.socket(5)). What
-// answers there is a program that it starts with the first connection or with each:
-// it may be one that only forwards, and was not there to be seen.
-func onlyInit(holders []Process) bool {
-	return len(holders) == 1 && holders[0].PID == 1
-}
+// Started says whether a process of a listener that is held is there to answer.
+func (l *Listener) Started() bool { return started(l.Processes) }
 
 // Owners lists the processes that hold the listener that accepted a connection
 // on the server's address: those of every listener that could have, init too. It

@@ -7,6 +7,8 @@ import (
 	"testing/fstest"
 	"testing/synctest"
 	"time"
+
+	"relaygate/authz"
 )
 
 // lookNow looks, and searches if that takes it.
@@ -194,12 +196,40 @@ func TestInitPassesOn(t *testing.T) {
 			tables.proc = proc
 			tables.lookNow()
 			process(proc, 30, program[:min(len(program), nameLimit)], "/usr/lib/"+program, 100)
-			if ok, reason := tables.Check(server, here); ok || !strings.Contains(reason, "init") {
+			if ok, reason := tables.Check(server, here); ok || !strings.Contains(reason, "alone holds") {
 				t.Errorf("%s: the first connection: %v because %q", program, ok, reason)
 			}
 			later(tables, researchInterval)
 			if ok, reason := tables.Check(server, here); ok != (want == "") || !strings.Contains(reason, want) {
 				t.Errorf("%s: a later one: %v because %q, want %q", program, ok, reason, want)
+			}
+		})
+	}
+}
+
+// TestWhoStartsIsNotStarted: what holds a listener for programs that it starts is no program
+// to be believed, in a container, of a user, or between fork and exec.
+func TestWhoStartsIsNotStarted(t *testing.T) {
+	for _, holder := range []struct{ comm, exe string }{
+		{"systemd", "/usr/lib/systemd/systemd"},
+		{"systemd", ""}, // which may not be seen
+		{"(dovecot)", "/usr/lib/systemd/systemd"},
+		{"(dovecot)", "/usr/lib/systemd/systemd-executor"},
+		{"dovecot", "/usr/lib/systemd/systemd (deleted)"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 100)}})
+			proc := host()
+			process(proc, 30, holder.comm, holder.exe, 100)
+			tables.proc = proc
+			tables.lookNow()
+			if belief, reason := tables.CheckListener(server, here, anyListener); belief != authz.Undecided || !strings.Contains(reason, "alone holds") {
+				t.Errorf("%v: %v because %q", holder, belief, reason)
+			}
+			delete(proc, "1/fd/3")
+			later(tables, searchInterval)
+			if belief, reason := tables.CheckListener(server, here, anyListener); belief != authz.Undecided || !strings.Contains(reason, "(pid 30) alone holds") {
+				t.Errorf("%v, and not init: %v because %q", holder, belief, reason)
 			}
 		})
 	}

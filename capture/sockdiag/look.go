@@ -75,7 +75,7 @@ func (t *Tables) listeners(now time.Time, maySearch bool) (all []Listener, searc
 			if t.owners[s.UID] { // else it does not matter who holds it
 				held, known := t.held[s.Inode]
 				unknown = unknown || !known
-				passing = passing || len(held) == 0 || onlyInit(held)
+				passing = passing || !started(held)
 				l.Processes, inodes[s.Inode] = held, true
 			}
 			all = append(all, l)

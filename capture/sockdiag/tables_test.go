@@ -39,11 +39,11 @@ func TestCheck(t *testing.T) {
 		{"docker-proxy", []Socket{listener("0.0.0.0:143", 0, 3)}, "192.0.2.1:143", here, "only forwards: docker-proxy (pid 20)"},
 		{"forwarder under another name", []Socket{listener("0.0.0.0:143", 0, 4)}, "192.0.2.1:143", here, "only forwards: socat (pid 21)"},
 		{"cut name", []Socket{listener("0.0.0.0:143", 0, 5)}, "192.0.2.1:143", here, "only forwards: systemd-socket- (pid 22)"},
-		{"init alone", []Socket{listener("0.0.0.0:143", 0, 100)}, "192.0.2.1:143", here, "init (pid 1) alone holds"},
+		{"init alone", []Socket{listener("0.0.0.0:143", 0, 100)}, "192.0.2.1:143", here, "systemd (pid 1) alone holds"},
 		{
 			"a listener of init's on the same port",
 			[]Socket{listener("192.0.2.1:143", 0, 1), listener("0.0.0.0:143", 0, 100)},
-			"192.0.2.1:143", here, "init (pid 1) alone holds",
+			"192.0.2.1:143", here, "systemd (pid 1) alone holds",
 		},
 		{"shared with a forwarder", []Socket{listener("0.0.0.0:143", 0, 7)}, "192.0.2.1:143", here, "only forwards: socat (pid 25)"},
 		{

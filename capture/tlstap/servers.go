@@ -40,11 +40,11 @@ const initProcess = 1
 func heads(listeners []sockdiag.Listener, t tree) (list []holder, onlyInit []sockdiag.Listener) {
 	holders := make(map[int]*holder)
 	for _, l := range listeners {
-		if len(l.Processes) == 1 && l.Processes[0].PID == initProcess {
+		if len(l.Processes) > 0 && !l.Started() {
 			onlyInit = append(onlyInit, l)
 		}
 		for _, p := range l.Processes {
-			if p.PID == initProcess || t.stats[p.PID].Start != p.Start {
+			if p.Starts() || t.stats[p.PID].Start != p.Start {
 				continue
 			}
 			h := holders[p.PID]
