@@ -51,6 +51,9 @@ func (t *Tables) CheckListener(server netip.AddrPort, netns, cookie uint64) (bel
 			belief, reason = b, why
 		}
 	}
+	if belief == authz.Undecided && t.wanted.CompareAndSwap(false, true) {
+		t.lookSoon()
+	}
 	return belief, reason
 }
 

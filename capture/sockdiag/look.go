@@ -85,8 +85,10 @@ func (t *Tables) listeners(now time.Time, maySearch bool) (all []Listener, searc
 	failed := t.searchErr != nil && !errors.Is(t.searchErr, errTooManyFiles)
 	due := unknown || since >= searchInterval ||
 		failed && since >= failedCost*t.cost ||
-		(t.ended || passing) && since >= max(researchInterval, researchCost*t.cost)
+		(t.ended || passing) && since >= max(researchInterval, researchCost*t.cost) ||
+		passing && t.wanted.Load() && since >= max(interval, askedCost*t.cost)
 	if due && maySearch && t.sought == nil {
+		t.wanted.Store(false)
 		t.sought, t.searched, t.ended = inodes, now, false
 		return nil, true, nil
 	}
