@@ -68,30 +68,33 @@ func (t *Tables) await(room []*Listener, begin time.Time, server netip.AddrPort,
 	if !t.comes(s, accepting, begin) {
 		return s, accepting
 	}
-	if vain := t.vain.Load(); vain != nil && vain.cookie == cookie && begin.Sub(vain.at) < impatience {
+	if vain := t.vain.Load(); vain != nil && (vain.slow || vain.cookie == cookie) && begin.Sub(vain.at) < impatience {
 		return s, accepting
 	}
 	t.lookSoon()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
-	for over := false; !over && t.comes(s, accepting, begin); {
+	slow := false
+	for !slow && t.comes(s, accepting, begin) {
 		select {
 		case <-s.replaced:
 		case <-timer.C:
-			over = true
+			slow = true
 		}
 		s = t.current.Load()
 		accepting = s.accepting(room, server, netns, cookie)
 	}
 	if len(accepting) == 0 || t.comes(s, accepting, begin) {
-		t.vain.Store(&vain{cookie, time.Now()})
+		t.vain.Store(&vain{cookie, slow, time.Now()})
 	}
 	return s, accepting
 }
 
-// vain is a check that waited in vain.
+// vain is a check that waited in vain, for a listener that is gone or for a host that is slow
+// to search.
 type vain struct {
 	cookie uint64
+	slow   bool
 	at     time.Time
 }
 
