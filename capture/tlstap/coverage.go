@@ -119,7 +119,7 @@ func (f *Finder) nobody(conn authz.Conn, v *view) string {
 			return s.String()
 		}
 	}
-	return "init (pid 1) holds the listener"
+	return "init holds the listener"
 }
 
 // Coverage lists the servers, which of their TLS libraries are watched, and who
