@@ -3,6 +3,7 @@ package tlstap
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -59,10 +60,13 @@ func TestHeads(t *testing.T) {
 				w.tables.listeners = append(w.tables.listeners, held(imaps, inode, pids...))
 			}
 			w.finder.follow()
+			if got := w.tap.heads(); !slices.Equal(got, test.want) {
+				t.Errorf("heads %v, want %v", got, test.want)
+			}
+			w.scan(0)
 			if got := w.tap.heads(); !slices.Equal(got, test.want) || w.tap.told != 1 {
 				t.Errorf("told %d times, heads %v, want %v", w.tap.told, got, test.want)
 			}
-			w.scan(0)
 			w.scan(interval)
 			if w.tap.told != 1 {
 				t.Error("told the same again")
@@ -104,6 +108,39 @@ func TestServersAreToldAheadOfTheScan(t *testing.T) {
 			}
 		}
 	})
+}
+
+// countedFiles counts what is read.
+type countedFiles struct {
+	fs.FS
+	read int
+}
+
+func (c *countedFiles) ReadFile(name string) ([]byte, error) {
+	c.read++
+	return fs.ReadFile(c.FS, name)
+}
+
+// TestServersThatAreToldAreNotFollowed: that one of a server's many processes holds its
+// listener, or does no more, is for the scan to see.
+func TestServersThatAreToldAreNotFollowed(t *testing.T) {
+	w := newWorld(t)
+	for pid, parent := range map[int]int{10: 1, 11: 10, 12: 10, 20: 1} {
+		w.process(pid, parent, "maild", "/")
+	}
+	w.tables.set(held(imaps, 1, 10, 11))
+	w.scan(0)
+	files := &countedFiles{FS: w.finder.files}
+	w.finder.files = files
+	w.tables.set(held(imaps, 1, 10, 12))
+	if w.finder.follow(); files.read > 0 {
+		t.Errorf("read %d files", files.read)
+	}
+	w.tables.set(held(imaps, 1, 10, 12), held(pop3s, 2, 20))
+	w.finder.follow()
+	if got := w.tap.heads(); !slices.Equal(got, []uint32{10, 20}) {
+		t.Errorf("told of %v, want another server too", got)
+	}
 }
 
 // TestReadingThatHangsIsSeen: whoever asks is told whose mappings cannot be read, or which

@@ -81,11 +81,24 @@ func (h *holder) head() bpf.ServerProcess {
 
 // follow tells the kernel the servers as soon as their listeners change, ahead of the scan,
 // which waits where there are many processes: of a connection that began before its server
-// was told nothing is believed.
+// was told nothing is believed. Others may wait: those of Cyrus hold its listeners by the
+// thousand, and come and go.
 func (f *Finder) follow() {
 	listeners := f.tables.Servers()
+	if !slices.ContainsFunc(listeners, f.untold) {
+		return
+	}
 	list, _ := heads(listeners, above(f.files, listeners))
 	_ = f.tell(list) // an error: said, and the scan tries again
+}
+
+// untold says whether a server has a listener that the kernel knows no process of.
+func (f *Finder) untold(l sockdiag.Listener) bool {
+	told := f.heads.Load()
+	return told == nil || l.Started() && !slices.ContainsFunc(l.Processes, func(p sockdiag.Process) bool {
+		start, known := (*told)[uint32(p.PID)]
+		return known && start == p.Start
+	})
 }
 
 // tell gives the kernel the heads, if they are others than before; now and then
