@@ -45,7 +45,7 @@ type Event struct {
 	ClientISN, ServerISN uint32     // Opened
 	Listener             uint64     // Opened: cookie of who accepted it, 0 if that was not seen
 	Inside               bool       // Opened: the server is behind this host, a gateway
-	Trusted              bool       // Opened: the listener may be believed; Plain: the process may
+	Trusted              bool       // Opened: nothing is known against the listener; Plain: the process may be believed
 	Reason               string     // Doubt, Lost, Opened and Plain (why not trusted)
 
 	Plain Plaintext // Plain

@@ -9,72 +9,105 @@ import (
 	"relaygate/authz"
 )
 
-// patience is how long Check waits for a look at a listener that it does not
-// know, and impatience for how long it does not wait again.
+// patience is how long a check waits for what is about to be known of a listener, and
+// impatience for how long none does where one waited in vain.
 const (
-	patience   = 100 * time.Millisecond
-	impatience = time.Second
+	patience   = time.Second
+	impatience = 10 * time.Second
 )
 
-// Check says whether whoever accepts connections on the server's address may be believed,
-// and if not why. If the answer is not known it waits a moment for Run to look; when in
-// doubt the answer is no.
+// Check says whether whoever accepts connections on the server's address may be believed
+// now, and if not why.
 func (t *Tables) Check(server netip.AddrPort, netns uint64) (ok bool, reason string) {
-	return t.CheckListener(server, netns, anyListener)
+	belief, reason := t.CheckListener(server, netns, anyListener)
+	return belief == authz.Believed, reason
 }
 
 // anyListener stands for each that could have accepted a connection.
 const anyListener = 0
 
 // CheckListener is Check for the listener with this cookie alone, which accepted the
-// connection: another may have had its place when the tables were looked at.
-func (t *Tables) CheckListener(server netip.AddrPort, netns, cookie uint64) (ok bool, reason string) {
-	s := t.current.Load()
+// connection: another may have had its place when the tables were looked at. If it is not
+// known yet it waits a moment for Run to look.
+func (t *Tables) CheckListener(server netip.AddrPort, netns, cookie uint64) (belief authz.Belief, reason string) {
 	var room [4]*Listener
-	accepting := s.accepting(room[:0], server, netns, cookie)
-	if len(accepting) == 0 || time.Since(s.at) > staleAfter {
-		s = t.fresh(s)
-		accepting = s.accepting(room[:0], server, netns, cookie)
-	}
+	begin := time.Now()
+	s, accepting := t.await(room[:0], begin, server, netns, cookie)
 	if s.err != nil {
-		return false, fmt.Sprintf("who listens on %v is not known: %v", server, s.err)
+		return authz.Undecided, fmt.Sprintf("who listens on %v is not known: %v", server, s.err)
 	}
-	if time.Since(s.at) > staleAfter {
-		return false, fmt.Sprintf("who listens on %v was not looked at for a while", server)
+	if s.stale(begin) {
+		return authz.Undecided, fmt.Sprintf("who listens on %v was not looked at for a while", server)
 	}
 	if len(accepting) == 0 {
-		return false, fmt.Sprintf("nobody is known to listen on %v in a trusted network namespace", server)
+		return authz.Undecided, fmt.Sprintf("nobody is known to listen on %v in a trusted network namespace", server)
 	}
+	belief = authz.Believed
 	for _, l := range accepting {
-		if reason := t.doubt(l); reason != "" {
-			return false, reason
-		}
-		if onlyInit(l.Processes) {
-			return false, fmt.Sprintf("init (pid 1) alone holds the listener on %v: which program it starts for a connection is not known", l.Local)
+		switch b, why := t.judge(l); b {
+		case authz.Disbelieved:
+			return b, why
+		case authz.Undecided:
+			belief, reason = b, why
 		}
 	}
-	return true, ""
+	if belief == authz.Undecided && t.wanted.CompareAndSwap(false, true) {
+		t.lookSoon()
+	}
+	return belief, reason
 }
 
-// fresh asks for a new look and waits for it, but not often: connections to
-// unknown listeners must not slow everybody down.
-func (t *Tables) fresh(old *snapshot) *snapshot {
-	select {
-	case t.ask <- struct{}{}:
-	default: // asked already
+func (s *snapshot) stale(now time.Time) bool { return now.Sub(s.at) > staleAfter }
+
+// await finds what could have accepted a connection, or did. It waits while that is about
+// to be known, but not again and again in vain: connections to unknown listeners must not
+// slow everybody down.
+func (t *Tables) await(room []*Listener, begin time.Time, server netip.AddrPort, netns, cookie uint64) (*snapshot, []*Listener) {
+	s := t.current.Load()
+	accepting := s.accepting(room, server, netns, cookie)
+	if !t.comes(s, accepting, begin) {
+		return s, accepting
 	}
-	now := time.Now().UnixNano()
-	waited := t.waited.Load()
-	if now-waited < int64(impatience) || !t.waited.CompareAndSwap(waited, now) {
-		return t.current.Load()
+	if vain := t.vain.Load(); vain != nil && (vain.slow || vain.cookie == cookie) && begin.Sub(vain.at) < impatience {
+		return s, accepting
 	}
+	t.lookSoon()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
-	select {
-	case <-old.replaced:
-	case <-timer.C:
+	slow := false
+	for !slow && t.comes(s, accepting, begin) {
+		select {
+		case <-s.replaced:
+		case <-timer.C:
+			slow = true
+		}
+		s = t.current.Load()
+		accepting = s.accepting(room, server, netns, cookie)
 	}
-	return t.current.Load()
+	if len(accepting) == 0 || t.comes(s, accepting, begin) {
+		t.vain.Store(&vain{cookie, slow, time.Now()})
+	}
+	return s, accepting
+}
+
+// vain is a check that waited in vain, for a listener that is gone or for a host that is slow
+// to search.
+type vain struct {
+	cookie uint64
+	slow   bool
+	at     time.Time
+}
+
+// comes says whether the next look will tell more of what could have accepted a connection
+// before that time.
+func (t *Tables) comes(s *snapshot, accepting []*Listener, asked time.Time) bool {
+	switch {
+	case s.err != nil:
+		return false
+	case len(accepting) == 0:
+		return !s.at.After(asked)
+	}
+	return s.stale(asked) || slices.ContainsFunc(accepting, func(l *Listener) bool { return t.owners[l.UID] && l.Processes == nil })
 }
 
 // accepting appends all listeners that could have accepted a connection to the
@@ -99,46 +132,60 @@ func (s Socket) covers(addr netip.Addr) bool {
 	return local.Is4() == addr.Is4() || local.Is6() && !s.V6Only
 }
 
-// doubt says why the listener is not to be believed, or "".
-func (t *Tables) doubt(l *Listener) string {
+// judge says whether the listener is to be believed, and if not why.
+func (t *Tables) judge(l *Listener) (authz.Belief, string) {
+	if belief, reason := t.doubt(l); belief != authz.Believed {
+		return belief, reason
+	}
+	if !l.Started() {
+		return authz.Undecided, fmt.Sprintf("%v alone holds the listener on %v: which program it starts for a connection is not known", l.Processes[0], l.Local)
+	}
+	return authz.Believed, ""
+}
+
+// doubt is judge for a listener that init may hold alone.
+func (t *Tables) doubt(l *Listener) (authz.Belief, string) {
 	if !t.owners[l.UID] {
-		return fmt.Sprintf("the listener on %v belongs to uid %d, who is not trusted", l.Local, l.UID)
-	}
-	if l.Processes == nil {
-		return fmt.Sprintf("who holds the listener on %v is not known yet", l.Local)
-	}
-	if len(l.Processes) == 0 {
-		return fmt.Sprintf("no process is seen that holds the listener on %v", l.Local)
+		return authz.Disbelieved, fmt.Sprintf("the listener on %v belongs to uid %d, who is not trusted", l.Local, l.UID)
 	}
 	if l.transparent && l.Local.Addr().IsUnspecified() {
-		return fmt.Sprintf("the listener on %v takes what is for other hosts, too (IP_TRANSPARENT): which server its clients name is not known", l.Local)
+		return authz.Disbelieved, fmt.Sprintf("the listener on %v takes what is for other hosts, too (IP_TRANSPARENT): which server its clients name is not known", l.Local)
+	}
+	if l.Processes == nil {
+		return authz.Undecided, fmt.Sprintf("who holds the listener on %v is not known yet", l.Local)
+	}
+	if len(l.Processes) == 0 {
+		return authz.Undecided, fmt.Sprintf("no process is seen that holds the listener on %v", l.Local)
 	}
 	for _, p := range l.Processes {
 		if p.Forwards() {
-			return fmt.Sprintf("the listener on %v only forwards: %v holds it", l.Local, p)
+			return authz.Disbelieved, fmt.Sprintf("the listener on %v only forwards: %v holds it", l.Local, p)
 		}
 	}
-	return ""
+	return authz.Believed, ""
 }
 
-// onlyInit says whether init alone holds a listener (systemd.socket(5)). What
-// answers there is a program that it starts with the first connection or with each:
-// it may be one that only forwards, and was not there to be seen.
-func onlyInit(holders []Process) bool {
-	return len(holders) == 1 && holders[0].PID == 1
+// believable says whether nothing is known against a listener but that init may hold it
+// alone.
+func (t *Tables) believable(l *Listener) bool {
+	belief, _ := t.doubt(l)
+	return belief == authz.Believed
 }
+
+// Started says whether a process of a listener that is held is there to answer.
+func (l *Listener) Started() bool { return started(l.Processes) }
 
 // Owners lists the processes that hold the listener that accepted a connection
 // on the server's address: those of every listener that could have, init too. It
 // is empty in every other case of doubt that Check names. It does not wait.
 func (t *Tables) Owners(server netip.AddrPort, netns uint64) []Process {
 	s := t.current.Load()
-	if s.err != nil || time.Since(s.at) > staleAfter {
+	if s.err != nil || s.stale(time.Now()) {
 		return nil
 	}
 	var all []Process
 	for _, l := range s.accepting(nil, server, netns, anyListener) {
-		if t.doubt(l) != "" {
+		if !t.believable(l) {
 			return nil
 		}
 		all = append(all, l.Processes...)
@@ -150,12 +197,12 @@ func (t *Tables) Owners(server netip.AddrPort, netns uint64) []Process {
 // with their processes.
 func (t *Tables) Servers() []Listener {
 	s := t.current.Load()
-	if s.err != nil || time.Since(s.at) > staleAfter {
+	if s.err != nil || s.stale(time.Now()) {
 		return nil
 	}
 	var all []Listener
 	for i := range s.listeners {
-		if l := &s.listeners[i]; t.doubt(l) == "" {
+		if l := &s.listeners[i]; t.believable(l) {
 			all = append(all, *l)
 		}
 	}
@@ -178,24 +225,24 @@ func (t *Tables) Unheld() (list []netip.AddrPort) {
 // namespaces, that of the interfaces, and its listener pass Check and have been there
 // all the time, or another may have accepted it. The connection's own owner says
 // nothing: it is whoever accepted it, such as a login process without privileges.
-func (t *Tables) CheckConnection(c authz.Conn, opened time.Time) (ok bool, reason string) {
+func (t *Tables) CheckConnection(c authz.Conn, opened time.Time) (belief authz.Belief, reason string) {
 	if len(t.namespaces) == 0 {
-		return false, "no network namespace is trusted"
+		return authz.Undecided, "no network namespace is trusted"
 	}
 	own := t.namespaces[0]
 	ok, err := t.exists(own, c)
 	if err != nil {
-		return false, fmt.Sprintf("whether the connection exists is not known: network namespace %d: %v", own.id, err)
+		return authz.Undecided, fmt.Sprintf("whether the connection exists is not known: network namespace %d: %v", own.id, err)
 	}
 	if !ok {
-		return false, "no socket of this host has this connection, but perhaps a transparent proxy's"
+		return authz.Undecided, "no socket of this host has this connection, but perhaps a transparent proxy's"
 	}
-	if ok, reason := t.Check(c.Server, own.id); !ok {
-		return false, reason
+	if belief, reason := t.CheckListener(c.Server, own.id, anyListener); belief != authz.Believed {
+		return belief, reason
 	}
 	listening, err := own.ask.listening([]uint16{c.Server.Port()})
 	if err != nil {
-		return false, fmt.Sprintf("who listens on %v is not known: %v", c.Server, err)
+		return authz.Undecided, fmt.Sprintf("who listens on %v is not known: %v", c.Server, err)
 	}
 	known, found := t.current.Load().accepting(nil, c.Server, own.id, anyListener), false
 	for _, s := range listening {
@@ -204,14 +251,14 @@ func (t *Tables) CheckConnection(c authz.Conn, opened time.Time) (ok bool, reaso
 		}
 		i := slices.IndexFunc(known, func(l *Listener) bool { return l.Socket == s })
 		if i < 0 || known[i].Since.After(opened) {
-			return false, fmt.Sprintf("the listener on %v is not known to be older than the connection, which another may have accepted", s.Local)
+			return authz.Undecided, fmt.Sprintf("the listener on %v is not known to be older than the connection, which another may have accepted", s.Local)
 		}
 		found = true
 	}
 	if !found {
-		return false, fmt.Sprintf("nobody listens on %v any more", c.Server)
+		return authz.Undecided, fmt.Sprintf("nobody listens on %v any more", c.Server)
 	}
-	return true, ""
+	return authz.Believed, ""
 }
 
 // exists says whether there is such a connection. The kernel finds one whose listener is

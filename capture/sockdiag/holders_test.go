@@ -1,12 +1,15 @@
 package sockdiag
 
 import (
+	"context"
 	"net/netip"
 	"strings"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
 	"time"
+
+	"relaygate/authz"
 )
 
 // lookNow looks, and searches if that takes it.
@@ -194,12 +197,68 @@ func TestInitPassesOn(t *testing.T) {
 			tables.proc = proc
 			tables.lookNow()
 			process(proc, 30, program[:min(len(program), nameLimit)], "/usr/lib/"+program, 100)
-			if ok, reason := tables.Check(server, here); ok || !strings.Contains(reason, "init") {
+			if ok, reason := tables.Check(server, here); ok || !strings.Contains(reason, "alone holds") {
 				t.Errorf("%s: the first connection: %v because %q", program, ok, reason)
 			}
-			later(tables, researchInterval)
+			later(tables, interval) // as somebody asked
 			if ok, reason := tables.Check(server, here); ok != (want == "") || !strings.Contains(reason, want) {
 				t.Errorf("%s: a later one: %v because %q, want %q", program, ok, reason, want)
+			}
+		})
+	}
+}
+
+// TestSearchesForWhoConnects: who connects to a listener that init alone holds has its holders
+// searched, for a twentieth of the time.
+func TestSearchesForWhoConnects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const takes = 100 * time.Millisecond
+		tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 100)}})
+		tables.proc = slowProc{tables.proc, takes}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- tables.Run(ctx) }()
+		defer func() {
+			cancel()
+			must(t, <-done)
+		}()
+		began := make(map[time.Time]bool)
+		for end := time.Now().Add(searchInterval / 2); time.Now().Before(end); {
+			<-time.After(takes)
+			tables.Check(server, here)
+			tables.looking.Lock()
+			began[tables.searched] = true
+			tables.looking.Unlock()
+		}
+		if n, most := len(began), int(searchInterval/2/(askedCost*takes))+2; n < most/2 || n > most {
+			t.Errorf("%d searches, want at most %d", n, most)
+		}
+	})
+}
+
+// TestWhoStartsIsNotStarted: what holds a listener for programs that it starts is no program
+// to be believed, in a container, of a user, or between fork and exec.
+func TestWhoStartsIsNotStarted(t *testing.T) {
+	for _, holder := range []struct{ comm, exe string }{
+		{"systemd", "/usr/lib/systemd/systemd"},
+		{"systemd", ""}, // which may not be seen
+		{"(dovecot)", "/usr/lib/systemd/systemd"},
+		{"(dovecot)", "/usr/lib/systemd/systemd-executor"},
+		{"dovecot", "/usr/lib/systemd/systemd (deleted)"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 100)}})
+			proc := host()
+			process(proc, 30, holder.comm, holder.exe, 100)
+			tables.proc = proc
+			tables.lookNow()
+			if belief, reason := tables.CheckListener(server, here, anyListener); belief != authz.Undecided || !strings.Contains(reason, "alone holds") {
+				t.Errorf("%v: %v because %q", holder, belief, reason)
+			}
+			delete(proc, "1/fd/3")
+			later(tables, searchInterval)
+			if belief, reason := tables.CheckListener(server, here, anyListener); belief != authz.Undecided || !strings.Contains(reason, "(pid 30) alone holds") {
+				t.Errorf("%v, and not init: %v because %q", holder, belief, reason)
 			}
 		})
 	}

@@ -166,16 +166,16 @@ func TestKernelEstablished(t *testing.T) {
 
 			foreign, h := held(t, other), held(t, ns)
 			elsewhere := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{foreign, h}})
-			if ok, _ := elsewhere.CheckConnection(c, time.Now()); ok {
+			if ok, _ := confirms(elsewhere, c, time.Now()); ok {
 				t.Error("believed a connection of another namespace than the own")
 			}
 			tables := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{h, foreign}})
-			if ok, reason := tables.CheckConnection(c, time.Now()); !ok {
+			if ok, reason := confirms(tables, c, time.Now()); !ok {
 				t.Errorf("not believed because %q", reason)
 			}
 			stranger := c
 			stranger.Client = netip.AddrPortFrom(c.Client.Addr(), c.Client.Port()^1)
-			if ok, reason := tables.CheckConnection(stranger, time.Now()); ok || !strings.Contains(reason, "no socket") {
+			if ok, reason := confirms(tables, stranger, time.Now()); ok || !strings.Contains(reason, "no socket") {
 				t.Errorf("a connection that is not there: %v, %q", ok, reason)
 			}
 		})
@@ -225,7 +225,7 @@ func TestKernelTransparent(t *testing.T) {
 		}
 		c := authz.Conn{Client: client.LocalAddr().(*net.TCPAddr).AddrPort(), Server: netip.MustParseAddrPort(test.address)}
 		tables := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{held(t, ns)}})
-		if ok, reason := tables.CheckConnection(c, time.Now()); ok != (test.want == "") || !strings.Contains(reason, test.want) {
+		if ok, reason := confirms(tables, c, time.Now()); ok != (test.want == "") || !strings.Contains(reason, test.want) {
 			t.Errorf("%+v: %v, %q", test, ok, reason)
 		}
 		must(t, errors.Join(server.Close(), l.Close()))
@@ -251,11 +251,11 @@ func TestKernelBoundToDevice(t *testing.T) {
 		must(t, err)
 		c := authz.Conn{Client: client.LocalAddr().(*net.TCPAddr).AddrPort(), Server: netip.MustParseAddrPort(address)}
 		tables := open(t, Options{Ports: []uint16{port}, Owners: []uint32{0}, Netns: []*bpf.Netns{held(t, ns)}})
-		if ok, reason := tables.CheckConnection(c, time.Now()); !ok {
+		if ok, reason := confirms(tables, c, time.Now()); !ok {
 			t.Errorf("%s: not believed because %q", network, reason)
 		}
 		c.Client = netip.AddrPortFrom(c.Client.Addr(), c.Client.Port()^1)
-		if ok, reason := tables.CheckConnection(c, time.Now()); ok || !strings.Contains(reason, "no socket") {
+		if ok, reason := confirms(tables, c, time.Now()); ok || !strings.Contains(reason, "no socket") {
 			t.Errorf("%s: a connection that is not there: %v, %q", network, ok, reason)
 		}
 		must(t, errors.Join(server.Close(), l.Close()))

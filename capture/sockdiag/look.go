@@ -33,7 +33,8 @@ func (t *Tables) take(maySearch bool) (search bool) {
 	return false
 }
 
-// search finds the holders that are sought, and looks again.
+// search finds the holders that are sought, and looks again. A listener that came meanwhile
+// is for Run to see at once.
 func (t *Tables) search() {
 	begin := time.Now()
 	held, err := holders(t.proc, t.sought, t.fileLimit)
@@ -41,6 +42,7 @@ func (t *Tables) search() {
 	t.held, t.searchErr, t.cost, t.sought = held, err, time.Since(begin), nil
 	t.looking.Unlock()
 	t.take(false)
+	t.lookSoon()
 }
 
 // same says whether nobody needs to be told of the new snapshot.
@@ -73,7 +75,7 @@ func (t *Tables) listeners(now time.Time, maySearch bool) (all []Listener, searc
 			if t.owners[s.UID] { // else it does not matter who holds it
 				held, known := t.held[s.Inode]
 				unknown = unknown || !known
-				passing = passing || len(held) == 0 || onlyInit(held)
+				passing = passing || !started(held)
 				l.Processes, inodes[s.Inode] = held, true
 			}
 			all = append(all, l)
@@ -83,8 +85,10 @@ func (t *Tables) listeners(now time.Time, maySearch bool) (all []Listener, searc
 	failed := t.searchErr != nil && !errors.Is(t.searchErr, errTooManyFiles)
 	due := unknown || since >= searchInterval ||
 		failed && since >= failedCost*t.cost ||
-		(t.ended || passing) && since >= max(researchInterval, researchCost*t.cost)
+		(t.ended || passing) && since >= max(researchInterval, researchCost*t.cost) ||
+		passing && t.wanted.Load() && since >= max(interval, askedCost*t.cost)
 	if due && maySearch && t.sought == nil {
+		t.wanted.Store(false)
 		t.sought, t.searched, t.ended = inodes, now, false
 		return nil, true, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -74,6 +75,21 @@ func knownForwarder(name string) bool {
 
 // Forwards says whether the process is a known forwarder by either name.
 func (p Process) Forwards() bool { return knownForwarder(p.Name) || knownForwarder(p.Program) }
+
+// Starts says whether the process holds listeners for programs that it starts: init, that of
+// a container or of a user (systemd.socket(5)), and what such a one has forked that has not
+// become its program yet.
+func (p Process) Starts() bool {
+	program := p.Title()
+	return p.PID == 1 || program == "systemd" || program == "systemd-executor"
+}
+
+// started says whether one of a listener's holders is there to answer, and not only to start,
+// with the first connection or with each, who does. That may be a program that only forwards,
+// and was not there to be seen.
+func started(holders []Process) bool {
+	return slices.ContainsFunc(holders, func(p Process) bool { return !p.Starts() })
+}
 
 // holders finds the processes that hold the sockets of these inodes; the result has
 // an entry for each of them, also with an error. Processes come and go while it looks,

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"relaygate/authz"
 )
 
 // slowProc is a host with so many open files that to search them takes long.
@@ -66,6 +68,38 @@ func TestSlowSearch(t *testing.T) {
 		wait(6 * staleAfter)
 		if ok, reason := tables.Check(other, here); !ok {
 			t.Errorf("behind the search it is not believed because %q", reason)
+		}
+	})
+}
+
+// TestListenerThatComesWithinASearch: a connection to it waits for no more than the next one.
+func TestListenerThatComesWithinASearch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const takes = 100 * time.Millisecond
+		f := &fakeTables{}
+		tables := tablesOf(f)
+		tables.lookNow()
+		tables.proc = slowProc{tables.proc, takes}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- tables.Run(ctx) }()
+		defer func() {
+			cancel()
+			must(t, <-done)
+		}()
+		synctest.Wait()
+		first, second := listener("0.0.0.0:143", 0, 1), listener("[::]:143", 0, 2)
+		first.cookie, second.cookie = 7, 8
+		begin := time.Now()
+		f.sockets = []Socket{first}
+		tables.lookSoon()
+		<-time.After(takes / 2)
+		f.sockets = []Socket{first, second}
+		if belief, reason := tables.CheckListener(server, here, 8); belief != authz.Believed {
+			t.Errorf("%v because %q", belief, reason)
+		}
+		if took := time.Since(begin); took > 2*takes {
+			t.Errorf("it took %v, want the time of two searches", took)
 		}
 	})
 }

@@ -28,11 +28,13 @@ const (
 	searchInterval = time.Minute
 	// Where a holder has ended, none was seen, or init may pass a listener on,
 	// they are searched sooner, but no search follows another before
-	// researchInterval, nor before researchCost times what the other took. Where
-	// one failed, nobody is believed: another follows at the first look after
+	// researchInterval, nor before researchCost times what the other took; where
+	// somebody connects to one that nobody answers for, not before askedCost times that.
+	// Where one failed, nobody is believed: another follows at the first look after
 	// failedCost times what that took.
 	researchInterval = 5 * time.Second
 	researchCost     = 100
+	askedCost        = 20
 	failedCost       = 10
 	// staleAfter is the age from which a snapshot is not believed.
 	staleAfter = 6 * time.Second
@@ -83,9 +85,10 @@ type Tables struct {
 	held      map[uint32][]Process
 	searchErr error
 
+	wanted  atomic.Bool // a search, by a check
 	current atomic.Pointer[snapshot]
 	ask     chan struct{}
-	waited  atomic.Int64 // when Check last waited, Unix ns
+	vain    atomic.Pointer[vain] // the last one
 }
 
 // namespace is one trusted network namespace.
@@ -182,6 +185,14 @@ func (t *Tables) Run(ctx context.Context) error {
 			searches.Go(t.search)
 		}
 		timer.Reset(rest(time.Since(begin)))
+	}
+}
+
+// lookSoon has Run look at once.
+func (t *Tables) lookSoon() {
+	select {
+	case t.ask <- struct{}{}:
+	default: // it will
 	}
 }
 

@@ -39,11 +39,11 @@ func TestCheck(t *testing.T) {
 		{"docker-proxy", []Socket{listener("0.0.0.0:143", 0, 3)}, "192.0.2.1:143", here, "only forwards: docker-proxy (pid 20)"},
 		{"forwarder under another name", []Socket{listener("0.0.0.0:143", 0, 4)}, "192.0.2.1:143", here, "only forwards: socat (pid 21)"},
 		{"cut name", []Socket{listener("0.0.0.0:143", 0, 5)}, "192.0.2.1:143", here, "only forwards: systemd-socket- (pid 22)"},
-		{"init alone", []Socket{listener("0.0.0.0:143", 0, 100)}, "192.0.2.1:143", here, "init (pid 1) alone holds"},
+		{"init alone", []Socket{listener("0.0.0.0:143", 0, 100)}, "192.0.2.1:143", here, "systemd (pid 1) alone holds"},
 		{
 			"a listener of init's on the same port",
 			[]Socket{listener("192.0.2.1:143", 0, 1), listener("0.0.0.0:143", 0, 100)},
-			"192.0.2.1:143", here, "init (pid 1) alone holds",
+			"192.0.2.1:143", here, "systemd (pid 1) alone holds",
 		},
 		{"shared with a forwarder", []Socket{listener("0.0.0.0:143", 0, 7)}, "192.0.2.1:143", here, "only forwards: socat (pid 25)"},
 		{
@@ -72,6 +72,46 @@ func TestCheck(t *testing.T) {
 					t.Errorf("got %v because %q, want %q", ok, reason, test.want)
 				}
 			})
+		})
+	}
+}
+
+// What is no for good, and what may be a yes when it is asked again.
+func TestBelief(t *testing.T) {
+	proc := host()
+	for _, test := range []struct {
+		name      string
+		listeners []Socket
+		cookie    uint64
+		err       error
+		age       time.Duration
+		want      authz.Belief
+	}{
+		{"Dovecot", []Socket{listener("0.0.0.0:143", 0, 1)}, anyListener, nil, 0, authz.Believed},
+		{"a stranger's", []Socket{listener("0.0.0.0:143", 1000, 1)}, anyListener, nil, 0, authz.Disbelieved},
+		{"a forwarder's", []Socket{listener("0.0.0.0:143", 0, 3)}, anyListener, nil, 0, authz.Disbelieved},
+		{"shared with a forwarder", []Socket{listener("0.0.0.0:143", 0, 7)}, anyListener, nil, 0, authz.Disbelieved},
+		{
+			"init's, and another's that is a forwarder's",
+			[]Socket{listener("192.0.2.1:143", 0, 100), listener("0.0.0.0:143", 0, 3)},
+			anyListener, nil, 0, authz.Disbelieved,
+		},
+		{"for any host", []Socket{{Local: netip.MustParseAddrPort("0.0.0.0:143"), State: tcpListen, Inode: 99, transparent: true}}, anyListener, nil, 0, authz.Disbelieved},
+		{"nobody's", nil, anyListener, nil, 0, authz.Undecided},
+		{"another's, with its cookie", []Socket{listener("0.0.0.0:143", 0, 1)}, 7, nil, 0, authz.Undecided},
+		{"that no process is seen to hold", []Socket{listener("0.0.0.0:143", 0, 99)}, anyListener, nil, 0, authz.Undecided},
+		{"init's", []Socket{listener("0.0.0.0:143", 0, 100)}, anyListener, nil, 0, authz.Undecided},
+		{"of a look that failed", []Socket{listener("0.0.0.0:143", 0, 1)}, anyListener, errors.New("no answer"), 0, authz.Undecided},
+		{"of an old look", []Socket{listener("0.0.0.0:143", 0, 1)}, anyListener, nil, staleAfter + 1, authz.Undecided},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			tables := tablesOf(&fakeTables{sockets: test.listeners, err: test.err})
+			tables.proc = proc
+			tables.lookNow()
+			<-time.After(test.age)
+			if got, reason := tables.CheckListener(server, here, test.cookie); got != test.want || (reason == "") != (got == authz.Believed) {
+				t.Errorf("%s: %v because %q, want %v", test.name, got, reason, test.want)
+			}
 		})
 	}
 }
@@ -108,12 +148,25 @@ func TestCheckDoesNotWaitLongOrOften(t *testing.T) {
 		tables.lookNow() // and nobody looks again
 		start := time.Now()
 		for i := range 100 {
-			if ok, _ := tables.Check(server, here); ok {
+			if belief, _ := tables.CheckListener(server, here, uint64(i)); belief == authz.Believed {
 				t.Fatal("believed a listener that nobody saw")
 			}
 			if waited := time.Since(start); waited > patience {
 				t.Fatalf("waited %v in %d checks", waited, i+1)
 			}
+		}
+	})
+}
+
+// TestCheckDoesNotWaitForWhoIsNotSought: nobody asks who holds a stranger's listener.
+func TestCheckDoesNotWaitForWhoIsNotSought(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 1000, 1)}})
+		tables.lookNow()
+		start := time.Now()
+		tables.Check(server, here)
+		if waited := time.Since(start); waited > 0 {
+			t.Errorf("waited %v", waited)
 		}
 	})
 }
@@ -238,7 +291,7 @@ func TestCheckConnection(t *testing.T) {
 				if test.later != nil {
 					test.later(fake)
 				}
-				ok, reason := tables.CheckConnection(authz.Conn{Client: client, Server: server}, opened)
+				ok, reason := confirms(tables, authz.Conn{Client: client, Server: server}, opened)
 				if ok != (test.want == "") || !strings.Contains(reason, test.want) {
 					t.Errorf("got %v because %q, want %q", ok, reason, test.want)
 				}

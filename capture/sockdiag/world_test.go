@@ -8,6 +8,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"relaygate/authz"
 	"relaygate/bpf/bpftest"
 )
 
@@ -85,4 +86,10 @@ func tablesOf(f *fakeTables) *Tables {
 	t := newTables(Options{Ports: []uint16{143}, Owners: []uint32{0, 8}}, host())
 	t.namespaces = []namespace{{id: here, ask: f}}
 	return t
+}
+
+// confirms says whether a connection is believed.
+func confirms(t *Tables, c authz.Conn, opened time.Time) (ok bool, reason string) {
+	belief, reason := t.CheckConnection(c, opened)
+	return belief == authz.Believed, reason
 }

@@ -110,7 +110,7 @@ func (f *Finder) nobody(conn authz.Conn, v *view) string {
 	if ok, reason := f.tables.Check(conn.Server, conn.Netns); !ok {
 		return reason
 	}
-	others := func(p sockdiag.Process) bool { return p.PID != initProcess }
+	others := func(p sockdiag.Process) bool { return !p.Starts() }
 	if slices.ContainsFunc(f.tables.Owners(conn.Server, conn.Netns), others) {
 		return fmt.Sprintf("the server on %v is not known yet", conn.Server)
 	}
@@ -119,7 +119,7 @@ func (f *Finder) nobody(conn authz.Conn, v *view) string {
 			return s.String()
 		}
 	}
-	return "init (pid 1) holds the listener"
+	return "init holds the listener"
 }
 
 // Coverage lists the servers, which of their TLS libraries are watched, and who

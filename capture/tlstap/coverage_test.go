@@ -174,8 +174,14 @@ func TestCoverageOfAnotherLibrary(t *testing.T) {
 func TestCoverageOfInit(t *testing.T) {
 	w := newWorld(t)
 	w.process(1, 0, "systemd", "/")
-	w.tables.set(held(imaps, 1, 1))
+	w.process(10, 1, "systemd", "/")
+	ofContainer := held(imaps, 1, 1, 10)
+	ofContainer.Processes[1].Program = "systemd"
+	w.tables.set(ofContainer)
 	w.scan(0)
+	if got := w.tap.heads(); len(got) > 0 {
+		t.Errorf("%v are followed as servers", got)
+	}
 	all := w.finder.Coverage()
 	if len(all) != 1 || all[0].Seen() || !strings.Contains(all[0].Why, "only init") {
 		t.Errorf("coverage is %+v", all)

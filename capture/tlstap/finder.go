@@ -127,23 +127,21 @@ func (f *Finder) Run(ctx context.Context) error {
 		}
 		timer := time.NewTimer(min(max(wait, costFactor*cost), longest))
 		force = false
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-timer.C:
-			continue
-		case <-changed:
-			quick = time.Now().Add(startTime)
-		case <-f.kick:
-			force = true
-		}
-		timer.Reset(min(askFactor*cost, longest) - time.Since(begin)) // passed already, mostly
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-timer.C:
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-timer.C:
+				waiting = false
+				continue
+			case <-changed:
+				changed = f.tables.Changed()
+				f.follow()
+				quick = time.Now().Add(startTime)
+			case <-f.kick:
+				force = true
+			}
+			timer.Reset(min(askFactor*cost, longest) - time.Since(begin)) // passed already, mostly
 		}
 	}
 }
@@ -181,10 +179,6 @@ func (f *Finder) scan(now time.Time, force bool) {
 	}
 	list, onlyInit := heads(f.tables.Servers(), t)
 	told := f.tell(list)
-	if told != nil {
-		told = fmt.Errorf("tell the kernel the servers: %w", told)
-	}
-	f.complain(told)
 
 	families := make(map[bpf.ServerProcess]*family, len(list))
 	order := make([]*family, 0, len(list))

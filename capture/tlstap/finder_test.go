@@ -55,6 +55,10 @@ func TestHeads(t *testing.T) {
 			for inode, pids := range test.holds {
 				w.tables.listeners = append(w.tables.listeners, held(imaps, inode, pids...))
 			}
+			w.finder.follow()
+			if got := w.tap.heads(); !slices.Equal(got, test.want) {
+				t.Errorf("heads %v, want %v", got, test.want)
+			}
 			w.scan(0)
 			if got := w.tap.heads(); !slices.Equal(got, test.want) || w.tap.told != 1 {
 				t.Errorf("told %d times, heads %v, want %v", w.tap.told, got, test.want)

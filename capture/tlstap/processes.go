@@ -85,6 +85,26 @@ func walk(proc fs.FS) (tree, error) {
 	return t, nil
 }
 
+// above is the part of the tree that tells which holders of listeners descend from which.
+func above(proc fs.FS, listeners []sockdiag.Listener) tree {
+	t := tree{stats: make(map[int]sockdiag.Stat)}
+	for _, l := range listeners {
+		for _, p := range l.Processes {
+			for pid, n := p.PID, 0; pid > initProcess && n <= nearGenerations; n++ {
+				if _, read := t.stats[pid]; !read {
+					stat, err := sockdiag.ReadStat(proc, pid)
+					if err != nil || stat.State == 'Z' {
+						break // it has ended
+					}
+					t.stats[pid] = stat
+				}
+				pid = t.stats[pid].Parent
+			}
+		}
+	}
+	return t
+}
+
 // members lists a process and its descendants, nearest first.
 func (t tree) members(pid, limit int) []int {
 	all := []int{pid}

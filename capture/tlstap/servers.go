@@ -2,6 +2,7 @@ package tlstap
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -39,11 +40,11 @@ const initProcess = 1
 func heads(listeners []sockdiag.Listener, t tree) (list []holder, onlyInit []sockdiag.Listener) {
 	holders := make(map[int]*holder)
 	for _, l := range listeners {
-		if len(l.Processes) == 1 && l.Processes[0].PID == initProcess {
+		if len(l.Processes) > 0 && !l.Started() {
 			onlyInit = append(onlyInit, l)
 		}
 		for _, p := range l.Processes {
-			if p.PID == initProcess || t.stats[p.PID].Start != p.Start {
+			if p.Starts() || t.stats[p.PID].Start != p.Start {
 				continue
 			}
 			h := holders[p.PID]
@@ -78,9 +79,32 @@ func (h *holder) head() bpf.ServerProcess {
 	return bpf.ServerProcess{PID: uint32(h.process.PID), Start: h.process.Start}
 }
 
+// follow tells the kernel the servers as soon as their listeners change, ahead of the scan,
+// which waits where there are many processes: of a connection that began before its server
+// was told nothing is believed. Others may wait: those of Cyrus hold its listeners by the
+// thousand, and come and go.
+func (f *Finder) follow() {
+	listeners := f.tables.Servers()
+	if !slices.ContainsFunc(listeners, f.untold) {
+		return
+	}
+	list, _ := heads(listeners, above(f.files, listeners))
+	_ = f.tell(list) // an error: said, and the scan tries again
+}
+
+// untold says whether a server has a listener that the kernel knows no process of.
+func (f *Finder) untold(l sockdiag.Listener) bool {
+	told := f.heads.Load()
+	return told == nil || l.Started() && !slices.ContainsFunc(l.Processes, func(p sockdiag.Process) bool {
+		start, known := (*told)[uint32(p.PID)]
+		return known && start == p.Start
+	})
+}
+
 // tell gives the kernel the heads, if they are others than before; now and then
 // all the same, because it also tidies up then.
-func (f *Finder) tell(list []holder) error {
+func (f *Finder) tell(list []holder) (err error) {
+	defer func() { f.complain(err) }()
 	next := make(map[uint32]uint64, len(list))
 	all := make([]bpf.ServerProcess, 0, len(list))
 	for i := range list {
@@ -95,7 +119,7 @@ func (f *Finder) tell(list []holder) error {
 	f.heads.Store(&next)
 	if err := f.tap.SetServers(all); err != nil {
 		f.heads.Store(nil) // to try again
-		return err
+		return fmt.Errorf("tell the kernel the servers: %w", err)
 	}
 	return nil
 }

@@ -142,7 +142,7 @@ func (f *Finder) publish(families []*family, onlyInit []sockdiag.Listener, err e
 	if len(onlyInit) > 0 {
 		v.servers = append(v.servers, Server{
 			Name: "init", Listeners: addresses(onlyInit),
-			Why: "only init (pid 1) holds the listener and starts a process for each connection: whose it is cannot be told",
+			Why: "only init holds the listener and starts a process for each connection: whose it is cannot be told",
 		})
 	}
 	f.view.Store(v)

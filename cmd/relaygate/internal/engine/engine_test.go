@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -68,12 +69,18 @@ func TestWhatGrants(t *testing.T) {
 		}},
 		{
 			name: "not in the socket tables", want: "tainted", play: pop3,
-			confirm: func(authz.Conn, time.Time) (bool, string) { return false, "nobody has this connection" },
+			confirm: answers(authz.Undecided),
 		},
 		{
 			name: "in the socket tables", want: "success granted", play: pop3,
-			confirm: func(authz.Conn, time.Time) (bool, string) { return true, "" },
+			confirm: answers(authz.Believed),
 		},
+		{
+			name: "decided with the last answer", want: "success granted", play: pop3,
+			confirm: answers(authz.Undecided, authz.Undecided, authz.Undecided, authz.Undecided, authz.Believed),
+		},
+		{name: "a forwarder was there", want: "tainted", play: pop3, confirm: answers(authz.Undecided, authz.Disbelieved, authz.Believed)},
+		{name: "a forwarder came later", want: "success granted", play: pop3, confirm: answers(authz.Believed, authz.Disbelieved)},
 		{name: "twice", want: "success success granted renewed", play: func(k *talk) {
 			pop3(k)
 			k.open(netip.MustParseAddrPort("192.0.2.7:51235"), server, 8, nil)
@@ -99,13 +106,32 @@ func TestWhatGrants(t *testing.T) {
 	}
 }
 
+// TestOpening: who is asked about a connection hears when it began, and for which listener.
+func TestOpening(t *testing.T) {
+	var got []Opening
+	k := &talk{Engine: newEngine(func(_ authz.Conn, o Opening) (authz.Belief, string) {
+		got = append(got, o)
+		return authz.Believed, ""
+	})}
+	for i, listener := range []uint64{11, 12} {
+		k.open(client, server, uint64(7+i), func(ev *capture.Event) { ev.Listener = listener })
+	}
+	for _, cookie := range []uint64{7, 8} {
+		k.conn.Cookie, k.seq, k.ack = cookie, 1000, 9000
+		k.say(pop3Login...)
+	}
+	if want := []Opening{{start, 11}, {start, 12}}; !slices.Equal(got, want) {
+		t.Errorf("asked about %v, want %v", got, want)
+	}
+}
+
 // TestLateDoubt: what the tap misses behind the confirmation of a connection counts too.
 func TestLateDoubt(t *testing.T) {
 	for _, missed := range []bool{false, true} {
 		doubt := false
 		k := &talk{Engine: New(Config{
 			Services: map[uint16]authz.Service{110: {Protocol: authz.POP3}},
-			Confirm:  func(authz.Conn, time.Time) (bool, string) { return !doubt, "it was not seen" },
+			Confirm:  answers(authz.Believed),
 			Whole:    func(authz.Conn) (bool, string) { return !doubt, "it was not seen" },
 		})}
 		knowHost(t, k.Engine)

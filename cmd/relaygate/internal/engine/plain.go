@@ -188,9 +188,7 @@ func (r *Reader) plain(ev *capture.Event) {
 		r.doubt(id, reasonPlainCut)
 		return
 	}
-	if !s.confirmed {
-		r.ask(s)
-	}
+	r.ask(s)
 	r.speak(id, s, authz.Chunk{Dir: p.Dir, Bytes: p.Bytes, Cut: p.Missing, Whole: fromClient})
 }
 

@@ -41,6 +41,7 @@ type Reader struct {
 	counts   Counts
 	doubts   doubts
 	fed      time.Time // of the event being fed
+	listener uint64    // of the same
 	now      time.Time // the same, or when what waited for it came
 	out      []authz.Verdict
 	late     *waiting         // of files
@@ -48,9 +49,15 @@ type Reader struct {
 	steered  []Steering
 }
 
-// Confirm says whether a connection that was only seen on the wire, and opened at
-// that time, may be believed, and if not why.
-type Confirm func(c authz.Conn, opened time.Time) (ok bool, reason string)
+// Confirm says whether a connection may be believed, and if not why.
+type Confirm func(authz.Conn, Opening) (belief authz.Belief, reason string)
+
+// Opening is how a connection began: when, and for which listener of this host, by its
+// cookie; 0 where the tap does not show that.
+type Opening struct {
+	Time     time.Time
+	Listener uint64
+}
 
 // Whole says whether the tap has seen all that was said in a connection so far, and if
 // not why.
@@ -77,6 +84,7 @@ func newReader(c flow.Config, evidence *authz.Evidence) *Reader {
 // then return.
 func (r *Reader) Feed(ev *capture.Event) []authz.Verdict {
 	r.begin(ev.Time)
+	r.listener = ev.Listener
 	switch {
 	case ev.Kind == capture.Plain:
 		r.plain(ev)
@@ -163,7 +171,7 @@ func (r *Reader) open(id flow.ID) {
 	}
 	*s = session{}
 	conn, origin := r.flows.Conn(id)
-	s.conn, s.origin, s.opened = *conn, origin, r.now
+	s.conn, s.origin, s.opening = *conn, origin, Opening{r.now, r.listener}
 	s.dialogue = r.spare.take(s.conn.Service)
 	if r.MayAnnounce(s.conn.Client.Addr()) {
 		s.peer = newPeer()
@@ -192,9 +200,7 @@ func (r *Reader) data(id flow.ID, c authz.Chunk) {
 		r.shake(id, s, c)
 		return
 	}
-	if !s.confirmed {
-		r.ask(s)
-	}
+	r.ask(s)
 	if s.peer != nil {
 		begun, rest, reason := s.peer.header(s.conn.Service.Protocol, c)
 		if reason != "" {

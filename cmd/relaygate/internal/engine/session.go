@@ -3,7 +3,6 @@ package engine
 import (
 	"net/netip"
 	"slices"
-	"time"
 
 	"relaygate/authz"
 	"relaygate/authz/imap"
@@ -30,10 +29,10 @@ type session struct {
 	dialogue dialogue
 	conn     authz.Conn // as the tap saw it
 	origin   authz.Origin
-	opened   time.Time
-	// confirmed: Confirm said yes. doubt is why it said no.
-	confirmed bool
-	doubt     string
+	opening  Opening
+	// belief is what Confirm said, doubt why it is not Believed.
+	belief authz.Belief
+	doubt  string
 	// peer is what a trusted proxy announced, nil of all others.
 	peer *peer
 	// spoken: the client said something; announces: that was like a PROXY header,
@@ -68,11 +67,14 @@ func clearDialogue(p authz.Protocol, startTLS bool) dialogue {
 	return imap.New()
 }
 
-// ask confirms a connection with its first bytes, and again with later ones if
-// it must: a client that is quick has left before its login has been read.
+// ask confirms a connection with its first bytes, and again with later ones until that is
+// decided: a client that is quick has left before its login has been read.
 func (r *Reader) ask(s *session) {
-	if s.confirmed = r.confirm == nil; !s.confirmed {
-		s.confirmed, s.doubt = r.confirm(s.conn, s.opened)
+	switch {
+	case r.confirm == nil:
+		s.belief = authz.Believed
+	case s.belief == authz.Undecided:
+		s.belief, s.doubt = r.confirm(s.conn, s.opening)
 	}
 }
 

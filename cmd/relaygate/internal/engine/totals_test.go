@@ -83,8 +83,11 @@ func TestReasonsOfDoubtAreBounded(t *testing.T) {
 }
 
 func TestDoubtsAndChangesAreCounted(t *testing.T) {
-	k := &talk{Engine: newEngine(func(c authz.Conn, _ time.Time) (bool, string) {
-		return c.Cookie != 9, "nobody listens on 198.51.100.2:110"
+	k := &talk{Engine: newEngine(func(c authz.Conn, _ Opening) (authz.Belief, string) {
+		if c.Cookie == 9 {
+			return authz.Undecided, "nobody listens on 198.51.100.2:110"
+		}
+		return authz.Believed, ""
 	})}
 	knowHost(t, k.Engine)
 	k.open(client, server, 7, nil)

@@ -12,14 +12,16 @@ import (
 // login makes a verdict of what a dialogue said.
 func (r *Reader) login(id flow.ID, s *session, l *authz.Login) {
 	why := l.Reason
-	if l.Result == authz.Success && s.confirmed && r.whole != nil {
-		s.confirmed, s.doubt = r.whole(s.conn)
+	if l.Result == authz.Success && s.belief == authz.Believed && r.whole != nil {
+		if ok, doubt := r.whole(s.conn); !ok {
+			s.belief, s.doubt = authz.Undecided, doubt
+		}
 	}
 	switch {
 	case l.Result == authz.Tainted && s.announces:
 		l.Reason, why = reasonNoProxy, reasonNoProxy // which the dialogue read as a command
 	case l.Result != authz.Success:
-	case !s.confirmed:
+	case s.belief != authz.Believed:
 		*l, why = doubted(l, s.doubt), unconfirmed
 	case s.peer != nil && !s.peer.taken():
 		*l, why = doubted(l, proxy.ReasonNotTaken), proxy.ReasonNotTaken

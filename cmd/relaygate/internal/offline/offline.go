@@ -42,7 +42,7 @@ func (d *Daemon) Why(a netip.Addr, now time.Time) (control.Story, error) {
 	if err != nil {
 		return control.Story{}, err
 	}
-	before, err := story.Before(a, d.Config.Files()...)
+	before, err := soon("the files for mail servers", func() ([]authz.Event, error) { return story.Before(a, d.Config.Files()...) })
 	if err != nil {
 		l.about.Files = append(l.about.Files, err.Error())
 	}

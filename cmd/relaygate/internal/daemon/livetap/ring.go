@@ -46,7 +46,8 @@ func openRingTap(cfg *config.Config, t *Trust, log *slog.Logger, hub *control.Hu
 }
 
 // Next asks about each new connection's listener, which the kernel believed by
-// owner and namespace, whether it only hands connections on.
+// owner and namespace, whether it only hands connections on. Where that is not decided
+// yet, Confirm asks again.
 func (t *ringTap) Next(ev *capture.Event) error {
 	if err := t.Ring.Next(ev); err != nil {
 		return err
@@ -54,7 +55,8 @@ func (t *ringTap) Next(ev *capture.Event) error {
 	if ev.Kind != capture.Opened || !ev.Trusted {
 		return nil
 	}
-	if ok, reason := t.trust.tables.CheckListener(ev.Conn.Server, ev.Conn.Netns, ev.Listener); !ok {
+	belief, reason := t.trust.tables.CheckListener(ev.Conn.Server, ev.Conn.Netns, ev.Listener)
+	if belief == authz.Disbelieved {
 		ev.Trusted, ev.Reason = false, reason
 	}
 	return nil

@@ -1,6 +1,7 @@
 package livetap
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,11 +16,13 @@ import (
 	"github.com/cilium/ebpf/asm"
 	bpflink "github.com/cilium/ebpf/link"
 
+	"relaygate/authz"
 	"relaygate/bpf"
 	"relaygate/bpf/bpftest"
 	"relaygate/capture"
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/engine"
 )
 
 // A tap that could not be looked at, for want of memory say, is no problem any more when
@@ -108,7 +111,8 @@ func TestEndsThatTheKernelDoesNotTell(t *testing.T) {
 }
 
 // TestListenerInAnothersPlace: who takes the mail server's place is not believed for it,
-// though the tables were looked at before.
+// though the tables were looked at before, nor once it is back; and it is, also by those who
+// came before it was known.
 func TestListenerInAnothersPlace(t *testing.T) {
 	const port, addr = 61154, "127.0.0.1:61154"
 	ns := bpftest.Namespace(t)
@@ -135,12 +139,41 @@ func TestListenerInAnothersPlace(t *testing.T) {
 		}
 		return ev
 	}
-	if ev := opened(mail); !ev.Trusted {
-		t.Errorf("the mail server is not believed because %q", ev.Reason)
+	confirm := func(ev capture.Event) (authz.Belief, string) {
+		t.Helper()
+		if !ev.Trusted {
+			t.Fatalf("it is disbelieved because %q", ev.Reason)
+		}
+		return tap.trust.Confirm(ev.Conn, engine.Opening{Time: ev.Time, Listener: ev.Listener})
+	}
+	if belief, reason := confirm(opened(mail)); belief != authz.Believed {
+		t.Errorf("the mail server: %v because %q", belief, reason)
 	}
 	bpftest.Close(t, mail)
-	if ev := opened(bpftest.Listen(t, ns, "tcp", addr)); ev.Trusted || !strings.Contains(ev.Reason, "nobody is known") {
-		t.Errorf("another in its place: %v because %q", ev.Trusted, ev.Reason)
+	between := bpftest.Listen(t, ns, "tcp", addr)
+	passed := opened(between)
+	if belief, reason := confirm(passed); belief != authz.Undecided || !strings.Contains(reason, "nobody is known") {
+		t.Errorf("another in its place: %v because %q", belief, reason)
+	}
+	bpftest.Close(t, between)
+	restarted := opened(bpftest.Listen(t, ns, "tcp", addr)) // before anybody looks
+
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan error)
+	go func() { ran <- tables.Run(ctx) }()
+	defer func() {
+		cancel()
+		must(t, <-ran)
+	}()
+	belief, reason := confirm(restarted)
+	for until := time.Now().Add(10 * time.Second); belief == authz.Undecided && time.Now().Before(until); time.Sleep(time.Millisecond) {
+		belief, reason = confirm(restarted)
+	}
+	if belief != authz.Believed {
+		t.Errorf("once its holders are known, the mail server is %v because %q", belief, reason)
+	}
+	if belief, reason := confirm(passed); belief != authz.Undecided || !strings.Contains(reason, "nobody is known") {
+		t.Errorf("whom another accepted who was there in between: %v because %q", belief, reason)
 	}
 }
 

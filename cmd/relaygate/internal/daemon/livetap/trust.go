@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,6 +16,7 @@ import (
 	"relaygate/bpf"
 	"relaygate/capture/sockdiag"
 	"relaygate/cmd/relaygate/internal/config"
+	"relaygate/cmd/relaygate/internal/engine"
 	"relaygate/cmd/relaygate/internal/hostinfo"
 	"relaygate/nft"
 )
@@ -91,22 +91,22 @@ func (t *Trust) Run(ctx context.Context) error { return t.tables.Run(ctx) }
 func (t *Trust) Alive() ([]sockdiag.Session, error) { return t.tables.Alive() }
 
 // Confirm is asked before a login is believed. A connection of a known namespace
-// was announced by the kernel with its socket, and its listener checked then; on a
-// gateway the tap saw that the server's segments came in from where it is; any
-// other must be in the socket tables of the own namespace.
-func (t *Trust) Confirm(c authz.Conn, opened time.Time) (ok bool, reason string) {
+// was announced by the kernel with its socket and its listener; on a gateway the tap saw
+// that the server's segments came in from where it is; any other must be in the socket
+// tables of the own namespace.
+func (t *Trust) Confirm(c authz.Conn, o engine.Opening) (belief authz.Belief, reason string) {
 	switch inside := t.inside.Load(); {
 	case inside != nil && behind(*inside, c.Server.Addr()):
-		return true, ""
+		return authz.Believed, ""
 	case inside != nil:
-		return false, "the server is none of gate.servers"
+		return authz.Undecided, "the server is none of gate.servers"
 	case c.Netns != 0:
-		return true, ""
+		return t.tables.CheckListener(c.Server, c.Netns, o.Listener)
 	}
 	if ok, reason := t.Whole(c); !ok {
-		return false, reason
+		return authz.Undecided, reason
 	}
-	return t.tables.CheckConnection(c, opened)
+	return t.tables.CheckConnection(c, o.Time)
 }
 
 // Whole is asked with each login: whether the tap has seen who said what until then.

@@ -15,6 +15,7 @@ import (
 	"relaygate/authz"
 	"relaygate/bpf/bpftest"
 	"relaygate/capture/sockdiag"
+	"relaygate/cmd/relaygate/internal/engine"
 )
 
 // TestForwardedIsNotOwn: where the tap cannot tell whose packets leave, a login is
@@ -53,9 +54,9 @@ func TestForwardedIsNotOwn(t *testing.T) {
 			trust := &Trust{tables: tables, unsure: tt.unsure}
 			for family, conn := range map[string]authz.Conn{"IPv4": v4, "IPv6": v6} {
 				// Without a namespace in the tables each is refused at last.
-				ok, reason := trust.Confirm(conn, time.Now())
-				if got := strings.Contains(reason, "forwards "+family); ok || got != (tt.refused == family) {
-					t.Errorf("%+v, %s: %v because %q", tt, family, ok, reason)
+				belief, reason := trust.Confirm(conn, engine.Opening{Time: time.Now()})
+				if got := strings.Contains(reason, "forwards "+family); belief == authz.Believed || got != (tt.refused == family) {
+					t.Errorf("%+v, %s: %v because %q", tt, family, belief, reason)
 				}
 			}
 			if got := trust.problems(); len(got) != min(len(tt.refused), 1) || len(got) > 0 && !strings.Contains(got[0], tt.refused) {
@@ -86,8 +87,8 @@ func TestTranslatedIsNotSeen(t *testing.T) {
 					conn = v6
 				}
 				// Without a namespace in the tables each is refused at last.
-				ok, reason := trust.Confirm(conn, time.Now())
-				if ok {
+				belief, reason := trust.Confirm(conn, engine.Opening{Time: time.Now()})
+				if belief == authz.Believed {
 					t.Errorf("%s: %v is believed", when, conn)
 				}
 				return reason

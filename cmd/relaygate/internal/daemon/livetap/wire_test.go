@@ -17,6 +17,7 @@ import (
 	"relaygate/bpf/bpftest"
 	"relaygate/cmd/relaygate/internal/config"
 	"relaygate/cmd/relaygate/internal/control"
+	"relaygate/cmd/relaygate/internal/engine"
 )
 
 // TestOtherInterfaces: what comes in by those of a host that are not named is seen too,
@@ -149,16 +150,16 @@ func TestUnseenInterface(t *testing.T) {
 		leave := crowd(t, peer)
 		w.keepOthers()
 		c := authz.Conn{Client: netip.MustParseAddrPort("192.0.2.1:9"), Server: netip.MustParseAddrPort("192.0.2.2:143")}
-		if ok, why := trust.Confirm(c, time.Now()); ok || !strings.Contains(why, "lan-peer") {
-			t.Errorf("believed %v: %q", ok, why)
+		if belief, why := trust.Confirm(c, engine.Opening{Time: time.Now()}); belief == authz.Believed || !strings.Contains(why, "lan-peer") {
+			t.Errorf("%v: %q", belief, why)
 		}
 		leave()
 		w.keepOthers()
 		if words := w.unseen(); words != "" {
 			t.Errorf("still unseen: %s", words)
 		}
-		if ok, why := trust.Confirm(c, time.Now()); ok || !strings.Contains(why, "an interface came") {
-			t.Errorf("one of before: believed %v: %q", ok, why)
+		if belief, why := trust.Confirm(c, engine.Opening{Time: time.Now()}); belief == authz.Believed || !strings.Contains(why, "an interface came") {
+			t.Errorf("one of before: %v: %q", belief, why)
 		}
 		for _, index := range []int{lan, peer} {
 			if on, err := w.programs.Attached(index); err != nil || !on {
