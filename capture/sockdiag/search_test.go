@@ -94,6 +94,7 @@ func TestListenerThatComesWithinASearch(t *testing.T) {
 		f.sockets = []Socket{first}
 		tables.lookSoon()
 		<-time.After(takes / 2)
+		synctest.Wait()
 		f.sockets = []Socket{first, second}
 		if belief, reason := tables.CheckListener(server, here, 8); belief != authz.Believed {
 			t.Errorf("%v because %q", belief, reason)
