@@ -12,7 +12,7 @@ const (
 	behindMangle = -150 + 1  // NF_IP_PRI_MANGLE + 1
 	beforeDstnat = -100 - 10 // NF_IP_PRI_NAT_DST - 10
 	beforeFilter = 0 - 10    // NF_IP_PRI_FILTER - 10
-	behindIPVS   = 100       // NF_IP_PRI_NAT_SRC; ip_vs_in is one ahead
+	behindIPVS   = 100       // NF_IP_PRI_NAT_SRC; ip_vs_in is one ahead, source NAT in an order of its own
 )
 
 // staticRules and memberRules are one rule for each set of those who pass, with

@@ -9,11 +9,13 @@ import (
 	"relaygate/authz"
 )
 
-// patience is how long a check waits for what is about to be known of a listener, and
-// impatience for how long none does where one waited in vain.
+// patience is how long a check waits for what is about to be known of a listener. Behind one
+// that waited in vain none waits for vainCost times as long, nor for the same listener for
+// impatience.
 const (
 	patience   = time.Second
 	impatience = 10 * time.Second
+	vainCost   = 10
 )
 
 // Check says whether whoever accepts connections on the server's address may be believed
@@ -68,7 +70,7 @@ func (t *Tables) await(room []*Listener, begin time.Time, server netip.AddrPort,
 	if !t.comes(s, accepting, begin) {
 		return s, accepting
 	}
-	if vain := t.vain.Load(); vain != nil && (vain.slow || vain.cookie == cookie) && begin.Sub(vain.at) < impatience {
+	if vain := t.vain.Load(); vain != nil && vain.forbids(begin, cookie) {
 		return s, accepting
 	}
 	t.lookSoon()
@@ -85,7 +87,7 @@ func (t *Tables) await(room []*Listener, begin time.Time, server netip.AddrPort,
 		accepting = s.accepting(room, server, netns, cookie)
 	}
 	if len(accepting) == 0 || t.comes(s, accepting, begin) {
-		t.vain.Store(&vain{cookie, slow, time.Now()})
+		t.vain.Store(&vain{cookie, begin, time.Now()})
 	}
 	return s, accepting
 }
@@ -93,9 +95,14 @@ func (t *Tables) await(room []*Listener, begin time.Time, server netip.AddrPort,
 // vain is a check that waited in vain, for a listener that is gone or for a host that is slow
 // to search.
 type vain struct {
-	cookie uint64
-	slow   bool
-	at     time.Time
+	cookie     uint64
+	begin, end time.Time
+}
+
+// forbids says whether another is not to wait for this listener.
+func (v *vain) forbids(now time.Time, cookie uint64) bool {
+	since := now.Sub(v.end)
+	return since < vainCost*v.end.Sub(v.begin) || v.cookie == cookie && since < impatience
 }
 
 // comes says whether the next look will tell more of what could have accepted a connection

@@ -237,7 +237,8 @@ func TestSearchesForWhoConnects(t *testing.T) {
 }
 
 // TestWhoStartsIsNotStarted: what holds a listener for programs that it starts is no program
-// to be believed, in a container, of a user, or between fork and exec.
+// to be believed, in a container, of a user, between fork and exec, or as a script that
+// becomes a forwarder later.
 func TestWhoStartsIsNotStarted(t *testing.T) {
 	for _, holder := range []struct{ comm, exe string }{
 		{"systemd", "/usr/lib/systemd/systemd"},
@@ -245,6 +246,8 @@ func TestWhoStartsIsNotStarted(t *testing.T) {
 		{"(dovecot)", "/usr/lib/systemd/systemd"},
 		{"(dovecot)", "/usr/lib/systemd/systemd-executor"},
 		{"dovecot", "/usr/lib/systemd/systemd (deleted)"},
+		{"start-proxy.sh", "/usr/bin/dash"},
+		{"sh", ""},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 100)}})

@@ -76,13 +76,16 @@ func knownForwarder(name string) bool {
 // Forwards says whether the process is a known forwarder by either name.
 func (p Process) Forwards() bool { return knownForwarder(p.Name) || knownForwarder(p.Program) }
 
-// Starts says whether the process holds listeners for programs that it starts: init, that of
-// a container or of a user (systemd.socket(5)), and what such a one has forked that has not
-// become its program yet.
-func (p Process) Starts() bool {
-	program := p.Title()
-	return p.PID == 1 || program == "systemd" || program == "systemd-executor"
+// starters are programs that hold listeners for others: init, that of a container or of a
+// user (systemd.socket(5)), what such a one has forked that has not become its program yet,
+// and the shell of a script that becomes one, as when what a forwarder leads to is there.
+var starters = map[string]bool{
+	"systemd": true, "systemd-executor": true,
+	"sh": true, "dash": true, "bash": true, "ash": true, "ksh": true, "mksh": true, "zsh": true, "fish": true,
 }
+
+// Starts says whether the process holds listeners for programs that it starts or becomes.
+func (p Process) Starts() bool { return p.PID == 1 || starters[p.Title()] }
 
 // started says whether one of a listener's holders is there to answer, and not only to start,
 // with the first connection or with each, who does. That may be a program that only forwards,

@@ -94,12 +94,44 @@ func TestListenerThatComesWithinASearch(t *testing.T) {
 		f.sockets = []Socket{first}
 		tables.lookSoon()
 		<-time.After(takes / 2)
+		synctest.Wait()
 		f.sockets = []Socket{first, second}
 		if belief, reason := tables.CheckListener(server, here, 8); belief != authz.Believed {
 			t.Errorf("%v because %q", belief, reason)
 		}
 		if took := time.Since(begin); took > 2*takes {
 			t.Errorf("it took %v, want the time of two searches", took)
+		}
+	})
+}
+
+// TestManyListenersThatAreGone: connections to them, each with another than the one before,
+// leave time for those of others.
+func TestManyListenersThatAreGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeTables{}
+		tables := tablesOf(f)
+		tables.lookNow()
+		f.wait = 5 * time.Millisecond
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- tables.Run(ctx) }()
+		defer func() {
+			cancel()
+			must(t, <-done)
+		}()
+		synctest.Wait()
+		begin, waited := time.Now(), time.Duration(0)
+		for cookie := uint64(7); time.Since(begin) < time.Minute; cookie ^= 1 {
+			asked := time.Now()
+			if belief, reason := tables.CheckListener(server, here, cookie); belief != authz.Undecided {
+				t.Fatalf("%v because %q", belief, reason)
+			}
+			waited += time.Since(asked)
+			<-time.After(10 * time.Millisecond)
+		}
+		if took := time.Since(begin); waited == 0 || waited > took/vainCost {
+			t.Errorf("of %v, %v were spent waiting", took, waited)
 		}
 	})
 }
