@@ -76,6 +76,10 @@ const (
 	FromInside
 )
 
+// Shown says that the tap or the file shows which packets this host sent, or the mail
+// server's network: no other station can have sent them in its place.
+func (o Origin) Shown() bool { return o == FromHost || o == FromInside }
+
 // Verdict is a Login with the connection that it belongs to.
 type Verdict struct {
 	Time time.Time

@@ -20,8 +20,8 @@ import (
 const lag = time.Second
 
 // Reader reads the two rings of a Tap as one stream: a connection's Opened
-// comes before its packets, and its Closed after them. What was closed while there was
-// no room to say so comes at last. Only one goroutine may call its methods, except Wake.
+// comes before its packets, and its Closed after them, also one that found no room in the
+// rings. Only one goroutine may call its methods, except Wake.
 type Reader struct {
 	packets, events *ring
 	untold          *ebpf.Map // the queue of ends that found no room
@@ -48,8 +48,10 @@ type Reader struct {
 	hasEvent     bool
 	next         Record
 	nextPosition uint64
-	// ends were taken out of the queue, and not handed on yet.
-	ends []tapEnd
+	// ends were taken out of the queue, and not handed on yet: they come behind what was
+	// in the rings when they were, up to endsAt.
+	ends   []tapEnd
+	endsAt struct{ packets, events uint64 }
 	// position is where packet, or if there is none the next one, starts in
 	// the packets ring.
 	position uint64
@@ -139,6 +141,11 @@ func (r *Reader) Next(rec *Record) error {
 			return err
 		}
 		switch {
+		case r.endsDue():
+			*rec = Record{Kind: Closed, Cookie: r.ends[0].Cookie, Time: r.ends[0].Time}
+			r.ends = r.ends[1:]
+			r.crowd.records++
+			return nil
 		case r.hasEvent && r.nextPosition <= r.position:
 			*rec = r.next
 			r.hasEvent = false
@@ -152,14 +159,6 @@ func (r *Reader) Next(rec *Record) error {
 			return decodePacket(raw, rec)
 		case r.hasEvent:
 			// Packets came between the two reads.
-			continue
-		case len(r.ends) > 0:
-			*rec = Record{Kind: Closed, Cookie: r.ends[0].Cookie, Time: r.ends[0].Time}
-			r.ends = r.ends[1:]
-			r.crowd.records++
-			return nil
-		case r.takeEnds():
-			// What the rings have of these connections comes before.
 			continue
 		}
 		if err := r.wait(); err != nil {
@@ -186,25 +185,39 @@ func (r *Reader) readEvent() (err error) {
 	return nil
 }
 
-// takeEnds empties the queue of ends, if the programs put any there. What cannot be taken
-// out, for want of memory say, stays there until the next time.
-func (r *Reader) takeEnds() bool {
-	if atomic.LoadUint32(&r.notes.Untold) == 0 {
-		return false
+// endsDue reports whether an end that found no room is the next to be handed on. To wait
+// until the rings are empty would be too long, in a storm that keeps them full, and too
+// short, where a record is not filled yet: behind it an Opened can stand.
+func (r *Reader) endsDue() bool {
+	if len(r.ends) == 0 {
+		if atomic.LoadUint32(&r.notes.Untold) == 0 {
+			return false
+		}
+		r.takeEnds()
 	}
+	packets, events := r.packets.at, r.events.at
+	if r.packet != nil {
+		packets -= ringBytes(len(r.packet))
+	}
+	if r.hasEvent {
+		events -= ringBytes(eventSize)
+	}
+	return len(r.ends) > 0 && packets >= r.endsAt.packets && events >= r.endsAt.events
+}
+
+// takeEnds empties the queue of ends. What cannot be taken out, for want of memory say,
+// stays there until the next time.
+func (r *Reader) takeEnds() {
 	atomic.StoreUint32(&r.notes.Untold, 0) // before it is looked at: what comes behind notes that again
-	for {
-		var end tapEnd
-		err := r.untold.LookupAndDelete(nil, &end)
-		if err == nil {
-			r.ends = append(r.ends, end)
-			continue
-		}
-		if !errors.Is(err, ebpf.ErrKeyNotExist) {
-			atomic.StoreUint32(&r.notes.Untold, 1)
-		}
-		return len(r.ends) > 0
+	var end tapEnd
+	err := r.untold.LookupAndDelete(nil, &end)
+	for ; err == nil; err = r.untold.LookupAndDelete(nil, &end) {
+		r.ends = append(r.ends, end)
 	}
+	if !errors.Is(err, ebpf.ErrKeyNotExist) {
+		atomic.StoreUint32(&r.notes.Untold, 1)
+	}
+	r.endsAt.packets, r.endsAt.events = atomic.LoadUint64(r.packets.written), atomic.LoadUint64(r.events.written)
 }
 
 // wait sleeps until the programs, or Wake, wake it, or the deadline, or until

@@ -120,8 +120,12 @@ func (d *Decoder) glance(r *record, ev *Event) sight {
 // compares reports whether a segment of a connection that is held has bytes that are to be
 // compared.
 func (d *Decoder) compares(frame []byte, g *glimpse) bool {
-	toServer := d.ports.Has(be16(frame[g.tcp+2:]))
-	return d.done.compares(g.hash, toServer, be32(frame[g.tcp+4:]), g.end+g.missing-g.payload, g.flags)
+	length := g.end + g.missing - g.payload
+	if length == 0 && g.flags&FIN == 0 {
+		return false // as half of them are
+	}
+	tcp := (*[8]byte)(frame[g.tcp:])
+	return d.done.compares(g.hash, d.ports.Has(be16(tcp[2:])), be32(tcp[4:]), length, g.flags)
 }
 
 // waiting reports whether fragments wait for others: then no packet is plain.

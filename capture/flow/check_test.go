@@ -42,8 +42,8 @@ func checkFlows(t *testing.T, table *Table) (open int) {
 				continue
 			}
 			limit := []int{table.limits.ClientBytes, table.limits.ServerBytes}[dir]
-			keeps := (dir == 0 || f.phase == held) && f.conn.Cookie == 0 // what was released
-			if !f.reads() || dir == 1 && f.phase != following && f.phase != held || !keeps && len(w.spans) == 0 || w.kept > 3*keptBytes+limit || f.phase == following && len(w.spans) > table.limits.Pieces || w.end() > limit {
+			keeps := dir == 0 && f.conn.Cookie == 0 // what was released
+			if !f.reads() || dir == 1 && f.phase != following || !keeps && len(w.spans) == 0 || w.kept > 3*keptBytes+limit || f.phase == following && len(w.spans) > table.limits.Pieces || w.end() > limit {
 				t.Fatalf("flow %d keeps a window in phase %d: %d spans, end %d", id, f.phase, len(w.spans), w.end())
 			}
 			for i, s := range w.spans {
@@ -51,6 +51,9 @@ func checkFlows(t *testing.T, table *Table) (open int) {
 					t.Fatalf("spans %v", w.spans)
 				}
 			}
+		}
+		if w := f.said; w != nil && (!f.reads() || f.origin.Shown() || w.kept > w.head || len(w.spans) > 0) {
+			t.Fatalf("flow %d keeps %d of %d bytes that its server said in phase %d", id, w.kept, w.head, f.phase)
 		}
 		if f.conn.Cookie == 0 && !leads(table, &f.tuple, ref(id)) || f.conn.Cookie != 0 && table.byCookie[f.conn.Cookie] != id {
 			t.Fatalf("flow %d is not found under its key", id)

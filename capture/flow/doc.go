@@ -42,9 +42,9 @@
 //
 // Where the capture does not tell what this host sent, a stranger whose frames the tap
 // sees unswitched, or without hardware addresses, can send an answer in the server's place
-// that is like its own. The server sends its own all the same, unless the client's window
-// is closed: other bytes, or its FIN, where the answer was read that proved a login, taint
-// for as long as the flow is held (Hold).
+// that is like its own. The server sends its own all the same, unless the client closed
+// its window or reset the connection: other bytes, or its FIN, where the answer was read
+// that proved a login, taint for as long as the flow is held (Hold).
 //
 // A SYN that this host sent from the server's end taints: both ends may open a
 // connection towards each other (RFC 9293 §3.5), and no listener accepted it then.

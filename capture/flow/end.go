@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"relaygate/authz"
 	"relaygate/capture"
 )
 
@@ -44,7 +43,7 @@ func (t *Table) Hold(id ID) bool {
 	}
 	f.phase = held
 	t.pool.drop(f.server)
-	f.server = t.lastSaid(id)
+	f.server = nil
 	if t.leaving {
 		t.done.AddHeld(f.hash, t.second(), f.clientNext, f.closed)
 		t.asksStill(f)
@@ -52,35 +51,36 @@ func (t *Table) Hold(id ID) bool {
 	return true
 }
 
-// lastSaid keeps what the server said with the last Feed, for saidAgain.
-func (t *Table) lastSaid(id ID) *window {
-	w := t.pool.window()
-	for i := range t.events {
-		e := &t.events[i]
-		if e.Kind != Data || e.ID != id || e.Chunk.Dir != authz.FromServer {
-			continue
-		}
-		if said := e.Chunk.Bytes; e.Chunk.Cut == 0 && t.pool.reserve(w, len(said)) {
-			w.put(0, said)
-			w.advanceKeeping(len(said))
-		} else {
-			w.kept = 0 // none that ends where the next byte is
-		}
+// remember keeps what the server says next, for saidAgain: from its first byte, as an answer
+// can come in any pieces, or not at all.
+func (t *Table) remember(f *flow, said []byte, cut int) {
+	switch {
+	case f.said == nil && f.serverNext == f.serverISN && t.orderly < orderlyLogins:
+		f.said = t.pool.window()
+	case f.said == nil:
+		return
 	}
-	return w
+	if cut > 0 || !t.pool.reserve(f.said, len(said)) {
+		t.pool.drop(f.said)
+		f.said = nil
+		return
+	}
+	f.said.put(0, said)
+	if f.said.advanceKeeping(len(said)); f.said.head > 2*keptBytes {
+		t.pool.released(f.said)
+	}
 }
 
 // saidAgain takes what the server says where a login was proved. Who borrows its addresses
 // can send an answer in its place, but not keep it from sending its own: other bytes, or its
-// end, where these were read.
+// end, where others were read, and any where these are kept no more.
 func (t *Table) saidAgain(id ID, f *flow, seg *capture.Segment) {
-	from, said := distance(f.serverNext, seg.Seq), seg.Payload
-	ended := seg.Flags&capture.FIN != 0 && from+length(seg) < 0
-	if kept := f.server.kept; from < -kept {
-		said = said[min(-kept-from, len(said)):]
-		from = -kept
+	from := distance(f.serverNext, seg.Seq)
+	if from >= 0 || before(seg.Seq, f.serverISN) {
+		return
 	}
-	if !before(seg.Seq, f.serverISN) && (ended || from < 0 && !f.server.took(from, said)) {
+	again := f.said == nil || !carries(seg) || from >= -f.said.kept && f.said.took(from, seg.Payload)
+	if ended := seg.Flags&capture.FIN != 0 && from+length(seg) < 0; ended || !again {
 		t.taint(id, reasonServerCopies)
 	}
 }
@@ -244,7 +244,8 @@ func (t *Table) finish(id ID, f *flow) {
 func (t *Table) drop(f *flow) {
 	t.pool.drop(f.client)
 	t.pool.drop(f.server)
-	f.client, f.server = nil, nil
+	t.pool.drop(f.said)
+	f.client, f.server, f.said = nil, nil, nil
 }
 
 // close ends a flow and frees its slot.

@@ -137,13 +137,49 @@ func TestHold(t *testing.T) {
 	}
 }
 
-// TestHoldCut: an answer that the snap length cut is compared with nothing.
-func TestHoldCut(t *testing.T) {
-	table := newTable(Limits{})
-	answer := sv(0, 2, "12", missing(3))
-	played(t, table, ethernet, start, shake(cl(0, "AB"), answer))
-	table.Hold(0)
-	if got := played(t, table, ethernet, start, []step{sv(0, 2, "12345"), answer}); got != "" {
-		t.Errorf("got %q", got)
+// TestHoldAnswer: an answer is compared as a whole, in whatever pieces it came, where all
+// that the server said is known, and with nothing else.
+func TestHoldAnswer(t *testing.T) {
+	junk := strings.Repeat("x", 3*keptBytes)
+	for _, tt := range []struct {
+		name  string
+		said  []step
+		again step
+		want  string
+	}{
+		{"another in the place of pieces", []step{sv(0, 2, "12"), sv(2, 2, "3")}, sv(0, 2, "1X3"), "!" + reasonServerCopies},
+		{"the same in one", []step{sv(0, 2, "12"), sv(2, 2, "3")}, sv(0, 2, "123"), ""},
+		{"that came out of order", []step{sv(2, 2, "3"), sv(0, 2, "12")}, sv(0, 2, "123"), ""},
+		{"another, that came out of order", []step{sv(2, 2, "3"), sv(0, 2, "12")}, sv(0, 2, "12X"), "!" + reasonServerCopies},
+		{"in the place of more than is kept", []step{sv(0, 2, junk), sv(len(junk), 2, junk)}, sv(0, 2, "x"), "!" + reasonServerCopies},
+		{"nothing, there", []step{sv(0, 2, junk), sv(len(junk), 2, junk)}, sv(0, 2, ""), ""},
+		{"in the place of one that the snap length cut", []step{sv(0, 2, "12", missing(3))}, sv(0, 2, "1X345"), ""},
+		{"in the place of a greeting that it cut", []step{sv(0, 2, "12", missing(3)), sv(5, 2, "1")}, sv(5, 2, "X"), ""},
+	} {
+		table := newTable(Limits{})
+		played(t, table, ethernet, start, shake(append([]step{cl(0, "AB")}, tt.said...)...))
+		table.Hold(0)
+		if got := played(t, table, ethernet, start, []step{tt.again}); got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestHoldBehindOrder: where a capture came out of order after long, answers are compared
+// only in flows of which all is known.
+func TestHoldBehindOrder(t *testing.T) {
+	for again, before := range map[string]int{"12": orderlyLogins - 1, "XY": orderlyLogins} {
+		table := newTable(Limits{})
+		table.orderly = before
+		played(t, table, ethernet, start, shake(sv(0, 0, "1")))
+		table.orderly = orderlyLogins
+		played(t, table, ethernet, start, []step{cl(0, "AB"), sv(1, 2, "2")})
+		table.disorder()
+		if table.Hold(0); table.slots.at(0).phase != held {
+			t.Fatal("it is not held")
+		}
+		if got := played(t, table, ethernet, start, []step{sv(0, 2, again)}); got != "" {
+			t.Errorf("%q again: %q", again, got)
+		}
 	}
 }

@@ -48,6 +48,7 @@ type flow struct {
 	aborted, reset bool
 
 	client, server *window // nil while nothing waits
+	said           *window // what the server said (files): see saidAgain; nil if not all of it is known
 	last           int64   // time of the last segment, in Unix nanoseconds (files)
 
 	clientFIN, serverFIN uint32 // where they are, if there are any

@@ -229,8 +229,7 @@ func (t *Table) answer(id ID, f *flow, seg *capture.Segment) string {
 	}
 	if from == 0 {
 		// Of what is cut the dialogue is told, and says what it means.
-		t.data(id, authz.FromServer, payload, cut)
-		f.serverNext += uint32(to)
+		t.says(id, f, payload, cut)
 		if f.server != nil {
 			t.behind(id, f, to)
 		}
@@ -246,6 +245,15 @@ func (t *Table) answer(id ID, f *flow, seg *capture.Segment) string {
 	return t.keep(f.server, from, payload)
 }
 
+// says releases what the server said, and cut bytes behind that the file does not have.
+func (t *Table) says(id ID, f *flow, said []byte, cut int) {
+	t.data(id, authz.FromServer, said, cut)
+	if !f.origin.Shown() {
+		t.remember(f, said, cut)
+	}
+	f.serverNext += uint32(len(said) + cut)
+}
+
 // serverGap reports whether the server is known to have sent more than was read.
 // Its FIN, which has a sequence number, is no byte.
 func (f *flow) serverGap() bool {
@@ -259,8 +267,7 @@ func (f *flow) serverGap() bool {
 func (t *Table) behind(id ID, f *flow, n int) {
 	t.advance(&f.server, n)
 	if ready := f.server.ready(); len(ready) > 0 {
-		t.data(id, authz.FromServer, ready, 0)
-		f.serverNext += uint32(len(ready))
+		t.says(id, f, ready, 0)
 		t.advance(&f.server, len(ready))
 	}
 }

@@ -84,7 +84,7 @@ func (r *Reader) hold(id flow.ID) {
 	}
 	n, now := len(r.late.until), r.fed.UnixNano()
 	u := until{now + int64(Lateness), now + int64(Lateness), id + 1}
-	if o := r.sessions[id].origin; o != authz.FromHost && o != authz.FromInside {
+	if !r.sessions[id].origin.Shown() {
 		u.patient = now + int64(refusal)
 	}
 	r.late.until[n-1] = u

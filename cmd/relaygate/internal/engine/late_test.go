@@ -145,6 +145,19 @@ func TestLate(t *testing.T) {
 			w.now = w.now.Add(5 * time.Second)
 			w.segment(1, true, capture.ACK, 10, 24, refused)
 		}, []string{"flush", "1 tainted conflicting copies of the same server bytes"}},
+		{"another answer, where the first came in pieces and the last one is its end too", func(w *wire) {
+			w.raw = true
+			w.login(1, "+OK ")
+			w.segment(1, true, capture.ACK, 14, 24, "\r\n")
+			w.segment(1, true, capture.ACK, 10, 24, refused)
+		}, []string{"flush", "1 tainted conflicting copies of the same server bytes"}},
+		{"another answer, behind an end that anybody may have sent too", func(w *wire) {
+			w.raw = true
+			w.login(1, accepted)
+			w.end(1)
+			w.now = w.now.Add(5 * time.Second)
+			w.segment(1, true, capture.ACK, 10, 24, refused)
+		}, []string{"flush", "1 tainted conflicting copies of the same server bytes"}},
 		{"where the host sent it", func(w *wire) {
 			w.login(1, accepted)
 			w.now = w.now.Add(5 * time.Second)

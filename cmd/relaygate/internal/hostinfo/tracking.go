@@ -22,7 +22,7 @@ func trackingFull(folder string) (most int) {
 		return n
 	}
 	most = read("nf_conntrack_max")
-	if read("nf_conntrack_count") < most/100*nearly {
+	if 100*read("nf_conntrack_count") < nearly*most {
 		return 0
 	}
 	return most

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -160,8 +161,12 @@ func TestUnopenedFileStays(t *testing.T) {
 func TestUnreadFileIsNotDamaged(t *testing.T) {
 	folder := t.TempDir() // opens, and read(2) returns an error
 	err := reading(folder, func(io.ReaderAt, *bbolt.Tx) error { return nil })
-	if !errors.Is(err, errUnopened) || !errors.Is(err, unix.EISDIR) {
+	if !errors.Is(err, errUnopened) || !errors.Is(err, unix.EISDIR) || !strings.Contains(err.Error(), "move it away") {
 		t.Errorf("it is %v", err)
+	}
+	bad := iotest.ErrReader(&os.PathError{Op: "read", Path: "state.db", Err: unix.EIO})
+	if err := unread(io.MultiReader(strings.NewReader("its first page"), bad)); !errors.Is(err, errUnopened) {
+		t.Errorf("of which a page is not read it is %v", err)
 	}
 }
 

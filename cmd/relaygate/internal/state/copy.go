@@ -52,6 +52,15 @@ func unopened(err error) error {
 	return fmt.Errorf("%w: %w", errDamaged, err)
 }
 
+// unread fails where the disk does not read a file to its end: what is mapped of it and
+// what stands in its first page would be taken for damage.
+func unread(f io.Reader) error {
+	if _, err := io.Copy(io.Discard, f); err != nil {
+		return unopened(err)
+	}
+	return nil
+}
+
 // reading reads a file that may be damaged.
 func reading(path string, do func(io.ReaderAt, *bbolt.Tx) error) error {
 	if info, err := os.Stat(path); err == nil && info.Size() == 0 {
@@ -62,9 +71,8 @@ func reading(path string, do func(io.ReaderAt, *bbolt.Tx) error) error {
 		return unopened(err)
 	}
 	defer func() { _ = f.Close() }() // it was only read
-	// The database would take a disk that cannot be read for a file that is none of its own.
-	if _, err := f.ReadAt(make([]byte, 1), 0); err != nil {
-		return unopened(err)
+	if err := unread(f); err != nil {
+		return err
 	}
 	return guarded(func() error {
 		old, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second, OpenFile: openFile})

@@ -24,7 +24,7 @@ var (
 	errDamaged = errors.New("it is damaged")
 	// errEmpty: no store leaves its file so; denials may have been lost.
 	errEmpty    = fmt.Errorf("%w: it is empty", errDamaged)
-	errUnopened = errors.New("it cannot be opened")
+	errUnopened = errors.New("it cannot be opened, and knows who is denied: if that stays so, move it away")
 	// errNotWritten is about the new file, not about the old one.
 	errNotWritten = errors.New("write the state file")
 )
