@@ -1,7 +1,6 @@
 package sockdiag
 
 import (
-	"context"
 	"net/netip"
 	"strings"
 	"testing"
@@ -215,13 +214,7 @@ func TestSearchesForWhoConnects(t *testing.T) {
 		const takes = 100 * time.Millisecond
 		tables := tablesOf(&fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 100)}})
 		tables.proc = slowProc{tables.proc, takes}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- tables.Run(ctx) }()
-		defer func() {
-			cancel()
-			must(t, <-done)
-		}()
+		defer run(t, tables)()
 		began := make(map[time.Time]bool)
 		for end := time.Now().Add(searchInterval / 2); time.Now().Before(end); {
 			<-time.After(takes)

@@ -1,7 +1,6 @@
 package sockdiag
 
 import (
-	"context"
 	"io/fs"
 	"net/netip"
 	"strings"
@@ -36,15 +35,7 @@ func TestSlowSearch(t *testing.T) {
 		tables := tablesOf(f)
 		tables.lookNow()
 		tables.proc = slowProc{tables.proc, 3 * staleAfter}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- tables.Run(ctx) }()
-		defer func() {
-			cancel()
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
-		}()
+		defer run(t, tables)()
 		wait := func(d time.Duration) {
 			t.Helper()
 			for end := time.Now().Add(d); time.Now().Before(end); {
@@ -80,13 +71,7 @@ func TestListenerThatComesWithinASearch(t *testing.T) {
 		tables := tablesOf(f)
 		tables.lookNow()
 		tables.proc = slowProc{tables.proc, takes}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- tables.Run(ctx) }()
-		defer func() {
-			cancel()
-			must(t, <-done)
-		}()
+		defer run(t, tables)()
 		synctest.Wait()
 		first, second := listener("0.0.0.0:143", 0, 1), listener("[::]:143", 0, 2)
 		first.cookie, second.cookie = 7, 8
@@ -113,13 +98,7 @@ func TestManyListenersThatAreGone(t *testing.T) {
 		tables := tablesOf(f)
 		tables.lookNow()
 		f.wait = 5 * time.Millisecond
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- tables.Run(ctx) }()
-		defer func() {
-			cancel()
-			must(t, <-done)
-		}()
+		defer run(t, tables)()
 		synctest.Wait()
 		begin, waited := time.Now(), time.Duration(0)
 		for cookie := uint64(7); time.Since(begin) < time.Minute; cookie ^= 1 {

@@ -1,7 +1,6 @@
 package sockdiag
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -123,9 +122,7 @@ func TestCheckWaitsForAnUnknownListener(t *testing.T) {
 		f := &fakeTables{}
 		tables := tablesOf(f)
 		tables.lookNow()
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- tables.Run(ctx) }()
+		defer run(t, tables)()
 		synctest.Wait()
 
 		// The server starts, and a client is there at once.
@@ -137,8 +134,6 @@ func TestCheckWaitsForAnUnknownListener(t *testing.T) {
 		if waited := time.Since(start); waited != 0 {
 			t.Errorf("waited %v", waited)
 		}
-		cancel()
-		must(t, <-done)
 	})
 }
 
@@ -213,9 +208,7 @@ func TestSearchesSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeTables{sockets: []Socket{listener("0.0.0.0:143", 0, 1)}}
 		tables := tablesOf(f)
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- tables.Run(ctx) }()
+		defer run(t, tables)()
 		searches := func(d time.Duration) int {
 			n, last := 0, time.Time{}
 			for end := time.Now().Add(d); time.Now().Before(end); {
@@ -236,8 +229,6 @@ func TestSearchesSeldom(t *testing.T) {
 		if f.asked < 100 {
 			t.Errorf("looked at the listeners only %d times", f.asked)
 		}
-		cancel()
-		must(t, <-done)
 	})
 }
 

@@ -1,10 +1,12 @@
 package sockdiag
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"net/netip"
 	"slices"
+	"testing"
 	"testing/fstest"
 	"time"
 
@@ -86,6 +88,19 @@ func tablesOf(f *fakeTables) *Tables {
 	t := newTables(Options{Ports: []uint16{143}, Owners: []uint32{0, 8}}, host())
 	t.namespaces = []namespace{{id: here, ask: f}}
 	return t
+}
+
+// run has the tables looked at until what it returns is called.
+func run(t *testing.T, tables *Tables) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- tables.Run(ctx) }()
+	return func() {
+		t.Helper()
+		cancel()
+		must(t, <-done)
+	}
 }
 
 // confirms says whether a connection is believed.
