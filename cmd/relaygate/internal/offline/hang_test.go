@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ func hang(t *testing.T, folder string) {
 	t.Helper()
 	bpftest.RequireRoot(t)
 	device, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+	if os.Getenv("CI") == "" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV)) {
 		t.Skip("this kernel has no FUSE (fuse(4))")
 	}
 	must(t, err)
