@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -92,35 +91,16 @@ func (f *files) naming(a netip.Addr) string {
 	return ""
 }
 
-// lookWithin bounds the time that somebody who asks waits for what the files say.
-const lookWithin = 2 * time.Second
-
-var errHangs = errors.New("its file system hangs")
-
 // look reads the files. While their file system hangs one look alone does so, too: each
 // holds a thread.
 func look[T any](f *files, read func() (T, error)) (answer T, err error) {
-	late := time.After(lookWithin)
 	select {
 	case f.looking <- struct{}{}:
-	case <-late:
-		return answer, errHangs
+	case <-time.After(story.ReadWithin):
+		return answer, story.ErrHangs
 	}
-	type result struct {
-		answer T
-		err    error
-	}
-	done := make(chan result, 1)
-	go func() {
-		var r result
-		r.answer, r.err = read()
-		<-f.looking
-		done <- r
-	}()
-	select {
-	case r := <-done:
-		return r.answer, r.err
-	case <-late:
-		return answer, errHangs
-	}
+	return story.Soon(func() (T, error) {
+		defer func() { <-f.looking }()
+		return read()
+	})
 }

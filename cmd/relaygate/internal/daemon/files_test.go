@@ -24,6 +24,7 @@ import (
 	"relaygate/cmd/relaygate/internal/daemon/keeper"
 	"relaygate/cmd/relaygate/internal/daemon/livetap"
 	"relaygate/cmd/relaygate/internal/state"
+	"relaygate/cmd/relaygate/internal/story"
 	"relaygate/nft"
 )
 
@@ -315,7 +316,7 @@ func TestLookThatHangs(t *testing.T) {
 		read := func() (int, error) { begun++; <-hangs; return 7, nil }
 		for range 3 {
 			began := time.Now()
-			if got, err := look(f, read); !errors.Is(err, errHangs) || time.Since(began) != lookWithin {
+			if got, err := look(f, read); !errors.Is(err, story.ErrHangs) || time.Since(began) != story.ReadWithin {
 				t.Errorf("after %v: %d, %v", time.Since(began), got, err)
 			}
 		}

@@ -81,27 +81,23 @@ func forwarded(cfg *config.Config) (list []Finding) {
 
 // translated looks whether the firewall makes ways to the mail server that a tap on
 // interfaces does not show.
-func translated(cfg *config.Config) (list []Finding) {
+func translated(cfg *config.Config) []Finding {
 	if cfg.Tap != config.TapTCX && cfg.Tap != config.TapAFPacket {
 		return nil
 	}
-	const unknown = "logins are not believed while it is not known"
-	rules, err := nft.OpenTranslations(0)
-	if err != nil {
-		return []Finding{found("translation", true, "", err, unknown)}
-	}
-	defer func() { _ = rules.Close() }() // they were only looked at
-	for _, six := range []bool{false, true} {
-		name := map[bool]string{false: "IPv4", true: "IPv6"}[six]
-		table, err := rules.Of(six)
-		f := found("translation of "+name, true, "no rule does", err, unknown)
-		if table != "" {
-			f.State, f.Words = Advice, "by rules of the table "+table
-			f.Then = "logins over it are not believed, as a tap on interfaces does not show what comes by another address or port: use tap cgroup, or do without them"
+	return ofRules("translation", func(rules *nft.Translations) (list []Finding) {
+		for _, six := range []bool{false, true} {
+			name := map[bool]string{false: "IPv4", true: "IPv6"}[six]
+			table, err := rules.Of(six)
+			f := found("translation of "+name, true, "no rule does", err, rulesUnknown)
+			if table != "" {
+				f.State, f.Words = Advice, "by rules of the table "+table
+				f.Then = "logins over it are not believed, as a tap on interfaces does not show what comes by another address or port: use tap cgroup, or do without them"
+			}
+			list = append(list, f)
 		}
-		list = append(list, f)
-	}
-	return list
+		return list
+	})
 }
 
 // offloaded looks whether the firewall forwards past interfaces of a gateway that are made
@@ -114,17 +110,25 @@ func offloaded(cfg *config.Config) []Finding {
 	if !slices.ContainsFunc(cfg.Interfaces, stacked) {
 		return nil
 	}
-	const unknown = "logins are not believed while it is not known"
+	return ofRules("flow tables", func(rules *nft.Translations) []Finding {
+		table, err := rules.Offloads()
+		f := found("flow tables", true, "no rule adds to one", err, rulesUnknown)
+		if table != "" {
+			f.State, f.Words = Advice, "are added to by rules of the table "+table
+			f.Then = "logins are not believed, as they forward past a bridge or VLAN that is tapped: do without them, or let an interface of its own lead to the mail servers"
+		}
+		return []Finding{f}
+	})
+}
+
+const rulesUnknown = "logins are not believed while it is not known"
+
+// ofRules asks the firewall's rules about a subject.
+func ofRules(subject string, ask func(*nft.Translations) []Finding) []Finding {
 	rules, err := nft.OpenTranslations(0)
 	if err != nil {
-		return []Finding{found("flow tables", true, "", err, unknown)}
+		return []Finding{found(subject, true, "", err, rulesUnknown)}
 	}
 	defer func() { _ = rules.Close() }() // they were only looked at
-	table, err := rules.Offloads()
-	f := found("flow tables", true, "no rule adds to one", err, unknown)
-	if table != "" {
-		f.State, f.Words = Advice, "are added to by rules of the table "+table
-		f.Then = "logins are not believed, as they forward past a bridge or VLAN that is tapped: do without them, or let an interface of its own lead to the mail servers"
-	}
-	return []Finding{f}
+	return ask(rules)
 }

@@ -73,41 +73,17 @@ func (d *Daemon) tableWords(s nft.Sight) string {
 	return "The gate's table is there. " + g.Words()
 }
 
-// readWithin is how long it may take to read a file for mail servers.
-const readWithin = 2 * time.Second
-
-// soon reads a file for mail servers. Where its file system hangs, as one of a network does,
-// the verb ends without it.
-func soon[T any](path string, read func() (T, error)) (T, error) {
-	type answer struct {
-		of  T
-		err error
-	}
-	answers := make(chan answer, 1)
-	go func() {
-		of, err := read()
-		answers <- answer{of, err}
-	}()
-	select {
-	case a := <-answers:
-		return a.of, a.err
-	case <-time.After(readWithin):
-		var none T
-		return none, fmt.Errorf("reading %s takes more than %v: its file system hangs", path, readWithin)
-	}
-}
-
 // named tells what relayhosts says of an address with this story.
 func (d *Daemon) named(s *control.Story, about *control.Offline, now time.Time) {
 	a, path := s.Address, d.Config.Relayhosts
 	if path == "" {
-		words, err := soon(story.Usual, func() (string, error) { return story.Foreign(story.Usual, a), nil })
+		words, err := story.Soon(func() (string, error) { return story.Foreign(story.Usual, a), nil })
 		if words != "" && err == nil {
 			about.Files = append(about.Files, words)
 		}
 		return
 	}
-	line, err := soon(path, func() (*relayhosts.Line, error) { return relayhosts.Now(path, a) })
+	line, err := story.Soon(func() (*relayhosts.Line, error) { return relayhosts.Now(path, a) })
 	in := line != nil
 	switch {
 	case err != nil:
@@ -142,7 +118,7 @@ func (d *Daemon) beside(about *control.Offline, t *grant.Table) {
 	if path == "" {
 		return
 	}
-	list, err := soon(path, func() ([]netip.Prefix, error) { return relayhosts.Named(path) })
+	list, err := story.Soon(func() ([]netip.Prefix, error) { return relayhosts.Named(path) })
 	if err != nil {
 		about.Files = append(about.Files, fmt.Sprintf("whom %s names cannot be told: %v", path, err))
 		return

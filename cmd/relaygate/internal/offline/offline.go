@@ -42,9 +42,9 @@ func (d *Daemon) Why(a netip.Addr, now time.Time) (control.Story, error) {
 	if err != nil {
 		return control.Story{}, err
 	}
-	before, err := soon("the files for mail servers", func() ([]authz.Event, error) { return story.Before(a, d.Config.Files()...) })
+	before, err := story.Soon(func() ([]authz.Event, error) { return story.Before(a, d.Config.Files()...) })
 	if err != nil {
-		l.about.Files = append(l.about.Files, err.Error())
+		l.about.Files = append(l.about.Files, fmt.Sprintf("what a file held before the first start cannot be told: %v", err))
 	}
 	s := story.Left.Of(l.grants, l.journal, before, a, now)
 	if l.about.Error != "" && len(s.Events) == 0 && !s.Granted && l.grants.Check(a).Allow {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"relaygate/authz"
 	"relaygate/authz/relayhosts"
@@ -40,4 +41,31 @@ func Foreign(path string, a netip.Addr) string {
 	}
 	return fmt.Sprintf("%s names it, which relaygate does not write, as files.relayhosts is empty: somebody else did, last %s",
 		path, line.Time.Format("2006-01-02 15:04"))
+}
+
+// ReadWithin is how long it may take to read a file for mail servers.
+const ReadWithin = 2 * time.Second
+
+// ErrHangs is about one that takes longer.
+var ErrHangs = errors.New("its file system hangs")
+
+// Soon reads such files. Where their file system hangs, as one of a network does, nobody waits
+// for that, but a thread does.
+func Soon[T any](read func() (T, error)) (T, error) {
+	type answer struct {
+		of  T
+		err error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		of, err := read()
+		answers <- answer{of, err}
+	}()
+	select {
+	case a := <-answers:
+		return a.of, a.err
+	case <-time.After(ReadWithin):
+		var none T
+		return none, ErrHangs
+	}
 }

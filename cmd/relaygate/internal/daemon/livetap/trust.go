@@ -118,11 +118,16 @@ func (t *Trust) Whole(c authz.Conn) (ok bool, reason string) {
 	return reason == "", reason
 }
 
-// refused says why nobody is believed over IPv4, or IPv6, by a tap on the interfaces of a
-// host; "" if that is not so.
+// refused says why nobody is believed over IPv4, or IPv6, by a tap on interfaces; "" if that
+// is not so.
 func (t *Trust) refused(six bool) string {
-	if t.unsure && hostinfo.Forwards(six) {
+	switch {
+	case t.unsure && hostinfo.Forwards(six):
 		return fmt.Sprintf("this host forwards %s, and this tap does not show whose packets leave: a container could speak as its mail server", family(six))
+	case t.firewall == nil:
+		return ""
+	case t.inside.Load() != nil:
+		return t.offloaded()
 	}
 	return t.translated(six)
 }
@@ -137,12 +142,6 @@ func (t *Trust) onInterfaces() (err error) {
 // what clients send, "" if it does not. The tap sees it before: a client could have the
 // server read other words than those that it shows there.
 func (t *Trust) translated(six bool) string {
-	switch {
-	case t.firewall == nil:
-		return ""
-	case t.inside.Load() != nil:
-		return t.offloaded()
-	}
 	switch by, err := t.firewall.Of(six); {
 	case err != nil:
 		return fmt.Sprintf("whether the firewall translates %s is not known: %v", family(six), err)
